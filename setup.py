@@ -1,0 +1,92 @@
+"""Lists the native modules; everything else about the package is in pyproject.toml.
+
+`KAA_BUILD=debug` builds them with bounds checks, assertions and C debug information (`make test-debug`).
+"""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("KAA_BUILD") == "debug"
+
+# What gcc says of the C that Cython writes, and nobody can mend.
+QUIET = ["-Wno-unused-function", "-Wno-sign-compare"]
+
+MODULES = [
+    "gateway.wire.buffer",
+    "gateway.wire.avro",
+    "gateway.wire.esp",
+    "gateway.wire.mqtt",
+    "gateway.wire.nats",
+    "gateway.wire.coap",
+    "gateway.wire.kpudp",
+    "gateway.bus.block",
+    "gateway.bus.link",
+    "gateway.kp.correlation",
+    "gateway.kp.counters",
+    "gateway.kp.resource_path",
+    "gateway.kp.sessions",
+    "gateway.kp.router",
+    "gateway.kp.pending",
+    "gateway.kp.uplink",
+    "gateway.kp.downlink",
+    "gateway.transports.stream",
+    "gateway.transports.tcp",
+    "gateway.transports.udp",
+    "gateway.transports.kpudp_window",
+    "gateway.transports.kpudp_table",
+    "gateway.transports.kpudp_outbox",
+    "gateway.transports.kpudp_peer",
+    "gateway.transports.kpudp",
+    "gateway.transports.mqtt_session",
+    "gateway.transports.mqtt",
+    "gateway.transports.http_parser",
+    "gateway.transports.http_target",
+    "gateway.transports.http_response",
+    "gateway.transports.http",
+    "gateway.transports.coap_request",
+    "gateway.transports.coap_answer",
+    "gateway.transports.coap_exchanges",
+    "gateway.transports.coap_blocks",
+    "gateway.transports.coap_observe",
+    "gateway.transports.coap_echo",
+    "gateway.transports.coap_messages",
+    "gateway.transports.coap_notify",
+    "gateway.transports.coap_peer",
+    "gateway.transports.coap",
+    "bench.loop",
+    "bench.stream_load",
+    "bench.mqtt_load",
+    "bench.http_load",
+    "bench.datagram_load",
+    "bench.coap_load",
+    "bench.kpudp_load",
+    "bench.nats_sink",
+]
+
+setup(
+    ext_modules=cythonize(
+        [
+            Extension(
+                name,
+                [name.replace(".", "/") + ".pyx"],
+                extra_compile_args=[*QUIET, *(["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-fno-plt"])],
+                define_macros=[] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
+            )
+            for name in MODULES
+        ],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "initializedcheck": DEBUG,
+            "cdivision": True,
+            "embedsignature": True,
+            "always_allow_keywords": True,
+        },
+        # A build of one kind must not reuse the C of the other: assertions and checks differ.
+        build_dir="build/cython-debug" if DEBUG else "build/cython",
+    ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)
