@@ -1,0 +1,41 @@
+"""The error tree of the gateway.
+
+Every error carries a `reason`: a short snake_case code that never contains data of a peer, because it is also the
+label of the metric that counts the error.
+"""
+
+
+class GatewayError(Exception):
+    """Base of all errors that the gateway raises on purpose.
+
+    `reason` is the metric label, `detail` the human sentence; both are free of secrets.
+    """
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class ConfigError(GatewayError):
+    """The configuration cannot be used; the message names the key path and what was expected."""
+
+
+class ProtocolError(GatewayError):
+    """A peer broke its protocol: a malformed packet, or one that is not legal in this state. Ends its connection."""
+
+
+class MalformedAvro(GatewayError):  # noqa: N818 - the field's word for it
+    """An Avro datum is truncated, overlong, or of the wrong shape."""
+
+
+class IdentityError(GatewayError):
+    """An endpoint token was refused, or could not be resolved in time; `status` is the HTTP status that says so."""
+
+    def __init__(self, status: int, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.status = status
+
+
+class BusError(GatewayError):
+    """The NATS connection could not be made or was refused."""

@@ -1,0 +1,69 @@
+"""A growable byte buffer that native code appends to, and the borrowed slice that decoders hand out.
+
+What lives here is memory only: no protocol, no socket.
+"""
+
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy, memmove
+
+cdef enum:
+    SMALLEST = 256  # bytes; the first allocation
+
+
+cdef class Buffer:
+    """Bytes `data[0:size]`, owned by the buffer, in an allocation of `capacity` bytes.
+
+    Pointers into it are valid until the next call that may grow or clear it.
+    """
+
+    def __dealloc__(self):
+        free(self.data)
+
+    def __len__(self):
+        return self.size
+
+    cdef uint8_t* reserve(self, Py_ssize_t count) except NULL:
+        """Make room for `count` more bytes and return where they go; the caller adds to `size` what it wrote."""
+        cdef Py_ssize_t capacity = self.capacity
+        cdef uint8_t* data
+        if count > capacity - self.size or self.data == NULL:  # room for nothing has an address too
+            if count > PY_SSIZE_T_MAX // 4 - self.size:
+                raise MemoryError
+            capacity = max(capacity * 2, SMALLEST)
+            while capacity - self.size < count:
+                capacity *= 2
+            data = <uint8_t*>realloc(self.data, <size_t>capacity)
+            if data == NULL:
+                raise MemoryError
+            self.data = data
+            self.capacity = capacity
+        return self.data + self.size
+
+    cdef int append(self, const void* source, Py_ssize_t count) except -1:
+        """Copy `count` bytes to the end."""
+        memcpy(self.reserve(count), source, <size_t>count)
+        self.size += count
+        return 0
+
+    cdef void consume(self, Py_ssize_t count) noexcept:
+        """Drop the first `count` bytes; `count` is at most `size`."""
+        assert 0 <= count <= self.size
+        self.size -= count
+        if self.size and count:
+            memmove(self.data, self.data + count, <size_t>self.size)
+
+    cdef void clear(self, Py_ssize_t keep) noexcept:
+        """Forget the contents, and give the memory back if it is more than `keep` bytes."""
+        self.size = 0
+        if self.capacity > keep:
+            free(self.data)
+            self.data = NULL
+            self.capacity = 0
+
+    cdef bytes copy(self):
+        """The contents as a bytes object."""
+        return self.data[:self.size] if self.size else b""
+
+
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
