@@ -1,0 +1,1 @@
+"""Who is it: resolving an endpoint token to an endpoint."""

@@ -1,0 +1,20 @@
+"""The identity provider `open`: the token is the endpoint ID.
+
+Whoever knows an endpoint ID speaks for that endpoint, so this is for development and for trusted networks.
+"""
+
+from gateway.identity.provider import Identity
+
+
+class OpenProvider:
+    """Accepts every token."""
+
+    async def start(self) -> None:
+        """There is nothing to make ready."""
+
+    async def stop(self) -> None:
+        """There is nothing to let go of."""
+
+    async def resolve(self, app_version_name: str, token: str) -> Identity:
+        """The endpoint whose ID is the token."""
+        return Identity(token)

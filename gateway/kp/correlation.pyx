@@ -1,0 +1,122 @@
+"""Correlation IDs that find their session again by shift and compare, without a table of outstanding requests.
+
+A correlation ID is a UUID of version 8 (RFC 9562 section 5.8), most significant bits first:
+
+    tag 24 | slot 24 | version 4 | generation 12 | variant 2 | service 2 | sequence 28 | random 32
+
+`tag` is random for each worker process, so that an ID of another replica, or of an earlier life of this one, is told
+apart. `slot` and `generation` name a session, `service` how the message came in (its QoS, or that it was a request).
+"""
+
+from libc.string cimport memcpy
+
+cdef enum:
+    TAG_BITS = 24
+    UUID_SIZE = 36  # characters
+    VERSION = 8
+    VARIANT = 2
+
+cdef uint8_t[512] HEX_PAIRS
+cdef signed char[256] HEX_VALUES
+
+
+cdef void fill_tables() noexcept:
+    cdef int i
+    cdef const char* digits = "0123456789abcdef"
+    for i in range(256):
+        HEX_PAIRS[2 * i] = digits[i >> 4]
+        HEX_PAIRS[2 * i + 1] = digits[i & 15]
+        HEX_VALUES[i] = -1
+    for i in range(16):
+        HEX_VALUES[<uint8_t>digits[i]] = <signed char>i
+    for i in range(10, 16):
+        HEX_VALUES[<uint8_t>digits[i] - 32] = <signed char>i
+
+
+fill_tables()
+
+
+cdef inline void put_hex(uint8_t* at, uint64_t value, int size) noexcept nogil:
+    """Write the low `size` bytes of value as hexadecimal digits."""
+    cdef int i
+    for i in range(size):
+        memcpy(at + 2 * i, &HEX_PAIRS[2 * (value >> 8 * (size - 1 - i) & 0xFF)], 2)
+
+
+cdef inline bint read_hex(const uint8_t* at, int digits, uint64_t* value) noexcept nogil:
+    cdef int i
+    cdef int seen = 0
+    cdef uint64_t result = 0
+    for i in range(digits):
+        seen |= HEX_VALUES[at[i]]
+        result = result << 4 | <uint64_t>(HEX_VALUES[at[i]] & 0xF)
+    value[0] = result
+    return seen >= 0
+
+
+cdef class Correlator:
+    """Makes and reads the correlation IDs of one worker.
+
+    `tag` is the worker's 24 bits; `seed` are 16 random bytes for the random part, which only has to make IDs differ.
+    """
+
+    def __init__(self, tag, bytes seed):
+        if not 0 <= tag < 1 << TAG_BITS or len(seed) != 16:
+            raise ValueError("a tag of 24 bits and a seed of 16 bytes")
+        self.tag = tag
+        self.random[0] = int.from_bytes(seed[:8]) | 1
+        self.random[1] = int.from_bytes(seed[8:])
+
+    cdef void put(self, uint8_t* at, uint64_t session, Service service, uint32_t sequence) noexcept:
+        """Write the 36 characters of a new ID. Hot path."""
+        cdef uint64_t high, low, x = self.random[0], y = self.random[1]
+        # xorshift128+
+        self.random[0] = y
+        x ^= x << 23
+        self.random[1] = x ^ y ^ (x >> 17) ^ (y >> 26)
+        high = (
+            self.tag << 40 | (session >> GENERATION_BITS) << 16 | VERSION << 12
+            | (session & ((1 << GENERATION_BITS) - 1))
+        )
+        low = (
+            <uint64_t>VARIANT << 62 | <uint64_t>service << 60 | <uint64_t>(sequence & SEQUENCE_MASK) << 32
+            | (self.random[1] + y) >> 32
+        )
+        put_hex(at, high >> 32, 4)
+        at[8] = c"-"
+        put_hex(at + 9, high >> 16, 2)
+        at[13] = c"-"
+        put_hex(at + 14, high, 2)
+        at[18] = c"-"
+        put_hex(at + 19, low >> 48, 2)
+        at[23] = c"-"
+        put_hex(at + 24, low, 6)
+
+    cdef bint read(self, Slice text, Correlation* correlation) noexcept:
+        """Whether this is an ID of this worker, and what it says. Hot path; any bytes are safe."""
+        cdef uint64_t a, b, c, d, e
+        cdef const uint8_t* at = text.data
+        if text.size != UUID_SIZE or at[8] != c"-" or at[13] != c"-" or at[18] != c"-" or at[23] != c"-":
+            return False
+        if not (read_hex(at, 8, &a) and read_hex(at + 9, 4, &b) and read_hex(at + 14, 4, &c)
+                and read_hex(at + 19, 4, &d) and read_hex(at + 24, 12, &e)):
+            return False
+        if a >> 8 != self.tag or c >> GENERATION_BITS != VERSION or d >> 14 != VARIANT:
+            return False
+        correlation.session = ((a & 0xFF) << 16 | b) << GENERATION_BITS | (c & ((1 << GENERATION_BITS) - 1))
+        correlation.service = <Service>(d >> 12 & 3)
+        correlation.sequence = <uint32_t>((d & 0xFFF) << 16 | e >> 32)
+        return True
+
+    def encode(self, session, Service service, sequence):
+        """A new ID as text."""
+        cdef uint8_t[UUID_SIZE] out
+        self.put(out, session, service, sequence)
+        return out[:UUID_SIZE].decode("ascii")
+
+    def decode(self, bytes text not None):
+        """(session key, service, sequence), or None if the ID is not this worker's."""
+        cdef Correlation correlation
+        if not self.read(Slice(<const uint8_t*>text, len(text)), &correlation):
+            return None
+        return correlation.session, <int>correlation.service, correlation.sequence

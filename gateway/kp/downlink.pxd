@@ -1,0 +1,27 @@
+from gateway.bus.link cimport Listener
+from gateway.kp.correlation cimport Correlation, Correlator
+from gateway.kp.counters cimport Counters
+from gateway.kp.router cimport Router
+from gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
+from gateway.kp.uplink cimport Uplink
+from gateway.wire.buffer cimport Buffer, Slice
+from gateway.wire.esp cimport ClientDataView, ExtensionDataView
+from gateway.wire.nats cimport ServerMessage
+
+
+cdef class Downlink(Listener):
+    # wiring
+    cdef Uplink uplink
+    cdef Router router
+    cdef Sessions sessions
+    cdef Correlator correlator
+    cdef Counters counters
+    # state
+    cdef Buffer scratch
+
+    cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1
+    cdef int report(
+        self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
+        Endpoint endpoint,
+    ) except -1
+    cdef int drop(self, str reason) except -1

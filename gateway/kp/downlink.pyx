@@ -1,0 +1,156 @@
+"""The way down: what the link hears from NATS reaches the session that it is for. Common to all transports.
+
+An answer finds its session by its correlation ID; a push, or an answer whose session is gone, by endpoint ID. What
+cannot be delivered is counted by reason, and never fatal.
+
+Source: 4/ESP, ExtensionData; NATS "no responders".
+"""
+
+from libc.stdint cimport uint8_t, uint64_t
+
+from gateway.bus.block cimport Acknowledgement
+from gateway.kp.clock cimport now_ms
+from gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST, Correlation
+from gateway.kp.resource_path cimport append_topic
+from gateway.kp.router cimport Binding
+from gateway.kp.sessions cimport Attachment, Session
+from gateway.wire.avro cimport GOOD, Status
+from gateway.wire.esp cimport ClientDataView, read_client_data, read_extension_data
+from gateway.wire.nats cimport Publication
+
+from gateway.wire.avro import MALFORMED_REASONS
+
+cdef int SERVICE_UNAVAILABLE = 503
+
+
+cdef class Downlink(Listener):
+    """One worker's way down, as the listener of its link."""
+
+    def __init__(
+        self, Uplink uplink, Router router, Sessions sessions, Correlator correlator, Counters counters
+    ):
+        self.uplink = uplink
+        self.router = router
+        self.sessions = sessions
+        self.correlator = correlator
+        self.counters = counters
+        self.scratch = Buffer()
+
+    cdef int drop(self, str reason) except -1:
+        return self.counters.count("dropped", reason)
+
+    cdef int on_message(self, const ServerMessage* message) except -1:
+        """An ExtensionData. Hot path."""
+        cdef ExtensionDataView view
+        cdef Delivery delivery
+        cdef Endpoint endpoint
+        cdef Status status = read_extension_data(message.payload.data, message.payload.size, &view)
+        if status != GOOD:
+            return self.drop(MALFORMED_REASONS[<int>status])
+        if view.timeout > 0 and view.timestamp < now_ms() - view.timeout:  # in this order it cannot overflow
+            return self.drop("expired")
+        endpoint = self.sessions.known_endpoint(view.endpoint_id)
+        if message.reply.data != NULL and endpoint is not None and view.extension_instance_name.data != NULL:
+            self.router.redirect(
+                endpoint, view.extension_instance_name.data[:view.extension_instance_name.size], message.reply
+            )
+        delivery.data = &view
+        return self.dispatch(&delivery, view.correlation_id, endpoint)
+
+    cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1:
+        """Hot path."""
+        cdef Correlation correlation
+        cdef Session session
+        cdef bint reached = False
+        delivery.correlated = self.correlator.read(correlation_id, &correlation)
+        if delivery.correlated:
+            delivery.service = correlation.service
+            delivery.sequence = correlation.sequence
+            session = self.sessions.find(correlation.session)
+            if session is not None and session.deliver(delivery, endpoint):
+                return 0
+            if correlation.service == REQUEST:
+                return self.drop("late_answer")
+            delivery.correlated = False
+        delivery.service = AT_MOST_ONCE
+        if endpoint is None:
+            return self.drop("unknown_endpoint")
+        # A session without its device is asked only if nobody is there: it would keep the message for later.
+        for online in (True, False):
+            for session in list(endpoint.sessions):
+                if session.online == online:
+                    reached |= session.deliver(delivery, endpoint)
+            if reached:
+                return 0
+        return self.drop("no_session")
+
+    cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
+        """NATS has a block. Hot path."""
+        cdef Py_ssize_t i
+        cdef uint64_t key = 0
+        cdef Session session = None
+        for i in range(count):
+            if session is None or key != acknowledgements[i].session:
+                key = acknowledgements[i].session
+                session = self.sessions.find(key)
+            if session is not None:
+                session.acknowledge(acknowledgements[i].token)
+        return 0
+
+    cdef bint may_send_again(self, const Publication* publication) noexcept:
+        """QoS 0 is at most once."""
+        cdef Correlation correlation
+        cdef ClientDataView view
+        if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD:
+            return False
+        return (
+            not self.correlator.read(view.correlation_id, &correlation) or correlation.service != AT_MOST_ONCE
+        )
+
+    cdef int on_no_responders(self, const Publication* publication) except -1:
+        """Nobody serves an extension: try without affinity, else tell the device."""
+        cdef Correlation correlation
+        cdef ClientDataView view
+        cdef Endpoint endpoint
+        cdef Binding binding
+        cdef Session session
+        if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD \
+                or not self.correlator.read(view.correlation_id, &correlation):
+            return self.drop("unattributed_no_responders")
+        endpoint = self.sessions.known_endpoint(view.endpoint_id)
+        extension = self.router.extension_of.get(publication.subject.data[:publication.subject.size])
+        if extension is None:
+            binding = None if endpoint is None else self.router.unbind(endpoint, publication.subject)
+            if binding is None:
+                return self.drop("replica_gone")
+            return self.uplink.republish(binding.instance_head, publication.payload)
+        self.counters.count("refused", "no_responders")
+        session = self.sessions.find(correlation.session)
+        if session is None:
+            return 0
+        return self.report(session, &correlation, &view, extension, endpoint)
+
+    cdef int report(
+        self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
+        Endpoint endpoint,
+    ) except -1:
+        """Tell a session that nobody serves what it sent."""
+        cdef Attachment attachment = None if endpoint is None else session.attachment_of(endpoint, correlation.sequence)
+        cdef Slice token = Slice(NULL, 0)
+        if attachment is not None:
+            token = Slice(<const uint8_t*>attachment.token, len(attachment.token))
+        self.scratch.size = 0
+        append_topic(
+            self.scratch, view.app_version_name, Slice(<const uint8_t*>extension, len(extension)), token,
+            view.resource_path, view.has_request_id, view.request_id, Slice(NULL, 0),
+        )
+        return session.fail(
+            Slice(self.scratch.data, self.scratch.size), correlation.service, view.has_request_id,
+            correlation.sequence, SERVICE_UNAVAILABLE, "No replica of the extension is running",
+        )
+
+    cdef int on_backlog(self, bint full) except -1:
+        """The link's backlog passed its bound (each reader is paused when it next reads), or fell again."""
+        if full:
+            return self.counters.count("paused", "nats_backlog")
+        return self.uplink.resume_blocked()

@@ -1,0 +1,17 @@
+"""Routes from resource paths to extension instances. See router.pyx."""
+
+from collections.abc import Mapping
+
+from gateway.kp.sessions import Sessions
+
+class Router:
+    def __init__(
+        self,
+        sessions: Sessions,
+        app_versions: Mapping[str, frozenset[str]],
+        endpoint_aware: Mapping[str, bool],
+        replica_id: str,
+        capacity: int,
+        topic_size_max: int,
+    ) -> None: ...
+    def route_count(self) -> int: ...

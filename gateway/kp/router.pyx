@@ -1,0 +1,223 @@
+"""Routes: what a resource path means under the configuration, compiled once per path and cached.
+
+A route holds the fixed middle of ClientData in Avro and the head of the NATS PUB, so that a message of a known path
+costs one lookup. The cache is bounded; sessions that share an endpoint share its routes. Session affinity (an
+extension replica that asked for an endpoint's messages) is kept per endpoint and extension, in the Binding.
+
+Source: 1/KP, resource paths; 4/ESP, ClientData and session affinity.
+"""
+
+from gateway.kp.resource_path cimport (
+    ResourcePath, is_clean, split_request_id, split_resource_path, split_token,
+)
+from gateway.wire.esp cimport encode_middle
+
+from libc.stdint cimport int32_t
+
+import re
+
+from gateway.bus import subjects
+from gateway.wire.nats import encode_publish_head
+
+cdef enum:
+    TOKEN_SIZE_MAX = 256  # bytes
+
+REPLICA_SUBJECT = re.compile(rb"kaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.esp\.[A-Za-z0-9_-]{1,64}\Z")
+"""A reply-to that an extension may redirect an endpoint's messages to (4/ESP, session affinity)."""
+
+
+cdef bytes octets(Slice text):
+    return text.data[:text.size]
+
+
+cdef class Binding:
+    """Where the messages of an endpoint to an extension instance go."""
+
+    def __init__(self, bytes extension, bytes head):
+        self.extension = extension
+        self.instance_head = self.head = head
+
+
+cdef class Route:
+    """What is fixed for all messages of a resource path."""
+
+
+cdef class RouteCache:
+    """At most `capacity` routes by their topic."""
+
+    def __init__(self, Sessions sessions, Py_ssize_t capacity):
+        self.sessions = sessions
+        self.generation_max = max(capacity // 2, 1)
+        self.young = {}
+        self.old = {}
+
+    def __len__(self):
+        return len(self.young) + len(self.old)
+
+    cdef Route find(self, const uint8_t* key, Py_ssize_t size):
+        """The cached route of a topic without request ID, or None. Hot path."""
+        name = key[:size]
+        route = self.young.get(name)
+        if route is None:
+            route = self.old.pop(name, None)
+            if route is not None:
+                self.keep(<Route>route)
+        return <Route>route
+
+    cdef int keep(self, Route route) except -1:
+        """Add a route to the young generation; when that is full, what was not used since the last time goes."""
+        cdef Route dropped
+        if len(self.young) >= self.generation_max:
+            for dropped in self.old.values():
+                if dropped.endpoint is not None:
+                    dropped.endpoint.route_count -= 1
+                    self.sessions.release(dropped.endpoint)
+            self.old = self.young
+            self.young = {}
+        self.young[route.key] = route
+        return 0
+
+
+cdef class Router:
+    """Compiles and caches routes.
+
+    `app_versions` maps each application version to the extension instances that it may use, `endpoint_aware`
+    each extension instance to whether a token follows it; `capacity` bounds the cached routes of each kind,
+    `topic_size_max` the bytes of a resource path.
+    """
+
+    def __init__(
+        self, Sessions sessions, app_versions, endpoint_aware, str replica_id, Py_ssize_t capacity,
+        Py_ssize_t topic_size_max,
+    ):
+        self.sessions = sessions
+        self.app_versions = {
+            name.encode(): frozenset(extension.encode() for extension in extensions)
+            for name, extensions in app_versions.items()
+        }
+        self.endpoint_aware = {name.encode(): bool(aware) for name, aware in endpoint_aware.items()}
+        self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
+        self.extension_of = {
+            subjects.service(name, "esp", subjects.CLIENT_DATA).encode(): name.encode() for name in endpoint_aware
+        }
+        self.shared_bindings = {}
+        self.topics = RouteCache(sessions, capacity)
+        self.paths = RouteCache(sessions, capacity)
+        self.topic_size_max = topic_size_max
+
+    def route_count(self):
+        """Cached routes."""
+        return len(self.topics) + len(self.paths)
+
+    cdef RouteCache cache(self, bint literal):
+        """The routes of topics, or those of literal paths."""
+        return self.paths if literal else self.topics
+
+    cdef str read_target(self, Slice topic, bint literal, Target* target):
+        """Check a topic of kp1 against the configuration: None if it is good, else the reason phrase of a 404.
+
+        A literal path has no request ID, whatever its last level looks like.
+        """
+        cdef ResourcePath path
+        cdef Py_ssize_t base_size
+        cdef int32_t request_id
+        if topic.size > self.topic_size_max:
+            return "Resource path is too long"
+        if not split_resource_path(topic, &path):
+            return "Resource path must be kp1/<application version>/<extension instance>/..."
+        allowed = self.app_versions.get(octets(path.app_version))
+        if allowed is None:
+            return "Unknown application version"
+        if octets(path.extension) not in allowed:
+            return "Unknown extension instance, or not allowed for this application version"
+        target.app_version = path.app_version
+        target.extension = path.extension
+        target.endpoint_aware = self.endpoint_aware[octets(path.extension)]
+        if not target.endpoint_aware:
+            target.token = Slice(NULL, 0)
+            target.path = path.rest
+        elif not split_token(path.rest, &target.token, &target.path):
+            return "Endpoint token is missing"
+        elif target.token.size > TOKEN_SIZE_MAX or not is_clean(target.token):
+            return "Endpoint token is malformed"
+        target.has_request_id = not literal and split_request_id(target.path, &base_size, &request_id)
+        if target.has_request_id:
+            target.path.size = base_size
+        if not is_clean(target.path):
+            return "Resource path is malformed"
+        return None
+
+    cdef tuple named_by_filter(self, Slice topic_filter):
+        """(application version, token) of the endpoint that a topic filter names, or None.
+
+        `+` for the extension instance stands for the endpoint-aware ones.
+        """
+        cdef ResourcePath path
+        cdef Slice token, rest
+        if not split_resource_path(topic_filter, &path) or topic_filter.size > self.topic_size_max:
+            return None
+        app_version = octets(path.app_version)
+        allowed = self.app_versions.get(app_version, ())
+        extension = octets(path.extension)
+        if not any(self.endpoint_aware[name] for name in allowed if extension in (name, b"+")):
+            return None
+        if not split_token(path.rest, &token, &rest) or token.data[0] in (c"+", c"#"):
+            return None
+        if token.size > TOKEN_SIZE_MAX or not is_clean(token):
+            return None
+        return app_version, octets(token)
+
+    cdef Route make(self, Slice topic, bint literal, const Target* target, Endpoint endpoint):
+        """Compile and cache the route of a topic whose target is good; endpoint is that of its token, or None."""
+        cdef Py_ssize_t key_size = target.path.data + target.path.size - topic.data
+        cdef RouteCache routes = self.cache(literal)
+        cdef Route route = routes.find(topic.data, key_size)
+        cdef bytes extension = octets(target.extension)
+        if route is not None:
+            return route
+        route = Route()
+        route.key = topic.data[:key_size]
+        route.endpoint = endpoint
+        route.app_version = octets(target.app_version)
+        route.middle = encode_middle(
+            route.app_version, None if endpoint is None else endpoint.endpoint_id, octets(target.path)
+        )
+        route.binding = self.binding(endpoint, extension)
+        if endpoint is not None:
+            route.token = octets(target.token)
+            endpoint.route_count += 1
+            self.sessions.endpoints[endpoint.endpoint_id] = endpoint
+        routes.keep(route)
+        return route
+
+    cdef Binding binding(self, Endpoint endpoint, bytes extension):
+        cdef dict bindings = self.shared_bindings if endpoint is None else endpoint.bindings
+        binding = bindings.get(extension)
+        if binding is None:
+            subject = subjects.service(extension.decode(), "esp", subjects.CLIENT_DATA)
+            binding = bindings[extension] = Binding(extension, encode_publish_head(subject, self.reply_to))
+        return <Binding>binding
+
+    cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1:
+        """Send an endpoint's messages for an extension to the replica that a reply-to named, from now on.
+
+        A reply-to that is no replica subject of 4/ESP is ignored: it would let a message on NATS choose where
+        devices' data goes.
+        """
+        cdef bytes name = octets(subject)
+        cdef Binding binding
+        if extension in self.endpoint_aware and REPLICA_SUBJECT.match(name):
+            target = subjects.with_message_type(name.decode(), subjects.CLIENT_DATA)
+            binding = self.binding(endpoint, extension)
+            binding.replica_head = binding.head = encode_publish_head(target, self.reply_to)
+        return 0
+
+    cdef Binding unbind(self, Endpoint endpoint, Slice subject):
+        """End the affinity to a replica that is gone: the binding that has or had it, or None."""
+        cdef Binding binding
+        cdef bytes prefix = b"PUB " + octets(subject) + b" "
+        for binding in endpoint.bindings.values():
+            if binding.replica_head is not None and binding.replica_head.startswith(prefix):
+                binding.head = binding.instance_head
+                return binding
+        return None

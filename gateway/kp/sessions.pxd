@@ -1,0 +1,79 @@
+from libc.stdint cimport int32_t, uint32_t, uint64_t
+
+from gateway.kp.correlation cimport Service
+from gateway.kp.counters cimport Counters
+from gateway.wire.buffer cimport Slice
+from gateway.wire.esp cimport ExtensionDataView
+
+
+cdef struct Delivery:
+    # An ExtensionData on its way to a session; slices of data borrow from the NATS bytes and end with the call.
+    const ExtensionDataView* data
+    bint correlated          # it answers a message of this very session ...
+    Service service          # ... which came in this way,
+    uint32_t sequence        # ... with this number
+
+
+cdef class Endpoint:
+    # state
+    cdef readonly bytes endpoint_id
+    cdef dict sessions            # Session -> its latest Attachment, in order of sessions
+    cdef dict bindings            # extension instance -> Binding, the router's
+    cdef Py_ssize_t route_count   # cached routes that name it
+    cdef Py_ssize_t present_count  # connections over which it is reachable
+
+
+cdef class Attachment:
+    # One name of an endpoint for which a session speaks.
+    cdef Endpoint endpoint
+    cdef bytes token
+    cdef bytes app_version
+    cdef uint32_t number          # place in the session's attachments
+
+
+cdef class Session:
+    # wiring
+    cdef Counters counters
+    # state
+    cdef uint64_t key             # slot and generation
+    cdef bint closed
+    cdef bint online              # its device can be reached now, unasked
+    cdef object last_route        # Route of the last message, or None
+    cdef Attachment current       # of the last message, or None
+    cdef dict attached            # (application version, token) -> Attachment
+    cdef list attachments         # the same by number
+    cdef dict waiting             # (application version, token) -> list of messages that wait for its identity
+    cdef Py_ssize_t waiting_count
+    cdef Py_ssize_t waiting_bytes
+    cdef bint resume_wanted       # was told BUSY
+
+    cdef int acknowledge(self, uint32_t token) except -1
+    cdef int fail(
+        self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
+    ) except -1
+    cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1
+    cdef int resume(self) except -1
+    cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number)
+
+
+cdef class Sessions:
+    # state
+    cdef list slots               # Session, or the int of the next free slot
+    cdef list generations
+    cdef int32_t first_free
+    cdef int32_t last_free
+    cdef dict endpoints           # endpoint ID -> Endpoint that some session or cached route names
+    cdef readonly Py_ssize_t count
+    cdef Py_ssize_t endpoints_per_session_max
+    cdef object presence          # told of each endpoint that becomes reachable, or no longer is
+
+    cdef int open(self, Session session) except -1
+    cdef int close(self, Session session) except -1
+    cdef int set_online(self, Session session, bint online) except -1
+    cdef int appear(self, Endpoint endpoint, bytes app_version) except -1
+    cdef int disappear(self, Endpoint endpoint, bytes app_version) except -1
+    cdef Session find(self, uint64_t key)
+    cdef Endpoint endpoint(self, bytes endpoint_id)
+    cdef Endpoint known_endpoint(self, Slice endpoint_id)
+    cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version)
+    cdef int release(self, Endpoint endpoint) except -1

@@ -1,0 +1,311 @@
+"""The way up: a device's message becomes ClientData in the link's output. Common to all transports.
+
+A message of a known path is one route lookup and one write into the link's block. A path seen for the first time is
+checked against the configuration, and its endpoint token resolved: the messages of that token wait in order, in a
+bounded queue of their session, while others pass.
+
+Source: 1/KP; 4/ESP, ClientData.
+"""
+
+from libc.string cimport memcmp, memcpy
+
+from gateway.kp.clock cimport now_ms
+from gateway.kp.correlation cimport REQUEST
+from gateway.kp.resource_path cimport is_kp1, split_request_id
+from gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
+
+import structlog
+
+from gateway.errors import IdentityError
+
+log = structlog.get_logger("gateway.kp")
+
+cdef enum:
+    NOT_FOUND = 404
+    CONTENT_TOO_LARGE = 413
+    TOO_MANY_REQUESTS = 429
+    REQUEST_ID_MASK = 0x7FFFFFFF
+    SIZE_FIELD = 8  # characters reserved for the payload size in a PUB line: see forward
+
+
+cdef class WaitingMessage:
+    """A copy of a message whose token is being resolved."""
+
+    cdef bytes topic
+    cdef bytes payload
+    cdef Service service
+    cdef uint32_t token
+    cdef uint32_t sequence
+    cdef int64_t timeout
+    cdef bint literal
+
+
+cdef class Uplink:
+    """One worker's way up. `resolve` gives a future of the Identity of (application version, token)."""
+
+    def __init__(
+        self, Link link, Router router, Sessions sessions, Correlator correlator, Counters counters, resolve,
+        Py_ssize_t waiting_count_max, Py_ssize_t waiting_bytes_max,
+    ):
+        self.link = link
+        self.router = router
+        self.sessions = sessions
+        self.correlator = correlator
+        self.counters = counters
+        self.resolve = resolve
+        self.waiting_count_max = waiting_count_max
+        self.waiting_bytes_max = waiting_bytes_max
+        self.blocked = []
+
+    cdef Outcome publish(self, Session session, const Message* message) except *:
+        """Take a message of a device. Hot path; the slices of the message are borrowed for the call."""
+        cdef Py_ssize_t size
+        cdef int32_t request_id = 0
+        cdef bint has_request_id
+        cdef Route route
+        cdef Attachment attachment = None
+        if self.link.full:
+            if not session.resume_wanted:
+                session.resume_wanted = True
+                self.blocked.append(session)
+            return BUSY
+        size = message.topic.size
+        has_request_id = not message.literal and split_request_id(message.topic, &size, &request_id)
+        if session.last_route is not None:
+            route = <Route>session.last_route
+            if len(route.key) == size and memcmp(<const char*>route.key, message.topic.data, size) == 0 \
+                    and session.waiting is None:
+                self.forward(session, route, message, has_request_id, request_id)
+                return FORWARDED
+        routes = self.router.cache(message.literal)
+        route = routes.find(message.topic.data, size)
+        if route is None and has_request_id:
+            # A token of digits is found by its position: it ends the topic of a path that has no request ID.
+            route = routes.find(message.topic.data, message.topic.size)
+            has_request_id = False
+        if route is None:
+            return self.route_anew(session, message, None)
+        if route.endpoint is not None:
+            key = (route.app_version, route.token)
+            if session.waiting is not None and key in session.waiting:
+                return self.wait(session, key, message)
+            attachment = self.sessions.attach(session, route.endpoint, route.token, route.app_version)
+            if attachment is None:
+                return self.refuse(
+                    session, message, has_request_id, TOO_MANY_REQUESTS, "Too many endpoints on one connection",
+                    "too_many_endpoints",
+                )
+        if not session.closed:
+            session.last_route = route
+            session.current = attachment
+        self.forward(session, route, message, has_request_id, request_id)
+        return FORWARDED
+
+    cdef int forward(
+        self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
+    ) except -1:
+        """Write the PUB with its ClientData where the link's block ends. Hot path."""
+        cdef bytes head = route.binding.head
+        cdef bytes middle = route.middle
+        cdef Py_ssize_t head_size = len(head), middle_size = len(middle), room, size
+        cdef uint8_t* start
+        cdef uint8_t* datum
+        cdef uint8_t* at
+        cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
+        cdef uint32_t sequence = message.sequence
+        room = HEAD_SIZE_MAX + middle_size + TAIL_OVERHEAD_MAX + message.payload.size
+        if room > self.link.payload_max:
+            self.refuse(
+                session, message, has_request_id, CONTENT_TOO_LARGE, "Payload is larger than NATS accepts",
+                "payload_too_large",
+            )
+            return 0
+        if message.service == REQUEST and not has_request_id:
+            # Extensions answer only what carries a request ID.
+            has_request_id = True
+            request_id = <int32_t>(message.sequence & REQUEST_ID_MASK)
+        if self.link.block.size == 0:
+            self.now = now_ms()  # once a tick
+        start = self.link.reserve(head_size + SIZE_FIELD + 2 + room + 2)
+        # The size stands before the datum in the PUB line, but is known only after it. NATS reads a decimal with
+        # leading zeros as well, so the datum is written first, behind a field of fixed width.
+        memcpy(start, <const char*>head, head_size)
+        datum = start + head_size + SIZE_FIELD + 2
+        if sequence == BY_ATTACHMENT:
+            sequence = 0 if session.current is None else session.current.number
+        self.correlator.put(correlation_id, session.key, message.service, sequence)
+        at = put_head(datum, <const char*>correlation_id, self.now, message.timeout)
+        memcpy(at, <const char*>middle, middle_size)
+        at = put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
+        size = at - datum
+        put_padded(start + head_size, size)
+        memcpy(datum - 2, b"\r\n", 2)
+        memcpy(at, b"\r\n", 2)
+        self.link.commit(at + 2 - start)
+        if message.token:
+            self.link.acknowledge_later(session.key, message.token)
+        return 0
+
+    cdef Outcome route_anew(self, Session session, const Message* message, Endpoint endpoint) except *:
+        """A path that has no route yet. `endpoint` is that of its token if the caller has just resolved it."""
+        cdef Target target
+        cdef Route route
+        cdef Py_ssize_t size
+        cdef int32_t request_id = 0
+        cdef str phrase
+        cdef Attachment attachment = None
+        if not is_kp1(message.topic):
+            self.counters.count("ignored", "not_kp1")
+            if message.token:
+                self.link.acknowledge_later(session.key, message.token)
+            return IGNORED
+        phrase = self.router.read_target(message.topic, message.literal, &target)
+        if phrase is not None:
+            return self.refuse(
+                session, message, split_request_id(message.topic, &size, &request_id), NOT_FOUND, phrase, "no_route"
+            )
+        split_request_id(message.topic, &size, &request_id)
+        if target.endpoint_aware:
+            key = (target.app_version.data[:target.app_version.size], target.token.data[:target.token.size])
+            if session.attached is not None:
+                attachment = session.attached.get(key)
+            if endpoint is None:
+                if attachment is None or (session.waiting is not None and key in session.waiting):
+                    return self.wait(session, key, message)
+                endpoint = attachment.endpoint
+        route = self.router.make(message.topic, message.literal, &target, endpoint)
+        if not session.closed:
+            session.last_route = route
+            session.current = attachment
+        self.forward(session, route, message, target.has_request_id, request_id)
+        return FORWARDED
+
+    cdef Outcome refuse(
+        self, Session session, const Message* message, bint has_request_id, int status, str phrase, str reason
+    ) except *:
+        """Count a message that goes nowhere, tell its session, and acknowledge it in its turn."""
+        self.counters.count("refused", reason)
+        if message.token:
+            self.link.acknowledge_later(session.key, message.token)
+        session.fail(message.topic, message.service, has_request_id, message.sequence, status, phrase)
+        return REFUSED
+
+    # ------------------------------------------------------------ identity
+
+    cdef Outcome wait(self, Session session, tuple key, const Message* message) except *:
+        """Keep a copy of a message until the identity of its token is known."""
+        cdef WaitingMessage copy
+        cdef Py_ssize_t size = message.topic.size + message.payload.size
+        if session.waiting_count >= self.waiting_count_max or (
+                session.waiting_count and session.waiting_bytes + size > self.waiting_bytes_max):
+            session.resume_wanted = True
+            return BUSY
+        if session.waiting is None or key not in session.waiting:
+            self.start_resolving(session, key)
+        copy = WaitingMessage()
+        copy.topic = message.topic.data[:message.topic.size]
+        copy.payload = message.payload.data[:message.payload.size]
+        copy.service = message.service
+        copy.token = message.token
+        copy.sequence = message.sequence
+        copy.timeout = message.timeout
+        copy.literal = message.literal
+        session.waiting[key].append(copy)
+        session.waiting_count += 1
+        session.waiting_bytes += size
+        return TAKEN
+
+    cdef int start_resolving(self, Session session, tuple key) except -1:
+        if session.waiting is None:
+            session.waiting = {}
+        session.waiting[key] = []
+        future = self.resolve(key[0].decode(), key[1].decode())
+        future.add_done_callback(lambda done: self.resolved(session, key, done))
+        return 0
+
+    def resolved(self, Session session not None, tuple key, future):
+        """The identity of a token is known, or refused: let the messages go that waited for it."""
+        cdef Endpoint endpoint = None
+        cdef WaitingMessage copy
+        cdef Message message
+        cdef Py_ssize_t size
+        cdef int32_t request_id
+        cdef bint has_request_id
+        # Taken out first, and empty queues left as None, which is what the hot path looks at.
+        waiting = session.waiting.pop(key)
+        if not session.waiting:
+            session.waiting = None
+        try:
+            identity = future.result()
+            endpoint = self.sessions.endpoint(identity.endpoint_id.encode())
+            if self.sessions.attach(session, endpoint, key[1], key[0]) is None:
+                raise IdentityError(TOO_MANY_REQUESTS, "too_many_endpoints", "Too many endpoints on one connection")
+        except IdentityError as error:
+            refusal = error
+        else:
+            refusal = None
+        for copy in waiting:
+            session.waiting_count -= 1
+            session.waiting_bytes -= len(copy.topic) + len(copy.payload)
+            message.topic = Slice(<const uint8_t*>copy.topic, len(copy.topic))
+            message.payload = Slice(<const uint8_t*>copy.payload, len(copy.payload))
+            message.service = copy.service
+            message.token = copy.token
+            message.sequence = copy.sequence
+            message.timeout = copy.timeout
+            message.literal = copy.literal
+            if refusal is None:
+                self.route_anew(session, &message, endpoint)
+            else:
+                has_request_id = split_request_id(message.topic, &size, &request_id)
+                self.refuse(
+                    session, &message, has_request_id, refusal.status, refusal.detail or "Unauthorized",
+                    refusal.reason,
+                )
+        if endpoint is not None:
+            self.sessions.release(endpoint)
+        if session.resume_wanted and not session.closed:
+            session.resume_wanted = False
+            session.resume()
+
+    cdef int identify(self, Session session, Slice topic_filter) except -1:
+        """Let a session speak for the endpoint whose token a topic filter names, if it names one."""
+        cdef tuple key = self.router.named_by_filter(topic_filter)
+        if key is None:
+            return 0
+        if (session.attached is not None and key in session.attached) \
+                or (session.waiting is not None and key in session.waiting):
+            return 0
+        if session.waiting is not None and len(session.waiting) >= self.waiting_count_max:
+            self.counters.count("dropped", "too_many_identifications")
+            return 0
+        return self.start_resolving(session, key)
+
+    # ------------------------------------------------------------ backlog
+
+    cdef int resume_blocked(self) except -1:
+        """The link takes messages again."""
+        cdef Session session
+        blocked = self.blocked
+        self.blocked = []
+        for session in blocked:
+            session.resume_wanted = False
+            if not session.closed:
+                try:
+                    session.resume()
+                except Exception:
+                    # The sessions after it must not stay blocked for that.
+                    log.exception("a session could not go on")
+        return 0
+
+    cdef int republish(self, bytes head, Slice payload) except -1:
+        """Publish a ClientData that we have encoded before to another subject."""
+        return self.link.publish(head, payload)
+
+
+cdef inline void put_padded(uint8_t* at, Py_ssize_t value) noexcept nogil:
+    """Write a decimal of exactly SIZE_FIELD digits; the value is below 10 ** SIZE_FIELD (64 MiB has 8 digits)."""
+    cdef int i
+    for i in range(SIZE_FIELD - 1, -1, -1):
+        at[i] = <uint8_t>(c"0" + value % 10)
+        value //= 10

@@ -1,0 +1,1 @@
+"""What the gateway tells the cluster about its endpoints."""

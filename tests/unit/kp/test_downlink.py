@@ -1,0 +1,231 @@
+"""From NATS to a device: answers by correlation ID, pushes by endpoint ID, affinity, no responders.
+
+Source: 4/ESP, ExtensionData and session affinity; 3/ISM, time-outs.
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.bus import subjects
+from gateway.kp.correlation import Correlator
+from gateway.wire import mqtt
+from gateway.wire.esp import ExtensionData, encode_extension_data
+from tests.unit.kp.worker_double import APP, REPLY_TO, Device, WorkerDouble
+
+DCX = subjects.service("dcx", "esp", subjects.CLIENT_DATA)
+INT64_MAX, INT64_MIN = 2**63 - 1, -(2**63)
+PUSH = ExtensionData("push", 0, 0, APP, "dcx", "endpoint-t", "/json", None, b"news", 200, None)
+
+
+@pytest.fixture
+def worker() -> Iterator[WorkerDouble]:
+    with WorkerDouble() as double:
+        yield double
+
+
+def datum(**changed: Any) -> bytes:
+    return encode_extension_data(*PUSH._replace(**changed))
+
+
+def asking(
+    worker: WorkerDouble, token: str = "t", request: str = "json/7", qos: int = 0
+) -> tuple[Device, str]:
+    """A device that has published, and the correlation ID of what it sent."""
+    device = worker.device()
+    device.publish(f"kp1/{APP}/dcx/{token}/{request}", b"", qos, qos)
+    worker.identify()
+    ((_, data),) = worker.published()
+    return device, data.correlation_id
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("status", "suffix"), [(200, "status"), (299, "status"), (199, "error"), (404, "error")]
+)
+def test_an_answer_goes_to_who_asked_at_the_qos_of_the_request(
+    worker: WorkerDouble, qos: int, status: int, suffix: str
+) -> None:
+    bystander, _ = asking(worker)
+    device, correlation_id = asking(worker, qos=qos)
+    worker.deliver(
+        datum(correlation_id=correlation_id, request_id=7, status_code=status, reason_phrase="Why")
+    )
+    (answer,) = device.received()
+    assert (answer.topic, answer.qos) == (f"kp1/{APP}/dcx/t/json/7/{suffix}", qos)
+    assert answer.payload == (
+        b"news" if suffix == "status" else b'{"statusCode":%d,"reasonPhrase":"Why"}' % status
+    )
+    assert bystander.received() == []
+
+
+def test_a_push_goes_once_to_every_device_of_the_endpoint(worker: WorkerDouble) -> None:
+    devices = [asking(worker)[0], asking(worker)[0]]
+    stranger, _ = asking(worker, "other")
+    worker.deliver(datum())
+    for device in devices:
+        assert device.received() == [mqtt.Publish(f"kp1/{APP}/dcx/t/json/status", b"news")]
+    assert stranger.received() == []
+
+
+def test_a_stale_answer_finds_its_endpoint(worker: WorkerDouble) -> None:
+    device, correlation_id = asking(worker)
+    device.drop()
+    back, _ = asking(worker)
+    worker.deliver(datum(correlation_id=correlation_id, request_id=7))
+    assert back.received() == [mqtt.Publish(f"kp1/{APP}/dcx/t/json/7/status", b"news")]
+
+
+def test_an_answer_is_not_given_to_a_session_that_does_not_speak_for_its_endpoint(
+    worker: WorkerDouble,
+) -> None:
+    asker, correlation_id = asking(worker, "other")
+    owner, _ = asking(worker)
+    worker.deliver(datum(correlation_id=correlation_id))
+    assert asker.received() == []
+    assert len(owner.received()) == 1
+    assert worker.reason("dropped", "wrong_endpoint") == 1
+
+
+def test_an_id_of_another_worker_is_a_push(worker: WorkerDouble) -> None:
+    device, _ = asking(worker)
+    foreign = Correlator(1, bytes(16)).encode(0, 2, 0)
+    worker.deliver(datum(correlation_id=foreign))
+    assert [packet.qos for packet in device.received()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "timeout", "expired"),
+    [
+        (0, 0, False),
+        (INT64_MIN, 0, False),
+        (INT64_MIN, -1, False),
+        (0, 1000, True),
+        (INT64_MIN, 1, True),
+        (INT64_MIN, INT64_MAX, True),
+        (-1, INT64_MAX, False),
+        (INT64_MAX, 1, False),
+        (INT64_MAX, INT64_MAX, False),
+    ],
+)
+def test_what_has_expired_is_dropped(
+    worker: WorkerDouble, timestamp: int, timeout: int, expired: bool
+) -> None:
+    """Also where the sum of both does not fit 64 bits."""
+    device, _ = asking(worker)
+    worker.deliver(datum(timestamp=timestamp, timeout=timeout))
+    assert (device.received() == []) is expired
+    assert worker.reason("dropped", "expired") == expired
+
+
+def test_a_message_in_time_is_delivered(worker: WorkerDouble) -> None:
+    device, _ = asking(worker)
+    worker.deliver(datum(timestamp=time.time_ns() // 10**6, timeout=600_000))
+    assert len(device.received()) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"endpoint_id": "nobody"}, "unknown_endpoint"),
+        ({"endpoint_id": None}, "unknown_endpoint"),
+        ({"extension_instance_name": None}, "no_topic"),
+        ({"resource_path": "/#"}, "no_topic"),
+        ({"resource_path": "/+/x"}, "no_topic"),
+        ({"resource_path": "/\x00"}, "no_topic"),
+        ({"resource_path": "/\x9b"}, "no_topic"),
+        ({"resource_path": "/" + "x" * 65_535}, "no_topic"),
+        ({"extension_instance_name": "d#x"}, "no_topic"),
+        ({"app_version_name": "é\x80"}, "no_topic"),
+    ],
+)
+def test_what_cannot_be_delivered_is_counted(
+    worker: WorkerDouble, changed: dict[str, Any], reason: str
+) -> None:
+    device, _ = asking(worker)
+    worker.deliver(datum(**changed))
+    assert device.received() == []
+    assert not device.closed
+    assert worker.reason("dropped", reason) == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_datum_disturbs_anybody(data: st.DataObject) -> None:
+    with WorkerDouble() as worker:
+        device, correlation_id = asking(worker)
+        bad = bytearray(datum(correlation_id=correlation_id))
+        for at in data.draw(st.lists(st.integers(0, len(bad) - 1), max_size=5)):
+            bad[at] = data.draw(st.integers(0, 255))
+        worker.deliver(
+            bytes(bad[: data.draw(st.integers(0, len(bad)))]), data.draw(st.none() | st.just("a.b"))
+        )
+        device.received()
+        worker.deliver(datum())
+        assert device.received() == [mqtt.Publish(f"kp1/{APP}/dcx/t/json/status", b"news")]
+
+
+# ---------------------------------------------------------------- affinity and no responders
+
+REPLICA_REPLY = subjects.replica("dcx-7", "esp", "ClientData-response")
+REPLICA_SUBJECT = subjects.replica("dcx-7", "esp", subjects.CLIENT_DATA)
+
+
+def test_an_extension_replica_keeps_the_endpoint_that_it_asked_for_until_it_is_gone(
+    worker: WorkerDouble,
+) -> None:
+    device, _ = asking(worker)
+    worker.confirm()
+    stranger, _ = asking(worker, "other")
+    worker.confirm()
+    worker.deliver(datum(), REPLICA_REPLY)
+    device.publish(f"kp1/{APP}/dcx/t/json/7", b"1")
+    device.publish(f"kp1/{APP}/cmx/t/config", b"2")
+    stranger.publish(f"kp1/{APP}/dcx/other/json", b"3")
+    assert [(to.split(".")[3], data.payload) for to, data in worker.published()] == [
+        ("dcx-7", b"1"),
+        ("cmx", b"2"),
+        ("dcx", b"3"),
+    ]
+    worker.no_responders(REPLICA_SUBJECT)
+    device.publish(f"kp1/{APP}/dcx/t/json/7", b"4")
+    assert [(to, data.payload) for to, data in worker.published()] == [(DCX, b"1"), (DCX, b"4")]
+    assert [packet.payload for packet in device.received()] == [b"news"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["a.b.c", REPLY_TO + ".x", "kaa.v1.service.dcx.esp.X", "kaa.v1.replica.x.cip.X", "kaa.v1.replica..esp.X"],
+)
+def test_a_reply_to_that_is_no_replica_of_an_extension_redirects_nothing(
+    worker: WorkerDouble, reply: str
+) -> None:
+    device, _ = asking(worker)
+    worker.deliver(datum(), reply)
+    device.publish(f"kp1/{APP}/dcx/t/json", b"1")
+    assert [to for to, _ in worker.published()] == [DCX]
+
+
+@pytest.mark.parametrize("qos", [0, 1, 2])
+def test_no_responders_is_503_for_who_asked(worker: WorkerDouble, qos: int) -> None:
+    bystander, _ = asking(worker)
+    worker.confirm()
+    device, _ = asking(worker, qos=qos)
+    worker.no_responders(DCX)
+    (error,) = device.received()
+    assert (error.topic, error.qos) == (f"kp1/{APP}/dcx/t/json/7/error", qos)
+    assert error.payload.startswith(b'{"statusCode":503,')
+    assert bystander.received() == []
+
+
+def test_no_responders_for_a_device_that_has_gone(worker: WorkerDouble) -> None:
+    device, _ = asking(worker)
+    device.drop()
+    worker.no_responders(DCX)
+    worker.no_responders("kaa.v1.service.unknown.esp.ClientData")
+    assert worker.reason("refused", "no_responders") == 1
+    assert worker.link.unattributed_no_responders == 1

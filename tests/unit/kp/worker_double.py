@@ -1,0 +1,297 @@
+"""The native parts of a worker without an event loop, NATS or time: a test moves each byte and each answer itself.
+
+Uplink, downlink, router and sessions are spoken to by C pointers only, so a test reaches them where they meet Python:
+MQTT bytes at one end, the bytes of the NATS link at the other, futures of identity in between.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, NamedTuple, Self
+
+from gateway.bus import subjects
+from gateway.bus.link import Link
+from gateway.errors import IdentityError
+from gateway.identity.provider import Identity
+from gateway.kp.correlation import Correlator
+from gateway.kp.counters import Counters
+from gateway.kp.downlink import Downlink
+from gateway.kp.router import Router
+from gateway.kp.sessions import Sessions
+from gateway.kp.uplink import Uplink
+from gateway.transports.mqtt import MqttTransport
+from gateway.transports.mqtt_session import MqttLimits, MqttSessions
+from gateway.transports.tcp import TcpListener
+from gateway.wire import esp, mqtt
+
+APP = "app_v1"
+OTHER_APP = "app_v2"
+REPLICA = "replica-1"
+REPLY_TO = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
+PUBLICATION = re.compile(rb"PUB ([^ ]+) ([^ ]+) ([0-9]+)\r\n")
+PING = b"PING\r\n"
+
+
+class Published(NamedTuple):
+    subject: str
+    data: esp.ClientData
+
+
+class Loop:
+    """What the native parts want of an event loop."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._soon: list[Callable[[], object]] = []
+        self.make_connection: Callable[[], asyncio.BufferedProtocol]
+
+    def time(self) -> float:
+        return self.now
+
+    def call_soon(self, callback: Callable[[], object]) -> None:
+        self._soon.append(callback)
+
+    async def create_server(self, make: Callable[[], asyncio.BufferedProtocol], *_: Any, **__: Any) -> None:
+        self.make_connection = make
+
+    def run(self) -> None:
+        while self._soon:
+            self._soon.pop(0)()
+
+
+class Transport:
+    """What they want of a transport; `written` is what went through it and not past it."""
+
+    def __init__(self, end: socket.socket | None = None) -> None:
+        self._end = end
+        self.written = b""
+        self.closed = False
+
+    def get_extra_info(self, name: str) -> object:
+        return self._end
+
+    def write(self, data: bytes) -> None:
+        self.written += bytes(data)
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def pause_reading(self) -> None:
+        pass
+
+    resume_reading = pause_reading
+
+
+def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
+    """Bytes as the loop brings them."""
+    while data:
+        buffer = memoryview(protocol.get_buffer(-1))
+        size = min(len(data), len(buffer))
+        buffer[:size] = data[:size]
+        protocol.buffer_updated(size)
+        data = data[size:]
+
+
+class Presence:
+    """The endpoints that the sessions say can be reached."""
+
+    def __init__(self) -> None:
+        self.endpoints: set[str] = set()
+
+    def appeared(self, endpoint_id: str, app_version_name: str) -> None:
+        assert endpoint_id not in self.endpoints
+        self.endpoints.add(endpoint_id)
+
+    def disappeared(self, endpoint_id: str, app_version_name: str) -> None:
+        self.endpoints.remove(endpoint_id)
+
+
+class WorkerDouble:
+    """One worker. Extensions `dcx` and `cmx` have endpoints, `tsx` has none; `app_v2` may use `dcx` only."""
+
+    def __init__(
+        self,
+        *,
+        endpoints_per_session: int = 100,
+        route_cache: int = 100,
+        waiting: int = 100,
+        pending_max: int = 2**20,
+    ) -> None:
+        self.loop = Loop()
+        self.presence = Presence()
+        self.counters = Counters()
+        self.sessions = Sessions(endpoints_per_session, self.presence)
+        versions = {APP: frozenset({"dcx", "cmx", "tsx"}), OTHER_APP: frozenset({"dcx"})}
+        aware = {"dcx": True, "cmx": True, "tsx": False}
+        self.router = Router(self.sessions, versions, aware, REPLICA, route_cache, 1024)
+        self.correlator = Correlator(0xABCDEF, bytes(range(16)))
+        loop: Any = self.loop
+        self.link = Link(loop, (REPLY_TO,), pending_max, 5.0, print)
+        self.asked: list[tuple[str, Future[Identity]]] = []
+        uplink = Uplink(
+            self.link,
+            self.router,
+            self.sessions,
+            self.correlator,
+            self.counters,
+            self._resolve,
+            waiting,
+            65_536,
+        )
+        self.link.set_listener(Downlink(uplink, self.router, self.sessions, self.correlator, self.counters))
+        limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
+        self.stored = MqttSessions(self.sessions, limits)
+        transport = MqttTransport(
+            loop, uplink, self.sessions, self.stored, self.counters, self._authenticate, limits,
+            packet_size_max=65_536, connect_timeout=10.0,
+        )  # fmt: skip
+        self._listener = TcpListener(loop, transport.connect, self.counters, "mqtt", 2**20, 1000)
+        asyncio.run(self._listener.start("", 0, reuse_port=False))
+        self._admissions: list[Future[str]] = []
+        self._devices: list[Device] = []
+        self._nats = self.link.begin()
+        self._nats_transport = Transport()
+        self._nats.connection_made(self._nats_transport)  # type: ignore[arg-type]
+        self.link.resume(2**20)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for device in self._devices:
+            device.close_sockets()
+
+    def _resolve(self, app_version_name: str, token: str) -> Any:
+        future: Future[Identity] = Future()
+        self.asked.append((token, future))
+        return future
+
+    def _authenticate(self, client_id: str, user_name: str | None, password: bytes | None) -> Any:
+        future: Future[str] = Future()
+        self._admissions.append(future)
+        return future
+
+    # ------------------------------------------------------------ devices
+
+    def device(self, client_id: str = "", *, clean: bool = True) -> "Device":
+        """A client that is connected; each has no principal."""
+        device = Device(self.loop)
+        self._devices.append(device)
+        device.send(mqtt.Connect(client_id, clean, 0))
+        self._admissions.pop().set_result("")
+        assert isinstance(device.received()[0], mqtt.Connack)
+        return device
+
+    def identify(self, endpoint_of: Callable[[str], str] = "endpoint-{}".format) -> None:
+        """Answer every open question for a token; `endpoint_of` gives the endpoint ID, or "" to refuse it."""
+        asked, self.asked = self.asked, []
+        for token, future in asked:
+            if endpoint_id := endpoint_of(token):
+                future.set_result(Identity(endpoint_id))
+            else:
+                future.set_exception(IdentityError(401, "token_rejected", "Unknown token"))
+
+    # ------------------------------------------------------------ NATS
+
+    def published(self) -> list[Published]:
+        """What has gone to NATS since the last call."""
+        self.loop.run()
+        data, self._nats_transport.written = self._nats_transport.written, b""
+        publications = []
+        while data:
+            if data.startswith(PING):
+                data = data[len(PING) :]
+                continue
+            line = PUBLICATION.match(data)
+            assert line is not None, data[:80]
+            assert line[2].decode() == REPLY_TO
+            end = line.end() + int(line[3])
+            assert data[end : end + 2] == b"\r\n"
+            publications.append(Published(line[1].decode(), esp.decode_client_data(data[line.end() : end])))
+            data = data[end + 2 :]
+        return publications
+
+    def confirm(self) -> None:
+        """NATS answers the PING behind every block that it was sent."""
+        self.loop.run()
+        while self.link.backlog:
+            feed(self._nats, b"PONG\r\n")
+            self.loop.run()
+
+    def deliver(self, datum: bytes, reply: str | None = None) -> None:
+        """An ExtensionData, or something else, arrives from NATS."""
+        to = f" {reply}" if reply else ""
+        feed(self._nats, f"MSG {REPLY_TO} 1{to} {len(datum)}\r\n".encode() + datum + b"\r\n")
+        self.loop.run()
+
+    def no_responders(self, subject: str) -> None:
+        """NATS reports that nobody listens to a subject."""
+        header = f"NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n".encode()
+        feed(self._nats, b"HMSG %b 1 %d %d\r\n%b\r\n" % (REPLY_TO.encode(), len(header), len(header), header))
+        self.loop.run()
+
+    def reason(self, event: str, reason: str) -> int:
+        return self.counters.by_reason().get((event, reason), 0)
+
+
+class Device:
+    """An MQTT client at the other end of a TCP connection."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._ours, theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self._theirs = theirs
+        self._transport = Transport(theirs)
+        self._protocol = loop.make_connection()
+        self._protocol.connection_made(self._transport)  # type: ignore[arg-type]
+
+    def send(self, *packets: Any) -> None:
+        feed(self._protocol, b"".join(map(mqtt.encode, packets)))
+
+    def publish(self, topic: str, payload: bytes = b"", qos: int = 0, packet_id: int = 0) -> None:
+        self.send(mqtt.Publish(topic, payload, qos, packet_id))
+
+    def received(self) -> list[Any]:
+        """What has come since the last call."""
+        self._loop.run()
+        data = b""
+        try:
+            while chunk := self._ours.recv(65_536):
+                data += chunk
+        except BlockingIOError:
+            pass
+        data += self._transport.written
+        self._transport.written = b""
+        packets = []
+        while data:
+            packet, size = mqtt.decode(data)
+            assert packet is not None
+            packets.append(packet)
+            data = data[size:]
+        return packets
+
+    @property
+    def closed(self) -> bool:
+        self._loop.run()
+        return self._transport.closed
+
+    def drop(self) -> None:
+        """The connection is gone."""
+        self._transport.closed = True
+        self._protocol.connection_lost(None)
+        self._loop.run()
+
+    def close_sockets(self) -> None:
+        self._ours.close()
+        self._theirs.close()
