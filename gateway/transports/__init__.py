@@ -1,0 +1,1 @@
+"""Sockets and timers; one module a device protocol, each around a sans-IO core."""

@@ -1,0 +1,374 @@
+"""The HTTP/1.1 server: a POST below /kp1 is a request to an extension, whose answer is its response.
+
+A connection is a session. Its requests are numbered; responses leave in the order of the requests, whatever the order
+in which extensions answer. What lives elsewhere: reading requests (http_parser.pyx), their URLs (http_target.pyx),
+writing responses (http_response.pyx), and the deadlines of requests (gateway.kp.pending).
+
+Source: 1/KP and its HTTP binding; RFC 9112, RFC 9110.
+"""
+
+import structlog
+
+from gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
+from gateway.kp.counters cimport HTTP
+from gateway.kp.sessions cimport Delivery, Endpoint
+from gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
+from gateway.transports.http_parser cimport COMPLETE, EXPECTING, HEAD, REFUSED
+from gateway.transports.http_response cimport (
+    CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response,
+)
+from gateway.transports.http_target cimport read_target
+from gateway.transports.stream cimport Outlet
+from gateway.wire.buffer cimport Slice
+
+log = structlog.get_logger("gateway.http")
+
+cdef enum:
+    TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete heads
+    BAD_REQUEST = 400
+
+# Seconds that a client which is still sending has to read a refusal: closing at once would reset it (RFC 9112 9.6).
+cdef double LINGER_TIME = 2.0
+
+# Refusals of requests that are well-formed, so that whoever sends them deserves to read why.
+cdef tuple LINGERING_STATUSES = (413, 414, 417, 431)
+
+# (status, reason code, reason phrase)
+cdef tuple BAD_TARGET = (BAD_REQUEST, "http_target", "Malformed request target")
+cdef tuple NOT_FOUND = (404, "http_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/...")
+cdef tuple METHOD_NOT_ALLOWED = (405, "http_method", "Only POST is allowed")
+cdef tuple TOO_SLOW = (408, "http_read_timeout", "The request did not arrive in time")
+cdef tuple NATS_AWAY = (503, "nats_away", "NATS is not connected")
+cdef tuple OVERLOADED = (503, "backlog", "Too many messages wait to be forwarded")
+cdef tuple TOO_MANY_PENDING = (503, "too_many_pending_requests", "Too many requests wait for an answer")
+
+
+cdef class HttpTransport:
+    """What the HTTP connections of a worker share. `settings` are kaa.kpc.transports.http of the configuration."""
+
+    def __init__(
+        self, loop, Uplink uplink not None, Sessions sessions not None, PendingRequests pending not None,
+        Counters counters not None, settings,
+    ):
+        self.loop = loop
+        self.uplink = uplink
+        self.sessions = sessions
+        self.pending = pending
+        self.counters = counters
+        self.limits = RequestLimits(settings.max_body_size, settings.max_header_size, settings.max_url_length)
+        self.path_prefix = settings.path_prefix.encode()
+        self.read_timeout = settings.read_timeout
+        self.keep_alive_timeout = settings.keep_alive_timeout
+        self.pipelined_max = settings.pipelined_requests
+        self.connections = set()
+        self.path = Buffer()
+        self.scratch = Buffer()
+
+    def connect(self, Outlet outlet not None):
+        """The core of a new connection."""
+        cdef HttpConnection connection = HttpConnection()
+        cdef HttpSession session = HttpSession()
+        session.counters = self.counters
+        session.connection = connection
+        connection.transport = self
+        connection.outlet = outlet
+        connection.session = session
+        connection.parser = RequestParser(self.limits)
+        connection.tail = Buffer()
+        connection.wait_start = self.loop.time()
+        self.sessions.open(session)
+        self.connections.add(connection)
+        return connection
+
+    def begin_drain(self):
+        """End idle connections now, and the others after the responses that they wait for."""
+        cdef HttpConnection connection
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
+
+
+cdef class HttpSession(Session):
+    """The session of one connection. It can be answered, but not pushed to."""
+
+    cdef int fail(
+        self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
+    ) except -1:
+        if self.connection is None:
+            return 0
+        return self.connection.fail(sequence, status, reason_phrase, True)
+
+    cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
+        """Hot path."""
+        if self.connection is None or not delivery.correlated or delivery.service != REQUEST \
+                or not self.connection.is_open(delivery.sequence):
+            return False
+        self.connection.respond(delivery.sequence, delivery.data)
+        return True
+
+
+cdef class HttpConnection(Stream):
+    """The server's side of one connection."""
+
+    # ------------------------------------------------------------ bytes
+
+    cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Handle the requests in these bytes, and keep what cannot be handled yet. Hot path."""
+        cdef Py_ssize_t taken
+        if self.state != SERVING:
+            return 0
+        if self.tail.size or self.paused:
+            self.tail.append(data, size)
+            return 0 if self.paused else self.take_tail()
+        taken = self.take(data, size)
+        if taken < size:
+            self.tail.append(data + taken, size - taken)
+        return 0
+
+    cdef int take_tail(self) except -1:
+        # Requests are handled while the tail's bytes are borrowed: nothing appends to it meanwhile.
+        cdef Py_ssize_t taken = self.take(self.tail.data, self.tail.size)
+        if taken == self.tail.size:
+            self.tail.clear(TAIL_KEEP)
+        else:
+            self.tail.consume(taken)
+        return 0
+
+    cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Handle requests until the rest is no whole one, or as many wait as may: the bytes taken. Hot path."""
+        cdef Py_ssize_t at = 0
+        while at < size:
+            if self.count >= self.transport.pipelined_max and self.parser.phase == HEAD:
+                self.paused = True
+                self.outlet.pause_reading()
+                break
+            at += self.parser.parse(data + at, size - at)
+            if self.parser.progress == COMPLETE:
+                self.on_request()
+            elif self.parser.progress == EXPECTING:
+                self.on_expectation(at == size)
+            elif self.parser.progress == REFUSED:
+                self.end_with(self.parser.refusal, self.parser.refusal[0] in LINGERING_STATUSES)
+            else:
+                break
+            if self.state != SERVING:
+                return size
+        return at
+
+    # ------------------------------------------------------------ requests
+
+    cdef uint32_t open_request(self) except? 0:
+        """The number of a new request, whose response is due after those of the others."""
+        cdef uint32_t number = (self.first + self.count) & SEQUENCE_MASK
+        self.count += 1
+        return number
+
+    cdef int on_request(self) except -1:
+        """A request is here. Hot path."""
+        cdef uint32_t number = self.open_request()
+        cdef tuple refusal = self.judge()
+        self.continue_owed = False
+        if not self.parser.keep_alive or self.transport.draining:
+            self.state = FINISHING
+        if refusal is None:
+            self.publish(number)
+        else:
+            self.refuse(number, refusal)
+        return self.parser.next_request()
+
+    cdef tuple judge(self):
+        """Read the resource path of a request; why it cannot be forwarded, or None. Hot path."""
+        cdef int status
+        if not self.parser.is_post:
+            return METHOD_NOT_ALLOWED
+        status = read_target(self.parser.target, self.transport.path_prefix, self.transport.path)
+        if status:
+            return BAD_TARGET if status == BAD_REQUEST else NOT_FOUND
+        if not self.transport.uplink.link.ready:
+            return NATS_AWAY
+        return None
+
+    cdef int publish(self, uint32_t number) except -1:
+        """Forward the request in the parser, whose resource path has been read. Hot path."""
+        cdef HttpTransport transport = self.transport
+        cdef Buffer body = self.parser.body
+        cdef Message message
+        cdef Outcome outcome
+        if not transport.pending.add(self.session, number, transport.loop.time()):
+            return self.refuse(number, TOO_MANY_PENDING)
+        message.topic = Slice(transport.path.data, transport.path.size)
+        message.payload = Slice(body.data, body.size)
+        message.service = REQUEST
+        message.token = 0
+        message.sequence = number
+        message.timeout = <int64_t>(1000 * transport.pending.timeout)
+        message.literal = False
+        transport.counters.messages_in[<int>HTTP] += 1
+        transport.counters.bytes_in[<int>HTTP] += body.size
+        # The session may be told to fail this very request before publish returns.
+        outcome = transport.uplink.publish(self.session, &message)
+        if outcome == BUSY:
+            return self.refuse(number, OVERLOADED)
+        if outcome == IGNORED:
+            return self.refuse(number, NOT_FOUND)
+        return 0
+
+    cdef int on_expectation(self, bint body_is_late) except -1:
+        """A head asks whether its body is welcome (RFC 9110 section 10.1.1)."""
+        cdef tuple refusal = self.judge()
+        if refusal is not None:
+            return self.end_with(refusal, True)
+        if body_is_late:
+            self.continue_owed = True
+            if self.count == 0:
+                self.send_continue()
+        return 0
+
+    cdef int send_continue(self) except -1:
+        self.continue_owed = False
+        append_continue(self.output)
+        return self.outlet.wake()
+
+    cdef int refuse(self, uint32_t number, tuple refusal) except -1:
+        """Answer a request with an error of our own."""
+        self.transport.counters.count("refused", refusal[1])
+        return self.fail(number, refusal[0], refusal[2], not self.parser.is_head)
+
+    cdef int end_with(self, tuple refusal, bint lingers) except -1:
+        """Answer what cannot be, or is not, read to its end, and take nothing after it."""
+        log.info("connection ends: request refused", status=refusal[0], reason=refusal[1])
+        self.transport.counters.count("closed", refusal[1])
+        self.state = FINISHING
+        self.lingers = lingers
+        return self.fail(self.open_request(), refusal[0], refusal[2], True)
+
+    # ------------------------------------------------------------ responses
+
+    cdef bint is_open(self, uint32_t number) noexcept:
+        """Whether the request of this number waits for its response. Hot path."""
+        return ((number - self.first) & SEQUENCE_MASK) < self.count and (
+            self.early is None or number not in self.early
+        )
+
+    cdef Persistence persistence(self, uint32_t number) noexcept:
+        if self.state == FINISHING and ((self.first + self.count - 1 - number) & SEQUENCE_MASK) == 0:
+            return CLOSE
+        return KEEP_ALIVE if self.parser.is_http_1_0 else PERSISTENT
+
+    cdef Buffer place(self, uint32_t number):
+        """Where the response goes: to the output, or aside until its turn."""
+        return self.output if number == self.first else self.transport.scratch
+
+    cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
+        """Answer an open request with what its extension said. Hot path."""
+        self.transport.counters.messages_out[<int>HTTP] += 1
+        self.transport.counters.bytes_out[<int>HTTP] += data.payload.size
+        self.transport.pending.forget(self.session.key, number)
+        append_response(self.place(number), data, self.persistence(number))
+        return self.answered(number)
+
+    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body) except -1:
+        """Answer a request with an error, if it is open."""
+        if not self.is_open(number):
+            return 0
+        self.transport.pending.forget(self.session.key, number)
+        append_error(self.place(number), status, phrase, self.persistence(number), with_body)
+        return self.answered(number)
+
+    cdef int answered(self, uint32_t number) except -1:
+        """A response was put in its place: move on to the next that is due. Hot path."""
+        cdef Buffer scratch = self.transport.scratch
+        if number != self.first:
+            if self.early is None:
+                self.early = {}
+            self.early[number] = scratch.copy()
+            scratch.clear(TAIL_KEEP)
+            return 0
+        self.first = (self.first + 1) & SEQUENCE_MASK
+        self.count -= 1
+        while self.early is not None and self.first in self.early:
+            response = self.early.pop(self.first)
+            self.output.append(<const char*>(<bytes>response), len(response))
+            self.first = (self.first + 1) & SEQUENCE_MASK
+            self.count -= 1
+            if not self.early:
+                self.early = None
+        self.outlet.wake()
+        if self.count == 0:
+            if self.state == FINISHING:
+                return self.finish()
+            if self.continue_owed:
+                self.send_continue()
+        # Not for each free place: what is held moves to the front of its buffer every time.
+        if self.paused and self.state == SERVING and self.count <= self.transport.pipelined_max // 2:
+            self.paused = False
+            self.outlet.resume_reading()
+            return self.take_tail()
+        return 0
+
+    cdef int finish(self) except -1:
+        """The last response is written."""
+        if self.lingers:
+            self.state = LINGERING
+            return 0
+        self.state = ENDED
+        return self.outlet.close()
+
+    cdef int lost(self) except -1:
+        """Nobody reads the answers any more."""
+        cdef uint32_t i
+        self.state = ENDED
+        for i in range(self.count):
+            self.transport.pending.forget(self.session.key, (self.first + i) & SEQUENCE_MASK)
+        self.count = 0
+        self.early = None
+        self.tail.clear(0)
+        self.session.connection = None
+        self.transport.sessions.close(self.session)
+        self.transport.connections.discard(self)
+        return self.parser.release()
+
+    # ------------------------------------------------------------ time
+
+    cdef bint is_receiving(self) noexcept:
+        """Whether a part of a request is here."""
+        return self.parser.phase != HEAD or (self.tail.size > 0 and not self.paused)
+
+    cdef Wait current_wait(self) noexcept:
+        if self.state == LINGERING:
+            return END_OF_CLIENT
+        if self.state == SERVING and self.is_receiving():
+            return REST_OF_REQUEST
+        if self.count:
+            return ANSWER
+        return NEXT_REQUEST if self.first else FIRST_REQUEST
+
+    cdef int check(self, double now) except -1:
+        """End a connection whose client lets us wait too long; an answer's deadline is not ours."""
+        cdef uint32_t number = self.first + self.count
+        cdef Wait wait = self.current_wait()
+        cdef double waited
+        if self.state == ENDED:
+            return 0
+        if wait != self.wait or number != self.wait_number:
+            self.wait = wait
+            self.wait_number = number
+            self.wait_start = now
+        waited = now - self.wait_start
+        if wait == REST_OF_REQUEST:
+            if waited > self.transport.read_timeout:
+                self.end_with(TOO_SLOW, False)
+        elif (wait == NEXT_REQUEST and waited > self.transport.keep_alive_timeout) \
+                or (wait == FIRST_REQUEST and waited > self.transport.read_timeout) \
+                or (wait == END_OF_CLIENT and waited > LINGER_TIME):
+            if wait != END_OF_CLIENT:
+                self.transport.counters.count("closed", "http_idle")
+            self.lingers = False
+            return self.finish()
+        return 0
+
+    cdef int drain(self) except -1:
+        if self.state != SERVING or self.is_receiving():
+            return 0
+        self.state = FINISHING
+        return 0 if self.count else self.finish()

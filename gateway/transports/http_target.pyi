@@ -1,0 +1,3 @@
+"""From the URL of a request to a resource path. See http_target.pyx."""
+
+def resource_path(target: bytes, prefix: bytes) -> bytes | int: ...

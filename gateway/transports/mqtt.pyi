@@ -1,0 +1,26 @@
+"""The MQTT server. See mqtt.pyx."""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.kp.counters import Counters
+from gateway.kp.sessions import Sessions
+from gateway.kp.uplink import Uplink
+from gateway.transports.mqtt_session import MqttLimits, MqttSessions
+from gateway.transports.stream import Outlet, Stream
+
+class MqttTransport:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        uplink: Uplink,
+        sessions: Sessions,
+        stored: MqttSessions,
+        counters: Counters,
+        authenticate: Callable[[str, str | None, bytes | None], asyncio.Future[str]],
+        limits: MqttLimits,
+        *,
+        packet_size_max: int,
+        connect_timeout: float,
+    ) -> None: ...
+    def connect(self, outlet: Outlet) -> Stream: ...

@@ -1,0 +1,23 @@
+from libc.stdint cimport uint8_t
+
+from gateway.wire.buffer cimport Buffer
+
+
+cdef class Outlet:
+    # What a transport core may ask of the adapter that carries its bytes.
+    cdef int wake(self) except -1
+    cdef int pause_reading(self) except -1
+    cdef int resume_reading(self) except -1
+    cdef int close(self) except -1
+
+
+cdef class Stream:
+    # wiring
+    cdef Outlet outlet
+    # state
+    cdef Buffer output     # what to write at the end of the tick
+
+    cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int resume(self) except -1
+    cdef int lost(self) except -1
+    cdef int check(self, double now) except -1

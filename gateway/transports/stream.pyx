@@ -1,0 +1,48 @@
+"""The seam between a transport core, which knows bytes, and the adapter that carries them over a socket.
+
+A core (Stream) is given bytes and leaves bytes in its output; it asks its Outlet to write, to pause, to close. Neither
+knows the other's class, so a core runs over TCP, TLS or WebSocket alike.
+"""
+
+
+cdef class Outlet:
+    """What a core may ask for; the adapter implements it."""
+
+    cdef int wake(self) except -1:
+        """There is output: write it at the end of this tick. Hot path."""
+        return 0
+
+    cdef int pause_reading(self) except -1:
+        """Read no more until resume_reading: the core cannot take more now."""
+        return 0
+
+    cdef int resume_reading(self) except -1:
+        """The core takes bytes again."""
+        return 0
+
+    cdef int close(self) except -1:
+        """Write what there is, then end the connection."""
+        return 0
+
+
+cdef class Stream:
+    """The core of one connection."""
+
+    def __cinit__(self):
+        self.output = Buffer()
+
+    cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Take bytes, borrowed for the call. Hot path."""
+        return 0
+
+    cdef int resume(self) except -1:
+        """The uplink takes messages again: go on with the bytes that were kept back."""
+        return 0
+
+    cdef int lost(self) except -1:
+        """The connection is gone; nothing more can be written."""
+        return 0
+
+    cdef int check(self, double now) except -1:
+        """Called about once a second with the loop's time, for what depends on time."""
+        return 0

@@ -1,0 +1,41 @@
+from libc.stdint cimport uint8_t
+
+from gateway.kp.counters cimport Counters, Protocol
+from gateway.transports.stream cimport Outlet, Stream
+
+
+cdef class TcpListener:
+    # wiring
+    cdef object loop
+    cdef object make_stream          # called with the Outlet of a new connection: its Stream
+    cdef Counters counters
+    cdef Protocol protocol
+    cdef bytearray receive_storage   # shared by all connections: emptied before a callback ends
+    cdef object receive_view
+    cdef Py_ssize_t output_max       # bytes queued to one connection
+    cdef Py_ssize_t connections_max
+    # state
+    cdef object server
+    cdef set connections
+    cdef list awake                  # connections with output to write at the end of the tick
+    cdef bint flush_scheduled
+    cdef object flush_callback
+
+
+cdef class TcpConnection(Outlet):
+    # wiring
+    cdef TcpListener listener
+    cdef object transport
+    cdef Stream stream
+    cdef int fd
+    # state
+    cdef bint is_awake
+    cdef bint spilled                # the transport holds bytes that the socket did not take
+    cdef bint closing
+    cdef double closing_since        # loop time at which check first saw it closing, or 0
+    cdef bint paused_by_core
+    cdef bint paused_by_writer
+
+    cdef int flush(self) except -1
+    cdef int set_reading(self) except -1
+    cdef int check_closing(self, double now) except -1

@@ -1,0 +1,241 @@
+"""Plain TCP: the adapter between a uvloop transport and a transport core.
+
+All connections of a listener read into one buffer, and output is written once a tick: straight to the socket, and
+through the transport only what the socket did not take.
+"""
+
+import asyncio
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from libc.errno cimport EAGAIN, EINTR, errno
+
+import structlog
+
+from gateway.errors import ProtocolError
+
+log = structlog.get_logger("gateway.transports")
+
+cdef extern from "<sys/socket.h>" nogil:
+    ssize_t send(int fd, const void* data, size_t size, int flags)
+    int MSG_DONTWAIT
+    int MSG_NOSIGNAL
+
+cdef enum:
+    RECEIVE_SIZE = 256 * 1024  # bytes read from a connection at once
+    OUTPUT_KEEP = 512          # bytes of output buffer that a connection keeps while it has nothing to write
+    BACKLOG = 4096             # connections that the kernel holds until they are accepted
+
+cdef double CLOSING_TIME = 5.0  # seconds that a connection has to take its last output
+
+cdef dict PROTOCOLS = {"mqtt": Protocol.MQTT, "http": Protocol.HTTP}
+
+
+cdef class TcpConnection(Outlet):
+    """One connection, as an asyncio.BufferedProtocol."""
+
+    def __init__(self, TcpListener listener):
+        self.listener = listener
+        self.fd = -1
+
+    def connection_made(self, transport):
+        """Start a core for the connection, unless there are too many."""
+        cdef TcpListener listener = self.listener
+        if len(listener.connections) >= listener.connections_max:
+            listener.counters.count("closed", "too_many_connections")
+            transport.abort()
+            return
+        self.transport = transport
+        self.fd = transport.get_extra_info("socket").fileno()
+        listener.connections.add(self)
+        listener.counters.connections_opened[<int>listener.protocol] += 1
+        self.stream = listener.make_stream(self)
+
+    def get_buffer(self, Py_ssize_t size_hint):
+        """The buffer that all connections share."""
+        return self.listener.receive_view
+
+    def buffer_updated(self, Py_ssize_t size):
+        """Hot path. A violation ends this connection, after what was already answered."""
+        if self.closing or self.stream is None:
+            return
+        try:
+            self.stream.receive(<const uint8_t*>PyByteArray_AS_STRING(self.listener.receive_storage), size)
+        except ProtocolError as error:
+            self.listener.counters.count("closed", error.reason)
+            log.info("connection closed: protocol error", reason=error.reason, detail=error.detail)
+            self.close()
+
+    def eof_received(self):
+        """The peer has ended; so do we."""
+        return False
+
+    def connection_lost(self, error):
+        """The connection is gone."""
+        self.transport = None
+        self.fd = -1
+        self.closing = True
+        if self.stream is not None:
+            self.listener.connections.discard(self)
+            self.listener.counters.connections_closed[<int>self.listener.protocol] += 1
+            stream = self.stream
+            self.stream = None
+            (<Stream>stream).lost()
+
+    def pause_writing(self):
+        """The peer reads slowly: take no more from it either."""
+        self.paused_by_writer = True
+        self.set_reading()
+
+    def resume_writing(self):
+        """The transport's buffer has drained."""
+        self.paused_by_writer = False
+        self.set_reading()
+
+    cdef int set_reading(self) except -1:
+        if self.transport is None or self.transport.is_closing():
+            return 0
+        if self.paused_by_core or self.paused_by_writer:
+            self.transport.pause_reading()
+        else:
+            self.transport.resume_reading()
+        return 0
+
+    # ------------------------------------------------------------ Outlet
+
+    cdef int wake(self) except -1:
+        cdef TcpListener listener = self.listener
+        if self.is_awake:
+            return 0
+        self.is_awake = True
+        listener.awake.append(self)
+        if not listener.flush_scheduled:
+            listener.flush_scheduled = True
+            listener.loop.call_soon(listener.flush_callback)
+        return 0
+
+    cdef int pause_reading(self) except -1:
+        self.paused_by_core = True
+        return self.set_reading()
+
+    cdef int resume_reading(self) except -1:
+        self.paused_by_core = False
+        return self.set_reading()
+
+    cdef int close(self) except -1:
+        self.closing = True
+        return self.wake()
+
+    cdef int check_closing(self, double now) except -1:
+        """A peer that does not take its last bytes in time is cut off: it may be dead."""
+        if self.closing_since == 0:
+            self.closing_since = now
+        elif now - self.closing_since > CLOSING_TIME and self.transport is not None:
+            self.transport.abort()
+        return 0
+
+    cdef int flush(self) except -1:
+        """Write the core's output: a system call a tick, not a message."""
+        cdef ssize_t written = 0
+        self.is_awake = False
+        if self.transport is None or self.stream is None:
+            return 0
+        output = self.stream.output
+        if output.size:
+            if self.spilled and self.transport.get_write_buffer_size() == 0:
+                self.spilled = False
+            if not self.spilled:
+                written = send(self.fd, output.data, <size_t>output.size, MSG_DONTWAIT | MSG_NOSIGNAL)
+                if written < 0:
+                    if errno not in (EAGAIN, EINTR):
+                        output.clear(0)
+                        self.transport.abort()
+                        return 0
+                    written = 0
+            if written < output.size:
+                self.spilled = True
+                self.transport.write(output.data[written:output.size])
+                if self.transport.get_write_buffer_size() > self.listener.output_max:
+                    self.listener.counters.count("closed", "slow_reader")
+                    log.info("connection closed: it does not read what it is sent")
+                    self.transport.abort()
+            output.clear(OUTPUT_KEEP)
+        if self.closing:
+            self.transport.close()
+        return 0
+
+
+cdef class TcpListener:
+    """A listening port and its connections. `protocol` names the counters; sizes are in bytes."""
+
+    def __init__(
+        self, loop, make_stream, Counters counters, str protocol, Py_ssize_t output_max, Py_ssize_t connections_max
+    ):
+        self.loop = loop
+        self.make_stream = make_stream
+        self.counters = counters
+        self.protocol = PROTOCOLS[protocol]
+        self.output_max = output_max
+        self.connections_max = connections_max
+        self.receive_storage = bytearray(RECEIVE_SIZE)
+        self.receive_view = memoryview(self.receive_storage)
+        self.connections = set()
+        self.awake = []
+        self.flush_callback = self.run_flush
+
+    async def start(self, host, port, *, reuse_port):
+        """Listen; OSError if the port is taken."""
+        self.server = await self.loop.create_server(
+            lambda: TcpConnection(self), host, port, reuse_port=reuse_port, backlog=BACKLOG
+        )
+
+    @property
+    def port(self):
+        """The port it listens on, which the system chose if 0 was asked for."""
+        return self.server.sockets[0].getsockname()[1]
+
+    def connection_count(self):
+        """Open connections."""
+        return len(self.connections)
+
+    def run_flush(self):
+        """The end of a tick: write what cores have left."""
+        cdef TcpConnection connection
+        self.flush_scheduled = False
+        awake = self.awake
+        self.awake = []
+        for connection in awake:
+            connection.flush()
+
+    def check(self):
+        """Call about once a second: lets cores act on time that has passed."""
+        cdef TcpConnection connection
+        cdef double now = self.loop.time()
+        for connection in list(self.connections):
+            if connection.closing:
+                connection.check_closing(now)
+            elif connection.stream is not None:
+                try:
+                    connection.stream.check(now)
+                except ProtocolError as error:
+                    self.counters.count("closed", error.reason)
+                    connection.close()
+
+    def stop_accepting(self):
+        """Take no new connections."""
+        if self.server is not None:
+            self.server.close()
+
+    async def stop(self, timeout):
+        """Close every connection after its output, for at most `timeout` seconds; then abort what is left."""
+        cdef TcpConnection connection
+        self.stop_accepting()
+        for connection in list(self.connections):
+            connection.close()
+        deadline = self.loop.time() + timeout
+        while self.connections and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+        while self.connections:
+            await asyncio.sleep(0)
