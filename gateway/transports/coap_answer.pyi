@@ -1,0 +1,3 @@
+"""CoAP responses and notifications. See coap_answer.pyx."""
+
+def code_for(status: int, method: int) -> int: ...

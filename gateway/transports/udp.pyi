@@ -1,0 +1,19 @@
+"""UDP sockets. See udp.pyx."""
+
+import asyncio
+
+from gateway.kp.counters import Counters
+
+class DatagramCore: ...
+
+class UdpSocket:
+    datagrams_in: int
+    datagrams_out: int
+    bytes_in: int
+    bytes_out: int
+    def __init__(self, loop: asyncio.AbstractEventLoop, core: DatagramCore, counters: Counters) -> None: ...
+    def start(self, host: str, port: int, *, reuse_port: bool) -> None: ...
+    @property
+    def port(self) -> int: ...
+    def check(self) -> None: ...
+    def stop(self) -> None: ...
