@@ -1,0 +1,1 @@
+"""Management: health and metrics over HTTP, on a port of its own."""

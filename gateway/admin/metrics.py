@@ -1,0 +1,113 @@
+"""Prometheus metrics: read from the worker's counters when somebody scrapes, and at no other time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from gateway.bus.control import Control
+    from gateway.bus.link import Link
+    from gateway.kp.counters import Counters
+    from gateway.kp.pending import PendingRequests
+    from gateway.kp.router import Router
+    from gateway.kp.sessions import Sessions
+
+
+class Observed(Protocol):
+    """What a worker shows."""
+
+    control: Control
+    counters: Counters
+    link: Link
+    router: Router
+    sessions: Sessions
+    pending: list[PendingRequests]
+
+
+BY_PROTOCOL = {
+    "messages_in": "Messages received from devices.",
+    "bytes_in": "Payload bytes received from devices.",
+    "messages_out": "Messages sent to devices.",
+    "bytes_out": "Payload bytes sent to devices.",
+    "connections_opened": "Device connections accepted.",
+    "connections_closed": "Device connections that have ended.",
+}
+
+
+class WorkerCollector(Collector):
+    """The metrics of one worker."""
+
+    def __init__(self, worker: Observed) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the counters now."""
+        worker = self._worker
+        for name, values in worker.counters.by_protocol().items():
+            family = CounterMetricFamily(f"kaa_gateway_{name}", BY_PROTOCOL[name], labels=["protocol"])
+            for protocol, value in values.items():
+                family.add_metric([protocol], value)
+            yield family
+        events = CounterMetricFamily(
+            "kaa_gateway_events",
+            "What was refused, dropped, closed or ignored, and why.",
+            labels=["event", "reason"],
+        )
+        for (event, reason), count in list(worker.counters.by_reason().items()):
+            events.add_metric([event, reason], count)
+        yield events
+        link = worker.link
+        for name, text, value in (
+            ("nats_blocks_sent", "Blocks of messages written to NATS.", link.blocks_sent),
+            ("nats_blocks_confirmed", "Blocks that NATS has confirmed.", link.blocks_confirmed),
+            ("nats_bytes_sent", "Bytes written to NATS.", link.bytes_sent),
+            ("nats_messages_received", "Messages received from NATS.", link.messages_received),
+            ("nats_publications_resent", "Messages sent again after a reconnect.", link.publications_resent),
+            (
+                "nats_publications_abandoned",
+                "QoS 0 messages in unconfirmed blocks when the NATS connection was lost; not sent again.",
+                link.publications_abandoned,
+            ),
+            (
+                "nats_unattributed_no_responders",
+                "Reports of a missing extension that name no message of ours.",
+                link.unattributed_no_responders,
+            ),
+            ("nats_connects", "Connections made to NATS.", link.connects),
+            (
+                "events_dropped",
+                "Connectivity events lost because NATS was away for too long, or refused them.",
+                worker.control.dropped,
+            ),
+            (
+                "requests_expired",
+                "Requests that no extension answered in time.",
+                sum(table.expired for table in worker.pending),
+            ),
+        ):
+            yield CounterMetricFamily(f"kaa_gateway_{name}", text, value=value)
+        for name, text, gauge in (
+            ("nats_up", "Whether NATS is connected.", int(link.ready)),
+            ("nats_backlog_bytes", "Bytes not yet confirmed by NATS.", link.backlog),
+            ("sessions", "Sessions, those of absent clients included.", worker.sessions.count),
+            ("endpoints", "Endpoints that sessions or routes name.", worker.sessions.endpoint_count()),
+            ("routes", "Cached routes.", worker.router.route_count()),
+            (
+                "requests_pending",
+                "Requests waiting for an extension.",
+                sum(table.count() for table in worker.pending),
+            ),
+        ):
+            yield GaugeMetricFamily(f"kaa_gateway_{name}", text, value=gauge)
+
+
+def registry_of(worker: Observed) -> CollectorRegistry:
+    """A registry that holds one worker's metrics and nothing else."""
+    registry = CollectorRegistry()
+    registry.register(WorkerCollector(worker))
+    return registry

@@ -1,0 +1,107 @@
+"""The command `kaa-gateway`: run, dev, check-config, version."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+from cyclopts import App, Parameter, validators
+
+from gateway import __version__, dev, logs, supervisor
+from gateway.config import check, config_path, load
+from gateway.errors import ConfigError, GatewayError
+
+log = structlog.get_logger("gateway")
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C before there was anything to stop, as shells have it."""
+
+app = App(
+    name="kaa-gateway",
+    help="Device gateway for the Kaa IoT platform: MQTT, CoAP, HTTP and UDP devices on one side, 4/ESP on the other.",
+    version=__version__,
+)
+
+
+@app.command
+def run() -> int:
+    """Serve devices, in a cluster.
+
+    The configuration is the file in APP_CONFIG_PATH (default /srv/kpc/service-config.yml), overridden by
+    environment variables; NATS servers are in NATS_URLS. SIGTERM drains. See docs/configuration.md.
+    """
+    config = load(config_path(os.environ), os.environ)
+    logs.configure(config.log.level, config.log.format)
+    for warning in config.warnings:
+        log.warning("configuration", warning=warning)
+    if config.identity.provider == "open":
+        log.warning(
+            "identity provider is `open`: whoever can connect may speak for any endpoint",
+            key="kaa.kpc.identity.provider",
+        )
+    return supervisor.run(config)
+
+
+@app.command(name="dev")
+def dev_command(
+    *,
+    config: Annotated[
+        Path | None, Parameter(help="service-config.yml to use instead of the demo application's.")
+    ] = None,
+    nats_port: Annotated[
+        int,
+        Parameter(
+            help="Port of the nats-server that is started.", validator=validators.Number(gte=1, lte=65535)
+        ),
+    ] = 4222,
+    data_dir: Annotated[
+        Path | None, Parameter(help="Where JetStream keeps its data; default: a temporary directory.")
+    ] = None,
+) -> None:
+    """Start a whole small platform here: nats-server, gateway and the reference extensions.
+
+    Prints addresses and example commands, then `ready`. Ctrl-C stops everything. Identity is `open` unless the
+    configuration says otherwise. Needs the `dev` extra, which brings nats-server.
+    """
+    logs.configure("info", "console")
+    dev.run(config, nats_port, data_dir)
+
+
+@app.command
+def check_config(file: Path, /) -> int:
+    """Check a configuration file: `ok`, or each problem with its line, key and what was expected.
+
+    Parameters
+    ----------
+    file
+        A service-config.yml. Environment variables that override it are checked as well.
+    """
+    problems = check(file, os.environ)
+    for problem in problems:
+        print(problem)
+    if any(problem.severity == "error" for problem in problems):
+        return 1
+    print("ok")
+    return 0
+
+
+@app.command
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def main() -> None:
+    """Console entry point: exit code 1 and one line a problem on what a user can mend."""
+    try:
+        sys.exit(app(sys.argv[1:]))
+    except ConfigError as error:
+        print(error.detail, file=sys.stderr)
+    except GatewayError as error:
+        print(f"kaa-gateway: {error.detail or error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(1)

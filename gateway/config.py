@@ -1,0 +1,216 @@
+"""Configuration of the gateway: service-config.yml and the environment as one typed, checked structure.
+
+What lives here: finding and loading the configuration, and what several keys must agree on. What does not:
+the keys (`gateway.config_keys`), how a value is written (`gateway.config_values`), how file and environment
+are read (`gateway.config_sources`). Reference for operators: docs/configuration.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from gateway.config_keys import (
+    Document,
+    IdentitySettings,
+    Limits,
+    Log,
+    Nats,
+    Server,
+    Service,
+    Transports,
+)
+from gateway.config_sources import PATH_VARIABLE, Problem, Sources
+from gateway.config_values import masked
+from gateway.errors import ConfigError
+
+__all__ = ["AppVersion", "Config", "ExtensionInstance", "Problem", "check", "config_path", "load", "masked"]
+
+DEFAULT_PATH = Path("/srv/kpc/service-config.yml")
+"""Where the configuration is if `APP_CONFIG_PATH` does not say otherwise."""
+
+NOT_SUPPORTED: dict[str, object] = {
+    "kaa.kpc.transports.mqtt.tls.enabled": True,
+    "kaa.kpc.transports.mqtt.websocket.enabled": True,
+    "kaa.kpc.identity.provider": "ecap",
+}
+"""Values that are right but have nothing behind them in this version: to start anyway would pretend it."""
+
+
+class AppVersion(Struct, frozen=True, kw_only=True):
+    """An application version and the extension instances that its endpoints may use."""
+
+    name: str
+    application: str
+    allowed: frozenset[str] = frozenset()
+
+
+class ExtensionInstance(Struct, frozen=True, kw_only=True):
+    """An extension service instance; endpoint-aware ones have the endpoint token in their resource paths."""
+
+    name: str
+    endpoint_aware: bool = True
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration of one gateway; without arguments, the defaults."""
+
+    service: Service = field(default_factory=Service)
+    server: Server = Server()
+    transports: Transports = Transports()
+    identity: IdentitySettings = IdentitySettings()
+    nats: Nats = Nats()
+    limits: Limits = Limits()
+    workers: int = 1
+    log: Log = Log()
+    app_versions: dict[str, AppVersion] = field(default_factory=dict)
+    """By application version name."""
+    extension_instances: dict[str, ExtensionInstance] = field(default_factory=dict)
+    """By name: all that are declared, and all that an application version is allowed to use."""
+    warnings: tuple[str, ...] = ()
+    """What the operator should know though the gateway starts; one line each, for the log."""
+
+
+def config_path(environ: Mapping[str, str]) -> Path:
+    """The file to load: what `APP_CONFIG_PATH` names, or `DEFAULT_PATH`."""
+    return Path(environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """The configuration of the file at `path` (None: no file) and the environment, which wins.
+
+    Raises `ConfigError`, whose `detail` lists everything that is wrong, one line each.
+    """
+    config, problems = _read(path, environ)
+    errors = [str(problem) for problem in problems if problem.severity == "error"]
+    if config is None or errors:
+        raise ConfigError("config_invalid", "\n".join(errors))
+    return config
+
+
+def check(path: Path | None, environ: Mapping[str, str]) -> list[Problem]:
+    """Everything that is wrong or doubtful in what `load` would read, in the order of the file's lines."""
+    _, problems = _read(path, environ)
+    return sorted(problems, key=lambda problem: problem.line or 0)
+
+
+def _read(path: Path | None, environ: Mapping[str, str]) -> tuple[Config | None, list[Problem]]:
+    sources = Sources()
+    if path is not None:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            return None, [Problem("", None, _unreadable(error, path, environ), "error", str(path))]
+        sources.add_file(str(path), text, environ)
+    sources.add_environment(environ)
+    document = sources.document()
+    _cross_check(document, sources)
+    warnings = tuple(str(problem) for problem in sources.problems if problem.severity == "warning")
+    return _derive(document, warnings), sources.problems
+
+
+def _unreadable(error: OSError | ValueError, path: Path, environ: Mapping[str, str]) -> str:
+    if not isinstance(error, FileNotFoundError):
+        return f"cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}"
+    if environ.get(PATH_VARIABLE) and path == Path(environ[PATH_VARIABLE]):
+        return f"no such file; {PATH_VARIABLE} names it"
+    if path == DEFAULT_PATH:
+        return f"no such file; set {PATH_VARIABLE} to the path of your service-config.yml"
+    return "no such file"
+
+
+def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
+    kaa, kpc = document.kaa, document.kaa.kpc
+    app_versions = {
+        name: AppVersion(
+            name=name, application=application, allowed=frozenset(version.allowed_extension_instances)
+        )
+        for application, keys in kaa.applications.items()
+        for name, version in keys.versions.items()
+    }
+    allowed = {name: True for version in app_versions.values() for name in sorted(version.allowed)}
+    declared = {name: instance.endpoint_aware for name, instance in kaa.extension_instances.items()}
+    return Config(
+        service=document.service,
+        server=document.server,
+        transports=kpc.transports,
+        identity=kpc.identity,
+        nats=kpc.nats,
+        limits=kpc.limits,
+        workers=kpc.workers,
+        log=kpc.log,
+        app_versions=app_versions,
+        extension_instances={
+            name: ExtensionInstance(name=name, endpoint_aware=aware)
+            for name, aware in (allowed | declared).items()
+        },
+        warnings=warnings,
+    )
+
+
+# What several keys must agree on
+
+
+def _cross_check(document: Document, sources: Sources) -> None:
+    _check_supported(document, sources)
+    _check_applications(document, sources)
+    _check_ports(document, sources)
+    kpc = document.kaa.kpc
+    if kpc.identity.provider == "static" and kpc.identity.static.file is None:
+        provider = ("kaa", "kpc", "identity", "provider")
+        sources.report(provider, "static needs kaa.kpc.identity.static.file, which is not set")
+    if (kpc.nats.tls.cert_file is None) != (kpc.nats.tls.key_file is None):
+        present, absent = ("cert-file", "key-file") if kpc.nats.tls.cert_file else ("key-file", "cert-file")
+        path = ("kaa", "kpc", "nats", "tls", present)
+        sources.report(path, f"needs kaa.kpc.nats.tls.{absent}, which is not set")
+
+
+def _check_supported(document: Document, sources: Sources) -> None:
+    for path, value in NOT_SUPPORTED.items():
+        found: object = document
+        for name in path.split("."):
+            found = getattr(found, name.replace("-", "_"))
+        if found == value:
+            sources.report(tuple(path.split(".")), f"{str(value).lower()} is not supported by this version")
+
+
+def _check_applications(document: Document, sources: Sources) -> None:
+    first: dict[str, str] = {}
+    for application, keys in document.kaa.applications.items():
+        for name, version in keys.versions.items():
+            path = ("kaa", "applications", application, "versions", name, "allowed-extension-instances")
+            if first.setdefault(name, application) != application:
+                sources.report(path[:-1], f'the application "{first[name]}" has a version of this name too')
+            missing = [
+                instance
+                for instance in dict.fromkeys(version.allowed_extension_instances)
+                if instance not in document.kaa.extension_instances
+            ]
+            if missing:
+                message = "not declared in kaa.extension-instances, so taken as endpoint-aware: "
+                sources.report(path, message + ", ".join(missing), "warning")
+
+
+def _listeners(document: Document) -> Iterator[tuple[tuple[str, ...], str, int]]:
+    """Where the ports of the enabled listeners are set, of which protocol below they are, and their numbers."""
+    transports = document.kaa.kpc.transports
+    yield ("server", "port"), "tcp", document.server.port
+    for path, listener in (
+        (("mqtt", "tcp"), transports.mqtt.tcp),
+        (("mqtt", "tls"), transports.mqtt.tls),
+        (("mqtt", "websocket"), transports.mqtt.websocket),
+        (("http",), transports.http),
+        (("coap",), transports.coap),
+        (("udp",), transports.udp),
+    ):
+        if listener.enabled:
+            below = "udp" if path in (("coap",), ("udp",)) else "tcp"
+            yield ("kaa", "kpc", "transports", *path, "port"), below, listener.port
+
+
+def _check_ports(document: Document, sources: Sources) -> None:
+    first: dict[tuple[str, int], tuple[str, ...]] = {}
+    for path, below, port in _listeners(document):
+        if (other := first.setdefault((below, port), path)) != path:
+            here, there = (path, other) if sources.has(path) else (other, path)
+            sources.report(here, f"port {port} is that of {'.'.join(there)} too")

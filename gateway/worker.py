@@ -1,0 +1,352 @@
+"""One worker: builds everything from a configuration, starts it in order, and drains it.
+
+The composition root: the only module that knows all layers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.admin.metrics import registry_of
+from gateway.admin.server import AdminServer
+from gateway.bus import subjects
+from gateway.bus.connector import Connector, Credentials, TlsFiles
+from gateway.bus.control import Control
+from gateway.bus.link import Link
+from gateway.errors import GatewayError
+from gateway.identity.clients import admit_anonymous
+from gateway.identity.open import OpenProvider
+from gateway.identity.resolver import Resolver
+from gateway.identity.static import StaticProvider
+from gateway.kp.correlation import Correlator
+from gateway.kp.counters import Counters
+from gateway.kp.downlink import Downlink
+from gateway.kp.pending import PendingRequests
+from gateway.kp.router import Router
+from gateway.kp.sessions import Sessions
+from gateway.kp.uplink import Uplink
+from gateway.lifecycle.connectivity import Connectivity
+from gateway.transports.coap import CoapCore
+from gateway.transports.http import HttpTransport
+from gateway.transports.kpudp import KpudpTransport
+from gateway.transports.mqtt import MqttTransport
+from gateway.transports.mqtt_session import MqttLimits, MqttSessions
+from gateway.transports.tcp import TcpListener
+from gateway.transports.udp import UdpSocket
+
+if TYPE_CHECKING:
+    from gateway.config import Config
+    from gateway.identity.provider import IdentityProvider
+    from gateway.transports.stream import Outlet, Stream
+
+log = structlog.get_logger("gateway")
+
+IDENTITY_TIMEOUT = 5.0
+"""Seconds that an identity provider has for a token."""
+CHECK_PERIOD = 1.0
+"""Seconds between looks at what depends on time: keep-alive, half-open connections, a silent NATS server."""
+EXPIRY_PERIOD = 0.1
+"""Seconds between looks for requests that nobody has answered in time."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds that connections have at the end to take what was written to them."""
+
+
+class PortError(GatewayError):
+    """A listener cannot have its port."""
+
+
+class Worker:
+    """One event loop's worth of gateway. `index` tells the workers of a process group apart, from 0."""
+
+    def __init__(self, config: Config, index: int = 0) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = loop
+        self._config = config
+        self._index = index
+        replica_id = config.service.instance.replica.id
+        if config.workers > 1:
+            replica_id = f"{replica_id}-{index}"
+        name = config.service.instance.name
+        tls = TlsFiles(config.nats.tls.ca_file, config.nats.tls.cert_file, config.nats.tls.key_file)
+        limits = config.limits
+
+        # bus
+        self.link = Link(
+            loop,
+            (
+                subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA),
+                subjects.service(name, "esp", subjects.EXTENSION_DATA),
+            ),
+            config.nats.max_pending_bytes,
+            config.nats.ping_timeout,
+            self._on_link_lost,
+        )
+        credentials = Credentials(config.nats.credentials_file) if config.nats.credentials_file else None
+        self._connector = Connector(
+            self.link, config.nats.urls, name=f"{name} {replica_id} link", tls=tls, credentials=credentials
+        )
+        self.control = Control(
+            config.nats.urls,
+            name=f"{name} {replica_id} control",
+            tls=tls,
+            credentials_file=config.nats.credentials_file,
+        )
+
+        # identity, lifecycle
+        self._provider = self._make_provider()
+        self._resolver = Resolver(self._provider, IDENTITY_TIMEOUT)
+        self._connectivity = Connectivity(self.control, name, replica_id)
+
+        # 1/KP
+        self.counters = Counters()
+        self.sessions = Sessions(limits.endpoints_per_connection, self._connectivity)
+        self.router = Router(
+            self.sessions,
+            {version.name: version.allowed for version in config.app_versions.values()},
+            {instance.name: instance.endpoint_aware for instance in config.extension_instances.values()},
+            replica_id,
+            limits.route_cache,
+            limits.topic_length,
+        )
+        correlator = Correlator(secrets.randbits(24), os.urandom(16))
+        uplink = Uplink(
+            self.link,
+            self.router,
+            self.sessions,
+            correlator,
+            self.counters,
+            self._resolver.resolve,
+            limits.waiting_messages,
+            limits.waiting_bytes,
+        )
+        self.pending: list[PendingRequests] = []
+        self.link.set_listener(Downlink(uplink, self.router, self.sessions, correlator, self.counters))
+
+        # transports
+        mqtt = config.transports.mqtt
+        mqtt_limits = MqttLimits(
+            mqtt.in_flight_window,
+            mqtt.queued_messages_per_session,
+            limits.output_buffer,
+            mqtt.subscriptions_per_client,
+            limits.topic_length,
+            mqtt.persistent_sessions,
+            mqtt.session_expiry,
+        )
+        self._mqtt_sessions = MqttSessions(self.sessions, mqtt_limits)
+        self._listeners: list[tuple[str, int, TcpListener]] = []
+        self.ports: dict[str, int] = {}
+        if mqtt.tcp.enabled:
+            mqtt_transport = MqttTransport(
+                loop,
+                uplink,
+                self.sessions,
+                self._mqtt_sessions,
+                self.counters,
+                admit_anonymous,
+                mqtt_limits,
+                packet_size_max=mqtt.max_packet_size,
+                connect_timeout=mqtt.connect_timeout,
+            )
+            self._listen("mqtt", mqtt.tcp.port, mqtt_transport.connect)
+        self._http = None
+        http = config.transports.http
+        if http.enabled:
+            pending = PendingRequests(limits.pending_requests, http.response_timeout)
+            self.pending.append(pending)
+            self._http = HttpTransport(loop, uplink, self.sessions, pending, self.counters, http)
+            self._listen("http", http.port, self._http.connect)
+
+        self._datagrams: list[tuple[str, int, UdpSocket, CoapCore | KpudpTransport]] = []
+        self._make_coap(uplink)
+        self._make_kpudp(uplink)
+
+        self._admin = AdminServer(registry_of(self), lambda: self.is_ready)
+        self._serving = False
+        self._timers: list[asyncio.Task[None]] = []
+
+    def _on_link_lost(self, sentence: str) -> None:
+        self._connector.on_lost(sentence)
+
+    def _make_provider(self) -> IdentityProvider:
+        identity = self._config.identity
+        if identity.provider == "static":
+            assert identity.static.file is not None
+            return StaticProvider(identity.static.file)
+        return OpenProvider()
+
+    def _listen(self, protocol: str, port: int, connect: Callable[[Outlet], Stream]) -> None:
+        limits = self._config.limits
+        listener = TcpListener(
+            self._loop,
+            connect,
+            self.counters,
+            protocol,
+            limits.output_buffer,
+            limits.connections,
+        )
+        self._listeners.append((protocol, port, listener))
+
+    def _make_coap(self, uplink: Uplink) -> None:
+        coap = self._config.transports.coap
+        if not coap.enabled:
+            return
+        core = CoapCore(
+            uplink,
+            self.sessions,
+            self.counters,
+            {version.name: version.allowed for version in self._config.app_versions.values()},
+            piggyback_delay=coap.piggyback_delay,
+            response_timeout=coap.response_timeout,
+            ack_timeout=coap.ack_timeout,
+            pending_requests=self._config.limits.pending_requests,
+            max_body_size=coap.max_body_size,
+            block_memory=coap.block_memory,
+            peers=coap.peers,
+            exchanges=coap.exchanges,
+            exchanges_per_peer=coap.exchanges_per_peer,
+            outstanding_per_peer=coap.outstanding_per_peer,
+            observers=coap.observers,
+            observers_per_peer=coap.observers_per_peer,
+            requests_per_second=coap.requests_per_second,
+            require_echo=coap.require_echo,
+            now=self._loop.time(),
+        )
+        self.pending.append(core.pending)
+        self._datagrams.append(("coap", coap.port, UdpSocket(self._loop, core, self.counters), core))
+
+    def _make_kpudp(self, uplink: Uplink) -> None:
+        udp = self._config.transports.udp
+        if not udp.enabled:
+            return
+        pending = PendingRequests(self._config.limits.pending_requests, udp.response_timeout)
+        core = KpudpTransport(
+            self._loop,
+            uplink,
+            self.sessions,
+            pending,
+            self.counters,
+            peers=udp.peers,
+            peer_timeout=udp.peer_timeout,
+            ack_timeout=udp.ack_timeout,
+            unacknowledged=udp.unacknowledged,
+        )
+        self.pending.append(pending)
+        self._datagrams.append(("udp", udp.port, UdpSocket(self._loop, core, self.counters), core))
+
+    @property
+    def is_ready(self) -> bool:
+        """Devices are served: the listeners are open and NATS is connected."""
+        return self._serving and self.link.ready
+
+    async def start(self) -> None:
+        """Open everything; returns when devices are served, which needs NATS.
+
+        Raises PortError if a port is taken, ConfigError if the identity provider cannot use its configuration.
+        """
+        await self._provider.start()
+        host = self._config.transports.bind_address
+        admin_port = self._config.server.port
+        if admin_port:
+            admin_port += self._index
+        with _port("server.port", admin_port):
+            await self._admin.start(host, admin_port)
+        self.ports["admin"] = self._admin.port
+        self._connector.start()
+        self.control.start()
+        self._timers.append(self._loop.create_task(self._every(EXPIRY_PERIOD, self._expire)))
+        self._timers.append(self._loop.create_task(self._every(CHECK_PERIOD, self._check)))
+        while not self.link.ready:
+            await asyncio.sleep(0.01)
+        shared = self._config.workers > 1
+        for protocol, port, listener in self._listeners:
+            key = "kaa.kpc.transports.mqtt.tcp.port" if protocol == "mqtt" else "kaa.kpc.transports.http.port"
+            with _port(key, port):
+                await listener.start(host, port, reuse_port=shared)
+            self.ports[protocol] = listener.port
+        for protocol, port, socket, _ in self._datagrams:
+            with _port(f"kaa.kpc.transports.{protocol}.port", port):
+                socket.start(host, port, reuse_port=shared)
+            self.ports[protocol] = socket.port
+        self._serving = True
+        log.info("serving devices", worker=self._index, **self.ports)
+
+    async def stop(self) -> None:
+        """Drain: accept no more, finish what is in flight within the graceful-shutdown time, close."""
+        deadline = self._loop.time() + self._config.service.graceful_shutdown
+        self._serving = False
+        for _, _, listener in self._listeners:
+            listener.stop_accepting()
+        if self._http is not None:
+            self._http.begin_drain()
+        for _, _, _, core in self._datagrams:
+            core.begin_drain()
+        while any(table.count() for table in self.pending) and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        await self._drain_link(deadline)
+        for _, _, listener in self._listeners:
+            await listener.stop(CLOSE_TIMEOUT)
+        for _, _, socket, _ in self._datagrams:
+            socket.stop()
+        # Closing connections has published wills.
+        await self._drain_link(deadline)
+        self._connectivity.flush()
+        for timer in self._timers:
+            timer.cancel()
+        await asyncio.gather(*self._timers, return_exceptions=True)
+        await self.control.stop()
+        await self._connector.stop()
+        await self._resolver.stop()
+        await self._provider.stop()
+        await self._admin.stop()
+        log.info("stopped", worker=self._index)
+
+    async def _drain_link(self, deadline: float) -> None:
+        if not self.link.ready:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self.link.drain()
+        except TimeoutError:
+            log.warning("NATS did not confirm everything in time", bytes=self.link.backlog)
+
+    async def _every(self, period: float, action: Callable[[], None]) -> None:
+        while True:
+            await asyncio.sleep(period)
+            try:
+                action()
+            except Exception:
+                # Time-outs must go on for everybody else.
+                log.exception("a periodic check failed", check=action.__name__)
+
+    def _expire(self) -> None:
+        for table in self.pending:
+            table.expire(self._loop.time())
+        for _, _, socket, _ in self._datagrams:
+            socket.check()
+
+    def _check(self) -> None:
+        self.link.check()
+        self._mqtt_sessions.expire(self._loop.time())
+        for _, _, listener in self._listeners:
+            listener.check()
+
+
+@contextlib.contextmanager
+def _port(key: str, port: int) -> Iterator[None]:
+    """Around the start of a listener: a port that cannot be had is a PortError that names its key."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+            raise
+        sentence = "is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno).lower()
+        raise PortError("port_unavailable", f"port {port} ({key}): {sentence}") from error
