@@ -1,0 +1,5 @@
+"""`python -m ext` is `kaa-ext`."""
+
+from ext.cli import main
+
+main()

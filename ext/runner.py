@@ -1,0 +1,54 @@
+"""Runs extensions in one process until a signal asks it to stop."""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Service(Protocol):
+    """What can be started and stopped: an `Extension`."""
+
+    async def start(self) -> None:
+        """Return when it serves."""
+
+    async def stop(self) -> None:
+        """Finish what is in flight; does nothing harmful to a service which was not started."""
+
+
+async def run(*services: Service, on_ready: Callable[[], None] = lambda: None) -> None:
+    """Start the services, call `on_ready`, drain them on SIGINT or SIGTERM; a second signal ends at once."""
+    loop = asyncio.get_running_loop()
+    signalled = asyncio.Event()
+
+    def on_signal() -> None:
+        signalled.set()
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    started: list[Service] = []
+
+    async def start() -> None:
+        for service in services:
+            await service.start()
+            started.append(service)
+        on_ready()
+
+    starting = asyncio.create_task(start())
+    stopping = asyncio.create_task(signalled.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await stopping
+    finally:
+        stopping.cancel()
+        starting.cancel()
+        await asyncio.wait({starting})
+        await asyncio.gather(*(service.stop() for service in started))
+        for number in SIGNALS:
+            loop.remove_signal_handler(number)

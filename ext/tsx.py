@@ -1,0 +1,68 @@
+"""tsx, time synchronisation: tells a device the time of the server, on every resource path.
+
+The request is empty, or `{"timezone": "<IANA name>"}`. The response is `{"timestamp": <UNIX time in ms>}`;
+with a time zone it has also `time`, the ISO 8601 time there, and `offset`, its seconds east of UTC, when
+that is not zero.
+
+Source: "TSX" in Kaa's documentation; `time` is ours.
+"""
+
+from datetime import datetime
+from functools import cache
+from zoneinfo import ZoneInfo, available_timezones
+
+import msgspec
+
+from ext.errors import ExtensionError
+from ext.requests import Request, now_ms
+from ext.service import Extension
+
+
+class TimeRequest(msgspec.Struct):
+    """Payload of a request. No time zone is UTC."""
+
+    timezone: str | None = None
+
+
+class Time(msgspec.Struct, omit_defaults=True):
+    """Payload of a response. `timestamp` is in milliseconds, `offset` in seconds."""
+
+    timestamp: int
+    time: str | None = None
+    offset: int = 0
+
+
+_decode = msgspec.json.Decoder(TimeRequest).decode
+_encode = msgspec.json.Encoder().encode
+_timezones = cache(available_timezones)
+_zone = cache(ZoneInfo)
+
+
+def time_at(timestamp: int, timezone: str | None) -> Time:
+    """What the response says at a UNIX time in milliseconds. ExtensionError 400 for an unknown time zone."""
+    if timezone is None:
+        return Time(timestamp)
+    # Only names that were checked get to ZoneInfo: it reads files by that name, and the cache keeps what it
+    # is given.
+    if timezone not in _timezones():
+        raise ExtensionError(400, "Unknown time zone")
+    seconds, milliseconds = divmod(timestamp, 1000)
+    there = datetime.fromtimestamp(seconds, _zone(timezone)).replace(microsecond=milliseconds * 1000)
+    offset = there.utcoffset()
+    return Time(
+        timestamp, there.isoformat(timespec="milliseconds"), int(offset.total_seconds()) if offset else 0
+    )
+
+
+def register(extension: Extension) -> None:
+    """Make the extension a time service."""
+
+    @extension.handler("*")
+    def tell_time(request: Request) -> bytes:
+        if not request.payload.strip():
+            return _encode(Time(now_ms()))
+        try:
+            wanted = _decode(request.payload)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ExtensionError(400, 'Expected no payload or {"timezone": "<IANA name>"}') from error
+        return _encode(time_at(now_ms(), wanted.timezone))
