@@ -1,0 +1,1 @@
+"""Load generation and measurement of the gateway beside its peers."""

@@ -1,0 +1,9 @@
+"""`python -m bench`.
+
+The import waits for the guard because the process of each instrument imports this module again.
+"""
+
+if __name__ == "__main__":
+    from bench.cli import main
+
+    main()

@@ -1,0 +1,31 @@
+"""The rows of the bench: which work each one is."""
+
+from dataclasses import dataclass
+
+from bench.connecting import LoadSpec
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of work; `name` selects it on the command line."""
+
+    name: str
+    title: str
+    load: LoadSpec
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("qos0", "MQTT QoS 0, pipelined", LoadSpec("mqtt", connections=8, qos=0, window=256)),
+        Row("qos1", "MQTT QoS 1, window 64", LoadSpec("mqtt", connections=8, qos=1, window=64)),
+        Row(
+            "qos1-many",
+            "MQTT QoS 1, window 1, 1000 connections",
+            LoadSpec("mqtt", connections=1000, qos=1, window=1),
+        ),
+        Row("http", "HTTP POST, 64 keep-alive connections", LoadSpec("http", connections=64)),
+        Row("coap", "CoAP CON POST, 64 devices, window 1", LoadSpec("coap", connections=64)),
+        Row("kpudp", "KP/UDP confirmed, 64 devices, window 32", LoadSpec("kpudp", connections=64, window=32)),
+    )
+}

@@ -1,0 +1,130 @@
+"""The servers of the bench: their configuration, their CPU clock, their start and stop."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.errors import BenchError
+from bench.peers.servers import PEERS, Peer
+from bench.processes import Gateway, NatsServer, Server, cpu_seconds, free_port, process_tree
+from gateway import config
+
+SPIN = (
+    "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\nprint(flush=True)\n"
+)
+
+
+class Failing(Server):
+    name = "failing"
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", "print('no such luck')"]
+
+
+class ShortLived(Server):
+    name = "short-lived"
+
+    def command(self) -> list[str]:
+        serve = (
+            f"import socket; socket.create_server(('127.0.0.1', {self.ports[0]})).accept(); print('farewell')"
+        )
+        return [sys.executable, "-c", serve]
+
+
+class DeafToCoap(Server):
+    """It has the port, and never answers."""
+
+    name = "deaf"
+
+    def command(self) -> list[str]:
+        serve = (
+            "import socket; heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM);"
+            f"heard.bind(('127.0.0.1', {self.coap_port})); heard.recv(9)"
+        )
+        return [sys.executable, "-c", serve]
+
+
+@pytest.fixture
+def gateway() -> Iterator[Gateway]:
+    """One that is not started."""
+    nats = NatsServer()
+    gateway = Gateway(nats)
+    yield gateway
+    gateway.stop()
+    nats.stop()
+
+
+def test_the_gateway_accepts_its_configuration(gateway: Gateway) -> None:
+    gateway.command()
+    environment = gateway.environment()
+    loaded = config.load(Path(environment["APP_CONFIG_PATH"]), environment)
+    assert loaded.warnings == ()
+    transports = loaded.transports
+    assert {protocol: port for protocol, (_, port) in gateway.addresses.items()} == {
+        "mqtt": transports.mqtt.tcp.port,
+        "http": transports.http.port,
+        "coap": transports.coap.port,
+        "kpudp": transports.udp.port,
+    }
+    assert loaded.app_versions["bench_v1"].allowed == {"dcx"}
+    assert loaded.extension_instances["dcx"].endpoint_aware
+
+
+def test_the_callers_settings_do_not_reach_the_gateway(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAA_KPC_WORKERS", "7")
+    assert "KAA_KPC_WORKERS" not in gateway.environment()
+
+
+def test_cpu_is_that_of_the_whole_process_tree() -> None:
+    script = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {SPIN + 'input()'!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        tree = process_tree(parent.pid)
+        assert len(tree) == 2
+        assert cpu_seconds(tree[1]) >= 0.2
+        assert sum(map(cpu_seconds, tree)) > cpu_seconds(tree[1])
+        parent.communicate(b"\n")
+        with pytest.raises(BenchError, match="has ended"):
+            cpu_seconds(tree[1])
+
+
+def test_a_server_that_ends_says_what_it_printed() -> None:
+    with pytest.raises(BenchError, match="failing did not start: no such luck"), Failing(1):
+        pass
+
+
+def test_the_cpu_of_a_server_that_has_died_is_an_error_with_its_last_words() -> None:
+    def use_until_it_ends(server: Server) -> None:
+        while True:
+            server.cpu_seconds()
+
+    with ShortLived(free_port()) as server, pytest.raises(BenchError, match="has ended: farewell"):
+        use_until_it_ends(server)
+
+
+def test_nats_server_starts_and_stops_and_leaves_nothing() -> None:
+    with NatsServer() as server:
+        assert server.cpu_seconds() > 0
+        assert server.directory.exists()
+    assert not server.directory.exists()
+
+
+@pytest.mark.parametrize("kind", PEERS, ids=lambda kind: kind.name)
+def test_a_peer_that_is_not_installed_says_so(kind: type[Peer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kind, "program", staticmethod(lambda: None))
+    with pytest.raises(BenchError, match=f"{kind.title} is not installed"), kind():
+        pass
+
+
+def test_a_server_of_coap_is_ready_when_it_answers_a_ping() -> None:
+    with pytest.raises(BenchError, match="did not start"), DeafToCoap(coap_port=free_port(socket.SOCK_DGRAM)):
+        pass
