@@ -1,0 +1,56 @@
+"""Fixtures that every kind of test shares."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+import uvloop
+
+from tests.support.gateway import GatewayProcess
+from tests.support.nats import NatsServer
+
+_numbers = itertools.count(1)
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], uvloop.Loop]]:
+    """Async tests run on the gateway's own kind of event loop."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture
+def nats_server() -> Iterator[NatsServer]:
+    """A fresh nats-server (core NATS, no authentication) for one test, which may kill and restart it."""
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture
+def gateway(nats_server: NatsServer) -> Iterator[GatewayProcess]:
+    """A fresh gateway on `nats_server` for one test, which may kill and restart it."""
+    with GatewayProcess(nats_server.url) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def shared_nats() -> Iterator[NatsServer]:
+    """A nats-server for the tests of a module, which leave it running."""
+    with NatsServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_gateway(shared_nats: NatsServer) -> Iterator[GatewayProcess]:
+    """A gateway on `shared_nats` for the tests of a module, which leave it running.
+
+    They tell their endpoints from those of other tests by `new_token`. Its process must still be alive at the end.
+    """
+    with GatewayProcess(shared_nats.url) as process:
+        yield process
+        assert process.running, process.log
+        assert "Traceback" not in process.log, process.log
+
+
+@pytest.fixture
+def new_token() -> Callable[[], str]:
+    """Makes endpoint tokens that no other test uses."""
+    return lambda: f"token-{next(_numbers)}"

@@ -1,0 +1,175 @@
+"""CoAP end to end: aiocoap's client and libcoap's, our server, a real NATS server, extensions on the SDK."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import aiocoap
+import pytest
+from aiocoap import Code
+
+from ext import Extension, Request, echo
+from tests.support.cluster import Cluster
+from tests.support.coap import CoapServer, coap_server
+from tests.support.esp import until
+from tests.support.nats import NatsServer
+
+LARGE = bytes(i * 7 % 251 for i in range(20_000))
+CLIENT_TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+async def server(nats_server: NatsServer) -> AsyncIterator[CoapServer]:
+    """A server, with the echo extension, and `slow`, which answers after the piggyback delay."""
+    service = Extension("echo", nats_urls=[nats_server.url])
+    echo.register(service)
+    slow = Extension("slow", nats_urls=[nats_server.url])
+
+    @slow.handler("*")
+    async def answer_late(request: Request) -> bytes:
+        await asyncio.sleep(0.4)
+        return request.payload
+
+    async with service, slow, coap_server(nats_server.url) as server:
+        yield server
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[aiocoap.Context]:
+    context = await aiocoap.Context.create_client_context(transports=["simple6"])
+    yield context
+    await context.shutdown()
+
+
+async def ask(client: aiocoap.Context, uri: str, payload: bytes = b"", **changes: object) -> aiocoap.Message:
+    message = aiocoap.Message(code=changes.pop("code", Code.POST), uri=uri, payload=payload, **changes)
+    return await asyncio.wait_for(client.request(message).response, CLIENT_TIMEOUT_S)
+
+
+async def coap_client(*arguments: str) -> bytes:
+    """What coap-client-notls prints."""
+    process = await asyncio.create_subprocess_exec(
+        "coap-client-notls",
+        "-B",
+        "10",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), CLIENT_TIMEOUT_S)
+    return output + errors
+
+
+@pytest.mark.parametrize("extension", ["echo", "slow"])
+@pytest.mark.parametrize(
+    ("code", "answer"),
+    [
+        (Code.POST, Code.CHANGED),
+        (Code.PUT, Code.CHANGED),
+        (Code.GET, Code.CONTENT),
+        (Code.FETCH, Code.CONTENT),
+    ],
+)
+async def test_aiocoap_is_answered(
+    client: aiocoap.Context, server: CoapServer, extension: str, code: Code, answer: Code
+) -> None:
+    payload = b"" if code == Code.GET else b"hello"
+    response = await ask(client, f"{server.uri}/kp1/app_v1/{extension}/token/json", payload, code=code)
+    assert (response.code, response.payload) == (answer, payload)
+
+
+@pytest.mark.parametrize("extension", ["echo", "slow"])
+async def test_aiocoap_sends_and_fetches_blocks(
+    client: aiocoap.Context, server: CoapServer, extension: str
+) -> None:
+    response = await ask(client, f"{server.uri}/kp1/app_v1/{extension}/token/json", LARGE)
+    assert response.code == Code.CHANGED
+    assert response.payload == LARGE
+
+
+async def test_aiocoap_non_confirmable(client: aiocoap.Context, server: CoapServer) -> None:
+    response = await ask(
+        client, f"{server.uri}/kp1/app_v1/slow/token/json", b"non", transport_tuning=aiocoap.Unreliable
+    )
+    assert response.payload == b"non"
+
+
+async def test_aiocoap_discovers(client: aiocoap.Context, server: CoapServer) -> None:
+    response = await ask(client, f"{server.uri}/.well-known/core", code=Code.GET)
+    assert response.opt.content_format == 40
+    assert b"</kp1/app_v1/echo>;ct=50" in response.payload.split(b",")
+
+
+async def test_errors_of_extension_and_gateway(client: aiocoap.Context, server: CoapServer) -> None:
+    response = await ask(client, f"{server.uri}/kp1/app_v1/echo/token/status/404")
+    assert response.code == Code.NOT_FOUND
+    response = await ask(client, f"{server.uri}/kp1/app_v1/dcx/token/json")
+    assert response.code == Code.SERVICE_UNAVAILABLE
+    assert response.opt.max_age == 1
+    assert response.payload == b"No replica of the extension is running"
+
+
+async def test_aiocoap_observes_pushes(
+    client: aiocoap.Context, server: CoapServer, nats_server: NatsServer
+) -> None:
+    async with Cluster(nats_server.url) as cluster:
+        uri = f"{server.uri}/kp1/app_v1/echo/device-1/config/json"
+        request = client.request(aiocoap.Message(code=Code.GET, uri=uri, observe=0))
+        first = await asyncio.wait_for(request.response, CLIENT_TIMEOUT_S)
+        assert first.opt.observe is not None
+        seen: list[aiocoap.Message] = []
+
+        async def collect() -> None:
+            async for notification in request.observation:
+                seen.append(notification)  # noqa: PERF401 - each as it comes
+
+        collecting = asyncio.create_task(collect())
+        bodies = [b"one", LARGE[:3000], b"three"]
+        for number, body in enumerate(bodies, 1):
+            await cluster.push("device-1", body, extensionInstanceName="echo", resourcePath="/config/json")
+            await until(lambda number=number: len(seen) == number, f"{number} notifications")
+        await cluster.push("device-1", b"other", extensionInstanceName="echo", resourcePath="/config")
+        assert [message.payload for message in seen] == bodies
+        sequences = [first.opt.observe] + [message.opt.observe for message in seen]
+        assert sequences == sorted(set(sequences))
+        assert server.presence.present == {"device-1"}
+        assert server.count("dropped", "no_session") == 1
+        collecting.cancel()
+
+
+async def test_libcoap_posts(server: CoapServer) -> None:
+    output = await coap_client("-m", "post", "-e", "hello", f"{server.uri}/kp1/app_v1/echo/token/json")
+    assert output.strip() == b"hello"
+
+
+async def test_libcoap_separate_response(server: CoapServer) -> None:
+    output = await coap_client("-m", "post", "-e", "hello", f"{server.uri}/kp1/app_v1/slow/token/json")
+    assert output.strip() == b"hello"
+    await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
+
+
+async def test_libcoap_non_confirmable(server: CoapServer) -> None:
+    output = await coap_client("-N", "-m", "put", "-e", "hello", f"{server.uri}/kp1/app_v1/slow/token/json")
+    assert output.strip() == b"hello"
+
+
+@pytest.mark.parametrize("size", [64, 1024])
+async def test_libcoap_blocks(server: CoapServer, size: int) -> None:
+    payload = "".join(chr(97 + i % 26) for i in range(5000))
+    output = await coap_client(
+        "-b", str(size), "-m", "post", "-e", payload, f"{server.uri}/kp1/app_v1/echo/token/json"
+    )
+    assert output.strip() == payload.encode()
+
+
+async def test_libcoap_observes_pushes(server: CoapServer, nats_server: NatsServer) -> None:
+    async with Cluster(nats_server.url) as cluster:
+        watching = asyncio.create_task(
+            coap_client("-s", "3", "-m", "get", f"{server.uri}/kp1/app_v1/echo/device-2/config/json")
+        )
+        await until(lambda: server.tables["observers"] == 1, "the registration")
+        for body in (b"<one>", b"<two>"):
+            await cluster.push("device-2", body, extensionInstanceName="echo", resourcePath="/config/json")
+        output = await watching
+        assert re.findall(rb"<\w+>", output) == [b"<one>", b"<two>"]
+        assert server.tables["observers"] == 0

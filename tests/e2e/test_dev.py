@@ -1,0 +1,270 @@
+"""`kaa-gateway dev` as a stranger uses it: what it prints works as printed, and Ctrl-C leaves nothing behind."""
+
+import asyncio
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.esp import until
+from tests.support.gateway import ROOT
+from tests.support.nats import HOST, free_port
+from tests.support.processes import all_ended, children, kill
+
+START_TIMEOUT_S = 40.0
+STOP_TIMEOUT_S = 30.0
+
+
+@dataclass
+class Ports:
+    """Free ones, in a configuration file."""
+
+    nats: int
+    mqtt: int
+    http: int
+    coap: int
+    udp: int
+    admin: int
+    file: Path
+
+
+@pytest.fixture
+def ports(tmp_path: Path) -> Ports:
+    found = Ports(*(free_port() for _ in range(6)), tmp_path / "service-config.yml")
+    extensions: dict[str, Any] = {"dcx": {"endpoint-aware": True}, "tsx": {"endpoint-aware": True}}
+    document = {
+        "server": {"port": found.admin},
+        "kaa": {
+            "applications": {
+                "app": {"versions": {"app_v1": {"allowed-extension-instances": ["dcx", "tsx"]}}}
+            },
+            "extension-instances": extensions,
+            "kpc": {
+                "transports": {
+                    "mqtt": {"tcp": {"port": found.mqtt}},
+                    "http": {"port": found.http},
+                    "coap": {"port": found.coap},
+                    "udp": {"port": found.udp},
+                }
+            },
+        },
+    }
+    found.file.write_text(json.dumps(document))
+    return found
+
+
+class Dev:
+    """The running command, what it has printed, and every process that it was seen to have."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+        self.seen: dict[int, str] = {}
+
+    async def line(self) -> str:
+        """The next line of standard output; "" at its end."""
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), START_TIMEOUT_S)
+        self.look()
+        self.lines.append(line.decode().rstrip("\n"))
+        return line.decode().strip()
+
+    async def ready(self) -> None:
+        while (line := await self.line()) != "ready":
+            assert self.process.returncode is None
+            assert line or self.lines[-1] == "", self.lines
+
+    def look(self) -> None:
+        """Take note of the processes that there are."""
+        self.seen |= children(self.process.pid)
+
+    def printed(self, command: str) -> list[str]:
+        """The words of the one printed line that begins with this command."""
+        (line,) = [line for line in self.lines if line.strip().startswith(f"{command} ")]
+        return shlex.split(line)
+
+    async def end(self) -> tuple[int, str]:
+        """Its exit code and what it said on standard error, when it has ended with all its processes."""
+        _, errors = await asyncio.wait_for(self.process.communicate(), STOP_TIMEOUT_S)
+        assert self.process.returncode is not None
+        assert all_ended(self.seen), self.seen
+        return self.process.returncode, errors.decode()
+
+
+@asynccontextmanager
+async def dev(ports: Ports, *arguments: str) -> AsyncIterator[Dev]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "dev", "--config", str(ports.file)),
+        *("--nats-port", str(ports.nats), *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
+    command = Dev(process)
+    try:
+        yield command
+    finally:
+        if process.returncode is None:
+            command.look()
+            process.kill()
+            await process.wait()
+        kill(command.seen)
+
+
+def temporary_directories(seen: dict[int, str]) -> list[Path]:
+    """Where the nats-servers among these processes keep their data."""
+    return [
+        Path(words[words.index("--store_dir") + 1]).parent
+        for words in map(shlex.split, seen.values())
+        if "--store_dir" in words
+    ]
+
+
+async def output_of(words: list[str]) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(process.communicate(), START_TIMEOUT_S)
+    assert process.returncode == 0, output
+    return output.decode()
+
+
+async def test_what_it_prints_works_as_printed_and_ctrl_c_stops_it(ports: Ports) -> None:
+    async with dev(ports) as command, httpx.AsyncClient() as http:
+        await command.ready()
+        addresses = dict(line.split(maxsplit=1) for line in command.lines[:6])
+        assert addresses == {
+            "NATS": f"nats://127.0.0.1:{ports.nats}",
+            "MQTT": f"mqtt://localhost:{ports.mqtt}",
+            "HTTP": f"http://localhost:{ports.http}",
+            "CoAP": f"coap://localhost:{ports.coap}",
+            "KP/UDP": f"udp://localhost:{ports.udp}",
+            "Management": f"http://localhost:{ports.admin}/health/ready",
+        }
+        assert (await http.get(addresses["Management"])).json() == {"status": "UP"}
+
+        curl = command.printed("curl")
+        mosquitto_pub = command.printed("mosquitto_pub")
+        # Without curl or mosquitto_pub on this machine, an HTTP client of Python has to do.
+        if shutil.which("curl"):
+            assert "HTTP/1.1 200 OK" in await output_of(curl)
+        url, payload = curl[-1], curl[curl.index("-d") + 1]
+        assert (await http.post(url, content=payload)).status_code == 200
+        if shutil.which("mosquitto_pub"):
+            assert await output_of(mosquitto_pub) == ""
+        assert mosquitto_pub[mosquitto_pub.index("-t") + 1] in f"{url}/1"
+        metrics = (await http.get(f"http://localhost:{ports.admin}/metrics")).text
+        assert 'kaa_gateway_events_total{event="refused"' not in metrics, "an extension was not there"
+
+        command.look()
+        names = " ".join(command.seen.values())
+        assert "nats-server" in names
+        assert "-m ext run dcx tsx" in names
+        (data,) = temporary_directories(command.seen)
+        assert data.exists()
+        command.process.send_signal(signal.SIGINT)
+        code, errors = await command.end()
+        assert code == 0
+        assert "Traceback" not in errors
+        assert not data.exists()
+    for port in (ports.nats, ports.mqtt, ports.http, ports.admin):
+        socket.create_server((HOST, port)).close()
+
+
+async def test_data_dir_is_used_and_stays(ports: Ports, tmp_path: Path) -> None:
+    directory = tmp_path / "data" / "here"
+    async with dev(ports, "--data-dir", str(directory)) as command:
+        await command.ready()
+        command.process.send_signal(signal.SIGTERM)
+        assert (await command.end())[0] == 0
+    assert (directory / "jetstream").is_dir()
+    assert "Server is ready" in (directory / "nats-server.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("listener", "named"),
+    [
+        ("nats", "--nats-port"),
+        ("mqtt", "kaa.kpc.transports.mqtt.tcp.port"),
+        ("http", "kaa.kpc.transports.http.port"),
+        ("admin", "server.port"),
+    ],
+)
+async def test_a_busy_port_is_one_clear_line(ports: Ports, listener: str, named: str) -> None:
+    port = getattr(ports, listener)
+    with socket.create_server((HOST, port)):
+        async with dev(ports) as command:
+            assert await command.line() == "", "printed addresses that are not served"
+            code, errors = await command.end()
+    assert code == 1
+    (line,) = [line for line in errors.splitlines() if "in use" in line]
+    assert str(port) in line
+    assert named in line
+    assert "Traceback" not in errors
+    assert not [line for line in errors.splitlines() if "[error" in line or "[warning" in line]
+
+
+async def test_a_part_that_dies_ends_all(ports: Ports) -> None:
+    async with dev(ports) as command:
+        await command.ready()
+        (nats_server,) = [pid for pid, words in command.seen.items() if "--store_dir" in words]
+        os.kill(nats_server, signal.SIGKILL)
+        code, errors = await command.end()
+    assert code == 1
+    assert "nats-server has ended with code -9" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("number", "after"),
+    [(signal.SIGINT, "nats-server"), (signal.SIGTERM, "extensions"), (signal.SIGHUP, "extensions")],
+)
+async def test_a_signal_during_the_start(ports: Ports, number: signal.Signals, after: str) -> None:
+    """SIGHUP is a terminal that was closed."""
+    needle = {"nats-server": "--store_dir", "extensions": "-m ext run"}[after]
+    async with dev(ports) as command:
+
+        def started() -> bool:
+            command.look()
+            return any(needle in words for words in command.seen.values())
+
+        await until(started, after)
+        command.process.send_signal(number)
+        code, errors = await command.end()
+        assert code == 0, errors
+        assert "Traceback" not in errors
+
+
+async def test_one_line_for_what_is_wrong_with_the_configuration(ports: Ports) -> None:
+    ports.file.write_text("kaa.kpc.transports.http.prot: 1")
+    async with dev(ports) as command:
+        code, errors = await command.end()
+    assert code == 1
+    assert errors == (
+        f'{ports.file}:1: kaa.kpc.transports.http.prot: unknown key; did you mean "kaa.kpc.transports.http.port"?\n'
+    )
+
+
+async def test_one_line_for_a_data_dir_that_cannot_be(ports: Ports, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    async with dev(ports, "--data-dir", str(tmp_path / "file" / "below")) as command:
+        code, errors = await command.end()
+    assert code == 1
+    assert len(errors.splitlines()) == 1
+    assert "--data-dir" in errors

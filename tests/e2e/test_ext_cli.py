@@ -1,0 +1,80 @@
+"""kaa-ext as a process: ready, serving, Ctrl-C."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from tests.support.esp import GatewayDouble
+from tests.support.nats import NatsServer
+
+LINE_TIMEOUT_S = 30
+EXIT_TIMEOUT_S = 30
+
+
+@asynccontextmanager
+async def kaa_ext(*arguments: str, environment: dict[str, str] | None = None) -> AsyncIterator[Process]:
+    command = [sys.executable, "-m", "ext", "run", *arguments]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=PIPE, stderr=PIPE, env={**os.environ, **(environment or {})}
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def line(stream: asyncio.StreamReader | None) -> str:
+    assert stream is not None
+    return (await asyncio.wait_for(stream.readline(), LINE_TIMEOUT_S)).decode()
+
+
+async def ended(process: Process) -> str:
+    """What the process wrote on stderr until its end, which must be a clean one."""
+    _, errors = await asyncio.wait_for(process.communicate(), EXIT_TIMEOUT_S)
+    assert process.returncode == 0, errors.decode()
+    return errors.decode()
+
+
+async def test_serves_several_services_until_ctrl_c(nats_server: NatsServer) -> None:
+    async with kaa_ext("dcx", "tsx", "dcx2=dcx", "--nats", nats_server.url) as process:
+        assert await line(process.stdout) == "ready\n"
+        async with GatewayDouble(nats_server.url) as gateway:
+            for extension in ("dcx", "dcx2"):
+                answer = await gateway.ask(extension, "/json", b"[1]")
+                assert (answer.status_code, answer.extension_instance_name) == (200, extension)
+            assert (await gateway.ask("tsx", "")).status_code == 200
+        process.send_signal(signal.SIGINT)
+        errors = await ended(process)
+        assert errors.count("extension has stopped") == 3
+        assert "Traceback" not in errors
+
+
+async def test_waits_for_nats_from_the_environment_without_telling_its_password(
+    nats_server: NatsServer,
+) -> None:
+    nats_server.stop()
+    url = nats_server.url.replace("//", "//user:s3cret@")
+    async with kaa_ext("echo", environment={"NATS_URLS": url}) as process:
+        for _ in range(2):
+            said = await line(process.stderr)
+            assert "NATS unreachable, trying again" in said
+            assert f"***@127.0.0.1:{nats_server.port}" in said
+            assert "s3cret" not in said
+        nats_server.start()
+        assert await line(process.stdout) == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert "s3cret" not in await ended(process)
+
+
+async def test_ctrl_c_while_nats_is_away(nats_server: NatsServer) -> None:
+    nats_server.stop()
+    async with kaa_ext("echo", "tsx", "--nats", nats_server.url) as process:
+        assert "NATS unreachable" in await line(process.stderr)
+        process.send_signal(signal.SIGINT)
+        assert "Traceback" not in await ended(process)

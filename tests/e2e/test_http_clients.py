@@ -1,0 +1,102 @@
+"""HTTP as devices and operators use it: httpx and curl, through the gateway to an extension made with the SDK."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+
+import httpx
+import pytest_asyncio
+
+from ext import echo
+from ext.service import Extension
+from tests.support.gateway import GatewayProcess
+from tests.support.nats import HOST, NatsServer
+
+CONCURRENT = 200
+
+
+@pytest_asyncio.fixture
+async def base_url(shared_nats: NatsServer, shared_gateway: GatewayProcess) -> AsyncIterator[str]:
+    """The URL of the application version, while the extension `echo` runs."""
+    extension = Extension("echo", nats_urls=(shared_nats.url,))
+    echo.register(extension)
+    async with extension:
+        yield f"http://{HOST}:{shared_gateway.http_port}/kp1/app_v1"
+
+
+async def curl(*arguments: str) -> list[str]:
+    """What curl prints: the body, then the status and how many connections it made, on a line each."""
+    path = shutil.which("curl")
+    assert path is not None, "curl is needed: it is the client that most people try first"
+    process = await asyncio.create_subprocess_exec(
+        path, "--silent", "--max-time", "20", "--write-out", "\n%{http_code} %{num_connects}\n", *arguments,
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await process.communicate()
+    assert process.returncode == 0
+    return output.decode().splitlines()
+
+
+async def test_httpx(base_url: str, new_token: Callable[[], str]) -> None:
+    url = f"{base_url}/echo/{new_token()}"
+    async with httpx.AsyncClient(timeout=20) as client:
+        for body in (b"", b"[1]", bytes(500_000)):
+            response = await client.post(f"{url}/json", content=body)
+            assert (response.status_code, response.content) == (200, body)
+        refused = await client.post(f"{url}/status/409/1", content=b'{"a":1}')
+        assert (refused.status_code, refused.json()) == (409, {"a": 1})
+        failed = await client.post(f"{url}/status/nonsense/1")
+        assert (failed.status_code, failed.json()["statusCode"]) == (400, 400)
+        assert (await client.get(url)).status_code == 405
+        assert (await client.post(f"{base_url}/nope/token")).status_code == 404
+
+
+async def test_httpx_streams_a_body_of_unknown_length(base_url: str, new_token: Callable[[], str]) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for part in (b"[1,", b"2]"):
+            yield part
+            await asyncio.sleep(0.01)
+
+    async with httpx.AsyncClient(timeout=20) as client:
+        response = await client.post(f"{base_url}/echo/{new_token()}", content=parts())
+        assert response.content == b"[1,2]"
+
+
+async def test_many_clients_each_get_their_own_answer(base_url: str, new_token: Callable[[], str]) -> None:
+    limits = httpx.Limits(max_connections=50)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        tokens = [new_token() for _ in range(CONCURRENT)]
+        responses = await asyncio.gather(
+            *(client.post(f"{base_url}/echo/{token}/json", content=token.encode()) for token in tokens)
+        )
+    assert [response.text for response in responses] == tokens
+
+
+async def test_curl(base_url: str, new_token: Callable[[], str]) -> None:
+    url = f"{base_url}/echo/{new_token()}/json"
+    assert await curl("--data", "[1]", url) == ["[1]", "200 1"]
+    assert await curl("--http1.0", "--data", "[1]", url) == ["[1]", "200 1"]
+    assert await curl("--header", "Transfer-Encoding: chunked", "--data", "[1]", url) == ["[1]", "200 1"]
+    assert await curl("--http2", "--data", "[1]", url) == ["[1]", "200 1"], "an upgrade is ignored"
+    body, status = await curl(url)
+    assert (json.loads(body)["statusCode"], status) == (405, "405 1")
+
+
+async def test_curl_expects_100_continue_for_a_large_body(
+    base_url: str, new_token: Callable[[], str]
+) -> None:
+    url = f"{base_url}/echo/{new_token()}"
+    body = "a" * 1_000_000
+    process = await asyncio.create_subprocess_exec(
+        "curl", "--silent", "--include", "--max-time", "20", "--header", "Expect: 100-continue", "--data", "@-", url,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    output, _ = await process.communicate(body.encode())
+    assert output.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert output.endswith(b"\r\n\r\n" + body.encode())
+
+
+async def test_curl_keeps_its_connection(base_url: str, new_token: Callable[[], str]) -> None:
+    url = f"{base_url}/echo/{new_token()}"
+    assert await curl("--data", "a", url, url) == ["a", "200 1", "a", "200 0"]

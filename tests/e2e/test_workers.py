@@ -1,0 +1,182 @@
+"""`kaa.kpc.workers`: processes that share the ports, of which one may die, and none outlives the others' master."""
+
+import asyncio
+import os
+import signal
+from collections import Counter as Tally
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+
+import httpx
+import pytest
+
+from tests.support.esp import until
+from tests.support.gateway import REPLICA, GatewayProcess
+from tests.support.load import Counter, Device
+from tests.support.mqtt import MqttPeer, mqtt_client
+from tests.support.nats import HOST, NatsServer
+from tests.support.processes import alive, all_ended, children, kill
+
+TWO_WORKERS = {"kaa": {"kpc": {"workers": 2}}}
+CLIENTS = 32
+
+
+class Workers:
+    """A gateway of two worker processes."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        self.gateway = gateway
+        self.seen: dict[int, str] = {}
+
+    def pids(self) -> list[int]:
+        """Worker processes that are there now."""
+        now = children(self.gateway.pid) if self.gateway.running else {}
+        self.seen |= now
+        return sorted(pid for pid, command in now.items() if "spawn_main" in command and alive(pid))
+
+    def ready(self) -> list[bool]:
+        """Whether each worker says that it serves; their management ports follow one another."""
+        found = []
+        for index in range(2):
+            try:
+                url = f"http://{HOST}:{self.gateway.admin_port + index}/health/ready"
+                found.append(httpx.get(url).status_code == 200)
+            except httpx.TransportError:
+                found.append(False)
+        return found
+
+    def connections(self) -> list[float]:
+        """MQTT connections that each worker has accepted."""
+        found = []
+        for index in range(2):
+            text = httpx.get(f"http://{HOST}:{self.gateway.admin_port + index}/metrics").text
+            name = 'kaa_gateway_connections_opened_total{protocol="mqtt"} '
+            found.append(next(float(line.removeprefix(name)) for line in text.splitlines() if name in line))
+        return found
+
+
+@pytest.fixture
+def workers(nats_server: NatsServer) -> Iterator[Workers]:
+    gateway = GatewayProcess(nats_server.url, TWO_WORKERS)
+    found = Workers(gateway)
+    try:
+        gateway.start()
+        found.pids()
+        yield found
+        found.pids()
+        gateway.stop()
+        assert all_ended(found.seen), found.seen
+        assert "Traceback" not in gateway.log, gateway.log
+    finally:
+        kill(found.seen)
+        gateway.close()
+
+
+async def both_ready(workers: Workers) -> None:
+    await until(lambda: workers.ready() == [True, True], "both workers")
+
+
+async def connected(workers: Workers, stack: AsyncExitStack) -> list[MqttPeer]:
+    """Clients, so many that both workers have some: the kernel spreads them."""
+    clients: list[MqttPeer] = []
+    while not clients or min(workers.connections()) < 2:
+        clients += [
+            await stack.enter_async_context(mqtt_client(workers.gateway.mqtt_port)) for _ in range(CLIENTS)
+        ]
+    return clients
+
+
+async def test_two_processes_share_the_port_under_replica_ids_of_their_own(
+    workers: Workers, nats_server: NatsServer
+) -> None:
+    await both_ready(workers)
+    assert len(workers.pids()) == 2
+    async with Counter(nats_server.url) as counter:
+        devices = [
+            Device(workers.gateway.mqtt_port, f"device-{number}", window=4) for number in range(CLIENTS)
+        ]
+        for device in devices:
+            device.start()
+        await asyncio.gather(*(device.acknowledges(10) for device in devices))
+        await asyncio.gather(*(device.finish() for device in devices))
+        await counter.settle()
+        assert all(counter.missing(device) == set() for device in devices)
+        assert all(count > 0 for count in workers.connections())
+        replies = Tally(reply.split(".")[3] for reply in counter.replies)
+    assert set(replies) == {f"{REPLICA}-0", f"{REPLICA}-1"}
+
+
+async def test_a_worker_that_dies_takes_only_its_own_connections_and_comes_back(workers: Workers) -> None:
+    await both_ready(workers)
+    async with AsyncExitStack() as stack:
+        clients = await connected(workers, stack)
+        before = workers.connections()
+        victim, other = workers.pids()
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: len(set(workers.pids()) - {victim, other}) == 1, "a worker in its place")
+        await both_ready(workers)
+        tally = Tally(await asyncio.gather(*(still_there(client) for client in clients)))
+        assert sorted((tally[True], tally[False])) == sorted(int(count) for count in before)
+    assert other in workers.pids()
+    assert "worker died, starting it again" in workers.gateway.log
+    async with mqtt_client(workers.gateway.mqtt_port):
+        pass
+
+
+async def still_there(client: MqttPeer) -> bool:
+    try:
+        return await client.until_pingresp() == []
+    except (AssertionError, ConnectionError):
+        return False
+
+
+async def test_sigterm_stops_all_and_loses_nothing_that_was_acknowledged(
+    workers: Workers, nats_server: NatsServer
+) -> None:
+    await both_ready(workers)
+    async with Counter(nats_server.url) as counter:
+        devices = [Device(workers.gateway.mqtt_port, f"device-{number}") for number in range(6)]
+        for device in devices:
+            device.start()
+        await asyncio.gather(*(device.acknowledges(100) for device in devices))
+        workers.pids()
+        workers.gateway.terminate()
+        await asyncio.gather(*(device.ended() for device in devices))
+        await until(lambda: not workers.gateway.running, "the end")
+        await counter.settle()
+        for device in devices:
+            assert counter.missing(device) == set()
+    assert workers.gateway.stop() == 0
+    assert workers.gateway.log.count('"stopped"') == 2
+
+
+async def test_workers_do_not_outlive_a_master_that_was_killed(workers: Workers) -> None:
+    await both_ready(workers)
+    pids = workers.pids()
+    workers.gateway.kill()
+    assert all_ended(workers.seen), workers.seen
+    assert len(pids) == 2
+    assert workers.gateway.log.count("the supervisor has gone") == 2
+    assert workers.gateway.log.count('"stopped"') == 2
+
+
+async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer) -> None:
+    gateway = GatewayProcess(nats_server.url, TWO_WORKERS)
+    workers = Workers(gateway)
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), HOST, gateway.mqtt_port)
+    try:
+        gateway.launch()
+
+        def ended() -> bool:
+            workers.pids()
+            return not gateway.running
+
+        await until(ended, "the end")
+        assert gateway.stop() == 1
+        assert "kaa.kpc.transports.mqtt.tcp.port" in gateway.log
+        assert "Traceback" not in gateway.log
+        assert all_ended(workers.seen), workers.seen
+    finally:
+        server.close()
+        kill(workers.seen)
+        gateway.close()

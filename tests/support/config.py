@@ -1,0 +1,41 @@
+"""Configuration files for tests, and what the gateway says of them."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from gateway.config import check, load
+from gateway.errors import ConfigError
+
+Write: TypeAlias = Callable[[str], Path]
+
+MQTT_PORT = "kaa.kpc.transports.mqtt.tcp.port"
+"""A key that is easy to get wrong."""
+
+
+def writer(directory: Path) -> Write:
+    """Returns a function that writes its text to service-config.yml in `directory`."""
+
+    def write(text: str) -> Path:
+        path = directory / "service-config.yml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def problems(path: Path | None, environ: Mapping[str, str] | None = None) -> list[str]:
+    """What `check` says, one line each, the file by its name only; `load` must fail with the same errors."""
+    environ = environ or {}
+    found = check(path, environ)
+    errors = sorted(str(problem) for problem in found if problem.severity == "error")
+    if errors:
+        with pytest.raises(ConfigError) as failure:
+            load(path, environ)
+        assert sorted(failure.value.detail.split("\n")) == errors
+    else:
+        load(path, environ)
+    directory = "" if path is None else f"{path.parent}/"
+    return [str(problem).replace(directory, "") for problem in found]

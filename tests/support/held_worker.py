@@ -1,0 +1,79 @@
+"""A gateway worker inside the test's process, for tests that must hold back or refuse what it asks for."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway.config import load
+from gateway.errors import IdentityError
+from gateway.identity.provider import Identity, IdentityProvider
+from gateway.worker import Worker
+from tests.support.gateway import configuration, merged
+
+
+class HeldProvider:
+    """An identity provider that is told when to answer.
+
+    A token is its endpoint's ID, except that `hold...` waits for `release`, `refused...` is 401, and `broken...` makes
+    the provider fail. `asked` are the tokens it was asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self._released = asyncio.Event()
+
+    async def start(self) -> None:
+        """Ready at once."""
+
+    async def stop(self) -> None:
+        """Nothing to let go of."""
+
+    def release(self) -> None:
+        """Answer what is held."""
+        self._released.set()
+
+    async def resolve(self, app_version_name: str, token: str) -> Identity:
+        self.asked.append(token)
+        if token.startswith("hold"):
+            await self._released.wait()
+        if "refused" in token:
+            raise IdentityError(401, "token_rejected")
+        if "broken" in token:
+            raise RuntimeError("the provider has a bug")
+        return Identity(token)
+
+
+class HeldWorker(Worker):
+    """A worker with that provider."""
+
+    provider: HeldProvider
+
+    def _make_provider(self) -> IdentityProvider:
+        self.provider = HeldProvider()
+        return self.provider
+
+
+@asynccontextmanager
+async def held_worker(
+    directory: Path, nats_url: str, changes: Mapping[str, Any] | None = None
+) -> AsyncIterator[HeldWorker]:
+    """A worker that serves devices; its ports are in `ports`. Needs a running uvloop: see `run_on_uvloop`."""
+    path = directory / "service-config.yml"
+    path.write_text(json.dumps(merged(configuration(), changes or {})), encoding="utf-8")
+    worker = HeldWorker(load(path, {"NATS_URLS": nats_url}))
+    await worker.start()
+    try:
+        yield worker
+    finally:
+        await worker.stop()
+
+
+def run_on_uvloop(main: Coroutine[Any, Any, None]) -> None:
+    """Run a test's coroutine on the gateway's own event loop, which the NATS link needs."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)

@@ -1,0 +1,173 @@
+"""The KP/UDP server in the test's own process, on a real NATS: with small bounds, and its tables in sight.
+
+The gateway as a process of its own is tests/support/gateway.py.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from bench.kpudp_client import KpudpClient
+from gateway.bus import subjects
+from gateway.bus.connector import Connector, TlsFiles
+from gateway.bus.link import Link
+from gateway.errors import IdentityError
+from gateway.identity.provider import Identity
+from gateway.kp.correlation import Correlator
+from gateway.kp.counters import Counters
+from gateway.kp.downlink import Downlink
+from gateway.kp.pending import PendingRequests
+from gateway.kp.router import Router
+from gateway.kp.sessions import Sessions
+from gateway.kp.uplink import Uplink
+from gateway.transports.kpudp import KpudpTransport
+from gateway.transports.udp import UdpSocket
+from tests.support.esp import until
+from tests.support.gateway import EXTENSIONS, INSTANCE, REPLICA
+from tests.support.nats import HOST
+
+CHECK_PERIOD_S = 0.05
+RECEIVE_TIMEOUT_S = 10.0
+ACK_TIMEOUT_S = 0.2
+
+SETTINGS: dict[str, Any] = {
+    "peers": 1000,
+    "peer_timeout": 300.0,
+    "ack_timeout": ACK_TIMEOUT_S,
+    "unacknowledged": 10_000,
+}
+
+
+class Presence:
+    """Which endpoints are reachable."""
+
+    def __init__(self) -> None:
+        self.present: set[str] = set()
+
+    def appeared(self, endpoint_id: str, app_version: str) -> None:
+        self.present.add(endpoint_id)
+
+    def disappeared(self, endpoint_id: str, app_version: str) -> None:
+        self.present.discard(endpoint_id)
+
+
+class KpudpGateway:
+    """A gateway with KP/UDP only. Tokens are endpoint IDs, except that `refused...` is 401."""
+
+    def __init__(
+        self, nats_url: str, *, max_pending_bytes: int = 1 << 26, pending: int = 1000,
+        response_timeout: float = 30.0, **settings: Any,
+    ) -> None:  # fmt: skip
+        loop = asyncio.get_running_loop()
+        replies = (
+            subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA),
+            subjects.service(INSTANCE, "esp", subjects.EXTENSION_DATA),
+        )
+        self.link = Link(loop, replies, max_pending_bytes, 10.0, self._on_lost)
+        self.connector = Connector(
+            self.link, (nats_url,), name="test", tls=TlsFiles(None, None, None), credentials=None
+        )
+        self.counters = Counters()
+        self.presence = Presence()
+        self.sessions = Sessions(100, self.presence)
+        names = frozenset(EXTENSIONS)
+        aware = {name: bool(keys["endpoint-aware"]) for name, keys in EXTENSIONS.items()}
+        router = Router(self.sessions, {"app_v1": names}, aware, REPLICA, 1000, 1024)
+        correlator = Correlator(int.from_bytes(os.urandom(3)), os.urandom(16))
+        uplink = Uplink(
+            self.link, router, self.sessions, correlator, self.counters, self._resolve, 100, 1 << 18
+        )
+        self.link.set_listener(Downlink(uplink, router, self.sessions, correlator, self.counters))
+        self.pending = PendingRequests(pending, response_timeout)
+        self.transport = KpudpTransport(
+            loop, uplink, self.sessions, self.pending, self.counters, **{**SETTINGS, **settings}
+        )
+        self.socket = UdpSocket(loop, self.transport, self.counters)
+
+    def _on_lost(self, sentence: str) -> None:
+        self.connector.on_lost(sentence)
+
+    def _resolve(self, app_version: str, token: str) -> asyncio.Future[Identity]:
+        future = asyncio.get_running_loop().create_future()
+        if token.startswith("refused"):
+            future.set_exception(IdentityError(401, "token_rejected"))
+        else:
+            future.set_result(Identity(token))
+        return future
+
+    @property
+    def port(self) -> int:
+        port: int = self.socket.port
+        return port
+
+    def count(self, event: str, reason: str) -> int:
+        """How often something rare has happened, such as ("dropped", "kpudp_duplicate")."""
+        return self.counters.by_reason().get((event, reason), 0)
+
+
+@asynccontextmanager
+async def kpudp_gateway(nats_url: str, **settings: Any) -> AsyncIterator[KpudpGateway]:
+    """A KP/UDP server that serves; `settings` are those of KpudpGateway and KpudpTransport."""
+    gateway = KpudpGateway(nats_url, **settings)
+    gateway.connector.start()
+    await until(lambda: gateway.link.ready, "the link to NATS")
+    gateway.socket.start(HOST, 0, reuse_port=False)
+
+    async def check() -> None:
+        while True:
+            await asyncio.sleep(CHECK_PERIOD_S)
+            gateway.socket.check()
+
+    checks = asyncio.create_task(check())
+    try:
+        yield gateway
+    finally:
+        assert not checks.done(), checks.exception()
+        checks.cancel()
+        gateway.socket.stop()
+        await gateway.connector.stop()
+
+
+def client(port: int) -> KpudpClient:
+    """A device that does not wait long before it sends again."""
+    return KpudpClient(port, ack_timeout=ACK_TIMEOUT_S)
+
+
+class RawDevice:
+    """A socket that sends what it is told, and only answers by hand. `received` and `sent` are bytes."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.bind((HOST, 0))
+        self._socket.connect((HOST, port))
+        self.sent = 0
+        self.received = 0
+
+    def send(self, datagram: bytes) -> None:
+        self.sent += self._socket.send(datagram)
+
+    async def receive(self, timeout: float = RECEIVE_TIMEOUT_S) -> bytes:
+        """The next datagram; TimeoutError if there is none."""
+        datagram = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, 65536), timeout)
+        self.received += len(datagram)
+        return datagram
+
+    def drain(self) -> list[bytes]:
+        """What has arrived."""
+        datagrams = []
+        while True:
+            try:
+                datagrams.append(self._socket.recv(65536))
+            except BlockingIOError:
+                return datagrams
+            self.received += len(datagrams[-1])
+
+    def __enter__(self) -> "RawDevice":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
