@@ -5,6 +5,7 @@ Each client has its own upstream socket, so that the server tells them apart. Fa
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -16,6 +17,9 @@ class Faults(NamedTuple):
     """What happens to the datagrams of each direction; probabilities from 0 to 1, times in seconds."""
 
     drop: float = 0.0
+    drop_at_most: int | None = None
+    """How often one and the same datagram of a client is lost in one direction; None: as chance has it. A protocol gives
+    up after so many transmissions, and chance reaches any number of losses in a row once in so many runs."""
     duplicate: float = 0.0
     reorder: float = 0.0
     """Probability that a datagram is held back for `hold`, so that later ones overtake it."""
@@ -39,6 +43,8 @@ class UdpProxy:
         self.dropped = 0
         self._server = (HOST, server_port)
         self._random = random.Random(seed)
+        self._losses: Counter[tuple[bool, tuple[str, int], bytes]] = Counter()
+        """By direction (to the server?), client and bytes."""
         self._upstreams: dict[tuple[str, int], asyncio.DatagramTransport] = {}
         self._opening: dict[tuple[str, int], list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,22 +88,25 @@ class UdpProxy:
             self._to_server(data, client)
 
     def _to_server(self, data: bytes, client: tuple[str, int]) -> None:
-        for delay in self._fate():
+        for delay in self._fate(True, client, data):
             self.to_server += 1
             self._later(delay, self._upstreams[client], data, None)
 
     def _to_client(self, data: bytes, client: tuple[str, int]) -> None:
         assert self._transport is not None
-        for delay in self._fate():
+        for delay in self._fate(False, client, data):
             self.to_client += 1
             self._later(delay, self._transport, data, client)
 
-    def _fate(self) -> list[float]:
+    def _fate(self, to_server: bool, client: tuple[str, int], data: bytes) -> list[float]:
         """The delays of the copies of a datagram that are forwarded."""
         faults = self.faults
         if self._random.random() < faults.drop:
-            self.dropped += 1
-            return []
+            losses = self._losses[to_server, client, data]
+            if faults.drop_at_most is None or losses < faults.drop_at_most:
+                self._losses[to_server, client, data] += 1
+                self.dropped += 1
+                return []
         copies = 2 if self._random.random() < faults.duplicate else 1
         delays = []
         for _ in range(copies):
