@@ -22,7 +22,7 @@ from gateway.bus.connector import Connector, Credentials, TlsFiles
 from gateway.bus.control import Control
 from gateway.bus.link import Link
 from gateway.errors import GatewayError
-from gateway.identity.clients import admit_anonymous
+from gateway.identity.clients import AdmitAnonymous
 from gateway.identity.open import OpenProvider
 from gateway.identity.resolver import Resolver
 from gateway.identity.static import StaticProvider
@@ -151,7 +151,7 @@ class Worker:
                 self.sessions,
                 self._mqtt_sessions,
                 self.counters,
-                admit_anonymous,
+                AdmitAnonymous(),
                 mqtt_limits,
                 packet_size_max=mqtt.max_packet_size,
                 connect_timeout=mqtt.connect_timeout,

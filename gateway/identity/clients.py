@@ -1,5 +1,8 @@
 """Who is the client: what a connection presents about itself, before any endpoint token.
 
+What lives here: what a peer presents, what comes out of it, and who admits everybody. What does not: checking
+credentials.
+
 The principal that comes out scopes client identifiers: two clients with equal identifiers are the same client only if
 they have the same principal. An empty principal is an anonymous client.
 """
@@ -7,12 +10,62 @@ they have the same principal. An empty principal is an anonymous client.
 from __future__ import annotations
 
 import asyncio
+from typing import NamedTuple, Protocol
 
 ANONYMOUS = ""
 
 
-def admit_anonymous(client_id: str, user_name: str | None, password: bytes | None) -> asyncio.Future[str]:
-    """Admit every client as anonymous, whatever it presents: credentials that nobody has checked prove nothing."""
-    admitted: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    admitted.set_result(ANONYMOUS)
-    return admitted
+class ClientCertificate(NamedTuple):
+    """A certificate whose chain the TLS layer has verified."""
+
+    issuer: str
+    """Its issuer as RFC 4514 writes a name: `CN=Devices CA,O=Example`."""
+    serial_number: str
+    """Base 10, as 16/ECAP and 22/CAP have it."""
+    subject: str
+    """Written as the issuer is."""
+
+
+class Presentation(NamedTuple):
+    """All that a peer says about itself; nothing of it is checked but the certificate's chain."""
+
+    transport: str
+    """`mqtt`, `http` or `coap`, over whatever they run."""
+    user_name: str | None = None
+    password: bytes | None = None
+    certificate: ClientCertificate | None = None
+
+    def __repr__(self) -> str:
+        """Without the password: it may end up in a log or a traceback."""
+        return f"Presentation({self.transport!r}, {self.user_name!r}, certificate={self.certificate!r})"
+
+
+class Client(NamedTuple):
+    """A client as it was admitted."""
+
+    principal: str = ANONYMOUS
+    """What names its credentials, or empty."""
+    tenant: str | None = None
+    """The only tenant whose applications it may speak for; None is any."""
+
+
+class Authenticator(Protocol):
+    """Decides which clients are admitted."""
+
+    def authenticate(self, presentation: Presentation) -> asyncio.Future[Client]:
+        """Who the peer is, in a future of the caller's own; needs a running loop.
+
+        The future's exception, which the caller looks at, is an `IdentityError`: status 401 for credentials that are
+        wrong or missing, 503 if nobody can tell now.
+        """
+        ...
+
+
+class AdmitAnonymous:
+    """Admits every client as anonymous, whatever it presents: credentials that nobody has checked prove nothing."""
+
+    def authenticate(self, presentation: Presentation) -> asyncio.Future[Client]:
+        """An anonymous client."""
+        admitted: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        admitted.set_result(Client())
+        return admitted

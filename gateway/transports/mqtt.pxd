@@ -24,7 +24,7 @@ cdef class MqttTransport:
     cdef Sessions sessions
     cdef MqttSessions stored
     cdef Counters counters
-    cdef object authenticate         # (client ID, user name, password) -> Future of the principal
+    cdef object authenticator        # admits clients: gateway.identity.clients
     cdef MqttLimits limits
     cdef Py_ssize_t packet_size_max  # bytes
     cdef double connect_timeout      # seconds

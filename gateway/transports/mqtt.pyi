@@ -1,8 +1,8 @@
 """The MQTT server. See mqtt.pyx."""
 
 import asyncio
-from collections.abc import Callable
 
+from gateway.identity.clients import Authenticator
 from gateway.kp.counters import Counters
 from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
@@ -17,7 +17,7 @@ class MqttTransport:
         sessions: Sessions,
         stored: MqttSessions,
         counters: Counters,
-        authenticate: Callable[[str, str | None, bytes | None], asyncio.Future[str]],
+        authenticator: Authenticator,
         limits: MqttLimits,
         *,
         packet_size_max: int,

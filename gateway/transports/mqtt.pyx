@@ -21,6 +21,7 @@ from gateway.wire.mqtt cimport (
 )
 
 from gateway.errors import IdentityError, ProtocolError
+from gateway.identity.clients import Presentation
 
 log = structlog.get_logger("gateway.mqtt")
 
@@ -43,7 +44,7 @@ cdef class MqttTransport:
     """What the MQTT connections of a worker share. Sizes are in bytes, times in seconds."""
 
     def __init__(
-        self, loop, Uplink uplink, Sessions sessions, MqttSessions stored, Counters counters, authenticate,
+        self, loop, Uplink uplink, Sessions sessions, MqttSessions stored, Counters counters, authenticator,
         MqttLimits limits, *, packet_size_max, connect_timeout,
     ):
         self.loop = loop
@@ -51,7 +52,7 @@ cdef class MqttTransport:
         self.sessions = sessions
         self.stored = stored
         self.counters = counters
-        self.authenticate = authenticate
+        self.authenticator = authenticator
         self.limits = limits
         self.packet_size_max = packet_size_max
         self.connect_timeout = connect_timeout
@@ -185,11 +186,12 @@ cdef class MqttConnection(Stream):
         self.block()
         client_id = connect.client_id.data[:connect.client_id.size].decode()
         clean = bool(connect.clean_session)
-        future = self.transport.authenticate(
-            client_id,
+        future = self.transport.authenticator.authenticate(Presentation(
+            "mqtt",
             None if connect.user_name.data == NULL else connect.user_name.data[:connect.user_name.size].decode(),
             None if connect.password.data == NULL else connect.password.data[:connect.password.size],
-        )
+            self.outlet.certificate,
+        ))
         future.add_done_callback(lambda done: self.authenticated(client_id, clean, done))
         return 0
 
@@ -200,11 +202,11 @@ cdef class MqttConnection(Stream):
             future.exception()
             return
         try:
-            principal = future.result()
+            client = future.result()
         except IdentityError as error:
             self.refuse(NOT_AUTHORIZED if error.status < 500 else SERVER_UNAVAILABLE, error.reason)
             return
-        self.admit(principal, client_id, clean)
+        self.admit(client.principal, client_id, clean)
         self.resume()
 
     cdef int refuse(self, uint8_t return_code, str reason) except -1:

@@ -5,6 +5,8 @@ from gateway.wire.buffer cimport Buffer
 
 cdef class Outlet:
     # What a transport core may ask of the adapter that carries its bytes.
+    cdef readonly object certificate   # of the peer, which the adapter has verified: a ClientCertificate, or None
+
     cdef int wake(self) except -1
     cdef int pause_reading(self) except -1
     cdef int resume_reading(self) except -1

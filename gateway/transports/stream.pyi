@@ -1,4 +1,9 @@
 """The seam between a transport core and the adapter that carries its bytes. See stream.pyx."""
 
-class Outlet: ...
+from gateway.identity.clients import ClientCertificate
+
+class Outlet:
+    @property
+    def certificate(self) -> ClientCertificate | None: ...
+
 class Stream: ...

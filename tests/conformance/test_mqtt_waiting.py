@@ -14,6 +14,7 @@ import pytest
 
 from gateway import worker as worker_module
 from gateway.errors import IdentityError
+from gateway.identity.clients import Client, Presentation
 from gateway.wire.mqtt import Connack, Connect, Disconnect, Pingreq, Pingresp, Puback, Publish, Will
 from tests.support.cluster import Cluster
 from tests.support.esp import until
@@ -225,8 +226,9 @@ class Gate:
         self.open = True
         self.waiting: list[Callable[[], None]] = []
 
-    def admit(self, client_id: str, user_name: str | None, password: bytes | None) -> asyncio.Future[str]:
-        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    def authenticate(self, presentation: Presentation) -> asyncio.Future[Client]:
+        future: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        user_name = presentation.user_name
 
         def decide() -> None:
             if user_name == "intruder":
@@ -234,7 +236,7 @@ class Gate:
             elif user_name == "unlucky":
                 future.set_exception(IdentityError(503, "credentials_timeout"))
             else:
-                future.set_result(user_name or "")
+                future.set_result(Client(user_name or ""))
 
         if self.open:
             decide()
@@ -246,7 +248,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
-    monkeypatch.setattr(worker_module, "admit_anonymous", gate.admit)
+    monkeypatch.setattr(worker_module, "AdmitAnonymous", lambda: gate)
     return gate
 
 

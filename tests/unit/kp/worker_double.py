@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Self
 from gateway.bus import subjects
 from gateway.bus.link import Link
 from gateway.errors import IdentityError
+from gateway.identity.clients import Client, Presentation
 from gateway.identity.provider import Identity
 from gateway.kp.correlation import Correlator
 from gateway.kp.counters import Counters
@@ -152,12 +153,12 @@ class WorkerDouble:
         limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
         self.stored = MqttSessions(self.sessions, limits)
         transport = MqttTransport(
-            loop, uplink, self.sessions, self.stored, self.counters, self._authenticate, limits,
+            loop, uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=65_536, connect_timeout=10.0,
         )  # fmt: skip
         self._listener = TcpListener(loop, transport.connect, self.counters, "mqtt", 2**20, 1000)
         asyncio.run(self._listener.start("", 0, reuse_port=False))
-        self._admissions: list[Future[str]] = []
+        self._admissions: list[Future[Client]] = []
         self._devices: list[Device] = []
         self._nats = self.link.begin()
         self._nats_transport = Transport()
@@ -176,8 +177,9 @@ class WorkerDouble:
         self.asked.append((token, future))
         return future
 
-    def _authenticate(self, client_id: str, user_name: str | None, password: bytes | None) -> Any:
-        future: Future[str] = Future()
+    def authenticate(self, presentation: Presentation) -> Any:
+        """What the transport asks of an authenticator."""
+        future: Future[Client] = Future()
         self._admissions.append(future)
         return future
 
@@ -188,7 +190,7 @@ class WorkerDouble:
         device = Device(self.loop)
         self._devices.append(device)
         device.send(mqtt.Connect(client_id, clean, 0))
-        self._admissions.pop().set_result("")
+        self._admissions.pop().set_result(Client())
         assert isinstance(device.received()[0], mqtt.Connack)
         return device
 
