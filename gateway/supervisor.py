@@ -1,6 +1,7 @@
 """Runs workers until a signal: one in this process, or several in processes of their own that share the ports.
 
-SIGTERM and SIGINT drain; a worker process that dies is started again, after a growing pause.
+SIGTERM and SIGINT drain; a worker process that dies is started again, after a growing pause. The supervisor of several
+serves their management API; it has no part in what devices send.
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ import asyncio
 import contextlib
 import multiprocessing
 import signal
-import time
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 import uvloop
 
 from gateway import logs
+from gateway.admin.fleet import Fleet, FleetServer
 from gateway.errors import GatewayError
+from gateway.ports import taking
 from gateway.worker import Worker
 
 if TYPE_CHECKING:
@@ -73,23 +77,46 @@ async def _awaited(action: Callable[[], Awaitable[None]]) -> None:
 
 def run(config: Config) -> int:
     """Serve until a signal; the exit code. GatewayError if it cannot start."""
-    if config.workers == 1:
-        _run_worker(config, 0)
-        return 0
-    return _Supervisor(config).run()
-
-
-def _run_worker(config: Config, index: int) -> None:
-    async def main() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            # Readable when the supervisor is gone, even if it was killed: then nobody would stop us.
-            asyncio.get_running_loop().add_reader(parent.sentinel, _on_parent_death, parent.sentinel)
-        worker = Worker(config, index)
-        await serve(worker.start, worker.stop)
-
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        return runner.run(_run_alone(config) if config.workers == 1 else _run_several(config))
+
+
+async def _run_alone(config: Config) -> int:
+    worker = Worker(config)
+    await serve(worker.start, worker.stop)
+    return 0
+
+
+async def _run_several(config: Config) -> int:
+    with tempfile.TemporaryDirectory(prefix="kaa-gateway-") as directory:
+        supervisor = _Supervisor(config, Path(directory))
+        await serve(supervisor.start, supervisor.stop)
+        return supervisor.exit_code
+
+
+# ------------------------------------------------------------ in a worker process
+
+
+def _worker_process(config: Config, index: int, admin_socket: Path) -> None:
+    """What a worker process runs."""
+    logs.configure(config.log.level, config.log.format)
+    # A terminal sends Ctrl-C to us too; before we can handle it, it is the supervisor's.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run_in_process(config, index, admin_socket))
+    except GatewayError as error:
+        log.error("worker cannot start", worker=index, error=error.detail or str(error))
+        raise SystemExit(EXIT_CANNOT_START) from None
+
+
+async def _run_in_process(config: Config, index: int, admin_socket: Path) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    # Readable when the supervisor is gone, even if it was killed: then nobody would stop us.
+    asyncio.get_running_loop().add_reader(parent.sentinel, _on_parent_death, parent.sentinel)
+    worker = Worker(config, index, admin_socket)
+    await serve(worker.start, worker.stop)
 
 
 def _on_parent_death(sentinel: int) -> None:
@@ -98,62 +125,82 @@ def _on_parent_death(sentinel: int) -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
-def _worker_process(config: Config, index: int) -> None:
-    """What a worker process runs."""
-    logs.configure(config.log.level, config.log.format)
-    # A terminal sends Ctrl-C to us too; before we can handle it, it is the supervisor's.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        _run_worker(config, index)
-    except GatewayError as error:
-        log.error("worker cannot start", worker=index, error=error.detail or str(error))
-        raise SystemExit(EXIT_CANNOT_START) from None
+# ------------------------------------------------------------ in the supervisor
 
 
 class _Supervisor:
-    """Several worker processes, started again when they die."""
+    """Several worker processes, started again when they die. Their sockets are in `directory`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, directory: Path) -> None:
         self._config = config
+        self._loop = asyncio.get_running_loop()
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, SpawnProcess] = {}
         self._started_at: dict[int, float] = {}
         self._pause: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
         self._stopping = False
-        self._exit_code = 0
+        self._looking: asyncio.Task[None] | None = None
+        self._fleet = Fleet({index: directory / f"worker-{index}.sock" for index in range(config.workers)})
+        self._admin = FleetServer(self._fleet, lambda: self._stopping)
+        self.exit_code = 0
 
-    def run(self) -> int:
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
-        for index in range(self._config.workers):
+    async def start(self) -> None:
+        """Serve management, and start the workers. PortError if the management port is taken."""
+        with taking("server.port", self._config.server.port):
+            await self._admin.start(self._config.transports.bind_address, self._config.server.port)
+        for index in self._fleet.sockets:
             self._start(index)
-        while not self._stopping:
-            time.sleep(POLL_PERIOD)
-            self._look()
-        self._stop()
-        return self._exit_code
+        self._looking = self._loop.create_task(self._look_again())
 
-    def _on_signal(self, number: int, frame: object) -> None:
+    async def stop(self) -> None:
+        """Have all workers drain, and kill those that do not in time."""
         self._stopping = True
+        if self._looking is not None:
+            self._looking.cancel()
+        for process in self._processes.values():
+            if process.is_alive():
+                process.terminate()
+        deadline = self._loop.time() + self._config.service.graceful_shutdown + STOP_MARGIN
+        while any(process.is_alive() for process in self._processes.values()):
+            if self._loop.time() > deadline:
+                self._kill()
+            await asyncio.sleep(POLL_PERIOD)
+        await self._admin.stop()
+
+    def _kill(self) -> None:
+        for process in self._processes.values():
+            if process.is_alive():
+                log.error("worker did not drain in time, killing it", worker=process.name)
+                with contextlib.suppress(OSError):
+                    process.kill()
 
     def _start(self, index: int) -> None:
         process = self._context.Process(
-            target=_worker_process, args=(self._config, index), name=f"kaa-gateway-{index}"
+            target=_worker_process,
+            args=(self._config, index, self._fleet.sockets[index]),
+            name=f"kaa-gateway-{index}",
         )
         process.start()
+        self._fleet.starts[index] += 1
         self._processes[index] = process
-        self._started_at[index] = time.monotonic()
+        self._started_at[index] = self._loop.time()
         self._restart_at.pop(index, None)
 
+    async def _look_again(self) -> None:
+        while not self._stopping:
+            await asyncio.sleep(POLL_PERIOD)
+            self._look()
+
     def _look(self) -> None:
-        now = time.monotonic()
+        now = self._loop.time()
         for index, process in list(self._processes.items()):
             if process.is_alive() or index in self._restart_at:
                 continue
             if process.exitcode == EXIT_CANNOT_START:
-                self._exit_code = 1
+                self.exit_code = 1
                 self._stopping = True
+                signal.raise_signal(signal.SIGTERM)
                 return
             if now - self._started_at[index] > HEALTHY_AFTER:
                 self._pause.pop(index, None)
@@ -166,16 +213,3 @@ class _Supervisor:
         for index, at in list(self._restart_at.items()):
             if now >= at:
                 self._start(index)
-
-    def _stop(self) -> None:
-        for process in self._processes.values():
-            if process.is_alive():
-                process.terminate()
-        deadline = time.monotonic() + self._config.service.graceful_shutdown + STOP_MARGIN
-        for process in self._processes.values():
-            process.join(max(0.0, deadline - time.monotonic()))
-            if process.is_alive():
-                log.error("worker did not drain in time, killing it", worker=process.name)
-                process.kill()
-                with contextlib.suppress(OSError):
-                    process.join()

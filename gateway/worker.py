@@ -6,11 +6,9 @@ The composition root: the only module that knows all layers.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import structlog
@@ -21,7 +19,6 @@ from gateway.bus import subjects
 from gateway.bus.connector import Connector, Credentials, TlsFiles
 from gateway.bus.control import Control
 from gateway.bus.link import Link
-from gateway.errors import GatewayError
 from gateway.identity.clients import AdmitAnonymous
 from gateway.identity.open import OpenProvider
 from gateway.identity.resolver import Resolver
@@ -34,6 +31,7 @@ from gateway.kp.router import Router
 from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
 from gateway.lifecycle.connectivity import Connectivity
+from gateway.ports import taking
 from gateway.transports.coap import CoapCore
 from gateway.transports.http import HttpTransport
 from gateway.transports.kpudp import KpudpTransport
@@ -43,6 +41,8 @@ from gateway.transports.tcp import TcpListener
 from gateway.transports.udp import UdpSocket
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from gateway.config import Config
     from gateway.identity.provider import IdentityProvider
     from gateway.transports.stream import Outlet, Stream
@@ -59,18 +59,19 @@ CLOSE_TIMEOUT = 2.0
 """Seconds that connections have at the end to take what was written to them."""
 
 
-class PortError(GatewayError):
-    """A listener cannot have its port."""
-
-
 class Worker:
-    """One event loop's worth of gateway. `index` tells the workers of a process group apart, from 0."""
+    """One event loop's worth of gateway.
 
-    def __init__(self, config: Config, index: int = 0) -> None:
+    `index` tells the workers of a supervisor apart, from 0; those serve management on `admin_socket`, a Unix socket
+    that the supervisor asks. A worker on its own serves it on `server.port`.
+    """
+
+    def __init__(self, config: Config, index: int = 0, admin_socket: Path | None = None) -> None:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._config = config
         self._index = index
+        self._admin_socket = admin_socket
         replica_id = config.service.instance.replica.id
         if config.workers > 1:
             replica_id = f"{replica_id}-{index}"
@@ -254,12 +255,12 @@ class Worker:
         """
         await self._provider.start()
         host = self._config.transports.bind_address
-        admin_port = self._config.server.port
-        if admin_port:
-            admin_port += self._index
-        with _port("server.port", admin_port):
-            await self._admin.start(host, admin_port)
-        self.ports["admin"] = self._admin.port
+        if self._admin_socket is not None:
+            await self._admin.start_on_socket(self._admin_socket)
+        else:
+            with taking("server.port", self._config.server.port):
+                await self._admin.start(host, self._config.server.port)
+            self.ports["admin"] = self._admin.port
         self._connector.start()
         self.control.start()
         self._timers.append(self._loop.create_task(self._every(EXPIRY_PERIOD, self._expire)))
@@ -269,11 +270,11 @@ class Worker:
         shared = self._config.workers > 1
         for protocol, port, listener in self._listeners:
             key = "kaa.kpc.transports.mqtt.tcp.port" if protocol == "mqtt" else "kaa.kpc.transports.http.port"
-            with _port(key, port):
+            with taking(key, port):
                 await listener.start(host, port, reuse_port=shared)
             self.ports[protocol] = listener.port
         for protocol, port, socket, _ in self._datagrams:
-            with _port(f"kaa.kpc.transports.{protocol}.port", port):
+            with taking(f"kaa.kpc.transports.{protocol}.port", port):
                 socket.start(host, port, reuse_port=shared)
             self.ports[protocol] = socket.port
         self._serving = True
@@ -338,15 +339,3 @@ class Worker:
         self._mqtt_sessions.expire(self._loop.time())
         for _, _, listener in self._listeners:
             listener.check()
-
-
-@contextlib.contextmanager
-def _port(key: str, port: int) -> Iterator[None]:
-    """Around the start of a listener: a port that cannot be had is a PortError that names its key."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-            raise
-        sentence = "is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno).lower()
-        raise PortError("port_unavailable", f"port {port} ({key}): {sentence}") from error

@@ -1,8 +1,12 @@
-"""The management server: is the worker alive, is it ready, and its metrics. On its own port, never per message."""
+"""The management server of a worker: is it alive, is it ready, and its metrics. Never per message.
+
+Of a worker on its own it has the management port; of several, each is asked by the supervisor (fleet.py).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -17,7 +21,14 @@ class AdminServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; OSError if the port is taken."""
+        """Listen on a port; OSError if it is taken."""
+        await web.TCPSite(await self._make_runner(), host, port).start()
+
+    async def start_on_socket(self, path: Path) -> None:
+        """Listen on a Unix socket; a file that a worker before this one has left there goes."""
+        await web.UnixSite(await self._make_runner(), str(path)).start()
+
+    async def _make_runner(self) -> web.AppRunner:
         app = web.Application()
         app.add_routes(
             [
@@ -28,7 +39,7 @@ class AdminServer:
         )
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        return self._runner
 
     @property
     def port(self) -> int:

@@ -35,24 +35,14 @@ class Workers:
         return sorted(pid for pid, command in now.items() if "spawn_main" in command and alive(pid))
 
     def ready(self) -> list[bool]:
-        """Whether each worker says that it serves; their management ports follow one another."""
-        found = []
-        for index in range(2):
-            try:
-                url = f"http://{HOST}:{self.gateway.admin_port + index}/health/ready"
-                found.append(httpx.get(url).status_code == 200)
-            except httpx.TransportError:
-                found.append(False)
-        return found
+        """Whether each worker says that it serves."""
+        answer = httpx.get(f"http://{HOST}:{self.gateway.admin_port}/health/ready").json()
+        return [worker["status"] == "UP" for _, worker in sorted(answer["workers"].items())]
 
     def connections(self) -> list[float]:
         """MQTT connections that each worker has accepted."""
-        found = []
-        for index in range(2):
-            text = httpx.get(f"http://{HOST}:{self.gateway.admin_port + index}/metrics").text
-            name = 'kaa_gateway_connections_opened_total{protocol="mqtt"} '
-            found.append(next(float(line.removeprefix(name)) for line in text.splitlines() if name in line))
-        return found
+        found = self.gateway.metrics_by_worker()
+        return [found[str(index)].get(("connections_opened", "mqtt"), 0.0) for index in range(2)]
 
 
 @pytest.fixture
@@ -160,10 +150,12 @@ async def test_workers_do_not_outlive_a_master_that_was_killed(workers: Workers)
     assert workers.gateway.log.count('"stopped"') == 2
 
 
-async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize("key", ["kaa.kpc.transports.mqtt.tcp.port", "server.port"])
+async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer, key: str) -> None:
     gateway = GatewayProcess(nats_server.url, TWO_WORKERS)
     workers = Workers(gateway)
-    server = await asyncio.start_server(lambda reader, writer: writer.close(), HOST, gateway.mqtt_port)
+    port = gateway.admin_port if key == "server.port" else gateway.mqtt_port
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), HOST, port)
     try:
         gateway.launch()
 
@@ -173,7 +165,7 @@ async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer) -> None:
 
         await until(ended, "the end")
         assert gateway.stop() == 1
-        assert "kaa.kpc.transports.mqtt.tcp.port" in gateway.log
+        assert f"({key}): is in use" in gateway.log
         assert "Traceback" not in gateway.log
         assert all_ended(workers.seen), workers.seen
     finally:

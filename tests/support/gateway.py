@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -172,18 +173,27 @@ class GatewayProcess:
     def metrics(self) -> Metrics:
         """The metrics now: by name without `kaa_gateway_` and `_total`, followed by the label values by label name.
 
-        Such as ("messages_in", "mqtt"), ("nats_up",), ("events", "closed", "mqtt_second_connect").
+        Such as ("messages_in", "mqtt"), ("nats_up",), ("events", "closed", "mqtt_second_connect"); of several workers
+        the sums.
         """
+        sums: Metrics = {}
+        for metrics in self.metrics_by_worker().values():
+            for name, value in metrics.items():
+                sums[name] = sums.get(name, 0.0) + value
+        return sums
+
+    def metrics_by_worker(self) -> dict[str, Metrics]:
+        """The same by the label `worker`, which is empty for what is none of one worker's."""
         status, text = self._admin("/metrics")
         assert status == 200
-        return {
-            (
-                sample.name.removeprefix("kaa_gateway_").removesuffix("_total"),
-                *(sample.labels[name] for name in sorted(sample.labels)),
-            ): sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-        }
+        found: dict[str, Metrics] = defaultdict(dict)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                labels = dict(sample.labels)
+                worker = labels.pop("worker", "")
+                name = sample.name.removeprefix("kaa_gateway_").removesuffix("_total")
+                found[worker][name, *(labels[label] for label in sorted(labels))] = sample.value
+        return found
 
     def count(self, *name: str) -> float:
         """One metric by its name in `metrics`; 0 if it has not happened yet."""

@@ -18,8 +18,8 @@ class Faults(NamedTuple):
 
     drop: float = 0.0
     drop_at_most: int | None = None
-    """How often one and the same datagram of a client is lost in one direction; None: as chance has it. A protocol gives
-    up after so many transmissions, and chance reaches any number of losses in a row once in so many runs."""
+    """How often one and the same datagram of a client is lost in one direction; None: as chance has it. A protocol
+    gives up after so many transmissions, and chance reaches any number of losses in a row once in so many runs."""
     duplicate: float = 0.0
     reorder: float = 0.0
     """Probability that a datagram is held back for `hold`, so that later ones overtake it."""
