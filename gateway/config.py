@@ -42,6 +42,7 @@ class AppVersion(Struct, frozen=True, kw_only=True):
 
     name: str
     application: str
+    tenant: str | None = None
     allowed: frozenset[str] = frozenset()
 
 
@@ -123,7 +124,10 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
     kaa, kpc = document.kaa, document.kaa.kpc
     app_versions = {
         name: AppVersion(
-            name=name, application=application, allowed=frozenset(version.allowed_extension_instances)
+            name=name,
+            application=application,
+            tenant=keys.tenant,
+            allowed=frozenset(version.allowed_extension_instances),
         )
         for application, keys in kaa.applications.items()
         for name, version in keys.versions.items()

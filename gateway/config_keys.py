@@ -20,6 +20,7 @@ from gateway.config_values import (
     Name,
     Names,
     NatsUrls,
+    OptionalLevelName,
     OptionalPath,
     PathPrefix,
     Port,
@@ -101,6 +102,9 @@ class ApplicationVersion(Section, frozen=True, kw_only=True):
 class Application(Section, frozen=True, kw_only=True):
     """An application with its versions by name."""
 
+    tenant: Annotated[
+        OptionalLevelName, Meta(description="ID of the tenant that it belongs to; nothing is none.")
+    ] = None
     versions: dict[LevelName, ApplicationVersion] = field(default_factory=dict)
 
 

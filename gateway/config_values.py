@@ -21,6 +21,7 @@ from gateway.config_yaml import Scalar, Sequence, Value
 SHOWN_CHARACTERS = 60
 """How much of a wrong value a message repeats."""
 
+_LEVEL_NAME = r"^[A-Za-z0-9_.-]{1,255}\Z"
 _UNITS = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
@@ -76,6 +77,12 @@ def _optional_path(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+def _optional_level_name(text: str) -> str | None:
+    if text and not re.match(_LEVEL_NAME, text):
+        raise ValueError
+    return text or None
+
+
 def _nats_url(text: str) -> str:
     url = text if "://" in text else f"nats://{text}"
     parts = urlsplit(url)
@@ -119,10 +126,13 @@ Name = Annotated[
 LevelName = Annotated[
     str,
     Form("a name of 1 to 255 letters, digits, _, - and .", str),
-    Meta(pattern=r"^[A-Za-z0-9_.-]{1,255}\Z"),
+    Meta(pattern=_LEVEL_NAME),
 ]
 """One level of a 1/KP resource path that never becomes a subject token."""
 
+OptionalLevelName = Annotated[
+    str | None, Form("a name of 1 to 255 letters, digits, _, - and .", _optional_level_name)
+]
 Names = tuple[Name, ...]
 NatsUrl = Annotated[str, Form("nats://[user:password@]host[:port] or tls://...", _nats_url, secret=True)]
 NatsUrls = Annotated[tuple[NatsUrl, ...], Meta(min_length=1)]

@@ -1,4 +1,4 @@
-"""The control connection: nats-py, for everything that is not per message (events; later identity, configuration).
+"""The control connection: nats-py, for everything that is not per message (events, identity, configuration).
 
 It keeps itself connected for as long as it runs; the link does not depend on it.
 """
@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nats.errors
 import structlog
 from nats.aio.client import Client
 
+from gateway.errors import BusError
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nats.aio.msg import Msg
 
     from gateway.bus.connector import TlsFiles
 
@@ -28,6 +33,18 @@ OUTBOX_MAX = 10_000
 """Events that wait for the connection; more are dropped, and counted."""
 DRAIN_TIMEOUT = 2.0
 """Seconds that the last events have at the end, and that closing a connection has."""
+
+
+NO_RESPONDERS = "503"
+"""The status with which NATS answers a request that nobody subscribes to."""
+
+
+class Subscription(NamedTuple):
+    """What is subscribed anew with each connection."""
+
+    subject: str
+    handle: Callable[[str, bytes], None]
+    unanswered: Callable[[], None] | None
 
 
 class Control:
@@ -44,7 +61,41 @@ class Control:
         self._closed = asyncio.Event()
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX_MAX)
         self._task: asyncio.Task[None] | None = None
+        self._subscriptions: list[Subscription] = []
+        self._when_reconnected: list[Callable[[], None]] = []
+        self._was_connected = False
         self.dropped = 0
+
+    def subscribe(
+        self,
+        subject: str,
+        handle: Callable[[str, bytes], None],
+        *,
+        unanswered: Callable[[], None] | None = None,
+    ) -> None:
+        """Give `handle` the subject and datum of each message on `subject`, from `start` on.
+
+        If this is the reply subject of requests, `unanswered` is called for each of them that nobody takes.
+        """
+        self._subscriptions.append(Subscription(subject, handle, unanswered))
+
+    def when_reconnected(self, act: Callable[[], None]) -> None:
+        """Call `act` each time that the connection is there again: events may have been missed."""
+        self._when_reconnected.append(act)
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS can be reached now."""
+        return self._client.is_connected
+
+    async def send(self, subject: str, datum: bytes, reply: str) -> None:
+        """Publish a request now. BusError if NATS cannot be reached."""
+        if not self._client.is_connected:
+            raise BusError("nats_away")
+        try:
+            await self._client.publish(subject, datum, reply)
+        except nats.errors.Error as error:
+            raise BusError("nats_refused", str(error) or type(error).__name__) from error
 
     def start(self) -> None:
         """Begin to connect."""
@@ -100,8 +151,14 @@ class Control:
             reconnect_time_wait=RECONNECT_WAIT,
             error_cb=_on_error,
             closed_cb=self._on_closed,
+            reconnected_cb=self._on_reconnected,
             **options,
         )
+        for subscription in self._subscriptions:
+            await self._client.subscribe(subscription.subject, cb=_receiver(subscription))
+        if self._was_connected:
+            await self._on_reconnected()
+        self._was_connected = True
 
     async def _publish(self) -> None:
         while True:
@@ -117,11 +174,33 @@ class Control:
     async def _on_closed(self) -> None:
         self._closed.set()
 
+    async def _on_reconnected(self) -> None:
+        # So that nothing which happens from now on is missed.
+        with contextlib.suppress(nats.errors.Error):
+            await self._client.flush()
+        for act in self._when_reconnected:
+            act()
+
     async def _close(self) -> None:
         with contextlib.suppress(Exception):
             # A server that hangs would hold up nats-py for ever.
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await self._client.close()
+
+
+def _receiver(subscription: Subscription) -> Callable[[Msg], Awaitable[None]]:
+    async def receive(message: Msg) -> None:
+        try:
+            if not message.data and message.headers and message.headers.get("Status") == NO_RESPONDERS:
+                if subscription.unanswered is not None:
+                    subscription.unanswered()
+                return
+            subscription.handle(message.subject, message.data)
+        except Exception:
+            # The messages after it are to be handled all the same.
+            log.exception("a control message could not be handled", subject=subscription.subject)
+
+    return receive
 
 
 async def _on_error(error: Exception) -> None:

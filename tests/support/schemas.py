@@ -59,13 +59,13 @@ OURS: dict[str, dict[str, Any]] = {
 """Our restatements by the file names of the RFCs."""
 
 
-def rfc_schema(name: str) -> dict[str, Any]:
-    """The schema `<name>.avsc` of the RFCs if they are at hand, else our restatement of it."""
+def rfc_schema(name: str, ours: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The schema `<name>.avsc` of the RFCs if they are at hand, else `ours` or our restatement of it."""
     path = RFC_DIRECTORY / f"{name}.avsc"
     if path.exists():
         schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return schema
-    return OURS[name]
+    return ours or OURS[name]
 
 
 _PARSED = {name: fastavro.parse_schema(rfc_schema(name)) for name in OURS}
