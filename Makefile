@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug run test test-debug lint bench wheel clean
+.PHONY: help setup build build-debug run test test-debug lint bench profile wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ lint: build ## Ruff, mypy, cython-lint
 
 bench: build ## Flood the gateway, and its peers that are installed; prints CPU per message (ARGS for the bench)
 	$(BIN)/python -m bench $(ARGS)
+
+profile: build ## Print instructions per message by function, under valgrind (ARGS as for the bench: --rows coap)
+	$(BIN)/python -m bench.profiling $(ARGS)
 
 wheel: setup ## Build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

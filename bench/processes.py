@@ -85,6 +85,12 @@ class Server:
     def _ready(self) -> bool:
         return all(map(_accepts, self.ports)) and (self.coap_port is None or _answers_ping(self.coap_port))
 
+    @property
+    def pid(self) -> int:
+        """The process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
     def cpu_seconds(self) -> float:
         """CPU time used so far by the process and its descendants; BenchError if it has ended."""
         if self._process is None or self._process.poll() is not None:
