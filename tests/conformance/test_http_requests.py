@@ -1,7 +1,9 @@
 """The HTTP server over a socket, against a real nats-server: what requests become, and what they are answered."""
 
 import asyncio
+import contextlib
 import json
+import random
 import re
 from collections.abc import AsyncIterator
 
@@ -279,6 +281,24 @@ async def test_no_answer_in_time(nats_server: NatsServer) -> None:
         await gateway.extension.answer(await gateway.extension.request(), b"in time")
         assert (await client.reply()).body == b"in time"
         assert gateway.counted("dropped", "late_answer") == 1
+
+
+async def test_many_wait_and_are_answered_in_any_order(nats_server: NatsServer) -> None:
+    """More than the table of waiting requests begins with, on connections whose sequences are alike."""
+    async with running_gateway(nats_server) as gateway, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await gateway.client()) for _ in range(40)]
+        for number, client in enumerate(clients):
+            for turn in range(8):
+                await client.send(post(f"/kp1/app-v1/dcx/t{number}/json", b"%d/%d" % (number, turn)))
+        requests = [await gateway.extension.request() for _ in range(8 * len(clients))]
+        assert sum(table.count() for table in gateway.worker.pending) == len(requests)
+        random.Random(1).shuffle(requests)
+        for request in requests:
+            await gateway.extension.answer(request, request[0].payload)
+        for number, client in enumerate(clients):
+            for turn in range(8):
+                assert (await client.reply()).body == b"%d/%d" % (number, turn)
+        assert sum(table.count() for table in gateway.worker.pending) == 0
 
 
 async def test_more_requests_than_may_wait(nats_server: NatsServer) -> None:
