@@ -7,7 +7,7 @@ What the parts mean (whether a version exists, whether an extension has endpoint
 Source: 1/KP "Kaa Protocol", sections on resource paths and request IDs.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
 from gateway.wire.nats cimport put_decimal
@@ -16,6 +16,8 @@ cdef enum:
     REQUEST_ID_DIGITS_MAX = 10  # of an Avro int, leading zeros included
     REQUEST_ID_MAX = 0x7FFFFFFF
     PREFIX_SIZE = 4  # of "kp1/"
+
+cdef uint64_t EACH_BYTE = 0x0101010101010101
 
 
 cdef bint split_request_id(Slice topic, Py_ssize_t* base_size, int32_t* request_id) noexcept nogil:
@@ -73,16 +75,39 @@ cdef bint split_token(Slice rest, Slice* token, Slice* path) noexcept nogil:
     return True
 
 
+cdef inline bint are_printable(uint64_t eight) noexcept nogil:
+    """Whether eight bytes are all printable ASCII.
+
+    A subtraction borrows into the top bit of a byte below 0x20, an addition carries into that of 0x7F; bytes from 0x80
+    on have it anyway, so whatever a carry into a neighbour does, that word is found.
+    """
+    return ((eight - EACH_BYTE * 0x20) | (eight + EACH_BYTE) | eight) & (EACH_BYTE * 0x80) == 0
+
+
+cdef bint is_printable(Slice text) noexcept nogil:
+    """Whether a text is printable ASCII, as almost every path is. Hot path."""
+    cdef uint64_t eight
+    cdef Py_ssize_t at = 0
+    while at + 8 <= text.size:
+        memcpy(&eight, text.data + at, 8)
+        if not are_printable(eight):
+            return False
+        at += 8
+    while at < text.size:
+        if not 0x20 <= text.data[at] < 0x7F:
+            return False
+        at += 1
+    return True
+
+
 cdef bint is_clean(Slice text) noexcept:
     """UTF-8 without control characters (C0, DEL and C1): nothing that a log line or a terminal would obey."""
     cdef Py_ssize_t i
-    cdef uint8_t seen = 0
+    if is_printable(text):
+        return True
     for i in range(text.size):
         if text.data[i] < 0x20 or text.data[i] == 0x7F:
             return False
-        seen |= text.data[i]
-    if not seen & 0x80:
-        return True
     try:
         decoded = text.data[:text.size].decode("utf-8")
     except UnicodeDecodeError:
@@ -95,13 +120,7 @@ cdef bint is_clean(Slice text) noexcept:
 
 cdef bint is_clean_topic(Slice text) noexcept:
     """is_clean, and no MQTT wildcard: what an extension names may go into a topic name. Hot path."""
-    cdef Py_ssize_t i
-    for i in range(text.size):
-        if not 0x20 <= text.data[i] < 0x7F:
-            return is_clean(text) and not has_wildcard(text)
-        if text.data[i] == c"+" or text.data[i] == c"#":
-            return False
-    return True
+    return is_clean(text) and not has_wildcard(text)
 
 
 cdef bint has_wildcard(Slice text) noexcept nogil:
@@ -154,6 +173,11 @@ def parse(bytes topic not None):
         path.app_version.data[:path.app_version.size], path.extension.data[:path.extension.size],
         path.rest.data[:path.rest.size],
     )
+
+
+def is_clean_text(bytes text not None):
+    """Whether a text is UTF-8 without control characters."""
+    return is_clean(Slice(<const uint8_t*>text, len(text)))
 
 
 def request_id_of(bytes topic not None):

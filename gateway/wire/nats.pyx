@@ -27,20 +27,24 @@ cdef inline bint is_blank(uint8_t byte) noexcept nogil:
 
 
 cdef int split(Slice line, Slice* fields, int most) noexcept nogil:
-    """Cut a line at blanks into at most `most` fields: their number, or -1 if there are more."""
-    cdef Py_ssize_t at = 0, start
+    """Cut a line at blanks into at most `most` fields: their number, or -1 if there are more. Hot path."""
+    cdef const uint8_t* at = line.data
+    cdef const uint8_t* end = line.data + line.size
+    cdef const uint8_t* start
     cdef int count = 0
     while True:
-        while at < line.size and is_blank(line.data[at]):
+        while at < end and is_blank(at[0]):
             at += 1
-        if at == line.size:
+        if at == end:
             return count
         if count == most:
             return -1
         start = at
-        while at < line.size and not is_blank(line.data[at]):
+        while at < end and at[0] > c" ":
             at += 1
-        fields[count] = Slice(line.data + start, at - start)
+        while at < end and not is_blank(at[0]):
+            at += 1  # what else is no more than a space
+        fields[count] = Slice(start, at - start)
         count += 1
 
 

@@ -1,10 +1,12 @@
 """Resource paths and request IDs. Source: 1/KP; "How real Kaa clients behave" in its condensed form."""
 
+import unicodedata
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.kp.resource_path import parse, request_id_of
+from gateway.kp.resource_path import is_clean_text, parse, request_id_of
 
 INT32_MAX = 2**31 - 1
 
@@ -93,3 +95,18 @@ def test_any_bytes_are_taken_apart_without_loss(topic: bytes) -> None:
         assert b"kp1/" + parts[0] + b"/" + parts[1] + parts[2] == topic
         assert all(part and b"/" not in part for part in parts[:2])
         assert parts[2][:1] in (b"", b"/")
+
+
+@given(st.one_of(st.binary(max_size=40), st.text(max_size=40).map(str.encode)))
+@example(b"a" * 7 + b"\x7f")
+@example(b"\x1f" + b" " * 7)
+@example(b"kp1/app~" * 3)
+@example("ü".encode() * 8)
+@example(b"\xc2\x9b" + b"a" * 8)  # C1: CSI
+@example(b"\xed\xa0\x80" + b"a" * 8)  # a surrogate
+def test_clean_text_is_utf_8_without_control_characters(text: bytes) -> None:
+    try:
+        clean = all(unicodedata.category(character) != "Cc" for character in text.decode())
+    except UnicodeDecodeError:
+        clean = False
+    assert is_clean_text(text) == clean
