@@ -34,6 +34,7 @@ MODULES = [
     "gateway.transports.stream",
     "gateway.transports.tcp",
     "gateway.transports.udp",
+    "gateway.transports.udp_peers",
     "gateway.transports.kpudp_window",
     "gateway.transports.kpudp_table",
     "gateway.transports.kpudp_outbox",

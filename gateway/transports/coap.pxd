@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t
 from gateway.transports.coap_messages cimport CoapShared
 from gateway.transports.coap_peer cimport CoapPeer
 from gateway.transports.udp cimport Address, DatagramCore
+from gateway.transports.udp_peers cimport PeersByAddress
 from gateway.wire.coap cimport Format, MessageView
 
 
@@ -12,11 +13,12 @@ cdef class CoapCore(DatagramCore):
     # settings
     cdef Py_ssize_t peers_max
     # state
-    cdef object peers          # OrderedDict of address -> CoapPeer, about the longest silent first
+    cdef PeersByAddress peers
+    cdef object silence        # OrderedDict whose keys are the CoapPeers, about the longest silent first
 
     cdef CoapPeer find_peer(self, const Address* source, bint makes_one, double now)
     cdef bint make_room(self) except -1
-    cdef int close_peer(self, bytes key) except -1
+    cdef int close_peer(self, CoapPeer peer) except -1
     cdef int reject(self, const Address* source, const MessageView* view, Format format) except -1
     cdef int send_reset(self, const Address* source, const MessageView* view) except -1
     cdef int expire_peers(self, double now) except -1

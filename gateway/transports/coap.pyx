@@ -18,9 +18,11 @@ from gateway.kp.sessions cimport Sessions
 from gateway.kp.uplink cimport Uplink
 from gateway.transports.coap_blocks cimport BodyTable
 from gateway.transports.coap_echo cimport EchoValues
-from gateway.transports.coap_exchanges cimport Exchange, ExchangeList, RetransmissionTimer, Transmission
+from gateway.transports.coap_exchanges cimport (
+    Exchange, ExchangeList, ExchangeTable, RetransmissionTimer, Transmission,
+)
 from gateway.transports.coap_messages cimport CoapMessages
-from gateway.transports.udp cimport address_key
+from gateway.transports.udp_peers cimport PeersByAddress
 from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.coap cimport (
     ACK, BAD_TOKEN_LENGTH, CON, EMPTY, RST, WELL_FORMED, append_header, read_message,
@@ -71,7 +73,8 @@ cdef class CoapCore(DatagramCore):
         cdef CoapShared shared = CoapShared()
         self.shared = shared
         self.peers_max = peers
-        self.peers = OrderedDict()
+        self.peers = PeersByAddress()
+        self.silence = OrderedDict()
         shared.core = self
         shared.uplink = uplink
         shared.sessions = sessions
@@ -112,7 +115,7 @@ cdef class CoapCore(DatagramCore):
         """{table: entries}, and of the block tables also their bytes, by `..._bytes`."""
         cdef CoapShared shared = self.shared
         return {
-            "peers": len(self.peers),
+            "peers": self.peers.count,
             "waiting": shared.waiting.count,
             "answered": shared.answered.count,
             "transmissions": shared.timer.count,
@@ -174,12 +177,11 @@ cdef class CoapCore(DatagramCore):
     cdef CoapPeer find_peer(self, const Address* source, bint makes_one, double now):
         """The peer at an address, or a new one; None if there is none, and none can be made. Hot path."""
         cdef CoapShared shared = self.shared
-        cdef bytes key = address_key(source)
-        cdef CoapPeer peer = self.peers.get(key)
+        cdef CoapPeer peer = <CoapPeer>self.peers.find(source)
         if peer is not None:
             if now - peer.heard > HEARD_RESOLUTION:
                 peer.heard = now
-                self.peers.move_to_end(key)
+                self.silence.move_to_end(peer)
             return peer
         if not makes_one or not self.make_room():
             return None
@@ -187,7 +189,7 @@ cdef class CoapCore(DatagramCore):
         peer.counters = shared.counters
         peer.shared = shared
         peer.address = source[0]
-        peer.exchanges = {}
+        peer.exchanges = ExchangeTable()
         peer.transmissions = {}
         peer.observers = {}
         peer.heard = peer.tokens_at = now
@@ -195,7 +197,8 @@ cdef class CoapCore(DatagramCore):
         peer.next_message_id = random.getrandbits(16)
         # A peer that was forgotten and comes back must not see smaller numbers than before (RFC 7641 section 4.4).
         peer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
-        self.peers[key] = peer
+        self.peers.add(peer)
+        self.silence[peer] = None
         shared.sessions.open(peer)
         shared.counters.connections_opened[<int>COAP] += 1
         return peer
@@ -204,20 +207,22 @@ cdef class CoapCore(DatagramCore):
         """Let the longest silent idle peer go if the table is full; False if none of those looked at is idle."""
         cdef CoapPeer peer
         cdef int _
-        if len(self.peers) < self.peers_max:
+        if self.peers.count < self.peers_max:
             return True
-        for _ in range(min(len(self.peers), EVICTION_SCAN)):
-            key, peer = next(iter(self.peers.items()))
+        for _ in range(min(self.peers.count, <Py_ssize_t>EVICTION_SCAN)):
+            peer = next(iter(self.silence))
             if not peer.is_busy():
                 self.shared.counters.count("closed", "coap_peers_full")
-                self.close_peer(key)
+                self.close_peer(peer)
                 return True
-            self.peers.move_to_end(key)  # so that the next newcomer looks further
+            self.silence.move_to_end(peer)  # so that the next newcomer looks further
         self.shared.counters.count("refused", "coap_peers_full")
         return False
 
-    cdef int close_peer(self, bytes key) except -1:
-        (<CoapPeer>self.peers.pop(key)).close()
+    cdef int close_peer(self, CoapPeer peer) except -1:
+        self.peers.remove(peer)
+        del self.silence[peer]
+        peer.close()
         self.shared.counters.connections_closed[<int>COAP] += 1
         return 0
 
@@ -247,13 +252,13 @@ cdef class CoapCore(DatagramCore):
         cdef CoapPeer peer
         cdef int _
         for _ in range(EVICTION_SCAN):
-            if not self.peers:
+            if not self.silence:
                 return 0
-            key, peer = next(iter(self.peers.items()))
+            peer = next(iter(self.silence))
             if now - peer.heard < PEER_IDLE:
                 return 0
             if peer.is_busy() and now - peer.heard < OBSERVER_SILENCE:
-                self.peers.move_to_end(key)
+                self.silence.move_to_end(peer)
             else:
-                self.close_peer(key)
+                self.close_peer(peer)
         return 0

@@ -19,6 +19,9 @@ cdef class Exchange:
     cdef Exchange previous           # in the list that it is in
     cdef Exchange next
     cdef ExchangeList list
+    cdef Exchange earlier            # in its peer's table, in the order of arrival
+    cdef Exchange later
+    cdef Exchange chained            # the next of its bucket there
     # state
     cdef Type type
     cdef Stage stage
@@ -51,6 +54,20 @@ cdef class ExchangeList:
 
     cdef int append(self, Exchange exchange) except -1
     cdef int remove(self, Exchange exchange) except -1
+
+
+cdef class ExchangeTable:
+    # The exchanges of one peer by message ID.
+    # state
+    cdef list buckets                # a power of two of them: the first Exchange of each, or None
+    cdef Exchange first              # the earliest
+    cdef Exchange last
+    cdef Py_ssize_t count
+
+    cdef Exchange find(self, uint16_t message_id)
+    cdef int add(self, Exchange exchange) except -1
+    cdef int remove(self, Exchange exchange) except -1
+    cdef int grow(self) except -1
 
 
 cdef class Transmission:

@@ -8,6 +8,9 @@ Source: RFC 7252 section 4.
 
 cimport cython
 
+cdef enum:
+    BUCKETS_AT_FIRST = 4
+
 cdef double SLOTS_PER_SECOND = 10.0
 
 
@@ -50,6 +53,72 @@ cdef class ExchangeList:
         exchange.previous = exchange.next = None
         exchange.list = None
         self.count -= 1
+        return 0
+
+
+cdef class ExchangeTable:
+    """The exchanges of one peer, found by message ID, the earliest first. IDs mostly count up, so they need no hashing."""
+
+    def __cinit__(self):
+        self.buckets = [None] * BUCKETS_AT_FIRST
+
+    cdef Exchange find(self, uint16_t message_id):
+        """The exchange that a message ID names, or None. Hot path."""
+        cdef Exchange exchange = <Exchange>self.buckets[message_id & (len(self.buckets) - 1)]
+        while exchange is not None and exchange.message_id != message_id:
+            exchange = exchange.chained
+        return exchange
+
+    cdef int add(self, Exchange exchange) except -1:
+        """Add one whose message ID names no other. Hot path."""
+        cdef Py_ssize_t bucket
+        if self.count >= len(self.buckets):
+            self.grow()
+        bucket = exchange.message_id & (len(self.buckets) - 1)
+        exchange.chained = <Exchange>self.buckets[bucket]
+        self.buckets[bucket] = exchange
+        exchange.earlier = self.last
+        if self.last is None:
+            self.first = exchange
+        else:
+            self.last.later = exchange
+        self.last = exchange
+        self.count += 1
+        return 0
+
+    cdef int remove(self, Exchange exchange) except -1:
+        """Take out one that is in it. Hot path."""
+        cdef Py_ssize_t bucket = exchange.message_id & (len(self.buckets) - 1)
+        cdef Exchange before = <Exchange>self.buckets[bucket]
+        if before is exchange:
+            self.buckets[bucket] = exchange.chained
+        else:
+            while before is not None and before.chained is not exchange:
+                before = before.chained
+            if before is None:
+                raise KeyError(exchange.message_id)
+            before.chained = exchange.chained
+        if exchange.earlier is None:
+            self.first = exchange.later
+        else:
+            exchange.earlier.later = exchange.later
+        if exchange.later is None:
+            self.last = exchange.earlier
+        else:
+            exchange.later.earlier = exchange.earlier
+        exchange.earlier = exchange.later = exchange.chained = None
+        self.count -= 1
+        return 0
+
+    cdef int grow(self) except -1:
+        cdef Exchange exchange = self.first
+        cdef Py_ssize_t bucket
+        self.buckets = [None] * (2 * len(self.buckets))
+        while exchange is not None:
+            bucket = exchange.message_id & (len(self.buckets) - 1)
+            exchange.chained = <Exchange>self.buckets[bucket]
+            self.buckets[bucket] = exchange
+            exchange = exchange.later
         return 0
 
 

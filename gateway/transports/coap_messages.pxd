@@ -2,13 +2,16 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from gateway.kp.counters cimport Counters
 from gateway.kp.pending cimport PendingRequests
-from gateway.kp.sessions cimport Session, Sessions
+from gateway.kp.sessions cimport Sessions
 from gateway.kp.uplink cimport Uplink
 from gateway.transports.coap_blocks cimport BodyTable
 from gateway.transports.coap_echo cimport EchoValues
-from gateway.transports.coap_exchanges cimport Exchange, ExchangeList, RetransmissionTimer, Transmission
+from gateway.transports.coap_exchanges cimport (
+    Exchange, ExchangeList, ExchangeTable, RetransmissionTimer, Transmission,
+)
 from gateway.transports.coap_observe cimport Observer
-from gateway.transports.udp cimport Address, DatagramCore
+from gateway.transports.udp cimport DatagramCore
+from gateway.transports.udp_peers cimport UdpPeer
 from gateway.wire.buffer cimport Buffer
 from gateway.wire.coap cimport MessageView, Type
 
@@ -49,12 +52,11 @@ cdef class CoapShared:
     cdef double now                      # the loop's time of the last datagram or check: exact enough here
 
 
-cdef class CoapMessages(Session):
+cdef class CoapMessages(UdpPeer):
     # wiring
     cdef CoapShared shared
-    cdef Address address
     # state
-    cdef dict exchanges                  # message ID -> Exchange
+    cdef ExchangeTable exchanges
     cdef Py_ssize_t pending_count        # of them, those that were forwarded and wait
     cdef dict transmissions              # message ID of ours -> Transmission
     cdef uint16_t next_message_id

@@ -6,7 +6,6 @@ Source: RFC 7252 section 4; RFC 9175 section 2.4 (amplification).
 """
 
 import random
-from itertools import islice
 
 from libc.string cimport memcpy
 
@@ -16,7 +15,6 @@ from gateway.wire.coap cimport ACK, CON, EMPTY, HEADER_SIZE, append_header
 
 cdef enum:
     MAX_RETRANSMIT = 4
-    EVICTED_FRACTION = 8         # of a peer's exchanges that go at once when it has as many as it may
     ANY_SIZE = 1 << 30
     GENERATION_MASK = 0xFFF      # what is left of a sequence beside a message ID
 
@@ -33,7 +31,7 @@ cdef class CoapShared:
     """The tables and settings that the peers of a worker share."""
 
 
-cdef class CoapMessages(Session):
+cdef class CoapMessages(UdpPeer):
     """What is known of one peer, as an endpoint of CoAP messages."""
 
     # ------------------------------------------------------------ in
@@ -81,7 +79,7 @@ cdef class CoapMessages(Session):
         """A new exchange, remembered for its duplicates. Hot path."""
         cdef CoapShared shared = self.shared
         cdef Exchange exchange = Exchange()
-        if len(self.exchanges) >= shared.exchanges_per_peer:
+        if self.exchanges.count >= shared.exchanges_per_peer:
             self.forget_oldest()
         exchange.peer = self
         exchange.type = view.type
@@ -93,20 +91,15 @@ cdef class CoapMessages(Session):
         exchange.sequence = self.generation << 16 | view.message_id
         exchange.deadline = now + (EXCHANGE_LIFETIME if view.type == CON else NON_LIFETIME)
         exchange.piggyback_deadline = now + shared.piggyback_delay
-        self.exchanges[view.message_id] = exchange
+        self.exchanges.add(exchange)
         return exchange
 
     cdef int forget_oldest(self) except -1:
-        """Make room for exchanges: some at once, because looking for them takes longest.
-
-        Those that wait for their answers are fewer than the table holds, and stay.
-        """
-        cdef Exchange exchange
-        cdef Py_ssize_t count = max(self.shared.exchanges_per_peer // EVICTED_FRACTION, 1)
-        for exchange in list(islice(self.exchanges.values(), self.pending_count + count)):
-            if exchange.stage == ANSWERED:
-                self.forget(exchange)
-        return 0
+        """Make room for an exchange. Those that wait for their answers are fewer than the table holds, and stay."""
+        cdef Exchange exchange = self.exchanges.first
+        while exchange is not None and exchange.stage != ANSWERED:
+            exchange = exchange.later
+        return 0 if exchange is None else self.forget(exchange)
 
     cdef int on_duplicate(self, Exchange exchange) except -1:
         """A request is here again: it has its effect once, and its answer as often as it is asked for (4.2, 4.3)."""
@@ -152,8 +145,7 @@ cdef class CoapMessages(Session):
             self.pending_count -= 1
             self.shared.pending.forget(self.key, exchange.sequence)
         exchange.stage = ANSWERED
-        del self.exchanges[exchange.message_id]
-        return 0
+        return self.exchanges.remove(exchange)
 
     # ------------------------------------------------------------ out
 
@@ -227,10 +219,9 @@ cdef class CoapMessages(Session):
 
     cdef int close(self) except -1:
         """The peer is forgotten."""
-        cdef Exchange exchange
         cdef Transmission transmission
-        for exchange in list(self.exchanges.values()):
-            self.forget(exchange)
+        while self.exchanges.first is not None:
+            self.forget(self.exchanges.first)
         for transmission in list(self.transmissions.values()):
             self.cancel(transmission)
         self.shared.requests.remove_all(self)

@@ -70,7 +70,7 @@ cdef class CoapPeer(CoapNotifier):
     cdef int on_request(self, const MessageView* view, double now) except -1:
         """Hot path."""
         cdef CoapShared shared = self.shared
-        cdef Exchange exchange = self.exchanges.get(view.message_id)
+        cdef Exchange exchange = self.exchanges.find(view.message_id)
         cdef Request request
         cdef tuple refusal
         if exchange is not None:
@@ -236,7 +236,7 @@ cdef class CoapPeer(CoapNotifier):
 
     cdef Exchange find(self, uint32_t sequence):
         """The exchange of a request that waits for its answer, or None. Hot path."""
-        cdef Exchange exchange = self.exchanges.get(sequence & 0xFFFF)
+        cdef Exchange exchange = self.exchanges.find(<uint16_t>(sequence & 0xFFFF))
         if exchange is None or exchange.sequence != sequence or exchange.stage not in (PENDING, ACKNOWLEDGED):
             return None
         return exchange

@@ -17,9 +17,9 @@ cdef class KpudpTransport(DatagramCore):
     cdef bint draining
 
     cdef int take_frames(
-        self, const uint8_t* data, Py_ssize_t size, const Address* source, bytes key, KpudpPeer known
+        self, const uint8_t* data, Py_ssize_t size, const Address* source, KpudpPeer known
     ) except -1
-    cdef KpudpPeer admit(self, const Address* source, bytes key, uint8_t epoch, KpudpPeer former)
+    cdef KpudpPeer admit(self, const Address* source, uint8_t epoch, KpudpPeer former)
     cdef int answer_reset(
         self, const Address* destination, KpudpPeer peer, uint8_t epoch, uint16_t message_id, uint16_t reason
     ) except -1

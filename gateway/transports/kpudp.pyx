@@ -11,7 +11,6 @@ from gateway.kp.pending cimport PendingRequests
 from gateway.kp.sessions cimport Sessions
 from gateway.kp.uplink cimport Uplink
 from gateway.transports.kpudp_peer cimport Exchange
-from gateway.transports.udp cimport address_key
 from gateway.wire.buffer cimport Buffer
 from gateway.wire.kpudp cimport (
     ACK, BAD_TYPE, DATAGRAM_SIZE_MAX, HEADER_SIZE, MAGIC, MALFORMED, PING, PONG, PUSH, REQUEST, RESET, RESET_SIZE,
@@ -71,12 +70,10 @@ cdef class KpudpTransport(DatagramCore):
         cdef Counters counters = self.shared.counters
         cdef Frame frame
         cdef Py_ssize_t consumed
-        cdef bytes key
         cdef KpudpPeer peer
         if size < HEADER_SIZE or data[0] >> 4 != MAGIC:
             return counters.count("dropped", "kpudp_not_kpudp")
-        key = address_key(source)
-        peer = <KpudpPeer>self.peers.find(key)
+        peer = <KpudpPeer>self.peers.find(source)
         if peer is not None and peer.epoch == data[1]:
             peer.received_bytes += <uint64_t>size
         if data[0] & 0x0F != VERSION:
@@ -95,10 +92,10 @@ cdef class KpudpTransport(DatagramCore):
         if peer is not None and peer.epoch != data[1] and peer.previous_until > self.shared.now \
                 and peer.previous_epoch == data[1]:
             return counters.count("dropped", "kpudp_old_epoch")
-        return self.take_frames(data, size, source, key, peer)
+        return self.take_frames(data, size, source, peer)
 
     cdef int take_frames(
-        self, const uint8_t* data, Py_ssize_t size, const Address* source, bytes key, KpudpPeer known
+        self, const uint8_t* data, Py_ssize_t size, const Address* source, KpudpPeer known
     ) except -1:
         """Hand the frames of a datagram to their peer, which the first good one may make. Hot path."""
         cdef Counters counters = self.shared.counters
@@ -132,21 +129,20 @@ cdef class KpudpTransport(DatagramCore):
                 if frame.type > REQUEST and frame.type != PING:
                     counters.count("dropped", "kpudp_unknown_peer")
                     continue
-                peer = self.admit(source, key, epoch, known)
+                peer = self.admit(source, epoch, known)
                 peer.received_bytes += <uint64_t>size
             peer.take(&frame)
         if peer is not None and not peer.closed:
             self.shared.keep_bound(self.peers.hear(peer, self.shared.now))
         return 0
 
-    cdef KpudpPeer admit(self, const Address* source, bytes key, uint8_t epoch, KpudpPeer former):
+    cdef KpudpPeer admit(self, const Address* source, uint8_t epoch, KpudpPeer former):
         """A new peer; `former` is that of the same address in another epoch, which ends."""
         cdef KpudpPeer peer = KpudpPeer()
         peer.counters = self.shared.counters
         peer.shared = self.shared
         peer.outbox = self.outbox
         peer.address = source[0]
-        peer.key_of_address = key
         peer.epoch = epoch
         self.shared.sessions.open(peer)
         self.shared.counters.connections_opened[<int>KPUDP] += 1

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 from gateway.kp.counters cimport Counters
 from gateway.transports.kpudp_table cimport Entry
-from gateway.transports.udp cimport Address, DatagramCore
+from gateway.transports.udp cimport DatagramCore
 from gateway.wire.buffer cimport Buffer, Slice
 
 
@@ -26,7 +26,6 @@ cdef class Outgoing:
 cdef class Correspondent(Entry):
     # wiring
     cdef Outbox outbox
-    cdef Address address
     # state
     cdef uint8_t epoch
     cdef Buffer output           # the datagram of this tick, or None

@@ -1,14 +1,14 @@
 from libc.stdint cimport uint64_t
 
-from gateway.kp.sessions cimport Session
+from gateway.transports.udp cimport Address
+from gateway.transports.udp_peers cimport PeersByAddress, UdpPeer
 
 
 cdef class Queue
 
 
-cdef class Entry(Session):
+cdef class Entry(UdpPeer):
     # A peer's place in the table.
-    cdef bytes key_of_address
     cdef double heard        # loop time of the last datagram from it, seconds
     cdef uint64_t turn       # the order of those datagrams
     cdef bint proved         # it has repeated what we sent to its address
@@ -40,12 +40,12 @@ cdef class Group:
 
 cdef class Table:
     # state
-    cdef dict entries        # address key -> Entry
+    cdef PeersByAddress entries
     cdef Group strangers     # whose addresses are not proved
     cdef Group proved
     cdef uint64_t turns
 
-    cdef Entry find(self, bytes key)
+    cdef Entry find(self, const Address* address)
     cdef Entry add(self, Entry entry)
     cdef Entry hear(self, Entry entry, double now)
     cdef Entry place(self, Entry entry)

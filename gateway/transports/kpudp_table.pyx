@@ -10,7 +10,7 @@ cdef enum:
     STRANGERS_PART = 4  # one place in so many is for peers that have not proved their address
 
 
-cdef class Entry(Session):
+cdef class Entry(UdpPeer):
     """A peer's place in the table."""
 
     cdef bint is_busy(self) noexcept:
@@ -65,7 +65,7 @@ cdef class Table:
     """At most `capacity` entries, at least 8. What `add`, `hear` and `place` return has to be removed by the caller."""
 
     def __init__(self, Py_ssize_t capacity):
-        self.entries = {}
+        self.entries = PeersByAddress()
         self.strangers = Group(capacity // STRANGERS_PART)
         self.proved = Group(capacity - capacity // STRANGERS_PART)
 
@@ -75,12 +75,12 @@ cdef class Table:
             self.proved.idle.count + self.proved.busy.count, self.strangers.idle.count + self.strangers.busy.count
         )
 
-    cdef Entry find(self, bytes key):
+    cdef Entry find(self, const Address* address):
         """The entry of an address, or None. Hot path."""
-        return <Entry>self.entries.get(key)
+        return <Entry>self.entries.find(address)
 
     cdef Entry add(self, Entry entry):
-        self.entries[entry.key_of_address] = entry
+        self.entries.add(entry)
         return self.place(entry)
 
     cdef Entry hear(self, Entry entry, double now):
@@ -108,7 +108,7 @@ cdef class Table:
     cdef int remove(self, Entry entry) except -1:
         if entry.queue is not None:
             entry.queue.remove(entry)
-            del self.entries[entry.key_of_address]
+            self.entries.remove(entry)
         return 0
 
     cdef Entry overdue(self, double deadline):

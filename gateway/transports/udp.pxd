@@ -36,6 +36,7 @@ cdef class UdpSocket:
     cdef int fd
     # state
     cdef Buffer receive_storage
+    cdef Buffer inbox            # an Inbox, which points into receive_storage
     cdef Batch outgoing
     cdef double now               # loop time at which the datagrams being received were read, seconds
     cdef bint flush_scheduled
@@ -47,6 +48,7 @@ cdef class UdpSocket:
     cdef readonly uint64_t bytes_in
     cdef readonly uint64_t bytes_out
 
+    cdef int prepare_inbox(self) except -1
     cdef int send(self, const Address* destination, const uint8_t* data, Py_ssize_t size) except -1
     cdef int flush(self) except -1
     cdef int keep_from(self, Py_ssize_t done, Py_ssize_t total) except -1

@@ -45,6 +45,13 @@ cdef enum:
     OUTGOING_KEEP = 256 * 1024         # bytes of send buffer kept between ticks
 
 
+cdef struct Inbox:
+    # What recvmmsg fills: prepared once, since its pointers never change.
+    mmsghdr[DATAGRAMS_AT_ONCE] messages
+    iovec[DATAGRAMS_AT_ONCE] vectors
+    Address[DATAGRAMS_AT_ONCE] sources
+
+
 cdef struct Entry:
     Address destination
     Py_ssize_t offset
@@ -80,7 +87,8 @@ cdef class UdpSocket:
         self.counters = counters
         self.fd = -1
         self.receive_storage = Buffer()
-        self.receive_storage.reserve(DATAGRAMS_AT_ONCE * DATAGRAM_SIZE_MAX)
+        self.inbox = Buffer()
+        self.prepare_inbox()
         self.outgoing = Batch()
         self.flush_callback = self.run_flush
         core.socket = self
@@ -122,39 +130,45 @@ cdef class UdpSocket:
         self.fd = -1
         self.socket.close()
 
+    cdef int prepare_inbox(self) except -1:
+        cdef uint8_t* storage = self.receive_storage.reserve(DATAGRAMS_AT_ONCE * DATAGRAM_SIZE_MAX)
+        cdef Inbox* inbox = <Inbox*>self.inbox.reserve(sizeof(Inbox))
+        cdef int i
+        memset(inbox, 0, sizeof(Inbox))
+        for i in range(DATAGRAMS_AT_ONCE):
+            inbox.vectors[i].iov_base = storage + i * DATAGRAM_SIZE_MAX
+            inbox.vectors[i].iov_len = DATAGRAM_SIZE_MAX
+            inbox.messages[i].msg_hdr.msg_name = inbox.sources[i].bytes
+            inbox.messages[i].msg_hdr.msg_namelen = ADDRESS_SIZE_MAX
+            inbox.messages[i].msg_hdr.msg_iov = &inbox.vectors[i]
+            inbox.messages[i].msg_hdr.msg_iovlen = 1
+        return 0
+
     def on_readable(self):
         """Hot path."""
-        cdef mmsghdr[DATAGRAMS_AT_ONCE] messages
-        cdef iovec[DATAGRAMS_AT_ONCE] vectors
-        cdef Address[DATAGRAMS_AT_ONCE] sources
-        cdef uint8_t* storage = self.receive_storage.data
+        cdef Inbox* inbox = <Inbox*>self.inbox.data
+        cdef mmsghdr* message
+        cdef Address* source
         cdef int i, count
-        memset(messages, 0, sizeof(messages))
-        for i in range(DATAGRAMS_AT_ONCE):
-            vectors[i].iov_base = storage + i * DATAGRAM_SIZE_MAX
-            vectors[i].iov_len = DATAGRAM_SIZE_MAX
-            messages[i].msg_hdr.msg_name = sources[i].bytes
-            messages[i].msg_hdr.msg_iov = &vectors[i]
-            messages[i].msg_hdr.msg_iovlen = 1
         self.now = self.loop.time()
         for _turn in range(READS_PER_TICK):
-            memset(sources, 0, sizeof(sources))
-            for i in range(DATAGRAMS_AT_ONCE):
-                messages[i].msg_hdr.msg_namelen = ADDRESS_SIZE_MAX
-            count = recvmmsg(self.fd, messages, DATAGRAMS_AT_ONCE, MSG_DONTWAIT, NULL)
+            count = recvmmsg(self.fd, inbox.messages, DATAGRAMS_AT_ONCE, MSG_DONTWAIT, NULL)
             if count <= 0:
                 # What else can be wrong is an earlier datagram's ICMP error, which concerns that peer only.
                 return
             for i in range(count):
-                sources[i].size = min(messages[i].msg_hdr.msg_namelen, <unsigned int>ADDRESS_SIZE_MAX)
+                message = &inbox.messages[i]
+                source = &inbox.sources[i]
+                source.size = min(message.msg_hdr.msg_namelen, <unsigned int>ADDRESS_SIZE_MAX)
+                message.msg_hdr.msg_namelen = ADDRESS_SIZE_MAX
                 self.datagrams_in += 1
-                self.bytes_in += messages[i].msg_len
-                if messages[i].msg_hdr.msg_flags & MSG_TRUNC:
+                self.bytes_in += message.msg_len
+                if message.msg_hdr.msg_flags & MSG_TRUNC:
                     self.counters.count("dropped", "udp_truncated")
                     continue
                 try:
                     self.core.receive(
-                        <const uint8_t*>vectors[i].iov_base, <Py_ssize_t>messages[i].msg_len, &sources[i]
+                        <const uint8_t*>inbox.vectors[i].iov_base, <Py_ssize_t>message.msg_len, source
                     )
                 except ProtocolError as error:
                     self.counters.count("dropped", error.reason)
@@ -191,7 +205,7 @@ cdef class UdpSocket:
         cdef Entry* entries = <Entry*>self.outgoing.entries.data
         cdef Py_ssize_t total = self.outgoing.entries.size // <Py_ssize_t>sizeof(Entry), done = 0, i, count
         cdef int sent
-        memset(messages, 0, sizeof(messages))
+        memset(messages, 0, <size_t>min(total, <Py_ssize_t>DATAGRAMS_AT_ONCE) * sizeof(mmsghdr))
         while done < total:
             count = min(total - done, <Py_ssize_t>DATAGRAMS_AT_ONCE)
             for i in range(count):
