@@ -57,7 +57,7 @@ cdef class ExchangeList:
 
 
 cdef class ExchangeTable:
-    """The exchanges of one peer, found by message ID, the earliest first. IDs mostly count up, so they need no hashing."""
+    """The exchanges of one peer, found by message ID, the earliest first. IDs mostly count up: they need no hashing."""
 
     def __cinit__(self):
         self.buckets = [None] * BUCKETS_AT_FIRST
