@@ -113,6 +113,7 @@ class Worker:
             self.sessions,
             {version.name: version.allowed for version in config.app_versions.values()},
             {instance.name: instance.endpoint_aware for instance in config.extension_instances.values()},
+            {version.name: version.tenant for version in config.app_versions.values() if version.tenant},
             replica_id,
             limits.route_cache,
             limits.topic_length,

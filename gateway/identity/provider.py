@@ -5,6 +5,7 @@ appear in a log. What does not: the providers (`gateway.identity.open`, `gateway
 waiting for one (`gateway.identity.resolver`).
 """
 
+import math
 from typing import NamedTuple, Protocol
 
 SHOWN_CHARACTERS = 4
@@ -18,6 +19,10 @@ class Identity(NamedTuple):
     """The endpoint that a token belongs to."""
 
     endpoint_id: str
+    token_id: str | None = None
+    """What a revocation calls the token, if it can be revoked."""
+    valid_until: float = math.inf
+    """When whoever comes with the token must ask anew, as `time.monotonic` counts."""
 
 
 class IdentityProvider(Protocol):

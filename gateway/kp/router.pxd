@@ -1,6 +1,6 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
-from gateway.kp.sessions cimport Endpoint, Sessions
+from gateway.kp.sessions cimport Attachment, Endpoint, Sessions
 from gateway.wire.buffer cimport Slice
 
 
@@ -20,6 +20,10 @@ cdef class Route:
     cdef Endpoint endpoint       # None for an extension without endpoints
     cdef bytes token
     cdef bytes app_version
+    cdef str tenant              # whose application it is, or None
+    # how the token was last found good, for sessions that come with it
+    cdef object identity
+    cdef uint32_t revocations    # the endpoint's count at that time
 
 
 cdef class RouteCache:
@@ -32,6 +36,7 @@ cdef class RouteCache:
 
     cdef Route find(self, const uint8_t* key, Py_ssize_t size)
     cdef int keep(self, Route route) except -1
+    cdef int drop(self, Route route) except -1
 
 
 cdef struct Target:
@@ -48,6 +53,7 @@ cdef class Router:
     # wiring
     cdef Sessions sessions
     cdef dict app_versions       # name -> frozenset of the extension instances that it may use
+    cdef dict tenants            # application version -> ID of its tenant, where it has one
     cdef dict endpoint_aware     # extension instance -> bool
     cdef dict shared_bindings    # extension instance -> Binding, of extensions without endpoints
     cdef str reply_to
@@ -60,7 +66,7 @@ cdef class Router:
     cdef RouteCache cache(self, bint literal)
     cdef str read_target(self, Slice topic, bint literal, Target* target)
     cdef tuple named_by_filter(self, Slice topic_filter)
-    cdef Route make(self, Slice topic, bint literal, const Target* target, Endpoint endpoint)
+    cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment)
     cdef Binding binding(self, Endpoint endpoint, bytes extension)
     cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1
     cdef Binding unbind(self, Endpoint endpoint, Slice subject)

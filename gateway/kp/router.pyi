@@ -10,8 +10,10 @@ class Router:
         sessions: Sessions,
         app_versions: Mapping[str, frozenset[str]],
         endpoint_aware: Mapping[str, bool],
+        tenants: Mapping[str, str],
         replica_id: str,
         capacity: int,
         topic_size_max: int,
     ) -> None: ...
     def route_count(self) -> int: ...
+    def remove_tenant(self, tenant: str) -> frozenset[bytes]: ...

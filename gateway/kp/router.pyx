@@ -66,28 +66,39 @@ cdef class RouteCache:
 
     cdef int keep(self, Route route) except -1:
         """Add a route to the young generation; when that is full, what was not used since the last time goes."""
-        cdef Route dropped
         if len(self.young) >= self.generation_max:
             for dropped in self.old.values():
-                if dropped.endpoint is not None:
-                    dropped.endpoint.route_count -= 1
-                    self.sessions.release(dropped.endpoint)
+                self.drop(<Route>dropped)
             self.old = self.young
             self.young = {}
         self.young[route.key] = route
         return 0
+
+    cdef int drop(self, Route route) except -1:
+        """A route has left the cache."""
+        if route.endpoint is not None:
+            route.endpoint.route_count -= 1
+            self.sessions.release(route.endpoint)
+        return 0
+
+    def forget(self, app_versions not None):
+        """Take out the routes of application versions."""
+        for generation in (self.young, self.old):
+            for route in [each for each in generation.values() if (<Route>each).app_version in app_versions]:
+                del generation[(<Route>route).key]
+                self.drop(<Route>route)
 
 
 cdef class Router:
     """Compiles and caches routes.
 
     `app_versions` maps each application version to the extension instances that it may use, `endpoint_aware`
-    each extension instance to whether a token follows it; `capacity` bounds the cached routes of each kind,
-    `topic_size_max` the bytes of a resource path.
+    each extension instance to whether a token follows it, `tenants` application versions to whose they are;
+    `capacity` bounds the cached routes of each kind, `topic_size_max` the bytes of a resource path.
     """
 
     def __init__(
-        self, Sessions sessions, app_versions, endpoint_aware, str replica_id, Py_ssize_t capacity,
+        self, Sessions sessions, app_versions, endpoint_aware, tenants, str replica_id, Py_ssize_t capacity,
         Py_ssize_t topic_size_max,
     ):
         self.sessions = sessions
@@ -96,6 +107,7 @@ cdef class Router:
             for name, extensions in app_versions.items()
         }
         self.endpoint_aware = {name.encode(): bool(aware) for name, aware in endpoint_aware.items()}
+        self.tenants = {name.encode(): tenant for name, tenant in tenants.items()}
         self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
         self.extension_of = {
             subjects.service(name, "esp", subjects.CLIENT_DATA).encode(): name.encode() for name in endpoint_aware
@@ -108,6 +120,14 @@ cdef class Router:
     def route_count(self):
         """Cached routes."""
         return len(self.topics) + len(self.paths)
+
+    def remove_tenant(self, str tenant not None):
+        """A tenant is gone, and its application versions, which are returned: no path leads there any more."""
+        gone = frozenset(name for name, owner in self.tenants.items() if owner == tenant)
+        self.app_versions = {name: allowed for name, allowed in self.app_versions.items() if name not in gone}
+        self.topics.forget(gone)
+        self.paths.forget(gone)
+        return gone
 
     cdef RouteCache cache(self, bint literal):
         """The routes of topics, or those of literal paths."""
@@ -167,14 +187,22 @@ cdef class Router:
             return None
         return app_version, octets(token)
 
-    cdef Route make(self, Slice topic, bint literal, const Target* target, Endpoint endpoint):
-        """Compile and cache the route of a topic whose target is good; endpoint is that of its token, or None."""
+    cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment):
+        """Compile and cache the route of a topic whose target is good; attachment is that of its token, or None."""
         cdef Py_ssize_t key_size = target.path.data + target.path.size - topic.data
         cdef RouteCache routes = self.cache(literal)
         cdef Route route = routes.find(topic.data, key_size)
         cdef bytes extension = octets(target.extension)
+        cdef Endpoint endpoint = None if attachment is None else attachment.endpoint
         if route is not None:
-            return route
+            if route.endpoint is endpoint:
+                if endpoint is not None:
+                    route.identity = attachment.identity
+                    route.revocations = endpoint.revocations
+                return route
+            # The token has gone over to another endpoint.
+            del routes.young[route.key]
+            routes.drop(route)
         route = Route()
         route.key = topic.data[:key_size]
         route.endpoint = endpoint
@@ -183,8 +211,11 @@ cdef class Router:
             route.app_version, None if endpoint is None else endpoint.endpoint_id, octets(target.path)
         )
         route.binding = self.binding(endpoint, extension)
+        route.tenant = self.tenants.get(route.app_version)
         if endpoint is not None:
             route.token = octets(target.token)
+            route.identity = attachment.identity
+            route.revocations = endpoint.revocations
             endpoint.route_count += 1
             self.sessions.endpoints[endpoint.endpoint_id] = endpoint
         routes.keep(route)

@@ -21,6 +21,7 @@ cdef class Endpoint:
     cdef dict bindings            # extension instance -> Binding, the router's
     cdef Py_ssize_t route_count   # cached routes that name it
     cdef Py_ssize_t present_count  # connections over which it is reachable
+    cdef uint32_t revocations     # how often tokens of it were revoked
 
 
 cdef class Attachment:
@@ -29,11 +30,15 @@ cdef class Attachment:
     cdef bytes token
     cdef bytes app_version
     cdef uint32_t number          # place in the session's attachments
+    cdef object identity          # the provider's Identity
 
 
 cdef class Session:
     # wiring
     cdef Counters counters
+    # identity
+    cdef str principal            # what names its client's credentials; empty if there are none
+    cdef str tenant               # the only one whose applications it may speak for, or None
     # state
     cdef uint64_t key             # slot and generation
     cdef bint closed
@@ -41,10 +46,11 @@ cdef class Session:
     cdef object last_route        # Route of the last message, or None
     cdef Attachment current       # of the last message, or None
     cdef dict attached            # (application version, token) -> Attachment
-    cdef list attachments         # the same by number
+    cdef list attachments         # the same by number; None where one was taken away
     cdef dict waiting             # (application version, token) -> list of messages that wait for its identity
     cdef Py_ssize_t waiting_count
     cdef Py_ssize_t waiting_bytes
+    cdef set sought               # keys that topic filters have named, and no provider has told of yet
     cdef bint resume_wanted       # was told BUSY
 
     cdef int acknowledge(self, uint32_t token) except -1
@@ -53,6 +59,7 @@ cdef class Session:
     ) except -1
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1
     cdef int resume(self) except -1
+    cdef int end(self, str reason) except -1
     cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number)
 
 
@@ -75,5 +82,6 @@ cdef class Sessions:
     cdef Session find(self, uint64_t key)
     cdef Endpoint endpoint(self, bytes endpoint_id)
     cdef Endpoint known_endpoint(self, Slice endpoint_id)
-    cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version)
+    cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity)
+    cdef int detach(self, Session session, Attachment attachment) except -1
     cdef int release(self, Endpoint endpoint) except -1

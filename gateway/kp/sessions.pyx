@@ -19,15 +19,19 @@ cdef class Endpoint:
 cdef class Attachment:
     """One name of an endpoint for which a session speaks: two tokens may stand for the same endpoint."""
 
-    def __init__(self, Endpoint endpoint, bytes token, bytes app_version, uint32_t number):
+    def __init__(self, Endpoint endpoint, bytes token, bytes app_version, uint32_t number, identity):
         self.endpoint = endpoint
         self.number = number
+        self.identity = identity
         self.token = token
         self.app_version = app_version
 
 
 cdef class Session:
     """The base of every transport's sessions: what 1/KP needs of them."""
+
+    def __cinit__(self):
+        self.principal = ""
 
     cdef int acknowledge(self, uint32_t token) except -1:
         """NATS has the message that was published with this token. Hot path."""
@@ -50,12 +54,16 @@ cdef class Session:
         """What made the uplink answer BUSY has passed: go on with what was kept back."""
         return 0
 
+    cdef int end(self, str reason) except -1:
+        """Its client may not go on: close its connection, if there is such a thing, and forget it."""
+        return 0
+
     cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number):
         """How this session named an endpoint: the attachment of this number if it is one, else the latest."""
         cdef Attachment attachment
         if self.attachments is not None and number < <uint32_t>len(self.attachments):
             attachment = self.attachments[number]
-            if attachment.endpoint is endpoint:
+            if attachment is not None and attachment.endpoint is endpoint:
                 return attachment
         return <Attachment>endpoint.sessions.get(self)
 
@@ -120,7 +128,7 @@ cdef class Sessions:
         session.last_route = None
         session.current = None
         if session.attachments is not None:
-            for attachment in session.attachments:
+            for attachment in session.attached.values():
                 attachment.endpoint.sessions.pop(session, None)
                 self.release(attachment.endpoint)
             session.attached = None
@@ -134,7 +142,7 @@ cdef class Sessions:
             return 0
         session.online = online
         if session.attachments is not None:
-            for attachment in session.attachments:
+            for attachment in session.attached.values():
                 if online:
                     self.appear(attachment.endpoint, attachment.app_version)
                 else:
@@ -176,30 +184,55 @@ cdef class Sessions:
             return None
         return <Endpoint>self.endpoints.get(endpoint_id.data[:endpoint_id.size])
 
-    cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version):
+    cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity):
         """Let a session speak for an endpoint by this name; None if it speaks for as many as it may already.
 
         A session that has ended is attached to nothing any more.
         """
         cdef Attachment attachment
+        cdef Py_ssize_t number
         if session.closed:
-            return Attachment(endpoint, token, app_version, 0)
+            return Attachment(endpoint, token, app_version, 0, identity)
         if session.attached is None:
             session.attached = {}
             session.attachments = []
         key = (app_version, token)
         attachment = session.attached.get(key)
+        if attachment is not None and attachment.endpoint is not endpoint:
+            self.detach(session, attachment)
+            attachment = None
         if attachment is None:
-            if len(session.attachments) >= self.endpoints_per_session_max:
+            if len(session.attached) >= self.endpoints_per_session_max:
                 return None
-            attachment = Attachment(endpoint, token, app_version, <uint32_t>len(session.attachments))
+            number = len(session.attachments)
+            if number > len(session.attached):
+                number = session.attachments.index(None)
+            else:
+                session.attachments.append(None)
+            attachment = Attachment(endpoint, token, app_version, <uint32_t>number, identity)
             session.attached[key] = attachment
-            session.attachments.append(attachment)
+            session.attachments[number] = attachment
             self.endpoints[endpoint.endpoint_id] = endpoint
             if session.online:
                 self.appear(endpoint, app_version)
         endpoint.sessions[session] = attachment
         return attachment
+
+    cdef int detach(self, Session session, Attachment attachment) except -1:
+        """Let a session speak for an endpoint by this name no more."""
+        cdef Endpoint endpoint = attachment.endpoint
+        cdef Attachment other
+        del session.attached[attachment.app_version, attachment.token]
+        session.attachments[attachment.number] = None
+        session.last_route = None
+        session.current = None
+        del endpoint.sessions[session]
+        for other in session.attached.values():
+            if other.endpoint is endpoint:
+                endpoint.sessions[session] = other
+        if session.online:
+            self.disappear(endpoint, attachment.app_version)
+        return self.release(endpoint)
 
     cdef int release(self, Endpoint endpoint) except -1:
         """Forget an endpoint that no session and no cached route names."""
@@ -207,3 +240,57 @@ cdef class Sessions:
                 and self.endpoints.get(endpoint.endpoint_id) is endpoint:
             del self.endpoints[endpoint.endpoint_id]
         return 0
+
+    # ------------------------------------------------------------ what is taken back
+
+    def revoke_tokens(self, str endpoint_id not None, app_versions not None, token_ids not None):
+        """Tokens of an endpoint are good no more: whoever uses them speaks for it no more. How many did.
+
+        Routes to it that are cached are checked anew by the next session that is not attached yet.
+        """
+        cdef Endpoint endpoint = self.endpoints.get(endpoint_id.encode())
+        cdef Session session
+        cdef Attachment attachment
+        cdef Py_ssize_t count = 0
+        if endpoint is None:
+            return 0
+        endpoint.revocations += 1
+        for session in list(endpoint.sessions):
+            for attachment in list(session.attached.values()):
+                if attachment.endpoint is endpoint and attachment.app_version in app_versions \
+                        and (attachment.identity.token_id is None or attachment.identity.token_id in token_ids):
+                    self.detach(session, attachment)
+                    count += 1
+        return count
+
+    def end_clients(self, principals not None, str reason not None):
+        """Clients with these credentials may not go on. How many sessions that ends."""
+        cdef Session session
+        cdef Py_ssize_t count = 0
+        for slot in list(self.slots):
+            if isinstance(slot, Session):
+                session = <Session>slot
+                if session.principal in principals:
+                    session.end(reason)
+                    count += 1
+        return count
+
+    def end_tenant(self, str tenant not None, app_versions not None, str reason not None):
+        """A tenant is gone: its clients, and whoever speaks for endpoints of its applications. How many sessions."""
+        cdef Session session
+        cdef Attachment attachment
+        cdef Py_ssize_t count = 0
+        for slot in list(self.slots):
+            if not isinstance(slot, Session):
+                continue
+            session = <Session>slot
+            session.last_route = None
+            attached = [] if session.attached is None else [
+                attachment for attachment in session.attached.values() if attachment.app_version in app_versions
+            ]
+            for attachment in attached:
+                self.detach(session, attachment)
+            if attached or session.tenant == tenant:
+                session.end(reason)
+                count += 1
+        return count

@@ -44,9 +44,11 @@ cdef class Uplink:
     # state
     cdef int64_t now                 # ms since the epoch, of this tick
     cdef list blocked                # sessions that were told BUSY because of the link's backlog
+    cdef list unidentified           # (session, key) of topic filters whose provider could not tell
 
     cdef Outcome publish(self, Session session, const Message* message) except *
-    cdef Outcome route_anew(self, Session session, const Message* message, Endpoint endpoint) except *
+    cdef bint is_current(self, Route route) except -1
+    cdef Outcome route_anew(self, Session session, const Message* message, Attachment attachment) except *
     cdef Outcome refuse(
         self, Session session, const Message* message, bint has_request_id, int status, str phrase, str reason
     ) except *
@@ -55,6 +57,8 @@ cdef class Uplink:
     ) except -1
     cdef Outcome wait(self, Session session, tuple key, const Message* message) except *
     cdef int start_resolving(self, Session session, tuple key) except -1
+    cdef bint is_foreign(self, Session session, bytes app_version) except -1
     cdef int identify(self, Session session, Slice topic_filter) except -1
+    cdef int settle(self, Session session, tuple key, refusal) except -1
     cdef int resume_blocked(self) except -1
     cdef int republish(self, bytes head, Slice payload) except -1

@@ -14,6 +14,9 @@ from gateway.kp.correlation cimport REQUEST
 from gateway.kp.resource_path cimport is_kp1, split_request_id
 from gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
 
+from http import HTTPStatus
+from time import monotonic
+
 import structlog
 
 from gateway.errors import IdentityError
@@ -21,11 +24,21 @@ from gateway.errors import IdentityError
 log = structlog.get_logger("gateway.kp")
 
 cdef enum:
+    FORBIDDEN = 403
     NOT_FOUND = 404
     CONTENT_TOO_LARGE = 413
     TOO_MANY_REQUESTS = 429
+    SERVER_ERROR = 500
+    UNIDENTIFIED_MAX = 10_000  # tokens of topic filters that wait to be asked for again
     REQUEST_ID_MASK = 0x7FFFFFFF
     SIZE_FIELD = 8  # characters reserved for the payload size in a PUB line: see forward
+
+
+cdef str WRONG_TENANT = "The application belongs to another tenant"
+
+
+cdef str phrase_of(int status):
+    return HTTPStatus(status).phrase
 
 
 cdef class WaitingMessage:
@@ -56,6 +69,7 @@ cdef class Uplink:
         self.waiting_count_max = waiting_count_max
         self.waiting_bytes_max = waiting_bytes_max
         self.blocked = []
+        self.unidentified = []
 
     cdef Outcome publish(self, Session session, const Message* message) except *:
         """Take a message of a device. Hot path; the slices of the message are borrowed for the call."""
@@ -85,16 +99,29 @@ cdef class Uplink:
             has_request_id = False
         if route is None:
             return self.route_anew(session, message, None)
+        if session.tenant is not None and session.tenant != route.tenant:
+            return self.refuse(session, message, has_request_id, FORBIDDEN, WRONG_TENANT, "wrong_tenant")
         if route.endpoint is not None:
             key = (route.app_version, route.token)
             if session.waiting is not None and key in session.waiting:
                 return self.wait(session, key, message)
-            attachment = self.sessions.attach(session, route.endpoint, route.token, route.app_version)
+            if session.attached is not None:
+                attachment = session.attached.get(key)
             if attachment is None:
-                return self.refuse(
-                    session, message, has_request_id, TOO_MANY_REQUESTS, "Too many endpoints on one connection",
-                    "too_many_endpoints",
+                if not self.is_current(route):
+                    return self.wait(session, key, message)
+                attachment = self.sessions.attach(
+                    session, route.endpoint, route.token, route.app_version, route.identity
                 )
+                if attachment is None:
+                    return self.refuse(
+                        session, message, has_request_id, TOO_MANY_REQUESTS, "Too many endpoints on one connection",
+                        "too_many_endpoints",
+                    )
+            elif attachment.endpoint is not route.endpoint:
+                return self.route_anew(session, message, attachment)
+            else:
+                route.endpoint.sessions[session] = attachment
         if not session.closed:
             session.last_route = route
             session.current = attachment
@@ -146,14 +173,17 @@ cdef class Uplink:
             self.link.acknowledge_later(session.key, message.token)
         return 0
 
-    cdef Outcome route_anew(self, Session session, const Message* message, Endpoint endpoint) except *:
-        """A path that has no route yet. `endpoint` is that of its token if the caller has just resolved it."""
+    cdef bint is_current(self, Route route) except -1:
+        """Whether a session that comes with the token of a cached route may use it without asking the provider."""
+        return route.revocations == route.endpoint.revocations and monotonic() < route.identity.valid_until
+
+    cdef Outcome route_anew(self, Session session, const Message* message, Attachment attachment) except *:
+        """A path that has no route, or none that is good. `attachment` is what its token was just resolved to."""
         cdef Target target
         cdef Route route
         cdef Py_ssize_t size
         cdef int32_t request_id = 0
         cdef str phrase
-        cdef Attachment attachment = None
         if not is_kp1(message.topic):
             self.counters.count("ignored", "not_kp1")
             if message.token:
@@ -165,20 +195,26 @@ cdef class Uplink:
                 session, message, split_request_id(message.topic, &size, &request_id), NOT_FOUND, phrase, "no_route"
             )
         split_request_id(message.topic, &size, &request_id)
-        if target.endpoint_aware:
+        if self.is_foreign(session, target.app_version.data[:target.app_version.size]):
+            return self.refuse(
+                session, message, target.has_request_id, FORBIDDEN, WRONG_TENANT, "wrong_tenant"
+            )
+        if target.endpoint_aware and attachment is None:
             key = (target.app_version.data[:target.app_version.size], target.token.data[:target.token.size])
             if session.attached is not None:
                 attachment = session.attached.get(key)
-            if endpoint is None:
-                if attachment is None or (session.waiting is not None and key in session.waiting):
-                    return self.wait(session, key, message)
-                endpoint = attachment.endpoint
-        route = self.router.make(message.topic, message.literal, &target, endpoint)
+            if attachment is None or (session.waiting is not None and key in session.waiting):
+                return self.wait(session, key, message)
+        route = self.router.make(message.topic, message.literal, &target, attachment)
         if not session.closed:
             session.last_route = route
             session.current = attachment
         self.forward(session, route, message, target.has_request_id, request_id)
         return FORWARDED
+
+    cdef bint is_foreign(self, Session session, bytes app_version) except -1:
+        """Whether a session's client belongs to another tenant than an application version."""
+        return session.tenant is not None and session.tenant != self.router.tenants.get(app_version)
 
     cdef Outcome refuse(
         self, Session session, const Message* message, bint has_request_id, int status, str phrase, str reason
@@ -226,6 +262,7 @@ cdef class Uplink:
     def resolved(self, Session session not None, tuple key, future):
         """The identity of a token is known, or refused: let the messages go that waited for it."""
         cdef Endpoint endpoint = None
+        cdef Attachment attachment = None
         cdef WaitingMessage copy
         cdef Message message
         cdef Py_ssize_t size
@@ -238,12 +275,15 @@ cdef class Uplink:
         try:
             identity = future.result()
             endpoint = self.sessions.endpoint(identity.endpoint_id.encode())
-            if self.sessions.attach(session, endpoint, key[1], key[0]) is None:
+            attachment = self.sessions.attach(session, endpoint, key[1], key[0], identity)
+            if attachment is None:
                 raise IdentityError(TOO_MANY_REQUESTS, "too_many_endpoints", "Too many endpoints on one connection")
         except IdentityError as error:
             refusal = error
         else:
             refusal = None
+        if session.sought is not None and key in session.sought:
+            self.settle(session, key, refusal)
         for copy in waiting:
             session.waiting_count -= 1
             session.waiting_bytes -= len(copy.topic) + len(copy.payload)
@@ -255,11 +295,11 @@ cdef class Uplink:
             message.timeout = copy.timeout
             message.literal = copy.literal
             if refusal is None:
-                self.route_anew(session, &message, endpoint)
+                self.route_anew(session, &message, attachment)
             else:
                 has_request_id = split_request_id(message.topic, &size, &request_id)
                 self.refuse(
-                    session, &message, has_request_id, refusal.status, refusal.detail or "Unauthorized",
+                    session, &message, has_request_id, refusal.status, refusal.detail or phrase_of(refusal.status),
                     refusal.reason,
                 )
         if endpoint is not None:
@@ -279,7 +319,41 @@ cdef class Uplink:
         if session.waiting is not None and len(session.waiting) >= self.waiting_count_max:
             self.counters.count("dropped", "too_many_identifications")
             return 0
+        if self.is_foreign(session, key[0]):
+            self.counters.count("refused", "wrong_tenant")
+            return 0
+        if session.sought is None:
+            session.sought = set()
+        session.sought.add(key)
         return self.start_resolving(session, key)
+
+    cdef int settle(self, Session session, tuple key, refusal) except -1:
+        """The provider has told of a token that a topic filter names, or could not, and is asked again later."""
+        if refusal is None or refusal.status < SERVER_ERROR or session.closed:
+            session.sought.discard(key)
+            if not session.sought:
+                session.sought = None
+        elif len(self.unidentified) >= UNIDENTIFIED_MAX:
+            session.sought.discard(key)
+            self.counters.count("dropped", "too_many_identifications")
+        else:
+            self.unidentified.append((session, key))
+        return 0
+
+    def retry_identifications(self):
+        """Call from time to time: asks again for what topic filters name, so that pushes find their devices."""
+        cdef Session session
+        unidentified = self.unidentified
+        self.unidentified = []
+        for session, key in unidentified:
+            if session.closed or session.sought is None:
+                continue
+            if session.waiting is not None and key in session.waiting:
+                continue
+            if session.attached is not None and key in session.attached:
+                self.settle(session, key, None)
+            else:
+                self.start_resolving(session, key)
 
     # ------------------------------------------------------------ backlog
 

@@ -57,8 +57,8 @@ cdef class MqttConnection(Stream):
     cdef bint on_publish(self, const Packet* packet) except -1
     cdef int on_connect(self, const Packet* packet) except -1
     cdef int refuse(self, uint8_t return_code, str reason) except -1
-    cdef int admit(self, str principal, str client_id, bint clean) except -1
-    cdef MqttSession open_session(self, str principal, str client_id, bint clean)
+    cdef int admit(self, client, str client_id, bint clean) except -1
+    cdef MqttSession open_session(self, client, str client_id, bint clean)
     cdef int on_subscribe(self, const Packet* packet) except -1
     cdef int on_unsubscribe(self, const Packet* packet) except -1
     cdef int block(self) except -1

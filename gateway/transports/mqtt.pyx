@@ -206,7 +206,7 @@ cdef class MqttConnection(Stream):
         except IdentityError as error:
             self.refuse(NOT_AUTHORIZED if error.status < 500 else SERVER_UNAVAILABLE, error.reason)
             return
-        self.admit(client.principal, client_id, clean)
+        self.admit(client, client_id, clean)
         self.resume()
 
     cdef int refuse(self, uint8_t return_code, str reason) except -1:
@@ -217,8 +217,8 @@ cdef class MqttConnection(Stream):
         self.state = ENDED
         return self.outlet.close()
 
-    cdef int admit(self, str principal, str client_id, bint clean) except -1:
-        cdef MqttSession session = self.open_session(principal, client_id, clean)
+    cdef int admit(self, client, str client_id, bint clean) except -1:
+        cdef MqttSession session = self.open_session(client, client_id, clean)
         cdef bint present = session.stream is None and session.offline_since > 0
         session.level = self.level
         session.bind(self, self.outlet)
@@ -229,13 +229,14 @@ cdef class MqttConnection(Stream):
         self.outlet.wake()
         return session.send_again() if present else 0
 
-    cdef MqttSession open_session(self, str principal, str client_id, bint clean):
+    cdef MqttSession open_session(self, client, str client_id, bint clean):
         """The stored session of a client that resumes it, or a new one (3.1.2.4, 3.1.4).
 
         Client identifiers are shared by whole fleets, so a client is taken over only by one with the same
         authenticated principal, or, among anonymous clients, where both ask for a session that outlives them.
         """
         cdef MqttTransport transport = self.transport
+        cdef str principal = client.principal
         cdef MqttSession session = transport.stored.find(principal, client_id)
         if session is not None:
             if session.stream is not None and (principal or not clean):
@@ -250,13 +251,25 @@ cdef class MqttConnection(Stream):
         session.counters = transport.counters
         session.limits = transport.limits
         session.scratch = transport.scratch
+        session.stored = transport.stored
         session.principal = principal
+        session.tenant = client.tenant
         session.client_id = client_id
         session.clean = clean
         transport.sessions.open(session)
         if principal or not clean:
             transport.stored.add(session)
         return session
+
+    cdef int end(self, str reason) except -1:
+        """The client may not go on; not even its will is published."""
+        self.transport.counters.count("closed", reason)
+        self.will = None
+        if self.session is not None:
+            self.session.clean = True
+            self.leave_session()
+        self.state = ENDED
+        return self.outlet.close()
 
     cdef int taken_over(self) except -1:
         """Another connection of the same client has come (3.1.4)."""

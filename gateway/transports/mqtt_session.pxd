@@ -16,16 +16,19 @@ cdef class MqttLimits:
     cdef readonly double session_expiry            # seconds
 
 
+cdef class MqttSessions
+
+
 cdef class MqttSession(Session):
     # wiring
     cdef MqttLimits limits
+    cdef MqttSessions stored
     cdef Stream stream           # of the connection that it has now, or None
     cdef Outlet outlet
     cdef Buffer scratch          # shared by the sessions of a worker: a response topic under construction
     # identity
     cdef uint8_t level
     cdef bint clean
-    cdef str principal
     cdef str client_id
     # state; None until first used
     cdef dict subscriptions      # topic filter -> granted QoS

@@ -67,6 +67,12 @@ cdef class MqttSession(Session):
     cdef int resume(self) except -1:
         return self.stream.resume() if self.stream is not None else 0
 
+    cdef int end(self, str reason) except -1:
+        if self.stream is not None:
+            return self.stream.end(reason)
+        self.counters.count("dropped", reason)
+        return self.stored.discard(self)
+
     cdef int send_again(self) except -1:
         """What the client has not acknowledged, in its order, then what waited (4.4)."""
         if self.in_flight is not None:

@@ -22,4 +22,5 @@ cdef class Stream:
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int resume(self) except -1
     cdef int lost(self) except -1
+    cdef int end(self, str reason) except -1
     cdef int check(self, double now) except -1

@@ -43,6 +43,10 @@ cdef class Stream:
         """The connection is gone; nothing more can be written."""
         return 0
 
+    cdef int end(self, str reason) except -1:
+        """The client may not go on, for a reason that is a code of ours: close, and take nothing more from it."""
+        return self.outlet.close()
+
     cdef int check(self, double now) except -1:
         """Called about once a second with the loop's time, for what depends on time."""
         return 0

@@ -105,7 +105,7 @@ class CoapServer:
         sessions = Sessions(16, self.presence)
         endpoint_aware = {name: instance["endpoint-aware"] for name, instance in EXTENSIONS.items()}
         app_versions = {APP_VERSION: frozenset(EXTENSIONS), "app_v2": frozenset({"echo"})}
-        router = Router(sessions, app_versions, endpoint_aware, REPLICA, 1000, 512)
+        router = Router(sessions, app_versions, endpoint_aware, {}, REPLICA, 1000, 512)
         correlator = Correlator(1, os.urandom(16))
         uplink = Uplink(
             self.link, router, sessions, correlator, self.counters, self.resolver.resolve, 100, 1024 * 1024

@@ -29,6 +29,9 @@ from gateway.wire import esp, mqtt
 
 APP = "app_v1"
 OTHER_APP = "app_v2"
+TENANT = "acme"
+"""Whose application APP is; OTHER_APP is nobody's."""
+ANONYMOUS_CLIENT = Client()
 REPLICA = "replica-1"
 REPLY_TO = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
 PUBLICATION = re.compile(rb"PUB ([^ ]+) ([^ ]+) ([0-9]+)\r\n")
@@ -134,12 +137,12 @@ class WorkerDouble:
         self.sessions = Sessions(endpoints_per_session, self.presence)
         versions = {APP: frozenset({"dcx", "cmx", "tsx"}), OTHER_APP: frozenset({"dcx"})}
         aware = {"dcx": True, "cmx": True, "tsx": False}
-        self.router = Router(self.sessions, versions, aware, REPLICA, route_cache, 1024)
+        self.router = Router(self.sessions, versions, aware, {APP: TENANT}, REPLICA, route_cache, 1024)
         self.correlator = Correlator(0xABCDEF, bytes(range(16)))
         loop: Any = self.loop
         self.link = Link(loop, (REPLY_TO,), pending_max, 5.0, print)
         self.asked: list[tuple[str, Future[Identity]]] = []
-        uplink = Uplink(
+        self.uplink = Uplink(
             self.link,
             self.router,
             self.sessions,
@@ -149,11 +152,13 @@ class WorkerDouble:
             waiting,
             65_536,
         )
-        self.link.set_listener(Downlink(uplink, self.router, self.sessions, self.correlator, self.counters))
+        self.link.set_listener(
+            Downlink(self.uplink, self.router, self.sessions, self.correlator, self.counters)
+        )
         limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
         self.stored = MqttSessions(self.sessions, limits)
         transport = MqttTransport(
-            loop, uplink, self.sessions, self.stored, self.counters, self, limits,
+            loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=65_536, connect_timeout=10.0,
         )  # fmt: skip
         self._listener = TcpListener(loop, transport.connect, self.counters, "mqtt", 2**20, 1000)
@@ -185,12 +190,19 @@ class WorkerDouble:
 
     # ------------------------------------------------------------ devices
 
-    def device(self, client_id: str = "", *, clean: bool = True) -> "Device":
-        """A client that is connected; each has no principal."""
+    def device(
+        self,
+        client_id: str = "",
+        *,
+        clean: bool = True,
+        client: Client = ANONYMOUS_CLIENT,
+        will: mqtt.Will | None = None,
+    ) -> "Device":
+        """A client that is connected, and was admitted as `client`."""
         device = Device(self.loop)
         self._devices.append(device)
-        device.send(mqtt.Connect(client_id, clean, 0))
-        self._admissions.pop().set_result(Client())
+        device.send(mqtt.Connect(client_id, clean, 0, will))
+        self._admissions.pop().set_result(client)
         assert isinstance(device.received()[0], mqtt.Connack)
         return device
 
@@ -202,6 +214,17 @@ class WorkerDouble:
                 future.set_result(Identity(endpoint_id))
             else:
                 future.set_exception(IdentityError(401, "token_rejected", "Unknown token"))
+
+    def answer(self, identity_of: Callable[[str], Identity | int | None]) -> None:
+        """Answer every open question for a token, None being 401, and a number the status of a refusal."""
+        asked, self.asked = self.asked, []
+        for token, future in asked:
+            identity = identity_of(token)
+            if isinstance(identity, Identity):
+                future.set_result(identity)
+            else:
+                future.set_exception(IdentityError(identity or 401, "token_rejected"))
+        self.loop.run()
 
     # ------------------------------------------------------------ NATS
 
