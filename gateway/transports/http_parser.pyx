@@ -302,8 +302,8 @@ cdef class RequestParser:
                 self.expects_unknown = True
         elif size == 14 and same(name, b"content-length", 14):
             self.length_count += 1
-            # httptools has made sure of the digits.
-            self.content_length = int(value[:LENGTH_DIGITS_MAX])
+            # httptools has made sure of the digits; any number of zeros may stand before them.
+            self.content_length = int(value.lstrip(b"0")[:LENGTH_DIGITS_MAX] or b"0")
         elif size == 17 and same(name, b"transfer-encoding", 17):
             self.transfer_encoding_count += 1
             self.chunked = same(value, b"chunked", 7)
