@@ -12,6 +12,7 @@ from http import HTTPStatus
 
 import msgspec
 
+from gateway.kp.correlation cimport REQUEST
 from gateway.kp.resource_path cimport append_topic, is_clean_topic
 from gateway.kp.sessions cimport Attachment
 from gateway.wire.mqtt cimport PUBCOMP, PUBREC, PUBREL, append_ack, append_publish
@@ -116,7 +117,8 @@ cdef class MqttSession(Session):
         cdef int status = delivery.data.status_code
         cdef bint success = 200 <= status < 300
         cdef uint8_t qos
-        if self.closed or (self.stream is None and self.clean):
+        if self.closed or (self.stream is None and self.clean) \
+                or (delivery.correlated and delivery.service == REQUEST):  # no message of MQTT came in that way
             return False
         if endpoint is not None:
             attachment = self.attachment_of(endpoint, delivery.sequence) if delivery.correlated \

@@ -229,3 +229,14 @@ def test_no_responders_for_a_device_that_has_gone(worker: WorkerDouble) -> None:
     worker.no_responders("kaa.v1.service.unknown.esp.ClientData")
     assert worker.reason("refused", "no_responders") == 1
     assert worker.link.unattributed_no_responders == 1
+
+
+def test_an_answer_that_names_a_request_does_not_break_an_mqtt_connection(worker: WorkerDouble) -> None:
+    """A correlation ID says how its message came in; one that says what it cannot have been is no answer."""
+    device, correlation_id = asking(worker)
+    decoded = worker.correlator.decode(correlation_id.encode())
+    assert decoded is not None
+    session, _, sequence = decoded
+    worker.deliver(datum(correlation_id=worker.correlator.encode(session, 3, sequence)))
+    assert device.received() == []
+    assert worker.reason("dropped", "late_answer") == 1
