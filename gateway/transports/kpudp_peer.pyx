@@ -92,6 +92,8 @@ cdef class KpudpPeer(Correspondent):
             return self.on_duplicate(frame)
         if not self.resolve(frame, &path):
             return 0
+        if self.refused is not None:
+            self.refused.pop(frame.message_id, None)  # what an older message of this ID was told
         if frame.type == REQUEST:
             self.publish_request(frame, path)
         else:
@@ -174,6 +176,9 @@ cdef class KpudpPeer(Correspondent):
         cdef Exchange exchange
         cdef Message message
         cdef Outcome outcome
+        if frame.message_id in self.exchanges:
+            # The window has moved on since, but that one still waits, or its response is not acknowledged.
+            return self.drop("kpudp_message_id_in_use")
         if len(self.exchanges) >= REQUESTS_MAX:
             return self.drop("kpudp_outstanding_requests")
         if not shared.uplink.link.ready:

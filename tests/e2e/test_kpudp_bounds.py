@@ -121,6 +121,37 @@ async def test_requests_are_bounded(
             await cluster.next_requests(accepted + 1)
 
 
+async def test_a_message_id_used_again_leaves_the_request_before_it_alone(
+    shared_nats: NatsServer, cluster: Cluster
+) -> None:
+    """The window has moved on, but the request still waits: its place must not be lost with it."""
+    async with kpudp_gateway(shared_nats.url) as server:
+        with RawDevice(server.port) as device:
+            for datagram in (request(1), data(20_001), data(40_001), request(1)):
+                device.send(datagram)
+            await until(lambda: server.count("dropped", "kpudp_message_id_in_use") == 1, "the request")
+            await cluster.answer((await cluster.next_requests(3))[0])
+            response = await frames_of(device, Type.RESPONSE)
+            device.send(encode(EPOCH, [Message(Type.ACK, response.message_id)]) + request(1)[2:])
+            # Now it is free, and no place was lost but that of the PING for this one.
+            await cluster.next_requests(4)
+            assert server.transport.unacknowledged() == 2
+            assert server.pending.count() == 1
+
+
+async def test_a_refusal_is_not_remembered_for_a_later_message_of_the_same_id(
+    shared_nats: NatsServer, cluster: Cluster
+) -> None:
+    async with kpudp_gateway(shared_nats.url) as server:
+        with RawDevice(server.port) as device:
+            device.send(encode(EPOCH, [Message(Type.CONFIRMED_DATA, 1, path="elsewhere")]))
+            assert (await frames_of(device, Type.RESET)).status == 404
+            for datagram in (data(20_001), data(40_001)):
+                device.send(datagram)
+            device.send(encode(EPOCH, [Message(Type.CONFIRMED_DATA, 1, path=PATH)]))
+            assert (await frames_of(device, Type.ACK)).message_id == 1
+
+
 async def test_pushes_to_a_peer_are_bounded(shared_nats: NatsServer, cluster: Cluster) -> None:
     async with kpudp_gateway(shared_nats.url) as server:
         with RawDevice(server.port) as device:
