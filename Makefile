@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug run test test-debug lint bench profile wheel clean
+.PHONY: help setup build build-debug run test test-debug lint bench peers profile wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,8 +51,15 @@ lint: build ## Ruff, mypy, cython-lint
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 120 gateway bench
 
-bench: build ## Flood the gateway, and its peers that are installed; prints CPU per message (ARGS for the bench)
-	$(BIN)/python -m bench $(ARGS)
+bench: build peers ## The gateway beside its peers that are installed, in one table (ARGS for kaa-bench compare)
+	$(BIN)/kaa-bench compare $(ARGS)
+
+peers: setup $(VENV)/peers/.installed ## Install the peer whose dependencies need an environment of their own
+
+$(VENV)/peers/.installed: bench/peers/requirements.txt
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
 
 profile: build ## Print instructions per message by function, under valgrind (ARGS as for the bench: --rows coap)
 	$(BIN)/python -m bench.profiling $(ARGS)

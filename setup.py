@@ -56,6 +56,7 @@ MODULES = [
     "gateway.transports.coap_notify",
     "gateway.transports.coap_peer",
     "gateway.transports.coap",
+    "bench.histogram",
     "bench.loop",
     "bench.stream_load",
     "bench.mqtt_load",
@@ -63,7 +64,11 @@ MODULES = [
     "bench.datagram_load",
     "bench.coap_load",
     "bench.kpudp_load",
+    "bench.mqtt_request_load",
+    "bench.nats_request_load",
     "bench.nats_sink",
+    "bench.discard",
+    "bench.codecs",
 ]
 
 setup(

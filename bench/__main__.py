@@ -1,4 +1,4 @@
-"""`python -m bench`.
+"""`python -m bench`, the same as `kaa-bench`.
 
 The import waits for the guard because the process of each instrument imports this module again.
 """

@@ -18,12 +18,16 @@ from bench.http_load import HttpLoad
 from bench.kpudp_load import KpUdpLoad
 from bench.loop import Load
 from bench.mqtt_load import MqttLoad
+from bench.mqtt_request_load import MqttRequestLoad
+from bench.nats_request_load import NatsRequestLoad
 from bench.nats_sink import NatsSink
 from gateway.bus import subjects
 from gateway.wire import kpudp
 
 Address = tuple[str, int]
 Protocol = Literal["mqtt", "http", "coap", "kpudp"]
+LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "nats"]
+"""`nats` is no protocol of devices: it asks the extension without a gateway between them."""
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 1.0
@@ -37,7 +41,7 @@ NATS_CONNECT = {
     "verbose": False,
     "pedantic": False,
     "headers": False,
-    "name": "bench-sink",
+    "name": "bench",
     "lang": "cython",
     "version": "1",
 }
@@ -48,13 +52,21 @@ class LoadSpec:
     """What a load generator does.
 
     `window` is how many messages of a connection are unacknowledged at most; at QoS 0, of MQTT only, how many
-    are handed to the socket at once.
+    are handed to the socket at once. With `answered`, of MQTT only, a message carries a request ID and is
+    outstanding until the extension has answered.
     """
 
-    protocol: Protocol
+    protocol: LoadProtocol
     connections: int
     qos: int = 0
     window: int = 1
+    answered: bool = False
+    profile: packets.Profile = packets.BENCH
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether nothing is heard of a message."""
+        return self.protocol == "mqtt" and self.qos == 0 and not self.answered
 
     @property
     def registrations(self) -> int:
@@ -84,9 +96,11 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
             datagrams = spec.protocol in ("coap", "kpudp")
             sockets.append(_connect_datagrams(source, address) if datagrams else _connect(address))
             if spec.protocol == "mqtt":
-                _mqtt_handshake(sockets[-1], device)
+                _mqtt_handshake(sockets[-1], device, spec.profile)
             elif spec.protocol == "kpudp":
-                _kpudp_registration(sockets[-1], device)
+                _kpudp_registration(sockets[-1], device, spec.profile)
+            elif spec.protocol == "nats":
+                _nats_handshake(sockets[-1], f"SUB {packets.nats_inbox(device)} 1\r\n")
     except BaseException:
         for connected in sockets:
             connected.close()
@@ -96,37 +110,56 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
             return _mqtt_load(spec, sockets)
         case "http":
             host = f"{address[0]}:{address[1]}"
-            return HttpLoad(sockets, [packets.post(device, host) for device in devices])
+            return HttpLoad(sockets, [packets.post(device, host, spec.profile) for device in devices])
         case "coap":
-            return CoapLoad(sockets, [packets.coap_post(device) for device in devices], spec.window)
+            return CoapLoad(
+                sockets, [packets.coap_post(device, spec.profile) for device in devices], spec.window
+            )
         case "kpudp":
-            return KpUdpLoad(sockets, [packets.kpudp_data()] * spec.connections, spec.window)
+            return KpUdpLoad(sockets, [packets.kpudp_data(spec.profile)] * spec.connections, spec.window)
+        case "nats":
+            return NatsRequestLoad(sockets, [packets.nats_request(device) for device in devices], spec.window)
 
 
 def _mqtt_load(spec: LoadSpec, sockets: list[socket.socket]) -> Load:
-    messages = [packets.publish(device, spec.qos) for device in range(spec.connections)]
+    devices = range(spec.connections)
+    if spec.answered:
+        messages = [packets.request(device, spec.profile) for device in devices]
+        offset = packets.request_id_offset(messages[0], spec.profile)
+        return MqttRequestLoad(sockets, messages, spec.window, request_id_offset=offset)
+    messages = [packets.publish(device, spec.qos, spec.profile) for device in devices]
     if spec.qos == 0:
         return MqttLoad(sockets, messages, spec.window, fence=packets.PINGREQ)
-    return MqttLoad(sockets, messages, spec.window, identifier_offset=packets.identifier_offset(messages[0]))
+    offset = packets.identifier_offset(messages[0], spec.profile)
+    return MqttLoad(sockets, messages, spec.window, identifier_offset=offset)
+
+
+def connect_mqtt(address: Address, device: int, profile: packets.Profile) -> socket.socket:
+    """One MQTT connection past CONNACK."""
+    connected = _connect(address)
+    try:
+        _mqtt_handshake(connected, device, profile)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def connect_nats(nats: Address, subscription: str = "") -> socket.socket:
+    """One NATS connection that has made its one subscription, if any."""
+    connected = _connect(nats)
+    try:
+        _nats_handshake(connected, subscription)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
 
 
 def connect_sink(nats: Address, *, answers: bool) -> tuple[NatsSink, socket.socket]:
     """Connect to NATS and subscribe to the extension's ClientData, up to the server's word that it did."""
-    connected = _connect(nats)
-    try:
-        if not _read_line(connected).startswith(b"INFO "):
-            raise BenchError(f"what listens at {nats[0]}:{nats[1]} is not NATS")
-        subject = subjects.service(packets.EXTENSION, "esp", subjects.CLIENT_DATA)
-        connected.sendall(
-            f"CONNECT {json.dumps(NATS_CONNECT)}\r\nSUB {subject} {packets.EXTENSION} 1\r\nPING\r\n".encode()
-        )
-        while (line := _read_line(connected)) != b"PONG":
-            if line != b"PING":
-                raise BenchError(f"NATS refused the sink: {line.decode(errors='replace')}")
-            connected.sendall(b"PONG\r\n")
-    except BaseException:
-        connected.close()
-        raise
+    subject = subjects.service(packets.EXTENSION, "esp", subjects.CLIENT_DATA)
+    connected = connect_nats(nats, f"SUB {subject} {packets.EXTENSION} 1\r\n")
     return NatsSink(connected, packets.EXTENSION.encode() if answers else None), connected
 
 
@@ -157,13 +190,13 @@ def _connect_datagrams(source: str, address: Address) -> socket.socket:
     return connected
 
 
-def _kpudp_registration(connected: socket.socket, device: int) -> None:
+def _kpudp_registration(connected: socket.socket, device: int, profile: packets.Profile) -> None:
     """Register the alias, and prove the address when the server asks for it."""
     connected.settimeout(ANSWER_TIMEOUT_S)
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
-            connected.send(packets.kpudp_registration(device))
+            connected.send(packets.kpudp_registration(device, profile))
             while not _kpudp_registered(connected, device):
                 pass
         except TimeoutError:
@@ -189,20 +222,38 @@ def _kpudp_registered(connected: socket.socket, device: int) -> bool:
     return acknowledged
 
 
-def _mqtt_handshake(connected: socket.socket, device: int) -> None:
+def read_exactly(connected: socket.socket, size: int) -> bytes:
+    """So many bytes, or fewer if the server has closed the connection before."""
+    data = b""
+    while len(data) < size:
+        part = connected.recv(size - len(data))
+        if not part:
+            break
+        data += part
+    return data
+
+
+def _mqtt_handshake(connected: socket.socket, device: int, profile: packets.Profile) -> None:
     try:
-        connected.sendall(packets.connect(device))
-        answer = b""
-        while len(answer) < len(packets.CONNACK_ACCEPTED):
-            part = connected.recv(len(packets.CONNACK_ACCEPTED) - len(answer))
-            if not part:
-                break
-            answer += part
+        connected.sendall(packets.connect(device, profile))
+        answer = read_exactly(connected, len(packets.CONNACK_ACCEPTED))
     except OSError as error:
         raise BenchError(f"no CONNACK for device {device}: {error}") from error
     if answer != packets.CONNACK_ACCEPTED:
         got = answer.hex(" ") or "a closed connection"
         raise BenchError(f"CONNECT of device {device} was answered with {got}")
+
+
+def _nats_handshake(connected: socket.socket, subscription: str) -> None:
+    """CONNECT and the one subscription, up to the server's word that it did."""
+    host, port = connected.getpeername()
+    if not _read_line(connected).startswith(b"INFO "):
+        raise BenchError(f"what listens at {host}:{port} is not NATS")
+    connected.sendall(f"CONNECT {json.dumps(NATS_CONNECT)}\r\n{subscription}PING\r\n".encode())
+    while (line := _read_line(connected)) != b"PONG":
+        if line != b"PING":
+            raise BenchError(f"NATS refused the bench: {line.decode(errors='replace')}")
+        connected.sendall(b"PONG\r\n")
 
 
 def _read_line(connected: socket.socket) -> bytes:

@@ -49,8 +49,6 @@ cdef class DatagramLoad(Load):
     cdef uint8_t* received_bytes
     cdef mmsghdr[BATCH] received
     cdef iovec[BATCH] received_at
-    cdef mmsghdr[BATCH] outgoing
-    cdef iovec[BATCH] outgoing_at
     cdef int64_t silence          # ns
     cdef int64_t numbers          # messages that a connection can number before an ID would come twice
 

@@ -4,7 +4,7 @@ A connection is a connected socket with a window of messages. After `silence` se
 those unanswered are sent again, the same bytes with the same message ID, so that they have one effect. What a
 protocol looks like is in coap_load.pyx and kpudp_load.pyx.
 
-Source: recvmmsg(2), sendmmsg(2).
+Source: recvmmsg(2), udp(7) for UDP_SEGMENT.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -19,13 +19,15 @@ from bench.loop cimport (
 
 cdef extern from "<sys/socket.h>" nogil:
     int recvmmsg(int fd, mmsghdr* messages, unsigned int count, int flags, void* timeout)
-    int sendmmsg(int fd, mmsghdr* messages, unsigned int count, int flags)
     int MSG_TRUNC
 
 cdef enum:
     CHECK_PERIOD = 50_000_000  # ns between looks for silent connections
     IDENTIFIERS = 1 << 16
     FIRST = 1                  # number; 0 is for a message that connecting has sent
+    SEND_SIZE_MAX = 65000      # bytes a system call
+    SOL_UDP = 17
+    UDP_SEGMENT = 103          # udp(7); newer than the C library's header on some systems
     WINDOW_MAX = 1024          # messages; answers may be late by half the identifiers
 
 
@@ -43,18 +45,18 @@ cdef class DatagramLoad(Load):
         self.received_bytes = <uint8_t*>malloc(BATCH * DATAGRAM_SIZE)
         if self.windows == NULL or self.states == NULL or self.received_bytes == NULL:
             raise MemoryError
+        if self.message_size > SEND_SIZE_MAX:
+            raise ValueError(f"a message is at most {SEND_SIZE_MAX} bytes")
         for index in range(self.count):
+            if self.window > 1:
+                self.sockets[index].setsockopt(SOL_UDP, UDP_SEGMENT, <int>self.message_size)
             self.windows[index].states = self.states + index * self.window
             self.windows[index].oldest = self.windows[index].next = FIRST
         memset(self.received, 0, sizeof(self.received))
-        memset(self.outgoing, 0, sizeof(self.outgoing))
         for index in range(BATCH):
             self.received_at[index] = iovec(self.received_bytes + index * DATAGRAM_SIZE, DATAGRAM_SIZE)
             self.received[index].msg_hdr.msg_iov = &self.received_at[index]
             self.received[index].msg_hdr.msg_iovlen = 1
-            self.outgoing_at[index].iov_len = <size_t>self.message_size
-            self.outgoing[index].msg_hdr.msg_iov = &self.outgoing_at[index]
-            self.outgoing[index].msg_hdr.msg_iovlen = 1
 
     def __dealloc__(self):
         free(self.windows)
@@ -91,6 +93,7 @@ cdef class DatagramLoad(Load):
     cdef void close_message(self, Connection* connection, int64_t number) noexcept nogil:
         """A message of the window has its answer. Hot path."""
         cdef Window* window = &self.windows[connection.index]
+        self.timed(connection, number - (window.next - connection.issued))
         self.state(connection, number)[0] = ANSWERED
         while window.oldest < window.next and self.state(connection, window.oldest)[0] == ANSWERED:
             window.oldest += 1
@@ -128,7 +131,7 @@ cdef class DatagramLoad(Load):
 
     cdef void fill(self, Connection* connection) noexcept nogil:
         cdef Window* window = &self.windows[connection.index]
-        cdef int64_t room = min(self.window - (window.next - window.oldest), self.remaining)
+        cdef int64_t room = self.allowed(connection, window.next - window.oldest)
         room = min(room, self.numbers - window.next)
         self.remaining -= room
         while room > 0:
@@ -151,22 +154,28 @@ cdef class DatagramLoad(Load):
         self.watch(connection, <uint32_t>(EPOLLIN | EPOLLOUT) if window.unsent else <uint32_t>EPOLLIN)
 
     cdef void send_unsent(self, Connection* connection) noexcept nogil:
-        """Send what the socket takes of the messages that were issued and not sent. Hot path."""
+        """Send what the socket takes of the messages that were issued and not sent. Hot path.
+
+        Messages lie one behind the other in the ring, and the kernel cuts what one call sends into datagrams.
+        """
         cdef Window* window = &self.windows[connection.index]
-        cdef int index, count, sent
+        cdef int64_t first, count
+        cdef ssize_t sent
         while window.unsent:
-            count = <int>min(window.unsent, <int64_t>BATCH)
-            for index in range(count):
-                self.outgoing_at[index].iov_base = self.message(connection, window.next - window.unsent + index)
-            sent = sendmmsg(connection.fd, self.outgoing, <unsigned int>count, MSG_DONTWAIT)
+            first = window.next - window.unsent
+            count = min(min(window.unsent, <int64_t>BATCH), self.window - first % self.window)
+            count = min(count, <int64_t>(SEND_SIZE_MAX // self.message_size))
+            sent = send(
+                connection.fd, self.message(connection, first), <size_t>(count * self.message_size), MSG_DONTWAIT
+            )
             if sent < 0:
                 if errno == EINTR:
                     continue
                 if errno != EAGAIN:
                     self.give_up(connection, SOCKET_ERROR)
                 return
-            window.unsent -= sent
-            self.moved += sent * self.message_size
+            window.unsent -= count
+            self.moved += sent
 
     cdef void tick(self) noexcept nogil:
         cdef Connection* connection

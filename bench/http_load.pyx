@@ -87,6 +87,7 @@ cdef class HttpLoad(StreamLoad):
             size -= part
             if response.body_left == 0:
                 response.body_left = -1
+                self.timed(connection, connection.acknowledged)
                 connection.acknowledged += 1
         return NONE
 

@@ -6,18 +6,24 @@ connected is native: mqtt_load.pyx and its like, nats_sink.pyx.
 
 import multiprocessing
 import signal
+import socket
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
-from bench.connecting import Address, LoadSpec, connect_load, connect_sink
+from bench.connecting import Address, LoadSpec, Protocol, connect_load, connect_sink
+from bench.discard import DiscardServer
 from bench.errors import BenchError
 from bench.loop import RunResult
+from bench.processes import HOST, cpu_seconds
 
 STALL_TIMEOUT_S = 15.0
 """A run in which no byte moves for this long has stalled."""
 STOP_TIMEOUT_S = 5.0
+DISCARD_BUFFER = 4 << 20
+"""Bytes asked of the kernel for datagrams that wait for the discard server."""
+DISCARD_BACKLOG = 1024
 
 
 class Instrument:
@@ -73,9 +79,9 @@ class LoadGenerator(Instrument):
     def __init__(self, spec: LoadSpec, address: Address) -> None:
         super().__init__(_serve_load, spec, address)
 
-    def run(self, *, messages: int | None = None, seconds: float | None = None) -> RunResult:
+    def run(self, *, messages: int | None = None, seconds: float | None = None, rate: float = 0) -> RunResult:
         """Send so many messages, or for so long, and wait for the answers; see `Load.run`."""
-        result: RunResult = self._request(messages=messages, seconds=seconds)
+        result: RunResult = self._request(messages=messages, seconds=seconds, rate=rate)
         return result
 
 
@@ -88,6 +94,19 @@ class Sink(Instrument):
     def received(self) -> int:
         """Messages received since the start."""
         return int(self._request())
+
+
+class Discard(Instrument):
+    """A server at `address` that answers what a load of `protocol` sends, and forgets it."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(_serve_discard, protocol)
+        self.address: Address = self._request()
+
+    def cpu_seconds(self) -> float:
+        """CPU time used so far."""
+        assert self._process.pid is not None
+        return cpu_seconds(self._process.pid)
 
 
 # What runs in the child processes
@@ -119,3 +138,18 @@ def _serve_sink(pipe: Connection, nats: Address, answers: bool) -> None:
         sink.drain(pipe.fileno())
         pipe.recv()
         pipe.send(sink.received)
+
+
+def _serve_discard(pipe: Connection, protocol: Protocol) -> None:
+    datagrams = protocol in ("coap", "kpudp")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM) as listening:
+        if datagrams:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DISCARD_BUFFER)
+        listening.bind((HOST, 0))
+        if not datagrams:
+            listening.listen(DISCARD_BACKLOG)
+        server = DiscardServer(listening, protocol)
+        pipe.send(None)
+        pipe.recv()
+        pipe.send(listening.getsockname())
+        server.serve(pipe.fileno())

@@ -1,5 +1,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
+from bench.histogram cimport Histogram
+
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_DONTWAIT
@@ -52,11 +54,18 @@ cdef class Load:
     cdef int64_t at           # the time, in ns, when the last sockets became ready
     cdef int64_t remaining    # messages that may still be issued
     cdef int working          # connections that have something left to do
+    cdef int64_t started      # ns
+    cdef double period        # ns between two messages of all connections together; 0: as fast as windows allow
+    cdef int64_t planned      # messages of a paced run
+    cdef int64_t due          # of those, how many should have been sent by now
     cdef int64_t moved        # bytes in and out; stands still when the run has stalled
 
     # counters of a run
     cdef int64_t failures[FAILURE_COUNT]
     cdef int64_t retransmitted
+    cdef int64_t late         # messages of a paced run that the generator came to too late
+    cdef int64_t held         # messages of a paced run that had to wait for the window
+    cdef Histogram latency    # ns from when a message should have been sent to its answer; of paced runs
 
     # what streams and datagrams add
     cdef void begin(self, Connection* connection) noexcept nogil
@@ -68,6 +77,11 @@ cdef class Load:
     # what a protocol adds
     cdef dict refusals(self)
 
+    cdef int64_t allowed(self, Connection* connection, int64_t outstanding) noexcept nogil
+    cdef void timed(self, Connection* connection, int64_t number) noexcept nogil
+    cdef int64_t intended(self, int64_t number) noexcept nogil
+    cdef void issue_due(self) noexcept nogil
+    cdef int64_t wait_time(self) noexcept nogil
     cdef void drive(self, int64_t deadline, int64_t stall_time) noexcept nogil
     cdef void finish(self, Connection* connection) noexcept nogil
     cdef void give_up(self, Connection* connection, Failure failure) noexcept nogil

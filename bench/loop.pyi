@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from bench.histogram import Histogram
+
 FAILURES: tuple[str, ...]
 
 class RunResult(NamedTuple):
@@ -11,9 +13,18 @@ class RunResult(NamedTuple):
     seconds: float
     cpu_seconds: float
     retransmitted: int
+    planned: int = 0
+    late: int = 0
+    held: int = 0
+    latency: Histogram | None = None
 
 class Load:
     def run(
-        self, *, messages: int | None = None, seconds: float | None = None, stall_timeout: float
+        self,
+        *,
+        messages: int | None = None,
+        seconds: float | None = None,
+        rate: float = 0,
+        stall_timeout: float,
     ) -> RunResult: ...
     def close(self) -> None: ...

@@ -1,8 +1,12 @@
 """What every load has in common: connected sockets, one epoll set, prebuilt messages, a window, and a clean end.
 
 A load sends messages from a ring of prebuilt copies, keeps `window` of them unacknowledged per connection, and
-ends when all is answered. How they travel is in stream_load.pyx (TCP) and datagram_load.pyx (UDP), what a protocol
-looks like in the loads on top of those; connecting is Python's, in instruments.py.
+ends when all is answered. A paced run sends at a fixed rate, whatever the answers do (open loop): message k of all
+is meant for the time k / rate, on the connections in turn, and its latency counts from then, so that a server which
+stalls is charged for the messages that it held up (no coordinated omission).
+
+How messages travel is in stream_load.pyx (TCP) and datagram_load.pyx (UDP), what a protocol looks like in the loads on
+top of those; connecting is Python's, in connecting.py.
 """
 
 import time
@@ -22,6 +26,9 @@ FAILURES = (
 )
 """What the errors of a result are called, beside those of answers that are not a success, such as `status 503`."""
 
+OVERTIME_S = 5.0
+"""How long a paced run may take beyond its time, if it is shorter than that; else its time once more."""
+
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
         EPOLL_CLOEXEC
@@ -40,6 +47,17 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int epoll, int operation, int fd, epoll_event* event)
     int epoll_wait(int epoll, epoll_event* events, int size, int timeout_ms)
 
+cdef extern from "<poll.h>" nogil:
+    enum:
+        POLLIN
+
+    struct pollfd:
+        int fd
+        short events
+        short revents
+
+    int ppoll(pollfd* fds, unsigned long count, const timespec* timeout, void* signals)
+
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         SHUT_RDWR
@@ -48,6 +66,7 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     EVENTS_SIZE = 256     # ready sockets an epoll_wait
     WAIT_MS = 100         # how late a stall is noticed
+    LATE = 1_000_000      # ns; a message that is sent so much later than it should be is counted
     RINGS_SIZE_MAX = 1 << 30  # bytes of prebuilt messages
 
 cdef int64_t FOREVER = (<int64_t>1) << 62  # messages or nanoseconds without limit
@@ -64,6 +83,8 @@ class RunResult(NamedTuple):
 
     `errors` is a count by kind. `retransmitted` counts datagrams that were sent again because nothing was heard.
     `seconds` is from the first byte out to the last answer, `cpu_seconds` that of the generator's process.
+    Of a paced run: `planned` messages; `late` of them the generator came to too late, `held` had to wait for the
+    window; `latency` is in nanoseconds.
     """
 
     sent: int
@@ -72,6 +93,10 @@ class RunResult(NamedTuple):
     seconds: float
     cpu_seconds: float
     retransmitted: int
+    planned: int = 0
+    late: int = 0
+    held: int = 0
+    latency: Histogram | None = None
 
 
 cdef class Load:
@@ -132,17 +157,30 @@ cdef class Load:
         for connected in self.sockets:
             connected.close()
 
-    def run(self, *, messages=None, seconds=None, double stall_timeout):
+    def run(self, *, messages=None, seconds=None, double rate=0, double stall_timeout):
         """Send `messages`, or for `seconds`, wait for what is outstanding, and return a RunResult.
+
+        With a `rate` the run is paced at so many messages a second, over all connections. When the server cannot keep
+        up it goes on for OVERTIME_S, or twice its time; what is not sent then is in `planned` and not in `sent`.
 
         BenchError if nothing moves for `stall_timeout` seconds; the load cannot be used afterwards.
         """
         cdef Connection* connection
-        cdef int64_t started, deadline, sent = 0, acknowledged = 0
+        cdef int64_t deadline, sent = 0, acknowledged = 0
         cdef int64_t stall_time = <int64_t>(stall_timeout * 1e9)
         cdef int index
         if (messages is None) == (seconds is None):
             raise ValueError("a run ends after `messages` or after `seconds`, one of the two")
+        if rate < 0 or (rate and self.unacknowledged):
+            raise ValueError("a paced run has a positive rate, and messages that are answered")
+        if rate and messages is None:
+            messages = max(1, int(rate * seconds))
+        if rate:
+            seconds = messages / rate + max(OVERTIME_S, messages / rate)
+        self.period = 1e9 / rate if rate else 0
+        self.planned = messages if rate else 0
+        self.due = self.late = self.held = 0
+        self.latency = Histogram()
         self.remaining = FOREVER if messages is None else messages
         memset(self.failures, 0, sizeof(self.failures))
         self.working = 0
@@ -157,11 +195,11 @@ cdef class Load:
         if not self.working:
             raise BenchError("every connection of the load generator is lost")
         cpu_started = time.process_time()
-        started = now()
-        deadline = FOREVER if seconds is None else started + <int64_t>(<double>seconds * 1e9)
+        self.started = now()
+        deadline = FOREVER if seconds is None else self.started + <int64_t>(<double>seconds * 1e9)
         with nogil:
             self.drive(deadline, stall_time)
-        elapsed = (now() - started) / 1e9
+        elapsed = (now() - self.started) / 1e9
         cpu_seconds = time.process_time() - cpu_started
         for index in range(self.count):
             connection = &self.connections[index]
@@ -174,7 +212,8 @@ cdef class Load:
             )
         errors = {name: count for name, count in zip(FAILURES, self.failures, strict=True) if count}
         return RunResult(
-            sent, acknowledged, errors | self.refusals(), elapsed, cpu_seconds, self.retransmitted
+            sent, acknowledged, errors | self.refusals(), elapsed, cpu_seconds, self.retransmitted,
+            self.planned, self.late, self.held, self.latency if rate else None,
         )
 
     cdef void begin(self, Connection* connection) noexcept nogil:
@@ -197,23 +236,79 @@ cdef class Load:
         """Errors of this run that are answers, not failures of a connection, by kind; starts the count again."""
         return {}
 
+    cdef int64_t allowed(self, Connection* connection, int64_t outstanding) noexcept nogil:
+        """How many messages may be issued now, with so many outstanding. Hot path."""
+        cdef int64_t room = min(self.window - outstanding, self.remaining)
+        if self.period:
+            # Message k of all belongs to connection k % count.
+            room = min(room, (self.due - connection.index + self.count - 1) // self.count - connection.issued)
+        return max(room, <int64_t>0)
+
+    cdef int64_t intended(self, int64_t number) noexcept nogil:
+        """When message `number` of all should be sent. Hot path."""
+        return self.started + <int64_t>(<double>number * self.period)
+
+    cdef void timed(self, Connection* connection, int64_t number) noexcept nogil:
+        """The n-th message of the connection in this run has its answer. Hot path."""
+        if self.period:
+            self.latency.add(now() - self.intended(number * self.count + connection.index))
+
+    cdef void issue_due(self) noexcept nogil:
+        """Send what should have been sent by now. Hot path of a paced run."""
+        cdef Connection* connection
+        while self.due < self.planned and self.intended(self.due) <= self.at:
+            connection = &self.connections[self.due % self.count]
+            self.late += self.at - self.intended(self.due) > LATE
+            self.due += 1
+            if connection.working:
+                self.fill(connection)
+                self.held += connection.issued * self.count + connection.index < self.due
+            # The time goes on while sockets are written.
+            if self.due % EVENTS_SIZE == 0:
+                self.at = now()
+
+    cdef int64_t wait_time(self) noexcept nogil:
+        """How long to wait for sockets, in ns."""
+        cdef int64_t longest = <int64_t>WAIT_MS * 1_000_000
+        if not self.period or self.due == self.planned:
+            return longest
+        return max(<int64_t>0, min(longest, self.intended(self.due) - now()))
+
     cdef void drive(self, int64_t deadline, int64_t stall_time) noexcept nogil:
         """Serve the sockets until no connection is working, or nothing has moved for `stall_time` ns."""
         cdef epoll_event events[EVENTS_SIZE]
-        cdef int64_t moved_at = self.at, moved_before = self.moved
+        cdef int64_t moved_at = self.at, moved_before = self.moved, wait
         cdef int index, count
+        cdef bint ending = False
+        cdef pollfd waiting = pollfd(self.epoll, POLLIN, 0)
+        cdef timespec timeout
         for index in range(self.count):
             if self.connections[index].working:
                 self.fill(&self.connections[index])
         while self.working:
-            count = epoll_wait(self.epoll, events, EVENTS_SIZE, WAIT_MS)
+            wait = self.wait_time()
+            if self.period and wait:
+                # epoll_wait counts in milliseconds.
+                timeout.tv_sec = 0
+                timeout.tv_nsec = wait
+                ppoll(&waiting, 1, &timeout, NULL)
+                wait = 0
+            count = epoll_wait(self.epoll, events, EVENTS_SIZE, <int>(wait // 1_000_000))
             self.at = now()
             for index in range(count):
                 self.ready(<Connection*>events[index].data.ptr, events[index].events)
+            if self.period:
+                self.issue_due()
             self.tick()
             if self.at >= deadline:
                 self.remaining = 0
-            if self.moved != moved_before:
+            if self.period and self.remaining == 0 and not ending:
+                # A connection whose messages are all answered hears nothing more.
+                ending = True
+                for index in range(self.count):
+                    if self.connections[index].working:
+                        self.fill(&self.connections[index])
+            if self.moved != moved_before or (self.period and self.due < self.planned):
                 moved_before = self.moved
                 moved_at = self.at
             elif self.at - moved_at > stall_time:

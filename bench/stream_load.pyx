@@ -78,7 +78,7 @@ cdef class StreamLoad(Load):
         cdef int64_t room, ring_size = self.message_size * self.window
         if self.fence_size and stream.unsent == 0:
             connection.acknowledged = connection.issued  # nothing more will be heard of them
-        room = min(self.window - (connection.issued - connection.acknowledged), self.remaining)
+        room = self.allowed(connection, connection.issued - connection.acknowledged)
         self.remaining -= room
         stream.unsent += room * self.message_size
         while room > 0:

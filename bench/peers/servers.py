@@ -1,4 +1,4 @@
-"""The servers that the gateway is compared with, under the same load: Mosquitto, libcoap's and aiocoap's.
+"""The servers that the gateway is compared with, under the same load, each as its own users configure it for speed.
 
 How each is configured, and why, is in docs/performance.md.
 """
@@ -7,13 +7,20 @@ import importlib.util
 import shutil
 import socket
 import sys
+from pathlib import Path
+
+import yaml
 
 from bench.connecting import Address, Protocol
 from bench.errors import BenchError
-from bench.processes import HOST, Server, free_port
+from bench.processes import HOST, NatsServer, Server, free_port, nats_program
 
 RESOURCES_MAX = 10_000
 """Resources that libcoap's server may create: more than a row has devices."""
+CONNECTIONS_MAX = 50_000
+"""Connections that a peer is told to take, where it has a lower limit of its own."""
+OWN_ENVIRONMENT = Path("peers", "bin")
+"""Where, below this environment, `make peers` installs peers whose dependencies are not the project's."""
 
 
 class Peer(Server):
@@ -22,6 +29,10 @@ class Peer(Server):
     title: str
     protocol: Protocol
     address: Address
+    forwards = False
+    """Whether it does the gateway's whole work: to the extension over NATS, and back with the answer."""
+    flood: int | None = None
+    """Messages of a run whose messages are not acknowledged, for a server that queues without a bound what it reads."""
 
     @staticmethod
     def program() -> str | None:
@@ -71,6 +82,109 @@ class Mosquitto(Peer):
         return ["-c", str(configuration)]
 
 
+class NatsMqtt(Peer):
+    """nats-server's own MQTT, with JetStream, which it needs for sessions and QoS 1."""
+
+    name = "nats-mqtt"
+    title = "nats-server MQTT"
+    protocol = "mqtt"
+
+    def __init__(self) -> None:
+        nats, mqtt = free_port(), free_port()
+        super().__init__(nats, mqtt)
+        self.address = (HOST, mqtt)
+        self.nats_address = (HOST, nats)
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`."""
+        return nats_program()
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        configuration = self.directory / "nats.conf"
+        configuration.write_text(
+            "server_name: bench\n"
+            f"host: {HOST}\n"
+            f"port: {self.ports[0]}\n"
+            f'jetstream {{ store_dir: "{self.directory}" }}\n'
+            f"mqtt {{ host: {HOST}, port: {self.ports[1]} }}\n"
+        )
+        return ["-c", str(configuration)]
+
+
+class Amqtt(Peer):
+    """amqtt's broker with its authentication plug-in for anonymous clients, and no other plug-in."""
+
+    name = title = "amqtt"
+    protocol = "mqtt"
+    flood = 20_000
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(port)
+        self.address = (HOST, port)
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`. It has an environment of its own: it pins a version of `websockets`."""
+        return shutil.which("amqtt", path=str(sys.prefix / OWN_ENVIRONMENT)) or shutil.which("amqtt")
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        configuration = self.directory / "amqtt.yaml"
+        listener = {"type": "tcp", "bind": f"{HOST}:{self.ports[0]}", "max_connections": CONNECTIONS_MAX}
+        anonymous = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+        configuration.write_text(yaml.safe_dump({"listeners": {"default": listener}, "plugins": anonymous}))
+        return ["-c", str(configuration)]
+
+
+class HttpPeer(Peer):
+    """An HTTP server in Python that takes POST to the resource paths of the bench."""
+
+    protocol = "http"
+    module: str
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(port)
+        self.address = (HOST, port)
+
+    @classmethod
+    def program(cls) -> str | None:
+        """See `Peer.program`: this interpreter, which has what they need."""
+        return sys.executable
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        return ["-m", self.module, *map(str, self.address)]
+
+
+class Httptools(HttpPeer):
+    """httptools_server.py of this package: the least that Python can do. It answers by itself."""
+
+    name = "httptools"
+    title = "bare httptools"
+    module = "bench.peers.httptools_server"
+
+
+class AiohttpNats(HttpPeer):
+    """aiohttp_server.py of this package: a gateway as one would write it on aiohttp, fastavro and nats-py."""
+
+    name = "aiohttp-nats"
+    title = "aiohttp + nats-py"
+    module = "bench.peers.aiohttp_server"
+    forwards = True
+
+    def __init__(self, nats: NatsServer) -> None:
+        super().__init__()
+        self._nats = nats
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        return [*super().arguments(), f"nats://{HOST}:{self._nats.ports[0]}"]
+
+
 class CoapPeer(Peer):
     """A CoAP server that answers POST to the resource paths of the bench."""
 
@@ -112,4 +226,4 @@ class Aiocoap(CoapPeer):
         return ["-m", "bench.peers.aiocoap_server", *map(str, self.address)]
 
 
-PEERS: tuple[type[Peer], ...] = (Mosquitto, Libcoap, Aiocoap)
+PEERS: tuple[type[Peer], ...] = (NatsMqtt, Mosquitto, Amqtt, Libcoap, Aiocoap, AiohttpNats, Httptools)

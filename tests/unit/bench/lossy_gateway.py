@@ -15,7 +15,9 @@ from gateway.bus import subjects
 from gateway.wire import coap, esp, kpudp
 
 SUBJECT = subjects.service(packets.EXTENSION, "esp", subjects.CLIENT_DATA)
-CLIENT_DATA = esp.encode_client_data("id", 0, 0, packets.APP_VERSION, packets.token(0), "/json", None, b"{}")
+CLIENT_DATA = esp.encode_client_data(
+    "id", 0, 0, packets.APP_VERSION, packets.BENCH.token(0), "/json", None, b"{}"
+)
 KPUDP_FIRST = b"\xb1"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 

@@ -97,7 +97,7 @@ def test_a_kpudp_device_registers_its_alias_and_proves_its_address(monkeypatch: 
         result = load.run(messages=10, stall_timeout=STALL_TIMEOUT_S)
         load.close()
     assert (result.acknowledged, result.errors) == (10, {})
-    assert seen[0].path == packets.resource_path(0)
+    assert seen[0].path == packets.BENCH.resource_path(0)
     assert seen[0].alias == packets.ALIAS
     assert seen[1] == seen[0]
     assert Message(Type.PONG, 5, payload=b"8 bytes.") in seen

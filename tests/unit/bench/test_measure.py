@@ -8,7 +8,7 @@ import pytest
 from bench import measure
 from bench.connecting import LoadSpec
 from bench.measure import Work, measure_gateway, measure_peer
-from bench.peers.servers import Aiocoap, Libcoap, Mosquitto, Peer
+from bench.peers.servers import Aiocoap, AiohttpNats, Amqtt, Httptools, Libcoap, Mosquitto, NatsMqtt, Peer
 from bench.processes import Gateway, NatsServer
 from bench.rows import Row
 
@@ -33,6 +33,10 @@ class StandIn(Gateway):
 
     def environment(self) -> dict[str, str]:
         return super().environment() | {"PYTHONPATH": str(ROOT)}
+
+
+class Buffering(NatsMqtt):
+    flood = 300
 
 
 @pytest.fixture(autouse=True)
@@ -74,11 +78,33 @@ def test_acknowledged_messages_that_do_not_arrive_are_counted_as_lost(
             id=peer.name,
             marks=pytest.mark.skipif(peer.program() is None, reason=f"{peer.title} is not installed"),
         )
-        for peer, row in ((Mosquitto, QOS1), (Libcoap, COAP), (Aiocoap, COAP))
+        for peer, row in (
+            (Mosquitto, QOS1),
+            (NatsMqtt, QOS0),
+            (NatsMqtt, QOS1),
+            (Amqtt, QOS1),
+            (Libcoap, COAP),
+            (Aiocoap, COAP),
+            (Httptools, HTTP),
+        )
     ],
 )
 def test_a_peer_does_the_same_work(peer: type[Peer], row: Row) -> None:
-    with peer() as server:
-        run = measure_peer(row, server, Work(messages=500))
-    assert (run.messages, run.acknowledged, run.received, run.errors) == (500, 500, None, {})
+    with NatsServer() as nats, peer() as server:
+        run = measure_peer(row, server, Work(messages=500), nats)
+    acknowledged = 0 if row is QOS0 else 500
+    assert (run.messages, run.acknowledged, run.received, run.errors) == (500, acknowledged, None, {})
     assert run.server_cpu > 0
+
+
+def test_a_peer_that_does_all_of_the_work_has_its_messages_counted_by_the_extension() -> None:
+    with NatsServer() as nats, AiohttpNats(nats) as server:
+        run = measure_peer(HTTP, server, Work(messages=200), nats)
+    assert (run.messages, run.acknowledged, run.received, run.errors) == (200, 200, 200, {})
+    assert run.remarks == []
+
+
+def test_a_peer_that_queues_without_a_bound_is_flooded_with_so_many_messages() -> None:
+    with NatsServer() as nats, Buffering() as server:
+        run = measure_peer(QOS0, server, Work(seconds=60), nats)
+    assert run.messages == Buffering.flood

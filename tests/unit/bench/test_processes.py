@@ -1,5 +1,6 @@
 """The servers of the bench: their configuration, their CPU clock, their start and stop."""
 
+import re
 import socket
 import subprocess
 import sys
@@ -9,8 +10,17 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.peers.servers import PEERS, Peer
-from bench.processes import Gateway, NatsServer, Server, cpu_seconds, free_port, process_tree
+from bench.peers.servers import PEERS, AiohttpNats, Peer
+from bench.processes import (
+    Gateway,
+    NatsServer,
+    Server,
+    cpu_seconds,
+    free_port,
+   
+    private_memory,
+    process_tree,
+)
 from gateway import config
 
 SPIN = (
@@ -121,10 +131,22 @@ def test_nats_server_starts_and_stops_and_leaves_nothing() -> None:
 @pytest.mark.parametrize("kind", PEERS, ids=lambda kind: kind.name)
 def test_a_peer_that_is_not_installed_says_so(kind: type[Peer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "program", staticmethod(lambda: None))
-    with pytest.raises(BenchError, match=f"{kind.title} is not installed"), kind():
+    server = AiohttpNats(NatsServer()) if kind is AiohttpNats else kind()
+    with pytest.raises(BenchError, match=re.escape(f"{kind.title} is not installed")), server:
         pass
 
 
 def test_a_server_of_coap_is_ready_when_it_answers_a_ping() -> None:
     with pytest.raises(BenchError, match="did not start"), DeafToCoap(coap_port=free_port(socket.SOCK_DGRAM)):
         pass
+
+
+def test_memory_is_what_belongs_to_the_process_alone() -> None:
+    script = "data = bytearray(64 << 20); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert private_memory(process.pid) > 64 << 20
+        process.communicate(b"\n")

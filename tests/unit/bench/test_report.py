@@ -4,13 +4,28 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
+from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
 
 from bench.cli import RowName, app
+from bench.compare import Comparison
+from bench.documents import BEGIN, END, write_json, write_markdown
+from bench.errors import BenchError
+from bench.figures import Figure, Probe
 from bench.measure import Run
-from bench.report import RowResult, print_table, progress_line, spread, write_json
+from bench.plots import plots, write_plots
+from bench.probes import PROBES
+from bench.report import (
+    ProbeResult,
+    RowResult,
+    figure_line,
+    print_figures,
+    print_table,
+    progress_line,
+    spread,
+)
 from bench.rows import ROWS
 
 RUN = Run(
@@ -74,7 +89,7 @@ def test_the_table_has_medians_and_extremes_and_the_remarks(tmp_path: Path) -> N
     assert "1.00-4.00" in text
     assert max(map(len, text.splitlines())) <= 80
     (libcoap,) = (line.split() for line in text.splitlines() if "libcoap" in line)
-    assert libcoap[-6:] == ["1,000", "2,000", "8.00", "4.0x", "1.00", "-"]
+    assert libcoap[-5:] == ["2,000", "8.00", "4.0x", "1.00", "-"]
     assert "200.0x" in text
     assert "CoAP CON POST, 64 devices, window 1, aiocoap: 7 retransmitted" in text
     assert "HTTP POST, 64 keep-alive connections, gateway: 1 x closed by peer" in text
@@ -84,25 +99,108 @@ def test_no_values_are_a_dash() -> None:
     assert spread([]) == "-"
 
 
+def comparison() -> Comparison:
+    peers = {"Mosquitto": [replace(RUN, server_cpu=0.006)]}
+    encode = ProbeResult(
+        Probe("encode", "ClientData, encode", "us CPU", lambda _, __: []),
+        {"gateway, native": [Figure(0.1), Figure(0.3), Figure(0.2)], "fastavro": [Figure(6.0)]},
+    )
+    latency = [
+        ProbeResult(
+            Probe(f"latency-{rate}", f"round trip at {rate}/s", "us, median", lambda _, __: [], rate=rate),
+            {"bare NATS request": [Figure(100.0, {"p50": 100.0, "p99": 300.0}, ("late",))]},
+        )
+        for rate in (100, 1000)
+    ]
+    return Comparison([RowResult(ROWS["qos1"], [RUN, RUN], peers, {"amqtt": "stalled"})], [encode, *latency])
+
+
 def test_the_json_has_every_run(tmp_path: Path) -> None:
     path = tmp_path / "bench.json"
-    peers = {"Mosquitto": [replace(RUN, server_cpu=0.006)]}
-    write_json([RowResult(ROWS["qos1"], [RUN, RUN], peers)], {"rounds": 2}, path)
+    write_json(comparison(), {"rounds": 2}, path)
     document = json.loads(path.read_text())
     assert document["options"] == {"rounds": 2}
-    assert document["rows"][0]["row"] == "qos1"
-    assert [run["received"] for run in document["rows"][0]["gateway"]] == [1000, 1000]
-    assert document["rows"][0]["gateway"][0]["server_us"] == pytest.approx(2.0)
-    assert document["rows"][0]["peers"]["Mosquitto"]["ratio"] == pytest.approx(3.0)
-    assert len(document["rows"][0]["peers"]["Mosquitto"]["runs"]) == 1
+    (row,) = document["rows"]
+    assert row["row"] == "qos1"
+    assert row["failures"] == {"amqtt": "stalled"}
+    assert [run["received"] for run in row["gateway"]] == [1000, 1000]
+    assert row["gateway"][0]["server_us"] == pytest.approx(2.0)
+    assert row["peers"]["Mosquitto"]["ratio"] == pytest.approx(3.0)
+    assert len(row["peers"]["Mosquitto"]["runs"]) == 1
+    encode, latency, _ = document["probes"]
+    assert (encode["row"], encode["unit"]) == ("encode", "us CPU")
+    assert encode["subjects"]["gateway, native"]["ratio"] is None
+    assert encode["subjects"]["fastavro"]["ratio"] == pytest.approx(30.0)
+    assert latency["subjects"]["bare NATS request"]["figures"][0]["details"]["p99"] == 300.0
     assert document["machine"]["cores"] >= 1
+    assert document["versions"]["nats-server"]
+
+
+def test_the_table_of_probes_has_ratios_to_the_first_line_and_tails(tmp_path: Path) -> None:
+    results = comparison().probes
+    console = Console(width=80, record=True, file=(tmp_path / "out").open("w"))
+    print_figures(results, console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    (fastavro,) = (line.split() for line in text.splitlines() if "fastavro" in line)
+    assert fastavro[-3:] == ["6", "6-6", "30.0x"]
+    assert "0.1-0.3" in text
+    assert text.count("300") == 2
+    assert "round trip at 100/s, bare NATS request: late" in text
+    assert figure_line("round 1/1", results[1].probe, "x", Figure(1234.5, {}, ("late",))).endswith(
+        "x: 1,234 us, median; late"
+    )
+
+
+def test_the_tables_are_put_between_the_marks_of_a_document(tmp_path: Path) -> None:
+    path = tmp_path / "performance.md"
+    path.write_text(f"# Figures\n\n{BEGIN}\nold\n{END}\n\nThe rest.\n")
+    for _ in range(2):
+        write_markdown(comparison(), "kaa-bench compare", path)
+    text = path.read_text()
+    assert text.startswith(f"# Figures\n\n{BEGIN}\n2")
+    assert text.endswith(f"{END}\n\nThe rest.\n")
+    assert "old" not in text
+    assert "`kaa-bench compare`" in text
+    assert "| MQTT QoS 1, window 64 | gateway | **2.00** | 2.00-2.00 |  | 2,000 | 1.00 | 3.00 |" in text
+    assert "|  | fastavro | 6 | 6-6 | 30.0 |  |" in text
+    assert "- MQTT QoS 1, window 64, amqtt failed: stalled" in text
+
+
+@pytest.mark.parametrize("text", ["no marks", f"{END} {BEGIN}", f"{BEGIN} {END} {END}"])
+def test_a_document_without_the_marks_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "performance.md"
+    path.write_text(text)
+    with pytest.raises(BenchError, match="does not have the marks"):
+        write_markdown(comparison(), "", path)
+    assert path.read_text() == text
+
+
+def test_the_plots_are_svg_of_everything_that_was_measured(tmp_path: Path) -> None:
+    write_plots(comparison(), tmp_path / "plots")
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {
+        "messages.svg",
+        "operations.svg",
+        "latency.svg",
+    }
+    drawn = plots(comparison())
+    for plot in drawn.values():
+        assert ElementTree.fromstring(plot).tag.endswith("svg")
+    assert "qos1: Mosquitto" in drawn["messages"]
+    assert drawn["operations"].count("<rect") == 3
+    assert drawn["latency"].count("<polyline") == 2
+    assert plots(Comparison()) == {}
 
 
 def test_every_row_can_be_chosen() -> None:
-    assert set(get_args(RowName)) == set(ROWS)
+    assert list(get_args(RowName)) == [*ROWS, *PROBES]
+    assert [result.row.name for result in Comparison.of(None).floods] == list(ROWS)
+    assert [result.probe.name for result in Comparison.of(["push", "qos0"]).probes] == ["push"]
 
 
 def test_the_options_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
-    app("--help", exit_on_error=False, result_action="return_value")
+    app(["compare", "--help"], exit_on_error=False, result_action="return_value")
     text = capsys.readouterr().out
-    assert all(option in text for option in ("--rows", "--rounds", "--seconds", "--messages", "--json"))
+    assert all(
+        option in text for option in ("--rows", "--rounds", "--seconds", "--messages", "--json", "--quick")
+    )

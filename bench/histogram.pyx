@@ -1,0 +1,91 @@
+"""Latencies: a log-linear histogram with the layout of HdrHistogram, three significant digits.
+
+Values are nanoseconds from 0 to VALUE_MAX, and what lies outside counts as the nearest of the two. The layout is that
+of Gil Tene's HdrHistogram (lowest value 1, three digits), so that percentiles are the ones that it would give.
+"""
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memset
+
+cdef extern from *:
+    int __builtin_clzll(unsigned long long value) nogil
+
+VALUE_MAX = (<int64_t>SUB_BUCKETS << (BUCKETS - 1)) - 1
+"""The largest value that is told apart, in nanoseconds: 68 s."""
+
+cdef int64_t LIMIT = VALUE_MAX
+
+
+cdef inline Py_ssize_t index_of(int64_t value) noexcept nogil:
+    cdef int bucket = 64 - SUB_BUCKET_BITS - __builtin_clzll(<uint64_t>(value | (SUB_BUCKETS - 1)))
+    return ((<Py_ssize_t>bucket + 1) << (SUB_BUCKET_BITS - 1)) + <Py_ssize_t>(value >> bucket) - HALF
+
+
+cdef inline int64_t highest_at(Py_ssize_t index) noexcept nogil:
+    """The largest value that is counted at the index."""
+    cdef Py_ssize_t bucket = (index >> (SUB_BUCKET_BITS - 1)) - 1
+    cdef Py_ssize_t sub_bucket = (index & (HALF - 1)) + HALF
+    if bucket < 0:
+        return index
+    return (<int64_t>(sub_bucket + 1) << bucket) - 1
+
+
+cdef class Histogram:
+    """Counts of values. It can be pickled, and merged into another."""
+
+    def __cinit__(self):
+        memset(self.counts, 0, sizeof(self.counts))
+
+    def __reduce__(self):
+        return _restored, (self.buckets(), self.highest, self.sum)
+
+    cdef void add(self, int64_t value) noexcept nogil:
+        """Hot path."""
+        value = max(<int64_t>0, min(value, LIMIT))
+        self.counts[index_of(value)] += 1
+        self.total += 1
+        self.sum += value
+        self.highest = max(self.highest, value)
+
+    def record(self, int64_t value):
+        """Count one value."""
+        self.add(value)
+
+    def buckets(self):
+        """The counts that are not 0, as pairs of index and count."""
+        cdef Py_ssize_t index
+        return [(index, self.counts[index]) for index in range(SIZE) if self.counts[index]]
+
+    def merge(self, Histogram other not None):
+        """Add what the other has counted."""
+        cdef Py_ssize_t index
+        for index in range(SIZE):
+            self.counts[index] += other.counts[index]
+        self.total += other.total
+        self.sum += other.sum
+        self.highest = max(self.highest, other.highest)
+
+    @property
+    def mean(self):
+        """The mean of the values; 0 if there are none."""
+        return self.sum / self.total if self.total else 0.0
+
+    def percentile(self, double percent):
+        """The value below or at which so many percent of the values lie, to three digits; 0 if there are none."""
+        cdef int64_t wanted = max(<int64_t>1, <int64_t>(percent / 100 * self.total + 0.5)), seen = 0
+        cdef Py_ssize_t index
+        for index in range(SIZE):
+            seen += self.counts[index]
+            if seen >= wanted:
+                return highest_at(index)
+        return 0
+
+
+def _restored(buckets, int64_t highest, double total):
+    cdef Histogram histogram = Histogram()
+    for index, count in buckets:
+        histogram.counts[<Py_ssize_t>index] = count
+        histogram.total += count
+    histogram.highest = highest
+    histogram.sum = total
+    return histogram

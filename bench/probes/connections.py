@@ -1,0 +1,70 @@
+"""What an MQTT connection costs: the memory of an idle one, and the CPU of making and ending one."""
+
+from functools import partial
+
+from bench.connecting import Address
+from bench.figures import Figure, Probe, Scale, Subject
+from bench.idle import IdleDevices
+from bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, Peer
+from bench.processes import Gateway, Server
+from bench.servers import Servers
+
+FIRST_SHARE = 4
+"""One in so many connections is made before the first reading, for what a server allocates once."""
+MICROSECONDS = 1e6
+BROKERS: tuple[type[Peer], ...] = (NatsMqtt, Mosquitto, Amqtt)
+
+
+def _memory(server: Server, address: Address, count: int) -> Figure:
+    """Bytes a connection, of a server that is started for this and has not had any: memory that was used is kept."""
+    first = max(1, count // FIRST_SHARE)
+    with server, IdleDevices(address) as devices:
+        devices.connect(first)
+        before = server.memory()
+        devices.connect(count)
+        figure = Figure((server.memory() - before) / count, {"connections": count})
+        devices.disconnect()
+    return figure
+
+
+def _memories(servers: Servers, scale: Scale) -> list[Subject]:
+    def gateway() -> Figure:
+        fresh = Gateway(servers.nats)
+        return _memory(fresh, fresh.address_of("mqtt"), scale.connections)
+
+    def broker(kind: type[Peer]) -> Figure:
+        fresh = kind()
+        return _memory(fresh, fresh.address, scale.connections)
+
+    return [
+        Subject("gateway", gateway),
+        *(Subject(peer.title, partial(broker, type(peer))) for peer in servers.peers(*BROKERS)),
+    ]
+
+
+def _connect(server: Server, address: Address, count: int) -> Figure:
+    """CPU microseconds from accept to the end of a connection."""
+    with IdleDevices(address) as devices:
+        devices.connect(max(1, count // FIRST_SHARE))
+        devices.disconnect()
+        before = server.cpu_seconds()
+        devices.connect(count)
+        connected = server.cpu_seconds()
+        devices.disconnect()
+        ended = server.cpu_seconds()
+    details = {"connect": (connected - before) / count * MICROSECONDS}
+    return Figure((ended - before) / count * MICROSECONDS, details)
+
+
+def _connects(servers: Servers, scale: Scale) -> list[Subject]:
+    gateway = servers.gateway
+    found: list[tuple[str, Server, Address]] = [("gateway", gateway, gateway.address_of("mqtt"))]
+    found += [(peer.title, peer, peer.address) for peer in servers.peers(*BROKERS)]
+    return [
+        Subject(title, partial(_connect, server, address, scale.connections))
+        for title, server, address in found
+    ]
+
+
+MEMORY = Probe("memory", "MQTT connection, idle", "bytes", _memories)
+CONNECT = Probe("connect", "MQTT connect and disconnect", "us CPU", _connects)
