@@ -17,7 +17,6 @@ from bench.processes import (
     Server,
     cpu_seconds,
     free_port,
-   
     private_memory,
     process_tree,
 )
