@@ -23,6 +23,7 @@ MODULES = [
     "gateway.wire.kpudp",
     "gateway.bus.block",
     "gateway.bus.link",
+    "gateway.bus.durable",
     "gateway.kp.correlation",
     "gateway.kp.counters",
     "gateway.kp.resource_path",

@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from ext.durable import DurableConsumer
 from ext.errors import NotDelivered, PayloadTooLarge
 
 DEFAULT_NATS_URL = "nats://localhost:4222"
@@ -66,7 +67,8 @@ def masked(url: str) -> str:
 class Connection:
     """One client of NATS with fixed subscriptions.
 
-    `on_dropped` is called once for each message that came in faster than the callbacks took them.
+    `on_dropped` is called once for each message that came in faster than the callbacks took them. `consumer` runs
+    while the client is connected.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Connection:
         urls: Sequence[str],
         interests: Sequence[Interest],
         on_dropped: Callable[[], None],
+        consumer: DurableConsumer | None = None,
     ) -> None:
         self._replica_id = replica_id
         self._urls = list(urls)
         self._interests = interests
         self._log: Any = structlog.get_logger(extension=extension, servers=",".join(map(masked, urls)))
         self._on_dropped = on_dropped
+        self._consumer = consumer
         self._client: Client | None = None
         self._subscriptions: list[Subscription] = []
         self._opened = asyncio.Event()
@@ -121,6 +125,8 @@ class Connection:
             self._log.warning("NATS is away, nothing to drain")
             return
         try:
+            if self._consumer is not None:
+                await self._consumer.stop()
             await asyncio.gather(*(each.drain() for each in self._subscriptions))  # type: ignore[no-untyped-call]
         except nats.errors.Error as error:
             self._log.warning("NATS went away during the drain", error=_said(error))
@@ -149,6 +155,8 @@ class Connection:
                 await self._connect(client, closed)
                 self._client = client
                 self._opened.set()
+                if self._consumer is not None:
+                    self._consumer.start(client)
                 await closed.wait()
                 self._log.error("NATS closed the connection, opening a new one")
             except nats.errors.Error as error:
@@ -156,6 +164,8 @@ class Connection:
             finally:
                 self._client = None
                 self._opened.clear()
+                if self._consumer is not None:
+                    await self._consumer.abandon()
                 with suppress(nats.errors.Error, OSError):
                     await client.close()
             await asyncio.sleep(RECONNECT_WAIT_S)

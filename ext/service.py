@@ -18,6 +18,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from ext.connection import DEFAULT_NATS_URL, Connection, Interest
+from ext.durable import ACK_WAIT_S, DurableConsumer, StoredMessage
 from ext.errors import ExtensionError, NotDelivered, PayloadTooLarge
 from ext.logs import LimitedLog
 from ext.requests import INTERNAL_ERROR, NOT_FOUND, Handler, Request, Response, Result, now_ms
@@ -39,6 +40,7 @@ STATS = (
     "responses",  # ExtensionData sent as answers
     "pushes",  # ExtensionData sent by `push`
     "unanswered",  # results that were not wanted: no request ID
+    "retried",  # requests of a stream that come again because their handler failed
     "failed",  # requests whose handler raised something else than ExtensionError
     "not_found",  # requests for a resource path without handler
     "expired",  # ClientData dropped because its timeout was over
@@ -55,6 +57,8 @@ class Extension:
     `name` is the service instance name, which replicas share; `replica_id` is unique in the cluster
     (default: random). `gateway_instance` is the communication service that pushes go to. With `affinity`,
     the gateway sends further messages of an endpoint which this replica has answered to this replica.
+    A `durable` extension takes its requests from the stream that the gateway keeps for it, and acknowledges
+    each when its handler is done; one that takes longer than `ack_wait_s` comes again.
 
     Use it as `async with extension:`, or `await extension.run()`. `stats` counts, by the names in `STATS`.
     """
@@ -67,6 +71,8 @@ class Extension:
         replica_id: str | None = None,
         gateway_instance: str = DEFAULT_GATEWAY_INSTANCE,
         affinity: bool = False,
+        durable: bool = False,
+        ack_wait_s: float = ACK_WAIT_S,
         concurrency: int = CONCURRENCY,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
     ) -> None:
@@ -82,15 +88,17 @@ class Extension:
         self._routes = Routes()
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
+        instance_subject = subjects.service(name, "esp", subjects.CLIENT_DATA)
         self._connection = Connection(
             name,
             self.replica_id,
             nats_urls,
             [
-                Interest(subjects.service(name, "esp", subjects.CLIENT_DATA), name, self._receive),
+                *([] if durable else [Interest(instance_subject, name, self._receive)]),
                 Interest(self._replica_subject, "", self._receive),
             ],
             self._count_overrun,
+            DurableConsumer(name, self._receive, ack_wait_s) if durable else None,
         )
 
     def handler(
@@ -183,22 +191,25 @@ class Extension:
         except NotDelivered as error:
             self._log.error("the last answers may not have left", error=str(error))
 
-    async def _receive(self, message: Msg) -> None:
+    async def _receive(self, message: Msg | StoredMessage) -> None:
         """Take one ClientData. Waits, and the subscription with it, while `concurrency` handlers run."""
         try:
             data = decode_client_data(message.data)
         except MalformedAvro as error:
             self.stats["malformed"] += 1
             self._limited.warning(error.reason, "ClientData is malformed and dropped")
+            await self._done(message)
             return
         deadline = data.timestamp + data.timeout if data.timeout > 0 else None
         if deadline is not None and deadline < now_ms():
             self.stats["expired"] += 1
+            await self._done(message)
             return
         found = self._routes.find(data.resource_path)
         if found is None:
             self.stats["not_found"] += 1
             await self._answer(message, data, NOT_FOUND, "requested")
+            await self._done(message)
             return
         route, parameters = found
         request = Request(
@@ -219,6 +230,9 @@ class Extension:
             result = route.handler(request)
         except Exception as error:  # noqa: BLE001 - one bad handler must not take the service down
             response = self._failure(route, error)
+            if await self._retried(message, error):
+                self._slots.release()
+                return
         else:
             if isinstance(result, Awaitable):
                 task = asyncio.create_task(self._finish(message, data, route, result))
@@ -228,13 +242,38 @@ class Extension:
             response = self._response(route, result)
         self._slots.release()
         await self._answer(message, data, response, route.respond)
+        await self._done(message)
 
-    async def _finish(self, message: Msg, data: ClientData, route: Route, result: Awaitable[Result]) -> None:
+    async def _finish(
+        self, message: Msg | StoredMessage, data: ClientData, route: Route, result: Awaitable[Result]
+    ) -> None:
         try:
             response = self._response(route, await result)
         except Exception as error:  # noqa: BLE001 - as above
             response = self._failure(route, error)
+            if await self._retried(message, error):
+                return
         await self._answer(message, data, response, route.respond)
+        await self._done(message)
+
+    async def _done(self, message: Msg | StoredMessage) -> None:
+        """A message needs nothing more: if it came from a stream, that may forget it."""
+        if isinstance(message, StoredMessage):
+            try:
+                await message.done()
+            except NotDelivered as error:
+                self._limited.warning("unacknowledged", "a message will come again", error=str(error))
+
+    async def _retried(self, message: Msg | StoredMessage, error: Exception) -> bool:
+        """Have a message of a stream delivered again whose handler has failed; False if that is not to be."""
+        if not isinstance(message, StoredMessage) or isinstance(error, ExtensionError) or message.is_last_try:
+            return False
+        self.stats["retried"] += 1
+        try:
+            await message.retry()
+        except NotDelivered as failure:
+            self._limited.warning("unacknowledged", "a message will come again", error=str(failure))
+        return True
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -257,7 +296,9 @@ class Extension:
         self._limited.warning(reason, "handler failed", exc_info=error)
         return INTERNAL_ERROR
 
-    async def _answer(self, message: Msg, data: ClientData, response: Response, respond: Respond) -> None:
+    async def _answer(
+        self, message: Msg | StoredMessage, data: ClientData, response: Response, respond: Respond
+    ) -> None:
         if data.request_id is None and respond != "always":
             self.stats["unanswered"] += 1
             return

@@ -12,6 +12,8 @@ from msgspec import Struct, field
 
 from gateway.config_keys import (
     Document,
+    Durable,
+    ExtensionInstanceKeys,
     IdentitySettings,
     Limits,
     Log,
@@ -51,6 +53,7 @@ class ExtensionInstance(Struct, frozen=True, kw_only=True):
 
     name: str
     endpoint_aware: bool = True
+    durable: bool = False
 
 
 class Config(Struct, frozen=True, kw_only=True):
@@ -61,6 +64,7 @@ class Config(Struct, frozen=True, kw_only=True):
     transports: Transports = Transports()
     identity: IdentitySettings = IdentitySettings()
     nats: Nats = Nats()
+    durable: Durable = Durable()
     limits: Limits = Limits()
     workers: int = 1
     log: Log = Log()
@@ -132,21 +136,22 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         for application, keys in kaa.applications.items()
         for name, version in keys.versions.items()
     }
-    allowed = {name: True for version in app_versions.values() for name in sorted(version.allowed)}
-    declared = {name: instance.endpoint_aware for name, instance in kaa.extension_instances.items()}
+    undeclared = ExtensionInstanceKeys()
+    allowed = {name: undeclared for version in app_versions.values() for name in sorted(version.allowed)}
     return Config(
         service=document.service,
         server=document.server,
         transports=kpc.transports,
         identity=kpc.identity,
         nats=kpc.nats,
+        durable=kpc.durable,
         limits=kpc.limits,
         workers=kpc.workers,
         log=kpc.log,
         app_versions=app_versions,
         extension_instances={
-            name: ExtensionInstance(name=name, endpoint_aware=aware)
-            for name, aware in (allowed | declared).items()
+            name: ExtensionInstance(name=name, endpoint_aware=keys.endpoint_aware, durable=keys.durable)
+            for name, keys in (allowed | kaa.extension_instances).items()
         },
         warnings=warnings,
     )
@@ -167,6 +172,8 @@ def _cross_check(document: Document, sources: Sources) -> None:
         present, absent = ("cert-file", "key-file") if kpc.nats.tls.cert_file else ("key-file", "cert-file")
         path = ("kaa", "kpc", "nats", "tls", present)
         sources.report(path, f"needs kaa.kpc.nats.tls.{absent}, which is not set")
+    if 0 < kpc.durable.max_age < kpc.durable.duplicate_window:
+        sources.report(("kaa", "kpc", "durable", "duplicate-window"), "is more than kaa.kpc.durable.max-age")
 
 
 def _check_supported(document: Document, sources: Sources) -> None:

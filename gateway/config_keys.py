@@ -115,6 +115,13 @@ class ExtensionInstanceKeys(Section, frozen=True, kw_only=True):
         Boolean,
         Meta(description="Whether an endpoint token follows the instance name in its resource paths."),
     ] = True
+    durable: Annotated[
+        Boolean,
+        Meta(
+            description="Whether what devices send to it is acknowledged only when a JetStream stream has "
+            "stored it."
+        ),
+    ] = False
 
 
 # kaa.kpc.transports
@@ -397,6 +404,50 @@ class Nats(Section, frozen=True, kw_only=True):
         return f"Nats(urls={tuple(map(masked, self.urls))!r}, ...)"
 
 
+class Durable(Section, frozen=True, kw_only=True):
+    """The JetStream streams of durable extension instances, one each; they are made when they are missing."""
+
+    storage: Annotated[Literal["file", "memory"], Meta(description="Where the servers keep a stream.")] = (
+        "file"
+    )
+    replicas: Annotated[Integer, Meta(ge=1, le=5, description="Servers that keep a copy of a stream.")] = 1
+    max_bytes: Annotated[
+        Size, Meta(ge=KiB, le=1024 * GiB, description="Bytes of messages that a stream may hold.")
+    ] = GiB
+    max_age: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=365 * DAY,
+            description="Seconds that a stream keeps what no extension has taken; 0 is for ever.",
+        ),
+    ] = 7 * DAY
+    discard: Annotated[
+        Literal["new", "old"],
+        Meta(description="What a full stream does: `new`: it refuses messages; `old`: it drops the oldest."),
+    ] = "new"
+    duplicate_window: Annotated[
+        Seconds,
+        Meta(
+            ge=0.1,
+            le=DAY,
+            description="Seconds within which a stream drops a message that is sent again; at most `max-age`.",
+        ),
+    ] = 120.0
+    ack_timeout: Annotated[
+        Seconds,
+        Meta(ge=0.1, le=3600, description="Seconds after which a stream that confirms nothing is silent."),
+    ] = 5.0
+    max_pending_bytes: Annotated[
+        Size,
+        Meta(
+            ge=64 * KiB,
+            le=64 * GiB,
+            description="Bytes not stored by a stream at which reading from devices that send to it pauses.",
+        ),
+    ] = 16 * MiB
+
+
 class Limits(Section, frozen=True, kw_only=True):
     """Bounds of one worker's tables and queues."""
 
@@ -447,6 +498,7 @@ class Kpc(Section, frozen=True, kw_only=True):
     transports: Transports = Transports()
     identity: IdentitySettings = IdentitySettings()
     nats: Nats = Nats()
+    durable: Durable = Durable()
     limits: Limits = Limits()
     workers: Annotated[Integer, Meta(ge=1, le=256, description="Worker processes.")] = 1
     log: Log = Log()

@@ -18,7 +18,9 @@ from gateway.admin.server import AdminServer
 from gateway.bus import subjects
 from gateway.bus.connector import Connector, Credentials, TlsFiles
 from gateway.bus.control import Control
+from gateway.bus.durable import DurableLanes
 from gateway.bus.link import Link
+from gateway.bus.streams import StreamError, Streams
 from gateway.identity.clients import AdmitAnonymous
 from gateway.identity.open import OpenProvider
 from gateway.identity.resolver import Resolver
@@ -80,12 +82,12 @@ class Worker:
         limits = config.limits
 
         # bus
+        durable = sorted(each.name for each in config.extension_instances.values() if each.durable)
+        reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
+        subscriptions = (reply_to, subjects.service(name, "esp", subjects.EXTENSION_DATA))
         self.link = Link(
             loop,
-            (
-                subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA),
-                subjects.service(name, "esp", subjects.EXTENSION_DATA),
-            ),
+            (*subscriptions, f"{reply_to}.*") if durable else subscriptions,
             config.nats.max_pending_bytes,
             config.nats.ping_timeout,
             self._on_link_lost,
@@ -130,7 +132,24 @@ class Worker:
             limits.waiting_bytes,
         )
         self.pending: list[PendingRequests] = []
-        self.link.set_listener(Downlink(uplink, self.router, self.sessions, correlator, self.counters))
+        downlink = Downlink(uplink, self.router, self.sessions, correlator, self.counters)
+        self.link.set_listener(downlink)
+        self.durable = DurableLanes(
+            self.link,
+            downlink,
+            [
+                (instance, subjects.stream(instance), subjects.service(instance, "esp", subjects.CLIENT_DATA))
+                for instance in durable
+            ],
+            reply_to,
+            config.durable.max_pending_bytes,
+            config.durable.ack_timeout,
+            secrets.randbits(32),
+        )
+        downlink.set_durable(self.durable)
+        self.router.set_durable(self.durable)
+        self._streams = Streams(self.control.request, durable, config.durable)
+        self._mending: asyncio.Task[None] | None = None
 
         # transports
         mqtt = config.transports.mqtt
@@ -268,6 +287,7 @@ class Worker:
         self._timers.append(self._loop.create_task(self._every(CHECK_PERIOD, self._check)))
         while not self.link.ready:
             await asyncio.sleep(0.01)
+        await self._streams.ensure()
         shared = self._config.workers > 1
         for protocol, port, listener in self._listeners:
             key = "kaa.kpc.transports.mqtt.tcp.port" if protocol == "mqtt" else "kaa.kpc.transports.http.port"
@@ -301,6 +321,8 @@ class Worker:
         # Closing connections has published wills.
         await self._drain_link(deadline)
         self._connectivity.flush()
+        if self._mending is not None:
+            self._timers.append(self._mending)
         for timer in self._timers:
             timer.cancel()
         await asyncio.gather(*self._timers, return_exceptions=True)
@@ -317,8 +339,11 @@ class Worker:
         try:
             async with asyncio.timeout_at(deadline):
                 await self.link.drain()
+                while self.durable.backlog():
+                    await asyncio.sleep(0.01)
         except TimeoutError:
-            log.warning("NATS did not confirm everything in time", bytes=self.link.backlog)
+            waiting = self.link.backlog + self.durable.backlog()
+            log.warning("NATS did not confirm everything in time", bytes=waiting)
 
     async def _every(self, period: float, action: Callable[[], None]) -> None:
         while True:
@@ -334,9 +359,21 @@ class Worker:
             table.expire(self._loop.time())
         for _, _, socket, _ in self._datagrams:
             socket.check()
+        self.durable.check()
 
     def _check(self) -> None:
         self.link.check()
         self._mqtt_sessions.expire(self._loop.time())
         for _, _, listener in self._listeners:
             listener.check()
+        if any(lane.stalled for lane in self.durable.lanes) and (
+            self._mending is None or self._mending.done()
+        ):
+            self._mending = self._loop.create_task(self._mend_streams(), name="streams")
+
+    async def _mend_streams(self) -> None:
+        """Make what is missing: a stream in memory dies with its server, and a stream may be removed."""
+        try:
+            await self._streams.ensure()
+        except StreamError as error:
+            log.error("a stream cannot be used", error=error.detail)

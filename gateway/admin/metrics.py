@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from gateway.bus.control import Control
+    from gateway.bus.durable import DurableLanes
     from gateway.bus.link import Link
     from gateway.kp.counters import Counters
     from gateway.kp.pending import PendingRequests
@@ -23,6 +24,7 @@ class Observed(Protocol):
 
     control: Control
     counters: Counters
+    durable: DurableLanes
     link: Link
     router: Router
     sessions: Sessions
@@ -37,6 +39,15 @@ BY_PROTOCOL = {
     "connections_opened": "Device connections accepted.",
     "connections_closed": "Device connections that have ended.",
 }
+
+
+DURABLE_COUNTERS = (
+    ("stored", "Messages that a stream has confirmed.", "stored"),
+    ("resent", "Messages sent to a stream again.", "resent"),
+    ("abandoned", "Messages that no stream has confirmed and that are not sent again.", "abandoned"),
+    ("refusals", "Answers of a stream that did not store a message, and silences.", "refusals"),
+)
+"""Name, text, and attribute of a lane."""
 
 
 class WorkerCollector(Collector):
@@ -91,6 +102,20 @@ class WorkerCollector(Collector):
             ),
         ):
             yield CounterMetricFamily(f"kaa_gateway_{name}", text, value=value)
+        for name, text, attribute in DURABLE_COUNTERS:
+            family = CounterMetricFamily(f"kaa_gateway_durable_{name}", text, labels=["instance"])
+            for lane in worker.durable.lanes:
+                family.add_metric([lane.instance], getattr(lane, attribute))
+            yield family
+        backlog = GaugeMetricFamily(
+            "kaa_gateway_durable_backlog_bytes", "Bytes not yet stored by a stream.", labels=["instance"]
+        )
+        up = GaugeMetricFamily("kaa_gateway_durable_up", "Whether a stream stores.", labels=["instance"])
+        for lane in worker.durable.lanes:
+            backlog.add_metric([lane.instance], lane.backlog())
+            up.add_metric([lane.instance], int(not lane.stalled))
+        yield backlog
+        yield up
         for name, text, gauge in (
             ("nats_up", "Whether NATS is connected.", int(link.ready)),
             ("nats_backlog_bytes", "Bytes not yet confirmed by NATS.", link.backlog),

@@ -101,6 +101,17 @@ class Control:
         """Begin to connect."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="nats-control")
 
+    async def request(self, subject: str, payload: bytes, timeout: float) -> bytes:
+        """What answers a request. BusError if NATS is away, nobody answers, or not within `timeout` seconds."""
+        if not self._client.is_connected:
+            raise BusError("nats_away", "not connected to NATS")
+        try:
+            return (await self._client.request(subject, payload, timeout)).data
+        except nats.errors.NoRespondersError as error:
+            raise BusError("nats_no_responders", f"nobody answers on {subject}") from error
+        except nats.errors.Error as error:
+            raise BusError("nats_request", f"{subject}: {str(error) or type(error).__name__}") from error
+
     def publish_event(self, subject: str, datum: bytes) -> None:
         """Publish when connected; drops and counts the event if too many wait already."""
         try:

@@ -12,6 +12,12 @@ cdef class Listener:
     cdef int on_no_responders(self, const Publication* publication) except -1
     cdef bint may_send_again(self, const Publication* publication) noexcept
     cdef int on_backlog(self, bint full) except -1
+    cdef int on_connected(self) except -1
+    cdef bint on_reply_without_responders(self, Slice reply) except -1
+    cdef int on_stored(self, uint64_t session, uint32_t token) except -1
+    cdef int on_not_stored(
+        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
+    ) except -1
 
 
 cdef class Link
@@ -67,6 +73,8 @@ cdef class Link:
     cdef int flush(self) except -1
     cdef int seal(self) except -1
     cdef int write(self, Block block) except -1
+    cdef int write_ping(self) except -1
+    cdef int write_beside(self, bytes publications) except -1
     cdef int confirm(self) except -1
     cdef int check_backlog(self) except -1
     cdef int recycle(self, Block block) except -1

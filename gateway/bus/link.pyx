@@ -58,6 +58,24 @@ cdef class Listener:
         """The unconfirmed bytes have passed their bound, or have fallen well below it again."""
         return 0
 
+    cdef int on_connected(self) except -1:
+        """There is a new connection, to which the unconfirmed blocks have been written."""
+        return 0
+
+    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+        """Nobody subscribes to the subject of the publication with this reply subject; False if it names none."""
+        return False
+
+    cdef int on_stored(self, uint64_t session, uint32_t token) except -1:
+        """A stream has stored the publication with this acknowledgement (durable.pyx)."""
+        return 0
+
+    cdef int on_not_stored(
+        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
+    ) except -1:
+        """A stream has not stored a publication, and it is not tried again; `for_good`: no try could help."""
+        return 0
+
 
 cdef class Connection:
     """The callbacks of one transport, an asyncio.BufferedProtocol; the link hears them while this is its connection.
@@ -204,6 +222,20 @@ cdef class Link:
         self.transport.write(memoryview(block))  # a TLS transport takes no other view
         return 0
 
+    cdef int write_beside(self, bytes publications) except -1:
+        """Write publications that somebody else keeps and confirms; the link only watches that NATS is there."""
+        self.bytes_sent += len(publications)
+        self.transport.write(publications)
+        if not self.unconfirmed and not self.flush_scheduled:
+            self.write_ping()
+        return 0
+
+    cdef int write_ping(self) except -1:
+        """A block with nothing but its PING, or what was published so far."""
+        cdef Block block = self.block
+        self.seal()
+        return self.write(block)
+
     cdef int confirm(self) except -1:
         """A PONG: the oldest block has arrived."""
         cdef Block block
@@ -270,6 +302,8 @@ cdef class Link:
         if message.operation == HMSG:
             status = status_of(message.header)
             if status == NO_RESPONDERS and message.payload.size == 0:
+                if self.listener.on_reply_without_responders(message.subject):
+                    return 0
                 return self.find_no_responders(header_value(message.header, b"Nats-Subject"))
             self.messages_received += 1
             return self.listener.on_message(message)
@@ -379,6 +413,7 @@ cdef class Link:
             self.write(again)
         self.check_backlog()
         self.flush()
+        self.listener.on_connected()
 
     cdef Block without_at_most_once(self, Block block):
         """A copy of a block that may have arrived, without what must not arrive twice or can no longer be sent."""
@@ -417,9 +452,7 @@ cdef class Link:
             if silence > self.ping_timeout:
                 self.abort(f"no answer to PING for {silence:.1f} s")
         elif now - self.block.sealed_at > IDLE_PING_PERIOD:
-            block = self.block
-            self.seal()
-            self.write(block)
+            self.write_ping()
             self.block.sealed_at = now
 
     async def drain(self):

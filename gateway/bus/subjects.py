@@ -28,6 +28,11 @@ def event(originator_instance: str, entity_type: str, event_group: str, event_ty
     return f"kaa.v1.events.{originator_instance}.{entity_type}.{event_group}.{event_type}"
 
 
+def stream(extension_instance: str) -> str:
+    """Name of the JetStream stream that holds a durable extension instance's ClientData, and of its consumer."""
+    return f"kaa-{extension_instance}"
+
+
 def with_message_type(subject: str, message_type: str) -> str:
     """The subject with its last token replaced: how 3/ISM answers a reply-to with another message type."""
     return f"{subject.rpartition('.')[0]}.{message_type}"

@@ -1,3 +1,4 @@
+from gateway.bus.durable cimport DurableLanes
 from gateway.bus.link cimport Listener
 from gateway.kp.correlation cimport Correlation, Correlator
 from gateway.kp.counters cimport Counters
@@ -15,6 +16,7 @@ cdef class Downlink(Listener):
     cdef Router router
     cdef Sessions sessions
     cdef Correlator correlator
+    cdef DurableLanes durable
     cdef Counters counters
     # state
     cdef Buffer scratch
@@ -22,6 +24,6 @@ cdef class Downlink(Listener):
     cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1
     cdef int report(
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
-        Endpoint endpoint,
+        Endpoint endpoint, int status, str phrase,
     ) except -1
     cdef int drop(self, str reason) except -1

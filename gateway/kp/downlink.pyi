@@ -1,5 +1,6 @@
 """From NATS to a device. See downlink.pyx."""
 
+from gateway.bus.durable import DurableLanes
 from gateway.bus.link import Listener
 from gateway.kp.correlation import Correlator
 from gateway.kp.counters import Counters
@@ -16,3 +17,4 @@ class Downlink(Listener):
         correlator: Correlator,
         counters: Counters,
     ) -> None: ...
+    def set_durable(self, durable: DurableLanes) -> None: ...

@@ -6,7 +6,7 @@ cannot be delivered is counted by reason, and never fatal.
 Source: 4/ESP, ExtensionData; NATS "no responders".
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from gateway.bus.block cimport Acknowledgement
 from gateway.kp.clock cimport now_ms
@@ -20,6 +20,7 @@ from gateway.wire.nats cimport Publication
 
 from gateway.wire.avro import MALFORMED_REASONS
 
+cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
 
 
@@ -34,7 +35,12 @@ cdef class Downlink(Listener):
         self.sessions = sessions
         self.correlator = correlator
         self.counters = counters
+        self.durable = DurableLanes(uplink.link, self, (), "", 0, 0.0, 0)
         self.scratch = Buffer()
+
+    def set_durable(self, DurableLanes durable not None):
+        """Name the lanes of the durable extension instances; once, before the first message."""
+        self.durable = durable
 
     cdef int drop(self, str reason) except -1:
         return self.counters.count("dropped", reason)
@@ -46,6 +52,8 @@ cdef class Downlink(Listener):
         cdef Endpoint endpoint
         cdef Status status = read_extension_data(message.payload.data, message.payload.size, &view)
         if status != GOOD:
+            if self.durable.receive(message):
+                return 0
             return self.drop(MALFORMED_REASONS[<int>status])
         if view.timeout > 0 and view.timestamp < now_ms() - view.timeout:  # in this order it cannot overflow
             return self.drop("expired")
@@ -128,13 +136,16 @@ cdef class Downlink(Listener):
         session = self.sessions.find(correlation.session)
         if session is None:
             return 0
-        return self.report(session, &correlation, &view, extension, endpoint)
+        return self.report(
+            session, &correlation, &view, extension, endpoint, SERVICE_UNAVAILABLE,
+            "No replica of the extension is running",
+        )
 
     cdef int report(
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
-        Endpoint endpoint,
+        Endpoint endpoint, int status, str phrase,
     ) except -1:
-        """Tell a session that nobody serves what it sent."""
+        """Tell a session that what it sent goes nowhere."""
         cdef Attachment attachment = None if endpoint is None else session.attachment_of(endpoint, correlation.sequence)
         cdef Slice token = Slice(NULL, 0)
         if attachment is not None:
@@ -146,8 +157,48 @@ cdef class Downlink(Listener):
         )
         return session.fail(
             Slice(self.scratch.data, self.scratch.size), correlation.service, view.has_request_id,
-            correlation.sequence, SERVICE_UNAVAILABLE, "No replica of the extension is running",
+            correlation.sequence, status, phrase,
         )
+
+    # ------------------------------------------------------------ durable extension instances
+
+    cdef int on_connected(self) except -1:
+        return self.durable.on_connected()
+
+    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+        return self.durable.no_responders(reply)
+
+    cdef int on_stored(self, uint64_t session, uint32_t token) except -1:
+        """A stream has a message. Hot path."""
+        cdef Session found
+        if token:
+            found = self.sessions.find(session)
+            if found is not None:
+                found.acknowledge(token)
+        return 0
+
+    cdef int on_not_stored(
+        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
+    ) except -1:
+        """A stream has not taken a message: an error for whoever waits for an answer, and no acknowledgement.
+
+        What no stream will ever take is acknowledged behind its error: the device would repeat it for ever.
+        """
+        cdef Correlation correlation
+        cdef ClientDataView view
+        cdef Endpoint endpoint
+        cdef Session found = self.sessions.find(session)
+        self.counters.count("refused", "not_storable" if for_good else "not_stored")
+        if found is None or read_client_data(datum.data, datum.size, &view) != GOOD \
+                or not self.correlator.read(view.correlation_id, &correlation):
+            return 0
+        endpoint = self.sessions.known_endpoint(view.endpoint_id)
+        self.report(
+            found, &correlation, &view, instance.encode(), endpoint,
+            CONTENT_TOO_LARGE if for_good else SERVICE_UNAVAILABLE,
+            "The message is too large to be stored" if for_good else "The message could not be stored",
+        )
+        return found.acknowledge(token) if for_good and token else 0
 
     cdef int on_backlog(self, bint full) except -1:
         """The link's backlog passed its bound (each reader is paused when it next reads), or fell again."""

@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t
 
+from gateway.bus.durable cimport DurableLane
 from gateway.kp.sessions cimport Attachment, Endpoint, Sessions
 from gateway.wire.buffer cimport Slice
 
@@ -10,6 +11,7 @@ cdef class Binding:
     cdef bytes instance_head     # PUB <instance-wide subject> <reply-to> : where messages go by default
     cdef bytes replica_head      # the replica that session affinity has named last, or None
     cdef bytes head              # where they go now: one of the two
+    cdef DurableLane lane        # what takes them instead, of a durable extension instance; else None
 
 
 cdef class Route:
@@ -56,6 +58,7 @@ cdef class Router:
     cdef dict tenants            # application version -> ID of its tenant, where it has one
     cdef dict endpoint_aware     # extension instance -> bool
     cdef dict shared_bindings    # extension instance -> Binding, of extensions without endpoints
+    cdef dict lanes              # extension instance -> DurableLane, of those that are durable
     cdef str reply_to
     cdef dict extension_of       # instance-wide subject -> extension instance
     cdef Py_ssize_t topic_size_max

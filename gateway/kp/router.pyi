@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from gateway.bus.durable import DurableLanes
 from gateway.kp.sessions import Sessions
 
 class Router:
@@ -15,5 +16,6 @@ class Router:
         capacity: int,
         topic_size_max: int,
     ) -> None: ...
+    def set_durable(self, durable: DurableLanes) -> None: ...
     def route_count(self) -> int: ...
     def remove_tenant(self, tenant: str) -> frozenset[bytes]: ...

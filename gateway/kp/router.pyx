@@ -7,6 +7,7 @@ extension replica that asked for an endpoint's messages) is kept per endpoint an
 Source: 1/KP, resource paths; 4/ESP, ClientData and session affinity.
 """
 
+from gateway.bus.durable cimport DurableLanes
 from gateway.kp.resource_path cimport (
     ResourcePath, is_clean, split_request_id, split_resource_path, split_token,
 )
@@ -33,8 +34,9 @@ cdef bytes octets(Slice text):
 cdef class Binding:
     """Where the messages of an endpoint to an extension instance go."""
 
-    def __init__(self, bytes extension, bytes head):
+    def __init__(self, bytes extension, bytes head, DurableLane lane):
         self.extension = extension
+        self.lane = lane
         self.instance_head = self.head = head
 
 
@@ -113,9 +115,14 @@ cdef class Router:
             subjects.service(name, "esp", subjects.CLIENT_DATA).encode(): name.encode() for name in endpoint_aware
         }
         self.shared_bindings = {}
+        self.lanes = {}
         self.topics = RouteCache(sessions, capacity)
         self.paths = RouteCache(sessions, capacity)
         self.topic_size_max = topic_size_max
+
+    def set_durable(self, DurableLanes durable not None):
+        """Name the lanes of the durable extension instances; once, before the first message."""
+        self.lanes = {lane.instance.encode(): lane for lane in durable.lanes}
 
     def route_count(self):
         """Cached routes."""
@@ -226,18 +233,20 @@ cdef class Router:
         binding = bindings.get(extension)
         if binding is None:
             subject = subjects.service(extension.decode(), "esp", subjects.CLIENT_DATA)
-            binding = bindings[extension] = Binding(extension, encode_publish_head(subject, self.reply_to))
+            binding = bindings[extension] = Binding(
+                extension, encode_publish_head(subject, self.reply_to), self.lanes.get(extension)
+            )
         return <Binding>binding
 
     cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1:
         """Send an endpoint's messages for an extension to the replica that a reply-to named, from now on.
 
         A reply-to that is no replica subject of 4/ESP is ignored: it would let a message on NATS choose where
-        devices' data goes.
+        devices' data goes. So is that of a durable instance, whose messages belong to its stream.
         """
         cdef bytes name = octets(subject)
         cdef Binding binding
-        if extension in self.endpoint_aware and REPLICA_SUBJECT.match(name):
+        if extension in self.endpoint_aware and extension not in self.lanes and REPLICA_SUBJECT.match(name):
             target = subjects.with_message_type(name.decode(), subjects.CLIENT_DATA)
             binding = self.binding(endpoint, extension)
             binding.replica_head = binding.head = encode_publish_head(target, self.reply_to)

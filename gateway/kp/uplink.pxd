@@ -1,5 +1,6 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
+from gateway.bus.durable cimport DurableLane
 from gateway.bus.link cimport Link
 from gateway.kp.correlation cimport Correlator, Service
 from gateway.kp.counters cimport Counters
@@ -55,6 +56,10 @@ cdef class Uplink:
     cdef int forward(
         self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
     ) except -1
+    cdef int forward_durably(
+        self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
+    ) except -1
+    cdef Outcome hold_off(self, Session session) except *
     cdef Outcome wait(self, Session session, tuple key, const Message* message) except *
     cdef int start_resolving(self, Session session, tuple key) except -1
     cdef bint is_foreign(self, Session session, bytes app_version) except -1

@@ -9,8 +9,9 @@ Source: 1/KP; 4/ESP, ClientData.
 
 from libc.string cimport memcmp, memcpy
 
+from gateway.bus.durable cimport ONCE, PROMPT, UNTIL_STORED, Effort
 from gateway.kp.clock cimport now_ms
-from gateway.kp.correlation cimport REQUEST
+from gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
 from gateway.kp.resource_path cimport is_kp1, split_request_id
 from gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
 
@@ -79,16 +80,15 @@ cdef class Uplink:
         cdef Route route
         cdef Attachment attachment = None
         if self.link.full:
-            if not session.resume_wanted:
-                session.resume_wanted = True
-                self.blocked.append(session)
-            return BUSY
+            return self.hold_off(session)
         size = message.topic.size
         has_request_id = not message.literal and split_request_id(message.topic, &size, &request_id)
         if session.last_route is not None:
             route = <Route>session.last_route
             if len(route.key) == size and memcmp(<const char*>route.key, message.topic.data, size) == 0 \
                     and session.waiting is None:
+                if route.binding.lane is not None and cannot_take(route.binding.lane, message):
+                    return self.hold_off(session)
                 self.forward(session, route, message, has_request_id, request_id)
                 return FORWARDED
         routes = self.router.cache(message.literal)
@@ -101,6 +101,8 @@ cdef class Uplink:
             return self.route_anew(session, message, None)
         if session.tenant is not None and session.tenant != route.tenant:
             return self.refuse(session, message, has_request_id, FORBIDDEN, WRONG_TENANT, "wrong_tenant")
+        if route.binding.lane is not None and cannot_take(route.binding.lane, message):
+            return self.hold_off(session)
         if route.endpoint is not None:
             key = (route.app_version, route.token)
             if session.waiting is not None and key in session.waiting:
@@ -140,6 +142,8 @@ cdef class Uplink:
         cdef uint8_t* at
         cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
         cdef uint32_t sequence = message.sequence
+        if route.binding.lane is not None:
+            return self.forward_durably(session, route, message, has_request_id, request_id)
         room = HEAD_SIZE_MAX + middle_size + TAIL_OVERHEAD_MAX + message.payload.size
         if room > self.link.payload_max:
             self.refuse(
@@ -172,6 +176,47 @@ cdef class Uplink:
         if message.token:
             self.link.acknowledge_later(session.key, message.token)
         return 0
+
+    cdef int forward_durably(
+        self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
+    ) except -1:
+        """Write ClientData into the lane of a durable extension instance. Hot path."""
+        cdef DurableLane lane = route.binding.lane
+        cdef bytes middle = route.middle
+        cdef Py_ssize_t middle_size = len(middle)
+        cdef Py_ssize_t room = HEAD_SIZE_MAX + middle_size + TAIL_OVERHEAD_MAX + message.payload.size
+        cdef uint8_t* datum
+        cdef uint8_t* at
+        cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
+        cdef uint32_t sequence = message.sequence
+        cdef Effort effort = PROMPT
+        if room + lane.datum_offset > self.link.payload_max:
+            self.refuse(
+                session, message, has_request_id, CONTENT_TOO_LARGE, "Payload is larger than NATS accepts",
+                "payload_too_large",
+            )
+            return 0
+        if message.service == REQUEST:
+            if not has_request_id:
+                has_request_id = True
+                request_id = <int32_t>(message.sequence & REQUEST_ID_MASK)
+        else:
+            effort = ONCE if message.service == AT_MOST_ONCE else UNTIL_STORED
+        datum = lane.reserve(room)
+        if sequence == BY_ATTACHMENT:
+            sequence = 0 if session.current is None else session.current.number
+        self.correlator.put(correlation_id, session.key, message.service, sequence)
+        at = put_head(datum, <const char*>correlation_id, now_ms(), message.timeout)
+        memcpy(at, <const char*>middle, middle_size)
+        at = put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
+        return lane.commit(at - datum, correlation_id, session.key, message.token, effort)
+
+    cdef Outcome hold_off(self, Session session) except *:
+        """The link, or a lane, has no room: the session is told when it has."""
+        if not session.resume_wanted:
+            session.resume_wanted = True
+            self.blocked.append(session)
+        return BUSY
 
     cdef bint is_current(self, Route route) except -1:
         """Whether a session that comes with the token of a cached route may use it without asking the provider."""
@@ -375,6 +420,11 @@ cdef class Uplink:
     cdef int republish(self, bytes head, Slice payload) except -1:
         """Publish a ClientData that we have encoded before to another subject."""
         return self.link.publish(head, payload)
+
+
+cdef inline bint cannot_take(DurableLane lane, const Message* message) noexcept:
+    """Whether a lane has no room, or a stream that stores nothing would keep a request waiting. Hot path."""
+    return lane.full or (lane.stalled and message.service == REQUEST)
 
 
 cdef inline void put_padded(uint8_t* at, Py_ssize_t value) noexcept nogil:

@@ -104,8 +104,9 @@ class Device:
         else:
             assert isinstance(packet, Publish), packet
             *_, number_level, last = packet.topic.split("/")
-            assert last == "error", packet
-            self.told.add(int(number_level))
+            assert last in ("status", "error"), packet
+            if last == "error":
+                self.told.add(int(number_level))
             if packet.qos:
                 await peer.send(Puback(packet.packet_id))
 

@@ -1,0 +1,222 @@
+"""Durable mode: what a device has been told is stored, is stored, whatever dies; what is not, it is never told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import nats
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import StreamConfig
+
+from ext import Extension, Request
+from gateway.wire.mqtt import Publish
+from tests.support.cluster import Cluster
+from tests.support.esp import until
+from tests.support.gateway import GatewayProcess
+from tests.support.load import Counter, Device
+from tests.support.mqtt import mqtt_client
+from tests.support.nats import HOST, NatsServer
+from tests.support.proxy import FaultProxy
+
+STREAM = "kaa-dcx"
+SUBJECT = "kaa.v1.service.dcx.esp.ClientData"
+DURABLE: dict[str, Any] = {
+    "kaa": {
+        "extension-instances": {"dcx": {"endpoint-aware": True, "durable": True}},
+        "kpc": {"durable": {"ack-timeout": 1}, "nats": {"ping-timeout": 1}},
+    }
+}
+
+
+def settings(**durable: Any) -> dict[str, Any]:
+    """The configuration with settings of kaa.kpc.durable, dashes for underscores."""
+    keys = {name.replace("_", "-"): value for name, value in durable.items()}
+    return {
+        "kaa": {
+            "extension-instances": DURABLE["kaa"]["extension-instances"],
+            "kpc": {"durable": {"ack-timeout": 1, **keys}},
+        }
+    }
+
+
+@pytest.fixture
+def jetstream() -> Iterator[NatsServer]:
+    with NatsServer(jetstream=True) as server:
+        yield server
+
+
+@asynccontextmanager
+async def management(server: NatsServer) -> AsyncIterator[JetStreamContext]:
+    client = await nats.connect(server.url, allow_reconnect=False)
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()
+
+
+class Store:
+    """The extension `dcx`, durable: `handled` lists the numbers of each token's messages, as often as they came."""
+
+    def __init__(self, server: NatsServer) -> None:
+        self.handled: dict[str, list[int]] = {}
+        self.open = asyncio.Event()
+        self.open.set()
+        self.extension = Extension("dcx", nats_urls=[server.url], durable=True, ack_wait_s=2)
+        self.extension.handler("*")(self._handle)
+
+    async def _handle(self, request: Request) -> None:
+        await self.open.wait()
+        assert request.endpoint_id is not None
+        self.handled.setdefault(request.endpoint_id, []).append(int(request.payload.split()[0]))
+
+    def missing(self, device: Device) -> set[int]:
+        """What the device had acknowledged and no handler has seen."""
+        return device.acknowledged - device.told - set(self.handled.get(device.token, ()))
+
+    async def has_all(self, device: Device) -> None:
+        """Return when every acknowledged message was handled."""
+        await until(lambda: not self.missing(device), f"{len(self.missing(device))} messages")
+
+
+async def test_nothing_acknowledged_is_lost_when_the_nats_server_is_killed(jetstream: NatsServer) -> None:
+    """The same fault that takes messages along without durable mode, see test_nats_faults.py."""
+    with GatewayProcess(jetstream.url, DURABLE) as gateway:
+        store = Store(jetstream)
+        async with store.extension:
+            devices = [Device(gateway.mqtt_port, f"device-{number}", window=200) for number in range(3)]
+            for device in devices:
+                device.start()
+            for _ in range(3):
+                store.open.clear()
+                await asyncio.gather(*(device.acknowledges(500) for device in devices))
+                jetstream.kill()
+                await until(lambda: gateway.count("nats_up") == 0, "the loss")
+                jetstream.start()
+                await until(gateway.ready, "the gateway to recover")
+                store.open.set()
+            await asyncio.gather(*(device.finish() for device in devices))
+            for device in devices:
+                assert len(device.acknowledged) == device.published
+                assert not device.told
+                await store.has_all(device)
+            assert gateway.count("durable_backlog_bytes", "dcx") == 0
+        assert "Traceback" not in gateway.log
+
+
+async def test_lost_connections_leave_no_duplicate_in_the_stream(jetstream: NatsServer) -> None:
+    with FaultProxy(jetstream.port) as proxy, GatewayProcess(proxy.url, DURABLE) as gateway:
+        devices = [Device(gateway.mqtt_port, f"device-{number}") for number in range(3)]
+        for device in devices:
+            device.start()
+        for number in range(6):
+            await asyncio.gather(*(device.acknowledges(200) for device in devices))
+            proxy.cut(reset=bool(number % 2))
+        await asyncio.gather(*(device.finish() for device in devices))
+        async with management(jetstream) as context:
+            state = (await context.stream_info(STREAM)).state
+        assert state.messages == sum(device.published for device in devices)
+        assert gateway.count("durable_stored", "dcx") == state.messages
+        store = Store(jetstream)
+        async with store.extension:
+            for device in devices:
+                await store.has_all(device)
+                assert sorted(store.handled[device.token]) == list(range(1, device.published + 1))
+
+
+async def test_core_extensions_see_and_answer_what_is_stored(jetstream: NatsServer) -> None:
+    with GatewayProcess(jetstream.url, DURABLE) as gateway:
+        async with Cluster(jetstream.url, "dcx") as cluster, mqtt_client(gateway.mqtt_port) as device:
+            await device.send(Publish("kp1/app_v1/dcx/thing/json/7", b"[1]", 1, 10))
+            request = await cluster.request()
+            assert request.fields["requestId"] == 7
+            await cluster.answer(request, b"yes")
+            packets = [await device.receive(), await device.receive()]
+            assert {type(packet).__name__ for packet in packets} == {"Puback", "Publish"}
+            answer = next(packet for packet in packets if isinstance(packet, Publish))
+            assert (answer.topic, answer.payload) == ("kp1/app_v1/dcx/thing/json/7/status", b"yes")
+        assert gateway.count("durable_stored", "dcx") == 1
+
+
+async def test_a_full_stream_is_never_success(jetstream: NatsServer) -> None:
+    changes = settings(max_bytes=64 * 1024, max_pending_bytes=64 * 1024)
+    with GatewayProcess(jetstream.url, changes) as gateway:
+        device = Device(gateway.mqtt_port, "device", window=300, size=1000)
+        device.start()
+        await until(lambda: gateway.count("durable_up", "dcx") == 0, "the stream to be full")
+        stored = int(gateway.count("durable_stored", "dcx"))
+        assert 0 < stored < 64
+        await until(lambda: len(device.acknowledged) == stored, "what is stored to be acknowledged")
+        async with httpx.AsyncClient() as http:
+            url = f"http://{HOST}:{gateway.http_port}/kp1/app_v1/dcx/device/json"
+            answer = await http.post(url, content=b"1")
+            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            other = await http.post(url.replace("/dcx/", "/tsx/"), content=b"1")
+            assert other.json()["reasonPhrase"] == "No replica of the extension is running"
+        await until(lambda: gateway.count("events", "paused", "nats_backlog") > 0, "the device to be paused")
+        assert gateway.count("durable_backlog_bytes", "dcx") < 200 * 1024
+        assert len(device.acknowledged) == stored
+
+        store = Store(jetstream)
+        async with store.extension:
+            await device.acknowledges(500)
+            await device.finish()
+            await store.has_all(device)
+        assert not device.told
+        assert len(device.acknowledged) == device.published
+
+
+async def test_a_removed_stream_is_made_again(jetstream: NatsServer) -> None:
+    """With a core extension listening, nobody says that the stream is gone: it is silence that tells."""
+    with GatewayProcess(jetstream.url, DURABLE) as gateway:
+        device = Device(gateway.mqtt_port, "device")
+        device.start()
+        await device.acknowledges(100)
+        async with management(jetstream) as context, Counter(jetstream.url):
+            await context.delete_stream(STREAM)
+            await until(lambda: gateway.count("durable_up", "dcx") == 0, "the silence")
+            before = len(device.acknowledged)
+            await device.acknowledges(100)
+            await device.finish()
+            state = (await context.stream_info(STREAM)).state
+            assert state.messages >= device.published - before
+        assert "stream made" in gateway.log
+
+
+@pytest.mark.parametrize(
+    ("existing", "said"),
+    [
+        (StreamConfig(name=STREAM, subjects=[SUBJECT]), "retention is 'limits' instead of 'workqueue'"),
+        (
+            StreamConfig(name="other", subjects=["kaa.v1.service.>"]),
+            "subjects overlap with an existing stream",
+        ),
+    ],
+)
+async def test_a_wrong_stream_is_a_clear_error(
+    jetstream: NatsServer, existing: StreamConfig, said: str
+) -> None:
+    async with management(jetstream) as context:
+        await context.add_stream(existing)
+    gateway = GatewayProcess(jetstream.url, DURABLE)
+    try:
+        gateway.launch()
+        await until(lambda: not gateway.running, "the gateway to end")
+        assert said in gateway.log
+        assert STREAM in gateway.log
+        assert "Traceback" not in gateway.log
+    finally:
+        gateway.close()
+
+
+async def test_without_jetstream_the_gateway_waits_and_says_so(nats_server: NatsServer) -> None:
+    gateway = GatewayProcess(nats_server.url, DURABLE)
+    try:
+        gateway.launch()
+        await until(lambda: "JetStream is not enabled" in gateway.log, "a line in the log")
+        assert not gateway.ready()
+        assert gateway.stop() == 0
+    finally:
+        gateway.close()
