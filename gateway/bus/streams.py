@@ -27,6 +27,8 @@ REQUEST_TIMEOUT = 5.0
 """Seconds for one request to JetStream."""
 RETRY_PAUSE = 0.5
 """Seconds between attempts while JetStream cannot be asked."""
+AWAY_PAUSE = 0.05
+"""Seconds between looks whether NATS is there."""
 NANOSECONDS = 1_000_000_000
 
 STREAM_NOT_FOUND = 10059
@@ -74,10 +76,11 @@ class Streams:
                 try:
                     await self._ensure(stream)
                 except BusError as error:
-                    if str(error) != self._reported:
+                    # That NATS is away is told by who connects.
+                    if error.reason != "nats_away" and str(error) != self._reported:
                         self._reported = str(error)
                         log.error("cannot check a stream, trying on", stream=stream["name"], error=str(error))
-                    await asyncio.sleep(RETRY_PAUSE)
+                    await asyncio.sleep(RETRY_PAUSE if error.reason != "nats_away" else AWAY_PAUSE)
                 else:
                     break
 
