@@ -34,6 +34,7 @@ MODULES = [
     "gateway.kp.downlink",
     "gateway.transports.stream",
     "gateway.transports.tcp",
+    "gateway.transports.tls",
     "gateway.transports.udp",
     "gateway.transports.udp_peers",
     "gateway.transports.kpudp_window",

@@ -10,7 +10,7 @@ from typing import Annotated
 import structlog
 from cyclopts import App, Parameter, validators
 
-from gateway import __version__, dev, logs, supervisor
+from gateway import __version__, dev, encryption, logs, supervisor
 from gateway.config import check, config_path, load
 from gateway.errors import ConfigError, GatewayError
 
@@ -77,12 +77,17 @@ def check_config(file: Path, /) -> int:
     Parameters
     ----------
     file
-        A service-config.yml. Environment variables that override it are checked as well.
+        A service-config.yml. Environment variables that override it are checked as well, and so are the
+        certificates and keys of listeners that encrypt.
     """
     problems = check(file, os.environ)
     for problem in problems:
         print(problem)
     if any(problem.severity == "error" for problem in problems):
+        return 1
+    unusable = encryption.problems(load(file, os.environ).transports)
+    if unusable:
+        print("\n".join(unusable))
         return 1
     print("ok")
     return 0

@@ -23,17 +23,29 @@ from gateway.config_keys import (
     Transports,
 )
 from gateway.config_sources import PATH_VARIABLE, Problem, Sources
+from gateway.config_tls_keys import CoapDtls, ServerTls
 from gateway.config_values import masked
 from gateway.errors import ConfigError
 
-__all__ = ["AppVersion", "Config", "ExtensionInstance", "Problem", "check", "config_path", "load", "masked"]
+__all__ = [
+    "AppVersion",
+    "Config",
+    "ExtensionInstance",
+    "Problem",
+    "check",
+    "config_path",
+    "encrypted",
+    "load",
+    "masked",
+]
 
 DEFAULT_PATH = Path("/srv/kpc/service-config.yml")
 """Where the configuration is if `APP_CONFIG_PATH` does not say otherwise."""
 
 NOT_SUPPORTED: dict[str, object] = {
-    "kaa.kpc.transports.mqtt.tls.enabled": True,
     "kaa.kpc.transports.mqtt.websocket.enabled": True,
+    "kaa.kpc.transports.mqtt.websocket.tls.enabled": True,
+    "kaa.kpc.transports.coap.dtls.enabled": True,
     "kaa.kpc.identity.provider": "ecap",
 }
 """Values that are right but have nothing behind them in this version: to start anyway would pretend it."""
@@ -164,6 +176,7 @@ def _cross_check(document: Document, sources: Sources) -> None:
     _check_supported(document, sources)
     _check_applications(document, sources)
     _check_ports(document, sources)
+    _check_tls(document, sources)
     kpc = document.kaa.kpc
     if kpc.identity.provider == "static" and kpc.identity.static.file is None:
         provider = ("kaa", "kpc", "identity", "provider")
@@ -174,6 +187,31 @@ def _cross_check(document: Document, sources: Sources) -> None:
         sources.report(path, f"needs kaa.kpc.nats.tls.{absent}, which is not set")
     if 0 < kpc.durable.max_age < kpc.durable.duplicate_window:
         sources.report(("kaa", "kpc", "durable", "duplicate-window"), "is more than kaa.kpc.durable.max-age")
+
+
+def _check_tls(document: Document, sources: Sources) -> None:
+    """Which files an encrypted listener needs; what is in them is looked at by `gateway.transports.certificates`."""
+    transports = ("kaa", "kpc", "transports")
+    for path, listener in encrypted(document.kaa.kpc.transports).items():
+        here = (*transports, *path)
+        key = ".".join(here)
+        if not listener.enabled:
+            continue
+        with_psk = isinstance(listener, CoapDtls) and listener.psk_file is not None
+        if listener.cert_file is None and not with_psk:
+            psk = f" or {key}.psk-file" if isinstance(listener, CoapDtls) else ""
+            sources.report((*here, "enabled"), f"needs {key}.cert-file{psk}, which is not set")
+        if (listener.cert_file is None) != (listener.key_file is None):
+            present, absent = ("cert-file", "key-file") if listener.cert_file else ("key-file", "cert-file")
+            sources.report((*here, present), f"needs {key}.{absent}, which is not set")
+        if listener.client_certificate != "off" and listener.ca_file is None:
+            message = f"{listener.client_certificate} needs {key}.ca-file, which is not set"
+            sources.report((*here, "client-certificate"), message)
+        if listener.client_certificate == "off":
+            for name, file in (("ca-file", listener.ca_file), ("crl-file", listener.crl_file)):
+                if file is not None:
+                    message = f"means nothing while {key}.client-certificate is off"
+                    sources.report((*here, name), message, "warning")
 
 
 def _check_supported(document: Document, sources: Sources) -> None:
@@ -202,6 +240,16 @@ def _check_applications(document: Document, sources: Sources) -> None:
                 sources.report(path, message + ", ".join(missing), "warning")
 
 
+def encrypted(transports: Transports) -> dict[tuple[str, ...], ServerTls]:
+    """The listeners that encrypt, enabled or not, by where their keys are below kaa.kpc.transports."""
+    return {
+        ("mqtt", "tls"): transports.mqtt.tls,
+        ("mqtt", "websocket", "tls"): transports.mqtt.websocket.tls,
+        ("http", "tls"): transports.http.tls,
+        ("coap", "dtls"): transports.coap.dtls,
+    }
+
+
 def _listeners(document: Document) -> Iterator[tuple[tuple[str, ...], str, int]]:
     """Where the ports of the enabled listeners are set, of which protocol below they are, and their numbers."""
     transports = document.kaa.kpc.transports
@@ -210,12 +258,15 @@ def _listeners(document: Document) -> Iterator[tuple[tuple[str, ...], str, int]]
         (("mqtt", "tcp"), transports.mqtt.tcp),
         (("mqtt", "tls"), transports.mqtt.tls),
         (("mqtt", "websocket"), transports.mqtt.websocket),
+        (("mqtt", "websocket", "tls"), transports.mqtt.websocket.tls),
         (("http",), transports.http),
+        (("http", "tls"), transports.http.tls),
         (("coap",), transports.coap),
+        (("coap", "dtls"), transports.coap.dtls),
         (("udp",), transports.udp),
     ):
         if listener.enabled:
-            below = "udp" if path in (("coap",), ("udp",)) else "tcp"
+            below = "udp" if path[0] in ("coap", "udp") else "tcp"
             yield ("kaa", "kpc", "transports", *path, "port"), below, listener.port
 
 

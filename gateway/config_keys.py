@@ -1,7 +1,8 @@
 """The keys of service-config.yml: their names, types, bounds, defaults and what each is for.
 
 What lives here: one struct a section; a field is a key (`max_packet_size` is `max-packet-size`), its `Meta`
-the bounds and the sentence that the reference in docs/configuration.md shows. Nothing else declares a key.
+the bounds and the sentence that the reference in docs/configuration.md shows. Nothing else declares a key,
+but `gateway.config_tls_keys` those of the listeners that encrypt.
 KPC's keys are those of its public documentation; the others are ours. What does not live here: reading
 (`gateway.config_sources`), and what several keys must agree on (`gateway.config`).
 """
@@ -12,6 +13,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from gateway.config_schema import Section
+from gateway.config_tls_keys import CoapDtls, HttpTls, MqttTls, WebSocketTls
 from gateway.config_values import (
     Address,
     Boolean,
@@ -134,24 +136,21 @@ class MqttTcp(Section, frozen=True, kw_only=True):
     port: Annotated[Port, Meta(description="TCP port of MQTT.")] = 1883
 
 
-class MqttTls(Section, frozen=True, kw_only=True):
-    """MQTT over TLS."""
-
-    enabled: Annotated[
-        Boolean, Meta(description="Whether to listen for MQTT over TLS; not supported by this version.")
-    ] = False
-    port: Annotated[Port, Meta(description="TCP port of MQTT over TLS.")] = 8883
-    cert_file: Annotated[OptionalPath, Meta(description="Certificate chain of the TLS listener, PEM.")] = None
-    key_file: Annotated[OptionalPath, Meta(description="Private key of the TLS listener, PEM.")] = None
-
-
 class MqttWebSocket(Section, frozen=True, kw_only=True):
     """MQTT over WebSocket, on path /ws."""
 
-    enabled: Annotated[
-        Boolean, Meta(description="Whether to listen for MQTT over WebSocket; not supported by this version.")
-    ] = False
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for MQTT over WebSocket.")] = False
     port: Annotated[Port, Meta(description="TCP port of MQTT over WebSocket.")] = 8083
+    tls: WebSocketTls = WebSocketTls()
+    max_frame_size: Annotated[
+        Size,
+        Meta(
+            ge=KiB, le=GiB, description="Largest frame accepted; a larger one closes its connection (1009)."
+        ),
+    ] = MiB
+    handshake_timeout: Annotated[
+        Seconds, Meta(ge=0.1, le=3600, description="Seconds that a client has for its Upgrade request.")
+    ] = 10.0
 
 
 class Mqtt(Section, frozen=True, kw_only=True):
@@ -211,6 +210,7 @@ class Http(Section, frozen=True, kw_only=True):
 
     enabled: Annotated[Boolean, Meta(description="Whether to listen for HTTP.")] = True
     port: Annotated[Port, Meta(description="TCP port of HTTP.")] = 8080
+    tls: HttpTls = HttpTls()
     path_prefix: Annotated[
         PathPrefix, Meta(description="What stands before /kp1 in the URL path of every request.")
     ] = ""
@@ -253,6 +253,7 @@ class Coap(Section, frozen=True, kw_only=True):
 
     enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over UDP.")] = True
     port: Annotated[Port, Meta(description="UDP port of CoAP.")] = 5683
+    dtls: CoapDtls = CoapDtls()
     piggyback_delay: Annotated[
         Seconds,
         Meta(

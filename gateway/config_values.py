@@ -83,6 +83,12 @@ def _optional_level_name(text: str) -> str | None:
     return text or None
 
 
+def _ciphers(text: str) -> str:
+    if not re.fullmatch(r"[!-~]{1,1000}", text):
+        raise ValueError
+    return text
+
+
 def _nats_url(text: str) -> str:
     url = text if "://" in text else f"nats://{text}"
     parts = urlsplit(url)
@@ -110,6 +116,7 @@ Port = Annotated[Integer, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Form("a number of seconds", _seconds)]
 Size = Annotated[int, Form("a size (such as 65536 or 64KiB)", _size)]
 OptionalPath = Annotated[Path | None, Form("the path of a file", _optional_path)]
+Ciphers = Annotated[str, Form("a list of OpenSSL cipher suites", _ciphers)]
 Address = Annotated[str, Form("an IP address", _address)]
 PathPrefix = Annotated[
     str,

@@ -30,6 +30,15 @@ from gateway.worker import Worker
 log = structlog.get_logger("gateway.dev")
 
 HOST = "127.0.0.1"
+ADDRESSES = (
+    ("MQTT", "mqtt"),
+    ("MQTTS", "mqtts"),
+    ("HTTP", "http"),
+    ("HTTPS", "https"),
+    ("CoAP", "coap"),
+    ("KP/UDP", "udp"),
+)
+"""What the listeners are called, and the schemes of their addresses."""
 EXTENSIONS = ("dcx", "tsx")
 START_TIMEOUT = 20.0
 """Seconds that nats-server and the extensions have to come up."""
@@ -172,16 +181,12 @@ class _Platform:
             None,
         )
         lines = [f"NATS        {self._nats_url}"]
-        if "mqtt" in ports:
-            lines.append(f"MQTT        mqtt://localhost:{ports['mqtt']}")
-        if "http" in ports:
-            lines.append(
-                f"HTTP        http://localhost:{ports['http']}{self._config.transports.http.path_prefix}"
-            )
-        if "coap" in ports:
-            lines.append(f"CoAP        coap://localhost:{ports['coap']}")
-        if "udp" in ports:
-            lines.append(f"KP/UDP      udp://localhost:{ports['udp']}")
+        prefix = self._config.transports.http.path_prefix
+        lines += [
+            f"{title:<12}{name}://localhost:{ports[name]}{prefix if title.startswith('HTTP') else ''}"
+            for title, name in ADDRESSES
+            if name in ports
+        ]
         lines += [f"Management  http://localhost:{ports['admin']}/health/ready", ""]
         if version is not None:
             topic = f"kp1/{version}/dcx/my-device/json"

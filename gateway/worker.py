@@ -9,10 +9,11 @@ import asyncio
 import os
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from gateway import encryption
 from gateway.admin.metrics import registry_of
 from gateway.admin.server import AdminServer
 from gateway.bus import subjects
@@ -34,19 +35,23 @@ from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
 from gateway.lifecycle.connectivity import Connectivity
 from gateway.ports import taking
+from gateway.transports.certificates import watch
 from gateway.transports.coap import CoapCore
 from gateway.transports.http import HttpTransport
 from gateway.transports.kpudp import KpudpTransport
 from gateway.transports.mqtt import MqttTransport
 from gateway.transports.mqtt_session import MqttLimits, MqttSessions
 from gateway.transports.tcp import TcpListener
+from gateway.transports.tls import TlsListener
 from gateway.transports.udp import UdpSocket
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.config import Config
+    from gateway.config_tls_keys import StreamTls
     from gateway.identity.provider import IdentityProvider
+    from gateway.transports.certificates import ServerCredentials
     from gateway.transports.stream import Outlet, Stream
 
 log = structlog.get_logger("gateway")
@@ -163,9 +168,11 @@ class Worker:
             mqtt.session_expiry,
         )
         self._mqtt_sessions = MqttSessions(self.sessions, mqtt_limits)
-        self._listeners: list[tuple[str, int, TcpListener]] = []
+        self._listeners: list[tuple[str, tuple[str, ...], int, TcpListener]] = []
+        self.credentials: list[ServerCredentials[Any]] = []
+        """What the listeners that encrypt work with."""
         self.ports: dict[str, int] = {}
-        if mqtt.tcp.enabled:
+        if mqtt.tcp.enabled or mqtt.tls.enabled:
             mqtt_transport = MqttTransport(
                 loop,
                 uplink,
@@ -177,14 +184,20 @@ class Worker:
                 packet_size_max=mqtt.max_packet_size,
                 connect_timeout=mqtt.connect_timeout,
             )
-            self._listen("mqtt", mqtt.tcp.port, mqtt_transport.connect)
+            if mqtt.tcp.enabled:
+                self._listen("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, mqtt_transport.connect)
+            if mqtt.tls.enabled:
+                self._listen_tls("mqtts", ("mqtt", "tls"), mqtt.tls, mqtt_transport.connect)
         self._http = None
         http = config.transports.http
-        if http.enabled:
+        if http.enabled or http.tls.enabled:
             pending = PendingRequests(limits.pending_requests, http.response_timeout)
             self.pending.append(pending)
             self._http = HttpTransport(loop, uplink, self.sessions, pending, self.counters, http)
-            self._listen("http", http.port, self._http.connect)
+            if http.enabled:
+                self._listen("http", ("http",), http.port, self._http.connect)
+            if http.tls.enabled:
+                self._listen_tls("https", ("http", "tls"), http.tls, self._http.connect)
 
         self._datagrams: list[tuple[str, int, UdpSocket, CoapCore | KpudpTransport]] = []
         self._make_coap(uplink)
@@ -204,17 +217,33 @@ class Worker:
             return StaticProvider(identity.static.file)
         return OpenProvider()
 
-    def _listen(self, protocol: str, port: int, connect: Callable[[Outlet], Stream]) -> None:
+    def _listen(
+        self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Outlet], Stream]
+    ) -> None:
         limits = self._config.limits
         listener = TcpListener(
+            self._loop, connect, self.counters, path[0], limits.output_buffer, limits.connections
+        )
+        self._listeners.append((name, path, port, listener))
+
+    def _listen_tls(
+        self, name: str, path: tuple[str, ...], settings: StreamTls, connect: Callable[[Outlet], Stream]
+    ) -> None:
+        limits = self._config.limits
+        credentials = encryption.stream_credentials(path, settings)
+        listener = TlsListener(
             self._loop,
             connect,
             self.counters,
-            protocol,
+            path[0],
             limits.output_buffer,
             limits.connections,
+            credentials,
+            settings.handshake_timeout,
+            settings.handshakes,
         )
-        self._listeners.append((protocol, port, listener))
+        self.credentials.append(credentials)
+        self._listeners.append((name, path, settings.port, listener))
 
     def _make_coap(self, uplink: Uplink) -> None:
         coap = self._config.transports.coap
@@ -285,15 +314,15 @@ class Worker:
         self.control.start()
         self._timers.append(self._loop.create_task(self._every(EXPIRY_PERIOD, self._expire)))
         self._timers.append(self._loop.create_task(self._every(CHECK_PERIOD, self._check)))
+        self._timers.append(self._loop.create_task(watch(self.credentials)))
         while not self.link.ready:
             await asyncio.sleep(0.01)
         await self._streams.ensure()
         shared = self._config.workers > 1
-        for protocol, port, listener in self._listeners:
-            key = "kaa.kpc.transports.mqtt.tcp.port" if protocol == "mqtt" else "kaa.kpc.transports.http.port"
-            with taking(key, port):
+        for name, path, port, listener in self._listeners:
+            with taking(f"{encryption.key_of(path)}.port", port):
                 await listener.start(host, port, reuse_port=shared)
-            self.ports[protocol] = listener.port
+            self.ports[name] = listener.port
         for protocol, port, socket, _ in self._datagrams:
             with taking(f"kaa.kpc.transports.{protocol}.port", port):
                 socket.start(host, port, reuse_port=shared)
@@ -305,7 +334,7 @@ class Worker:
         """Drain: accept no more, finish what is in flight within the graceful-shutdown time, close."""
         deadline = self._loop.time() + self._config.service.graceful_shutdown
         self._serving = False
-        for _, _, listener in self._listeners:
+        for _, _, _, listener in self._listeners:
             listener.stop_accepting()
         if self._http is not None:
             self._http.begin_drain()
@@ -314,7 +343,7 @@ class Worker:
         while any(table.count() for table in self.pending) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
         await self._drain_link(deadline)
-        for _, _, listener in self._listeners:
+        for _, _, _, listener in self._listeners:
             await listener.stop(CLOSE_TIMEOUT)
         for _, _, socket, _ in self._datagrams:
             socket.stop()
@@ -364,7 +393,7 @@ class Worker:
     def _check(self) -> None:
         self.link.check()
         self._mqtt_sessions.expire(self._loop.time())
-        for _, _, listener in self._listeners:
+        for _, _, _, listener in self._listeners:
             listener.check()
         if any(lane.stalled for lane in self.durable.lanes) and (
             self._mending is None or self._mending.done()

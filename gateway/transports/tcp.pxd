@@ -3,6 +3,10 @@ from libc.stdint cimport uint8_t
 from gateway.kp.counters cimport Counters, Protocol
 from gateway.transports.stream cimport Outlet, Stream
 
+cdef enum:
+    RECEIVE_SIZE = 256 * 1024  # bytes read from a connection at once
+    OUTPUT_KEEP = 512          # bytes of output buffer that a connection keeps while it has nothing to write
+
 
 cdef class TcpListener:
     # wiring
@@ -36,6 +40,9 @@ cdef class TcpConnection(Outlet):
     cdef bint paused_by_core
     cdef bint paused_by_writer
 
+    cdef bint take(self, transport) except -1
+    cdef int violated(self, error) except -1
     cdef int flush(self) except -1
+    cdef int write(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int set_reading(self) except -1
     cdef int check_closing(self, double now) except -1

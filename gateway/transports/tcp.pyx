@@ -21,8 +21,6 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_NOSIGNAL
 
 cdef enum:
-    RECEIVE_SIZE = 256 * 1024  # bytes read from a connection at once
-    OUTPUT_KEEP = 512          # bytes of output buffer that a connection keeps while it has nothing to write
     BACKLOG = 4096             # connections that the kernel holds until they are accepted
 
 cdef double CLOSING_TIME = 5.0  # seconds that a connection has to take its last output
@@ -39,16 +37,21 @@ cdef class TcpConnection(Outlet):
 
     def connection_made(self, transport):
         """Start a core for the connection, unless there are too many."""
+        if self.take(transport):
+            self.stream = self.listener.make_stream(self)
+
+    cdef bint take(self, transport) except -1:
+        """Count the connection among the listener's; False, and it is ended, if there are too many."""
         cdef TcpListener listener = self.listener
         if len(listener.connections) >= listener.connections_max:
             listener.counters.count("closed", "too_many_connections")
             transport.abort()
-            return
+            return False
         self.transport = transport
         self.fd = transport.get_extra_info("socket").fileno()
         listener.connections.add(self)
         listener.counters.connections_opened[<int>listener.protocol] += 1
-        self.stream = listener.make_stream(self)
+        return True
 
     def get_buffer(self, Py_ssize_t size_hint):
         """The buffer that all connections share."""
@@ -61,9 +64,13 @@ cdef class TcpConnection(Outlet):
         try:
             self.stream.receive(<const uint8_t*>PyByteArray_AS_STRING(self.listener.receive_storage), size)
         except ProtocolError as error:
-            self.listener.counters.count("closed", error.reason)
-            log.info("connection closed: protocol error", reason=error.reason, detail=error.detail)
-            self.close()
+            self.violated(error)
+
+    cdef int violated(self, error) except -1:
+        """The peer has broken its protocol."""
+        self.listener.counters.count("closed", error.reason)
+        log.info("connection closed: protocol error", reason=error.reason, detail=error.detail)
+        return self.close()
 
     def eof_received(self):
         """The peer has ended; so do we."""
@@ -71,12 +78,13 @@ cdef class TcpConnection(Outlet):
 
     def connection_lost(self, error):
         """The connection is gone."""
+        if self.transport is not None:
+            self.listener.connections.discard(self)
+            self.listener.counters.connections_closed[<int>self.listener.protocol] += 1
         self.transport = None
         self.fd = -1
         self.closing = True
         if self.stream is not None:
-            self.listener.connections.discard(self)
-            self.listener.counters.connections_closed[<int>self.listener.protocol] += 1
             stream = self.stream
             self.stream = None
             (<Stream>stream).lost()
@@ -135,32 +143,36 @@ cdef class TcpConnection(Outlet):
 
     cdef int flush(self) except -1:
         """Write the core's output: a system call a tick, not a message."""
-        cdef ssize_t written = 0
         self.is_awake = False
         if self.transport is None or self.stream is None:
             return 0
         output = self.stream.output
         if output.size:
-            if self.spilled and self.transport.get_write_buffer_size() == 0:
-                self.spilled = False
-            if not self.spilled:
-                written = send(self.fd, output.data, <size_t>output.size, MSG_DONTWAIT | MSG_NOSIGNAL)
-                if written < 0:
-                    if errno not in (EAGAIN, EINTR):
-                        output.clear(0)
-                        self.transport.abort()
-                        return 0
-                    written = 0
-            if written < output.size:
-                self.spilled = True
-                self.transport.write(output.data[written:output.size])
-                if self.transport.get_write_buffer_size() > self.listener.output_max:
-                    self.listener.counters.count("closed", "slow_reader")
-                    log.info("connection closed: it does not read what it is sent")
-                    self.transport.abort()
+            self.write(output.data, output.size)
             output.clear(OUTPUT_KEEP)
         if self.closing:
             self.transport.close()
+        return 0
+
+    cdef int write(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Write bytes to the socket, and what it does not take to the transport, within the bound. Hot path."""
+        cdef ssize_t written = 0
+        if self.spilled and self.transport.get_write_buffer_size() == 0:
+            self.spilled = False
+        if not self.spilled:
+            written = send(self.fd, data, <size_t>size, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if written < 0:
+                if errno not in (EAGAIN, EINTR):
+                    self.transport.abort()
+                    return 0
+                written = 0
+        if written < size:
+            self.spilled = True
+            self.transport.write(data[written:size])
+            if self.transport.get_write_buffer_size() > self.listener.output_max:
+                self.listener.counters.count("closed", "slow_reader")
+                log.info("connection closed: it does not read what it is sent")
+                self.transport.abort()
         return 0
 
 
@@ -185,8 +197,12 @@ cdef class TcpListener:
     async def start(self, host, port, *, reuse_port):
         """Listen; OSError if the port is taken."""
         self.server = await self.loop.create_server(
-            lambda: TcpConnection(self), host, port, reuse_port=reuse_port, backlog=BACKLOG
+            self.make_connection, host, port, reuse_port=reuse_port, backlog=BACKLOG
         )
+
+    def make_connection(self):
+        """The protocol of a new connection."""
+        return TcpConnection(self)
 
     @property
     def port(self):

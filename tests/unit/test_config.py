@@ -323,8 +323,11 @@ class TestAgreement:
     @pytest.mark.parametrize(
         ("key", "value", "message"),
         [
-            ("kaa.kpc.transports.mqtt.tls.enabled", "true", "true is not supported by this version"),
-            ("kaa.kpc.transports.mqtt.websocket.enabled", "true", "true is not supported by this version"),
+            (
+                "kaa.kpc.transports.mqtt.tls.enabled",
+                "true",
+                "needs kaa.kpc.transports.mqtt.tls.cert-file, which is not set",
+            ),
             ("kaa.kpc.identity.provider", "ecap", "ecap is not supported by this version"),
             (
                 "kaa.kpc.identity.provider",
@@ -347,6 +350,22 @@ class TestAgreement:
         (line,) = problems(write("kaa.applications:\n  a: {versions: {v: }}\n  b:\n    versions.v:\n"))
         assert line.startswith("service-config.yml:4: kaa.applications.b.versions.v: ")
         assert line.endswith('the application "a" has a version of this name too')
+
+    def test_tls_listener(self, write: Write) -> None:
+        text = """\
+kaa.kpc.transports.http.tls:
+  enabled: true
+  cert-file: /c
+  client-certificate: required
+kaa.kpc.transports.mqtt.tls: {enabled: true, cert-file: /c, key-file: /k, crl-file: /r}
+"""
+        tls = "kaa.kpc.transports.http.tls"
+        assert sorted(problems(write(text))) == [
+            f"service-config.yml:3: {tls}.cert-file: needs {tls}.key-file, which is not set",
+            f"service-config.yml:4: {tls}.client-certificate: required needs {tls}.ca-file, which is not set",
+            "service-config.yml:5: kaa.kpc.transports.mqtt.tls.crl-file: means nothing while "
+            "kaa.kpc.transports.mqtt.tls.client-certificate is off",
+        ]
 
     def test_port_of_a_listener_that_is_off_is_free(self, write: Write) -> None:
         text = "kaa.kpc.transports: {mqtt.tls.port: 1883, http: {enabled: false, port: 1883}}"
