@@ -43,8 +43,6 @@ DEFAULT_PATH = Path("/srv/kpc/service-config.yml")
 """Where the configuration is if `APP_CONFIG_PATH` does not say otherwise."""
 
 NOT_SUPPORTED: dict[str, object] = {
-    "kaa.kpc.transports.mqtt.websocket.enabled": True,
-    "kaa.kpc.transports.mqtt.websocket.tls.enabled": True,
     "kaa.kpc.transports.coap.dtls.enabled": True,
     "kaa.kpc.identity.provider": "ecap",
 }

@@ -33,6 +33,8 @@ HOST = "127.0.0.1"
 ADDRESSES = (
     ("MQTT", "mqtt"),
     ("MQTTS", "mqtts"),
+    ("WebSocket", "ws"),
+    ("WebSocket", "wss"),
     ("HTTP", "http"),
     ("HTTPS", "https"),
     ("CoAP", "coap"),
@@ -182,8 +184,9 @@ class _Platform:
         )
         lines = [f"NATS        {self._nats_url}"]
         prefix = self._config.transports.http.path_prefix
+        paths = {"ws": "/ws", "wss": "/ws", "http": prefix, "https": prefix}
         lines += [
-            f"{title:<12}{name}://localhost:{ports[name]}{prefix if title.startswith('HTTP') else ''}"
+            f"{title:<12}{name}://localhost:{ports[name]}{paths.get(name, '')}"
             for title, name in ADDRESSES
             if name in ports
         ]

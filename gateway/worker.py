@@ -44,6 +44,7 @@ from gateway.transports.mqtt_session import MqttLimits, MqttSessions
 from gateway.transports.tcp import TcpListener
 from gateway.transports.tls import TlsListener
 from gateway.transports.udp import UdpSocket
+from gateway.transports.websocket import WebSocketTransport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -172,7 +173,8 @@ class Worker:
         self.credentials: list[ServerCredentials[Any]] = []
         """What the listeners that encrypt work with."""
         self.ports: dict[str, int] = {}
-        if mqtt.tcp.enabled or mqtt.tls.enabled:
+        websocket = mqtt.websocket
+        if mqtt.tcp.enabled or mqtt.tls.enabled or websocket.enabled or websocket.tls.enabled:
             mqtt_transport = MqttTransport(
                 loop,
                 uplink,
@@ -188,6 +190,17 @@ class Worker:
                 self._listen("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, mqtt_transport.connect)
             if mqtt.tls.enabled:
                 self._listen_tls("mqtts", ("mqtt", "tls"), mqtt.tls, mqtt_transport.connect)
+            websockets = WebSocketTransport(
+                loop,
+                mqtt_transport.connect,
+                self.counters,
+                frame_size_max=websocket.max_frame_size,
+                handshake_timeout=websocket.handshake_timeout,
+            )
+            if websocket.enabled:
+                self._listen("ws", ("mqtt", "websocket"), websocket.port, websockets.connect)
+            if websocket.tls.enabled:
+                self._listen_tls("wss", ("mqtt", "websocket", "tls"), websocket.tls, websockets.connect)
         self._http = None
         http = config.transports.http
         if http.enabled or http.tls.enabled:

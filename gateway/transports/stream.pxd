@@ -20,6 +20,7 @@ cdef class Stream:
     cdef Buffer output     # what to write at the end of the tick
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int finish_output(self, bint closing) except -1
     cdef int resume(self) except -1
     cdef int lost(self) except -1
     cdef int end(self, str reason) except -1

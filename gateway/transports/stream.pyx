@@ -35,6 +35,10 @@ cdef class Stream:
         """Take bytes, borrowed for the call. Hot path."""
         return 0
 
+    cdef int finish_output(self, bint closing) except -1:
+        """Called before output is written, once a tick; `closing` says that nothing comes after it. Hot path."""
+        return 0
+
     cdef int resume(self) except -1:
         """The uplink takes messages again: go on with the bytes that were kept back."""
         return 0

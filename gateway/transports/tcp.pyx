@@ -146,6 +146,7 @@ cdef class TcpConnection(Outlet):
         self.is_awake = False
         if self.transport is None or self.stream is None:
             return 0
+        self.stream.finish_output(self.closing)
         output = self.stream.output
         if output.size:
             self.write(output.data, output.size)

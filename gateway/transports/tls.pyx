@@ -127,8 +127,10 @@ cdef class TlsConnection(TcpConnection):
         if self.transport is None or self.tls is None:
             return 0
         try:
-            if self.stream is not None and self.stream.output.size:
-                self.encrypt(self.stream.output)
+            if self.stream is not None:
+                self.stream.finish_output(self.closing)
+                if self.stream.output.size:
+                    self.encrypt(self.stream.output)
             if self.closing and self.established:
                 self.tls.unwrap()
         except ssl.SSLError:

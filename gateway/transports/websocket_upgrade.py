@@ -1,0 +1,109 @@
+"""The request that turns an HTTP connection into a WebSocket, sans-IO, and what it is answered.
+
+Source: RFC 6455 sections 4.2.1 and 4.2.2; MQTT 3.1.1 section 6.0; RFC 9112 for what HTTP asks of a request.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import NamedTuple
+
+import httptools
+import msgspec
+
+PATH = b"/ws"
+SUBPROTOCOLS = (b"mqtt", b"mqttv3.1")
+"""Of MQTT 3.1.1, and of MQTT 3.1, whose clients name the version."""
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_KEY_SIZE = 16
+
+
+class Answer(NamedTuple):
+    """What to send; `reason` is the code of a refusal, or None if the connection is a WebSocket from here on."""
+
+    head: bytes
+    reason: str | None
+
+
+class _Head:
+    """What httptools finds in a request; its methods are called by it."""
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.fields: dict[bytes, list[bytes]] = {}
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.setdefault(name.lower(), []).append(value)
+
+    def words(self, name: bytes) -> list[bytes]:
+        """The elements of a field that is a list, in all its lines."""
+        return [word.strip() for line in self.fields.get(name, ()) for word in line.split(b",")]
+
+    def only(self, name: bytes) -> bytes | None:
+        """The value of a field that must be there once."""
+        values = self.fields.get(name, [])
+        return values[0].strip() if len(values) == 1 else None
+
+
+def answer(request: bytes) -> Answer:
+    """The answer to a whole request head, from its first byte to the empty line."""
+    head = _Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(request)
+    except httptools.HttpParserUpgrade:
+        pass
+    except httptools.HttpParserError:
+        return refusal(400, "ws_malformed_request", "Malformed request")
+    if parser.get_http_version() != "1.1" or head.only(b"host") is None:
+        return refusal(400, "ws_malformed_request", "An HTTP/1.1 request with one Host is needed")
+    if head.target.partition(b"?")[0] != PATH:
+        return refusal(404, "ws_path", "MQTT over WebSocket is on /ws")
+    if parser.get_method() != b"GET":
+        return refusal(405, "ws_method", "Only GET is allowed", "Allow: GET\r\n")
+    return _upgrade(head)
+
+
+def _upgrade(head: _Head) -> Answer:
+    upgrade = {word.lower() for word in head.words(b"upgrade")}
+    connection = {word.lower() for word in head.words(b"connection")}
+    if b"websocket" not in upgrade or b"upgrade" not in connection:
+        return refusal(426, "ws_no_upgrade", "This is a WebSocket", "Upgrade: websocket\r\n")
+    if head.only(b"sec-websocket-version") != b"13":
+        fields = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        return refusal(426, "ws_version", "Only WebSocket version 13 is spoken", fields)
+    key = head.only(b"sec-websocket-key")
+    if key is None or not _is_key(key):
+        return refusal(400, "ws_key", "One Sec-WebSocket-Key of 16 bytes in base64 is needed")
+    subprotocol = next((word for word in head.words(b"sec-websocket-protocol") if word in SUBPROTOCOLS), None)
+    if subprotocol is None:
+        return refusal(400, "ws_subprotocol", "The subprotocol mqtt is needed")
+    accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+    return Answer(
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Accept: " + accept + b"\r\nSec-WebSocket-Protocol: " + subprotocol + b"\r\n\r\n",
+        None,
+    )
+
+
+def refusal(status: int, reason: str, phrase: str, fields: str = "") -> Answer:
+    """A refusal, after which the connection ends."""
+    body = msgspec.json.encode({"statusCode": status, "reasonPhrase": phrase})
+    head = (
+        f"HTTP/1.1 {status} {phrase}\r\n{fields}Content-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return Answer(head.encode() + body, reason)
+
+
+def _is_key(key: bytes) -> bool:
+    try:
+        return len(base64.b64decode(key, validate=True)) == _KEY_SIZE
+    except binascii.Error:
+        return False

@@ -1,0 +1,3 @@
+"""WebSocket frames. See websocket.pyx."""
+
+FORMAT_REASONS: tuple[str, ...]
