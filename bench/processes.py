@@ -31,6 +31,8 @@ INSTANCE = "kpc-bench"
 """Service instance name of the gateway."""
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+END_TIMEOUT_S = 60.0
+"""How long a server has that was sent a signal which ends it."""
 POLL_S = 0.02
 PING_TIMEOUT_S = 0.2
 LOG_TAIL = 2000
@@ -86,6 +88,15 @@ class Server:
 
     def _ready(self) -> bool:
         return all(map(_accepts, self.ports)) and (self.coap_port is None or _answers_ping(self.coap_port))
+
+    def is_ready(self) -> bool:
+        """Whether it serves now."""
+        return self._ready()
+
+    def wait(self) -> None:
+        """Return when the process has ended by itself, or by a signal; it may be started again."""
+        assert self._process is not None
+        self._process.wait(END_TIMEOUT_S)
 
     @property
     def pid(self) -> int:

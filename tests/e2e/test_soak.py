@@ -1,0 +1,21 @@
+"""The soak in its short form: each fault once, under devices on all transports."""
+
+import pytest
+from rich.console import Console
+
+from bench.soak.faults import FAULTS, nats_killed
+from bench.soak.report import lost, print_soak
+from bench.soak.run import INSTANCES, KINDS, Soak
+
+
+@pytest.mark.timeout(900)
+async def test_nothing_acknowledged_is_lost_whatever_breaks() -> None:
+    soak = Soak(print, devices=1, interval_s=0.03, pause_s=0.5)
+    accounts = await soak.run(seconds=1)
+    print_soak(accounts, soak.faults, Console())
+    assert lost(accounts) == 0
+    assert soak.faults == {fault.__name__: 1 for fault in (*FAULTS, nats_killed)}
+    assert accounts.keys() == {(mode, kind.kind) for mode in INSTANCES for kind, _ in KINDS}
+    for (_, kind), account in accounts.items():
+        assert account.sent > 20
+        assert (account.acknowledged > 20) == (kind != "MQTT QoS 0")
