@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from gateway.config_keys import (
     Document,
     Durable,
+    Events,
     ExtensionInstanceKeys,
     IdentitySettings,
     Limits,
@@ -76,6 +77,7 @@ class Config(Struct, frozen=True, kw_only=True):
     nats: Nats = Nats()
     durable: Durable = Durable()
     limits: Limits = Limits()
+    events: Events = Events()
     workers: int = 1
     log: Log = Log()
     app_versions: dict[str, AppVersion] = field(default_factory=dict)
@@ -156,6 +158,7 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         nats=kpc.nats,
         durable=kpc.durable,
         limits=kpc.limits,
+        events=kpc.events,
         workers=kpc.workers,
         log=kpc.log,
         app_versions=app_versions,

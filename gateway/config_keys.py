@@ -482,6 +482,31 @@ class Limits(Section, frozen=True, kw_only=True):
     ] = 1024
 
 
+class Events(Section, frozen=True, kw_only=True):
+    """What the cluster is told of endpoints, as 9/ELCE has it."""
+
+    idle_timeout: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=DAY,
+            description="Seconds of silence after which an endpoint that speaks over HTTP, CoAP or UDP counts as "
+            "disconnected; 0: such endpoints count as neither.",
+        ),
+    ] = 300.0
+    idle_endpoints: Annotated[
+        Integer,
+        Meta(
+            ge=1,
+            le=MANY,
+            description="Endpoints of one worker that count as connected so; more push out the one looked at next.",
+        ),
+    ] = 100_000
+    traffic_period: Annotated[
+        Seconds, Meta(ge=0, le=DAY, description="Seconds between traffic reports; 0: none is made.")
+    ] = 60.0
+
+
 class Log(Section, frozen=True, kw_only=True):
     """What the gateway writes to standard error."""
 
@@ -501,6 +526,7 @@ class Kpc(Section, frozen=True, kw_only=True):
     nats: Nats = Nats()
     durable: Durable = Durable()
     limits: Limits = Limits()
+    events: Events = Events()
     workers: Annotated[Integer, Meta(ge=1, le=256, description="Worker processes.")] = 1
     log: Log = Log()
 

@@ -34,6 +34,7 @@ from gateway.kp.router import Router
 from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
 from gateway.lifecycle.connectivity import Connectivity
+from gateway.lifecycle.traffic import Owner, TrafficReports
 from gateway.ports import taking
 from gateway.transports.certificates import watch
 from gateway.transports.coap import CoapCore
@@ -116,7 +117,18 @@ class Worker:
 
         # 1/KP
         self.counters = Counters()
-        self.sessions = Sessions(limits.endpoints_per_connection, self._connectivity)
+        self.sessions = Sessions(
+            self.counters,
+            self._connectivity,
+            limits.endpoints_per_connection,
+            idle_timeout=config.events.idle_timeout,
+            watched_max=config.events.idle_endpoints,
+        )
+        self._traffic: TrafficReports | None = None
+        if config.events.traffic_period > 0:
+            self._traffic = TrafficReports(
+                self.control, self.sessions, name, replica_id, owners_of(config), config.events.traffic_period
+            )
         self.router = Router(
             self.sessions,
             {version.name: version.allowed for version in config.app_versions.values()},
@@ -340,6 +352,8 @@ class Worker:
             with taking(f"kaa.kpc.transports.{protocol}.port", port):
                 socket.start(host, port, reuse_port=shared)
             self.ports[protocol] = socket.port
+        if self._traffic is not None:
+            self._traffic.start()
         self._serving = True
         log.info("serving devices", worker=self._index, **self.ports)
 
@@ -362,9 +376,12 @@ class Worker:
             socket.stop()
         # Closing connections has published wills.
         await self._drain_link(deadline)
+        self.sessions.end_presence()
         self._connectivity.flush()
         if self._mending is not None:
             self._timers.append(self._mending)
+        if self._traffic is not None:
+            await self._traffic.stop()
         for timer in self._timers:
             timer.cancel()
         await asyncio.gather(*self._timers, return_exceptions=True)
@@ -406,6 +423,7 @@ class Worker:
     def _check(self) -> None:
         self.link.check()
         self._mqtt_sessions.expire(self._loop.time())
+        self.sessions.look_for_idle(self._loop.time())
         for _, _, _, listener in self._listeners:
             listener.check()
         if any(lane.stalled for lane in self.durable.lanes) and (
@@ -419,3 +437,11 @@ class Worker:
             await self._streams.ensure()
         except StreamError as error:
             log.error("a stream cannot be used", error=error.detail)
+
+
+def owners_of(config: Config) -> dict[str, Owner]:
+    """Tenant and application of each application version; the tenant of an application that has none is empty."""
+    return {
+        name: Owner(version.tenant or "", version.application)
+        for name, version in config.app_versions.items()
+    }

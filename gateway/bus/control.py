@@ -31,6 +31,10 @@ RECONNECT_WAIT = 1
 """Seconds between attempts."""
 OUTBOX_MAX = 10_000
 """Events that wait for the connection; more are dropped, and counted."""
+OUTBOX_SIZE_MAX = 32 * 1024 * 1024
+"""Their bytes; the same."""
+CONNECTION_POLL = 0.1
+"""Seconds between looks whether the connection is there again."""
 DRAIN_TIMEOUT = 2.0
 """Seconds that the last events have at the end, and that closing a connection has."""
 
@@ -60,6 +64,7 @@ class Control:
         self._client = Client()
         self._closed = asyncio.Event()
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX_MAX)
+        self._outbox_size = 0
         self._task: asyncio.Task[None] | None = None
         self._subscriptions: list[Subscription] = []
         self._when_reconnected: list[Callable[[], None]] = []
@@ -114,10 +119,11 @@ class Control:
 
     def publish_event(self, subject: str, datum: bytes) -> None:
         """Publish when connected; drops and counts the event if too many wait already."""
-        try:
-            self._outbox.put_nowait((subject, datum))
-        except asyncio.QueueFull:
+        if self._outbox.full() or self._outbox_size + len(datum) > OUTBOX_SIZE_MAX:
             self.dropped += 1
+            return
+        self._outbox.put_nowait((subject, datum))
+        self._outbox_size += len(datum)
 
     async def stop(self) -> None:
         """Publish what waits if NATS is there, then close."""
@@ -174,8 +180,15 @@ class Control:
     async def _publish(self) -> None:
         while True:
             subject, datum = await self._outbox.get()
+            self._outbox_size -= len(datum)
             try:
+                while not self._client.is_connected:
+                    # Here is more room than in nats-py.
+                    await asyncio.sleep(CONNECTION_POLL)
                 await self._client.publish(subject, datum)
+            except asyncio.CancelledError:
+                self.dropped += 1
+                raise
             except nats.errors.Error as error:
                 self.dropped += 1
                 log.debug("event dropped", subject=subject, error=str(error) or type(error).__name__)

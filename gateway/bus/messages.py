@@ -17,6 +17,9 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 
 from gateway.errors import MalformedAvro
 
+EVENT_SIZE_MAX = 768 * 1024
+"""Bytes of an event, below NATS's usual limit of 1 MiB; what is more goes into another event."""
+
 OPTIONAL_STRING = ["string", "null"]
 """As 16/ECAP and 22/CAP order the branches of what must be given, if only as null."""
 NULLABLE_STRING = ["null", "string"]

@@ -24,6 +24,14 @@ cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
 
 
+cdef inline int count_out(Endpoint endpoint, const Delivery* delivery) noexcept:
+    """A session has taken a message to its endpoint. Hot path."""
+    if endpoint is not None:
+        endpoint.traffic.messages_out += 1
+        endpoint.traffic.bytes_out += <uint64_t>delivery.data.payload.size
+    return 0
+
+
 cdef class Downlink(Listener):
     """One worker's way down, as the listener of its link."""
 
@@ -76,7 +84,7 @@ cdef class Downlink(Listener):
             delivery.sequence = correlation.sequence
             session = self.sessions.find(correlation.session)
             if session is not None and session.deliver(delivery, endpoint):
-                return 0
+                return count_out(endpoint, delivery)
             if correlation.service == REQUEST:
                 return self.drop("late_answer")
             delivery.correlated = False
@@ -86,8 +94,9 @@ cdef class Downlink(Listener):
         # A session without its device is asked only if nobody is there: it would keep the message for later.
         for online in (True, False):
             for session in list(endpoint.sessions):
-                if session.online == online:
-                    reached |= session.deliver(delivery, endpoint)
+                if session.online == online and session.deliver(delivery, endpoint):
+                    reached = True
+                    count_out(endpoint, delivery)
             if reached:
                 return 0
         return self.drop("no_session")

@@ -14,14 +14,32 @@ cdef struct Delivery:
     uint32_t sequence        # ... with this number
 
 
+cdef struct Traffic:
+    # Messages and their payload bytes.
+    uint64_t messages_in
+    uint64_t bytes_in
+    uint64_t messages_out
+    uint64_t bytes_out
+
+
 cdef class Endpoint:
     # state
     cdef readonly bytes endpoint_id
+    cdef bytes app_version        # that it was named under last
     cdef dict sessions            # Session -> its latest Attachment, in order of sessions
     cdef dict bindings            # extension instance -> Binding, the router's
     cdef Py_ssize_t route_count   # cached routes that name it
-    cdef Py_ssize_t present_count  # connections over which it is reachable
+    cdef Py_ssize_t present_count  # connections over which it is reachable, and one if it is watched
     cdef uint32_t revocations     # how often tokens of it were revoked
+    # state, if it speaks without a connection
+    cdef bint watched             # it counts as connected until it has been silent for long
+    cdef bytes watched_as         # application version of that
+    cdef uint64_t messages_seen   # messages_in at the last look
+    cdef int quiet_looks          # that have found nothing new, in a row
+    cdef double next_look         # loop time
+    # counters
+    cdef Traffic traffic
+    cdef Traffic reported         # of these, what has been reported
 
 
 cdef class Attachment:
@@ -43,6 +61,7 @@ cdef class Session:
     cdef uint64_t key             # slot and generation
     cdef bint closed
     cdef bint online              # its device can be reached now, unasked
+    cdef bint connectionless      # it ends unnoticed, or with each message: endpoints are watched
     cdef object last_route        # Route of the last message, or None
     cdef Attachment current       # of the last message, or None
     cdef dict attached            # (application version, token) -> Attachment
@@ -64,6 +83,8 @@ cdef class Session:
 
 
 cdef class Sessions:
+    # wiring
+    cdef Counters counters
     # state
     cdef list slots               # Session, or the int of the next free slot
     cdef list generations
@@ -73,10 +94,22 @@ cdef class Sessions:
     cdef readonly Py_ssize_t count
     cdef Py_ssize_t endpoints_per_session_max
     cdef object presence          # told of each endpoint that becomes reachable, or no longer is
+    cdef double now               # loop time of the last look for idle endpoints
+    cdef double look_period       # seconds between looks at a watched endpoint; 0: none is watched
+    cdef Py_ssize_t watched_max
+    cdef object watched           # OrderedDict of Endpoint -> None, in order of next_look
+    cdef Py_ssize_t departed_max  # 0: traffic is not reported
+    cdef dict departed            # (application version, endpoint ID) -> unreported traffic of those that are gone
+    cdef object on_departed_full  # called when there are so many of them
 
     cdef int open(self, Session session) except -1
     cdef int close(self, Session session) except -1
     cdef int set_online(self, Session session, bint online) except -1
+    cdef int hear(self, Session session, Attachment attachment) except -1
+    cdef int watch(self, Endpoint endpoint, bytes app_version) except -1
+    cdef int unwatch(self, Endpoint endpoint) except -1
+    cdef int name_endpoint(self, Endpoint endpoint, bytes app_version) except -1
+    cdef int keep_traffic(self, Endpoint endpoint) except -1
     cdef int appear(self, Endpoint endpoint, bytes app_version) except -1
     cdef int disappear(self, Endpoint endpoint, bytes app_version) except -1
     cdef Session find(self, uint64_t key)

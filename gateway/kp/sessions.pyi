@@ -1,6 +1,15 @@
 """Sessions and endpoints of one worker. See sessions.pyx."""
 
+from collections.abc import Callable
 from typing import Protocol
+
+from gateway.kp.counters import Counters
+
+TrafficRow = tuple[bytes, bytes, int, int, int, int]
+"""Application version, endpoint ID, bytes in, bytes out, messages in, messages out."""
+
+class Endpoint:
+    endpoint_id: bytes
 
 class Presence(Protocol):
     def appeared(self, endpoint_id: str, app_version_name: str) -> None: ...
@@ -8,10 +17,23 @@ class Presence(Protocol):
 
 class Sessions:
     count: int
-    def __init__(self, endpoints_per_session_max: int, presence: Presence) -> None: ...
+    def __init__(
+        self,
+        counters: Counters,
+        presence: Presence,
+        endpoints_per_session_max: int,
+        *,
+        idle_timeout: float,
+        watched_max: int,
+    ) -> None: ...
     def endpoint_count(self) -> int: ...
     def revoke_tokens(
         self, endpoint_id: str, app_versions: frozenset[bytes], token_ids: frozenset[str]
     ) -> int: ...
     def end_clients(self, principals: frozenset[str], reason: str) -> int: ...
     def end_tenant(self, tenant: str, app_versions: frozenset[bytes], reason: str) -> int: ...
+    def look_for_idle(self, now: float) -> None: ...
+    def end_presence(self) -> None: ...
+    def report_traffic(self, departed_max: int, on_departed_full: Callable[[], object]) -> None: ...
+    def begin_traffic(self) -> tuple[list[Endpoint], list[TrafficRow]]: ...
+    def take_traffic(self, endpoints: list[Endpoint]) -> list[TrafficRow]: ...

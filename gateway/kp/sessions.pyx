@@ -2,9 +2,18 @@
 
 A session sits in a slot; slot and generation make the key that correlation IDs carry, so that an answer finds its
 session by index. What a session does with a message is its transport's: transports subclass Session.
+
+An endpoint is present while a connection speaks for it. One that speaks without a connection (HTTP, a datagram) is
+watched: it is present until it has been silent for the idle time, which is seen by its count of messages.
 """
 
+from collections import OrderedDict
+
 from gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
+
+
+cdef enum:
+    IDLE_LOOKS = 8    # at a watched endpoint within the idle time
 
 
 cdef class Endpoint:
@@ -73,16 +82,25 @@ cdef class Sessions:
 
     Free slots are reused first out, first in, so that a slot's generation comes round as late as it can. `presence`
     has `appeared` and `disappeared`, called with endpoint ID and application version when an endpoint's first
-    connection comes and its last one goes.
+    connection comes and its last one goes. At most `watched_max` endpoints without a connection are present, for
+    `idle_timeout` seconds after their last message; 0 is not at all.
     """
 
-    def __init__(self, Py_ssize_t endpoints_per_session_max, presence):
+    def __init__(
+        self, Counters counters not None, presence, Py_ssize_t endpoints_per_session_max, *, double idle_timeout,
+        Py_ssize_t watched_max,
+    ):
+        self.counters = counters
         self.slots = []
         self.generations = []
         self.first_free = self.last_free = -1
         self.endpoints = {}
         self.endpoints_per_session_max = endpoints_per_session_max
         self.presence = presence
+        self.look_period = idle_timeout / IDLE_LOOKS
+        self.watched_max = watched_max
+        self.watched = OrderedDict()
+        self.departed = {}
 
     def endpoint_count(self):
         """Endpoints that some session or cached route names."""
@@ -115,8 +133,8 @@ cdef class Sessions:
         cdef Attachment attachment
         if session.closed:
             return 0
-        self.set_online(session, False)
         session.closed = True
+        self.set_online(session, False)
         self.generations[slot] = (self.generations[slot] + 1) & ((1 << GENERATION_BITS) - 1)
         self.slots[slot] = -1
         if self.last_free >= 0:
@@ -146,6 +164,8 @@ cdef class Sessions:
                 if online:
                     self.appear(attachment.endpoint, attachment.app_version)
                 else:
+                    if session.connectionless and not session.closed:
+                        self.watch(attachment.endpoint, attachment.app_version)
                     self.disappear(attachment.endpoint, attachment.app_version)
         return 0
 
@@ -192,6 +212,9 @@ cdef class Sessions:
         cdef Attachment attachment
         cdef Py_ssize_t number
         if session.closed:
+            self.name_endpoint(endpoint, app_version)
+            if session.connectionless:
+                self.watch(endpoint, app_version)
             return Attachment(endpoint, token, app_version, 0, identity)
         if session.attached is None:
             session.attached = {}
@@ -213,9 +236,11 @@ cdef class Sessions:
             session.attached[key] = attachment
             session.attachments[number] = attachment
             self.endpoints[endpoint.endpoint_id] = endpoint
+            self.name_endpoint(endpoint, app_version)
             if session.online:
                 self.appear(endpoint, app_version)
         endpoint.sessions[session] = attachment
+        self.hear(session, attachment)
         return attachment
 
     cdef int detach(self, Session session, Attachment attachment) except -1:
@@ -232,13 +257,16 @@ cdef class Sessions:
                 endpoint.sessions[session] = other
         if session.online:
             self.disappear(endpoint, attachment.app_version)
+        if endpoint.watched and not endpoint.sessions:
+            return self.unwatch(endpoint)
         return self.release(endpoint)
 
     cdef int release(self, Endpoint endpoint) except -1:
         """Forget an endpoint that no session and no cached route names."""
-        if not endpoint.sessions and endpoint.route_count == 0 \
+        if not endpoint.sessions and endpoint.route_count == 0 and not endpoint.watched \
                 and self.endpoints.get(endpoint.endpoint_id) is endpoint:
             del self.endpoints[endpoint.endpoint_id]
+            self.keep_traffic(endpoint)
         return 0
 
     # ------------------------------------------------------------ what is taken back
@@ -261,6 +289,8 @@ cdef class Sessions:
                         and (attachment.identity.token_id is None or attachment.identity.token_id in token_ids):
                     self.detach(session, attachment)
                     count += 1
+        if endpoint.watched and not endpoint.sessions and endpoint.watched_as in app_versions:
+            self.unwatch(endpoint)  # its connections have ended before
         return count
 
     def end_clients(self, principals not None, str reason not None):
@@ -294,3 +324,124 @@ cdef class Sessions:
                 session.end(reason)
                 count += 1
         return count
+
+    # ------------------------------------------------------------ endpoints without a connection
+
+    cdef int hear(self, Session session, Attachment attachment) except -1:
+        """A session speaks for an endpoint, for the first time or after it spoke for another."""
+        if session.connectionless and not session.online and not attachment.endpoint.watched:
+            self.watch(attachment.endpoint, attachment.app_version)
+        return 0
+
+    cdef int watch(self, Endpoint endpoint, bytes app_version) except -1:
+        """Let an endpoint be present until it is idle."""
+        if endpoint.watched or self.look_period <= 0:
+            return 0
+        if len(self.watched) >= self.watched_max:
+            self.counters.count("dropped", "idle_endpoints_full")
+            self.unwatch(next(iter(self.watched)))
+        endpoint.watched = True
+        endpoint.watched_as = app_version
+        endpoint.messages_seen = endpoint.traffic.messages_in
+        endpoint.quiet_looks = 0
+        endpoint.next_look = self.now + self.look_period
+        self.endpoints[endpoint.endpoint_id] = endpoint
+        self.watched[endpoint] = None
+        return self.appear(endpoint, app_version)
+
+    cdef int unwatch(self, Endpoint endpoint) except -1:
+        """It is idle. Sessions that spoke for it may go on without a word; their next message is looked at closely."""
+        cdef Session session
+        del self.watched[endpoint]
+        endpoint.watched = False
+        for session in endpoint.sessions:
+            if session.connectionless:
+                session.last_route = None
+        self.disappear(endpoint, endpoint.watched_as)
+        return self.release(endpoint)
+
+    def look_for_idle(self, double now):
+        """Call about once a second with the loop's time: ends the presence of endpoints that are silent for long."""
+        cdef Endpoint endpoint
+        self.now = now
+        while self.watched:
+            endpoint = next(iter(self.watched))
+            if endpoint.next_look > now:
+                return
+            if endpoint.messages_seen != endpoint.traffic.messages_in:
+                endpoint.messages_seen = endpoint.traffic.messages_in
+                endpoint.quiet_looks = 0
+            else:
+                endpoint.quiet_looks += 1
+            if endpoint.quiet_looks >= IDLE_LOOKS:
+                self.unwatch(endpoint)
+            else:
+                endpoint.next_look = now + self.look_period
+                self.watched.move_to_end(endpoint)
+
+    def end_presence(self):
+        """The worker ends: no endpoint can be reached through it any more."""
+        while self.watched:
+            self.unwatch(next(iter(self.watched)))
+
+    # ------------------------------------------------------------ traffic
+
+    def report_traffic(self, Py_ssize_t departed_max, on_departed_full):
+        """Keep the traffic of endpoints that go until it is taken.
+
+        `on_departed_full` is called when so many are kept, and has to see that it is.
+        """
+        self.departed_max = departed_max
+        self.on_departed_full = on_departed_full
+
+    cdef int name_endpoint(self, Endpoint endpoint, bytes app_version) except -1:
+        """An endpoint speaks under another application version: what it did before belongs to the former."""
+        if endpoint.app_version is not None and endpoint.app_version != app_version:
+            self.keep_traffic(endpoint)
+        endpoint.app_version = app_version
+        return 0
+
+    cdef int keep_traffic(self, Endpoint endpoint) except -1:
+        """Put aside what an endpoint has done since the last report."""
+        if self.departed_max == 0 or endpoint.app_version is None:
+            return 0
+        new = take(endpoint)
+        if new is None:
+            return 0
+        key = (endpoint.app_version, endpoint.endpoint_id)
+        before = self.departed.get(key)
+        self.departed[key] = new if before is None else tuple([a + b for a, b in zip(before, new)])
+        if before is None and len(self.departed) == self.departed_max:
+            self.on_departed_full()
+        return 0
+
+    def begin_traffic(self):
+        """What `take_traffic` goes through: endpoints that are here; and rows of those that have gone."""
+        departed = [(*key, *counts) for key, counts in self.departed.items()]
+        self.departed = {}
+        return list(self.endpoints.values()), departed
+
+    def take_traffic(self, list endpoints):
+        """(application version, endpoint ID, bytes in, bytes out, messages in, messages out) of what has happened to
+        these since it was last taken."""
+        cdef Endpoint endpoint
+        rows = []
+        for endpoint in endpoints:
+            # One that has gone meanwhile was put aside; one without a name has done nothing.
+            if endpoint.app_version is not None:
+                new = take(endpoint)
+                if new is not None:
+                    rows.append((endpoint.app_version, endpoint.endpoint_id, *new))
+        return rows
+
+
+cdef tuple take(Endpoint endpoint):
+    """The traffic of an endpoint since the last time, in the order of 9/ELCE; None if there was none."""
+    cdef Traffic now = endpoint.traffic, then = endpoint.reported
+    if now.messages_in == then.messages_in and now.messages_out == then.messages_out:
+        return None
+    endpoint.reported = now
+    return (
+        now.bytes_in - then.bytes_in, now.bytes_out - then.bytes_out, now.messages_in - then.messages_in,
+        now.messages_out - then.messages_out,
+    )

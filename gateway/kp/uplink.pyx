@@ -124,6 +124,7 @@ cdef class Uplink:
                 return self.route_anew(session, message, attachment)
             else:
                 route.endpoint.sessions[session] = attachment
+                self.sessions.hear(session, attachment)
         if not session.closed:
             session.last_route = route
             session.current = attachment
@@ -173,6 +174,9 @@ cdef class Uplink:
         memcpy(datum - 2, b"\r\n", 2)
         memcpy(at, b"\r\n", 2)
         self.link.commit(at + 2 - start)
+        if route.endpoint is not None:
+            route.endpoint.traffic.messages_in += 1
+            route.endpoint.traffic.bytes_in += <uint64_t>message.payload.size
         if message.token:
             self.link.acknowledge_later(session.key, message.token)
         return 0
@@ -250,6 +254,7 @@ cdef class Uplink:
                 attachment = session.attached.get(key)
             if attachment is None or (session.waiting is not None and key in session.waiting):
                 return self.wait(session, key, message)
+            self.sessions.hear(session, attachment)
         route = self.router.make(message.topic, message.literal, &target, attachment)
         if not session.closed:
             session.last_route = route

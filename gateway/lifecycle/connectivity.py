@@ -9,43 +9,31 @@ Source: 9/ELCE "Endpoint Lifecycle and Connectivity Events".
 from __future__ import annotations
 
 import asyncio
-import io
-import time
-import uuid
-from typing import TYPE_CHECKING, Any
-
-from fastavro import parse_schema, schemaless_writer
+from typing import TYPE_CHECKING
 
 from gateway.bus import subjects
+from gateway.bus.messages import EVENT_SIZE_MAX, MessageType
 
 if TYPE_CHECKING:
     from gateway.bus.control import Control
 
 WINDOW = 0.1
 """Seconds for which changes are gathered."""
-EVENT_ENDPOINTS_MAX = 5_000
-"""Endpoints of one event: about 500 KiB with UUIDs for endpoint IDs, below NATS's usual limit of 1 MiB."""
+ENTRY_OVERHEAD = 4
+"""Bytes of an endpoint in an event beside the two names, at most: their lengths."""
 
 
-def _schema(name: str) -> Any:
-    return parse_schema(
-        {
-            "namespace": "org.kaaproject.ipc.event.gen.v1.endpoint.connectivity",
-            "name": name,
-            "type": "record",
-            "fields": [
-                {"name": "correlationId", "type": "string"},
-                {"name": "timestamp", "type": "long"},
-                {"name": "timeout", "type": "long", "default": 0},
-                {"name": "endpoints", "type": {"type": "map", "values": "string"}},
-                {"name": "originatorReplicaId", "type": "string"},
-            ],
-        }
+def _event(name: str) -> MessageType:
+    return MessageType(
+        "org.kaaproject.ipc.event.gen.v1.endpoint.connectivity",
+        name,
+        endpoints={"type": "map", "values": "string"},
+        originatorReplicaId="string",
     )
 
 
-CONNECTED_EVENT = _schema("ConnectedEvent")
-DISCONNECTED_EVENT = _schema("DisconnectedEvent")
+CONNECTED_EVENT = _event("ConnectedEvent")
+DISCONNECTED_EVENT = _event("DisconnectedEvent")
 
 
 class Connectivity:
@@ -59,6 +47,7 @@ class Connectivity:
             False: subjects.event(instance, "endpoint", "connectivity", "disconnected"),
         }
         self._changes: dict[bool, dict[str, str]] = {True: {}, False: {}}
+        self._size = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def appeared(self, endpoint_id: str, app_version_name: str) -> None:
@@ -70,13 +59,12 @@ class Connectivity:
         self._add(False, endpoint_id, app_version_name)
 
     def _add(self, connected: bool, endpoint_id: str, app_version_name: str) -> None:
-        if endpoint_id in self._changes[not connected]:
+        size = len(endpoint_id.encode()) + len(app_version_name.encode()) + ENTRY_OVERHEAD
+        if endpoint_id in self._changes[not connected] or self._size + size > EVENT_SIZE_MAX:
             self.flush()
-        changes = self._changes[connected]
-        changes[endpoint_id] = app_version_name
-        if len(changes) >= EVENT_ENDPOINTS_MAX:
-            self.flush()
-        elif self._timer is None:
+        self._changes[connected][endpoint_id] = app_version_name
+        self._size += size
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WINDOW, self.flush)
 
     def flush(self) -> None:
@@ -84,27 +72,10 @@ class Connectivity:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for connected, schema in ((False, DISCONNECTED_EVENT), (True, CONNECTED_EVENT)):
+        self._size = 0
+        for connected, event in ((False, DISCONNECTED_EVENT), (True, CONNECTED_EVENT)):
             endpoints = self._changes[connected]
-            if not endpoints:
-                continue
-            self._changes[connected] = {}
-            self._control.publish_event(
-                self._subjects[connected],
-                _datum(
-                    schema,
-                    {
-                        "correlationId": str(uuid.uuid4()),
-                        "timestamp": time.time_ns() // 1_000_000,
-                        "timeout": 0,
-                        "endpoints": endpoints,
-                        "originatorReplicaId": self._replica_id,
-                    },
-                ),
-            )
-
-
-def _datum(schema: Any, record: dict[str, Any]) -> bytes:
-    out = io.BytesIO()
-    schemaless_writer(out, schema, record)
-    return out.getvalue()
+            if endpoints:
+                self._changes[connected] = {}
+                datum = event.encode(endpoints=endpoints, originatorReplicaId=self._replica_id)
+                self._control.publish_event(self._subjects[connected], datum)

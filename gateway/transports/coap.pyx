@@ -189,6 +189,7 @@ cdef class CoapCore(DatagramCore):
         peer.counters = shared.counters
         peer.shared = shared
         peer.address = source[0]
+        peer.connectionless = True
         peer.exchanges = ExchangeTable()
         peer.transmissions = {}
         peer.observers = {}

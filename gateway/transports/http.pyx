@@ -70,6 +70,7 @@ cdef class HttpTransport:
         cdef HttpSession session = HttpSession()
         session.counters = self.counters
         session.connection = connection
+        session.connectionless = True
         connection.transport = self
         connection.outlet = outlet
         connection.session = session

@@ -143,6 +143,7 @@ cdef class KpudpTransport(DatagramCore):
         peer.shared = self.shared
         peer.outbox = self.outbox
         peer.address = source[0]
+        peer.connectionless = True
         peer.epoch = epoch
         self.shared.sessions.open(peer)
         self.shared.counters.connections_opened[<int>KPUDP] += 1

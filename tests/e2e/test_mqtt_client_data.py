@@ -3,13 +3,11 @@
 import json
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 
 from gateway.wire.mqtt import Puback, Publish
-from tests.support import schemas
-from tests.support.cluster import CONNECTIVITY_SCHEMAS, TO_REPLICA, Cluster
+from tests.support.cluster import TO_REPLICA, Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt import mqtt_client
 from tests.support.nats import NatsServer
@@ -24,21 +22,6 @@ NewToken = Callable[[], str]
 async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
     async with Cluster(shared_nats.url, "dcx", "echo", "unaware") as cluster:
         yield cluster
-
-
-def definition(schema: dict[str, Any]) -> tuple[str, list[tuple[str, str, object]]]:
-    """What of a schema is on the wire: its name, and name, type and default of its fields, in order."""
-    name = schema["name"] if "." in schema["name"] else f"{schema['namespace']}.{schema['name']}"
-    return name, [(field["name"], field["type"], field.get("default", ...)) for field in schema["fields"]]
-
-
-@pytest.mark.skipif(
-    not schemas.RFC_DIRECTORY.is_dir(), reason="a copy of Kaa's RFCs is not beside this checkout"
-)
-@pytest.mark.parametrize("kind", ["connected", "disconnected"])
-def test_our_restatement_of_the_connectivity_events_is_the_rfcs(kind: str) -> None:
-    rfc = json.loads((schemas.RFC_DIRECTORY / f"0009-ep-{kind}.avsc").read_text(encoding="utf-8"))
-    assert definition(rfc) == definition(CONNECTIVITY_SCHEMAS[kind])
 
 
 async def test_all_fields(shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken) -> None:

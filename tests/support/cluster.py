@@ -39,11 +39,64 @@ def _connectivity_schema(name: str) -> dict[str, Any]:
     }
 
 
-CONNECTIVITY_SCHEMAS = {
-    "connected": _connectivity_schema("ConnectedEvent"),
-    "disconnected": _connectivity_schema("DisconnectedEvent"),
+STATISTICS = (
+    "totalReceivedPayload",
+    "totalSentPayload",
+    "totalReceivedMessageCount",
+    "totalSentMessageCount",
+)
+
+
+def _map(values: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "map", "values": values}
+
+
+TRAFFIC_SCHEMA = {
+    "type": "record",
+    "name": "org.kaaproject.ipc.event.gen.v1.endpoint.traffic.reporting.TrafficReportEvent",
+    "fields": [
+        {
+            "name": "tenantTrafficStats",
+            "type": _map(
+                _map(
+                    _map(
+                        {
+                            "name": "trafficStat",
+                            "type": "record",
+                            "fields": [{"name": name, "type": "long", "default": 0} for name in STATISTICS],
+                        }
+                    )
+                )
+            ),
+        },
+        {"name": "timeFrom", "type": "long"},
+        {"name": "timeTo", "type": "long"},
+        {"name": "correlationId", "type": "string"},
+        {"name": "originatorReplicaId", "type": "string"},
+        {"name": "timestamp", "type": "long"},
+        {"name": "timeout", "type": "long", "default": 0},
+    ],
 }
-"""9/ELCE, 0009-ep-connected.avsc and 0009-ep-disconnected.avsc, restated."""
+
+OUR_EVENT_SCHEMAS: dict[str, tuple[str, dict[str, Any]]] = {
+    "connected": ("0009-ep-connected", _connectivity_schema("ConnectedEvent")),
+    "disconnected": ("0009-ep-disconnected", _connectivity_schema("DisconnectedEvent")),
+    "payload": ("0009-ep-traffic-stats", TRAFFIC_SCHEMA),
+}
+"""9/ELCE, restated: by the last token of the subject, with the name of the RFC's schema."""
+
+EVENT_SCHEMAS = {kind: schemas.rfc_schema(name, ours) for kind, (name, ours) in OUR_EVENT_SCHEMAS.items()}
+"""The schemas of the RFC where they are at hand, else our restatements."""
+
+
+def read_event(kind: str, datum: bytes) -> dict[str, Any]:
+    """The fields of an event, which must be all that is in the datum."""
+    source = io.BytesIO(datum)
+    fields = fastavro.schemaless_reader(source, EVENT_SCHEMAS[kind], None)
+    assert isinstance(fields, dict)
+    assert not source.read()
+    return fields
+
 
 TO_INSTANCE = subjects.service(INSTANCE, "esp", subjects.EXTENSION_DATA)
 TO_REPLICA = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
@@ -60,13 +113,15 @@ class Request(NamedTuple):
 class Cluster:
     """A NATS client that stands for the extension instances `extensions`, without answering.
 
-    `requests` holds their ClientData, `events` the connectivity events as (type, fields), in order.
+    `requests` holds their ClientData, `events` the connectivity events as (type, fields), `reports` the traffic
+    reports, in order.
     """
 
     def __init__(self, url: str, *extensions: str) -> None:
         self.nats = Client()
         self.requests: list[Request] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.reports: list[dict[str, Any]] = []
         self._url = url
         self._extensions = extensions
 
@@ -76,6 +131,9 @@ class Cluster:
             await self.subscribe(subjects.service(name, "esp", subjects.CLIENT_DATA), queue=name)
         await self.nats.subscribe(
             subjects.event(INSTANCE, "endpoint", "connectivity", "*"), cb=self._collect_event
+        )
+        await self.nats.subscribe(
+            subjects.event(INSTANCE, "endpoint", "traffic-reporting", "payload"), cb=self._collect_event
         )
         await self.nats.flush()
         return self
@@ -164,8 +222,8 @@ class Cluster:
 
     async def _collect_event(self, message: Msg) -> None:
         kind = message.subject.rpartition(".")[2]
-        source = io.BytesIO(message.data)
-        fields = fastavro.schemaless_reader(source, CONNECTIVITY_SCHEMAS[kind], None)
-        assert isinstance(fields, dict)
-        assert not source.read()
-        self.events.append((kind, fields))
+        fields = read_event(kind, message.data)
+        if kind == "payload":
+            self.reports.append(fields)
+        else:
+            self.events.append((kind, fields))

@@ -86,7 +86,14 @@ class Presence:
 class CoapServer:
     """The server, with what a test looks at. Made by `coap_server`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, url: str, settings: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        url: str,
+        settings: dict[str, Any],
+        idle_timeout: float,
+        watched_max: int,
+    ) -> None:
         self.clock = ShiftedLoop(loop)
         self.counters = Counters()
         self.presence = Presence()
@@ -102,7 +109,9 @@ class CoapServer:
         )
         self.connector = Connector(self.link, (url,), name="test", tls=TlsFiles(), credentials=None)
         self.resolver = Resolver(OpenProvider(), 5.0)
-        sessions = Sessions(16, self.presence)
+        self.sessions = sessions = Sessions(
+            self.counters, self.presence, 16, idle_timeout=idle_timeout, watched_max=watched_max
+        )
         endpoint_aware = {name: instance["endpoint-aware"] for name, instance in EXTENSIONS.items()}
         app_versions = {APP_VERSION: frozenset(EXTENSIONS), "app_v2": frozenset({"echo"})}
         router = Router(sessions, app_versions, endpoint_aware, {}, REPLICA, 1000, 512)
@@ -148,9 +157,15 @@ class CoapServer:
 
 
 @asynccontextmanager
-async def coap_server(url: str, **settings: Any) -> AsyncIterator[CoapServer]:
-    """A server whose `settings` differ from SETTINGS, with its link up."""
-    server = CoapServer(asyncio.get_running_loop(), url, settings)
+async def coap_server(
+    url: str, *, idle_timeout: float = 0, watched_max: int = 1, **settings: Any
+) -> AsyncIterator[CoapServer]:
+    """A server whose `settings` differ from SETTINGS, with its link up.
+
+    An endpoint is present while it is observed, and with an `idle_timeout` as long after each of its messages, as the
+    test's calls of `sessions.look_for_idle` have it.
+    """
+    server = CoapServer(asyncio.get_running_loop(), url, settings, idle_timeout, watched_max)
     server.connector.start()
     await until(lambda: bool(server.link.ready), "the link")
     server.socket.start(HOST, 0, reuse_port=False)

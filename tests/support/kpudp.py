@@ -72,7 +72,7 @@ class KpudpGateway:
         )
         self.counters = Counters()
         self.presence = Presence()
-        self.sessions = Sessions(100, self.presence)
+        self.sessions = Sessions(self.counters, self.presence, 100, idle_timeout=0, watched_max=1)
         names = frozenset(EXTENSIONS)
         aware = {name: bool(keys["endpoint-aware"]) for name, keys in EXTENSIONS.items()}
         router = Router(self.sessions, {"app_v1": names}, aware, {}, REPLICA, 1000, 1024)

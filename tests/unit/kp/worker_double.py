@@ -5,6 +5,7 @@ MQTT bytes at one end, the bytes of the NATS link at the other, futures of ident
 """
 
 import asyncio
+import contextlib
 import re
 import socket
 from collections.abc import Callable
@@ -134,7 +135,13 @@ class WorkerDouble:
         self.loop = Loop()
         self.presence = Presence()
         self.counters = Counters()
-        self.sessions = Sessions(endpoints_per_session, self.presence)
+        self.sessions = Sessions(
+            self.counters,
+            self.presence,
+            endpoints_per_session,
+            idle_timeout=0,
+            watched_max=1,
+        )
         versions = {APP: frozenset({"dcx", "cmx", "tsx"}), OTHER_APP: frozenset({"dcx"})}
         aware = {"dcx": True, "cmx": True, "tsx": False}
         self.router = Router(self.sessions, versions, aware, {APP: TENANT}, REPLICA, route_cache, 1024)
@@ -162,7 +169,9 @@ class WorkerDouble:
             packet_size_max=65_536, connect_timeout=10.0,
         )  # fmt: skip
         self._listener = TcpListener(loop, transport.connect, self.counters, "mqtt", 2**20, 1000)
-        asyncio.run(self._listener.start("", 0, reuse_port=False))
+        with contextlib.suppress(StopIteration):
+            # Loop.create_server waits for nothing, and a test may have a loop of its own running.
+            self._listener.start("", 0, reuse_port=False).send(None)
         self._admissions: list[Future[Client]] = []
         self._devices: list[Device] = []
         self._nats = self.link.begin()
