@@ -65,6 +65,24 @@ cdef class Histogram:
         self.sum += other.sum
         self.highest = max(self.highest, other.highest)
 
+    def copy(self):
+        """Another with the same counts."""
+        cdef Histogram other = Histogram()
+        other.merge(self)
+        return other
+
+    def since(self, Histogram before not None):
+        """What was counted after `before` was copied from this one; its highest value is to three digits."""
+        cdef Histogram recent = Histogram()
+        cdef Py_ssize_t index
+        for index in range(SIZE):
+            recent.counts[index] = self.counts[index] - before.counts[index]
+            if recent.counts[index]:
+                recent.highest = highest_at(index)
+        recent.total = self.total - before.total
+        recent.sum = self.sum - before.sum
+        return recent
+
     @property
     def mean(self):
         """The mean of the values; 0 if there are none."""

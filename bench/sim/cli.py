@@ -2,19 +2,26 @@
 
 import signal
 import sys
+from json import dumps as encode_json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from msgspec.structs import replace
 from rich.console import Console
 
 from bench.connecting import LoadSpec, Protocol
 from bench.errors import BenchError
 from bench.packets import PAYLOAD, Profile
 from bench.sim import load as loading
+from bench.sim import run as running
+from bench.sim import scenario as scenarios
+from bench.sim.html import page
+from bench.sim.view import View, print_result
 
 EXIT_FAILED = 1
+EXIT_SCENARIO = 2
 EXIT_INTERRUPTED = 130
 PORTS: dict[Protocol, int] = {"mqtt": 1883, "http": 8080, "coap": 5683, "kpudp": 5686}
 WINDOWS: dict[Protocol, int] = {"mqtt": 64, "http": 1, "coap": 1, "kpudp": 32}
@@ -116,6 +123,58 @@ def load(
     if json is not None:
         loading.write_json(report, json)
     return EXIT_FAILED if report.errors else 0
+
+
+@app.command
+def run(
+    scenario: Path,
+    /,
+    *,
+    processes: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    host: str | None = None,
+    server_pid: int | None = None,
+    json: Path | None = None,
+    html: Path | None = None,
+) -> int:
+    """Simulate fleets of devices, as a scenario says, and show what happens to them.
+
+    Exit status 0 if the scenario's criteria are met, 1 if not, 2 if the scenario itself is wrong. Ctrl-C ends the run
+    early and in order, with the same report.
+
+    Parameters
+    ----------
+    scenario
+        The YAML file; its keys are in docs/simulator.md.
+    processes
+        How many processes share the devices. One does about 10,000 that send every 10 seconds.
+    host
+        Where the gateway is, instead of the scenario's `target.host`.
+    server_pid
+        Process ID of the gateway, if it runs here: its CPU per message is told too.
+    json
+        Also write the summary to this file.
+    html
+        Also write a report to this file, with plots and all, to be opened by itself.
+    """
+    try:
+        loaded = scenarios.load(scenario)
+    except BenchError as error:
+        _fail(error)
+        return EXIT_SCENARIO
+    if host is not None:
+        loaded = replace(loaded, target=replace(loaded.target, host=host))
+    console = Console()
+    try:
+        with View(console, loaded.duration) as view:
+            result = running.run(loaded, processes, server_pid, view.show)
+    except BenchError as error:
+        return _fail(error)
+    print_result(result, console)
+    if json is not None:
+        json.write_text(encode_json(result.summary(), indent=2) + "\n")
+    if html is not None:
+        html.write_text(page(result))
+    return EXIT_FAILED if result.failures() else 0
 
 
 def _fail(error: BenchError) -> int:

@@ -1,0 +1,164 @@
+"""What devices measure: values that change from sample to sample, and the JSON that carries them."""
+
+import math
+import random
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Protocol
+
+import msgspec
+from msgspec import Meta
+
+METRES_PER_DEGREE = 111_320.0
+"""Of latitude, and of longitude at the equator."""
+TURN_DEGREES = 20.0
+"""How far a track turns between two samples, at most."""
+
+
+class Source(Protocol):
+    """One value of a sample, made anew for each device."""
+
+    def next(self, seconds: float) -> Any:
+        """The value, so many seconds after the last one."""
+        ...
+
+
+class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    pass
+
+
+class Walk(_Kind, frozen=True, tag="walk"):
+    """A number that wanders."""
+
+    start: float
+    step: Annotated[float, Meta(ge=0)]
+    low: float = -math.inf
+    high: float = math.inf
+    digits: Annotated[int, Meta(ge=0, le=12)] = 2
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.start <= self.high:
+            raise ValueError("`start` lies between `low` and `high`")
+
+    def source(self, chance: random.Random) -> Source:
+        """See `Source`."""
+        return _Walking(self, chance)
+
+
+class Track(_Kind, frozen=True, tag="track"):
+    """A position that moves, in degrees, at a speed in metres a second."""
+
+    latitude: Annotated[float, Meta(ge=-89, le=89)]
+    longitude: Annotated[float, Meta(ge=-180, le=180)]
+    speed: Annotated[float, Meta(ge=0)] = 10.0
+
+    def source(self, chance: random.Random) -> Source:
+        """See `Source`."""
+        return _Moving(self, chance)
+
+
+class Counter(_Kind, frozen=True, tag="counter"):
+    """How many samples there were before."""
+
+    def source(self, _: random.Random) -> Source:
+        """See `Source`."""
+        return _Counting()
+
+
+class Choice(_Kind, frozen=True, tag="choice"):
+    """One of some values."""
+
+    values: Annotated[tuple[Any, ...], Meta(min_length=1)]
+
+    def source(self, chance: random.Random) -> Source:
+        """See `Source`."""
+        return _Choosing(self.values, chance)
+
+
+class Constant(_Kind, frozen=True, tag="constant"):
+    """Always the same."""
+
+    value: Any
+
+    def source(self, chance: random.Random) -> Source:
+        """See `Source`."""
+        return _Choosing((self.value,), chance)
+
+
+class Timestamp(_Kind, frozen=True, tag="timestamp"):
+    """Milliseconds since the epoch."""
+
+    def source(self, _: random.Random) -> Source:
+        """See `Source`."""
+        return _Time()
+
+
+Value = Walk | Track | Counter | Choice | Constant | Timestamp
+
+
+class _Walking:
+    def __init__(self, kind: Walk, chance: random.Random) -> None:
+        self._kind, self._chance, self._at = kind, chance, kind.start
+
+    def next(self, seconds: float) -> float:
+        step = self._chance.uniform(-self._kind.step, self._kind.step)
+        self._at = min(self._kind.high, max(self._kind.low, self._at + step))
+        return round(self._at, self._kind.digits)
+
+
+class _Moving:
+    def __init__(self, kind: Track, chance: random.Random) -> None:
+        self._chance, self._speed = chance, kind.speed
+        self._latitude, self._longitude = kind.latitude, kind.longitude
+        self._heading = chance.uniform(0, 2 * math.pi)
+
+    def next(self, seconds: float) -> dict[str, float]:
+        self._heading += math.radians(self._chance.uniform(-TURN_DEGREES, TURN_DEGREES))
+        metres = self._speed * seconds
+        self._latitude += math.cos(self._heading) * metres / METRES_PER_DEGREE
+        self._latitude = min(89.0, max(-89.0, self._latitude))
+        across = math.sin(self._heading) * metres / METRES_PER_DEGREE
+        self._longitude += across / math.cos(math.radians(self._latitude))
+        self._longitude = (self._longitude + 180) % 360 - 180
+        return {"latitude": round(self._latitude, 6), "longitude": round(self._longitude, 6)}
+
+
+class _Counting:
+    def __init__(self) -> None:
+        self._count = -1
+
+    def next(self, seconds: float) -> int:
+        self._count += 1
+        return self._count
+
+
+class _Choosing:
+    def __init__(self, values: tuple[Any, ...], chance: random.Random) -> None:
+        self._values, self._chance = values, chance
+
+    def next(self, seconds: float) -> Any:
+        return self._chance.choice(self._values)
+
+
+class _Time:
+    def next(self, seconds: float) -> int:
+        return time.time_ns() // 1_000_000
+
+
+class Samples:
+    """The samples of one device; `batch` of them in a message, the interval divided among them."""
+
+    def __init__(
+        self, values: Mapping[str, Value], batch: int, interval: float, chance: random.Random
+    ) -> None:
+        self._sources = {name: value.source(chance) for name, value in values.items()}
+        self._batch = batch
+        self._seconds = interval / batch
+
+    def message(self) -> bytes:
+        """The next payload: an object, or an array of them."""
+        samples = [
+            {name: source.next(self._seconds) for name, source in self._sources.items()}
+            for _ in range(self._batch)
+        ]
+        return msgspec.json.encode(samples if self._batch > 1 else samples[0])

@@ -1,0 +1,220 @@
+"""`kaa-sim run` on a real gateway: every protocol and kind of client, reactions, churn, criteria, reports."""
+
+import asyncio
+import json
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+
+from bench.instruments import Sink
+from bench.packets import APP_VERSION, EXTENSION
+from bench.processes import INSTANCE, Gateway, NatsServer
+from bench.sim.cli import app
+from gateway.bus import subjects
+from gateway.wire import esp
+
+EXTENSIONS = ("cmx", "cex")
+END_S = 60.0
+
+
+class FullGateway(Gateway):
+    """With the extensions that push, too."""
+
+    def configuration(self) -> dict[str, object]:
+        document: dict[str, object] = super().configuration()
+        kaa = document["kaa"]
+        assert isinstance(kaa, dict)
+        allowed = [EXTENSION, *EXTENSIONS]
+        kaa["applications"]["bench"]["versions"][APP_VERSION]["allowed-extension-instances"] = allowed
+        kaa["extension-instances"] = {name: {"endpoint-aware": True} for name in allowed}
+        return document
+
+
+@pytest.fixture
+def gateway() -> Iterator[FullGateway]:
+    with NatsServer() as server, FullGateway(server) as gateway, Sink(server.address, answers=True):
+        yield gateway
+
+
+def target(gateway: Gateway) -> str:
+    ports = ", ".join(f"{protocol}: {port}" for protocol, (_, port) in gateway.addresses.items())
+    return f"target: {{{ports}}}\n"
+
+
+def fleet(name: str, protocol: str, *more: str) -> str:
+    lines = [
+        f"- name: {name}", f"  protocol: {protocol}", "  devices: 2", "  interval: 100ms",
+        f"  application-version: {APP_VERSION}", f"  token: {name}-{{device}}",
+        "  payload: {x: {kind: walk, start: 0, step: 1}}", *(f"  {line}" for line in more),
+    ]  # fmt: skip
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def run(path: Path, scenario: str, *arguments: str) -> int:
+    path.write_text(scenario)
+    status = app(["run", str(path), *arguments], exit_on_error=False, result_action="return_value")
+    assert isinstance(status, int)
+    return status
+
+
+def test_every_protocol_and_kind_of_client_is_simulated(
+    gateway: FullGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleets = {
+        "m0": fleet("m0", "mqtt", "qos: 0"),
+        "m1": fleet("m1", "mqtt", "churn: 300ms"),
+        "ma": fleet("ma", "mqtt", "answers: true", "batch: 3"),
+        "h": fleet("h", "http"),
+        "c": fleet("c", "coap"),
+        "k": fleet("k", "kpudp"),
+        "mi": fleet("mi", "mqtt", "clients: independent"),
+        "hi": fleet("hi", "http", "clients: independent"),
+        "ci": fleet("ci", "coap", "clients: independent"),
+    }
+    scenario = (
+        f"name: everything\nduration: 3s\nramp-up: 200ms\nfleets:\n{''.join(fleets.values())}"
+        + target(gateway)
+    )
+    summary, report = tmp_path / "summary.json", tmp_path / "report.html"
+    status = run(
+        tmp_path / "s.yml", scenario, "--processes", "2", "--server-pid", str(gateway.pid),
+        "--json", str(summary), "--html", str(report),
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert status == 0, out
+    assert "passed" in out
+    found = json.loads(summary.read_text())
+    assert found["passed"]
+    assert found["failures"] == []
+    assert found["total"]["devices_connected"] == found["devices"] == 18
+    assert found["connected_most"] > 0
+    assert found["total"]["server_cpu_us_per_message"] > 0
+    assert set(found["fleets"]) == set(fleets)
+    for name, counts in found["fleets"].items():
+        assert counts["sent"] == counts["acknowledged"] > 0, name
+        assert counts["errors"] == {}, name
+        assert counts["latency_us"]["50"] > 0
+    assert found["fleets"]["m1"]["connects"] > 2
+    page = report.read_text()
+    assert 'everything: <span class="passed">passed' in page
+    assert page.count("<svg") == 3
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    for start in range(3):
+        plot = page.split("<svg")[start + 1].split("</svg>")[0]
+        ElementTree.fromstring(f"<svg{plot}</svg>")
+
+
+def test_devices_apply_configurations_and_carry_out_commands(gateway: FullGateway, tmp_path: Path) -> None:
+    """Extensions of the test push until each has heard from both fleets' devices, whatever the machine's pace."""
+    heard: dict[str, list[tuple[str, object]]] = {name: [] for name in EXTENSIONS}
+    devices = {f"{name}-{number}" for name in ("m", "k") for number in range(2)}
+    done = threading.Event()
+
+    def complete() -> bool:
+        return all({token for token, _ in messages} >= devices for messages in heard.values())
+
+    async def push() -> None:
+        connected = await nats.connect(f"nats://127.0.0.1:{gateway._nats.ports[0]}")
+
+        async def take(message: Msg) -> None:
+            request = esp.decode_client_data(message.data)
+            name = message.subject.split(".")[3]
+            heard[name].append((f"{request.endpoint_id}", json.loads(request.payload)))
+            assert request.resource_path in ("/applied/json", "/result/reboot")
+
+        for name in EXTENSIONS:
+            subject = subjects.service(name, "esp", subjects.CLIENT_DATA)
+            await connected.subscribe(subject, cb=take)
+        subject = subjects.service(INSTANCE, "esp", subjects.EXTENSION_DATA)
+        while not done.is_set():
+            if complete():
+                # What Ctrl-C does: the run ends early, and in order.
+                done.set()
+                signal.raise_signal(signal.SIGINT)
+            for token in devices:
+                for extension, path, document in (
+                    ("cmx", "/config/json", {"configId": "c1", "config": {"rate": 1}}),
+                    ("cex", "/command/reboot", [{"id": 7, "payload": {}}]),
+                    ("cex", "/command/unknown", [{"id": 8, "payload": {}}]),
+                    ("cmx", "/config/json", ["not a configuration"]),
+                ):
+                    payload = json.dumps(document).encode()
+                    datum = esp.encode_extension_data(
+                        "", 0, 0, APP_VERSION, extension, token, path, None, payload, 200
+                    )
+                    await connected.publish(subject, datum)
+            await asyncio.sleep(0.2)
+        await connected.close()
+
+    pushing = threading.Thread(target=lambda: asyncio.run(push()))
+    pushing.start()
+    commands = ("configuration: cmx", "commands: {extension: cex, types: [reboot]}")
+    scenario = f"name: pushes\nduration: 60s\nfleets:\n{fleet('m', 'mqtt', *commands)}{fleet('k', 'kpudp', *commands)}"
+    summary = tmp_path / "summary.json"
+    try:
+        status = run(tmp_path / "s.yml", scenario + target(gateway), "--json", str(summary))
+    finally:
+        done.set()
+        pushing.join(END_S)
+    found = json.loads(summary.read_text())
+    assert status == 0, found
+    assert complete(), heard
+    assert found["remarks"] == ["interrupted before its end"]
+    assert ("m-0", {"configId": "c1", "statusCode": 200, "reasonPhrase": "ok"}) in heard["cmx"]
+    assert ("k-1", [{"id": 7, "statusCode": 200, "payload": {"done": "reboot"}}]) in heard["cex"]
+    for counts in found["fleets"].values():
+        assert counts["configurations_applied"] > 0
+        assert counts["commands_executed"] > 0
+        assert counts["pushes"] > counts["configurations_applied"] + counts["commands_executed"]
+
+
+def test_criteria_that_are_not_met_and_errors_by_kind_make_a_failure(
+    gateway: FullGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = "extension: nobody"
+    fleets = "".join(
+        fleet(name, protocol, wrong, *more)
+        for name, protocol, more in (
+            ("m", "mqtt", ["answers: true"]), ("q", "mqtt", []), ("h", "http", []), ("c", "coap", []),
+            ("k", "kpudp", []),
+        )
+    )  # fmt: skip
+    scenario = f"name: refused\nduration: 1s\nfleets:\n{fleets}" + target(gateway) + "criteria: {p99: 0ms}\n"
+    summary, report = tmp_path / "summary.json", tmp_path / "report.html"
+    status = run(tmp_path / "s.yml", scenario, "--json", str(summary), "--html", str(report))
+    assert status == 1
+    found = json.loads(summary.read_text())
+    kinds = {name: list(counts["errors"]) for name, counts in found["fleets"].items()}
+    assert kinds["m"] == ["error 404"]
+    assert kinds["h"] == ["status 404"]
+    assert kinds["c"] == ["code 4.04"]
+    assert kinds["k"] == ["reset 404"]
+    assert [failure.split(":")[0] for failure in found["failures"]][:2] == ["errors", "acknowledged"]
+    assert "failed: errors:" in capsys.readouterr().out
+    assert "<h2>Errors</h2>" in report.read_text()
+
+
+def test_a_gateway_that_is_not_there_is_counted_and_the_run_ends(tmp_path: Path) -> None:
+    with NatsServer() as server:
+        nobody = Gateway(server)
+        fleets = fleet("m", "mqtt", "timeout: 300ms") + fleet("h", "http", "timeout: 300ms")
+        scenario = f"name: nobody\nduration: 1s\nfleets:\n{fleets}" + target(nobody)
+        summary = tmp_path / "summary.json"
+        assert run(tmp_path / "s.yml", scenario, "--json", str(summary)) == 1
+        nobody.stop()
+    found = json.loads(summary.read_text())
+    assert found["connected_most"] == 0
+    assert set(found["total"]["errors"]) == {"connect: ConnectionRefusedError"}
+
+
+def test_a_scenario_that_is_wrong_has_a_status_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path / "s.yml", "name: x\n") == 2
+    assert "kaa-sim: " in capsys.readouterr().err
