@@ -137,30 +137,24 @@ async def _simulate(
             tasks.append(asyncio.create_task(device.run(at)))
     # Thousands of devices that all stay: not to be looked through again and again.
     gc.freeze()
-    stopped = asyncio.Event()
-    loop.add_reader(pipe.fileno(), stopped.set)
     before: dict[str, Histogram] = {}
-    reporting = asyncio.create_task(_report(pipe, tallies, before))
-    end = start + scenario.duration - loop.time()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stopped.wait(), end)
-    loop.remove_reader(pipe.fileno())
+    end = start + scenario.duration
+    # The pipe stays blocking, which add_reader would change: a report may be longer than the kernel takes at once.
+    while loop.time() < end and not pipe.poll():
+        await asyncio.sleep(min(REPORT_PERIOD_S, max(0.0, end - loop.time())))
+        pipe.send(_snapshot(tallies, before))
     for task in tasks:
         task.cancel()
+    while True:
+        _, unfinished = await asyncio.wait(tasks, timeout=REPORT_PERIOD_S)
+        if not unfinished:
+            break
+        pipe.send(_snapshot(tallies, before))
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    reporting.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await reporting
     failed = [result for result in results if isinstance(result, Exception)]
     if failed:
         raise BenchError(f"a device failed: {failed[0]!r}")
     pipe.send(_snapshot(tallies, before, final=True))
-
-
-async def _report(pipe: Connection, tallies: dict[str, Tally], before: dict[str, Histogram]) -> None:
-    while True:
-        await asyncio.sleep(REPORT_PERIOD_S)
-        pipe.send(_snapshot(tallies, before))
 
 
 def _snapshot(tallies: dict[str, Tally], before: dict[str, Histogram], *, final: bool = False) -> Report:
