@@ -5,9 +5,10 @@ for one); then this opens a new client. Knows nothing of 4/ESP.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -15,7 +16,9 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
 
+from ext.buckets import Bucket, JetStreamBucket
 from ext.durable import DurableConsumer
 from ext.errors import NotDelivered, PayloadTooLarge
 
@@ -25,6 +28,8 @@ CONNECT_TIMEOUT_S = 5
 RECONNECT_WAIT_S = 1
 PING_INTERVAL_S = 20
 FLUSH_TIMEOUT_S = 10
+JETSTREAM_TIMEOUT_S = 5
+"""How long JetStream has for an answer."""
 PENDING_MESSAGES = 65_536
 """Messages of one subscription that wait for their callback; more are dropped."""
 PENDING_BYTES = 64 * 1024 * 1024
@@ -33,11 +38,15 @@ OUTGOING_BYTES = 8 * 1024 * 1024
 
 
 class Interest(NamedTuple):
-    """A subject to subscribe, with the queue group ("" for none) and what takes its messages."""
+    """A subject to subscribe, with the queue group ("" for none) and what takes its messages.
+
+    `answers` marks those that handlers wait for: they still come in while the others are drained.
+    """
 
     subject: str
     queue: str
     callback: Callable[[Msg], Awaitable[None]]
+    answers: bool = False
 
 
 def nats_urls(text: str) -> list[str]:
@@ -57,6 +66,11 @@ def nats_urls(text: str) -> list[str]:
     return urls
 
 
+def urls_of_environment() -> list[str]:
+    """The servers in NATS_URLS, else the one of this machine."""
+    return nats_urls(os.environ.get("NATS_URLS") or DEFAULT_NATS_URL)
+
+
 def masked(url: str) -> str:
     """The URL without its credentials, for a log line."""
     scheme, separator, rest = url.rpartition("://")
@@ -64,8 +78,37 @@ def masked(url: str) -> str:
     return f"{scheme}{separator}{'***' if credentials else ''}{at}{host}"
 
 
-class Connection:
-    """One client of NATS with fixed subscriptions.
+class Connection(Protocol):
+    """What an extension stands on: NATS, or what ext.testing has in its place."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have come in and wait for their callback."""
+
+    def jetstream(self) -> JetStreamContext:
+        """JetStream, if it can be reached; else NotDelivered."""
+
+    def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
+        """A key-value bucket, which may not be there yet."""
+
+    async def open(self) -> None:
+        """Connect and subscribe."""
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message, or keep it for a moment; else NotDelivered."""
+
+    async def drain(self) -> None:
+        """End the subscriptions but those to answers."""
+
+    async def flush(self) -> None:
+        """Return when all that was published has left."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+class NatsConnection:
+    """One client of NATS. Its subscriptions are the `interests` that there are when it is opened.
 
     `on_dropped` is called once for each message that came in faster than the callbacks took them. `consumer` runs
     while the client is connected.
@@ -87,14 +130,24 @@ class Connection:
         self._on_dropped = on_dropped
         self._consumer = consumer
         self._client: Client | None = None
-        self._subscriptions: list[Subscription] = []
+        self._subscriptions: list[tuple[Interest, Subscription]] = []
         self._opened = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
         """Messages that have come in and wait for their callback."""
-        return sum(subscription.pending_msgs for subscription in self._subscriptions)
+        return sum(subscription.pending_msgs for _, subscription in self._subscriptions)
+
+    def jetstream(self) -> JetStreamContext:
+        """JetStream on the client that there is now. NotDelivered while NATS is away."""
+        if self._client is None or not self._client.is_connected:
+            raise NotDelivered("not connected to NATS")
+        return self._client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
+
+    def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
+        """A key-value bucket of JetStream, which may not be there yet."""
+        return JetStreamBucket(self.jetstream, name, ttl_s, replicas)
 
     async def open(self) -> None:
         """Connect and subscribe; returns when the server knows the subscriptions, however long that takes."""
@@ -120,14 +173,16 @@ class Connection:
             raise NotDelivered(_said(error)) from error
 
     async def drain(self) -> None:
-        """End the subscriptions; returns when each message NATS had sent has been through its callback."""
+        """End the subscriptions but those to answers, when all that NATS had sent has been through its callbacks."""
         if self._client is None or not self._client.is_connected:
             self._log.warning("NATS is away, nothing to drain")
             return
         try:
             if self._consumer is not None:
                 await self._consumer.stop()
-            await asyncio.gather(*(each.drain() for each in self._subscriptions))  # type: ignore[no-untyped-call]
+            await asyncio.gather(
+                *(each.drain() for interest, each in self._subscriptions if not interest.answers)  # type: ignore[no-untyped-call]
+            )
         except nats.errors.Error as error:
             self._log.warning("NATS went away during the drain", error=_said(error))
 
@@ -205,12 +260,15 @@ class Connection:
             pending_size=OUTGOING_BYTES,
         )
         self._subscriptions = [
-            await client.subscribe(
-                interest.subject,
-                interest.queue,
-                interest.callback,
-                pending_msgs_limit=PENDING_MESSAGES,
-                pending_bytes_limit=PENDING_BYTES,
+            (
+                interest,
+                await client.subscribe(
+                    interest.subject,
+                    interest.queue,
+                    interest.callback,
+                    pending_msgs_limit=PENDING_MESSAGES,
+                    pending_bytes_limit=PENDING_BYTES,
+                ),
             )
             for interest in self._interests
         ]

@@ -1,66 +1,35 @@
-"""13/DSTP: the event by which a data collection service hands data samples to whoever receives them.
+"""13/DSTP: the event by which data samples go to whoever receives them, and the receivers' confirmations.
 
-Source: 13/DSTP "Data Sample Transmission Protocol". Only the transmitter's side of the event is here.
+Source: 13/DSTP "Data Sample Transmission Protocol".
 """
 
-import io
-from collections.abc import Sequence
-
-import fastavro
-
+from ext.ism import BYTES, INT, OPTIONAL_STRING, STRING, MessageType
 from gateway.bus import subjects
 
-DATA_SAMPLES_EVENT = fastavro.parse_schema(
-    {
-        "type": "record",
-        "name": "org.kaaproject.ipc.dstp.gen.v1.DataSamplesEvent",
-        "fields": [
-            {"name": "correlationId", "type": "string"},
-            {"name": "timestamp", "type": "long"},
-            {"name": "timeout", "type": "long", "default": 0},
-            {"name": "appVersionName", "type": "string"},
-            {"name": "endpointId", "type": "string"},
-            {"name": "contentType", "type": "string", "default": "application/json"},
-            {"name": "dataSamples", "type": {"type": "array", "items": "bytes"}},
-        ],
-    }
+DATA_SAMPLES_EVENT = MessageType(
+    "dstp.gen.v1",
+    "DataSamplesEvent",
+    appVersionName=STRING,
+    endpointId=STRING,
+    contentType=STRING,
+    dataSamples={"type": "array", "items": BYTES},
+)
+DATA_SAMPLES_PROCESSED = MessageType(
+    "dstp.gen.v1",
+    "DataSamplesProcessed",
+    receiverServiceInstanceName=STRING,
+    statusCode=INT,
+    reasonPhrase=OPTIONAL_STRING,
 )
 
-DATA_SAMPLES_PROCESSED = "DataSamplesProcessed"
-"""Message type of a receiver's answer, the last token of the event's reply-to."""
+JSON = "application/json"
 
 
 def event_subject(instance: str) -> str:
-    """Subject of the events of a transmitter service instance."""
+    """Subject of the events of a transmitter service instance; `*` for all of them."""
     return subjects.event(instance, "endpoint", "data-collection", "data-samples-received")
 
 
 def reply_subject(replica_id: str) -> str:
     """Where receivers say that they have processed an event of this replica."""
-    return subjects.replica(replica_id, "dstp", DATA_SAMPLES_PROCESSED)
-
-
-def encode_data_samples_event(
-    correlation_id: str,
-    timestamp: int,
-    app_version_name: str,
-    endpoint_id: str,
-    data_samples: Sequence[bytes],
-    content_type: str = "application/json",
-) -> bytes:
-    """A DataSamplesEvent which never expires. `timestamp` is a UNIX time in milliseconds."""
-    output = io.BytesIO()
-    fastavro.schemaless_writer(
-        output,
-        DATA_SAMPLES_EVENT,
-        {
-            "correlationId": correlation_id,
-            "timestamp": timestamp,
-            "timeout": 0,
-            "appVersionName": app_version_name,
-            "endpointId": endpoint_id,
-            "contentType": content_type,
-            "dataSamples": data_samples,
-        },
-    )
-    return output.getvalue()
+    return subjects.replica(replica_id, "dstp", "DataSamplesProcessed")

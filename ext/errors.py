@@ -32,3 +32,14 @@ class NotDelivered(ExtError):  # noqa: N818 - says what happened to the message
 
 class PayloadTooLarge(NotDelivered):
     """A message is larger than the NATS server takes (its `max_payload`)."""
+
+
+class StateUnavailable(ExtensionError):  # noqa: N818 - says what is wrong with the state
+    """JetStream did not answer, or not in time: what was asked of it may or may not have happened.
+
+    A handler lets it pass: the device is told 503, and asks again.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(503, "State is not available")
+        self.reason = reason

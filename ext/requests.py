@@ -4,9 +4,9 @@ Source: 4/ESP, ClientData and ExtensionData.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -20,7 +20,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `resource_path` is without the endpoint token and may be empty. `timestamp` (of the gateway) and
     `deadline` are UNIX times in milliseconds; no deadline is None. `config_name` is that of 4/ESP, None
     means the default configuration. `parameters` holds what the levels in braces of the handler's resource
-    path stood for.
+    path (`route`) stood for. `gateway_replica_id` names the gateway that the message came through, if it says so.
     """
 
     endpoint_id: str | None
@@ -33,6 +33,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline: int | None
     config_name: str | None
     parameters: Mapping[str, str]
+    route: str = ""
+    gateway_replica_id: str | None = None
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -54,11 +56,15 @@ class Response(msgspec.Struct, frozen=True):
         return cls(error.status_code, None, error.reason_phrase)
 
 
-Result: TypeAlias = bytes | Response | None
-"""What a handler returns: a payload or nothing (status 200), or a whole response."""
+Result: TypeAlias = bytes | Response | msgspec.Struct | dict[str, Any] | list[Any] | None
+"""What a handler returns: a payload, nothing (status 200), a value that becomes JSON, or a whole response."""
 
-Handler: TypeAlias = Callable[[Request], Result | Awaitable[Result]]
-"""A plain handler runs on the event loop and must not block; an async one runs beside others."""
+Handler: TypeAlias = Callable[..., Result | Awaitable[Result] | AsyncIterator[Result]]
+"""Takes the request, and the decoded payload if it has a second parameter, whose annotation says of what type.
+
+A plain handler runs on the event loop and must not block; an async one runs beside others; an async generator answers
+with its first item and pushes the others to the endpoint.
+"""
 
 INTERNAL_ERROR = Response(500, None, HTTPStatus.INTERNAL_SERVER_ERROR.phrase)
 NOT_FOUND = Response(404, None, "Unknown resource path")

@@ -6,10 +6,10 @@ first, then the one with the longest text before its first wildcard.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ext.requests import Handler
+from ext.requests import Request
 
 Respond: TypeAlias = Literal["requested", "always"]
 """Whether results go out for requests with a request ID only, or for all: 1/KP leaves that to us."""
@@ -19,11 +19,12 @@ _NO_PARAMETERS: Mapping[str, str] = {}
 
 
 class Route(NamedTuple):
-    """A registered handler."""
+    """A registered handler. Its result is several things one after another if it `streams`."""
 
     pattern: str
-    handler: Handler
+    handler: Callable[[Request], Any]
     respond: Respond
+    streams: bool
 
 
 class Routes:
@@ -33,7 +34,9 @@ class Routes:
         self._exact: dict[str, Route] = {}
         self._patterns: list[tuple[int, re.Pattern[str], Route]] = []
 
-    def add(self, pattern: str, handler: Handler, respond: Respond) -> None:
+    def add(
+        self, pattern: str, handler: Callable[[Request], Any], respond: Respond, streams: bool = False
+    ) -> None:
         """Register a handler. ValueError for a pattern that is not well formed, or is taken."""
         literal = pattern.removesuffix("*")
         pieces = _PARAMETER.split(literal)
@@ -46,7 +49,7 @@ class Routes:
             raise ValueError(f"resource path {pattern!r}: a name in braces occurs twice")
         if pattern in self._exact or any(route.pattern == pattern for _, _, route in self._patterns):
             raise ValueError(f"resource path {pattern!r} has a handler already")
-        route = Route(pattern, handler, respond)
+        route = Route(pattern, handler, respond, streams)
         if not names and literal == pattern:
             self._exact[pattern] = route
             return

@@ -1,47 +1,61 @@
 """An extension service: 4/ESP on one side, handlers registered by resource path on the other.
 
 Requests come in as ClientData, on the subject of the instance (shared by its replicas through a queue
-group) and on that of this replica; answers and pushes go out as ExtensionData. Routing lives in routes.py,
-NATS in connection.py.
+group) and on that of this replica; answers and pushes go out as ExtensionData. What becomes of one request is in
+dispatch.py, NATS in connection.py.
 
-Source: 4/ESP "Extension Service Protocol", 3/ISM "Inter-Service Messaging".
+Source: 4/ESP "Extension Service Protocol", 3/ISM "Inter-Service Messaging", 9/ELCE.
 """
 
 import asyncio
+import inspect
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 from uuid import uuid4
 
 import structlog
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
-from ext.connection import DEFAULT_NATS_URL, Connection, Interest
-from ext.durable import ACK_WAIT_S, DurableConsumer, StoredMessage
-from ext.errors import ExtensionError, NotDelivered, PayloadTooLarge
+from ext import elce
+from ext.buckets import Bucket
+from ext.connection import Connection, Interest, NatsConnection, urls_of_environment
+from ext.dispatch import Dispatcher
+from ext.durable import ACK_WAIT_S, DurableConsumer
+from ext.errors import NotDelivered, StateUnavailable
+from ext.handlers import Middleware
 from ext.logs import LimitedLog
-from ext.requests import INTERNAL_ERROR, NOT_FOUND, Handler, Request, Response, Result, now_ms
-from ext.routes import Respond, Route, Routes
+from ext.requests import Handler, now_ms
+from ext.routes import Respond
 from ext.runner import run
+from ext.state import State
 from gateway.bus import subjects
-from gateway.wire.esp import ClientData, MalformedAvro, decode_client_data, encode_extension_data
+from gateway.wire.esp import encode_extension_data
 
+T = TypeVar("T")
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
+AnyMiddleware = TypeVar("AnyMiddleware", bound=Middleware)
+Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
+ConnectivityHandler: TypeAlias = Callable[[elce.Connectivity], Awaitable[None]]
+AnyConnectivityHandler = TypeVar("AnyConnectivityHandler", bound=ConnectivityHandler)
 
 CONCURRENCY = 256
 """Async handlers of one extension that run at a time; further requests wait, in order."""
 DRAIN_TIMEOUT_S = 25.0
 """How long `stop` waits for what is in flight: within the 30 s that a Kaa service has for its shutdown."""
+STATE_RETRY_S = 1.0
 DEFAULT_GATEWAY_INSTANCE = "kpc"
 
 STATS = (
     "requests",  # ClientData that reached a handler
     "responses",  # ExtensionData sent as answers
     "pushes",  # ExtensionData sent by `push`
+    "messages",  # messages of other services, events among them, that reached a subscriber
     "unanswered",  # results that were not wanted: no request ID
     "retried",  # requests of a stream that come again because their handler failed
-    "failed",  # requests whose handler raised something else than ExtensionError
+    "failed",  # requests and messages whose handler raised something else than ExtensionError
     "not_found",  # requests for a resource path without handler
     "expired",  # ClientData dropped because its timeout was over
     "malformed",  # ClientData dropped because it is not the Avro of 4/ESP
@@ -55,10 +69,11 @@ class Extension:
     """One replica of an extension service instance.
 
     `name` is the service instance name, which replicas share; `replica_id` is unique in the cluster
-    (default: random). `gateway_instance` is the communication service that pushes go to. With `affinity`,
-    the gateway sends further messages of an endpoint which this replica has answered to this replica.
-    A `durable` extension takes its requests from the stream that the gateway keeps for it, and acknowledges
-    each when its handler is done; one that takes longer than `ack_wait_s` comes again.
+    (default: random). `nats_urls` are those in the environment variable NATS_URLS by default. `gateway_instance` is
+    the communication service that pushes go to. With `affinity`, the gateway sends further messages of an endpoint
+    which this replica has answered to this replica. A `durable` extension takes its requests from the stream that
+    the gateway keeps for it, and acknowledges each when its handler is done; one that takes longer than `ack_wait_s`
+    comes again. `state_replicas` is how many NATS servers keep each state.
 
     Use it as `async with extension:`, or `await extension.run()`. `stats` counts, by the names in `STATS`.
     """
@@ -67,7 +82,7 @@ class Extension:
         self,
         name: str,
         *,
-        nats_urls: Sequence[str] = (DEFAULT_NATS_URL,),
+        nats_urls: Sequence[str] | None = None,
         replica_id: str | None = None,
         gateway_instance: str = DEFAULT_GATEWAY_INSTANCE,
         affinity: bool = False,
@@ -75,6 +90,7 @@ class Extension:
         ack_wait_s: float = ACK_WAIT_S,
         concurrency: int = CONCURRENCY,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        state_replicas: int = 1,
     ) -> None:
         self.name = _subject_name("extension instance name", name)
         self.replica_id = _subject_name("replica ID", replica_id or f"{name}-{secrets.token_hex(8)}")
@@ -82,24 +98,30 @@ class Extension:
         self._log: Any = structlog.get_logger(extension=name)
         self._limited = LimitedLog(self._log)
         self._gateway_instance = _subject_name("gateway instance name", gateway_instance)
-        self._replica_subject = subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA)
-        self._affinity_subject = self._replica_subject if affinity else ""
-        self._drain_timeout_s = drain_timeout_s
-        self._routes = Routes()
-        self._slots = asyncio.Semaphore(concurrency)
-        self._tasks: set[asyncio.Task[None]] = set()
-        instance_subject = subjects.service(name, "esp", subjects.CLIENT_DATA)
-        self._connection = Connection(
-            name,
-            self.replica_id,
-            nats_urls,
-            [
-                *([] if durable else [Interest(instance_subject, name, self._receive)]),
-                Interest(self._replica_subject, "", self._receive),
-            ],
-            self._count_overrun,
-            DurableConsumer(name, self._receive, ack_wait_s) if durable else None,
+        self._affinity_subject = (
+            subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA) if affinity else ""
         )
+        self._concurrency = concurrency
+        self._drain_timeout_s = drain_timeout_s
+        self._state_replicas = state_replicas
+        self._states: dict[str, State[Any]] = {}
+        self._starters: list[Callable[[], Awaitable[None]]] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._dispatcher = Dispatcher(self, concurrency, self._limited)
+        receive = self._dispatcher.receive
+        self._consumer = DurableConsumer(name, receive, ack_wait_s) if durable else None
+        self._interests: list[Interest] = []
+        if not durable:
+            self._interests.append(
+                Interest(subjects.service(name, "esp", subjects.CLIENT_DATA), name, receive)
+            )
+        self._interests.append(
+            Interest(subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA), "", receive)
+        )
+        self._connection: Connection
+        self.use_servers(nats_urls or urls_of_environment())
+
+    # ------------------------------------------------------------ what a service registers
 
     def handler(
         self, resource_path: str, *, respond: Respond = "requested"
@@ -110,10 +132,69 @@ class Extension:
         """
 
         def register(function: AnyHandler) -> AnyHandler:
-            self._routes.add(resource_path, function, respond)
+            self._dispatcher.add(resource_path, function, respond)
             return function
 
         return register
+
+    def middleware(self, function: AnyMiddleware) -> AnyMiddleware:
+        """Put the decorated function around every handler; the first that is registered is the outermost."""
+        self._dispatcher.middleware.append(function)
+        return function
+
+    def on_connectivity(self, function: AnyConnectivityHandler) -> AnyConnectivityHandler:
+        """Call the decorated function for each 9/ELCE event of the gateway, on one of the replicas."""
+        for connected in (True, False):
+
+            async def receive(message: Msg, connected: bool = connected) -> None:
+                await function(elce.decode(message.data, connected=connected))
+
+            self.subscribe(
+                elce.event_subject(self._gateway_instance, connected=connected), receive, shared=True
+            )
+        return function
+
+    def subscribe(
+        self, subject: str, function: Subscriber, *, shared: bool = False, answers: bool = False
+    ) -> None:
+        """Call a function for each message on a subject; with `shared` on one of the replicas, else on each.
+
+        Plain functions are called in order and must not block. Async ones run side by side, as handlers do.
+        `answers` marks what handlers wait for: it still comes in while the service drains.
+        """
+        queue = self.name if shared else ""
+        self._interests.append(Interest(subject, queue, self._subscriber(subject, function), answers))
+
+    def on_start(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Await this function when the service starts, again and again while it raises StateUnavailable."""
+        self._starters.append(function)
+
+    def state(self, name: str, kind: type[T], *, ttl_s: float | None = None) -> State[T]:
+        """The state of this name, of values of one type; it is made when the service starts.
+
+        It is the JetStream bucket `<extension>-<name>`. With `ttl_s` values go that many seconds after they were set.
+        """
+        if name in self._states:
+            raise ValueError(f"state {name!r} is declared twice")
+        bucket_name = f"{self.name}-{_subject_name('state name', name)}"
+
+        def bucket() -> Bucket:
+            return self._connection.bucket(bucket_name, ttl_s, self._state_replicas)
+
+        state = self._states[name] = State(bucket, kind)
+        return state
+
+    def use_servers(self, nats_urls: Sequence[str]) -> None:
+        """Connect to other NATS servers than those that were named first."""
+        self._connection = NatsConnection(
+            self.name, self.replica_id, nats_urls, self._interests, self._count_overrun, self._consumer
+        )
+
+    def use_connection(self, make: Callable[[Sequence[Interest]], Connection]) -> None:
+        """Put another connection in the place of NATS, made for what the service subscribes to: see testing.py."""
+        self._connection = make(self._interests)
+
+    # ------------------------------------------------------------ what a service sends
 
     async def push(
         self,
@@ -123,17 +204,24 @@ class Extension:
         *,
         app_version_name: str | None = None,
         gateway_instance: str | None = None,
+        gateway_replica_id: str | None = None,
         status_code: int = 200,
+        push_id: str | None = None,
     ) -> None:
         """Send an endpoint what it did not ask for. NotDelivered when NATS does not take it.
 
         Every replica of the gateway instance gets the message; the one that the endpoint is connected to
-        delivers it.
+        delivers it. With `gateway_replica_id` only that one gets it. A connection is sent one push of a `push_id` (a
+        UUID) only: what may have been pushed before can be pushed again under the same.
         """
-        subject = self._push_subject(gateway_instance)
+        if gateway_replica_id is not None:
+            name = _subject_name("gateway replica ID", gateway_replica_id)
+            subject = subjects.replica(name, "esp", subjects.EXTENSION_DATA)
+        else:
+            subject = self.push_subject(gateway_instance)
         datum = encode_extension_data(
-            str(uuid4()), now_ms(), 0, app_version_name, self.name, endpoint_id, resource_path, None, payload,
-            status_code,
+            push_id or str(uuid4()), now_ms(), 0, app_version_name, self.name, endpoint_id, resource_path, None,
+            payload, status_code,
         )  # fmt: skip
         await self._connection.publish(subject, datum, self._affinity_subject)
         self.stats["pushes"] += 1
@@ -142,10 +230,30 @@ class Extension:
         """Publish any other message, such as an event. NotDelivered when NATS does not take it."""
         await self._connection.publish(subject, payload, reply)
 
+    async def answer(self, subject: str, datum: bytes) -> None:
+        """Publish an ExtensionData as the answer to a request."""
+        await self._connection.publish(subject, datum, self._affinity_subject)
+
+    def jetstream(self) -> JetStreamContext:
+        """JetStream, for streams of a service's own. NotDelivered while NATS is away."""
+        return self._connection.jetstream()
+
+    def push_subject(self, gateway_instance: str | None = None) -> str:
+        """Where each replica of a gateway instance (ours, unless another is named) takes ExtensionData."""
+        if gateway_instance is None:
+            name = self._gateway_instance
+        else:
+            name = _subject_name("gateway instance name", gateway_instance)
+        return subjects.service(name, "esp", subjects.EXTENSION_DATA)
+
+    # ------------------------------------------------------------ life
+
     async def start(self) -> None:
-        """Connect and subscribe, waiting for NATS as long as it takes."""
+        """Connect and subscribe, make the states, call what `on_start` was given. Waits for NATS."""
         try:
             await self._connection.open()
+            for prepare in [*(state.open for state in self._states.values()), *self._starters]:
+                await self._prepare(prepare)
         except BaseException:
             await self._connection.close()
             raise
@@ -158,11 +266,11 @@ class Extension:
             # Not a timeout that cancels: nats-py swallows a cancellation in some places.
             await asyncio.wait({draining}, timeout=self._drain_timeout_s)
             if not draining.done():
-                abandoned = len(self._tasks) + self._connection.waiting
+                abandoned = len(self._dispatcher.tasks) + self._connection.waiting
                 self.stats["abandoned"] += abandoned
                 self._log.error("drain took too long", after_s=self._drain_timeout_s, abandoned=abandoned)
         finally:
-            for task in [draining, *self._tasks]:
+            for task in [draining, *self._dispatcher.tasks, *self._background]:
                 task.cancel()
             await self._connection.close()
         self._log.info(
@@ -173,6 +281,12 @@ class Extension:
         """Serve until SIGINT or SIGTERM, then drain."""
         await run(self)
 
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the handlers until the service stops, which cancels it."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
@@ -182,166 +296,53 @@ class Extension:
     ) -> None:
         await self.stop()
 
+    async def _prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Do something that JetStream is needed for, again and again until it is there."""
+        while True:
+            try:
+                return await prepare()
+            except StateUnavailable as error:
+                self._log.warning("JetStream is not available, trying again", error=error.reason)
+                await asyncio.sleep(STATE_RETRY_S)
+
     async def _drain(self) -> None:
+        self._dispatcher.draining = True
         await self._connection.drain()
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._dispatcher.tasks:
+            await asyncio.wait(self._dispatcher.tasks)
         try:
             await self._connection.flush()
         except NotDelivered as error:
             self._log.error("the last answers may not have left", error=str(error))
 
-    async def _receive(self, message: Msg | StoredMessage) -> None:
-        """Take one ClientData. Waits, and the subscription with it, while `concurrency` handlers run."""
-        try:
-            data = decode_client_data(message.data)
-        except MalformedAvro as error:
-            self.stats["malformed"] += 1
-            self._limited.warning(error.reason, "ClientData is malformed and dropped")
-            await self._done(message)
-            return
-        deadline = data.timestamp + data.timeout if data.timeout > 0 else None
-        if deadline is not None and deadline < now_ms():
-            self.stats["expired"] += 1
-            await self._done(message)
-            return
-        found = self._routes.find(data.resource_path)
-        if found is None:
-            self.stats["not_found"] += 1
-            await self._answer(message, data, NOT_FOUND, "requested")
-            await self._done(message)
-            return
-        route, parameters = found
-        request = Request(
-            endpoint_id=data.endpoint_id,
-            app_version_name=data.app_version_name,
-            resource_path=data.resource_path,
-            request_id=data.request_id,
-            payload=data.payload,
-            correlation_id=data.correlation_id,
-            timestamp=data.timestamp,
-            deadline=deadline,
-            config_name=data.config_name,
-            parameters=parameters,
-        )
-        await self._slots.acquire()
-        self.stats["requests"] += 1
-        try:
-            result = route.handler(request)
-        except Exception as error:  # noqa: BLE001 - one bad handler must not take the service down
-            response = self._failure(route, error)
-            if await self._retried(message, error):
-                self._slots.release()
-                return
-        else:
-            if isinstance(result, Awaitable):
-                task = asyncio.create_task(self._finish(message, data, route, result))
-                self._tasks.add(task)
-                task.add_done_callback(self._finished)
-                return
-            response = self._response(route, result)
-        self._slots.release()
-        await self._answer(message, data, response, route.respond)
-        await self._done(message)
+    def _subscriber(self, subject: str, function: Subscriber) -> Callable[[Msg], Awaitable[None]]:
+        slots = asyncio.Semaphore(self._concurrency)
 
-    async def _finish(
-        self, message: Msg | StoredMessage, data: ClientData, route: Route, result: Awaitable[Result]
-    ) -> None:
-        try:
-            response = self._response(route, await result)
-        except Exception as error:  # noqa: BLE001 - as above
-            response = self._failure(route, error)
-            if await self._retried(message, error):
-                return
-        await self._answer(message, data, response, route.respond)
-        await self._done(message)
+        async def receive(message: Msg) -> None:
+            self.stats["messages"] += 1
+            if inspect.iscoroutinefunction(function):
+                await slots.acquire()
+                task = self._dispatcher.spawn(call(message))
+                task.add_done_callback(lambda _: slots.release())
+            else:
+                await call(message)
 
-    async def _done(self, message: Msg | StoredMessage) -> None:
-        """A message needs nothing more: if it came from a stream, that may forget it."""
-        if isinstance(message, StoredMessage):
+        async def call(message: Msg) -> None:
             try:
-                await message.done()
-            except NotDelivered as error:
-                self._limited.warning("unacknowledged", "a message will come again", error=str(error))
-
-    async def _retried(self, message: Msg | StoredMessage, error: Exception) -> bool:
-        """Have a message of a stream delivered again whose handler has failed; False if that is not to be."""
-        if not isinstance(message, StoredMessage) or isinstance(error, ExtensionError) or message.is_last_try:
-            return False
-        self.stats["retried"] += 1
-        try:
-            await message.retry()
-        except NotDelivered as failure:
-            self._limited.warning("unacknowledged", "a message will come again", error=str(failure))
-        return True
-
-    def _finished(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._slots.release()
-
-    def _response(self, route: Route, result: object) -> Response:
-        if isinstance(result, Response):
-            return result
-        if result is None:
-            return Response()
-        if isinstance(result, bytes):
-            return Response(payload=result)
-        return self._failure(route, TypeError(f"handler returned {type(result).__name__}"))
-
-    def _failure(self, route: Route, error: Exception) -> Response:
-        if isinstance(error, ExtensionError):
-            return Response.of_error(error)
-        self.stats["failed"] += 1
-        reason = f"{type(error).__name__} at {route.pattern}"
-        self._limited.warning(reason, "handler failed", exc_info=error)
-        return INTERNAL_ERROR
-
-    async def _answer(
-        self, message: Msg | StoredMessage, data: ClientData, response: Response, respond: Respond
-    ) -> None:
-        if data.request_id is None and respond != "always":
-            self.stats["unanswered"] += 1
-            return
-        subject = message.reply or self._push_subject()
-        try:
-            try:
-                await self._connection.publish(subject, self._encoded(data, response), self._affinity_subject)
-            except PayloadTooLarge:
-                self._limited.warning("response_too_large", "response is larger than NATS takes")
-                await self._connection.publish(
-                    subject, self._encoded(data, INTERNAL_ERROR), self._affinity_subject
+                result = function(message)
+                if result is not None:
+                    await result
+            except Exception as error:  # noqa: BLE001 - one bad message must not end the subscription
+                self.stats["failed"] += 1
+                self._limited.warning(
+                    f"{type(error).__name__} on {subject}", "message was not handled", exc_info=error
                 )
-        except NotDelivered as error:
-            self.stats["undelivered"] += 1
-            self._limited.warning("undelivered", "response was not delivered", error=str(error))
-        else:
-            self.stats["responses"] += 1
 
-    def _encoded(self, data: ClientData, response: Response) -> bytes:
-        return encode_extension_data(
-            data.correlation_id,
-            now_ms(),
-            0,
-            data.app_version_name,
-            self.name,
-            data.endpoint_id,
-            data.resource_path,
-            data.request_id,
-            response.payload,
-            response.status_code,
-            response.reason_phrase,
-        )
-
-    def _push_subject(self, gateway_instance: str | None = None) -> str:
-        if gateway_instance is None:
-            name = self._gateway_instance
-        else:
-            name = _subject_name("gateway instance name", gateway_instance)
-        return subjects.service(name, "esp", subjects.EXTENSION_DATA)
+        return receive
 
     def _count_overrun(self) -> None:
         self.stats["overrun"] += 1
-        self._limited.warning("overrun", "requests come in faster than they are handled and are dropped")
+        self._limited.warning("overrun", "messages come in faster than they are handled and are dropped")
 
 
 def _subject_name(what: str, name: str) -> str:

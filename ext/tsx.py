@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
 
+from ext import payloads
 from ext.errors import ExtensionError
 from ext.requests import Request, now_ms
 from ext.service import Extension
@@ -32,8 +33,7 @@ class Time(msgspec.Struct, omit_defaults=True):
     offset: int = 0
 
 
-_decode = msgspec.json.Decoder(TimeRequest).decode
-_encode = msgspec.json.Encoder().encode
+_decode = payloads.decoder(TimeRequest)
 _timezones = cache(available_timezones)
 _zone = cache(ZoneInfo)
 
@@ -58,11 +58,5 @@ def register(extension: Extension) -> None:
     """Make the extension a time service."""
 
     @extension.handler("*")
-    def tell_time(request: Request) -> bytes:
-        if not request.payload.strip():
-            return _encode(Time(now_ms()))
-        try:
-            wanted = _decode(request.payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise ExtensionError(400, 'Expected no payload or {"timezone": "<IANA name>"}') from error
-        return _encode(time_at(now_ms(), wanted.timezone))
+    def tell_time(request: Request) -> Time:
+        return time_at(now_ms(), _decode(request.payload.strip()).timezone)

@@ -41,8 +41,10 @@ ADDRESSES = (
     ("KP/UDP", "udp"),
 )
 """What the listeners are called, and the schemes of their addresses."""
-EXTENSIONS = ("dcx", "tsx")
-START_TIMEOUT = 20.0
+EXTENSIONS = ("dcx", "epts", "cmx", "ecr", "epmx", "cex", "tsx", "echo")
+NATS_PORT = 4222
+"""Where the extensions' commands look for NATS unless told."""
+START_TIMEOUT = 40.0
 """Seconds that nats-server and the extensions have to come up."""
 STOP_TIMEOUT = 10.0
 """Seconds that a child process has to end before it is killed."""
@@ -59,6 +61,7 @@ def run(config_path: Path | None, nats_port: int, data_dir: Path | None) -> None
             config_path = stack.enter_context(
                 resources.as_file(resources.files("gateway") / "demo-config.yml")
             )
+        settings = stack.enter_context(resources.as_file(resources.files("gateway") / "demo-services.yml"))
         if data_dir is None:
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaa-gateway-dev-")))
         nats_url = f"nats://{HOST}:{nats_port}"
@@ -66,18 +69,21 @@ def run(config_path: Path | None, nats_port: int, data_dir: Path | None) -> None
         if config.workers != 1:
             config = msgspec.structs.replace(config, workers=1)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            platform = _Platform(config, nats_port, nats_url, data_dir)
+            platform = _Platform(config, nats_port, nats_url, data_dir, settings)
             runner.run(serve(platform.start, platform.stop))
             if platform.failure is not None:
                 raise platform.failure
 
 
 class _Platform:
-    def __init__(self, config: Config, nats_port: int, nats_url: str, data_dir: Path) -> None:
+    def __init__(
+        self, config: Config, nats_port: int, nats_url: str, data_dir: Path, extension_settings: Path
+    ) -> None:
         self._config = config
         self._nats_port = nats_port
         self._nats_url = nats_url
         self._data_dir = data_dir
+        self._extension_settings = extension_settings
         self._worker: Worker | None = None
         self._children: list[tuple[str, asyncio.subprocess.Process]] = []
         self._watchers: list[asyncio.Task[None]] = []
@@ -150,6 +156,7 @@ class _Platform:
             "extensions",
             *(sys.executable, "-m", "ext", "run", *EXTENSIONS, "--nats", self._nats_url),
             *("--gateway-instance", self._config.service.instance.name),
+            *("--settings", str(self._extension_settings)),
             stdout=asyncio.subprocess.PIPE,
         )
         assert extensions.stdout is not None
@@ -182,6 +189,7 @@ class _Platform:
             (name for name, version in sorted(self._config.app_versions.items()) if "dcx" in version.allowed),
             None,
         )
+        allowed = self._config.app_versions[version].allowed if version is not None else frozenset()
         lines = [f"NATS        {self._nats_url}"]
         prefix = self._config.transports.http.path_prefix
         paths = {"ws": "/ws", "wss": "/ws", "http": prefix, "https": prefix}
@@ -201,7 +209,22 @@ class _Platform:
                     f"  mosquitto_pub -p {ports['mqtt']} -q 1 -t {topic}/1 -m '{{\"temperature\": 21.5}}'"
                 )
             lines.append("")
+        if {"cmx", "cex"} <= allowed:
+            where = f"--nats {self._nats_url}" if self._nats_port != NATS_PORT else ""
+            lines += [
+                "Set its configuration, and send it a command:",
+                "",
+                f"  {_kaa_ext()} config set my-device '{{\"interval\": 10}}' --app-version {version} {where}".rstrip(),
+                f"  {_kaa_ext()} command send my-device reboot --wait {where}".rstrip(),
+                "",
+            ]
         return [*lines, "ready"]
+
+
+def _kaa_ext() -> str:
+    """The command of the extensions, as it can be typed here."""
+    path = Path(sysconfig.get_path("scripts")) / "kaa-ext"
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _last_line(log_file: Path) -> str:

@@ -20,7 +20,10 @@ cdef class Downlink(Listener):
     cdef Counters counters
     # state
     cdef Buffer scratch
+    cdef set pushed               # (session key, hash of the push): pushes that reached a session
+    cdef set pushed_before        # the generation before these
 
+    cdef bint is_repeated(self, Session session, object push)
     cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1
     cdef int report(
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,

@@ -23,6 +23,9 @@ from gateway.wire.avro import MALFORMED_REASONS
 cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
 
+cdef enum:
+    PUSHES_REMEMBERED = 8192  # that reached a session; twice as many at most, in two generations
+
 
 cdef inline int count_out(Endpoint endpoint, const Delivery* delivery) noexcept:
     """A session has taken a message to its endpoint. Hot path."""
@@ -45,6 +48,8 @@ cdef class Downlink(Listener):
         self.counters = counters
         self.durable = DurableLanes(uplink.link, self, (), "", 0, 0.0, 0)
         self.scratch = Buffer()
+        self.pushed = set()
+        self.pushed_before = set()
 
     def set_durable(self, DurableLanes durable not None):
         """Name the lanes of the durable extension instances; once, before the first message."""
@@ -78,6 +83,7 @@ cdef class Downlink(Listener):
         cdef Correlation correlation
         cdef Session session
         cdef bint reached = False
+        cdef object push
         delivery.correlated = self.correlator.read(correlation_id, &correlation)
         if delivery.correlated:
             delivery.service = correlation.service
@@ -91,15 +97,34 @@ cdef class Downlink(Listener):
         delivery.service = AT_MOST_ONCE
         if endpoint is None:
             return self.drop("unknown_endpoint")
+        push = hash((
+            correlation_id.data[:correlation_id.size],
+            delivery.data.resource_path.data[:delivery.data.resource_path.size],
+            delivery.data.payload.data[:delivery.data.payload.size],
+        ))
         # A session without its device is asked only if nobody is there: it would keep the message for later.
         for online in (True, False):
             for session in list(endpoint.sessions):
-                if session.online == online and session.deliver(delivery, endpoint):
-                    reached = True
-                    count_out(endpoint, delivery)
+                if session.online == online:
+                    if self.is_repeated(session, push):
+                        self.counters.count("dropped", "repeated_push")
+                        reached = True
+                    elif session.deliver(delivery, endpoint):
+                        if correlation_id.size:
+                            self.pushed.add((session.key, push))
+                        reached = True
+                        count_out(endpoint, delivery)
             if reached:
                 return 0
         return self.drop("no_session")
+
+    cdef bint is_repeated(self, Session session, object push):
+        """Whether this session was sent the very same before: an extension may repeat what it is not sure of."""
+        if len(self.pushed) >= PUSHES_REMEMBERED:
+            self.pushed_before = self.pushed
+            self.pushed = set()
+        key = (session.key, push)
+        return key in self.pushed or key in self.pushed_before
 
     cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
         """NATS has a block. Hot path."""

@@ -42,13 +42,12 @@ class Ports:
 @pytest.fixture
 def ports(tmp_path: Path) -> Ports:
     found = Ports(*(free_port() for _ in range(6)), tmp_path / "service-config.yml")
-    extensions: dict[str, Any] = {"dcx": {"endpoint-aware": True}, "tsx": {"endpoint-aware": True}}
+    names = ["cex", "cmx", "dcx", "tsx"]
+    extensions: dict[str, Any] = {name: {"endpoint-aware": True} for name in names}
     document = {
         "server": {"port": found.admin},
         "kaa": {
-            "applications": {
-                "app": {"versions": {"app_v1": {"allowed-extension-instances": ["dcx", "tsx"]}}}
-            },
+            "applications": {"app": {"versions": {"app_v1": {"allowed-extension-instances": names}}}},
             "extension-instances": extensions,
             "kpc": {
                 "transports": {
@@ -90,8 +89,8 @@ class Dev:
         self.seen |= children(self.process.pid)
 
     def printed(self, command: str) -> list[str]:
-        """The words of the one printed line that begins with this command."""
-        (line,) = [line for line in self.lines if line.strip().startswith(f"{command} ")]
+        """The words of the one printed line with this command."""
+        (line,) = [line for line in self.lines if line.startswith("  ") and f"{command} " in line]
         return shlex.split(line)
 
     async def end(self) -> tuple[int, str]:
@@ -169,13 +168,14 @@ async def test_what_it_prints_works_as_printed_and_ctrl_c_stops_it(ports: Ports)
         if shutil.which("mosquitto_pub"):
             assert await output_of(mosquitto_pub) == ""
         assert mosquitto_pub[mosquitto_pub.index("-t") + 1] in f"{url}/1"
+        await check_what_the_extensions_do(command, http, url.replace("/dcx/my-device/json", ""))
         metrics = (await http.get(f"http://localhost:{ports.admin}/metrics")).text
         assert 'kaa_gateway_events_total{event="refused"' not in metrics, "an extension was not there"
 
         command.look()
         names = " ".join(command.seen.values())
         assert "nats-server" in names
-        assert "-m ext run dcx tsx" in names
+        assert "-m ext run dcx epts cmx ecr epmx cex tsx echo" in names
         (data,) = temporary_directories(command.seen)
         assert data.exists()
         command.process.send_signal(signal.SIGINT)
@@ -185,6 +185,23 @@ async def test_what_it_prints_works_as_printed_and_ctrl_c_stops_it(ports: Ports)
         assert not data.exists()
     for port in (ports.nats, ports.mqtt, ports.http, ports.admin):
         socket.create_server((HOST, port)).close()
+
+
+async def check_what_the_extensions_do(command: Dev, http: httpx.AsyncClient, base: str) -> None:
+    """A configuration that is set reaches the device; so does a command, whose result comes back to the shell."""
+    assert "configuration" in await output_of(command.printed("config set"))
+    configuration = (await http.post(f"{base}/cmx/my-device/config/json")).json()
+    assert configuration["config"] == {"interval": 10}
+    sending = asyncio.create_task(output_of(command.printed("command send")))
+    commands: list[dict[str, Any]] = []
+
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while not commands:
+            commands = (await http.post(f"{base}/cex/my-device/command/reboot")).json()
+            await asyncio.sleep(0.05)
+    result = {"id": commands[0]["id"], "statusCode": 200, "payload": "rebooted"}
+    assert (await http.post(f"{base}/cex/my-device/result/reboot", json=result)).status_code == 200
+    assert await sending == '200\n"rebooted"\n'
 
 
 async def test_data_dir_is_used_and_stays(ports: Ports, tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """kaa-ext: what it says to a command line that it cannot run."""
 
+from pathlib import Path
+
 import pytest
 
-from ext import cli
+from ext import cli, cmx, dcx, epmx
+from ext.settings import SettingsError, convert, read
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "no service named; known: dcx, echo, tsx"),
-        (["run", "dxc"], "unknown service 'dxc'; known: dcx, echo, tsx"),
-        (["run", "a=b"], "unknown service 'b'; known: dcx, echo, tsx"),
+        (["run"], "no service named; known: cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
+        (["run", "dxc"], "unknown service 'dxc'; known: cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
+        (["run", "a=b"], "unknown service 'b'; known: cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
         (["run", "dcx", "dcx"], "two services are named 'dcx'"),
         (["run", "a.b=dcx"], "extension instance name 'a.b': expected"),
         (["run", "=dcx"], "extension instance name '': expected"),
@@ -19,12 +22,24 @@ from ext import cli
         (["run", "dcx", "--log-level", "loud"], "loud"),
         (["run", "dcx", "--nonsense"], "--nonsense"),
         (["walk"], "walk"),
+        (["run", "dcx", "--state-replicas", "9"], "--state-replicas"),
+        (["new", "a.b"], "name 'a.b': expected"),
+        (["new", "class"], "name 'class' cannot be that of a Python module"),
+        (["new", "thermostat", "--directory", "/"], "/ is there already"),
+        (["config", "set", "ep", "{}"], "--app-version"),
+        (["config", "set", "ep", "@/no/such/file", "--app-version", "v"], "/no/such/file: No such file"),
+        (["config", "get", "ep", "--app-version", "v", "--nats", "x://"], "NATS URL x://: expected"),
+        (["command", "send", "ep", "reboot", "--timeout", "0"], "--timeout"),
+        (["command", "send", "ep", "reboot", "--agent", "a.b"], "service instance 'a.b'"),
+        (["data", "query", "--since", "yesterday"], "--since yesterday: expected"),
+        (["data", "query", "--last", "0"], "--last"),
     ],
 )
 def test_errors_are_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["kaa-ext", *arguments])
+    monkeypatch.delenv("KAA_APP_VERSION", raising=False)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     output = capsys.readouterr()
@@ -33,3 +48,71 @@ def test_errors_are_one_line(
     assert message in output.err
     assert output.err.startswith("kaa-ext: ")
     assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dcx: {must-confirm: epts}", "dcx: Expected array, got str - at must-confirm"),
+        ("dcx: {must-confirm: [a.b]}", "dcx: must-confirm: expected names of service instances"),
+        ("dcx: {must_confirm: []}", "dcx: Object contains unknown field must_confirm"),
+        ("dcx: {confirmation-timeout: 0}", "dcx: confirmation-timeout: expected a number of seconds above 0"),
+        ("dcx: 5", "dcx: Expected object, got int"),
+        ("cmx: {}", "cmx: no service of this name is run"),
+        ("tsx: {x: 1}", "tsx: tsx has no settings"),
+        ("- dcx", "expected a mapping of service instances to their settings"),
+        ("dcx: [", "not YAML in line 1"),
+    ],
+)
+def test_settings_that_cannot_be_used(
+    text: str,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "services.yml"
+    path.write_text(text)
+    monkeypatch.setattr("sys.argv", ["kaa-ext", "run", "dcx", "tsx", "--settings", str(path)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"kaa-ext: {path}: {message}")
+    assert errors.count("\n") == 1
+
+
+def test_settings_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "services.yml"
+    path.write_text(
+        "dcx: {must-confirm: [epts]}\nepmx: {access: {serial: read}, default-access: none}\ncmx:\n"
+    )
+    sections = read(path)
+    settings = convert(path, "dcx", sections["dcx"], dcx.Settings)
+    assert settings == dcx.Settings(must_confirm=frozenset({"epts"}))
+    assert convert(path, "cmx", sections["cmx"], cmx.Settings) == cmx.Settings()
+    access = convert(path, "epmx", sections["epmx"], epmx.Settings)
+    assert isinstance(access, epmx.Settings)
+    assert (access.readable("serial"), access.writable("serial"), access.readable("x")) == (
+        True,
+        False,
+        False,
+    )
+    with pytest.raises(SettingsError, match="cannot be read: No such file"):
+        read(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["run"], ["new"], ["config", "set"], ["command", "send"], ["data", "query"]]
+)
+def test_help_teaches(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each command has a sentence; those that people type have an example."""
+    monkeypatch.setattr("sys.argv", ["kaa-ext", *arguments, "--help"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert not caught.value.code
+    text = capsys.readouterr().out
+    assert "Usage: kaa-ext" in text
+    assert not arguments or "Example: kaa-ext" in text

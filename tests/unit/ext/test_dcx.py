@@ -1,5 +1,6 @@
 """dcx: which payloads are data samples."""
 
+import asyncio
 import json
 from contextlib import suppress
 from typing import Any
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext import Extension, ExtensionError, PayloadTooLarge, Request
-from ext.dcx import data_samples, register
+from ext import Extension, ExtensionError, PayloadTooLarge, Response, dstp
+from ext.dcx import Settings, data_samples, plain_sample, register
+from ext.testing import Gateway, offline, until
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -72,22 +74,8 @@ async def test_event_larger_than_nats_takes_is_413(monkeypatch: pytest.MonkeyPat
     extension = Extension("dcx")
     register(extension)
     monkeypatch.setattr(extension, "publish", refuse)
-    found = extension._routes.find("/json")
-    assert found is not None
-    request = Request(
-        endpoint_id="ep",
-        app_version_name="v1",
-        resource_path="/json",
-        request_id=1,
-        payload=b"[1]",
-        correlation_id="c",
-        timestamp=0,
-        deadline=None,
-        config_name=None,
-        parameters={},
-    )
-    with pytest.raises(ExtensionError, match="413"):
-        await found[0].handler(request)  # type: ignore[misc]
+    async with offline(extension) as gateway:
+        assert (await gateway.request("dcx", "/json", b"[1]")).status_code == 413
 
 
 @given(payload=st.binary())
@@ -95,3 +83,108 @@ def test_any_bytes_are_samples_or_refused(payload: bytes) -> None:
     with suppress(ExtensionError):
         for sample in data_samples(payload):
             json.loads(sample)
+
+
+@pytest.mark.parametrize(
+    ("payload", "sample"),
+    [
+        (b"21.50", b'{"t":21.50}'),
+        (b" 1 ", b'{"t":1}'),
+        (b"true", b'{"t":true}'),
+        (b'"on"', b'{"t":"on"}'),
+        (b"on", b'{"t":"on"}'),
+        (b"21,5 \xc2\xb0C", '{"t":"21,5 °C"}'.encode()),
+        (b"{broken", b'{"t":"{broken"}'),
+    ],
+)
+def test_a_bare_value_is_a_sample_of_its_metric(payload: bytes, sample: bytes) -> None:
+    assert plain_sample("t", payload) == sample
+
+
+@pytest.mark.parametrize(
+    ("metric", "payload", "reason_phrase"),
+    [
+        ("t", b"", "Empty payload"),
+        ("t", b" ", "Empty payload"),
+        ("t", b"[1]", "Expected one value; objects and arrays go to /json"),
+        ("t", b"{}", "Expected one value; objects and arrays go to /json"),
+        ("t", b"a\xff", "Invalid UTF-8 at byte 1"),
+        ("t" * 257, b"1", "The name of a metric has at most 256 characters"),
+    ],
+)
+def test_refused_bare_values(metric: str, payload: bytes, reason_phrase: str) -> None:
+    with pytest.raises(ExtensionError) as caught:
+        plain_sample(metric, payload)
+    assert (caught.value.status_code, caught.value.reason_phrase) == (400, reason_phrase)
+
+
+@given(metric=st.text(max_size=20), payload=st.binary())
+def test_any_bare_value_is_a_json_object_or_refused(metric: str, payload: bytes) -> None:
+    with suppress(ExtensionError):
+        assert list(json.loads(plain_sample(metric, payload))) == [metric]
+
+
+async def confirm(gateway: Gateway, *outcomes: tuple[str, int, str | None]) -> Response:
+    """Send a batch, answer its event as these receivers, and return what the device is told."""
+    heard = await gateway.listen(dstp.event_subject("dcx"))
+    asking = asyncio.create_task(gateway.request("dcx", "/json", b"[1]"))
+    await until(lambda: bool(heard), "the event")
+    for receiver, status_code, reason_phrase in outcomes:
+        datum = dstp.DATA_SAMPLES_PROCESSED.encode(
+            correlationId=dstp.DATA_SAMPLES_EVENT.decode(heard[0].data)["correlationId"],
+            receiverServiceInstanceName=receiver,
+            statusCode=status_code,
+            reasonPhrase=reason_phrase,
+        )
+        await gateway.publish(heard[0].reply, datum)
+    return await asking
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "status_code", "reason_phrase"),
+    [
+        ([("a", 200, None), ("b", 201, None)], 200, None),
+        ([("b", 200, None), ("a", 200, None), ("c", 500, None)], 200, None),
+        ([("a", 200, None), ("b", 422, "No room")], 422, "No room"),
+        ([("b", 302, None)], 502, "Bad Gateway"),
+        ([("a", 200, None), ("a", 200, None), ("c", 200, None)], 504, "Not confirmed in time by b"),
+        ([], 504, "Not confirmed in time by a, b"),
+    ],
+)
+async def test_receivers_that_must_confirm(
+    outcomes: list[tuple[str, int, str | None]], status_code: int, reason_phrase: str | None
+) -> None:
+    extension = Extension("dcx")
+    patience = 0.2 if status_code == 504 else 30
+    register(extension, Settings(must_confirm=frozenset({"a", "b"}), confirmation_timeout=patience))
+    async with offline(extension) as gateway:
+        answer = await confirm(gateway, *outcomes)
+        assert (answer.status_code, answer.reason_phrase) == (status_code, reason_phrase)
+        assert await gateway.listen(dstp.event_subject("dcx")) == []
+
+
+async def test_a_drain_waits_for_confirmations() -> None:
+    """The subject on which they come in stays open after that of requests is closed."""
+    extension = Extension("dcx")
+    register(extension, Settings(must_confirm=frozenset({"a"}), confirmation_timeout=30))
+    async with offline(extension) as gateway:
+        heard = await gateway.listen(dstp.event_subject("dcx"))
+        asking = asyncio.create_task(gateway.request("dcx", "/json", b"[1]"))
+        await until(lambda: bool(heard), "the event")
+        stopping = asyncio.create_task(extension.stop())
+        await asyncio.sleep(0)
+        fields = {"receiverServiceInstanceName": "a", "statusCode": 200}
+        correlation_id = dstp.DATA_SAMPLES_EVENT.decode(heard[0].data)["correlationId"]
+        datum = dstp.DATA_SAMPLES_PROCESSED.encode(correlationId=correlation_id, **fields)
+        await gateway.publish(heard[0].reply, datum)
+        assert (await asking).status_code == 200
+        await stopping
+
+
+async def test_malformed_confirmations_are_counted() -> None:
+    extension = Extension("dcx")
+    register(extension)
+    async with offline(extension) as gateway:
+        await gateway.publish(dstp.reply_subject(extension.replica_id), b"\x01")
+        await until(lambda: extension.stats["failed"] == 1, "the count")
+        assert (await gateway.request("dcx", "/json", b"[1]")).status_code == 200

@@ -55,9 +55,9 @@ async def send(
     datum = encode_client_data(
         "cid", timestamp, timeout, "app-v1", endpoint_id, resource_path, request_id, payload, config_name
     )
-    await service._receive(Msg(None, reply=reply, data=datum))  # type: ignore[arg-type]
-    while service._tasks:
-        await asyncio.wait(service._tasks)
+    await service._dispatcher.receive(Msg(None, reply=reply, data=datum))  # type: ignore[arg-type]
+    while service._dispatcher.tasks:
+        await asyncio.wait(service._dispatcher.tasks)
 
 
 async def test_handler_gets_what_the_device_sent() -> None:
@@ -208,7 +208,7 @@ async def test_expired_requests_are_dropped_and_counted() -> None:
 @given(datum=st.binary(max_size=64))
 def test_malformed_avro_is_counted_and_never_raised(datum: bytes) -> None:
     service, _ = extension()
-    asyncio.run(service._receive(Msg(None, data=datum)))  # type: ignore[arg-type]
+    asyncio.run(service._dispatcher.receive(Msg(None, data=datum)))  # type: ignore[arg-type]
     assert service.stats["malformed"] + service.stats["not_found"] + service.stats["expired"] == 1
 
 
@@ -216,7 +216,7 @@ async def test_malformed_avro_is_logged_once_per_reason() -> None:
     service, _ = extension()
     with capture_logs() as lines:
         for _ in range(100):
-            await service._receive(Msg(None, data=b""))  # type: ignore[arg-type]
+            await service._dispatcher.receive(Msg(None, data=b""))  # type: ignore[arg-type]
     assert service.stats["malformed"] == 100
     assert len(lines) == 1
 
@@ -251,15 +251,15 @@ async def test_async_handlers_are_bounded_and_do_not_wait_for_each_other_below_t
     datum = encode_client_data("c", 1, 0, "a", "e", "/json", 1, b"")
     message = Msg(None, reply=REPLY, data=datum)  # type: ignore[arg-type]
     for _ in range(3):
-        await service._receive(message)
-    fourth = asyncio.create_task(service._receive(message))
+        await service._dispatcher.receive(message)
+    fourth = asyncio.create_task(service._dispatcher.receive(message))
     for _ in range(20):
         await asyncio.sleep(0)
     assert (running, fourth.done()) == (3, False)
     release.set()
     await fourth
-    while service._tasks:
-        await asyncio.wait(service._tasks)
+    while service._dispatcher.tasks:
+        await asyncio.wait(service._dispatcher.tasks)
     assert (running, len(connection.published)) == (4, 4)
 
 

@@ -72,6 +72,53 @@ def test_a_push_goes_once_to_every_device_of_the_endpoint(worker: WorkerDouble) 
     assert stranger.received() == []
 
 
+def test_a_push_that_is_repeated_reaches_only_who_has_not_had_it(worker: WorkerDouble) -> None:
+    early, _ = asking(worker)
+    worker.deliver(datum())
+    late, _ = asking(worker)
+    worker.deliver(datum())
+    for device in (early, late):
+        assert device.received() == [mqtt.Publish(f"kp1/{APP}/dcx/t/json/status", b"news")]
+    assert worker.reason("dropped", "repeated_push") == 1
+    early.drop()
+    back, _ = asking(worker)
+    worker.deliver(datum())
+    assert len(back.received()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"correlation_id": "another"}, {"resource_path": "/other"}, {"payload": b"more"}, {"payload": None}],
+)
+def test_a_push_that_differs_in_anything_is_another(worker: WorkerDouble, changes: dict[str, Any]) -> None:
+    device, _ = asking(worker)
+    worker.deliver(datum())
+    worker.deliver(datum(**changes))
+    assert len(device.received()) == 2
+
+
+def test_pushes_without_an_id_are_not_told_apart(worker: WorkerDouble) -> None:
+    device, _ = asking(worker)
+    for _ in range(2):
+        worker.deliver(datum(correlation_id=""))
+    assert len(device.received()) == 2
+
+
+def test_pushes_are_remembered_in_two_generations(worker: WorkerDouble) -> None:
+    """8192 at least, and twice as many at most."""
+    device, _ = asking(worker)
+
+    def reach(*correlation_ids: object) -> int:
+        for correlation_id in correlation_ids:
+            worker.deliver(datum(correlation_id=str(correlation_id)))
+        return len(device.received())
+
+    assert reach("first", *range(8191)) == 8192
+    assert reach("first") == 0
+    assert reach(*range(8191, 16_384)) == 8193
+    assert reach("first") == 1
+
+
 def test_a_stale_answer_finds_its_endpoint(worker: WorkerDouble) -> None:
     device, correlation_id = asking(worker)
     device.drop()

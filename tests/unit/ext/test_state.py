@@ -1,0 +1,120 @@
+"""State: keys as NATS takes them, and changes that nobody comes between, in memory and in JetStream."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.js.kv import VALID_KEY_RE
+
+from ext import Extension, State
+from ext.state import escaped, unescaped
+from ext.testing import offline, online
+from tests.support.nats import NatsServer
+
+
+class Tally(msgspec.Struct):
+    count: int = 0
+
+
+@given(st.text())
+def test_any_text_is_a_part_of_a_key(text: str) -> None:
+    assert VALID_KEY_RE.match(escaped(text))
+    assert "." not in escaped(text)
+    assert unescaped(escaped(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [("my-device_1", "my-device_1"), ("a.b", "a=2Eb"), ("=", "=3D"), ("", "="), ("ä/*", "=C3=A4=2F=2A")],
+)
+def test_escaped_parts(part: str, key: str) -> None:
+    assert escaped(part) == key
+
+
+@pytest.fixture(params=["memory", "jetstream"])
+async def tallies(request: pytest.FixtureRequest) -> AsyncIterator[list[State[Tally]]]:
+    """The same state, as two replicas see it."""
+    replicas = [Extension("svc") for _ in range(2)]
+    states = [replica.state("tallies", Tally) for replica in replicas]
+    async with offline(*replicas) if request.param == "memory" else online(*replicas):
+        yield states
+
+
+async def test_values_by_key(tallies: list[State[Tally]]) -> None:
+    here, there = tallies
+    assert await here.get("a", "b") is None
+    await here.put("a", "b", value=Tally(1))
+    await here.put("a.b", value=Tally(2))
+    assert await there.get("a", "b") == Tally(1)
+    assert {key: value.count async for key, value in there.entries()} == {("a", "b"): 1, ("a.b",): 2}
+    assert await there.change("a", "b", change=lambda tally: None) is None
+    assert await here.get("a", "b") is None
+    assert [key async for key, _ in here.entries()] == [("a.b",)]
+    assert await here.change("a", "b", change=lambda tally: Tally(7)) == Tally(7)
+
+
+async def test_changes_of_two_replicas_are_all_there(tallies: list[State[Tally]]) -> None:
+    """Each change takes what the one before it has left, deletions among them."""
+
+    def up(tally: Tally | None) -> Tally:
+        return Tally((tally or Tally()).count + 1)
+
+    def down(tally: Tally | None) -> Tally | None:
+        count = (tally or Tally()).count - 1
+        return Tally(count) if count else None
+
+    for _ in range(10):
+        await asyncio.gather(*(state.change("k", change=up) for state in tallies for _ in range(2)))
+        await asyncio.gather(
+            *(state.change("k", change=down) for state in tallies), tallies[0].change("k", change=up)
+        )
+    assert await tallies[1].get("k") == Tally(30)
+
+
+async def test_a_change_that_raises_changes_nothing(tallies: list[State[Tally]]) -> None:
+    def refuse(tally: Tally | None) -> Tally:
+        raise KeyError
+
+    await tallies[0].put("k", value=Tally(1))
+    with pytest.raises(KeyError):
+        await tallies[0].change("k", change=refuse)
+    assert await tallies[0].get("k") == Tally(1)
+
+
+async def test_state_that_is_gone_is_503_to_the_device() -> None:
+    extension = Extension("svc")
+    state = extension.state("tallies", Tally)
+
+    @extension.handler("/count")
+    async def count(request: object) -> None:
+        await state.put("k", value=Tally(1))
+
+    async with online(extension) as gateway:
+        assert (await gateway.request("svc", "/count")).status_code == 200
+        await extension.jetstream().delete_stream("KV_svc-tallies")
+        answer = await gateway.request("svc", "/count")
+        assert (answer.status_code, answer.reason_phrase) == (503, "State is not available")
+        assert extension.stats["failed"] == 0
+
+
+async def test_a_start_waits_for_jetstream(nats_server: NatsServer) -> None:
+    extension = Extension("svc", nats_urls=[nats_server.url])
+    extension.state("tallies", Tally)
+    starting = asyncio.create_task(extension.start())
+    done, _ = await asyncio.wait({starting}, timeout=0.3)
+    assert not done
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+
+def test_a_state_is_declared_once() -> None:
+    extension = Extension("svc")
+    extension.state("a", Tally)
+    with pytest.raises(ValueError, match="twice"):
+        extension.state("a", Tally)
+    with pytest.raises(ValueError, match="state name"):
+        extension.state("a.b", Tally)
