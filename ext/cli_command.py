@@ -49,7 +49,7 @@ def send(
     type
         What kind of command it is, such as reboot.
     payload
-        JSON; @FILE for that of a file, - for standard input.
+        JSON; @FILE for that of a file, @- for standard input.
     wait
         Wait for the result of the endpoint, and print it.
     timeout

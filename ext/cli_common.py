@@ -63,8 +63,8 @@ def check_instance(*names: str) -> None:
 
 
 def json_argument(text: str) -> bytes:
-    """The JSON that an argument gives: itself, a file's for @FILE, standard input's for -."""
-    if text == "-":
+    """The JSON that an argument gives: itself, that of a file for @FILE, of standard input for @-."""
+    if text == "@-":
         return sys.stdin.buffer.read()
     if text.startswith("@"):
         try:

@@ -37,7 +37,7 @@ def set_configuration(
     endpoint
         Endpoint ID. Where identity is `open`, that is its token.
     configuration
-        JSON; @FILE for that of a file, - for standard input.
+        JSON; @FILE for that of a file, @- for standard input.
     """
     content = json_argument(configuration)
     urls = servers(nats)

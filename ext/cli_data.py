@@ -138,7 +138,9 @@ async def _batches(
         raise CommandError(
             f"{receiver} has kept nothing on this NATS server; has `kaa-ext run {receiver}` been started?"
         ) from error
-    waiting = (await subscription.consumer_info()).num_pending or 0
+    info = await subscription.consumer_info()
+    # Some may be on their way already.
+    waiting = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
     while follow or waiting > 0:
         try:
             message = await subscription.next_msg(None if follow else WAIT_S)
@@ -146,8 +148,6 @@ async def _batches(
             raise CommandError("JetStream did not send what it has") from error
         waiting = message.metadata.num_pending
         yield decode(message.data)
-        if not follow and waiting == 0:
-            return
 
 
 def _lines(batch: epts.Batch, metric: str | None) -> list[str]:

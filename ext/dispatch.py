@@ -111,7 +111,9 @@ class Dispatcher:
         """Run a request in a task of its own, which gives its slot back at the end."""
         self.spawn(work).add_done_callback(lambda _: self._slots.release())
 
-    async def _finish(self, message: Msg | StoredMessage, data: ClientData, route: Route, result: Awaitable[Result]) -> None:
+    async def _finish(
+        self, message: Msg | StoredMessage, data: ClientData, route: Route, result: Awaitable[Result]
+    ) -> None:
         try:
             response = response_of(await result)
         except Exception as error:  # noqa: BLE001 - as above
@@ -121,7 +123,9 @@ class Dispatcher:
         await self._answer(message, data, response, route.respond)
         await self._done(message)
 
-    async def _handle(self, message: Msg | StoredMessage, data: ClientData, route: Route, request: Request) -> None:
+    async def _handle(
+        self, message: Msg | StoredMessage, data: ClientData, route: Route, request: Request
+    ) -> None:
         """A request whose handler has middleware around it, or is a stream."""
         stream: AsyncIterator[Result] | None = None
         failure: Exception | None = None
@@ -204,7 +208,9 @@ class Dispatcher:
         self._limited.warning(reason, "handler failed", exc_info=error)
         return INTERNAL_ERROR
 
-    async def _answer(self, message: Msg | StoredMessage, data: ClientData, response: Response, respond: Respond) -> None:
+    async def _answer(
+        self, message: Msg | StoredMessage, data: ClientData, response: Response, respond: Respond
+    ) -> None:
         if data.request_id is None and respond != "always":
             self._stats["unanswered"] += 1
             return
