@@ -60,6 +60,7 @@ MODULES = [
     "gateway.transports.coap_notify",
     "gateway.transports.coap_peer",
     "gateway.transports.coap",
+    "gateway.transports.dtls",
     "bench.histogram",
     "bench.loop",
     "bench.stream_load",

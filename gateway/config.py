@@ -44,7 +44,6 @@ DEFAULT_PATH = Path("/srv/kpc/service-config.yml")
 """Where the configuration is if `APP_CONFIG_PATH` does not say otherwise."""
 
 NOT_SUPPORTED: dict[str, object] = {
-    "kaa.kpc.transports.coap.dtls.enabled": True,
     "kaa.kpc.identity.provider": "ecap",
 }
 """Values that are right but have nothing behind them in this version: to start anyway would pretend it."""

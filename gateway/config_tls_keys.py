@@ -15,9 +15,9 @@ STREAM_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and authenticated encryption only; what TLS 1.3 has is not in this list."""
 
 DATAGRAM_CIPHERS = (
-    "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:ECDHE+AESCCM8:kPSK+AESGCM:kPSK+AESCCM:kPSK+AESCCM8"
+    "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:ECDHE+AESCCM8:kPSK+AESGCM:kPSK+AESCCM:kPSK+AESCCM8:@SECLEVEL=0"
 )
-"""With the suites of RFC 7252 section 9.1, which constrained devices are limited to."""
+"""With the suites of RFC 7252 section 9.1, all that many devices have; OpenSSL speaks them at level 0 only."""
 
 
 class ServerTls(Section, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ ADDRESSES = (
     ("HTTP", "http"),
     ("HTTPS", "https"),
     ("CoAP", "coap"),
+    ("CoAPS", "coaps"),
     ("KP/UDP", "udp"),
 )
 """What the listeners are called, and the schemes of their addresses."""

@@ -10,9 +10,10 @@ import ssl
 from typing import TYPE_CHECKING
 
 from gateway.config import encrypted
-from gateway.config_tls_keys import StreamTls
+from gateway.config_tls_keys import CoapDtls, StreamTls
 from gateway.errors import ConfigError
 from gateway.transports.certificates import ServerCredentials, stream_context
+from gateway.transports.dtls_context import DtlsContext
 
 if TYPE_CHECKING:
     from gateway.config_keys import Transports
@@ -33,13 +34,23 @@ def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCred
     return ServerCredentials(key, settings, lambda material: stream_context(key, settings, alpn))
 
 
+def datagram_credentials(path: tuple[str, ...], settings: CoapDtls) -> ServerCredentials[DtlsContext]:
+    """What the listener with DTLS works with. Raises ConfigError."""
+    key = key_of(path)
+    return ServerCredentials(key, settings, lambda material: DtlsContext(key, settings, material))
+
+
 def problems(transports: Transports) -> list[str]:
     """What is wrong with the files of the enabled listeners that encrypt: one line each, at most one a listener."""
     found = []
     for path, settings in encrypted(transports).items():
-        if settings.enabled and isinstance(settings, StreamTls):
-            try:
+        if not settings.enabled:
+            continue
+        try:
+            if isinstance(settings, StreamTls):
                 stream_credentials(path, settings)
-            except ConfigError as error:
-                found.append(error.detail)
+            elif isinstance(settings, CoapDtls):
+                datagram_credentials(path, settings)
+        except ConfigError as error:
+            found.append(error.detail)
     return found

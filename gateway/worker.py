@@ -38,6 +38,7 @@ from gateway.lifecycle.traffic import Owner, TrafficReports
 from gateway.ports import taking
 from gateway.transports.certificates import watch
 from gateway.transports.coap import CoapCore
+from gateway.transports.dtls import DtlsSocket
 from gateway.transports.http import HttpTransport
 from gateway.transports.kpudp import KpudpTransport
 from gateway.transports.mqtt import MqttTransport
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.config import Config
+    from gateway.config_keys import Coap
     from gateway.config_tls_keys import StreamTls
     from gateway.identity.provider import IdentityProvider
     from gateway.transports.certificates import ServerCredentials
@@ -224,7 +226,7 @@ class Worker:
             if http.tls.enabled:
                 self._listen_tls("https", ("http", "tls"), http.tls, self._http.connect)
 
-        self._datagrams: list[tuple[str, int, UdpSocket, CoapCore | KpudpTransport]] = []
+        self._datagrams: list[tuple[str, tuple[str, ...], int, UdpSocket, CoapCore | KpudpTransport]] = []
         self._make_coap(uplink)
         self._make_kpudp(uplink)
 
@@ -272,8 +274,29 @@ class Worker:
 
     def _make_coap(self, uplink: Uplink) -> None:
         coap = self._config.transports.coap
-        if not coap.enabled:
-            return
+        if coap.enabled:
+            core = self._coap_core(uplink, coap, require_echo=coap.require_echo)
+            socket = UdpSocket(self._loop, core, self.counters)
+            self._datagrams.append(("coap", ("coap",), coap.port, socket, core))
+        if coap.dtls.enabled:
+            # A cookie has proved the address of each of its peers.
+            core = self._coap_core(uplink, coap, require_echo=False)
+            credentials = encryption.datagram_credentials(("coap", "dtls"), coap.dtls)
+            self.credentials.append(credentials)
+            socket = DtlsSocket(
+                self._loop,
+                core,
+                self.counters,
+                credentials,
+                AdmitAnonymous(),
+                handshake_timeout=coap.dtls.handshake_timeout,
+                session_timeout=coap.dtls.session_timeout,
+                handshakes_max=coap.dtls.handshakes,
+                sessions_max=coap.dtls.sessions,
+            )
+            self._datagrams.append(("coaps", ("coap", "dtls"), coap.dtls.port, socket, core))
+
+    def _coap_core(self, uplink: Uplink, coap: Coap, *, require_echo: bool) -> CoapCore:
         core = CoapCore(
             uplink,
             self.sessions,
@@ -292,11 +315,11 @@ class Worker:
             observers=coap.observers,
             observers_per_peer=coap.observers_per_peer,
             requests_per_second=coap.requests_per_second,
-            require_echo=coap.require_echo,
+            require_echo=require_echo,
             now=self._loop.time(),
         )
         self.pending.append(core.pending)
-        self._datagrams.append(("coap", coap.port, UdpSocket(self._loop, core, self.counters), core))
+        return core
 
     def _make_kpudp(self, uplink: Uplink) -> None:
         udp = self._config.transports.udp
@@ -315,7 +338,7 @@ class Worker:
             unacknowledged=udp.unacknowledged,
         )
         self.pending.append(pending)
-        self._datagrams.append(("udp", udp.port, UdpSocket(self._loop, core, self.counters), core))
+        self._datagrams.append(("udp", ("udp",), udp.port, UdpSocket(self._loop, core, self.counters), core))
 
     @property
     def is_ready(self) -> bool:
@@ -348,10 +371,10 @@ class Worker:
             with taking(f"{encryption.key_of(path)}.port", port):
                 await listener.start(host, port, reuse_port=shared)
             self.ports[name] = listener.port
-        for protocol, port, socket, _ in self._datagrams:
-            with taking(f"kaa.kpc.transports.{protocol}.port", port):
+        for name, path, port, socket, _ in self._datagrams:
+            with taking(f"{encryption.key_of(path)}.port", port):
                 socket.start(host, port, reuse_port=shared)
-            self.ports[protocol] = socket.port
+            self.ports[name] = socket.port
         if self._traffic is not None:
             self._traffic.start()
         self._serving = True
@@ -365,14 +388,14 @@ class Worker:
             listener.stop_accepting()
         if self._http is not None:
             self._http.begin_drain()
-        for _, _, _, core in self._datagrams:
+        for _, _, _, _, core in self._datagrams:
             core.begin_drain()
         while any(table.count() for table in self.pending) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
         await self._drain_link(deadline)
         for _, _, _, listener in self._listeners:
             await listener.stop(CLOSE_TIMEOUT)
-        for _, _, socket, _ in self._datagrams:
+        for _, _, _, socket, _ in self._datagrams:
             socket.stop()
         # Closing connections has published wills.
         await self._drain_link(deadline)
@@ -416,7 +439,7 @@ class Worker:
     def _expire(self) -> None:
         for table in self.pending:
             table.expire(self._loop.time())
-        for _, _, socket, _ in self._datagrams:
+        for _, _, _, socket, _ in self._datagrams:
             socket.check()
         self.durable.check()
 

@@ -10,6 +10,7 @@ from gateway.wire.coap cimport Format, MessageView
 cdef class CoapCore(DatagramCore):
     # wiring
     cdef CoapShared shared
+    cdef object dtls           # the DtlsSocket that peers come through, or None
     # settings
     cdef Py_ssize_t peers_max
     # state
@@ -19,6 +20,7 @@ cdef class CoapCore(DatagramCore):
     cdef CoapPeer find_peer(self, const Address* source, bint makes_one, double now)
     cdef bint make_room(self) except -1
     cdef int close_peer(self, CoapPeer peer) except -1
+    cdef int forget(self, const Address* address) except -1
     cdef int reject(self, const Address* source, const MessageView* view, Format format) except -1
     cdef int send_reset(self, const Address* source, const MessageView* view) except -1
     cdef int expire_peers(self, double now) except -1

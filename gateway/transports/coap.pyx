@@ -10,6 +10,8 @@ import secrets
 from collections import OrderedDict
 from urllib.parse import quote
 
+from libc.math cimport INFINITY
+
 from gateway.errors import ProtocolError
 
 from gateway.kp.counters cimport COAP, Counters
@@ -22,6 +24,7 @@ from gateway.transports.coap_exchanges cimport (
     Exchange, ExchangeList, ExchangeTable, RetransmissionTimer, Transmission,
 )
 from gateway.transports.coap_messages cimport CoapMessages
+from gateway.transports.udp cimport address_key
 from gateway.transports.udp_peers cimport PeersByAddress
 from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.coap cimport (
@@ -198,6 +201,11 @@ cdef class CoapCore(DatagramCore):
         peer.next_message_id = random.getrandbits(16)
         # A peer that was forgotten and comes back must not see smaller numbers than before (RFC 7641 section 4.4).
         peer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
+        if self.dtls is not None:
+            client = self.dtls.client_at(address_key(source))
+            peer.principal = client.principal
+            peer.tenant = client.tenant
+            peer.proved_until = INFINITY
         self.peers.add(peer)
         self.silence[peer] = None
         shared.sessions.open(peer)
@@ -226,6 +234,19 @@ cdef class CoapCore(DatagramCore):
         peer.close()
         self.shared.counters.connections_closed[<int>COAP] += 1
         return 0
+
+    cdef int forget(self, const Address* address) except -1:
+        """Whoever speaks from this address now is another peer."""
+        cdef CoapPeer peer = <CoapPeer>self.peers.find(address)
+        return 0 if peer is None else self.close_peer(peer)
+
+    def end_peer(self, CoapPeer peer not None, str reason not None):
+        """The client of a peer may not go on."""
+        self.shared.counters.count("closed", reason)
+        if self.dtls is None:
+            self.close_peer(peer)
+        else:
+            self.dtls.end(address_key(&peer.address))
 
     # ------------------------------------------------------------ time
 

@@ -194,7 +194,7 @@ cdef class CoapMessages(UdpPeer):
 
     cdef int prove(self, double now) except -1:
         """The peer was shown to receive what is sent to its address."""
-        self.proved_until = now + PROOF_LIFETIME
+        self.proved_until = max(self.proved_until, now + PROOF_LIFETIME)
         return 0
 
     cdef int64_t room(self, double now) noexcept:

@@ -65,6 +65,10 @@ cdef class CoapPeer(CoapNotifier):
         """Whether forgetting it now would lose more than the memory of old requests."""
         return self.pending_count > 0 or len(self.transmissions) > 0 or len(self.observers) > 0
 
+    cdef int end(self, str reason) except -1:
+        self.shared.core.end_peer(self, reason)
+        return 0
+
     # ------------------------------------------------------------ requests
 
     cdef int on_request(self, const MessageView* view, double now) except -1:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -53,9 +53,11 @@ class Authority:
         self.crl_file = directory / f"{name}.crl"
         self.revoke()
 
-    def issue(self, name: str, *, expired: bool = False) -> Issued:
+    def issue(self, name: str, *, expired: bool = False, weak: bool = False) -> Issued:
         """A certificate for `name`, good for servers at loopback addresses and for clients."""
-        key = ec.generate_private_key(ec.SECP256R1())
+        key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = ec.generate_private_key(ec.SECP256R1())
+        if weak:
+            key = rsa.generate_private_key(65537, 1024)
         now = datetime.now(UTC)
         authority_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = (

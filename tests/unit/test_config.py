@@ -328,6 +328,12 @@ class TestAgreement:
                 "true",
                 "needs kaa.kpc.transports.mqtt.tls.cert-file, which is not set",
             ),
+            (
+                "kaa.kpc.transports.coap.dtls.enabled",
+                "true",
+                "needs kaa.kpc.transports.coap.dtls.cert-file or kaa.kpc.transports.coap.dtls.psk-file, "
+                "which is not set",
+            ),
             ("kaa.kpc.identity.provider", "ecap", "ecap is not supported by this version"),
             (
                 "kaa.kpc.identity.provider",

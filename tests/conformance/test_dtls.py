@@ -1,0 +1,365 @@
+"""DTLS datagram by datagram: what is kept of whom and for how long, and what a stranger can do to a session.
+
+Source: RFC 6347. The CoAP core behind it is asked for /.well-known/core, which it answers by itself.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from OpenSSL import SSL
+
+from gateway.config_tls_keys import CoapDtls
+from gateway.encryption import datagram_credentials
+from gateway.errors import ConfigError, IdentityError
+from gateway.identity.clients import Client, Presentation
+from gateway.transports import dtls_context
+from gateway.transports.dtls import DtlsSocket
+from gateway.wire.coap import Message, decode, encode
+from tests.support.certificates import Authority
+from tests.support.coap import CON, GET, URI_PATH, CoapServer, coap_server
+from tests.support.dtls import IDENTITY, KEY, DtlsClient
+from tests.support.esp import until
+from tests.support.nats import HOST, NatsServer
+
+CONTENT = 0x45
+KEY_NAME = "kaa.kpc.transports.coap.dtls"
+
+
+class Gate:
+    """An authenticator that decides when the test says so, or at once."""
+
+    def __init__(self) -> None:
+        self.seen: list[Presentation] = []
+        self.answer: Client | IdentityError | None = Client()
+        self.pending: list[asyncio.Future[Client]] = []
+
+    def authenticate(self, presentation: Presentation) -> "asyncio.Future[Client]":
+        self.seen.append(presentation)
+        future: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
+        self.pending.append(future)
+        if isinstance(self.answer, IdentityError):
+            future.set_exception(self.answer)
+        elif self.answer is not None:
+            future.set_result(self.answer)
+        return future
+
+
+class DtlsServer:
+    def __init__(self, coap: CoapServer, directory: Path, **settings: Any) -> None:
+        self.coap = coap
+        self.gate = Gate()
+        self.authority = Authority(directory)
+        server = self.authority.issue("gateway")
+        (directory / "psk.yml").write_text(f"keys: {{{IDENTITY}: {KEY.hex()}}}\n")
+        self.settings = CoapDtls(
+            enabled=True,
+            cert_file=server.cert_file,
+            key_file=server.key_file,
+            ca_file=self.authority.file,
+            client_certificate="optional",
+            psk_file=directory / "psk.yml",
+        )
+        credentials = datagram_credentials(("coap", "dtls"), self.settings)
+        limits = {"handshake_timeout": 10.0, "session_timeout": 100.0, "handshakes_max": 3, "sessions_max": 3}
+        self.socket = DtlsSocket(
+            coap.clock, coap.core, coap.counters, credentials, self.gate, **(limits | settings)  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    @property
+    def tables(self) -> dict[str, int]:
+        return self.socket.table_sizes()
+
+    def client(self, **settings: Any) -> DtlsClient:
+        return DtlsClient(self.socket.port, **settings)
+
+    async def settled(self) -> None:
+        """Whatever was sent before has been handled: a stranger's hello is answered after it."""
+        probe = self.client()
+        probe.step()
+        await probe.datagram()
+        probe.close()
+
+
+@pytest.fixture
+async def server(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[DtlsServer]:
+    async with coap_server(nats_server.url) as coap:
+        server = DtlsServer(coap, tmp_path)
+        server.socket.start(HOST, 0, reuse_port=False)
+        yield server
+        server.socket.stop()
+
+
+def request(message_id: int = 1) -> bytes:
+    options = tuple((URI_PATH, part) for part in (b".well-known", b"core"))
+    return encode(Message(CON, GET, message_id, b"t", options, b""))
+
+
+async def ask(client: DtlsClient, message_id: int = 1) -> None:
+    client.send(request(message_id))
+    answer = decode(await client.receive())
+    assert (answer.code, answer.message_id) == (CONTENT, message_id)
+
+
+class TestCookies:
+    async def test_nothing_is_kept_of_an_address_that_has_not_returned_one(self, server: DtlsServer) -> None:
+        for _ in range(20):
+            client = server.client()
+            client.step()
+            answer = await client.datagram()
+            assert len(answer) <= len(client.sent[0])
+            client.close()
+        assert server.tables == {"handshakes": 0, "sessions": 0}
+
+    async def test_one_of_another_address_is_worth_nothing(self, server: DtlsServer) -> None:
+        first, second = server.client(), server.client()
+        await first.begin()
+        await first.datagram()
+        second.send_raw(first.sent[1])
+        await second.datagram()
+        assert server.tables == {"handshakes": 1, "sessions": 0}
+        first.close()
+        second.close()
+
+
+class TestSessions:
+    async def test_pre_shared_key(self, server: DtlsServer) -> None:
+        client = server.client()
+        await client.handshake()
+        await ask(client)
+        assert server.tables == {"handshakes": 0, "sessions": 1}
+        assert server.gate.seen == []
+        assert server.coap.sessions.end_clients({f"psk:{IDENTITY}"}, "client_revoked") == 1
+        assert await client.receive() == b""
+        assert server.tables == {"handshakes": 0, "sessions": 0}
+        assert server.coap.tables["peers"] == 0
+        assert server.coap.count("closed", "client_revoked") == 1
+        client.close()
+
+    async def test_certificate(self, server: DtlsServer) -> None:
+        issued = server.authority.issue("device")
+        client = server.client(issued=issued, ca_file=server.authority.file)
+        await client.handshake()
+        await ask(client)
+        (presentation,) = server.gate.seen
+        assert presentation.transport == "coap"
+        assert presentation.certificate is not None
+        assert presentation.certificate.issuer == "CN=devices-ca,O=Example"
+        assert presentation.certificate.serial_number == issued.serial_number
+        client.close()
+
+    async def test_weak_certificate(self, server: DtlsServer) -> None:
+        """OpenSSL's security level is lowered for cipher suites of devices, not for certificates."""
+        issued = server.authority.issue("device", weak=True)
+        client = server.client(issued=issued, ca_file=server.authority.file)
+        with pytest.raises(SSL.Error):
+            await client.handshake()
+        assert server.coap.count("closed", "tls_certificate_rejected") == 1
+        assert server.tables == {"handshakes": 0, "sessions": 0}
+        client.close()
+
+    async def test_refused_by_the_authenticator(self, server: DtlsServer) -> None:
+        server.gate.answer = IdentityError(401, "credentials_rejected")
+        issued = server.authority.issue("device")
+        client = server.client(issued=issued, ca_file=server.authority.file)
+        await client.handshake()
+        assert await client.receive() == b""
+        assert server.tables == {"handshakes": 0, "sessions": 0}
+        assert server.coap.count("closed", "credentials_rejected") == 1
+        client.close()
+
+    async def test_messages_wait_for_the_authenticator_within_a_bound(self, server: DtlsServer) -> None:
+        server.gate.answer = None
+        client = server.client(issued=server.authority.issue("device"), ca_file=server.authority.file)
+        await client.handshake()
+        for message_id in range(12):
+            client.send(request(message_id))
+        await until(lambda: server.coap.count("dropped", "dtls_not_admitted") == 4, "four to be dropped")
+        assert server.coap.tables["peers"] == 0
+        server.gate.pending[0].set_result(Client("somebody"))
+        assert [decode(await client.receive()).message_id for _ in range(8)] == list(range(8))
+        client.close()
+
+    async def test_the_longest_silent_makes_room(self, server: DtlsServer) -> None:
+        clients = [server.client() for _ in range(4)]
+        for client in clients[:3]:
+            await client.handshake()
+        await server.coap.put_forward(2)
+        await ask(clients[0])
+        await clients[3].handshake()
+        assert await clients[1].receive() == b""
+        assert server.tables == {"handshakes": 0, "sessions": 3}
+        assert server.coap.count("closed", "dtls_sessions_full") == 1
+        for client in clients:
+            client.close()
+
+    async def test_silence_ends_it(self, server: DtlsServer) -> None:
+        client = server.client()
+        await client.handshake()
+        await ask(client)
+        server.coap.clock.shift += 101
+        server.socket.check()
+        assert await client.receive() == b""
+        assert server.tables == {"handshakes": 0, "sessions": 0}
+        assert server.coap.tables["peers"] == 0
+        client.close()
+
+    async def test_the_client_ends_it(self, server: DtlsServer) -> None:
+        client = server.client()
+        await client.handshake()
+        await ask(client)
+        client._connection.shutdown()
+        client.flush()
+        assert await client.receive() == b""
+        assert server.tables["sessions"] == 0
+        client.close()
+
+
+class TestHandshakes:
+    async def test_the_oldest_makes_room(self, server: DtlsServer) -> None:
+        clients = [server.client() for _ in range(5)]
+        for client in clients:
+            await client.begin()
+            await client.datagram()
+        assert server.tables == {"handshakes": 3, "sessions": 0}
+        assert server.coap.count("closed", "tls_handshakes_full") == 2
+        for client in clients:
+            client.close()
+
+    async def test_it_is_repeated_and_then_given_up(self, server: DtlsServer) -> None:
+        client = server.client()
+        await client.begin()
+        flight = await client.datagram()
+        server.coap.clock.shift += 2
+        await asyncio.sleep(1.2)  # OpenSSL's own clock
+        server.socket.check()
+        again = await client.datagram()
+        assert (again[0], len(again)) == (flight[0], len(flight))
+        server.coap.clock.shift += 10
+        server.socket.check()
+        assert server.tables == {"handshakes": 0, "sessions": 0}
+        assert server.coap.count("closed", "tls_handshake_timeout") == 1
+        client.close()
+
+    async def test_another_from_the_same_address_replaces_the_session_in_the_end(
+        self, server: DtlsServer
+    ) -> None:
+        """RFC 6347 section 4.2.8: a device that has lost its state is let in, and a stranger's hello harms nobody."""
+        first = server.client()
+        await first.handshake()
+        await ask(first)
+        second = server.client(other=first)
+        await second.begin()
+        flight = await second.datagram()
+        assert server.tables == {"handshakes": 1, "sessions": 1}
+        await ask(first, 2)
+        second._connection.bio_write(flight)
+        await second.handshake()
+        assert server.tables == {"handshakes": 0, "sessions": 1}
+        await ask(second, 2)
+        assert server.coap.tables["peers"] == 1
+        assert server.coap.count("dropped", "coap_duplicate") == 0
+        first.close()
+
+
+class TestStrangers:
+    async def test_a_record_is_taken_once(self, server: DtlsServer) -> None:
+        client = server.client()
+        await client.handshake()
+        await ask(client)
+        client.send_raw(client.sent[-1])
+        await server.settled()
+        assert await client.silence()
+        assert server.coap.count("dropped", "coap_duplicate") == 0
+        await ask(client, 2)
+        client.close()
+
+    async def test_forged_and_malformed_datagrams_change_nothing(self, server: DtlsServer) -> None:
+        chance = random.Random(5)
+        client, stranger = server.client(), server.client()
+        await client.handshake()
+        await ask(client)
+        stranger.step()
+        await stranger.datagram()
+        seeds = [*client.sent, *stranger.sent]
+        for n in range(600):
+            data = bytearray(chance.choice(seeds))
+            for _ in range(chance.randrange(1, 8)):
+                data[chance.randrange(len(data))] = chance.randrange(256)
+            if n % 3 == 0:
+                data = data[: chance.randrange(len(data))]
+            # From the session's own address, and from another.
+            (client if n % 2 else stranger).send_raw(bytes(data))
+            if n % 50 == 0:
+                await server.settled()
+        await server.settled()
+        while not await client.silence():
+            pass
+        assert server.tables["sessions"] == 1
+        await ask(client, 2)
+        late = server.client()
+        await late.handshake()
+        await ask(late)
+        for each in (client, stranger, late):
+            each.close()
+
+    async def test_records_of_nobody(self, server: DtlsServer) -> None:
+        client = server.client()
+        client.send_raw(b"\x17\xfe\xfd\x00\x01" + bytes(20))
+        await until(lambda: server.coap.count("dropped", "dtls_no_session") == 1, "the record to be dropped")
+        client.send_raw(bytes(30_000))
+        await until(lambda: server.coap.count("dropped", "dtls_malformed") == 1, "the datagram to be dropped")
+        client.close()
+
+
+class TestStart:
+    """What is found before anybody connects."""
+
+    def credentials(self, directory: Path, keys: str) -> None:
+        (directory / "psk.yml").write_text(keys)
+        datagram_credentials(("coap", "dtls"), CoapDtls(enabled=True, psk_file=directory / "psk.yml"))
+
+    @pytest.mark.parametrize(
+        ("keys", "message"),
+        [
+            ("", "psk.yml:1: expected one mapping, keys"),
+            ("tokens: {}", "psk.yml:1: expected one mapping, keys"),
+            ("keys:\n  a: 00ff", "psk.yml:2: expected a key of 16 to 64 bytes in hexadecimal"),
+            (
+                "keys:\n  a: secretsecretsecretsecretsecretsecret",
+                "psk.yml:2: expected a key of 16 to 64 bytes",
+            ),
+            ("keys:\n  a:", "psk.yml:2: expected a key of 16 to 64 bytes in hexadecimal"),
+            (
+                f"keys:\n  {'x' * 129}: {'00' * 16}",
+                "psk.yml:2: expected an identity of 1 to 128 printable characters",
+            ),
+        ],
+    )
+    def test_file_of_keys(self, tmp_path: Path, keys: str, message: str) -> None:
+        with pytest.raises(ConfigError) as failure:
+            self.credentials(tmp_path, keys)
+        assert f"{KEY_NAME}.psk-file: " in failure.value.detail
+        assert message in failure.value.detail
+        assert "secret" not in failure.value.detail
+
+    def test_ciphers(self) -> None:
+        with pytest.raises(ConfigError, match=f"{KEY_NAME}.ciphers: no cipher suite"):
+            datagram_credentials(("coap", "dtls"), CoapDtls(enabled=True, ciphers="NONSENSE"))
+
+    @pytest.mark.parametrize("missing", ["_lib", "_ffi"])
+    def test_a_pyopenssl_without_the_private_binding(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+    ) -> None:
+        class WithoutBinding:
+            def __getattr__(self, name: str) -> Any:
+                if name == missing:
+                    raise AttributeError(name)
+                return getattr(SSL, name)
+
+        monkeypatch.setattr(dtls_context, "SSL", WithoutBinding())
+        with pytest.raises(ConfigError, match=f"{KEY_NAME}.psk-file: the installed versions of pyOpenSSL"):
+            self.credentials(tmp_path, f"keys: {{a: {KEY.hex()}}}")
