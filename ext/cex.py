@@ -145,8 +145,6 @@ class CommandExecution:
         fields = cip.COMMAND_REQUEST.decode(message.data)
         endpoint_id, kind, number = fields["endpointId"], fields["commandType"], fields["commandId"]
         until = deadline(fields) or now_ms() + int(self._settings.retention * 1000)
-        if until < now_ms():
-            return
         try:
             if not _TYPE.fullmatch(kind):
                 raise ExtensionError(400, "The type of a command has 1 to 128 letters, digits, _ and -")
@@ -157,6 +155,9 @@ class CommandExecution:
             done = await self._results.get(*_result_key(endpoint_id, command))
             if done is not None:
                 await self._tell_caller(endpoint_id, command, done)
+                return
+            if until < now_ms():
+                await self._complete(endpoint_id, command, _expired())
                 return
             wanted, command = await self._accept(endpoint_id, command)
         except ExtensionError as error:
@@ -341,8 +342,7 @@ class CommandExecution:
         self._deadlines.pop(endpoint_id, None)
         for command in outstanding.commands:
             if command.deadline <= now_ms():
-                result = Result(EXPIRED, now_ms(), reason_phrase="The endpoint has sent no result in time")
-                await self._complete(endpoint_id, command, result)
+                await self._complete(endpoint_id, command, _expired())
             else:
                 self._expect(endpoint_id, command.deadline)
 
@@ -378,6 +378,10 @@ def _type(request: Request) -> str:
     if not _TYPE.fullmatch(kind):
         raise ExtensionError(400, "The type of a command has 1 to 128 letters, digits, _ and -")
     return kind
+
+
+def _expired() -> Result:
+    return Result(EXPIRED, now_ms(), reason_phrase="The endpoint has sent no result in time")
 
 
 def _result_of(sent: CommandResult, app_version_name: str) -> Result:

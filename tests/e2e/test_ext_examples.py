@@ -51,8 +51,11 @@ async def test_the_example_of_the_documentation(
     assert example is not None
     (tmp_path / "thermostat.py").write_text(example[1])
     server, there = device
-    async with python("thermostat.py", nats_url=server.url, cwd=tmp_path):
+    async with python("thermostat.py", nats_url=server.url, cwd=tmp_path) as service:
         await check_thermostat(there)
+        service.terminate()
+        _, errors = await asyncio.wait_for(service.communicate(), SERVE_TIMEOUT_S)
+        assert service.returncode == 0, errors.decode()
     # Its state is still there for the next replica.
     async with python("thermostat.py", nats_url=server.url, cwd=tmp_path):
         await served(there)

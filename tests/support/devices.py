@@ -65,6 +65,10 @@ class MqttDevice:
         finally:
             del self._waiting[topic]
 
+    def pushed_paths(self) -> set[str]:
+        """The resource paths of what came unasked."""
+        return {path for path, _ in self.pushes}
+
     async def read(self) -> None:
         """Sort what comes into answers and pushes."""
         async for message in self._client.messages:

@@ -227,8 +227,8 @@ async def test_who_does_not_observe_is_pushed_nothing_of_that_type() -> None:
 
 async def test_the_caller_is_told_when_the_time_is_over() -> None:
     async with services() as kaa:
+        await kaa.invoke(2, timeout_ms=3_600_000)
         await kaa.invoke(1, timeout_ms=150)
-        await kaa.accepted(2, timeout_ms=3_600_000)
         (expired,) = await kaa.results(1)
         assert (expired["commandId"], expired["statusCode"]) == (1, 408)
         await kaa.settle()
@@ -255,8 +255,10 @@ async def test_a_replica_ends_the_commands_of_one_that_died(monkeypatch: pytest.
         assert await state.get("ep") is None
 
 
-async def test_a_command_that_comes_too_late_is_dropped() -> None:
+async def test_a_command_that_comes_too_late_is_over_at_once() -> None:
     async with services() as kaa:
         await kaa.invoke(1, timeout_ms=10, timestamp=now_ms() - 1000)
+        assert [each["statusCode"] for each in await kaa.results(1)] == [408]
         await kaa.accepted(2)
         assert await kaa.commands() == [{"id": 2}]
+        assert len(kaa.gateway.pushes) == 1

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
-from ext import Extension, ExtensionError, NotDelivered, PayloadTooLarge, Request, Response
+from ext import (
+    Extension,
+    ExtensionError,
+    NotDelivered,
+    PayloadTooLarge,
+    Request,
+    Response,
+    StateUnavailable,
+)
+from ext.durable import StoredMessage
 from ext.requests import now_ms
 from gateway.wire.esp import ExtensionData, decode_extension_data, encode_client_data
 
@@ -292,3 +301,56 @@ async def test_names_that_must_not_stand_in_a_subject(name: str) -> None:
 
 def test_replicas_of_one_extension_differ() -> None:
     assert Extension("svc").replica_id != Extension("svc").replica_id
+
+
+class Stored(StoredMessage):
+    """A message of a stream, which notes what it was told."""
+
+    def __init__(self, datum: bytes, *, last: bool = False) -> None:
+        self.data, self.reply = datum, REPLY
+        self.told: list[str] = []
+        self._last = last
+
+    @property
+    def is_last_try(self) -> bool:
+        return self._last
+
+    async def done(self) -> None:
+        self.told.append("done")
+
+    async def retry(self) -> None:
+        self.told.append("retry")
+
+
+@pytest.mark.parametrize("around", [True, False])
+@pytest.mark.parametrize(
+    ("outcome", "last", "told", "status_code"),
+    [
+        (None, False, "done", 200),
+        (ExtensionError(400), False, "done", 400),
+        (StateUnavailable("away"), False, "retry", None),
+        (ExtensionError(504), False, "retry", None),
+        (UnforeseenError(), False, "retry", None),
+        (UnforeseenError(), True, "done", 500),
+    ],
+)
+async def test_what_we_could_not_do_comes_again_from_a_stream(
+    outcome: Exception | None, last: bool, told: str, status_code: int | None, around: bool
+) -> None:
+    """What the device did wrong does not. The same whether or not there is middleware."""
+    service, connection = extension()
+
+    @service.handler("/json")
+    def handle(request: Request) -> None:
+        if outcome is not None:
+            raise outcome
+
+    if around:
+        service.middleware(lambda request, call_next: call_next(request))
+    message = Stored(encode_client_data("cid", 1_000, 0, "app-v1", "ep", "/json", 7, b""), last=last)
+    await service._dispatcher.receive(message)
+    while service._dispatcher.tasks:
+        await asyncio.wait(service._dispatcher.tasks)
+    assert message.told == [told]
+    assert [data.status_code for _, data, _ in connection.published] == ([status_code] if status_code else [])
+    assert service.stats["retried"] == (told == "retry")
