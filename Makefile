@@ -16,7 +16,7 @@ setup: $(VENV)/.installed ## Make .venv with all that running, testing and devel
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,test,lint,build]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,locust,test,lint,build]'
 	@touch $@
 
 build: setup .make/release ## Build the native modules in place
