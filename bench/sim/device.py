@@ -198,7 +198,12 @@ def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSL
     native = fleet.clients == "native"
     match fleet.protocol:
         case "mqtt":
-            port = target.mqtt_tls if fleet.tls else target.mqtt
+            port = {
+                "tcp": target.mqtt,
+                "tls": target.mqtt_tls,
+                "websocket": target.websocket,
+                "websocket-tls": target.websocket_tls,
+            }[fleet.transport]
             if not native:
                 return AiomqttSession(host, port, token, qos=fleet.qos, timeout=timeout, tls=tls)
             return MqttSession(
@@ -210,6 +215,7 @@ def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSL
                 timeout=timeout,
                 pushed=pushed,
                 tls=tls,
+                websocket=fleet.transport.startswith("websocket"),
             )
         case "http":
             return (HttpSession if native else AiohttpSession)(host, target.http, timeout=timeout)

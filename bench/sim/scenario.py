@@ -50,6 +50,8 @@ class Target(_Strict, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     mqtt: Port = 1883
     mqtt_tls: Port = 8883
+    websocket: Port = 8083
+    websocket_tls: Port = 8084
     http: Port = 8080
     coap: Port = 5683
     kpudp: Port = 5686
@@ -78,7 +80,8 @@ class Fleet(_Strict, frozen=True, kw_only=True):
     token: str = "sim-{device:06}"
     clients: Literal["native", "independent"] = "native"
     """Our own codecs for load, or other people's clients to see that those work: aiomqtt, aiocoap, aiohttp."""
-    tls: bool = False
+    transport: Literal["tcp", "tls", "websocket", "websocket-tls"] = "tcp"
+    """Of MQTT."""
     jitter: Share = 0.1
     """Share of the interval by which a message may be early or late."""
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 1
@@ -101,14 +104,21 @@ class Fleet(_Strict, frozen=True, kw_only=True):
             )
         if self.interval <= 0:
             raise ValueError("`interval` is more than 0")
-        if self.protocol != "mqtt" and (self.answers or self.tls or self.qos == 0):
-            raise ValueError("`qos`, `answers` and `tls` are of MQTT")
+        if self.protocol != "mqtt" and (self.answers or self.transport != "tcp" or self.qos == 0):
+            raise ValueError("`qos`, `answers` and `transport` are of MQTT")
         if self.protocol in ("http", "coap") and (self.configuration or self.commands):
             raise ValueError("`configuration` and `commands` need pushes: mqtt or kpudp")
         if self.protocol == "kpudp" and self.clients == "independent":
             raise ValueError("`clients: independent` is not for kpudp: there is no other client of it")
+        if self.clients == "independent" and self.transport.startswith("websocket"):
+            raise ValueError("`transport: websocket` is for native clients")
         if self.clients == "independent" and (self.configuration or self.commands):
             raise ValueError("`configuration` and `commands` are for native clients")
+
+    @property
+    def tls(self) -> bool:
+        """Whether its connections are encrypted."""
+        return self.transport.endswith("tls")
 
     def token_of(self, device: int) -> str:
         """The endpoint token of a device."""

@@ -10,6 +10,7 @@ import ssl
 from typing import cast
 
 from bench.sim.sessions import Pushed, SessionError
+from bench.sim.sessions.websocket import WebSocketPipe
 from gateway.errors import ProtocolError
 from gateway.wire import mqtt
 
@@ -32,12 +33,13 @@ class MqttSession(asyncio.Protocol):
         timeout: float,
         pushed: Pushed,
         tls: ssl.SSLContext | None = None,
+        websocket: bool = False,
     ) -> None:
         self._address = host, port
         self._client_id = client_id
         self._qos, self._answers, self._timeout = qos, answers, timeout
         self._pushed = pushed
-        self._tls = tls
+        self._tls, self._websocket = tls, websocket
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._packet_id = 0
@@ -54,9 +56,16 @@ class MqttSession(asyncio.Protocol):
         try:
             async with asyncio.timeout(self._timeout):
                 host, port = self._address
+                pipe = WebSocketPipe(self, host, port) if self._websocket else None
                 await loop.create_connection(
-                    lambda: self, host, port, ssl=self._tls, server_hostname=host if self._tls else None
+                    lambda: pipe or self,
+                    host,
+                    port,
+                    ssl=self._tls,
+                    server_hostname=host if self._tls else None,
                 )
+                if pipe is not None:
+                    await pipe.opened
                 self._write(mqtt.Connect(self._client_id, keep_alive=0))
                 await self._connack
         except TimeoutError:

@@ -14,17 +14,24 @@ from nats.aio.msg import Msg
 
 from bench.instruments import Sink
 from bench.packets import APP_VERSION, EXTENSION
-from bench.processes import INSTANCE, Gateway, NatsServer
+from bench.processes import INSTANCE, Gateway, NatsServer, free_port
 from bench.sim.cli import app
 from gateway.bus import subjects
 from gateway.wire import esp
+from tests.support.certificates import Authority
 
 EXTENSIONS = ("cmx", "cex")
 END_S = 60.0
 
 
 class FullGateway(Gateway):
-    """With the extensions that push, too."""
+    """With the extensions that push, too, and MQTT over TLS and WebSocket."""
+
+    def __init__(self, server: NatsServer) -> None:
+        super().__init__(server)
+        self.encrypted = {name: free_port() for name in ("mqtt-tls", "websocket", "websocket-tls")}
+        self.authority = Authority(self.directory)
+        self._certificate = self.authority.issue("127.0.0.1")
 
     def configuration(self) -> dict[str, object]:
         document: dict[str, object] = super().configuration()
@@ -33,6 +40,19 @@ class FullGateway(Gateway):
         allowed = [EXTENSION, *EXTENSIONS]
         kaa["applications"]["bench"]["versions"][APP_VERSION]["allowed-extension-instances"] = allowed
         kaa["extension-instances"] = {name: {"endpoint-aware": True} for name in allowed}
+        files = {
+            "enabled": True,
+            "cert-file": str(self._certificate.cert_file),
+            "key-file": str(self._certificate.key_file),
+        }
+        kaa["kpc"]["transports"]["mqtt"] |= {
+            "tls": files | {"port": self.encrypted["mqtt-tls"]},
+            "websocket": {
+                "enabled": True,
+                "port": self.encrypted["websocket"],
+                "tls": files | {"port": self.encrypted["websocket-tls"]},
+            },
+        }
         return document
 
 
@@ -43,8 +63,11 @@ def gateway() -> Iterator[FullGateway]:
 
 
 def target(gateway: Gateway) -> str:
-    ports = ", ".join(f"{protocol}: {port}" for protocol, (_, port) in gateway.addresses.items())
-    return f"target: {{{ports}}}\n"
+    ports = {protocol: str(port) for protocol, (_, port) in gateway.addresses.items()}
+    if isinstance(gateway, FullGateway):
+        ports |= {name: str(port) for name, port in gateway.encrypted.items()}
+        ports["ca-file"] = str(gateway.authority.file)
+    return f"target: {{{', '.join(f'{key}: {value}' for key, value in ports.items())}}}\n"
 
 
 def fleet(name: str, protocol: str, *more: str) -> str:
@@ -70,10 +93,14 @@ def test_every_protocol_and_kind_of_client_is_simulated(
         "m0": fleet("m0", "mqtt", "qos: 0"),
         "m1": fleet("m1", "mqtt", "churn: 300ms"),
         "ma": fleet("ma", "mqtt", "answers: true", "batch: 3"),
+        "mt": fleet("mt", "mqtt", "transport: tls"),
+        "mw": fleet("mw", "mqtt", "transport: websocket", "answers: true"),
+        "ms": fleet("ms", "mqtt", "transport: websocket-tls", "churn: 500ms"),
         "h": fleet("h", "http"),
         "c": fleet("c", "coap"),
         "k": fleet("k", "kpudp"),
         "mi": fleet("mi", "mqtt", "clients: independent"),
+        "ti": fleet("ti", "mqtt", "clients: independent", "transport: tls"),
         "hi": fleet("hi", "http", "clients: independent"),
         "ci": fleet("ci", "coap", "clients: independent"),
     }
@@ -92,7 +119,7 @@ def test_every_protocol_and_kind_of_client_is_simulated(
     found = json.loads(summary.read_text())
     assert found["passed"]
     assert found["failures"] == []
-    assert found["total"]["devices_connected"] == found["devices"] == 18
+    assert found["total"]["devices_connected"] == found["devices"] == 26
     assert found["connected_most"] > 0
     assert found["total"]["server_cpu_us_per_message"] > 0
     assert set(found["fleets"]) == set(fleets)

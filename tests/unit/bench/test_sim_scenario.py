@@ -53,6 +53,8 @@ def test_durations_have_a_unit(text: str, seconds: float) -> None:
         ("devices: 3", "devices: 3\n    token: a/{device}", "`token` has {device}"),
         ("devices: 3", "devices: 3\n    token: '{device}{other}'", "`token` has {device}"),
         ("protocol: mqtt", "protocol: http\n    answers: true", "are of MQTT"),
+        ("protocol: mqtt", "protocol: kpudp\n    transport: tls", "are of MQTT"),
+        ("devices: 3", "devices: 3\n    clients: independent\n    transport: websocket", "native clients"),
         ("protocol: mqtt", "protocol: coap\n    configuration: cmx", "need pushes"),
         ("protocol: mqtt", "protocol: kpudp\n    clients: independent", "not for kpudp"),
         ("devices: 3", "devices: 3\n    clients: independent\n    configuration: cmx", "native clients"),
