@@ -13,8 +13,8 @@ from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from ext.errors import NotDelivered, StateUnavailable
+from ext.streams import stored
 
-WATCH_TIMEOUT_S = 5
 NAME_IN_USE = 10058
 """JetStream's code for a stream that exists with another configuration."""
 
@@ -114,13 +114,16 @@ class JetStreamBucket:
 
     async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
         """All that is there now."""
+        prefix = f"$KV.{self._name}."
         try:
-            watcher = await self._keys().watchall(ignore_deletes=True)
-            try:
-                while (found := await watcher.updates(WATCH_TIMEOUT_S)) is not None:  # type: ignore[no-untyped-call]
-                    yield found.key, Entry(found.value or b"", found.revision or 0)
-            finally:
-                await watcher.stop()  # type: ignore[no-untyped-call]
+            found = stored(
+                self._jetstream(), f"KV_{self._name}", f"{prefix}>", api.DeliverPolicy.LAST_PER_SUBJECT
+            )
+            async for message in found:
+                yield (
+                    message.subject.removeprefix(prefix),
+                    Entry(message.data, message.metadata.sequence.stream),
+                )
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 

@@ -4,12 +4,12 @@ import re
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import msgspec
-import nats.errors
 from cyclopts import App, Parameter, validators
 from nats.js import api
 from nats.js.errors import NotFoundError
@@ -18,11 +18,11 @@ from ext import epts
 from ext.cli_common import FAILED, Nats, check_instance, fail, run_command, servers
 from ext.connection import DEFAULT_NATS_URL
 from ext.session import CommandError, Session, session
+from ext.streams import stored
 
 app = App(name="data", help="Print the data samples that endpoints have sent.")
 
-WAIT_S = 10.0
-"""How long JetStream has for the next message that it has said is there."""
+_decode = msgspec.json.Decoder(epts.Batch).decode
 _DURATION = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -58,10 +58,7 @@ def tail(
 
     async def work() -> int:
         async with session(urls) as connection:
-            batches = _batches(
-                connection, receiver, app_version, endpoint, api.DeliverPolicy.NEW, follow=True
-            )
-            async for batch in batches:
+            async for batch in _coming(connection, receiver, app_version, endpoint):
                 for line in _lines(batch, metric):
                     print(line, flush=True)
         return 0
@@ -96,16 +93,14 @@ def query(
     found = _DURATION.fullmatch(since) if since is not None else None
     if since is not None and found is None:
         fail(f"--since {since}: expected a number with s, m, h or d, as in 90s or 7d")
-    after = time.time() - int(found[1]) * _SECONDS[found[2]] if found else None
+    after = datetime.now(UTC) - timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else None
     urls = servers(nats)
     check_instance(receiver)
 
     async def work() -> int:
         async with session(urls) as connection:
             lines: deque[str] = deque(maxlen=last)
-            policy = api.DeliverPolicy.BY_START_TIME if after is not None else api.DeliverPolicy.ALL
-            batches = _batches(connection, receiver, app_version, endpoint, policy, follow=False, after=after)
-            async for batch in batches:
+            async for batch in _stored(connection, receiver, app_version, endpoint, after):
                 lines.extend(_lines(batch, metric))
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0 if lines else FAILED
@@ -113,41 +108,41 @@ def query(
     return run_command(work())
 
 
-async def _batches(
-    connection: Session,
-    receiver: str,
-    app_version: str,
-    endpoint: str,
-    policy: api.DeliverPolicy,
-    *,
-    follow: bool,
-    after: float | None = None,
+async def _coming(
+    connection: Session, receiver: str, app_version: str, endpoint: str
 ) -> AsyncIterator[epts.Batch]:
-    """What the stream has, in order; and what comes, if we `follow`."""
-    decode = msgspec.json.Decoder(epts.Batch).decode
-    subject = epts.stream_subject(receiver, app_version, endpoint)
-    started = None if after is None else datetime.fromtimestamp(after, UTC)
-    try:
+    """What the stream gets from now on."""
+    with _known(receiver):
         subscription = await connection.jetstream().subscribe(
-            subject,
+            epts.stream_subject(receiver, app_version, endpoint),
             stream=epts.stream_name(receiver),
             ordered_consumer=True,
-            config=api.ConsumerConfig(deliver_policy=policy, opt_start_time=started),
+            config=api.ConsumerConfig(deliver_policy=api.DeliverPolicy.NEW),
         )
+    while True:
+        yield _decode((await subscription.next_msg(None)).data)
+
+
+async def _stored(
+    connection: Session, receiver: str, app_version: str, endpoint: str, since: datetime | None
+) -> AsyncIterator[epts.Batch]:
+    """What the stream has."""
+    policy = api.DeliverPolicy.ALL if since is None else api.DeliverPolicy.BY_START_TIME
+    subject = epts.stream_subject(receiver, app_version, endpoint)
+    with _known(receiver):
+        found = stored(connection.jetstream(), epts.stream_name(receiver), subject, policy, since)
+        async for message in found:
+            yield _decode(message.data)
+
+
+@contextmanager
+def _known(receiver: str) -> Iterator[None]:
+    try:
+        yield
     except NotFoundError as error:
         raise CommandError(
             f"{receiver} has kept nothing on this NATS server; has `kaa-ext run {receiver}` been started?"
         ) from error
-    info = await subscription.consumer_info()
-    # Some may be on their way already.
-    waiting = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
-    while follow or waiting > 0:
-        try:
-            message = await subscription.next_msg(None if follow else WAIT_S)
-        except nats.errors.TimeoutError as error:
-            raise CommandError("JetStream did not send what it has") from error
-        waiting = message.metadata.num_pending
-        yield decode(message.data)
 
 
 def _lines(batch: epts.Batch, metric: str | None) -> list[str]:

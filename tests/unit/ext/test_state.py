@@ -100,6 +100,20 @@ async def test_state_that_is_gone_is_503_to_the_device() -> None:
         assert extension.stats["failed"] == 0
 
 
+async def test_entries_are_all_there_each_time_and_leave_nothing_behind() -> None:
+    extension = Extension("svc")
+    state = extension.state("tallies", Tally)
+    async with online(extension):
+        for number in range(50):
+            await state.put("k", str(number), value=Tally(number))
+            assert len([key async for key, _ in state.entries()]) == (2 if number else 1)
+            await state.change("k", str(number), change=lambda tally: None)
+            await state.put("always", value=Tally())
+        info = await extension.jetstream().stream_info("KV_svc-tallies")
+        assert info.state.consumer_count == 0
+        assert info.state.messages == 1
+
+
 async def test_a_start_waits_for_jetstream(nats_server: NatsServer) -> None:
     extension = Extension("svc", nats_urls=[nats_server.url])
     extension.state("tallies", Tally)
