@@ -1,9 +1,10 @@
-"""The command `kaa-gateway`: run, dev, check-config, version."""
+"""The command `kaa-gateway`: run, dev, check-config, hash-password, version."""
 
 from __future__ import annotations
 
 import os
 import sys
+from getpass import getpass
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from cyclopts import App, Parameter, validators
 from gateway import __version__, dev, encryption, logs, supervisor
 from gateway.config import check, config_path, load
 from gateway.errors import ConfigError, GatewayError
+from gateway.identity.passwords import hashed
 
 log = structlog.get_logger("gateway")
 
@@ -90,6 +92,19 @@ def check_config(file: Path, /) -> int:
         print("\n".join(unusable))
         return 1
     print("ok")
+    return 0
+
+
+@app.command
+def hash_password() -> int:
+    """Read a password and print its hash, as the file of the identity provider `static` has it.
+
+    The password is the first line of standard input; at a terminal it is asked for.
+    """
+    password = getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise GatewayError("no_password", "no password given")
+    print(hashed(password.encode()))
     return 0
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from gateway.config_identity_keys import IdentitySettings
 from gateway.config_keys import (
     Document,
     Durable,
     Events,
     ExtensionInstanceKeys,
-    IdentitySettings,
     Limits,
     Log,
     Nats,
@@ -42,11 +42,6 @@ __all__ = [
 
 DEFAULT_PATH = Path("/srv/kpc/service-config.yml")
 """Where the configuration is if `APP_CONFIG_PATH` does not say otherwise."""
-
-NOT_SUPPORTED: dict[str, object] = {
-    "kaa.kpc.identity.provider": "ecap",
-}
-"""Values that are right but have nothing behind them in this version: to start anyway would pretend it."""
 
 
 class AppVersion(Struct, frozen=True, kw_only=True):
@@ -173,14 +168,11 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
 
 
 def _cross_check(document: Document, sources: Sources) -> None:
-    _check_supported(document, sources)
     _check_applications(document, sources)
     _check_ports(document, sources)
     _check_tls(document, sources)
     kpc = document.kaa.kpc
-    if kpc.identity.provider == "static" and kpc.identity.static.file is None:
-        provider = ("kaa", "kpc", "identity", "provider")
-        sources.report(provider, "static needs kaa.kpc.identity.static.file, which is not set")
+    _check_identity(document, sources)
     if (kpc.nats.tls.cert_file is None) != (kpc.nats.tls.key_file is None):
         present, absent = ("cert-file", "key-file") if kpc.nats.tls.cert_file else ("key-file", "cert-file")
         path = ("kaa", "kpc", "nats", "tls", present)
@@ -214,13 +206,32 @@ def _check_tls(document: Document, sources: Sources) -> None:
                     sources.report((*here, name), message, "warning")
 
 
-def _check_supported(document: Document, sources: Sources) -> None:
-    for path, value in NOT_SUPPORTED.items():
-        found: object = document
-        for name in path.split("."):
-            found = getattr(found, name.replace("-", "_"))
-        if found == value:
-            sources.report(tuple(path.split(".")), f"{str(value).lower()} is not supported by this version")
+def _check_identity(document: Document, sources: Sources) -> None:
+    identity, path = document.kaa.kpc.identity, ("kaa", "kpc", "identity")
+    if identity.static.file is None:
+        for provider, where in (
+            (identity.provider, (*path, "provider")),
+            (identity.clients.provider, (*path, "clients", "provider")),
+        ):
+            if provider == "static":
+                sources.report(where, "static needs kaa.kpc.identity.static.file, which is not set")
+    transports = document.kaa.kpc.transports
+    if identity.clients.provider == "none":
+        for name, authentication in (
+            ("mqtt", transports.mqtt.client_authentication),
+            ("http", transports.http.client_authentication),
+        ):
+            if authentication != "off":
+                sources.report(
+                    ("kaa", "kpc", "transports", name, "client-authentication"),
+                    f"{authentication} needs kaa.kpc.identity.clients.provider, which is none",
+                )
+    tenants = {application.tenant for application in document.kaa.applications.values()} - {None}
+    if identity.clients.provider == "cap" and identity.clients.default_tenant is None and not tenants:
+        sources.report(
+            (*path, "clients", "provider"),
+            "cap needs a tenant: kaa.applications.<application>.tenant or kaa.kpc.identity.clients.default-tenant",
+        )
 
 
 def _check_applications(document: Document, sources: Sources) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
+from gateway.config_identity_keys import DAY, ClientAuthentication, IdentitySettings
 from gateway.config_schema import Section
 from gateway.config_tls_keys import CoapDtls, HttpTls, MqttTls, WebSocketTls
 from gateway.config_values import (
@@ -34,8 +35,6 @@ from gateway.config_values import (
 KiB = 1024
 MiB = 1024 * KiB
 GiB = 1024 * MiB
-DAY = 86400.0
-"""Seconds."""
 
 MQTT_MAX_PACKET_SIZE = 5 + 268_435_455
 """The largest packet that MQTT 3.1.1 section 2.2.3 can express, fixed header included, in bytes."""
@@ -159,6 +158,7 @@ class Mqtt(Section, frozen=True, kw_only=True):
     tcp: MqttTcp = MqttTcp()
     tls: MqttTls = MqttTls()
     websocket: MqttWebSocket = MqttWebSocket()
+    client_authentication: ClientAuthentication = "off"
     max_packet_size: Annotated[
         Size,
         Meta(
@@ -211,6 +211,7 @@ class Http(Section, frozen=True, kw_only=True):
     enabled: Annotated[Boolean, Meta(description="Whether to listen for HTTP.")] = True
     port: Annotated[Port, Meta(description="TCP port of HTTP.")] = 8080
     tls: HttpTls = HttpTls()
+    client_authentication: ClientAuthentication = "off"
     path_prefix: Annotated[
         PathPrefix, Meta(description="What stands before /kp1 in the URL path of every request.")
     ] = ""
@@ -339,28 +340,6 @@ class Transports(Section, frozen=True, kw_only=True):
 
 
 # kaa.kpc, the rest
-
-
-class StaticIdentity(Section, frozen=True, kw_only=True):
-    """The identity provider `static`."""
-
-    file: Annotated[
-        OptionalPath,
-        Meta(description="YAML file of tokens and their endpoint IDs; the provider `static` needs it."),
-    ] = None
-
-
-class IdentitySettings(Section, frozen=True, kw_only=True):
-    """Who tells which endpoint a token belongs to."""
-
-    provider: Annotated[
-        Literal["open", "static", "ecap"],
-        Meta(
-            description="`open`: the token is the endpoint ID, for trusted networks only; `static`: a file; "
-            "`ecap`: 16/ECAP, not supported by this version."
-        ),
-    ] = "open"
-    static: StaticIdentity = StaticIdentity()
 
 
 class NatsTls(Section, frozen=True, kw_only=True):

@@ -22,10 +22,7 @@ from gateway.bus.control import Control
 from gateway.bus.durable import DurableLanes
 from gateway.bus.link import Link
 from gateway.bus.streams import StreamError, Streams
-from gateway.identity.clients import AdmitAnonymous
-from gateway.identity.open import OpenProvider
-from gateway.identity.resolver import Resolver
-from gateway.identity.static import StaticProvider
+from gateway.identity.service import IdentityService
 from gateway.kp.correlation import Correlator
 from gateway.kp.counters import Counters
 from gateway.kp.downlink import Downlink
@@ -54,14 +51,13 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.config_keys import Coap
     from gateway.config_tls_keys import StreamTls
-    from gateway.identity.provider import IdentityProvider
     from gateway.transports.certificates import ServerCredentials
     from gateway.transports.stream import Outlet, Stream
 
 log = structlog.get_logger("gateway")
 
-IDENTITY_TIMEOUT = 5.0
-"""Seconds that an identity provider has for a token."""
+RETRY_PERIOD = 5.0
+"""Seconds between attempts to identify who subscribed while no identity provider could tell."""
 CHECK_PERIOD = 1.0
 """Seconds between looks at what depends on time: keep-alive, half-open connections, a silent NATS server."""
 EXPIRY_PERIOD = 0.1
@@ -113,8 +109,7 @@ class Worker:
         )
 
         # identity, lifecycle
-        self._provider = self._make_provider()
-        self._resolver = Resolver(self._provider, IDENTITY_TIMEOUT)
+        self.identity = self._make_identity(replica_id)
         self._connectivity = Connectivity(self.control, name, replica_id)
 
         # 1/KP
@@ -140,6 +135,7 @@ class Worker:
             limits.route_cache,
             limits.topic_length,
         )
+        self.identity.bind(self.sessions, self.router)
         correlator = Correlator(secrets.randbits(24), os.urandom(16))
         uplink = Uplink(
             self.link,
@@ -147,10 +143,11 @@ class Worker:
             self.sessions,
             correlator,
             self.counters,
-            self._resolver.resolve,
+            self.identity.resolve,
             limits.waiting_messages,
             limits.waiting_bytes,
         )
+        self._uplink = uplink
         self.pending: list[PendingRequests] = []
         downlink = Downlink(uplink, self.router, self.sessions, correlator, self.counters)
         self.link.set_listener(downlink)
@@ -195,7 +192,7 @@ class Worker:
                 self.sessions,
                 self._mqtt_sessions,
                 self.counters,
-                AdmitAnonymous(),
+                self.identity.authenticator,
                 mqtt_limits,
                 packet_size_max=mqtt.max_packet_size,
                 connect_timeout=mqtt.connect_timeout,
@@ -237,12 +234,8 @@ class Worker:
     def _on_link_lost(self, sentence: str) -> None:
         self._connector.on_lost(sentence)
 
-    def _make_provider(self) -> IdentityProvider:
-        identity = self._config.identity
-        if identity.provider == "static":
-            assert identity.static.file is not None
-            return StaticProvider(identity.static.file)
-        return OpenProvider()
+    def _make_identity(self, replica_id: str) -> IdentityService:
+        return IdentityService(self._config, self.control, replica_id)
 
     def _listen(
         self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Outlet], Stream]
@@ -350,7 +343,7 @@ class Worker:
 
         Raises PortError if a port is taken, ConfigError if the identity provider cannot use its configuration.
         """
-        await self._provider.start()
+        await self.identity.start()
         host = self._config.transports.bind_address
         if self._admin_socket is not None:
             await self._admin.start_on_socket(self._admin_socket)
@@ -363,6 +356,9 @@ class Worker:
         self._timers.append(self._loop.create_task(self._every(EXPIRY_PERIOD, self._expire)))
         self._timers.append(self._loop.create_task(self._every(CHECK_PERIOD, self._check)))
         self._timers.append(self._loop.create_task(watch(self.credentials)))
+        self._timers.append(
+            self._loop.create_task(self._every(RETRY_PERIOD, self._uplink.retry_identifications))
+        )
         while not self.link.ready:
             await asyncio.sleep(0.01)
         await self._streams.ensure()
@@ -410,8 +406,7 @@ class Worker:
         await asyncio.gather(*self._timers, return_exceptions=True)
         await self.control.stop()
         await self._connector.stop()
-        await self._resolver.stop()
-        await self._provider.stop()
+        await self.identity.stop()
         await self._admin.stop()
         log.info("stopped", worker=self._index)
 

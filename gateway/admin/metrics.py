@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.bus.control import Control
     from gateway.bus.durable import DurableLanes
     from gateway.bus.link import Link
+    from gateway.identity.service import IdentityService
     from gateway.kp.counters import Counters
     from gateway.kp.pending import PendingRequests
     from gateway.kp.router import Router
@@ -29,6 +30,7 @@ class Observed(Protocol):
     router: Router
     sessions: Sessions
     pending: list[PendingRequests]
+    identity: IdentityService
 
 
 BY_PROTOCOL = {
@@ -72,6 +74,7 @@ class WorkerCollector(Collector):
         for (event, reason), count in list(worker.counters.by_reason().items()):
             events.add_metric([event, reason], count)
         yield events
+        yield from _identity(worker.identity)
         link = worker.link
         for name, text, value in (
             ("nats_blocks_sent", "Blocks of messages written to NATS.", link.blocks_sent),
@@ -129,6 +132,43 @@ class WorkerCollector(Collector):
             ),
         ):
             yield GaugeMetricFamily(f"kaa_gateway_{name}", text, value=gauge)
+
+
+def _identity(identity: IdentityService) -> Iterator[Metric]:
+    """How identity providers that are services have been asked, about endpoints and about clients."""
+    families: dict[str, Metric] = {}
+    for asked in identity.asked():
+        for kind, name, text, value in (
+            (GaugeMetricFamily, "in_flight", "Questions that wait for an answer.", asked.in_flight),
+            (GaugeMetricFamily, "remembered", "Answers remembered.", asked.remembered),
+            (CounterMetricFamily, "cache_hits", "Questions answered from memory.", asked.hits),
+            (CounterMetricFamily, "cache_misses", "Questions not answered from memory.", asked.misses),
+            (CounterMetricFamily, "cache_evictions", "Answers forgotten for want of room.", asked.evicted),
+            (
+                CounterMetricFamily,
+                "requests",
+                "Messages sent to the provider.",
+                sum(each.attempts for each in asked.requests),
+            ),
+            (
+                CounterMetricFamily,
+                "unanswered",
+                "Messages to the provider that it did not answer in time.",
+                sum(each.unanswered for each in asked.requests),
+            ),
+            (
+                CounterMetricFamily,
+                "malformed_answers",
+                "Answers of the provider that were none, or came too late.",
+                sum(each.malformed for each in asked.requests),
+            ),
+        ):
+            family = families.get(name)
+            if family is None:
+                family = families[name] = kind(f"kaa_gateway_identity_{name}", text, labels=["about"])
+            assert isinstance(family, kind)
+            family.add_metric([asked.name], value)
+    yield from families.values()
 
 
 def registry_of(worker: Observed) -> CollectorRegistry:

@@ -44,7 +44,7 @@ class Client(NamedTuple):
     """A client as it was admitted."""
 
     principal: str = ANONYMOUS
-    """What names its credentials, or empty."""
+    """What names its credentials, as revocations do; empty for none."""
     tenant: str | None = None
     """The only tenant whose applications it may speak for; None is any."""
 

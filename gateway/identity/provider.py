@@ -6,6 +6,7 @@ waiting for one (`gateway.identity.resolver`).
 """
 
 import math
+from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
 SHOWN_CHARACTERS = 4
@@ -34,8 +35,19 @@ class IdentityProvider(Protocol):
     async def stop(self) -> None:
         """Lets go of what `start` took; `resolve` is not called any more."""
 
-    async def resolve(self, app_version_name: str, token: str) -> Identity:
-        """The endpoint of `token` in an application version that is configured.
+    def scope(self, app_version_name: str) -> str:
+        """What a token of this application version is unique in: the version itself, or its application."""
+        ...
+
+    def known(self, scope: str, token: str) -> Identity | None:
+        """The endpoint of `token` if that can be told without asking anybody, else None.
+
+        Raises `IdentityError` as `resolve` does, if it is known that there is none.
+        """
+        ...
+
+    async def resolve(self, scope: str, token: str) -> Identity:
+        """The endpoint of `token`.
 
         Raises `IdentityError`: status 401, reason `token_rejected`, if there is none; another status if the
         provider cannot tell. May be cancelled at any time.
@@ -46,3 +58,12 @@ class IdentityProvider(Protocol):
 def shortened(token: str) -> str:
     """A token as a log may show it: its first characters, never more than half of it."""
     return token[: min(SHOWN_CHARACTERS, len(token) // 2)] + "…"
+
+
+def can_tell(status: int) -> bool:
+    """Whether the status of a service's answer is about what was asked, and not that it cannot answer now."""
+    return status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in (
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_EARLY,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    )

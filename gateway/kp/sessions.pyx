@@ -325,6 +325,34 @@ cdef class Sessions:
                 count += 1
         return count
 
+    def tokens_in_use(self):
+        """(session key, application version, token, endpoint ID) of all that sessions speak under.
+
+        Cached routes are checked anew, too, by the next session that is not attached yet.
+        """
+        cdef Session session
+        cdef Attachment attachment
+        cdef Endpoint endpoint
+        uses = []
+        for endpoint in self.endpoints.values():
+            endpoint.revocations += 1
+        for slot in self.slots:
+            if isinstance(slot, Session) and (<Session>slot).attached is not None:
+                session = <Session>slot
+                for attachment in session.attached.values():
+                    uses.append(
+                        (session.key, attachment.app_version, attachment.token, attachment.endpoint.endpoint_id)
+                    )
+        return uses
+
+    def end_use(self, uint64_t key, bytes app_version not None, bytes token not None):
+        """A session speaks under a token no more, if it still does."""
+        cdef Session session = self.find(key)
+        if session is not None and session.attached is not None:
+            attachment = session.attached.get((app_version, token))
+            if attachment is not None:
+                self.detach(session, <Attachment>attachment)
+
     # ------------------------------------------------------------ endpoints without a connection
 
     cdef int hear(self, Session session, Attachment attachment) except -1:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway import worker as worker_module
 from gateway.errors import IdentityError
+from gateway.identity import service as service_module
 from gateway.identity.clients import Client, Presentation
 from gateway.wire.mqtt import Connack, Connect, Disconnect, Pingreq, Pingresp, Puback, Publish, Will
 from tests.support.cluster import Cluster
@@ -248,7 +248,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
-    monkeypatch.setattr(worker_module, "AdmitAnonymous", lambda: gate)
+    monkeypatch.setattr(service_module, "AdmitAnonymous", lambda: gate)
     return gate
 
 

@@ -11,7 +11,8 @@ import uvloop
 
 from gateway.config import load
 from gateway.errors import IdentityError
-from gateway.identity.provider import Identity, IdentityProvider
+from gateway.identity.provider import Identity
+from gateway.identity.service import IdentityService
 from gateway.worker import Worker
 from tests.support.gateway import configuration, merged
 
@@ -37,7 +38,13 @@ class HeldProvider:
         """Answer what is held."""
         self._released.set()
 
-    async def resolve(self, app_version_name: str, token: str) -> Identity:
+    def scope(self, app_version_name: str) -> str:
+        return app_version_name
+
+    def known(self, scope: str, token: str) -> Identity | None:
+        return None
+
+    async def resolve(self, scope: str, token: str) -> Identity:
         self.asked.append(token)
         if token.startswith("hold"):
             await self._released.wait()
@@ -53,9 +60,9 @@ class HeldWorker(Worker):
 
     provider: HeldProvider
 
-    def _make_provider(self) -> IdentityProvider:
+    def _make_identity(self, replica_id: str) -> IdentityService:
         self.provider = HeldProvider()
-        return self.provider
+        return IdentityService(self._config, self.control, replica_id, self.provider)
 
 
 @asynccontextmanager

@@ -334,7 +334,27 @@ class TestAgreement:
                 "needs kaa.kpc.transports.coap.dtls.cert-file or kaa.kpc.transports.coap.dtls.psk-file, "
                 "which is not set",
             ),
-            ("kaa.kpc.identity.provider", "ecap", "ecap is not supported by this version"),
+            (
+                "kaa.kpc.identity.clients.provider",
+                "static",
+                "static needs kaa.kpc.identity.static.file, which is not set",
+            ),
+            (
+                "kaa.kpc.identity.clients.provider",
+                "cap",
+                "cap needs a tenant: kaa.applications.<application>.tenant or "
+                "kaa.kpc.identity.clients.default-tenant",
+            ),
+            (
+                "kaa.kpc.transports.mqtt.client-authentication",
+                "required",
+                "required needs kaa.kpc.identity.clients.provider, which is none",
+            ),
+            (
+                "kaa.kpc.transports.http.client-authentication",
+                "optional",
+                "optional needs kaa.kpc.identity.clients.provider, which is none",
+            ),
             (
                 "kaa.kpc.identity.provider",
                 "static",

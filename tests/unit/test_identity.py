@@ -60,7 +60,7 @@ class TestStatic:
         ("text", "problems"),
         [
             ("", ["expected the key endpoints, got nothing"]),
-            ("endpoint: {}", ['1: endpoint: unknown key; did you mean "endpoints"?']),
+            ("endpoint: {}", ["1: endpoint: unknown key; known are endpoints, clients, certificates"]),
             ("- a", ["1: expected a mapping"]),
             ("endpoints: x", ["1: endpoints: expected a mapping"]),
             ("endpoints:\n  v1: [a]", ["2: endpoints.v1: expected a mapping"]),
@@ -116,8 +116,14 @@ class Provider:
     async def stop(self) -> None:
         pass
 
-    async def resolve(self, app_version_name: str, token: str) -> Identity:
-        self.asked.append((app_version_name, token))
+    def scope(self, app_version_name: str) -> str:
+        return app_version_name
+
+    def known(self, scope: str, token: str) -> Identity | None:
+        return None
+
+    async def resolve(self, scope: str, token: str) -> Identity:
+        self.asked.append((scope, token))
         return await self.answers.setdefault(token, asyncio.get_running_loop().create_future())
 
     async def answer(self, token: str, answer: Identity | BaseException) -> None:
@@ -207,7 +213,9 @@ class TestResolver:
         with capture_logs() as logs:
             await provider.answer("geheimnis", KeyError("broken"))
             assert await refusal(waiter) == (503, "identity_unavailable")
-        assert [(entry["event"], entry["token"]) for entry in logs] == [("identity provider failed", "gehe…")]
+        assert [(entry["event"], entry["about"]) for entry in logs] == [
+            ("identity provider failed", "token gehe…")
+        ]
 
     async def test_requests_in_flight_are_bounded(self) -> None:
         provider = Provider()
