@@ -220,10 +220,11 @@ def _check_identity(document: Document, sources: Sources) -> None:
         for name, authentication in (
             ("mqtt", transports.mqtt.client_authentication),
             ("http", transports.http.client_authentication),
+            ("coap.dtls", transports.coap.dtls.client_authentication),
         ):
             if authentication != "off":
                 sources.report(
-                    ("kaa", "kpc", "transports", name, "client-authentication"),
+                    ("kaa", "kpc", "transports", *name.split("."), "client-authentication"),
                     f"{authentication} needs kaa.kpc.identity.clients.provider, which is none",
                 )
     tenants = {application.tenant for application in document.kaa.applications.values()} - {None}

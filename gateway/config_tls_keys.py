@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from gateway.config_identity_keys import ClientAuthentication
 from gateway.config_schema import Section
 from gateway.config_values import Boolean, Ciphers, Integer, OptionalPath, Port, Seconds
 
@@ -97,6 +98,7 @@ class CoapDtls(ServerTls, frozen=True, kw_only=True):
 
     enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over DTLS 1.2.")] = False
     port: Annotated[Port, Meta(description="UDP port of CoAP over DTLS.")] = 5684
+    client_authentication: ClientAuthentication = "off"
     ciphers: Annotated[Ciphers, Meta(description="Cipher suites, as in openssl-ciphers(1).")] = (
         DATAGRAM_CIPHERS
     )

@@ -281,7 +281,7 @@ class Worker:
                 core,
                 self.counters,
                 credentials,
-                AdmitAnonymous(),
+                self.identity.authenticator,
                 handshake_timeout=coap.dtls.handshake_timeout,
                 session_timeout=coap.dtls.session_timeout,
                 handshakes_max=coap.dtls.handshakes,

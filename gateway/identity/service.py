@@ -114,6 +114,7 @@ class IdentityService:
                 {
                     "mqtt": config.transports.mqtt.client_authentication,
                     "http": config.transports.http.client_authentication,
+                    "coap": config.transports.coap.dtls.client_authentication,
                 },
                 settings.clients,
                 settings.timeout,
