@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.kp.pending import PendingRequests
     from gateway.kp.router import Router
     from gateway.kp.sessions import Sessions
+    from gateway.transports.certificates import ServerCredentials
 
 
 class Observed(Protocol):
@@ -31,6 +32,7 @@ class Observed(Protocol):
     sessions: Sessions
     pending: list[PendingRequests]
     identity: IdentityService
+    credentials: list[ServerCredentials[Any]]
 
 
 BY_PROTOCOL = {
@@ -119,6 +121,15 @@ class WorkerCollector(Collector):
             up.add_metric([lane.instance], int(not lane.stalled))
         yield backlog
         yield up
+        expiry = GaugeMetricFamily(
+            "kaa_gateway_certificate_not_after_seconds",
+            "When the certificate that a listener shows expires, as Unix time.",
+            labels=["key"],
+        )
+        for credentials in worker.credentials:
+            if credentials.certificate is not None:
+                expiry.add_metric([credentials.key], credentials.certificate.not_valid_after_utc.timestamp())
+        yield expiry
         for name, text, gauge in (
             ("nats_up", "Whether NATS is connected.", int(link.ready)),
             ("nats_backlog_bytes", "Bytes not yet confirmed by NATS.", link.backlog),

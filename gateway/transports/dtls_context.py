@@ -17,6 +17,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
@@ -177,7 +178,10 @@ def read_keys(key: str, path: Path) -> dict[bytes, bytes]:
 
 def _is_weak(certificate: x509.Certificate) -> bool:
     """Whether OpenSSL's security level 2 would refuse it; the signature of an authority on itself says nothing."""
-    public_key = certificate.public_key()
+    try:
+        public_key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return True
     if isinstance(public_key, rsa.RSAPublicKey) and public_key.key_size < RSA_KEY_SIZE_MIN:
         return True
     if isinstance(public_key, ec.EllipticCurvePublicKey) and public_key.key_size < EC_KEY_SIZE_MIN:

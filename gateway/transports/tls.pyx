@@ -109,8 +109,9 @@ cdef class TlsConnection(TcpConnection):
         cdef TlsListener listener = self.listener
         listener.handshakes.pop(self, None)
         listener.counters.count("closed", reason)
-        peer = self.transport.get_extra_info("peername")
-        listener.failures.failed(reason, detail, f"{peer[0]}:{peer[1]}" if peer else "", listener.loop.time())
+        peer = self.transport.get_extra_info("peername") or ("", 0)
+        address = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
+        listener.failures.failed(reason, detail, address, listener.loop.time())
         return self.close()
 
     def connection_lost(self, error):

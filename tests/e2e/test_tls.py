@@ -260,6 +260,18 @@ async def test_output_to_a_client_that_does_not_read(
             stuck.close()
 
 
+def test_unusable_files_do_not_start(shared_nats: NatsServer, tmp_path: Path) -> None:
+    pki = Pki(tmp_path)
+    section = pki.section(**{"key-file": str(pki.device.key_file)})
+    gateway = EncryptedGateway(shared_nats.url, {"mqtt": {"tls": section}})
+    with pytest.raises(RuntimeError, match="did not start") as failure, gateway:
+        pass
+    key = "kaa.kpc.transports.mqtt.tls.key-file"
+    message = f"{pki.device.key_file}: is not the key of the certificate in {pki.server.cert_file}"
+    assert f"{key}: {message}\n" in str(failure.value)
+    assert "Traceback" not in str(failure.value)
+
+
 async def test_reload_leaves_open_connections_alone(shared_nats: NatsServer, tmp_path: Path) -> None:
     """A new certificate is shown, and a new revocation list holds, for new connections; bad files change nothing."""
     pki = Pki(tmp_path)
@@ -287,6 +299,8 @@ async def test_reload_leaves_open_connections_alone(shared_nats: NatsServer, tmp
         renewed = pki.authority.issue("gateway")
         pki.authority.revoke(pki.device)
         await until(lambda: "read changed files" in gateway.log, "the renewed certificate")
+        expiry = gateway.count("certificate_not_after_seconds", "kaa.kpc.transports.mqtt.tls")
+        assert expiry == renewed.certificate.not_valid_after_utc.timestamp()
         second = pki.authority.issue("second-device")
         peer, serial = await connect(second)
         assert int(serial, 16) == renewed.certificate.serial_number
