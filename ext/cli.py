@@ -52,6 +52,7 @@ def run_services(
     *services: str,
     nats: Nats = DEFAULT_NATS_URL,
     settings: Annotated[Path | None, Parameter(name="--settings")] = None,
+    durable: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     gateway_instance: str = DEFAULT_GATEWAY_INSTANCE,
     state_replicas: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=5))] = 1,
     metrics_port: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=65535))] = None,
@@ -70,6 +71,9 @@ def run_services(
         Names of services; NAME=TYPE runs one under another instance name, as in dcx2=dcx.
     settings
         YAML file with the settings of services, by instance name; docs/extensions.md lists them.
+    durable
+        A service that takes its requests from the stream which the gateway keeps for it, where
+        kaa.extension-instances.<name>.durable is true; may be given several times.
     gateway_instance
         Service instance name of the gateway, for messages that no device asked for.
     state_replicas
@@ -84,10 +88,17 @@ def run_services(
         sections = read(settings) if settings is not None else {}
         extensions = {
             name: Extension(
-                name, nats_urls=urls, gateway_instance=gateway_instance, state_replicas=state_replicas
+                name,
+                nats_urls=urls,
+                gateway_instance=gateway_instance,
+                durable=name in durable,
+                state_replicas=state_replicas,
             )
             for name in _kinds(services)
         }
+        for name in durable:
+            if name not in extensions:
+                raise ValueError(f"--durable {name}: no service of this name is run")
         for name, kind in _kinds(services).items():
             _register(extensions[name], kind, settings, sections)
         unused = sections.keys() - extensions.keys()

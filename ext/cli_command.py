@@ -13,6 +13,7 @@ from ext import cex, cip, payloads
 from ext.cli_common import FAILED, Nats, check_instance, json_argument, run_command, servers
 from ext.connection import DEFAULT_NATS_URL
 from ext.session import CommandError, Session, session
+from ext.targeted import is_no_responders
 
 app = App(name="command", help="Send commands to endpoints.")
 
@@ -152,7 +153,7 @@ async def _send(
     finally:
         for task in (answering, accepting):
             task.cancel()
-    if message.headers and message.headers.get("Status") == "503":
+    if is_no_responders(message):
         raise CommandError(f"no replica of {agent} is running; `kaa-ext run {agent}` starts one")
     fields = cip.COMMAND_RESULT.decode(message.data)
     return _show(fields["statusCode"], fields["reasonPhrase"], fields["payload"])

@@ -17,6 +17,7 @@ from ext import dstp, payloads
 from ext.errors import ExtensionError, PayloadTooLarge
 from ext.requests import Request
 from ext.service import Extension
+from ext.targeted import is_no_responders
 from gateway.bus import subjects
 
 METRIC_SIZE_MAX = 256
@@ -97,7 +98,13 @@ class Confirmations:
         self._missing.pop(correlation_id, None)
 
     def receive(self, message: Msg) -> None:
-        """A receiver has processed an event, or could not."""
+        """A receiver has processed an event, or could not; or NATS says that there is none."""
+        if is_no_responders(message):
+            # It does not say of which event, but there is one subject for all.
+            for _, waiting in self._missing.values():
+                if not waiting.done():
+                    waiting.set_exception(ExtensionError(503, "No receiver of data samples is running"))
+            return
         fields = dstp.DATA_SAMPLES_PROCESSED.decode(message.data)
         missing, confirmed = self._missing.get(fields["correlationId"], (set(), None))
         receiver = fields["receiverServiceInstanceName"]

@@ -52,7 +52,7 @@ class Requester:
             del self._waiting[correlation_id]
 
     def _receive(self, message: Msg) -> None:
-        if message.headers and message.headers.get("Status") == NO_RESPONDERS:
+        if is_no_responders(message):
             # NATS does not say which request had nobody to take it. There is one subject, so it is all of them.
             for answer in self._waiting.values():
                 if not answer.done():
@@ -62,3 +62,8 @@ class Requester:
         waiting = self._waiting.get(fields["correlationId"])
         if waiting is not None and not waiting.done():
             waiting.set_result(fields)
+
+
+def is_no_responders(message: Msg) -> bool:
+    """Whether this is NATS saying, on a reply-to, that nobody takes what was published with it."""
+    return bool(message.headers) and (message.headers or {}).get("Status") == NO_RESPONDERS

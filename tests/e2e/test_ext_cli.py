@@ -8,8 +8,16 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import aiomqtt
+from nats.js import api
+
+from ext import epts
+from ext.session import session
+from ext.streams import stored
 from tests.support.esp import GatewayDouble
-from tests.support.nats import NatsServer
+from tests.support.extensions import APPLICATION
+from tests.support.gateway import GatewayProcess, merged
+from tests.support.nats import HOST, NatsServer
 
 LINE_TIMEOUT_S = 30
 EXIT_TIMEOUT_S = 30
@@ -78,3 +86,25 @@ async def test_ctrl_c_while_nats_is_away(nats_server: NatsServer) -> None:
         assert "NATS unreachable" in await line(process.stderr)
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in await ended(process)
+
+
+async def test_a_durable_service_takes_what_was_acknowledged_while_it_was_away() -> None:
+    changes = merged(APPLICATION, {"kaa": {"extension-instances": {"dcx": {"durable": True}}}})
+    with NatsServer(jetstream=True) as server, GatewayProcess(server.url, changes) as gateway:
+        async with aiomqtt.Client(HOST, gateway.mqtt_port) as client:
+            # Without request ID: the acknowledgement is all that the device waits for.
+            await client.publish("kp1/app_v1/dcx/ep/json", b'{"n": 1}', qos=1)
+        async with kaa_ext("dcx", "epts", "--durable", "dcx", "--nats", server.url) as process:
+            assert await line(process.stdout) == "ready\n"
+            async with session([server.url]) as connection:
+                subject = epts.stream_subject("epts", "app_v1", "ep")
+                async with asyncio.timeout(LINE_TIMEOUT_S):
+                    while not [
+                        message
+                        async for message in stored(
+                            connection.jetstream(), "epts-samples", subject, api.DeliverPolicy.ALL
+                        )
+                    ]:
+                        await asyncio.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            assert "Traceback" not in await ended(process)

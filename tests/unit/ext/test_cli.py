@@ -23,6 +23,7 @@ from ext.settings import SettingsError, convert, read
         (["run", "dcx", "--nonsense"], "--nonsense"),
         (["walk"], "walk"),
         (["run", "dcx", "--state-replicas", "9"], "--state-replicas"),
+        (["run", "dcx", "--durable", "cmx"], "--durable cmx: no service of this name is run"),
         (["new", "a.b"], "name 'a.b': expected"),
         (["new", "class"], "name 'class' cannot be that of a Python module"),
         (["new", "thermostat", "--directory", "/"], "/ is there already"),

@@ -163,6 +163,15 @@ async def test_receivers_that_must_confirm(
         assert await gateway.listen(dstp.event_subject("dcx")) == []
 
 
+async def test_without_any_receiver_the_device_is_told_at_once() -> None:
+    for must_confirm, status_code in ((frozenset({"a"}), 503), (frozenset[str](), 200)):
+        extension = Extension("dcx")
+        register(extension, Settings(must_confirm=must_confirm, confirmation_timeout=60))
+        async with offline(extension) as gateway:
+            assert (await gateway.request("dcx", "/json", b"[1]")).status_code == status_code
+            assert extension.stats["failed"] == 0
+
+
 async def test_a_drain_waits_for_confirmations() -> None:
     """The subject on which they come in stays open after that of requests is closed."""
     extension = Extension("dcx")
