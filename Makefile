@@ -39,10 +39,10 @@ build-debug: setup .make/debug ## Build them with bounds checks, assertions and 
 run: build ## Start NATS, the gateway and the reference extensions here; Ctrl-C stops them
 	$(BIN)/kaa-gateway dev $(ARGS)
 
-test: build ## Run the whole test suite (ARGS for pytest)
+test: build peers ## Run the whole test suite (ARGS for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
-test-debug: build-debug ## Run it on native modules built with bounds checks and assertions
+test-debug: build-debug peers ## Run it on native modules built with bounds checks and assertions
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: build ## Ruff, mypy, cython-lint

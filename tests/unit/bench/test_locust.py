@@ -24,7 +24,7 @@ def locust(gateway: Gateway, directory: Path, *arguments: str) -> subprocess.Com
     return subprocess.run(
         [
             sys.executable, "-m", "locust", "-f", str(ROOT / "bench" / "locust" / "locustfile.py"), "--headless",
-            "--users", "8", "--spawn-rate", "8", "--run-time", "3s", "--interval", "0.2", *ports,
+            "--users", "8", "--spawn-rate", "8", "--run-time", "2s", "--interval", "0.2", *ports,
             "--csv", str(directory / "run"), "--html", str(directory / "run.html"), *arguments,
         ],
         cwd=ROOT, capture_output=True, text=True, timeout=END_S, check=False,

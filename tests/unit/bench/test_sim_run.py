@@ -105,7 +105,7 @@ def test_every_protocol_and_kind_of_client_is_simulated(
         "ci": fleet("ci", "coap", "clients: independent"),
     }
     scenario = (
-        f"name: everything\nduration: 3s\nramp-up: 200ms\nfleets:\n{''.join(fleets.values())}"
+        f"name: everything\nduration: 2s\nramp-up: 200ms\nfleets:\n{''.join(fleets.values())}"
         + target(gateway)
     )
     summary, report = tmp_path / "summary.json", tmp_path / "report.html"
