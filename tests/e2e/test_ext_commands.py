@@ -94,9 +94,9 @@ async def test_config(shell: Shell, tmp_path: Path) -> None:
         "config", "status", "ep", *APP
     )
     await shell.gateway.request("cmx", "/applied/json", {"configId": config_id}, endpoint_id="ep")
-    body = {"configId": json.loads(pushes[1].payload)["configId"], "statusCode": 400, "reasonPhrase": "WPA2?"}
-    path = pushes[1].resource_path.replace("config", "applied", 1)
-    await shell.gateway.request("cmx", path, body, endpoint_id="ep")
+    (network,) = (push for push in pushes if push.resource_path == "/config/json/network")
+    body = {"configId": network.json()["configId"], "statusCode": 400, "reasonPhrase": "WPA2?"}
+    await shell.gateway.request("cmx", "/applied/json/network", body, endpoint_id="ep")
     status = await shell.ok("config", "status", "ep", *APP)
     assert f"(default)  {config_id}  applied 20" in status
     assert ': 400 "WPA2?"' in status
