@@ -10,6 +10,7 @@ cdef class Listener:
     cdef int on_message(self, const ServerMessage* message) except -1
     cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1
     cdef int on_no_responders(self, const Publication* publication) except -1
+    cdef int on_denied(self, const Publication* publication) except -1
     cdef bint may_send_again(self, const Publication* publication) noexcept
     cdef int on_backlog(self, bint full) except -1
     cdef int on_connected(self) except -1

@@ -9,6 +9,7 @@ Source: NATS documentation "Client Protocol"; design notes in docs/architecture.
 """
 
 import asyncio
+import re
 from collections import deque
 
 import msgspec
@@ -33,6 +34,9 @@ cdef enum:
     PAYLOAD_MAX_DEFAULT = 1024 * 1024  # bytes; nats-server's default, until INFO tells
     NO_RESPONDERS = 503
 
+DENIED = re.compile('Permissions Violation for Publish to "([^"]+)"')
+"""What nats-server says of each PUB that it drops for want of a permission."""
+
 cdef double IDLE_PING_PERIOD = 20.0  # seconds without a block after which the link pings to see that NATS is there
 
 
@@ -48,6 +52,10 @@ cdef class Listener:
 
     cdef int on_no_responders(self, const Publication* publication) except -1:
         """Nobody subscribes to the subject of this publication, which the server has dropped."""
+        return 0
+
+    cdef int on_denied(self, const Publication* publication) except -1:
+        """The server has dropped this publication: the gateway's user may not publish to its subject."""
         return 0
 
     cdef bint may_send_again(self, const Publication* publication) noexcept:
@@ -333,7 +341,17 @@ cdef class Link:
 
     def receive_error(self, bytes text):
         """-ERR: the server says why it closes, or that it did not do what was asked."""
+        cdef Publication publication
+        cdef bytes subject
         sentence = text.decode("utf-8", "replace").strip(" '")
+        denied = DENIED.match(sentence)
+        if denied is not None and self.unconfirmed:
+            # Like no responders: one error for each PUB, in order and before the PONG.
+            subject = denied[1].encode()
+            if (<Block>self.unconfirmed[0]).next_to(
+                Slice(<const uint8_t*>subject, len(subject)), &publication
+            ):
+                self.listener.on_denied(&publication)
         if not self.ready:
             self.fail(BusError("nats_refused", sentence))
         elif sentence != self.last_server_error:

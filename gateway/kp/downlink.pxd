@@ -7,7 +7,7 @@ from gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
 from gateway.kp.uplink cimport Uplink
 from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.esp cimport ClientDataView, ExtensionDataView
-from gateway.wire.nats cimport ServerMessage
+from gateway.wire.nats cimport Publication, ServerMessage
 
 
 cdef class Downlink(Listener):
@@ -25,6 +25,7 @@ cdef class Downlink(Listener):
 
     cdef bint is_repeated(self, Session session, object push)
     cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1
+    cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1
     cdef int report(
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
         Endpoint endpoint, int status, str phrase,

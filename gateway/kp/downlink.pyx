@@ -151,6 +151,13 @@ cdef class Downlink(Listener):
 
     cdef int on_no_responders(self, const Publication* publication) except -1:
         """Nobody serves an extension: try without affinity, else tell the device."""
+        return self.on_dropped(publication, "no_responders", "No replica of the extension is running")
+
+    cdef int on_denied(self, const Publication* publication) except -1:
+        """NATS lets the gateway not publish to an extension, or to the replica that it has named."""
+        return self.on_dropped(publication, "nats_permission", "The gateway may not send to the extension")
+
+    cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1:
         cdef Correlation correlation
         cdef ClientDataView view
         cdef Endpoint endpoint
@@ -158,7 +165,7 @@ cdef class Downlink(Listener):
         cdef Session session
         if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD \
                 or not self.correlator.read(view.correlation_id, &correlation):
-            return self.drop("unattributed_no_responders")
+            return self.drop("unattributed_" + reason)
         endpoint = self.sessions.known_endpoint(view.endpoint_id)
         extension = self.router.extension_of.get(publication.subject.data[:publication.subject.size])
         if extension is None:
@@ -166,13 +173,12 @@ cdef class Downlink(Listener):
             if binding is None:
                 return self.drop("replica_gone")
             return self.uplink.republish(binding.instance_head, publication.payload)
-        self.counters.count("refused", "no_responders")
+        self.counters.count("refused", reason)
         session = self.sessions.find(correlation.session)
         if session is None:
             return 0
         return self.report(
-            session, &correlation, &view, extension, endpoint, SERVICE_UNAVAILABLE,
-            "No replica of the extension is running",
+            session, &correlation, &view, extension, endpoint, SERVICE_UNAVAILABLE, phrase
         )
 
     cdef int report(
