@@ -100,6 +100,12 @@ cdef bint is_printable(Slice text) noexcept nogil:
     return True
 
 
+cdef bint asks_no_answer(Slice parameter) noexcept nogil:
+    """Whether a parameter of a URI's query says that the device wants no answer of the extension, only to know that
+    its message has been taken: what HTTP and CoAP have in place of a message without request ID."""
+    return parameter.size == 9 and memcmp(parameter.data, b"answer=no", 9) == 0
+
+
 cdef bint is_clean(Slice text) noexcept:
     """UTF-8 without control characters (C0, DEL and C1): nothing that a log line or a terminal would obey."""
     cdef Py_ssize_t i

@@ -29,6 +29,7 @@ cdef struct Message:
     uint32_t token       # what Session.acknowledge is called with; 0 for none
     uint32_t sequence    # the session's own number, which comes back with the answer; or BY_ATTACHMENT
     int64_t timeout      # ms until the answer is of no use; 0 = never
+    bint unanswered      # a REQUEST whose device wants no answer of the extension: it has its acknowledgement
     bint literal         # the protocol has no request IDs in paths: the topic is taken as it is
 
 

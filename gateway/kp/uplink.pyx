@@ -51,6 +51,7 @@ cdef class WaitingMessage:
     cdef uint32_t token
     cdef uint32_t sequence
     cdef int64_t timeout
+    cdef bint unanswered
     cdef bint literal
 
 
@@ -152,10 +153,13 @@ cdef class Uplink:
                 "payload_too_large",
             )
             return 0
-        if message.service == REQUEST and not has_request_id:
+        if message.service == REQUEST:
             # Extensions answer only what carries a request ID.
-            has_request_id = True
-            request_id = <int32_t>(message.sequence & REQUEST_ID_MASK)
+            if message.unanswered:
+                has_request_id = False
+            elif not has_request_id:
+                has_request_id = True
+                request_id = <int32_t>(message.sequence & REQUEST_ID_MASK)
         if self.link.block.size == 0:
             self.now = now_ms()  # once a tick
         start = self.link.reserve(head_size + SIZE_FIELD + 2 + room + 2)
@@ -201,7 +205,9 @@ cdef class Uplink:
             )
             return 0
         if message.service == REQUEST:
-            if not has_request_id:
+            if message.unanswered:
+                has_request_id = False
+            elif not has_request_id:
                 has_request_id = True
                 request_id = <int32_t>(message.sequence & REQUEST_ID_MASK)
         else:
@@ -295,6 +301,7 @@ cdef class Uplink:
         copy.token = message.token
         copy.sequence = message.sequence
         copy.timeout = message.timeout
+        copy.unanswered = message.unanswered
         copy.literal = message.literal
         session.waiting[key].append(copy)
         session.waiting_count += 1
@@ -343,6 +350,7 @@ cdef class Uplink:
             message.token = copy.token
             message.sequence = copy.sequence
             message.timeout = copy.timeout
+            message.unanswered = copy.unanswered
             message.literal = copy.literal
             if refusal is None:
                 self.route_anew(session, &message, attachment)

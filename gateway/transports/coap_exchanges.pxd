@@ -37,6 +37,7 @@ cdef class Exchange:
     cdef int accept
     cdef int observe
     cdef int no_response
+    cdef bint unanswered
     cdef bint has_block1
     cdef Block block1
     cdef bint has_block2

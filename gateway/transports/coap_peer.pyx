@@ -8,7 +8,7 @@ Source: RFC 7252 section 5; RFC 7959 (blockwise); RFC 7967 (No-Response); 1/KP, 
 
 from libc.stdint cimport int64_t, uint16_t
 
-from gateway.kp.correlation cimport REQUEST, Service
+from gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from gateway.kp.counters cimport COAP
 from gateway.kp.resource_path cimport is_kp1
 from gateway.kp.sessions cimport Delivery
@@ -34,6 +34,8 @@ cdef enum:
     LINK_FORMAT = 40             # Content-Format of application/link-format
     REGISTER = 0                 # values of Observe in a request
     DEREGISTER = 1
+    OK = 200
+    TAKEN_TOKEN = 0x10000000     # with the sequence of the exchange, what Session.acknowledge is called with
 
 cdef bytes WELL_KNOWN_CORE = b".well-known/core"
 
@@ -92,6 +94,7 @@ cdef class CoapPeer(CoapNotifier):
         exchange.accept = request.accept
         exchange.observe = request.observe
         exchange.no_response = request.no_response
+        exchange.unanswered = request.unanswered
         exchange.has_block2 = request.has_block2
         exchange.szx = min(request.block2.szx, <int>SZX_MAX) if request.has_block2 else SZX_MAX
         refusal = self.judge(view, &request, now)
@@ -165,9 +168,10 @@ cdef class CoapPeer(CoapNotifier):
         message.topic = Slice(shared.path.data, shared.path.size)
         message.payload = payload
         message.service = REQUEST
-        message.token = 0
+        message.unanswered = exchange.unanswered
+        message.token = TAKEN_TOKEN | exchange.sequence if exchange.unanswered else 0
         message.sequence = exchange.sequence
-        message.timeout = <int64_t>(1000 * shared.pending.timeout)
+        message.timeout = 0 if exchange.unanswered else <int64_t>(1000 * shared.pending.timeout)
         message.literal = True
         shared.counters.messages_in[<int>COAP] += 1
         shared.counters.bytes_in[<int>COAP] += payload.size
@@ -261,6 +265,15 @@ cdef class CoapPeer(CoapNotifier):
                 self.notify(observer, delivery.data)
                 reached = True
         return reached
+
+    cdef int acknowledge(self, uint32_t token) except -1:
+        """NATS has a request that wants no answer of its extension."""
+        cdef Exchange exchange = self.find(token & SEQUENCE_MASK)
+        cdef Answer answer
+        if exchange is None:
+            return 0
+        start_answer(&answer, code_of_status(OK, exchange.method))
+        return self.respond(exchange, &answer)
 
     cdef int fail(
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase

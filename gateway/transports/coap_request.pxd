@@ -9,6 +9,7 @@ cdef struct Request:
     int accept
     int observe
     int no_response
+    bint unanswered      # the query asks for no answer of the extension
     int64_t size1
     bint has_block1
     Block block1

@@ -1,7 +1,7 @@
 """What the options of a CoAP request say, and whether they may be there, sans-IO.
 
 The segments of the URI path become the levels of the resource path: there is no percent-encoding in CoAP, and `..` is
-a level like any other. Uri-Host, Uri-Port and Uri-Query are taken and mean nothing, as in the HTTP binding.
+a level like any other. Uri-Host, Uri-Port and most of Uri-Query are taken and mean nothing, as in the HTTP binding.
 
 Source: RFC 7252 sections 5.4 and 5.10; RFC 7641, 7959, 7967 and 9175 for their options; 1/KP, resource paths.
 """
@@ -9,7 +9,7 @@ Source: RFC 7252 sections 5.4 and 5.10; RFC 7641, 7959, 7967 and 9175 for their 
 from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcpy
 
-from gateway.kp.resource_path cimport is_clean
+from gateway.kp.resource_path cimport asks_no_answer, is_clean
 from gateway.wire.coap cimport (
     ACCEPT, BAD_OPTION, BAD_REQUEST, BLOCK1, BLOCK2, ECHO, NO_RESPONSE, OBSERVE, PROXY_SCHEME, PROXY_URI,
     PROXYING_NOT_SUPPORTED, REQUEST_TAG, SIZE1, SIZE2, URI_HOST, URI_PATH, URI_PORT, URI_QUERY, OptionReader,
@@ -59,6 +59,7 @@ cdef tuple read_request(const MessageView* view, Buffer path, Request* request):
     request.accept = request.observe = -1
     request.size1 = -1
     request.no_response = 0
+    request.unanswered = False
     request.has_block1 = request.has_block2 = False
     request.echo = request.request_tag = Slice(NULL, 0)
     path.size = 0
@@ -83,6 +84,8 @@ cdef tuple read_request(const MessageView* view, Buffer path, Request* request):
                 path.size += 1
             memcpy(at, value.data, <size_t>value.size)
             path.size += value.size
+        elif number == URI_QUERY:
+            request.unanswered = request.unanswered or asks_no_answer(value)
         elif number == ACCEPT:
             request.accept = <int>read_uint(value)
         elif number == OBSERVE:

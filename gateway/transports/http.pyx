@@ -15,9 +15,9 @@ from gateway.kp.sessions cimport Delivery, Endpoint
 from gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from gateway.transports.http_parser cimport COMPLETE, EXPECTING, HEAD, REFUSED
 from gateway.transports.http_response cimport (
-    CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response,
+    CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response, append_taken,
 )
-from gateway.transports.http_target cimport read_target
+from gateway.transports.http_target cimport read_target, wants_no_answer
 from gateway.transports.stream cimport Outlet
 from gateway.wire.buffer cimport Slice
 
@@ -26,6 +26,7 @@ log = structlog.get_logger("gateway.http")
 cdef enum:
     TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete heads
     BAD_REQUEST = 400
+    TAKEN_TOKEN = 0x10000000  # with the number of the request, what Session.acknowledge is called with
 
 # Seconds that a client which is still sending has to read a refusal: closing at once would reset it (RFC 9112 9.6).
 cdef double LINGER_TIME = 2.0
@@ -98,6 +99,13 @@ cdef class HttpSession(Session):
         if self.connection is None:
             return 0
         return self.connection.fail(sequence, status, reason_phrase, True)
+
+    cdef int acknowledge(self, uint32_t token) except -1:
+        """NATS has a request that wants no answer of its extension."""
+        cdef uint32_t number = token & SEQUENCE_MASK
+        if self.connection is None or not self.connection.is_open(number):
+            return 0
+        return self.connection.taken(number)
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Hot path."""
@@ -200,9 +208,10 @@ cdef class HttpConnection(Stream):
         message.topic = Slice(transport.path.data, transport.path.size)
         message.payload = Slice(body.data, body.size)
         message.service = REQUEST
-        message.token = 0
+        message.unanswered = wants_no_answer(self.parser.target)
+        message.token = TAKEN_TOKEN | number if message.unanswered else 0
         message.sequence = number
-        message.timeout = <int64_t>(1000 * transport.pending.timeout)
+        message.timeout = 0 if message.unanswered else <int64_t>(1000 * transport.pending.timeout)
         message.literal = False
         transport.counters.messages_in[<int>HTTP] += 1
         transport.counters.bytes_in[<int>HTTP] += body.size
@@ -266,6 +275,12 @@ cdef class HttpConnection(Stream):
         self.transport.counters.bytes_out[<int>HTTP] += data.payload.size
         self.transport.pending.forget(self.session.key, number)
         append_response(self.place(number), data, self.persistence(number))
+        return self.answered(number)
+
+    cdef int taken(self, uint32_t number) except -1:
+        """Answer an open request whose message has been taken."""
+        self.transport.pending.forget(self.session.key, number)
+        append_taken(self.place(number), self.persistence(number))
         return self.answered(number)
 
     cdef int fail(self, uint32_t number, int status, str phrase, bint with_body) except -1:

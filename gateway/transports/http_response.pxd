@@ -11,4 +11,5 @@ cdef enum Persistence:
 
 cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence persistence) except -1
 cdef int append_error(Buffer out, int status, str phrase, Persistence persistence, bint with_body) except -1
+cdef int append_taken(Buffer out, Persistence persistence) except -1
 cdef int append_continue(Buffer out) except -1

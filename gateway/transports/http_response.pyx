@@ -125,6 +125,12 @@ cdef int append_error(Buffer out, int status, str phrase, Persistence persistenc
     return 0
 
 
+cdef int append_taken(Buffer out, Persistence persistence) except -1:
+    """Append the response to a request that wants no answer of its extension, and has been taken."""
+    cdef bytes phrase = b"OK"
+    return append_head(out, 200, Slice(<const uint8_t*>phrase, len(phrase)), 0, persistence)
+
+
 cdef int append_continue(Buffer out) except -1:
     """Append the interim response that asks for the body (RFC 9110 section 15.2.1)."""
     cdef bytes text = b"HTTP/1.1 100 Continue\r\n\r\n"

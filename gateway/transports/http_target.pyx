@@ -9,7 +9,7 @@ Source: RFC 9112 section 3.2 (request targets); RFC 3986 section 2.1; 1/KP, reso
 from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp
 
-from gateway.kp.resource_path cimport is_clean, is_kp1
+from gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
 from gateway.wire.buffer cimport Slice
 
 cdef extern from "<strings.h>" nogil:
@@ -90,6 +90,21 @@ cdef int read_target(bytes target, bytes prefix, Buffer path) except -1:
         path.consume(prefix_size)
     path.consume(1)
     return GOOD if is_kp1(Slice(path.data, path.size)) else NOT_FOUND
+
+
+cdef bint wants_no_answer(bytes target) noexcept:
+    """Whether the query of a request target has the parameter that asks for no answer. Hot path."""
+    cdef const uint8_t* at = <const uint8_t*>target
+    cdef const uint8_t* end = at + len(target)
+    cdef const uint8_t* ampersand
+    at = <const uint8_t*>memchr(at, c"?", <size_t>(end - at))
+    while at != NULL:
+        at += 1
+        ampersand = <const uint8_t*>memchr(at, c"&", <size_t>(end - at))
+        if asks_no_answer(Slice(at, (end if ampersand == NULL else ampersand) - at)):
+            return True
+        at = ampersand
+    return False
 
 
 def resource_path(bytes target not None, bytes prefix not None):

@@ -154,6 +154,7 @@ cdef class KpudpPeer(Correspondent):
         message.token = 0
         message.sequence = frame.message_id
         message.timeout = 0
+        message.unanswered = False
         message.literal = True
         if frame.type == CONFIRMED_DATA:
             message.service = AT_LEAST_ONCE
@@ -200,6 +201,7 @@ cdef class KpudpPeer(Correspondent):
         message.token = REQUEST_TOKEN | frame.message_id
         message.sequence = exchange.sequence
         message.timeout = <int64_t>(1000 * shared.pending.timeout)
+        message.unanswered = False
         message.literal = True
         self.counters.messages_in[<int>KPUDP] += 1
         self.counters.bytes_in[<int>KPUDP] += frame.payload.size

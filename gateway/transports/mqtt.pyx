@@ -294,6 +294,7 @@ cdef class MqttConnection(Stream):
         message.token = 0
         message.sequence = BY_ATTACHMENT
         message.timeout = 0
+        message.unanswered = False
         message.literal = False
         if publish.qos == 1:
             message.token = <uint32_t>PUBACK << 16 | publish.packet_id
@@ -331,6 +332,7 @@ cdef class MqttConnection(Stream):
         message.token = 0
         message.sequence = BY_ATTACHMENT
         message.timeout = 0
+        message.unanswered = False
         message.literal = False
         # A full link would keep the session for later, but its client is gone.
         if self.transport.uplink.link.full or self.transport.uplink.publish(self.session, &message) == BUSY:

@@ -11,16 +11,21 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
+from bench.kpudp_client import KpudpClient
 from ext import Extension, Request
 from gateway.wire.mqtt import Publish
 from tests.support.cluster import Cluster
+from tests.support.coap import CoapClient
 from tests.support.esp import until
-from tests.support.gateway import GatewayProcess
+from tests.support.gateway import GatewayProcess, merged
 from tests.support.load import Counter, Device
 from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, NatsServer
 from tests.support.proxy import FaultProxy
 
+URI_QUERY = 15
+CHANGED = 0x44
+"""2.04."""
 STREAM = "kaa-dcx"
 SUBJECT = "kaa.v1.service.dcx.esp.ClientData"
 DURABLE: dict[str, Any] = {
@@ -140,6 +145,97 @@ async def test_core_extensions_see_and_answer_what_is_stored(jetstream: NatsServ
         assert gateway.count("durable_stored", "dcx") == 1
 
 
+@pytest.mark.parametrize("query", ["?answer=no", "?a=b&answer=no"])
+async def test_requests_that_want_no_answer_are_acknowledged_when_stored(
+    jetstream: NatsServer, query: str
+) -> None:
+    """No extension is running: an answer of it would not come."""
+    name, _, value = query.rpartition("=")
+    parameters = [(URI_QUERY, part.encode()) for part in f"{name}={value}".removeprefix("?").split("&")]
+    with GatewayProcess(jetstream.url, DURABLE) as gateway:
+        path = "kp1/app_v1/dcx/thing/json"
+        async with (
+            httpx.AsyncClient() as http,
+            CoapClient(gateway.coap_port) as coap,
+            KpudpClient(gateway.udp_port) as udp,
+        ):
+            answer = await http.post(f"http://{HOST}:{gateway.http_port}/{path}/5{query}", content=b"1")
+            assert (answer.status_code, answer.content) == (200, b"")
+            response = await coap.post(path, b"2", *parameters)
+            assert (response.code, response.payload) == (CHANGED, b"")
+            await udp.confirmed(path, b"3")
+        assert gateway.count("durable_stored", "dcx") == 3
+        assert gateway.count("requests_pending") == 0
+        requests: list[Request] = []
+        extension = Extension("dcx", nats_urls=[jetstream.url], durable=True)
+
+        @extension.handler("*")
+        def take(request: Request) -> None:
+            requests.append(request)
+
+        async with extension:
+            await until(lambda: len(requests) == 3, "what is stored")
+        assert [request.payload for request in requests] == [b"1", b"2", b"3"]
+        assert {(request.request_id, request.deadline) for request in requests} == {(None, None)}
+
+
+async def test_requests_that_want_no_answer_without_durable_mode(jetstream: NatsServer) -> None:
+    with GatewayProcess(jetstream.url) as gateway:
+        url = f"http://{HOST}:{gateway.http_port}/kp1/app_v1/dcx/thing/json?answer=no"
+        async with httpx.AsyncClient() as http:
+            assert (await http.post(url)).status_code == 503
+            async with Cluster(jetstream.url, "dcx") as cluster:
+                assert (await http.post(url, content=b"1")).status_code == 200
+                assert (await cluster.request()).fields["requestId"] is None
+
+
+async def test_requests_of_a_durable_extension_are_answered_by_it_within_their_deadline(
+    jetstream: NatsServer,
+) -> None:
+    changes = merged(DURABLE, {"kaa": {"kpc": {"transports": {"http": {"response-timeout": 0.5}}}}})
+    with GatewayProcess(jetstream.url, changes) as gateway:
+        url = f"http://{HOST}:{gateway.http_port}/kp1/app_v1/dcx/thing/json"
+        extension = Extension("dcx", nats_urls=[jetstream.url], durable=True)
+
+        @extension.handler("*")
+        def take(request: Request) -> bytes:
+            return request.payload.upper()
+
+        async with httpx.AsyncClient() as http:
+            late = await http.post(url, content=b"nobody is there")
+            assert late.status_code == 504
+            async with extension:
+                await until(lambda: extension.stats["expired"] == 1, "the late one to be dropped")
+                while (answer := await http.post(url, content=b"yes")).status_code == 504:
+                    pass  # half a second is not much on a busy machine
+                assert (answer.status_code, answer.content) == (200, b"YES")
+
+
+async def test_a_handler_that_fails_has_its_message_again(jetstream: NatsServer) -> None:
+    with GatewayProcess(jetstream.url, DURABLE) as gateway:
+        tries: list[bytes] = []
+        extension = Extension("dcx", nats_urls=[jetstream.url], durable=True)
+
+        @extension.handler("*")
+        async def take(request: Request) -> None:
+            tries.append(request.payload)
+            if request.payload == b"bad" and tries.count(b"bad") < 3:
+                raise OSError("the database is away")
+
+        async with extension, mqtt_client(gateway.mqtt_port) as device:
+            for packet_id, payload in enumerate((b"bad", b"good"), start=1):
+                await device.send(Publish("kp1/app_v1/dcx/thing/json", payload, 1, packet_id))
+            await until(lambda: tries.count(b"bad") == 3 and b"good" in tries, "three tries")
+            async with management(jetstream) as context:
+                for _ in range(1000):
+                    if not (await context.stream_info(STREAM)).state.messages:
+                        break
+                    await asyncio.sleep(0.01)
+                else:
+                    raise AssertionError("handled messages are still in the stream")
+        assert extension.stats["retried"] == 2
+
+
 async def test_a_full_stream_is_never_success(jetstream: NatsServer) -> None:
     changes = settings(max_bytes=64 * 1024, max_pending_bytes=64 * 1024)
     with GatewayProcess(jetstream.url, changes) as gateway:
@@ -151,8 +247,9 @@ async def test_a_full_stream_is_never_success(jetstream: NatsServer) -> None:
         await until(lambda: len(device.acknowledged) == stored, "what is stored to be acknowledged")
         async with httpx.AsyncClient() as http:
             url = f"http://{HOST}:{gateway.http_port}/kp1/app_v1/dcx/device/json"
-            answer = await http.post(url, content=b"1")
-            assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+            for query in ("", "?answer=no"):
+                answer = await http.post(url + query, content=b"1")
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
             other = await http.post(url.replace("/dcx/", "/tsx/"), content=b"1")
             assert other.json()["reasonPhrase"] == "No replica of the extension is running"
         await until(lambda: gateway.count("events", "paused", "nats_backlog") > 0, "the device to be paused")

@@ -1,4 +1,4 @@
-"""What NATS forbids, or does slowly: permissions, credentials, long outages. Devices are told, memory keeps its bound."""
+"""What NATS forbids, or does slowly: permissions, credentials, outages. Devices are told, memory keeps its bound."""
 
 import asyncio
 
