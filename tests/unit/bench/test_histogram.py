@@ -60,3 +60,15 @@ def test_two_merged_are_as_one_and_a_copy_over_a_pipe_is_the_same() -> None:
     first.merge(pickle.loads(pickle.dumps(second)))
     assert first.buckets() == both.buckets()
     assert (first.total, first.highest, first.mean) == (both.total, both.highest, both.mean)
+
+
+def test_what_came_after_a_copy_is_counted_by_itself() -> None:
+    histogram = Histogram()
+    histogram.record(1000)
+    before = histogram.copy()
+    for value in (5000, 7000):
+        histogram.record(value)
+    recent = histogram.since(before)
+    assert (before.total, recent.total, recent.mean) == (1, 2, 6000)
+    assert recent.percentile(50) == histogram.percentile(66)
+    assert recent.highest == recent.percentile(100)
