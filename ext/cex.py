@@ -13,16 +13,17 @@ Source: 11/CEP "Command Execution Protocol", 12/CIP "Command Invocation Protocol
 import asyncio
 import re
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import uuid4
 
 import msgspec
+import structlog
 from msgspec import UNSET, Meta, UnsetType
 from nats.aio.msg import Msg
 
 from ext import cip, payloads
 from ext.elce import Connectivity
-from ext.errors import ExtensionError, NotDelivered
+from ext.errors import ExtensionError
 from ext.ism import deadline
 from ext.requests import Request, now_ms
 from ext.service import Extension
@@ -39,10 +40,13 @@ SAME_CONNECTION_MS = 1_000
 """How much later than an endpoint's first message its `connected` event may be made: gateways gather these."""
 SCAN_INTERVAL_S = 30.0
 """How often a replica looks for the commands of others, which may have died, to end those whose time is over."""
+RETRY_S = 1.0
+"""When it looks again after it could not."""
 PAUSE_MIN_S = 0.01
 CONNECTED_AT_A_TIME = 32
 """Endpoints of one event that are looked after side by side."""
 
+_log: Any = structlog.get_logger("ext.cex")
 _TYPE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 Int = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -319,9 +323,9 @@ class CommandExecution:
                 for endpoint_id, at in list(self._deadlines.items()):
                     if at <= now_ms():
                         await self._expire(endpoint_id)
-            except (ExtensionError, NotDelivered):
-                # NATS is away. What is not done now is found by the next scan.
-                next_scan = loop.time() + 1
+            except Exception as error:  # noqa: BLE001 - whatever it is, commands must not be outstanding for ever
+                _log.warning("commands whose time is over are left for later", error=str(error))
+                next_scan = loop.time() + RETRY_S
             scan_at = now_ms() + int((next_scan - loop.time()) * 1000)
             self._waiting_until = min(self._deadlines.values(), default=scan_at)
             pause = (min(self._waiting_until, scan_at) - now_ms()) / 1000

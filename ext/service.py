@@ -283,9 +283,16 @@ class Extension:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something beside the handlers until the service stops, which cancels it."""
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._guarded(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            self.stats["failed"] += 1
+            self._log.error("background work has failed", exc_info=error)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 from ext import Extension, Response, cex, cip
 from ext.requests import now_ms
@@ -253,6 +254,35 @@ async def test_a_replica_ends_the_commands_of_one_that_died(monkeypatch: pytest.
         assert [each["statusCode"] for each in await kaa.results(1)] == [408]
         await kaa.settle()
         assert await state.get("ep") is None
+
+
+async def test_a_record_that_cannot_be_read_does_not_keep_others_from_their_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cex, "RETRY_S", 0.05)
+    async with services() as kaa:
+        bucket = kaa.replicas[0]._states[cex.OUTSTANDING]._bucket
+        await bucket.put("broken", b"{")
+        with capture_logs() as lines:
+            monkeypatch.setattr(cex, "SCAN_INTERVAL_S", 0.05)
+            await kaa.invoke(1, timeout_ms=150)
+            assert [each["statusCode"] for each in await kaa.results(1)] == [408]
+            for replica in kaa.replicas:
+                assert replica.stats["failed"] == 0
+        assert all("Traceback" not in str(line) for line in lines)
+
+
+async def test_background_work_that_fails_is_counted_and_ends_nothing() -> None:
+    extension = Extension("svc")
+    extension.handler("/x")(lambda request: None)
+
+    async def fail() -> None:
+        raise KeyError("inside")
+
+    async with offline(extension) as gateway:
+        extension.spawn(fail())
+        await until(lambda: extension.stats["failed"] == 1, "the count")
+        assert (await gateway.request("svc", "/x")).status_code == 200
 
 
 async def test_a_command_that_comes_too_late_is_over_at_once() -> None:
