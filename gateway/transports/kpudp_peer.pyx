@@ -283,6 +283,7 @@ cdef class KpudpPeer(Correspondent):
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
     ) except -1:
         cdef Exchange exchange
+        cdef bytes phrase  # held for as long as its slice is used
         if self.closed:
             return 0
         if service == AT_LEAST_ONCE:
@@ -290,7 +291,8 @@ cdef class KpudpPeer(Correspondent):
         if service == REQUEST_SERVICE:
             exchange = self.exchanges.get(sequence & 0xFFFF)
             if exchange is not None and exchange.sequence == sequence and exchange.state != RESPONDED:
-                return self.respond(exchange, status, slice_of(reason_phrase.encode()), Slice(NULL, 0))
+                phrase = reason_phrase.encode()
+                return self.respond(exchange, status, slice_of(phrase), Slice(NULL, 0))
         return 0
 
     cdef int refuse_data(self, uint16_t message_id, int status) except -1:
