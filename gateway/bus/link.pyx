@@ -331,7 +331,7 @@ cdef class Link:
         """INFO, at the start or at any time later."""
         try:
             info = msgspec.json.decode(text, type=dict)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError("nats_malformed_info") from error
         limit = info.get("max_payload")
         if self.ready and isinstance(limit, int) and limit > 0:

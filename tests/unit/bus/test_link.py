@@ -145,6 +145,8 @@ async def test_what_comes_while_nats_is_away_is_sent_when_it_is_back() -> None:
         (b"MSG a 1 99999999\r\n", "nats_payload_too_large"),
         (b"MSG" + b" " * 8192, "nats_line_too_long"),
         (b"INFO {\r\n", "nats_malformed_info"),
+        (b'INFO {"server_name":"\xff"}\r\n', "nats_malformed_info"),
+        (b'INFO {"connect_urls":' + b"[" * 10_000 + b"\r\n", "nats_malformed_info"),
         (b"\r\n\r\n", "nats_unknown_operation"),
     ],
 )
