@@ -1,12 +1,13 @@
 # Everything runs in .venv in this checkout; each target builds what it needs. `make help` lists the targets.
 
 PYTHON ?= python3
+CLANG ?= clang
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug run test test-debug lint bench peers profile wheel clean
+.PHONY: help setup build build-debug build-asan run test test-debug test-asan fuzz lint bench peers profile wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,25 +17,24 @@ setup: $(VENV)/.installed ## Make .venv with all that running, testing and devel
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,locust,test,lint,build]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,locust,test,lint,build,fuzz]'
 	@touch $@
 
 build: setup .make/release ## Build the native modules in place
 
-# A build of the other kind looks up to date by its time stamps, and is not.
-.make/release: $(NATIVE) $(VENV)/.installed
-	@if [ -e .make/debug ]; then find gateway bench -name '*.so' -delete; fi
-	@rm -rf .make && mkdir -p .make
-	$(BIN)/python setup.py --quiet build_ext --inplace
-	@touch $@
-
 build-debug: setup .make/debug ## Build them with bounds checks, assertions and debug information
 
-.make/debug: $(NATIVE) $(VENV)/.installed
-	@if [ ! -e .make/debug ]; then find gateway bench -name '*.so' -delete; fi
+build-asan: setup .make/asan ## Build them for AddressSanitizer and UndefinedBehaviorSanitizer
+
+# A build of another kind looks up to date by its time stamps, and is not. (What setup has installed is a release.)
+.make/%: $(NATIVE) $(VENV)/.installed
+	@if [ $* != release ] || ls .make 2>/dev/null | grep -qvx release; then find gateway bench -name '*.so' -delete; fi
 	@rm -rf .make && mkdir -p .make
-	KAA_BUILD=debug $(BIN)/python setup.py --quiet build_ext --inplace
+	KAA_BUILD=$* $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
+
+.make/fuzz: export CC := $(CLANG)
+.make/fuzz: export LDSHARED := $(CLANG) -shared
 
 run: build ## Start NATS, the gateway and the reference extensions here; Ctrl-C stops them
 	$(BIN)/kaa-gateway dev $(ARGS)
@@ -44,6 +44,13 @@ test: build peers ## Run the whole test suite (ARGS for pytest)
 
 test-debug: build-debug peers ## Run it on native modules built with bounds checks and assertions
 	$(BIN)/python -m pytest $(ARGS)
+
+test-asan: build-asan ## Run it under AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first error
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so)" $(BIN)/python -m pytest --timeout 1200 $(ARGS)
+
+fuzz: setup .make/fuzz ## Fuzz decoders and sessions, guided by coverage; needs clang (ARGS='--help' for targets and time)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: build ## Ruff, mypy, cython-lint
 	$(BIN)/ruff check .

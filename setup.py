@@ -1,6 +1,8 @@
 """Lists the native modules; everything else about the package is in pyproject.toml.
 
-`KAA_BUILD=debug` builds them with bounds checks, assertions and C debug information (`make test-debug`).
+`KAA_BUILD` is the kind of build: `release`; `debug`, with bounds checks, assertions and C debug information (`make
+test-debug`); `asan`, which is that under AddressSanitizer and UndefinedBehaviorSanitizer of gcc (`make test-asan`);
+`fuzz`, for libFuzzer, with clang (`make fuzz`).
 """
 
 import os
@@ -8,7 +10,21 @@ import os
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-DEBUG = os.environ.get("KAA_BUILD") == "debug"
+KIND = os.environ.get("KAA_BUILD", "release")
+DEBUG = KIND != "release"
+
+CHECKED = ["-O1", "-g", "-UNDEBUG"]
+SANITIZED = [*CHECKED, "-fno-omit-frame-pointer"]
+UNDEFINED = "-fsanitize=address,undefined"
+
+COMPILE_ARGS = {
+    "release": ["-O3", "-fno-plt"],
+    "debug": CHECKED,
+    "asan": [*SANITIZED, UNDEFINED],
+    # libFuzzer and AddressSanitizer themselves are in what `make fuzz` preloads.
+    "fuzz": [*SANITIZED, "-fsanitize=address,fuzzer-no-link"],
+}
+LINK_ARGS = {"asan": [UNDEFINED]}
 
 # What gcc says of the C that Cython writes, and nobody can mend.
 QUIET = ["-Wno-unused-function", "-Wno-sign-compare"]
@@ -34,6 +50,7 @@ MODULES = [
     "gateway.kp.uplink",
     "gateway.kp.downlink",
     "gateway.transports.stream",
+    "gateway.transports.admission",
     "gateway.transports.tcp",
     "gateway.transports.tls",
     "gateway.transports.websocket",
@@ -82,7 +99,8 @@ setup(
             Extension(
                 name,
                 [name.replace(".", "/") + ".pyx"],
-                extra_compile_args=[*QUIET, *(["-O1", "-g", "-UNDEBUG"] if DEBUG else ["-O3", "-fno-plt"])],
+                extra_compile_args=[*QUIET, *COMPILE_ARGS[KIND]],
+                extra_link_args=LINK_ARGS.get(KIND, []),
                 define_macros=[] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
             )
             for name in MODULES
@@ -99,5 +117,6 @@ setup(
         # A build of one kind must not reuse the C of the other: assertions and checks differ.
         build_dir="build/cython-debug" if DEBUG else "build/cython",
     ),
-    options={"build_ext": {"parallel": os.cpu_count()}},
+    # Of each kind its own, or what the last build of another has left would look up to date.
+    options={"build": {"build_base": f"build/{KIND}"}, "build_ext": {"parallel": os.cpu_count()}},
 )

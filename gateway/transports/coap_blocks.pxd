@@ -17,6 +17,7 @@ cdef class Body:
 cdef class BodyTable:
     # wiring
     cdef Py_ssize_t bytes_max
+    cdef Py_ssize_t bodies_max
     cdef Py_ssize_t per_peer_max
     cdef double lifetime         # seconds after its last use
     # state

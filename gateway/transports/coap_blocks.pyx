@@ -8,6 +8,9 @@ Source: RFC 7959; RFC 9175 section 3 (Request-Tag).
 
 from collections import OrderedDict
 
+cdef enum:
+    BODY_SIZE_MIN = 1024  # bytes for which even an empty body counts: so much its place in the tables takes
+
 
 cdef class Body:
     """One body."""
@@ -18,6 +21,7 @@ cdef class BodyTable:
 
     def __init__(self, Py_ssize_t bytes_max, Py_ssize_t per_peer_max, double lifetime):
         self.bytes_max = bytes_max
+        self.bodies_max = max(bytes_max // BODY_SIZE_MIN, 1)
         self.per_peer_max = per_peer_max
         self.lifetime = lifetime
         self.bodies = OrderedDict()
@@ -36,7 +40,10 @@ cdef class BodyTable:
         return body
 
     cdef Body open(self, object peer, bytes resource, double now):
-        """A new, empty body in the place of the last one of this resource; the peer's oldest may have to go for it."""
+        """A new, empty body in the place of the last one of this resource; None if there are too many of all peers.
+
+        The peer's oldest may have to go for it.
+        """
         cdef Body body = self.bodies.get((peer, resource))
         if body is not None:
             self.remove(body)
@@ -44,6 +51,10 @@ cdef class BodyTable:
         if len(mine) >= self.per_peer_max:
             self.remove(self.bodies[(peer, next(iter(mine)))])
             mine = self.per_peer.setdefault(peer, {})
+        if len(self.bodies) >= self.bodies_max:
+            if not mine:
+                del self.per_peer[peer]
+            return None
         body = Body()
         body.peer = peer
         body.resource = resource
@@ -65,7 +76,7 @@ cdef class BodyTable:
         """Let the longest unused bodies go until `size` bytes can be added; False if they never can."""
         if size > self.bytes_max:
             return False
-        while self.bytes + size > self.bytes_max:
+        while self.bytes + size > self.bytes_max or len(self.bodies) >= self.bodies_max:
             self.remove(next(iter(self.bodies.values())))
         return True
 

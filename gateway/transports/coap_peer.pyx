@@ -199,6 +199,8 @@ cdef class CoapPeer(CoapNotifier):
             return self.publish(exchange, payload, now)
         if offset == 0:
             body = requests.open(self, exchange.resource, now)
+            if body is None:
+                return self.refuse(exchange, NO_BLOCK_MEMORY)
         else:
             body = requests.find(self, exchange.resource, now)
         if body is None or body.content.size != offset:

@@ -36,6 +36,7 @@ cdef class MqttSession(Session):
     cdef dict in_flight          # packet identifier -> what to send again: PUBLISH as bytes, or None for PUBREL
     cdef object queued           # deque of (topic, payload, QoS) that wait for a place in the window
     cdef Py_ssize_t queued_bytes
+    cdef Py_ssize_t in_flight_bytes  # of what may have to be sent again
     cdef uint16_t last_packet_id
     cdef double offline_since    # loop time
 
@@ -43,6 +44,7 @@ cdef class MqttSession(Session):
     cdef int unbind(self, double now) except -1
     cdef int send_again(self) except -1
     cdef int send(self, Slice topic, Slice payload, uint8_t qos) except -1
+    cdef bint has_room(self) noexcept
     cdef int send_in_flight(self, Slice topic, Slice payload, uint8_t qos) except -1
     cdef uint16_t next_packet_id(self) except 0
     cdef int send_queued(self) except -1

@@ -182,8 +182,7 @@ cdef class MqttSession(Session):
             self.counters.messages_out[0] += 1
             self.counters.bytes_out[0] += payload.size
             return self.outlet.wake()
-        if self.stream is not None and not self.queued \
-                and (self.in_flight is None or len(self.in_flight) < self.limits.in_flight_window):
+        if self.stream is not None and not self.queued and self.has_room():
             return self.send_in_flight(topic, payload, qos)
         if self.queued is None:
             self.queued = deque()
@@ -194,6 +193,12 @@ cdef class MqttSession(Session):
         self.queued.append((topic.data[:topic.size], payload.data[:payload.size], qos))
         return 0
 
+    cdef bint has_room(self) noexcept:
+        """Whether another message may be in flight: a bound of bytes too, because a client may never acknowledge."""
+        return self.in_flight is None or (
+            len(self.in_flight) < self.limits.in_flight_window and self.in_flight_bytes < self.limits.queued_bytes
+        )
+
     cdef int send_in_flight(self, Slice topic, Slice payload, uint8_t qos) except -1:
         cdef Buffer output = self.stream.output
         cdef Py_ssize_t before = output.size
@@ -203,6 +208,7 @@ cdef class MqttSession(Session):
         packet_id = self.next_packet_id()
         append_publish(output, self.level, <uint8_t>(qos << 1), topic, packet_id, payload)
         self.in_flight[packet_id] = output.data[before:output.size]
+        self.in_flight_bytes += output.size - before
         self.counters.messages_out[0] += 1
         self.counters.bytes_out[0] += payload.size
         return self.outlet.wake()
@@ -215,7 +221,7 @@ cdef class MqttSession(Session):
                 return self.last_packet_id
 
     cdef int send_queued(self) except -1:
-        while self.queued and (self.in_flight is None or len(self.in_flight) < self.limits.in_flight_window):
+        while self.queued and self.has_room():
             topic, payload, qos = self.queued.popleft()
             self.queued_bytes -= len(topic) + len(payload)
             self.send_in_flight(slice_of(topic), slice_of(payload), qos)
@@ -224,14 +230,18 @@ cdef class MqttSession(Session):
     cdef int on_puback(self, uint16_t packet_id) except -1:
         """The client has a QoS 1 message. An identifier that is not in flight is an old one's, and harmless."""
         # One that waits for PUBCOMP is in flight as None: PUBACK does not end that.
-        if self.in_flight is not None and self.in_flight.get(packet_id) is not None:
+        packet = None if self.in_flight is None else self.in_flight.get(packet_id)
+        if packet is not None:
+            self.in_flight_bytes -= len(packet)
             del self.in_flight[packet_id]
             return self.send_queued()
         return 0
 
     cdef int on_pubrec(self, uint16_t packet_id) except -1:
         """The client has a QoS 2 message; PUBREL lets it forget the identifier (4.3.3)."""
-        if self.in_flight is not None and packet_id in self.in_flight:
+        packet = None if self.in_flight is None else self.in_flight.get(packet_id)
+        if packet is not None:
+            self.in_flight_bytes -= len(packet)
             self.in_flight[packet_id] = None
         append_ack(self.stream.output, PUBREL, packet_id)
         return self.outlet.wake()
