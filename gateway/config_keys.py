@@ -170,6 +170,14 @@ class Mqtt(Section, frozen=True, kw_only=True):
     connect_timeout: Annotated[
         Seconds, Meta(ge=0.1, le=3600, description="Seconds that a new connection has to send CONNECT.")
     ] = 10.0
+    max_keep_alive: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=65_535,
+            description="Longest keep-alive period granted, to clients that ask for none as well; 0 is any.",
+        ),
+    ] = 0.0
     in_flight_window: Annotated[
         Integer,
         Meta(
@@ -435,6 +443,44 @@ class Limits(Section, frozen=True, kw_only=True):
         Integer,
         Meta(ge=1, le=MANY, description="Open device connections of one worker; more are closed at once."),
     ] = 100_000
+    half_open_connections: Annotated[
+        Integer,
+        Meta(
+            ge=1,
+            le=MANY,
+            description="Connections of one listener that have sent no CONNECT or request yet; the oldest goes.",
+        ),
+    ] = 10_000
+    connections_per_source: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="Open TCP connections of one IPv4 address or IPv6 /64 network; 0 is no limit.",
+        ),
+    ] = 0
+    messages_per_second: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="Packets or requests a second read from one TCP connection, which then pauses; 0 is any.",
+        ),
+    ] = 0
+    bytes_per_second: Annotated[
+        Size, Meta(ge=0, le=64 * GiB, description="Bytes a second read from one TCP connection; 0 is any.")
+    ] = 0
+    messages_per_second_of_source: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="Packets, requests and datagrams a second of one source; datagrams beyond are dropped.",
+        ),
+    ] = 0
+    bytes_per_second_of_source: Annotated[
+        Size, Meta(ge=0, le=64 * GiB, description="Bytes a second of one source; 0 is any.")
+    ] = 0
     endpoints_per_connection: Annotated[
         Integer, Meta(ge=1, le=MANY, description="Endpoints that one connection may speak for.")
     ] = 10_000

@@ -33,6 +33,7 @@ from gateway.kp.uplink import Uplink
 from gateway.lifecycle.connectivity import Connectivity
 from gateway.lifecycle.traffic import Owner, TrafficReports
 from gateway.ports import taking
+from gateway.transports.admission import Admission
 from gateway.transports.certificates import watch
 from gateway.transports.coap import CoapCore
 from gateway.transports.dtls import DtlsSocket
@@ -169,6 +170,15 @@ class Worker:
         self._mending: asyncio.Task[None] | None = None
 
         # transports
+        self.admission = Admission(
+            self.counters,
+            half_open_max=limits.half_open_connections,
+            message_rate=limits.messages_per_second,
+            byte_rate=limits.bytes_per_second,
+            source_connections=limits.connections_per_source,
+            source_message_rate=limits.messages_per_second_of_source,
+            source_byte_rate=limits.bytes_per_second_of_source,
+        )
         mqtt = config.transports.mqtt
         mqtt_limits = MqttLimits(
             mqtt.in_flight_window,
@@ -196,6 +206,7 @@ class Worker:
                 mqtt_limits,
                 packet_size_max=mqtt.max_packet_size,
                 connect_timeout=mqtt.connect_timeout,
+                keep_alive_max=mqtt.max_keep_alive,
             )
             if mqtt.tcp.enabled:
                 self._listen("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, mqtt_transport.connect)
@@ -364,10 +375,12 @@ class Worker:
         await self._streams.ensure()
         shared = self._config.workers > 1
         for name, path, port, listener in self._listeners:
+            listener.limit(self.admission)
             with taking(f"{encryption.key_of(path)}.port", port):
                 await listener.start(host, port, reuse_port=shared)
             self.ports[name] = listener.port
         for name, path, port, socket, _ in self._datagrams:
+            socket.limit(self.admission)
             with taking(f"{encryption.key_of(path)}.port", port):
                 socket.start(host, port, reuse_port=shared)
             self.ports[name] = socket.port

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from gateway.kp.pending import PendingRequests
     from gateway.kp.router import Router
     from gateway.kp.sessions import Sessions
+    from gateway.transports.admission import Admission
     from gateway.transports.certificates import ServerCredentials
 
 
 class Observed(Protocol):
     """What a worker shows."""
 
+    admission: Admission
     control: Control
     counters: Counters
     durable: DurableLanes
@@ -136,6 +138,7 @@ class WorkerCollector(Collector):
             ("sessions", "Sessions, those of absent clients included.", worker.sessions.count),
             ("endpoints", "Endpoints that sessions or routes name.", worker.sessions.endpoint_count()),
             ("routes", "Cached routes.", worker.router.route_count()),
+            ("sources", "Sources that rates or connections are counted of.", worker.admission.source_count()),
             (
                 "requests_pending",
                 "Requests waiting for an extension.",

@@ -170,6 +170,8 @@ cdef class HttpConnection(Stream):
         """The number of a new request, whose response is due after those of the others."""
         cdef uint32_t number = (self.first + self.count) & SEQUENCE_MASK
         self.count += 1
+        self.taken += 1
+        self.admitted = True
         return number
 
     cdef int on_request(self) except -1:
@@ -366,7 +368,7 @@ cdef class HttpConnection(Stream):
         cdef double waited
         if self.state == ENDED:
             return 0
-        if wait != self.wait or number != self.wait_number:
+        if wait != self.wait or number != self.wait_number or self.held:
             self.wait = wait
             self.wait_number = number
             self.wait_start = now

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from gateway.kp.counters cimport Counters
 from gateway.kp.sessions cimport Sessions
@@ -28,7 +28,10 @@ cdef class MqttTransport:
     cdef MqttLimits limits
     cdef Py_ssize_t packet_size_max  # bytes
     cdef double connect_timeout      # seconds
+    cdef double keep_alive_max       # seconds; 0 = as the client asks
     cdef Buffer scratch
+
+    cdef double keep_alive_of(self, uint16_t asked) noexcept
 
 
 cdef class Will:

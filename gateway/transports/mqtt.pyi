@@ -22,5 +22,6 @@ class MqttTransport:
         *,
         packet_size_max: int,
         connect_timeout: float,
+        keep_alive_max: float = 0,
     ) -> None: ...
     def connect(self, outlet: Outlet) -> Stream: ...

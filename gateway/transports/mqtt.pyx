@@ -45,7 +45,7 @@ cdef class MqttTransport:
 
     def __init__(
         self, loop, Uplink uplink, Sessions sessions, MqttSessions stored, Counters counters, authenticator,
-        MqttLimits limits, *, packet_size_max, connect_timeout,
+        MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0,
     ):
         self.loop = loop
         self.uplink = uplink
@@ -56,7 +56,14 @@ cdef class MqttTransport:
         self.limits = limits
         self.packet_size_max = packet_size_max
         self.connect_timeout = connect_timeout
+        self.keep_alive_max = keep_alive_max
         self.scratch = Buffer()
+
+    cdef double keep_alive_of(self, uint16_t asked) noexcept:
+        """The keep-alive period that a client is held to, which may be shorter than what it asked for (3.1.2.10)."""
+        if self.keep_alive_max > 0 and (asked == 0 or asked > self.keep_alive_max):
+            return self.keep_alive_max
+        return asked
 
     def connect(self, Outlet outlet):
         """The core of a new connection."""
@@ -103,6 +110,7 @@ cdef class MqttConnection(Stream):
         """Handle whole packets until none is left or the connection is blocked: the bytes taken. Hot path."""
         cdef Packet packet
         cdef Py_ssize_t at = 0, consumed, limit = self.transport.packet_size_max
+        cdef uint64_t taken = 0
         while at < size and not self.blocked and self.state != ENDED:
             if self.state == AWAITING_CONNECT:
                 # Nothing is kept of a peer whose first byte is not CONNECT's (3.1; CVE-2023-0809).
@@ -113,6 +121,8 @@ cdef class MqttConnection(Stream):
             if consumed == 0 or not self.handle(&packet):
                 break
             at += consumed
+            taken += 1
+        self.taken += taken
         return at
 
     cdef bint handle(self, const Packet* packet) except -1:
@@ -176,7 +186,7 @@ cdef class MqttConnection(Stream):
         self.level = connect.level
         if connect.client_id.size == 0 and (not connect.clean_session or connect.level == LEVEL_3_1):
             return self.refuse(IDENTIFIER_REJECTED, "mqtt_identifier_rejected")
-        self.keep_alive = connect.keep_alive * KEEP_ALIVE_GRACE
+        self.keep_alive = self.transport.keep_alive_of(connect.keep_alive) * KEEP_ALIVE_GRACE
         if connect.will_topic.data != NULL:
             self.will = Will()
             self.will.topic = connect.will_topic.data[:connect.will_topic.size]
@@ -225,6 +235,7 @@ cdef class MqttConnection(Stream):
         self.transport.sessions.set_online(session, True)
         self.session = session
         self.state = CONNECTED
+        self.admitted = True
         append_connack(self.output, present, ACCEPTED)
         self.outlet.wake()
         return session.send_again() if present else 0
@@ -375,8 +386,8 @@ cdef class MqttConnection(Stream):
     cdef int check(self, double now) except -1:
         """CONNECT in time (3.1.4), and after it something within one and a half keep-alive periods (3.1.2.10)."""
         cdef double silence
-        if self.heard or self.blocked:
-            # A connection that is blocked is not read, and so cannot be heard.
+        if self.heard or self.blocked or self.held:
+            # A connection that is not read cannot be heard.
             self.heard = False
             if self.state == CONNECTED:
                 self.last_heard = now

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from gateway.wire.buffer cimport Buffer
 
@@ -18,7 +18,13 @@ cdef class Stream:
     cdef Outlet outlet
     # state
     cdef Buffer output     # what to write at the end of the tick
+    cdef uint64_t taken    # packets or requests, whole ones
+    cdef bint admitted     # the peer has said who it is, or asked for something
+    cdef bint held         # it is not read because it has sent too much, which is not to be taken for silence
 
+    cdef uint64_t packets(self) noexcept
+    cdef bint is_admitted(self) noexcept
+    cdef int hold(self, bint held) except -1
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int finish_output(self, bint closing) except -1
     cdef int resume(self) except -1

@@ -31,6 +31,19 @@ cdef class Stream:
     def __cinit__(self):
         self.output = Buffer()
 
+    cdef uint64_t packets(self) noexcept:
+        """Packets or requests that it has taken so far."""
+        return self.taken
+
+    cdef bint is_admitted(self) noexcept:
+        """Whether the peer has said who it is, or asked for something."""
+        return self.admitted
+
+    cdef int hold(self, bint held) except -1:
+        """It is not read from now on, or again, because it has sent too much."""
+        self.held = held
+        return 0
+
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Take bytes, borrowed for the call. Hot path."""
         return 0

@@ -1,6 +1,7 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from gateway.kp.counters cimport Counters, Protocol
+from gateway.transports.admission cimport Admission, Bucket, Source
 from gateway.transports.stream cimport Outlet, Stream
 
 cdef enum:
@@ -18,9 +19,11 @@ cdef class TcpListener:
     cdef object receive_view
     cdef Py_ssize_t output_max       # bytes queued to one connection
     cdef Py_ssize_t connections_max
+    cdef Admission admission         # None if there are no such limits
     # state
     cdef object server
     cdef set connections
+    cdef dict half_open              # TcpConnection -> None, the oldest first
     cdef list awake                  # connections with output to write at the end of the tick
     cdef bint flush_scheduled
     cdef object flush_callback
@@ -32,16 +35,26 @@ cdef class TcpConnection(Outlet):
     cdef object transport
     cdef Stream stream
     cdef int fd
+    cdef Source source               # None if sources are not limited
+    cdef bytes source_address
     # state
+    cdef Bucket message_bucket
+    cdef Bucket byte_bucket
+    cdef uint64_t charged            # of what its core has taken
+    cdef bint is_half_open
     cdef bint is_awake
     cdef bint spilled                # the transport holds bytes that the socket did not take
     cdef bint closing
     cdef double closing_since        # loop time at which check first saw it closing, or 0
     cdef bint paused_by_core
     cdef bint paused_by_writer
+    cdef bint paused_by_rate
 
     cdef bint take(self, transport) except -1
     cdef int violated(self, error) except -1
+    cdef bint admit(self, transport) except -1
+    cdef int leave(self) except -1
+    cdef int charge(self, Py_ssize_t size) except -1
     cdef int flush(self) except -1
     cdef int write(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int set_reading(self) except -1

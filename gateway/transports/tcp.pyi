@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from gateway.kp.counters import Counters
+from gateway.transports.admission import Admission
 from gateway.transports.stream import Outlet, Stream
 
 class TcpListener:
@@ -16,6 +17,8 @@ class TcpListener:
         output_max: int,
         connections_max: int,
     ) -> None: ...
+    def limit(self, admission: Admission) -> None: ...
+    def half_open_count(self) -> int: ...
     async def start(self, host: str, port: int, *, reuse_port: bool) -> None: ...
     @property
     def port(self) -> int: ...

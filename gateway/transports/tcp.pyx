@@ -5,6 +5,8 @@ through the transport only what the socket did not take.
 """
 
 import asyncio
+import socket
+from itertools import islice
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -12,6 +14,8 @@ from libc.errno cimport EAGAIN, EINTR, errno
 import structlog
 
 from gateway.errors import ProtocolError
+
+from gateway.transports.admission cimport source_of_text
 
 log = structlog.get_logger("gateway.transports")
 
@@ -22,6 +26,10 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     BACKLOG = 4096             # connections that the kernel holds until they are accepted
+    HALF_OPEN_SCAN = 64        # of those taken for half-open, looked at for one that is
+    PROBE_AFTER = 300          # seconds of silence until the kernel asks whether the peer is there
+    PROBE_PERIOD = 30          # seconds between such questions
+    PROBES = 5                 # of them without an answer until the connection is gone
 
 cdef double CLOSING_TIME = 5.0  # seconds that a connection has to take its last output
 
@@ -47,6 +55,9 @@ cdef class TcpConnection(Outlet):
             listener.counters.count("closed", "too_many_connections")
             transport.abort()
             return False
+        if listener.admission is not None and not self.admit(transport):
+            transport.abort()
+            return False
         self.transport = transport
         self.fd = transport.get_extra_info("socket").fileno()
         listener.connections.add(self)
@@ -65,6 +76,8 @@ cdef class TcpConnection(Outlet):
             self.stream.receive(<const uint8_t*>PyByteArray_AS_STRING(self.listener.receive_storage), size)
         except ProtocolError as error:
             self.violated(error)
+        if self.listener.admission is not None:
+            self.charge(size)
 
     cdef int violated(self, error) except -1:
         """The peer has broken its protocol."""
@@ -78,6 +91,7 @@ cdef class TcpConnection(Outlet):
 
     def connection_lost(self, error):
         """The connection is gone."""
+        self.leave()
         if self.transport is not None:
             self.listener.connections.discard(self)
             self.listener.counters.connections_closed[<int>self.listener.protocol] += 1
@@ -102,11 +116,77 @@ cdef class TcpConnection(Outlet):
     cdef int set_reading(self) except -1:
         if self.transport is None or self.transport.is_closing():
             return 0
-        if self.paused_by_core or self.paused_by_writer:
+        if self.paused_by_core or self.paused_by_writer or self.paused_by_rate:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
         return 0
+
+    # ------------------------------------------------------------ admission
+
+    cdef bint admit(self, transport) except -1:
+        """Whether the connection may be: its source has fewer than it may, and there is room among the half-open."""
+        cdef TcpListener listener = self.listener
+        cdef Admission admission = listener.admission
+        cdef double now = listener.loop.time()
+        if admission.knows_sources:
+            peer = transport.get_extra_info("peername")
+            if not peer:
+                return False  # it has gone already
+            self.source_address = source_of_text(peer[0])
+            self.source = admission.open(self.source_address, now)
+            if self.source is None:
+                listener.counters.count("closed", "too_many_connections_of_source")
+                return False
+        self.message_bucket = Bucket(max(admission.message_rate, 1.0), now)
+        self.byte_bucket = Bucket(admission.byte_rate, now)
+        if len(listener.half_open) >= admission.half_open_max:
+            listener.end_half_open()
+        self.is_half_open = True
+        listener.half_open[self] = None
+        return True
+
+    cdef int leave(self) except -1:
+        """The connection counts no more."""
+        if self.source is not None:
+            self.listener.admission.close(self.source_address, self.source)
+            self.source = None
+        if self.is_half_open:
+            self.is_half_open = False
+            del self.listener.half_open[self]
+        return 0
+
+    cdef int charge(self, Py_ssize_t size) except -1:
+        """Count what was read; a connection beyond its rate is not read until it is within it again. Hot path."""
+        cdef Admission admission = self.listener.admission
+        cdef Stream stream = self.stream
+        cdef double wait
+        cdef uint64_t count = 0
+        if self.is_half_open and stream is not None and stream.is_admitted():
+            self.is_half_open = False
+            del self.listener.half_open[self]
+        if not admission.rates:
+            return 0
+        if stream is not None:  # else these are bytes of a TLS handshake
+            count = stream.packets() - self.charged
+            self.charged += count
+        wait = admission.charge(
+            &self.message_bucket, &self.byte_bucket, self.source, count, size, self.listener.loop.time()
+        )
+        if wait > 0 and not self.closing and not self.paused_by_rate:
+            self.paused_by_rate = True
+            if stream is not None:
+                stream.hold(True)
+            self.set_reading()
+            self.listener.loop.call_later(wait, self.within_rate)
+        return 0
+
+    def within_rate(self):
+        """What was sent too much has been waited for."""
+        self.paused_by_rate = False
+        if self.stream is not None:
+            self.stream.hold(False)
+        self.set_reading()
 
     # ------------------------------------------------------------ Outlet
 
@@ -192,14 +272,42 @@ cdef class TcpListener:
         self.receive_storage = bytearray(RECEIVE_SIZE)
         self.receive_view = memoryview(self.receive_storage)
         self.connections = set()
+        self.half_open = {}
         self.awake = []
         self.flush_callback = self.run_flush
+
+    def limit(self, Admission admission not None):
+        """Hold connections to the limits that are common to a worker's listeners; once, before the start."""
+        self.admission = admission
+
+    def end_half_open(self):
+        """Make room for a new connection: the one goes that has been half-open for longest."""
+        cdef TcpConnection connection
+        for connection in list(islice(self.half_open, HALF_OPEN_SCAN)):
+            if connection.stream is None or not connection.stream.is_admitted():
+                self.counters.count("closed", "half_open_connections")
+                connection.leave()
+                connection.transport.abort()
+                return
+            # It was admitted without having been read since.
+            connection.is_half_open = False
+            del self.half_open[connection]
+
+    def half_open_count(self):
+        """Connections that have not said yet who they are, and some that lately have."""
+        return len(self.half_open)
 
     async def start(self, host, port, *, reuse_port):
         """Listen; OSError if the port is taken."""
         self.server = await self.loop.create_server(
             self.make_connection, host, port, reuse_port=reuse_port, backlog=BACKLOG
         )
+        # Connections inherit them: a device that has lost its power, and asked for no keep-alive, is noticed.
+        for listening in self.server.sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_PERIOD)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
     def make_connection(self):
         """The protocol of a new connection."""
@@ -231,6 +339,9 @@ cdef class TcpListener:
             if connection.closing:
                 connection.check_closing(now)
             elif connection.stream is not None:
+                if connection.is_half_open and connection.stream.is_admitted():
+                    connection.is_half_open = False
+                    del self.half_open[connection]
                 try:
                     connection.stream.check(now)
                 except ProtocolError as error:

@@ -56,6 +56,8 @@ cdef class TlsConnection(TcpConnection):
             self.read()
         if self.outgoing.pending:
             self.wake()
+        if self.listener.admission is not None:
+            self.charge(size)
 
     cdef int shake_hands(self) except -1:
         """Go on with the handshake; 1 if that was its end, and the core has begun."""

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from gateway.kp.counters cimport Counters
+from gateway.transports.admission cimport Admission
 from gateway.wire.buffer cimport Buffer
 
 cdef enum:
@@ -32,6 +33,7 @@ cdef class UdpSocket:
     cdef readonly object loop
     cdef DatagramCore core
     cdef Counters counters
+    cdef Admission admission      # None if no source is limited
     cdef object socket
     cdef int fd
     # state

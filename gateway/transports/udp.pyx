@@ -16,6 +16,8 @@ import structlog
 
 from gateway.errors import ProtocolError
 
+from gateway.transports.admission cimport source_of
+
 log = structlog.get_logger("gateway.transports")
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -93,6 +95,11 @@ cdef class UdpSocket:
         self.flush_callback = self.run_flush
         core.socket = self
 
+    def limit(self, Admission admission not None):
+        """Hold each source to the limits that are common to a worker's listeners; once, before the start."""
+        if admission.source_message_rate > 0 or admission.source_byte_rate > 0:
+            self.admission = admission
+
     def start(self, host, port, *, reuse_port):
         """Bind; OSError if the port is taken."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -165,6 +172,10 @@ cdef class UdpSocket:
                 self.bytes_in += message.msg_len
                 if message.msg_hdr.msg_flags & MSG_TRUNC:
                     self.counters.count("dropped", "udp_truncated")
+                    continue
+                if self.admission is not None and not self.admission.allows(
+                    source_of(source.bytes, source.size), <Py_ssize_t>message.msg_len, self.now
+                ):
                     continue
                 try:
                     self.core.receive(

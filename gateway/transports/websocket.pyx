@@ -82,6 +82,15 @@ cdef class WebSocketStream(Stream):
         self.close_code = close_code
         raise ProtocolError(reason)
 
+    cdef uint64_t packets(self) noexcept:
+        return self.taken if self.core is None else self.taken + self.core.packets()
+
+    cdef bint is_admitted(self) noexcept:
+        return self.core is not None and self.core.is_admitted()
+
+    cdef int hold(self, bint held) except -1:
+        return 0 if self.core is None else self.core.hold(held)
+
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Hot path."""
         cdef Py_ssize_t taken = 0
@@ -199,6 +208,7 @@ cdef class WebSocketStream(Stream):
 
     cdef int on_control(self) except -1:
         """A whole control frame, which may stand between the frames of a message."""
+        self.taken += 1
         if self.frame.opcode == PING:
             append_frame(self.output, PONG, self.control, <Py_ssize_t>self.frame.size)
             return self.outlet.wake()
