@@ -5,9 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import NatsServer
+
+# How long an example takes says something of the machine only.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 _numbers = itertools.count(1)
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Self
 
@@ -23,6 +23,7 @@ from gateway.kp.downlink import Downlink
 from gateway.kp.router import Router
 from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
+from gateway.transports.admission import Admission
 from gateway.transports.mqtt import MqttTransport
 from gateway.transports.mqtt_session import MqttLimits, MqttSessions
 from gateway.transports.tcp import TcpListener
@@ -33,6 +34,15 @@ OTHER_APP = "app_v2"
 TENANT = "acme"
 """Whose application APP is; OTHER_APP is nobody's."""
 ANONYMOUS_CLIENT = Client()
+UNLIMITED: dict[str, Any] = {
+    "half_open_max": 1000,
+    "message_rate": 0,
+    "byte_rate": 0,
+    "source_connections": 0,
+    "source_message_rate": 0,
+    "source_byte_rate": 0,
+}
+DEVICE_HOST = "192.0.2.1"
 REPLICA = "replica-1"
 REPLY_TO = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
 PUBLICATION = re.compile(rb"PUB ([^ ]+) ([^ ]+) ([0-9]+)\r\n")
@@ -50,7 +60,9 @@ class Loop:
     def __init__(self) -> None:
         self.now = 1000.0
         self._soon: list[Callable[[], object]] = []
+        self._later: list[tuple[float, Callable[[], object]]] = []
         self.make_connection: Callable[[], asyncio.BufferedProtocol]
+        self.sockets: list[Any] = []
 
     def time(self) -> float:
         return self.now
@@ -58,8 +70,21 @@ class Loop:
     def call_soon(self, callback: Callable[[], object]) -> None:
         self._soon.append(callback)
 
-    async def create_server(self, make: Callable[[], asyncio.BufferedProtocol], *_: Any, **__: Any) -> None:
+    def call_later(self, delay: float, callback: Callable[[], object]) -> None:
+        self._later.append((self.now + delay, callback))
+
+    async def create_server(self, make: Callable[[], asyncio.BufferedProtocol], *_: Any, **__: Any) -> "Loop":
         self.make_connection = make
+        return self
+
+    def pass_time(self, seconds: float) -> None:
+        """Put the clock forward, and call what is due by then."""
+        self.now += seconds
+        due = [callback for at, callback in self._later if at <= self.now]
+        self._later = [(at, callback) for at, callback in self._later if at > self.now]
+        for callback in due:
+            callback()
+        self.run()
 
     def run(self) -> None:
         while self._soon:
@@ -69,13 +94,15 @@ class Loop:
 class Transport:
     """What they want of a transport; `written` is what went through it and not past it."""
 
-    def __init__(self, end: socket.socket | None = None) -> None:
+    def __init__(self, end: socket.socket | None = None, host: str = DEVICE_HOST) -> None:
         self._end = end
+        self._host = host
         self.written = b""
         self.closed = False
+        self.reading = True
 
     def get_extra_info(self, name: str) -> object:
-        return self._end
+        return (self._host, 50_000) if name == "peername" else self._end
 
     def write(self, data: bytes) -> None:
         self.written += bytes(data)
@@ -92,9 +119,10 @@ class Transport:
     abort = close
 
     def pause_reading(self) -> None:
-        pass
+        self.reading = False
 
-    resume_reading = pause_reading
+    def resume_reading(self) -> None:
+        self.reading = True
 
 
 def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
@@ -105,6 +133,12 @@ def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
         buffer[:size] = data[:size]
         protocol.buffer_updated(size)
         data = data[size:]
+
+
+def listen(listener: TcpListener) -> None:
+    """Start it on a Loop, whose create_server waits for nothing: a test may have a loop of its own running."""
+    with contextlib.suppress(StopIteration):
+        listener.start("", 0, reuse_port=False).send(None)
 
 
 class Presence:
@@ -131,6 +165,7 @@ class WorkerDouble:
         route_cache: int = 100,
         waiting: int = 100,
         pending_max: int = 2**20,
+        admission: Mapping[str, Any] | None = None,
     ) -> None:
         self.loop = Loop()
         self.presence = Presence()
@@ -147,7 +182,8 @@ class WorkerDouble:
         self.router = Router(self.sessions, versions, aware, {APP: TENANT}, REPLICA, route_cache, 1024)
         self.correlator = Correlator(0xABCDEF, bytes(range(16)))
         loop: Any = self.loop
-        self.link = Link(loop, (REPLY_TO,), pending_max, 5.0, print)
+        self.losses: list[str] = []
+        self.link = Link(loop, (REPLY_TO,), pending_max, 5.0, self.losses.append)
         self.asked: list[tuple[str, Future[Identity]]] = []
         self.uplink = Uplink(
             self.link,
@@ -164,16 +200,21 @@ class WorkerDouble:
         )
         limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
         self.stored = MqttSessions(self.sessions, limits)
-        transport = MqttTransport(
+        self.mqtt = MqttTransport(
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=65_536, connect_timeout=10.0,
         )  # fmt: skip
-        self._listener = TcpListener(loop, transport.connect, self.counters, "mqtt", 2**20, 1000)
-        with contextlib.suppress(StopIteration):
-            # Loop.create_server waits for nothing, and a test may have a loop of its own running.
-            self._listener.start("", 0, reuse_port=False).send(None)
+        self._listener = TcpListener(loop, self.mqtt.connect, self.counters, "mqtt", 2**20, 1000)
+        if admission is not None:
+            self.admission = Admission(self.counters, **{**UNLIMITED, **admission})
+            self._listener.limit(self.admission)
+        listen(self._listener)
         self._admissions: list[Future[Client]] = []
         self._devices: list[Device] = []
+        self.connect_nats()
+
+    def connect_nats(self) -> None:
+        """A new connection to NATS, whose handshake is done."""
         self._nats = self.link.begin()
         self._nats_transport = Transport()
         self._nats.connection_made(self._nats_transport)  # type: ignore[arg-type]
@@ -206,14 +247,30 @@ class WorkerDouble:
         clean: bool = True,
         client: Client = ANONYMOUS_CLIENT,
         will: mqtt.Will | None = None,
+        keep_alive: int = 0,
+        host: str = DEVICE_HOST,
     ) -> "Device":
         """A client that is connected, and was admitted as `client`."""
-        device = Device(self.loop)
-        self._devices.append(device)
-        device.send(mqtt.Connect(client_id, clean, 0, will))
-        self._admissions.pop().set_result(client)
+        device = self.unconnected(host)
+        device.send(mqtt.Connect(client_id, clean, keep_alive, will))
+        self.admit(client)
         assert isinstance(device.received()[0], mqtt.Connack)
         return device
+
+    def unconnected(self, host: str = DEVICE_HOST) -> "Device":
+        """A connection over which nothing was sent yet."""
+        device = Device(self.loop, host)
+        self._devices.append(device)
+        return device
+
+    def admit(self, client: Client = ANONYMOUS_CLIENT) -> None:
+        """Admit the client whose CONNECT came last."""
+        self._admissions.pop().set_result(client)
+
+    def check(self) -> None:
+        """What happens about once a second."""
+        self._listener.check()
+        self.loop.run()
 
     def identify(self, endpoint_of: Callable[[str], str] = "endpoint-{}".format) -> None:
         """Answer every open question for a token; `endpoint_of` gives the endpoint ID, or "" to refuse it."""
@@ -268,6 +325,11 @@ class WorkerDouble:
         feed(self._nats, f"MSG {REPLY_TO} 1{to} {len(datum)}\r\n".encode() + datum + b"\r\n")
         self.loop.run()
 
+    def from_nats(self, data: bytes) -> None:
+        """Any bytes arrive from NATS."""
+        feed(self._nats, data)
+        self.loop.run()
+
     def no_responders(self, subject: str) -> None:
         """NATS reports that nobody listens to a subject."""
         header = f"NATS/1.0 503\r\nNats-Subject: {subject}\r\n\r\n".encode()
@@ -281,17 +343,20 @@ class WorkerDouble:
 class Device:
     """An MQTT client at the other end of a TCP connection."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, host: str = DEVICE_HOST) -> None:
         self._loop = loop
         self._ours, theirs = socket.socketpair()
         self._ours.setblocking(False)
         self._theirs = theirs
-        self._transport = Transport(theirs)
+        self._transport = Transport(theirs, host)
         self._protocol = loop.make_connection()
         self._protocol.connection_made(self._transport)  # type: ignore[arg-type]
 
     def send(self, *packets: Any) -> None:
-        feed(self._protocol, b"".join(map(mqtt.encode, packets)))
+        self.send_bytes(b"".join(map(mqtt.encode, packets)))
+
+    def send_bytes(self, data: bytes) -> None:
+        feed(self._protocol, data)
 
     def publish(self, topic: str, payload: bytes = b"", qos: int = 0, packet_id: int = 0) -> None:
         self.send(mqtt.Publish(topic, payload, qos, packet_id))
@@ -314,6 +379,11 @@ class Device:
             packets.append(packet)
             data = data[size:]
         return packets
+
+    @property
+    def reading(self) -> bool:
+        """Whether the gateway reads what it sends."""
+        return self._transport.reading
 
     @property
     def closed(self) -> bool:

@@ -1,0 +1,361 @@
+"""A worker with all its transports that a byte string plays: what devices send, and what happens around them.
+
+An input is a sequence of steps. A byte below 0x80 says how many bytes (less one) of what follows the current device
+sends in one read, or one datagram; one from 0xC0 on says it in units of 32 bytes; those between are events, `EVENTS`.
+Whatever was played, at the end all devices go and time passes, and then nothing may be left of them. That holds for
+every input, so a Simulation is used again and again, and its memory must not grow.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from gateway.bus import subjects
+from gateway.config_keys import Http
+from gateway.identity.clients import Client
+from gateway.kp.pending import PendingRequests
+from gateway.transports.coap import CoapCore
+from gateway.transports.http import HttpTransport
+from gateway.transports.kpudp import KpudpTransport
+from gateway.transports.tcp import TcpListener
+from gateway.transports.udp import UdpSocket
+from gateway.transports.websocket import WebSocketTransport
+from gateway.wire.esp import ClientData, ExtensionData, encode_extension_data
+from tests.support.nats import HOST
+from tests.unit.kp.worker_double import APP, Published, Transport, WorkerDouble, feed, listen
+
+RECEIVED_KEPT = 4096
+EVENT, LONG, UNIT = 0x80, 0xC0, 32
+DEVICES_MAX = 4
+BOUNDS = {"endpoints_per_session": 4, "route_cache": 8, "waiting": 4, "pending_max": 16 * 1024}
+ADMISSION = {"half_open_max": 3, "source_connections": 4, "message_rate": 500, "source_byte_rate": 100_000}
+SUBJECTS = {subjects.service(name, "esp", subjects.CLIENT_DATA) for name in ("dcx", "cmx", "tsx")}
+MQTT_EXPIRY_S = 3600.0
+UDP_EXPIRY_S = 600.0
+OBSERVER_EXPIRY_S = 90_000.0
+COAP = {
+    "piggyback_delay": 0.1, "response_timeout": 10.0, "ack_timeout": 2.0, "pending_requests": 8, "max_body_size": 2048,
+    "block_memory": 8192, "peers": 3, "exchanges": 16, "exchanges_per_peer": 8, "outstanding_per_peer": 4,
+    "observers": 4, "observers_per_peer": 2, "requests_per_second": 0.0, "require_echo": False,
+}  # fmt: skip
+KPUDP = {"peers": 8, "peer_timeout": 300.0, "ack_timeout": 0.5, "unacknowledged": 12}
+
+
+class StreamDevice:
+    """A device at the other end of a connection."""
+
+    def __init__(self, make_protocol: Callable[[], asyncio.BufferedProtocol]) -> None:
+        self._ours, self._theirs = socket.socketpair()
+        self._ours.setblocking(False)
+        self.received = b""
+        self._transport = Transport(self._theirs)
+        self._protocol = make_protocol()
+        self._protocol.connection_made(self._transport)  # type: ignore[arg-type]
+
+    def send(self, data: bytes) -> None:
+        # uvloop reads neither of a connection that is paused nor of one that is closed.
+        if self._transport.reading and not self._transport.closed:
+            feed(self._protocol, data)
+
+    def look(self) -> None:
+        """Take what has come, and go if the gateway has closed the connection."""
+        if self._theirs.fileno() < 0:
+            return
+        with contextlib.suppress(BlockingIOError):
+            while data := self._ours.recv(65_536):
+                self.received = (self.received + data)[-RECEIVED_KEPT:]
+        self._transport.written = b""
+        if self._transport.closed:
+            self.go()
+
+    def go(self) -> None:
+        if self._theirs.fileno() >= 0:
+            self._transport.closed = True
+            self._protocol.connection_lost(None)
+            self._ours.close()
+            self._theirs.close()
+
+
+class DatagramDevice:
+    """A device that sends datagrams from an address of its own."""
+
+    def __init__(self, server: UdpSocket) -> None:
+        self._server = server
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._socket.connect((HOST, server.port))
+        self.received = 0
+
+    def send(self, data: bytes) -> None:
+        self._socket.send(data)
+        self._server.on_readable()
+
+    def look(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while data := self._socket.recv(65_536):
+                self.received += len(data)
+
+    def go(self) -> None:
+        self._socket.close()
+
+
+class Simulation(WorkerDouble):
+    """Devices of one transport."""
+
+    def __init__(self, protocol: str) -> None:
+        super().__init__(**BOUNDS, admission=ADMISSION)  # type: ignore[arg-type]
+        self._protocol = protocol
+        loop: Any = self.loop
+        loop.add_reader = loop.remove_reader = loop.add_writer = loop.remove_writer = lambda *_: None
+        self._players: list[StreamDevice | DatagramDevice] = []
+        self._current = 0
+        self._latest: ClientData | None = None
+        self.forwarded: list[Published] = []
+        self._timeouts: list[PendingRequests] = []
+        self._datagrams: UdpSocket | None = None
+        self._core: Any = None
+        self._make: Callable[[], StreamDevice | DatagramDevice]
+        versions = {APP: frozenset({"dcx", "cmx", "tsx"})}
+        if protocol == "http":
+            pending = PendingRequests(6, 10.0)
+            settings = Http(
+                max_body_size=2048, max_header_size=1024, max_url_length=256, pipelined_requests=4
+            )
+            transport = HttpTransport(loop, self.uplink, self.sessions, pending, self.counters, settings)
+            self._listener = TcpListener(loop, transport.connect, self.counters, "http", 2**20, 1000)
+            self._listener.limit(self.admission)
+            listen(self._listener)
+            self._timeouts.append(pending)
+        elif protocol == "websocket":
+            carrier = WebSocketTransport(
+                loop, self.mqtt.connect, self.counters, frame_size_max=4096, handshake_timeout=10.0
+            )
+            self._listener = TcpListener(loop, carrier.connect, self.counters, "mqtt", 2**20, 1000)
+            self._listener.limit(self.admission)
+            listen(self._listener)
+        elif protocol == "coap":
+            self._core = CoapCore(
+                self.uplink,
+                self.sessions,
+                self.counters,
+                versions,
+                **COAP,
+                now=loop.time(),  # type: ignore[arg-type]
+            )
+            self._timeouts.append(self._core.pending)
+        elif protocol == "kpudp":
+            pending = PendingRequests(10, 10.0)
+            self._core = KpudpTransport(
+                loop,
+                self.uplink,
+                self.sessions,
+                pending,
+                self.counters,
+                **KPUDP,  # type: ignore[arg-type]
+            )
+            self._timeouts.append(pending)
+        if self._core is None:
+            self._make = lambda: StreamDevice(self.loop.make_connection)
+        else:
+            self._datagrams = server = UdpSocket(loop, self._core, self.counters)
+            server.limit(self.admission)
+            server.start(HOST, 0, reuse_port=False)
+            self._make = lambda: DatagramDevice(server)
+
+    def send(self, data: bytes) -> None:
+        """A new device sends this, and its tokens are identified."""
+        self._open()
+        self._players[self._current].send(data)
+        self._settle()
+        self.identify()
+        self._settle()
+
+    def answer_to(self, data: bytes) -> bytes:
+        """What a new device is sent back over its connection, the last of it."""
+        self.send(data)
+        device = self._players[self._current]
+        assert isinstance(device, StreamDevice)
+        return device.received
+
+    def bytes_for(self, datagram: bytes) -> int:
+        """How much a new device is sent for a datagram of it."""
+        self.send(datagram)
+        device = self._players[self._current]
+        assert isinstance(device, DatagramDevice)
+        return device.received
+
+    def end(self) -> None:
+        """All devices go, and nothing of them may be left."""
+        self._end()
+
+    # ------------------------------------------------------------ playing
+
+    def play(self, data: bytes) -> None:
+        """Play an input; AssertionError if something is left of it."""
+        self._open()
+        at = 0
+        while at < len(data):
+            step = data[at]
+            at += 1
+            if EVENT <= step < LONG:
+                EVENTS[(step - EVENT) % len(EVENTS)](self)
+            else:
+                size = step + 1 if step < EVENT else (step - LONG + 1) * UNIT
+                if self._players:
+                    self._players[self._current].send(data[at : at + size])
+                at += size
+            self._settle()
+        self._end()
+
+    def _settle(self) -> None:
+        """What happens by itself after a step."""
+        while self._admissions:
+            self._admissions.pop().set_result(Client())
+        self.loop.run()
+        for published in self.published():
+            assert published.subject in SUBJECTS, published.subject
+            self._latest = published.data
+            self.forwarded.append(published)
+        for player in self._players:
+            player.look()
+        self.loop.run()
+        if not self.link.ready:
+            self.connect_nats()
+
+    def _open(self) -> None:
+        if len(self._players) < DEVICES_MAX:
+            self._current = len(self._players)
+            self._players.append(self._make())
+
+    def _lose(self) -> None:
+        if self._players:
+            self._players.pop(self._current).go()
+            self._current = 0
+
+    def _turn(self) -> None:
+        if self._players:
+            self._current = (self._current + 1) % len(self._players)
+
+    def _refuse(self) -> None:
+        self.identify(lambda _: "")
+
+    def _answer(self, **fields: Any) -> None:
+        asked = self._latest
+        if asked is not None:
+            answer = ExtensionData(
+                asked.correlation_id, 0, 0, asked.app_version_name, "dcx", asked.endpoint_id, asked.resource_path,
+                asked.request_id, b"answer", 200, None,
+            )  # fmt: skip
+            self.deliver(encode_extension_data(*answer._replace(**fields)))
+
+    def _nobody_serves(self) -> None:
+        self.no_responders(subjects.service("dcx", "esp", subjects.CLIENT_DATA))
+
+    def _restart_nats(self) -> None:
+        self.link.abort()
+        self.loop.run()
+        self.connect_nats()
+
+    def _pass(self, seconds: float) -> None:
+        self.loop.pass_time(seconds)
+        for table in self._timeouts:
+            table.expire(self.loop.time())
+        if self._datagrams is not None:
+            self._datagrams.check()
+        self._listener.check()
+        self.stored.expire(self.loop.time())
+        self.loop.run()
+
+    def _end(self) -> None:
+        """All go, and everything is waited for."""
+        while self._players:
+            self._lose()
+        self.identify()
+        self.confirm()
+        self._settle()
+        self.confirm()
+        if self._protocol in ("mqtt", "websocket"):
+            self._pass(MQTT_EXPIRY_S)
+        elif self._protocol == "http":
+            self._pass(60.0)
+        else:
+            for _ in range(3):
+                self._pass(OBSERVER_EXPIRY_S if self._protocol == "coap" else UDP_EXPIRY_S)
+            self._core_is_empty()
+        self._latest = None
+        self.forwarded.clear()
+        assert self.sessions.count == 0
+        assert self._listener.connection_count() == self._listener.half_open_count() == 0
+        assert not any(table.count() for table in self._timeouts)
+        assert self.stored.offline_count() == 0
+        assert self.link.backlog == 0
+        assert not self.presence.endpoints
+        assert self.sessions.endpoint_count() <= 2 * BOUNDS["route_cache"] + 2
+        self.losses.clear()
+
+    def _core_is_empty(self) -> None:
+        if isinstance(self._core, CoapCore):
+            assert not any(self._core.table_sizes().values()), self._core.table_sizes()
+        else:
+            assert self._core.unacknowledged() == 0
+            assert self._core.peers.counts() == (0, 0)
+
+
+EVENTS: list[Callable[[Simulation], object]] = [
+    Simulation._open,
+    Simulation._lose,
+    Simulation._turn,
+    Simulation.confirm,
+    Simulation.identify,
+    Simulation._refuse,
+    Simulation._answer,
+    lambda simulation: simulation._answer(status_code=404, payload=None),
+    lambda simulation: simulation._answer(payload=bytes(3000)),
+    lambda simulation: simulation._answer(correlation_id="push", request_id=None),
+    Simulation._nobody_serves,
+    lambda simulation: simulation._pass(0.2),
+    lambda simulation: simulation._pass(2.0),
+    lambda simulation: simulation._pass(100.0),
+    Simulation._restart_nats,
+]
+"""What a step from EVENT on makes happen."""
+
+
+class NatsSimulation(WorkerDouble):
+    """Any bytes as what a NATS server says, while a device waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._device = self.device()
+        self._device.publish(f"kp1/{APP}/dcx/t/json/1", b"", 1, 1)
+        self.identify()
+
+    def play(self, data: bytes) -> None:
+        """Play an input; the link goes on, or parts with that server."""
+        self._device.publish(f"kp1/{APP}/dcx/t/json/1", b"", 1, 1)
+        self.loop.run()
+        self.from_nats(data)
+        self.link.abort()
+        self.loop.run()
+        self.connect_nats()
+        self.confirm()
+        self.published()
+        self._device.received()
+        assert self.link.backlog == 0
+        assert self.sessions.count == 1
+        assert not self._device.closed
+        self.losses.clear()
+
+
+def steps(*pieces: bytes | int) -> bytes:
+    """An input: bytes are sent in one read or datagram, a number is the event of that place."""
+    data = b""
+    for piece in pieces:
+        if isinstance(piece, int):
+            data += bytes([EVENT + piece])
+        else:
+            for at in range(0, len(piece), EVENT):
+                part = piece[at : at + EVENT]
+                data += bytes([len(part) - 1]) + part
+    return data

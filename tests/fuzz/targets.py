@@ -1,0 +1,317 @@
+"""What is fuzzed: every decoder of what a peer sends, and whole sessions; and inputs to begin with.
+
+`TARGETS` is all of it, for the short run in the test suite and the long one under libFuzzer alike. A target takes any
+bytes and raises nothing. A decoder answers them with a value or its own error, believes no more bytes than there are,
+and says the same of the same bytes; sessions are simulation.py's.
+"""
+
+import functools
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gateway.errors import GatewayError, MalformedAvro, ProtocolError
+from gateway.kp.correlation import Correlator
+from gateway.kp.resource_path import parse, request_id_of
+from gateway.transports.http_parser import RequestLimits, read_requests
+from gateway.transports.http_target import resource_path
+from gateway.transports.mqtt_session import filter_matches
+from gateway.wire import avro, coap, esp, kpudp, mqtt, nats
+from tests.fuzz.simulation import NatsSimulation, Simulation, steps
+from tests.support.kpudp_examples import HEX
+
+CORPUS = Path(__file__).parent / "corpus"
+INPUT_SIZE_MAX = 16 * 1024
+
+INTERESTING = [0x00, 0x01, 0x02, 0x04, 0x7F, 0x80, 0x81, 0xFE, 0xFF, *b"\r\n /+#$09aAZ:"]
+
+
+class Decoder(NamedTuple):
+    """`decode` gives what it read and how many bytes that took; `seeds` are what it shall read."""
+
+    decode: Callable[[Any], tuple[object, int]]
+    errors: type[GatewayError] | tuple[()]
+    takes_any_buffer: bool
+    seeds: list[bytes]
+
+
+def whole(decode: Callable[[Any], object]) -> Callable[[Any], tuple[object, int]]:
+    """A decoder of an input that is given to it whole."""
+    return lambda data: (decode(data), len(data))
+
+
+CLIENT_DATA = [
+    esp.encode_client_data("c" * 36, 1_700_000_000_000, 0, "app", "endpoint", "/json", 7, b"payload", None),
+    esp.encode_client_data("", -1, 2**63 - 1, "ü", None, "", None, b"", "name"),
+]
+EXTENSION_DATA = [
+    esp.encode_extension_data("c" * 36, 1, 2, "app", "dcx", "endpoint", "/json", 7, b"payload", 200, "OK"),
+    esp.encode_extension_data("", -1, -(2**63), None, None, None, "", None, None, -1, None),
+]
+MQTT = [
+    mqtt.encode(mqtt.Connect("id", True, 60, mqtt.Will("w", b"m", 1), "user", b"password")),
+    mqtt.encode(mqtt.Connect("id", level=mqtt.LEVEL_3_1)),
+    mqtt.encode(mqtt.Connack(True, 0)),
+    mqtt.encode(mqtt.Publish("kp1/v/dcx/ü/json/1", b"x" * 130, 1, 10)),
+    mqtt.encode(mqtt.Publish("a", b"")),
+    mqtt.encode(mqtt.Pubrel(7)),
+    mqtt.encode(mqtt.Subscribe(1, (("a/+/#", 1), ("b", 2)))),
+    mqtt.encode(mqtt.Suback(1, (0, 128))),
+    mqtt.encode(mqtt.Unsubscribe(1, ("a/+", "#"))),
+    mqtt.encode(mqtt.Pingreq()),
+]
+NATS = [
+    b'INFO {"server_id":"x","max_payload":1048576}\r\n',
+    b"MSG a.b 1 11\r\nHello World\r\n",
+    b"MSG a.b 1 c.d 0\r\n\r\n",
+    b"HMSG a 9 r 34 45\r\nNATS/1.0\r\nFoodGroup: vegetable\r\n\r\nHello World\r\n",
+    b"HMSG a 9 16 16\r\nNATS/1.0 503\r\n\r\n\r\n",
+    b"+OK\r\n-ERR 'Stale Connection'\r\nPING\r\npong\r\n",
+]
+HTTP = [
+    b"POST /kp1/v/x HTTP/1.1\r\nHost: g\r\nContent-Length: 5\r\n\r\nhello",
+    b"POST /a HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n",
+    b"GET /?q HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD / HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n\r\n",
+]
+PATH = tuple((11, level) for level in (b"kp1", b"app_v1", b"dcx", b"t", b"json"))
+COAP = [
+    coap.encode(coap.Message(0, 2, 7, b"token", PATH, b"{}")),
+    coap.encode(coap.Message(1, 1, 8, b"", ((6, b""), *PATH, (23, b"\x06")))),
+    coap.encode(coap.Message(0, 2, 9, b"", (*PATH, (27, b"\x08")), bytes(16))),
+    coap.encode(coap.Message(2, 0, 9)),
+]
+KPUDP = list(HEX)
+CORRELATOR = Correlator(0xABCDEF, bytes(range(16)))
+LIMITS = RequestLimits(4096, 4096, 1024)
+TOPICS = [b"kp1/v1/dcx/token/json/12", b"kp1/v1/tsx", b"kp1//x/2147483648"]
+
+
+def match(data: bytes) -> tuple[object, int]:
+    """A filter and a topic, separated by a line feed; the filter as SUBSCRIBE has let it pass."""
+    topic_filter, _, topic = data.partition(b"\n")
+    try:
+        mqtt.decode(mqtt.encode(mqtt.Subscribe(1, ((topic_filter.decode(), 0),))))
+    except (UnicodeDecodeError, ProtocolError):
+        return None, len(data)
+    return filter_matches(topic_filter, topic), len(data)
+
+
+DECODERS = {
+    "avro long": Decoder(
+        avro.decode_long, MalformedAvro, False, [avro.encode_long(n) for n in (0, -1, 2**62)]
+    ),
+    "avro bytes": Decoder(
+        avro.decode_bytes, MalformedAvro, False, [b"\x06foo", b"\x00", b"\x80\x01" + bytes(64)]
+    ),
+    "ClientData": Decoder(whole(esp.decode_client_data), MalformedAvro, True, CLIENT_DATA),
+    "ExtensionData": Decoder(whole(esp.decode_extension_data), MalformedAvro, True, EXTENSION_DATA),
+    "MQTT 3.1.1": Decoder(mqtt.decode, ProtocolError, True, MQTT),
+    "MQTT 3.1": Decoder(lambda data: mqtt.decode(data, mqtt.LEVEL_3_1, 4096), ProtocolError, True, MQTT),
+    "CoAP": Decoder(whole(coap.decode), ProtocolError, False, COAP),
+    "KP UDP": Decoder(whole(kpudp.decode), ProtocolError, False, KPUDP),
+    "NATS": Decoder(nats.decode, ProtocolError, True, NATS),
+    "HTTP": Decoder(whole(lambda data: read_requests([data], LIMITS)), (), False, HTTP),
+    "HTTP target": Decoder(
+        whole(lambda data: resource_path(data, b"/kpc")), (), False, [b"/kpc/kp1/v/dcx/t%20/x?q#f", b"*"]
+    ),
+    "correlation ID": Decoder(
+        whole(CORRELATOR.decode), (), False, [CORRELATOR.encode(5, 1, 9).encode() for _ in range(2)]
+    ),
+    "resource path": Decoder(whole(parse), (), False, TOPICS),
+    "request ID": Decoder(whole(request_id_of), (), False, TOPICS),
+    "topic filter": Decoder(match, (), False, [b"a/+/#\na/b/c", b"#\n$SYS", b"+/+\n/", b"a/#\na"]),
+}
+
+
+def mutations(seeds: list[bytes], count: int, source: random.Random) -> Iterator[bytearray]:
+    """Inputs that are nearly right, and grow further from it; each begins with one of the seeds."""
+    for _ in range(count):
+        data = bytearray(source.choice(seeds))
+        for _ in range(source.choice((0, 1, 1, 1, 2, 2, 3, 5, 8))):
+            at = source.randrange(len(data) + 1)
+            kind = source.randrange(8)
+            if kind == 0:
+                del data[at:]
+            elif kind == 1:
+                del data[at : at + source.randint(1, 4)]
+            elif kind == 2:
+                data.insert(at, source.choice(INTERESTING))
+            elif kind == 3:
+                data[at:at] = source.choice(seeds)[: source.randint(1, 40)]
+            elif kind == 4:
+                data[at:at] = data[at : at + source.randint(1, 40)] * source.randint(1, 3)
+            elif at < len(data):
+                if kind == 5:
+                    data[at] ^= 1 << source.randrange(8)
+                elif kind == 6:
+                    data[at] = source.choice(INTERESTING)
+                else:
+                    data[at] = source.randrange(256)
+        yield data[:INPUT_SIZE_MAX]
+
+
+def check(decoder: Decoder, data: bytes) -> tuple[str, int]:
+    """Decode an input and check what must hold of it: what it came to, and the bytes that took."""
+    try:
+        value, consumed = decoder.decode(data)
+    except decoder.errors as error:
+        return error.reason, 0
+    assert 0 <= consumed <= len(data)
+    if 0 < consumed < len(data):
+        # What follows has no part in it.
+        assert decoder.decode(bytes(data[:consumed])) == (value, consumed)
+    return "a value" if consumed else "nothing yet", consumed
+
+
+CONNECT = mqtt.encode(mqtt.Connect("id", False, 0, mqtt.Will("kp1/app_v1/dcx/w/x", b"gone", 1)))
+TOPIC = "kp1/app_v1/dcx/t/json/1"
+(
+    OPEN,
+    LOSE,
+    TURN,
+    CONFIRM,
+    IDENTIFY,
+    REFUSE,
+    ANSWER,
+    ANSWER_404,
+    ANSWER_LARGE,
+    PUSH,
+    NOBODY,
+    SOON,
+    LATER,
+    LATE,
+    RESTART,
+) = range(15)
+MQTT_SESSIONS = [
+    steps(
+        CONNECT,
+        mqtt.encode(mqtt.Publish(TOPIC, b"{}", 1, 1)),
+        IDENTIFY,
+        CONFIRM,
+        ANSWER,
+        mqtt.encode(mqtt.Puback(1)),
+    ),
+    steps(
+        CONNECT,
+        mqtt.encode(mqtt.Publish(TOPIC, b"{}", 2, 1)),
+        IDENTIFY,
+        CONFIRM,
+        mqtt.encode(mqtt.Pubrel(1)),
+        ANSWER_404,
+        mqtt.encode(mqtt.Pubrec(1)),
+        mqtt.encode(mqtt.Pubcomp(1)),
+        LOSE,
+        PUSH,
+        OPEN,
+        CONNECT,
+        mqtt.encode(mqtt.Disconnect()),
+    ),
+    steps(
+        CONNECT,
+        mqtt.encode(mqtt.Subscribe(1, (("kp1/app_v1/+/t/#", 1),))),
+        IDENTIFY,
+        OPEN,
+        CONNECT,
+        TURN,
+        PUSH,
+        NOBODY,
+        mqtt.encode(mqtt.Unsubscribe(2, ("kp1/app_v1/+/t/#",))),
+        RESTART,
+        LATE,
+        mqtt.encode(mqtt.Pingreq()),
+    ),
+]
+HTTP_SESSIONS = [
+    steps(
+        b"POST /kp1/app_v1/dcx/t/json HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}", IDENTIFY, ANSWER
+    ),
+    steps(
+        b"POST /kp1/app_v1/dcx/t HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"2\r\n{}\r\n0\r\n\r\n",
+        REFUSE,
+        b"POST /kp1/app_v1/tsx HTTP/1.1\r\nHost: g\r\n\r\n" * 2,
+        NOBODY,
+        ANSWER,
+        LATE,
+    ),
+    steps(
+        b"POST /kp1/app_v1/tsx HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        b"a",
+        LOSE,
+    ),
+]
+COAP_SESSIONS = [
+    steps(COAP[0], IDENTIFY, SOON, ANSWER, COAP[0]),
+    steps(COAP[1], IDENTIFY, ANSWER_LARGE, PUSH, PUSH, COAP[3], SOON, LATER, LATE),
+    steps(COAP[2], OPEN, COAP[2], REFUSE, NOBODY, LATE),
+]
+KPUDP_SESSIONS = [steps(datagram, IDENTIFY, CONFIRM, ANSWER, PUSH, LATER) for datagram in KPUDP]
+
+
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nHost: g\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+)
+
+
+def frame(payload: bytes, first: int = 0x82) -> bytes:
+    """A frame of a WebSocket client, of at most 125 bytes; its mask changes nothing."""
+    return bytes([first, 0x80 | len(payload)]) + bytes(4) + payload
+
+
+PUBLISH = mqtt.encode(mqtt.Publish(TOPIC, b"{}", 1, 1))
+WEBSOCKET_SESSIONS = [
+    steps(
+        UPGRADE,
+        frame(CONNECT),
+        frame(PUBLISH),
+        IDENTIFY,
+        CONFIRM,
+        ANSWER,
+        frame(b"", 0x89),
+        frame(b"\x03\xe8", 0x88),
+    ),
+    steps(
+        UPGRADE,
+        frame(CONNECT[:5], 0x02) + frame(b"", 0x89) + frame(CONNECT[5:], 0x80),
+        frame(PUBLISH),
+        LATE,
+        LOSE,
+    ),
+]
+
+
+class Target(NamedTuple):
+    """`run` takes an input; `seeds` are good ones to begin with."""
+
+    run: Callable[[bytes], object]
+    seeds: list[bytes]
+
+
+@functools.cache
+def _simulation(protocol: str) -> Simulation | NatsSimulation:
+    return NatsSimulation() if protocol == "nats" else Simulation(protocol)
+
+
+def _session(protocol: str) -> Callable[[bytes], object]:
+    return lambda data: _simulation(protocol).play(data)
+
+
+SESSIONS = {
+    "MQTT session": Target(_session("mqtt"), MQTT_SESSIONS),
+    "WebSocket session": Target(_session("websocket"), WEBSOCKET_SESSIONS),
+    "HTTP session": Target(_session("http"), HTTP_SESSIONS),
+    "CoAP session": Target(_session("coap"), COAP_SESSIONS),
+    "KP UDP session": Target(_session("kpudp"), KPUDP_SESSIONS),
+    "NATS session": Target(_session("nats"), NATS),
+}
+TARGETS = {
+    **{name: Target(functools.partial(check, decoder), decoder.seeds) for name, decoder in DECODERS.items()},
+    **SESSIONS,
+}
+
+
+def corpus(name: str) -> list[bytes]:
+    """The inputs that are kept of a target: found by libFuzzer, each for something that no other reaches."""
+    return [path.read_bytes() for path in sorted((CORPUS / name.replace(" ", "-")).glob("*"))]
