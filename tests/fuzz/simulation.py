@@ -312,7 +312,7 @@ EVENTS: list[Callable[[Simulation], object]] = [
     Simulation._answer,
     lambda simulation: simulation._answer(status_code=404, payload=None),
     lambda simulation: simulation._answer(payload=bytes(3000)),
-    lambda simulation: simulation._answer(correlation_id="push", request_id=None),
+    lambda simulation: simulation._answer(correlation_id="", request_id=None),
     Simulation._nobody_serves,
     lambda simulation: simulation._pass(0.2),
     lambda simulation: simulation._pass(2.0),

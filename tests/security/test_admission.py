@@ -224,8 +224,8 @@ def test_what_a_client_does_not_acknowledge_is_bounded_in_bytes(qos: int) -> Non
         device.send(Subscribe(1, ((f"kp1/{APP}/dcx/t/#", qos),)))
         worker.identify()
         device.received()
-        for _ in range(20):
-            worker.deliver(encode_extension_data(*push))
+        for number in range(20):
+            worker.deliver(encode_extension_data(*push._replace(correlation_id=f"push-{number}")))
         sent = device.received()
         assert len(sent) == 4
         assert worker.reason("dropped", "session_queue_full") == 20 - 4 - 3

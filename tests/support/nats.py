@@ -69,6 +69,12 @@ class NatsServer:
         """What the server has logged so far, over all its starts."""
         return self._log.read_text() if self._log.exists() else ""
 
+    @property
+    def pid(self) -> int:
+        """Process ID of the running server."""
+        assert self._process is not None, "nats-server is not running"
+        return self._process.pid
+
     def start(self) -> None:
         """Start the server and return when it accepts clients."""
         assert self._process is None, "nats-server is already running"
