@@ -110,7 +110,9 @@ def compare(
         if plots is not None:
             write_plots(results, plots)
         if markdown is not None:
-            write_markdown(results, f"kaa-bench {' '.join(sys.argv[1:])}", markdown)
+            write_markdown(
+                results, f"kaa-bench compare --rounds {rounds} --seconds {scale.seconds:g}", markdown
+            )
     except BenchError as error:
         print(f"kaa-bench: {error}", file=sys.stderr)
         return EXIT_FAILED

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,7 @@ from bench.report import GATEWAY, figure_remarks, number, remarks
 BEGIN = "<!-- figures of kaa-bench: begin -->"
 END = "<!-- figures of kaa-bench: end -->"
 VERSIONS = ("aiocoap", "aiohttp", "fastavro", "httptools", "nats-py", "uvloop")
+VERSION = re.compile(r"\d+(?:\.\d+)+")
 VERSION_TIMEOUT_S = 10.0
 
 
@@ -77,29 +79,33 @@ def machine() -> dict[str, object]:
         "cpu": model,
         "cores": os.cpu_count(),
         "kernel": platform.release(),
+        "load": os.getloadavg()[2],
         "python": platform.python_version(),
     }
 
 
 def versions() -> dict[str, str]:
     """Of everything that was measured and is installed."""
-    found = {"nats-server": _said_by(nats_program(), "--version")}
-    found["mosquitto"] = _said_by(Mosquitto.program(), "-h").partition("\n")[0]
-    found["amqtt"] = _said_by(Amqtt.program(), "--version")
-    found["libcoap"] = _package_of(Libcoap.program())
+    said = {
+        "nats-server": _said_by(nats_program(), "--version"),
+        "Mosquitto": _said_by(Mosquitto.program(), "-h"),
+        "amqtt": _said_by(Amqtt.program(), "--version"),
+        "libcoap": _package_of(Libcoap.program()),
+    }
+    found = {name: version[0] for name, text in said.items() if (version := VERSION.search(text))}
     for name in VERSIONS:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {name: version for name, version in found.items() if version}
+    return found
 
 
-def _said_by(program: str | None, option: str) -> str:
+def _said_by(program: str | None, *arguments: str) -> str:
     if program is None:
         return ""
     said = subprocess.run(
-        [program, option], capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT_S
+        [program, *arguments], capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT_S
     )
     return (said.stdout or said.stderr).strip()
 
@@ -108,14 +114,10 @@ def _package_of(program: str | None) -> str:
     """The version of the Debian package that has the program, which does not tell it itself."""
     if program is None or shutil.which("dpkg-query") is None:
         return ""
-    owner = _said_by("dpkg-query", f"--search={program}").partition(":")[0]
+    owner = _said_by("dpkg-query", "--search", program).partition(":")[0]
     if not owner:
         return ""
-    said = subprocess.run(
-        ["dpkg-query", "--show", "--showformat=${Version}", owner],
-        capture_output=True, text=True, check=False, timeout=VERSION_TIMEOUT_S,
-    )  # fmt: skip
-    return said.stdout.strip()
+    return _said_by("dpkg-query", "--show", "--showformat=${Version}", owner)
 
 
 def write_markdown(results: Comparison, command: str, path: Path) -> None:
@@ -132,7 +134,8 @@ def write_markdown(results: Comparison, command: str, path: Path) -> None:
 def markdown(results: Comparison, command: str) -> Iterator[str]:
     """The lines of the tables, with date, machine, versions and command above them."""
     of = machine()
-    yield f"{datetime.now(UTC):%Y-%m-%d}; {of['cpu']}, {of['cores']} cores, Linux {of['kernel']}."
+    yield f"{datetime.now(UTC):%Y-%m-%d}; {of['cpu']}, {of['cores']} cores, Linux {of['kernel']},"
+    yield f"load average {of['load']:.1f} in the last quarter of an hour."
     said = ", ".join(f"{name} {version}" for name, version in versions().items())
     yield f"Python {of['python']}, {said}; `{command}`."
     if results.floods:

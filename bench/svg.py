@@ -94,9 +94,9 @@ def lines(
     for tick in y_ticks:
         y = TOP + (1 - y_scale(tick)) * PLOT_HEIGHT
         parts.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{left + width}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 6, y + 4, f"{tick:,g}", "end"))
+        parts.append(_text(left - 6, y + 4, f"{tick:,.12g}", "end"))
     parts += [
-        _text(left + x_scale(tick) * width, TOP + PLOT_HEIGHT + 16, f"{tick:,g}", "middle")
+        _text(left + x_scale(tick) * width, TOP + PLOT_HEIGHT + 16, f"{tick:,.12g}", "middle")
         for tick in x_ticks
     ]
     for index, curve in enumerate(curves):

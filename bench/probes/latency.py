@@ -28,15 +28,14 @@ def _latency(spec: LoadSpec, address: Address, nats: Address, rate: int, seconds
     assert latency is not None
     remarks = [f"{count} x {kind}" for kind, count in result.errors.items()]
     if result.late > LATE_MAX * result.planned:
-        remarks.append(
-            f"generator over 1 ms late with {100 * result.late / result.planned:.0f} % of messages"
-        )
+        remarks.append(f"generator over 1 ms late with more than {LATE_MAX:.0%} of the messages")
     if result.sent < result.planned:
         remarks.append(f"{result.planned - result.sent} of {result.planned} messages could not be sent")
     details = {
         f"p{percent:g}": latency.percentile(percent) / NANOSECONDS_PER_MICROSECOND
         for percent in (50, 90, 99, 99.9, 100)
     }
+    details["late_share"] = result.late / result.planned
     return Figure(details["p50"], details, tuple(remarks))
 
 
