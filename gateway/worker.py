@@ -228,7 +228,9 @@ class Worker:
         if http.enabled or http.tls.enabled:
             pending = PendingRequests(limits.pending_requests, http.response_timeout)
             self.pending.append(pending)
-            self._http = HttpTransport(loop, uplink, self.sessions, pending, self.counters, http)
+            self._http = HttpTransport(
+                loop, uplink, self.sessions, pending, self.counters, self.identity.authenticator, http
+            )
             if http.enabled:
                 self._listen("http", ("http",), http.port, self._http.connect)
             if http.tls.enabled:

@@ -10,6 +10,7 @@ they have the same principal. An empty principal is an anonymous client.
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import NamedTuple, Protocol
 
 ANONYMOUS = ""
@@ -69,3 +70,17 @@ class AdmitAnonymous:
         admitted: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
         admitted.set_result(Client())
         return admitted
+
+
+def basic_credentials(authorization: bytes | None) -> tuple[str | None, bytes | None]:
+    """User name and password in an HTTP Authorization field; None for both if it is absent, or of another scheme.
+
+    ValueError if it is of the scheme Basic and malformed (RFC 7617).
+    """
+    scheme, _, encoded = (authorization or b"").strip().partition(b" ")
+    if scheme.lower() != b"basic":
+        return None, None
+    user_name, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
+    if not colon:
+        raise ValueError("no colon in Basic credentials")
+    return user_name.decode(), password

@@ -18,6 +18,9 @@ cdef class HttpTransport:
     cdef Sessions sessions
     cdef PendingRequests pending
     cdef Counters counters
+    cdef object authenticator          # admits clients: gateway.identity.clients
+    cdef bint authenticates            # whether it is asked at all
+    cdef bint demands_credentials      # whether there is no request without
     cdef RequestLimits limits
     cdef bytes path_prefix
     cdef double read_timeout           # seconds
@@ -60,6 +63,9 @@ cdef class HttpConnection(Stream):
     cdef State state
     cdef bint lingers            # FINISHING goes over to LINGERING
     cdef bint paused             # as many requests wait as may; what follows them is held
+    cdef bint admitted           # requests with this Authorization are the session's client's:
+    cdef bytes authorization
+    cdef bint authenticating     # that of the request in the parser; what follows it is held
     cdef bint continue_owed      # 100 Continue, once the responses before it are written
     cdef Buffer tail             # bytes of requests not yet taken
     # requests that wait for their response, numbered by `first` and those that follow it
@@ -75,6 +81,7 @@ cdef class HttpConnection(Stream):
     cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef uint32_t open_request(self) except? 0
     cdef int on_request(self) except -1
+    cdef int authenticate(self, uint32_t number) except -1
     cdef int publish(self, uint32_t number) except -1
     cdef tuple judge(self)
     cdef int on_expectation(self, bint body_is_late) except -1
@@ -86,7 +93,7 @@ cdef class HttpConnection(Stream):
     cdef Buffer place(self, uint32_t number)
     cdef int taken(self, uint32_t number) except -1
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1
-    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body) except -1
+    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=*) except -1
     cdef int answered(self, uint32_t number) except -1
     cdef int finish(self) except -1
     cdef bint is_receiving(self) noexcept

@@ -3,6 +3,7 @@
 import asyncio
 
 from gateway.config_keys import Http
+from gateway.identity.clients import Authenticator
 from gateway.kp.counters import Counters
 from gateway.kp.pending import PendingRequests
 from gateway.kp.sessions import Sessions
@@ -17,6 +18,7 @@ class HttpTransport:
         sessions: Sessions,
         pending: PendingRequests,
         counters: Counters,
+        authenticator: Authenticator,
         settings: Http,
     ) -> None: ...
     def connect(self, outlet: Outlet) -> Stream: ...

@@ -15,11 +15,14 @@ from gateway.kp.sessions cimport Delivery, Endpoint
 from gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from gateway.transports.http_parser cimport COMPLETE, EXPECTING, HEAD, REFUSED
 from gateway.transports.http_response cimport (
-    CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response, append_taken,
+    BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response, append_taken,
 )
 from gateway.transports.http_target cimport read_target, wants_no_answer
 from gateway.transports.stream cimport Outlet
 from gateway.wire.buffer cimport Slice
+
+from gateway.errors import IdentityError
+from gateway.identity.clients import Presentation, basic_credentials
 
 log = structlog.get_logger("gateway.http")
 
@@ -38,10 +41,17 @@ cdef tuple LINGERING_STATUSES = (413, 414, 417, 431)
 cdef tuple BAD_TARGET = (BAD_REQUEST, "http_target", "Malformed request target")
 cdef tuple NOT_FOUND = (404, "http_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/...")
 cdef tuple METHOD_NOT_ALLOWED = (405, "http_method", "Only POST is allowed")
+cdef tuple NO_CREDENTIALS = (401, "credentials_missing", "Credentials are required")
+cdef tuple BAD_CREDENTIALS = (401, "credentials_rejected", None)
 cdef tuple TOO_SLOW = (408, "http_read_timeout", "The request did not arrive in time")
 cdef tuple NATS_AWAY = (503, "nats_away", "NATS is not connected")
 cdef tuple OVERLOADED = (503, "backlog", "Too many messages wait to be forwarded")
 cdef tuple TOO_MANY_PENDING = (503, "too_many_pending_requests", "Too many requests wait for an answer")
+
+
+cdef bytes challenge_of(tuple refusal):
+    """How a client that must say who it is is asked to, if that is what a refusal is about."""
+    return BASIC_CHALLENGE if refusal[0] == 401 else None
 
 
 cdef class HttpTransport:
@@ -49,13 +59,16 @@ cdef class HttpTransport:
 
     def __init__(
         self, loop, Uplink uplink not None, Sessions sessions not None, PendingRequests pending not None,
-        Counters counters not None, settings,
+        Counters counters not None, authenticator, settings,
     ):
         self.loop = loop
         self.uplink = uplink
         self.sessions = sessions
         self.pending = pending
         self.counters = counters
+        self.authenticator = authenticator
+        self.authenticates = settings.client_authentication != "off"
+        self.demands_credentials = settings.client_authentication == "required"
         self.limits = RequestLimits(settings.max_body_size, settings.max_header_size, settings.max_url_length)
         self.path_prefix = settings.path_prefix.encode()
         self.read_timeout = settings.read_timeout
@@ -107,6 +120,9 @@ cdef class HttpSession(Session):
             return 0
         return self.connection.taken(number)
 
+    cdef int end(self, str reason) except -1:
+        return 0 if self.connection is None else self.connection.end(reason)
+
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Hot path."""
         if self.connection is None or not delivery.correlated or delivery.service != REQUEST \
@@ -126,9 +142,9 @@ cdef class HttpConnection(Stream):
         cdef Py_ssize_t taken
         if self.state != SERVING:
             return 0
-        if self.tail.size or self.paused:
+        if self.tail.size or self.paused or self.authenticating:
             self.tail.append(data, size)
-            return 0 if self.paused else self.take_tail()
+            return 0 if self.paused or self.authenticating else self.take_tail()
         taken = self.take(data, size)
         if taken < size:
             self.tail.append(data + taken, size - taken)
@@ -146,7 +162,7 @@ cdef class HttpConnection(Stream):
     cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle requests until the rest is no whole one, or as many wait as may: the bytes taken. Hot path."""
         cdef Py_ssize_t at = 0
-        while at < size:
+        while at < size and not self.authenticating:
             if self.count >= self.transport.pipelined_max and self.parser.phase == HEAD:
                 self.paused = True
                 self.outlet.pause_reading()
@@ -181,11 +197,61 @@ cdef class HttpConnection(Stream):
         self.continue_owed = False
         if not self.parser.keep_alive or self.transport.draining:
             self.state = FINISHING
-        if refusal is None:
-            self.publish(number)
-        else:
+        if refusal is not None:
             self.refuse(number, refusal)
+        elif self.transport.authenticates and not (
+            self.admitted and self.parser.authorization == self.authorization
+        ):
+            return self.authenticate(number)
+        else:
+            self.publish(number)
         return self.parser.next_request()
+
+    cdef int authenticate(self, uint32_t number) except -1:
+        """Ask whose credentials a request presents, which the connection's requests before it did not."""
+        cdef bytes authorization = self.parser.authorization
+        try:
+            user_name, password = basic_credentials(authorization)
+        except ValueError:
+            self.refuse(number, BAD_CREDENTIALS)
+            return self.parser.next_request()
+        self.admitted = False
+        self.authenticating = True
+        self.outlet.pause_reading()
+        future = self.transport.authenticator.authenticate(
+            Presentation("http", user_name, password, self.outlet.certificate)
+        )
+        future.add_done_callback(lambda done: self.authenticated(number, authorization, done))
+        return 0
+
+    def authenticated(self, uint32_t number, bytes authorization, future):
+        """The client of the request in the parser is known, or refused; what follows is taken."""
+        cdef tuple refusal
+        if not self.authenticating:
+            # Looked at all the same: asyncio complains of failures that nobody has seen.
+            future.exception()
+            return
+        self.authenticating = False
+        try:
+            client = future.result()
+        except IdentityError as error:
+            self.refuse(number, (error.status, error.reason, error.detail or None))
+        else:
+            self.admitted = True
+            self.authorization = authorization
+            self.session.principal = client.principal
+            self.session.tenant = client.tenant
+            self.session.last_route = None
+            # Read anew: the path is kept for one request of the worker at a time.
+            refusal = self.judge()
+            if refusal is None:
+                self.publish(number)
+            else:
+                self.refuse(number, refusal)
+        self.parser.next_request()
+        if self.state == SERVING and not self.paused:
+            self.outlet.resume_reading()
+            self.take_tail()
 
     cdef tuple judge(self):
         """Read the resource path of a request; why it cannot be forwarded, or None. Hot path."""
@@ -197,6 +263,9 @@ cdef class HttpConnection(Stream):
             return BAD_TARGET if status == BAD_REQUEST else NOT_FOUND
         if not self.transport.uplink.link.ready:
             return NATS_AWAY
+        if self.transport.demands_credentials and self.parser.authorization is None \
+                and self.outlet.certificate is None:
+            return NO_CREDENTIALS
         return None
 
     cdef int publish(self, uint32_t number) except -1:
@@ -244,7 +313,7 @@ cdef class HttpConnection(Stream):
     cdef int refuse(self, uint32_t number, tuple refusal) except -1:
         """Answer a request with an error of our own."""
         self.transport.counters.count("refused", refusal[1])
-        return self.fail(number, refusal[0], refusal[2], not self.parser.is_head)
+        return self.fail(number, refusal[0], refusal[2], not self.parser.is_head, challenge_of(refusal))
 
     cdef int end_with(self, tuple refusal, bint lingers) except -1:
         """Answer what cannot be, or is not, read to its end, and take nothing after it."""
@@ -252,7 +321,7 @@ cdef class HttpConnection(Stream):
         self.transport.counters.count("closed", refusal[1])
         self.state = FINISHING
         self.lingers = lingers
-        return self.fail(self.open_request(), refusal[0], refusal[2], True)
+        return self.fail(self.open_request(), refusal[0], refusal[2], True, challenge_of(refusal))
 
     # ------------------------------------------------------------ responses
 
@@ -285,12 +354,12 @@ cdef class HttpConnection(Stream):
         append_taken(self.place(number), self.persistence(number))
         return self.answered(number)
 
-    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body) except -1:
+    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=None) except -1:
         """Answer a request with an error, if it is open."""
         if not self.is_open(number):
             return 0
         self.transport.pending.forget(self.session.key, number)
-        append_error(self.place(number), status, phrase, self.persistence(number), with_body)
+        append_error(self.place(number), status, phrase, self.persistence(number), with_body, fields)
         return self.answered(number)
 
     cdef int answered(self, uint32_t number) except -1:
@@ -318,11 +387,22 @@ cdef class HttpConnection(Stream):
             if self.continue_owed:
                 self.send_continue()
         # Not for each free place: what is held moves to the front of its buffer every time.
-        if self.paused and self.state == SERVING and self.count <= self.transport.pipelined_max // 2:
+        if self.paused and not self.authenticating and self.state == SERVING \
+                and self.count <= self.transport.pipelined_max // 2:
             self.paused = False
             self.outlet.resume_reading()
             return self.take_tail()
         return 0
+
+    cdef int end(self, str reason) except -1:
+        """The client may not go on: take nothing more, and close when it has the answers to what was taken."""
+        if self.state != SERVING:
+            return 0
+        self.transport.counters.count("closed", reason)
+        self.admitted = False
+        self.state = FINISHING
+        self.lingers = False
+        return 0 if self.count else self.finish()
 
     cdef int finish(self) except -1:
         """The last response is written."""
@@ -336,6 +416,7 @@ cdef class HttpConnection(Stream):
         """Nobody reads the answers any more."""
         cdef uint32_t i
         self.state = ENDED
+        self.authenticating = False
         for i in range(self.count):
             self.transport.pending.forget(self.session.key, (self.first + i) & SEQUENCE_MASK)
         self.count = 0

@@ -40,6 +40,7 @@ cdef class RequestParser:
     cdef bint upgrade_ignored    # httptools takes the body for another protocol's bytes, so it is not shown it
     # the request, while it is COMPLETE or EXPECTING
     cdef bytes target
+    cdef bytes authorization     # the field's value, or None
     cdef Buffer body
     cdef bint is_post
     cdef bint is_head

@@ -78,7 +78,7 @@ cdef class RequestParser:
         self.scanned = self.line_start = self.request_line_size = 0
         self.body_left = self.framing_size = 0
         self.head_ended = self.message_ended = self.upgrade_ignored = False
-        self.target = None
+        self.target = self.authorization = None
         self.body.clear(BODY_KEEP)
         self.host_count = self.length_count = self.transfer_encoding_count = 0
         self.content_length = -1
@@ -300,6 +300,8 @@ cdef class RequestParser:
                 self.expects_continue = True
             else:
                 self.expects_unknown = True
+        elif size == 13 and same(name, b"authorization", 13):
+            self.authorization = value
         elif size == 14 and same(name, b"content-length", 14):
             self.length_count += 1
             # httptools has made sure of the digits; any number of zeros may stand before them.

@@ -35,6 +35,9 @@ cdef dict FIELDS = {
     503: b"Retry-After: 1\r\n",
 }
 
+# In place of the above, where it is the client that must say who it is (RFC 7617).
+cdef bytes BASIC_CHALLENGE = b'WWW-Authenticate: Basic realm="kp1", charset="UTF-8"\r\n'
+
 # The gateway does not look into payloads, and ExtensionData names no media type. Kaa's extensions speak JSON.
 cdef bytes CONTENT_TYPE = b"Content-Type: application/json\r\n"
 
@@ -63,9 +66,12 @@ cdef uint8_t* put_phrase(uint8_t* at, Slice phrase) noexcept nogil:
 
 
 cdef int append_head(
-    Buffer out, int status, Slice phrase, Py_ssize_t content_length, Persistence persistence
+    Buffer out, int status, Slice phrase, Py_ssize_t content_length, Persistence persistence, bytes fields=None
 ) except -1:
-    """Append a status line and the header; a content length of -1 is not named. Hot path."""
+    """Append a status line and the header; a content length of -1 is not named. Hot path.
+
+    `fields` take the place of those that a status has of its own.
+    """
     cdef uint8_t* at = out.reserve(HEAD_SIZE_MAX)
     cdef int64_t second = now_ms() // 1000
     if second != date_second:
@@ -79,7 +85,9 @@ cdef int append_head(
             at = put(at, CONTENT_TYPE)
         at = put_decimal(put(at, b"Content-Length: "), content_length)
         at = put(at, b"\r\n")
-    if status >= 400 and status in FIELDS:
+    if fields is not None:
+        at = put(at, fields)
+    elif status >= 400 and status in FIELDS:
         at = put(at, <bytes>FIELDS[status])
     if persistence == CLOSE:
         at = put(at, b"Connection: close\r\n")
@@ -111,7 +119,9 @@ cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence 
     return out.append(data.payload.data, data.payload.size)
 
 
-cdef int append_error(Buffer out, int status, str phrase, Persistence persistence, bint with_body) except -1:
+cdef int append_error(
+    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields=None
+) except -1:
     """Append an error of 1/KP; a phrase of None is that of the status, and a HEAD is answered without the body."""
     cdef bytes text
     cdef bytes body
@@ -119,7 +129,7 @@ cdef int append_error(Buffer out, int status, str phrase, Persistence persistenc
         phrase = PHRASES.get(status, b"").decode()
     text = phrase.encode("ascii", "replace")
     body = msgspec.json.encode({"statusCode": status, "reasonPhrase": phrase})
-    append_head(out, status, Slice(<const uint8_t*>text, len(text)), len(body), persistence)
+    append_head(out, status, Slice(<const uint8_t*>text, len(text)), len(body), persistence, fields)
     if with_body:
         out.append(<const char*>body, len(body))
     return 0

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from gateway.config_keys import IdentitySettings, Limits, StaticIdentity
+from gateway.config_identity_keys import IdentitySettings, StaticIdentity
+from gateway.config_keys import Limits
 from tests.support.http_gateway import HttpGateway, post, running_gateway
 from tests.support.nats import NatsServer
 from tests.unit.test_http_parser import SMUGGLING

@@ -11,10 +11,10 @@ from nats.aio.msg import Msg
 
 from gateway.bus import subjects
 from gateway.config import AppVersion, Config, ExtensionInstance
+from gateway.config_identity_keys import IdentitySettings
 from gateway.config_keys import (
     Coap,
     Http,
-    IdentitySettings,
     Limits,
     Mqtt,
     MqttTcp,
