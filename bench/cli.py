@@ -24,8 +24,8 @@ from bench.soak.report import lost, print_soak
 from bench.soak.run import Soak
 
 RowName = Literal[
-    "qos0", "qos1", "qos1-many", "http", "coap", "kpudp", "encode", "decode", "publish", "connect", "memory",
-    "latency-100", "latency-1000", "latency-5000", "latency-20000", "push", "workers",
+    "qos0", "qos1", "qos1-many", "qos1-durable", "http", "coap", "kpudp", "encode", "decode", "publish", "connect",
+    "memory", "latency-100", "latency-1000", "latency-5000", "latency-20000", "push", "workers",
 ]  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -58,6 +58,7 @@ def compare(
     - `qos0`: MQTT QoS 0, pipelined on 8 connections
     - `qos1`: MQTT QoS 1, 64 unacknowledged on each of 8 connections
     - `qos1-many`: MQTT QoS 1, one unacknowledged on each of 1000 connections
+    - `qos1-durable`: MQTT QoS 1 likewise, acknowledged when a JetStream stream has stored it
     - `http`: HTTP POST, one outstanding on each of 64 keep-alive connections, answered by the sink
     - `coap`: CoAP CON POST, one outstanding on each of 64 sockets, answered by the sink
     - `kpudp`: KP/UDP confirmed data by path alias, 32 unacknowledged on each of 64 sockets

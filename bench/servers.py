@@ -32,6 +32,16 @@ class Servers:
         """The gateway, one worker."""
         return self.gateway_of(1)
 
+    @cached_property
+    def storing_nats(self) -> NatsServer:
+        """The NATS server with JetStream behind the gateway whose extension instance is durable."""
+        return self._stack.enter_context(NatsServer(jetstream=True))
+
+    @cached_property
+    def durable_gateway(self) -> Gateway:
+        """The gateway, one worker, with a durable extension instance."""
+        return self._stack.enter_context(Gateway(self.storing_nats, durable=True))
+
     def gateway_of(self, workers: int) -> Gateway:
         """The gateway with so many workers."""
         if workers not in self._gateways:

@@ -31,6 +31,8 @@ class Peer(Server):
     address: Address
     forwards = False
     """Whether it does the gateway's whole work: to the extension over NATS, and back with the answer."""
+    stores = False
+    """Whether it stores a QoS 1 message before it acknowledges it."""
     flood: int | None = None
     """Messages of a run whose messages are not acknowledged, for a server that queues without a bound what it reads."""
 
@@ -88,6 +90,7 @@ class NatsMqtt(Peer):
     name = "nats-mqtt"
     title = "nats-server MQTT"
     protocol = "mqtt"
+    stores = True
 
     def __init__(self) -> None:
         nats, mqtt = free_port(), free_port()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError
-from bench.processes import HOST, POLL_S, START_TIMEOUT_S, Gateway, NatsServer, Server, nats_program
+from bench.processes import HOST, POLL_S, START_TIMEOUT_S, Gateway, NatsServer, Server
 from bench.soak.proxy import FaultProxy
 
 GATEWAYS = 2
@@ -20,18 +20,6 @@ CORE, DURABLE = "dcx", "stored"
 APP_VERSION = "soak_v1"
 GATEWAY_INSTANCE = "kpc-soak"
 PING_TIMEOUT_S = 1
-
-
-class SoakNats(NatsServer):
-    """A nats-server whose store outlives it."""
-
-    def command(self) -> list[str]:
-        """See `Server.command`."""
-        program = nats_program()
-        if program is None:
-            raise BenchError("nats-server is not installed: the `bench` extra brings it")
-        store = str(self.directory / "store")
-        return [program, "--addr", HOST, "--port", str(self.ports[0]), "--jetstream", "--store_dir", store]
 
 
 class SoakGateway(Gateway):
@@ -92,7 +80,7 @@ class Cluster:
     """All of it, running."""
 
     def __init__(self, stack: ExitStack) -> None:
-        self.nats = stack.enter_context(SoakNats())
+        self.nats = stack.enter_context(NatsServer(jetstream=True))
         self.nats_proxy = stack.enter_context(FaultProxy(self.nats.ports[0]))
         self.gateways = [
             stack.enter_context(SoakGateway(number, self.nats, self.nats_proxy.port))

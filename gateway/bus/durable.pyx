@@ -115,7 +115,7 @@ cdef class DurableLane:
         self.head = f"HPUB {subject} {reply_to}.{token}".encode()
         self.middle = f" {self.header_size} {'0' * DIGITS}\r\n{first}".encode()
         self.rest = rest.encode()
-        self.good_answer = f'{{"stream":"{stream}", "seq":'.encode()
+        self.good_answer = f'{{"stream":"{stream}","seq":'.encode()
         self.datum_offset = len(self.head) + DIGITS + len(self.middle) + CORRELATION_ID_SIZE + len(self.rest)
         self.size_offset = len(self.head) + DIGITS + len(f" {self.header_size} ")
         self.pending_max = pending_max

@@ -45,6 +45,11 @@ class FakeConnection:
                 line = b""
         return line.decode().removesuffix("\r\n")
 
+    async def read(self, size: int) -> bytes:
+        """The next bytes."""
+        async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+            return await self._reader.readexactly(size)
+
     async def block(self) -> list[Publication]:
         """The publications up to the next PING; each must be a PUB with a reply subject."""
         publications = []

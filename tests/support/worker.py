@@ -42,6 +42,12 @@ class NoControl:
     def start(self) -> None:
         pass
 
+    def subscribe(self, *arguments: Any, **keywords: Any) -> None:
+        pass
+
+    def when_reconnected(self, act: object) -> None:
+        pass
+
     def publish_event(self, subject: str, datum: bytes) -> None:
         pass
 

@@ -1,0 +1,150 @@
+"""Lanes against a server of the test's own, which says what no real one can be made to say at will."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from unittest.mock import patch
+
+import msgspec
+import pytest
+
+from gateway.bus.durable import read_answer
+from gateway.config import ExtensionInstance
+from gateway.config_keys import Durable
+from gateway.wire.mqtt import Puback, Publish
+from gateway.worker import Worker
+from tests.support.esp import until
+from tests.support.fake_nats import FakeConnection, FakeNats
+from tests.support.mqtt import MqttPeer, mqtt_client
+from tests.support.worker import EXTENSION, configuration, running_worker
+
+STREAM = "kaa-dcx"
+FULL = {
+    "error": {"code": 503, "err_code": 10077, "description": "maximum bytes exceeded"},
+    "stream": STREAM,
+    "seq": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"stream": STREAM, "seq": 1}, (None, False)),
+        ({"stream": STREAM, "domain": "hub", "seq": 7, "duplicate": True}, (None, False)),
+        (FULL, ("maximum bytes exceeded", False)),
+        (
+            {"error": {"err_code": 10054, "description": "message size exceeds"}},
+            ("message size exceeds", True),
+        ),
+        ({"stream": "other", "seq": 1}, ("an answer of another stream", False)),
+        ({"stream": STREAM, "seq": 0}, ("an answer of another stream", False)),
+        ({"stream": STREAM, "seq": "1"}, ("an answer of another stream", False)),
+        ({}, ("an answer of another stream", False)),
+    ],
+)
+def test_what_an_answer_of_jetstream_says(answer: dict[str, Any], said: tuple[str | None, bool]) -> None:
+    assert read_answer(json.dumps(answer).encode(), STREAM) == said
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'{"stream":1', bytes(range(256))])
+def test_what_is_no_answer_of_jetstream(answer: bytes) -> None:
+    assert read_answer(answer, STREAM) == ("an answer that is no PubAck", False)
+
+
+class Stream:
+    """The stream's side of one connection: takes publications and answers them."""
+
+    def __init__(self, connection: FakeConnection) -> None:
+        self._connection = connection
+
+    async def publication(self) -> tuple[str, bytes]:
+        """The next HPUB: its reply subject and its header."""
+        while (line := await self._connection.line()) == "PING":
+            await self._connection.send(b"PONG\r\n")
+        word, subject, reply, header_size, size = line.split(" ")
+        assert (word, subject) == ("HPUB", "kaa.v1.service.dcx.esp.ClientData")
+        data = await self._connection.read(int(size) + 2)
+        return reply, data[: int(header_size)]
+
+    async def answer(self, reply: str, **answer: Any) -> None:
+        data = json.dumps(answer or {"stream": STREAM, "seq": 1}, separators=(",", ":")).encode()
+        await self._connection.send(b"MSG %b 3 %d\r\n%b\r\n" % (reply.encode(), len(data), data))
+
+
+@asynccontextmanager
+async def worker_and_stream(nats: FakeNats) -> AsyncIterator[tuple[Worker, Stream]]:
+    durable = msgspec.structs.replace(
+        configuration(nats.url),
+        extension_instances={EXTENSION: ExtensionInstance(name=EXTENSION, durable=True)},
+        durable=Durable(ack_timeout=30),
+    )
+
+    async def nothing(self: object) -> None:
+        """In place of JetStream's API, which this server has not."""
+
+    with (
+        patch("tests.support.worker.configuration", lambda *_, **__: durable),
+        patch("gateway.worker.Streams.ensure", nothing),
+    ):
+        running = running_worker(nats.url)
+        entering = asyncio.create_task(running.__aenter__())
+        connection = await nats.admitted()
+        worker = await entering
+        try:
+            yield worker, Stream(connection)
+        finally:
+            await running.__aexit__(None, None, None)
+
+
+async def send(device: MqttPeer, *numbers: int) -> None:
+    await device.send(*(Publish("kp1/app_v1/dcx/thing/json", b"%d" % n, 1, n) for n in numbers))
+
+
+async def test_each_pub_ack_is_that_of_the_publication_it_names() -> None:
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        await send(device, 1, 2, 3)
+        replies = [(await stream.publication())[0] for _ in range(3)]
+        assert len(set(replies)) == 3
+        await stream.answer(replies[1])
+        assert await device.expect(Puback) == Puback(2), "the first may have been lost with its leader"
+        # Another life of this replica, another lane, a number that was never given, one that is done.
+        prefix = replies[0].rpartition(".")[0]
+        for last in ("00000000" + replies[0][-10:], replies[0][-18:-10] + "01" + "00000000"):
+            await stream.answer(f"{prefix}.{last}")
+        await stream.answer(replies[0][:-8] + "7fffffff")
+        await stream.answer(replies[1])
+        await stream.answer(replies[2])
+        assert await device.expect(Puback) == Puback(3)
+        await stream.answer(replies[0])
+        assert await device.expect(Puback) == Puback(1)
+        lane = worker.durable.lanes[0]
+        assert (lane.stored, lane.waiting(), lane.backlog()) == (3, 0, 0)
+
+
+async def test_a_refused_publication_is_tried_alone_and_the_rest_follows() -> None:
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        await send(device, 1, 2, 3)
+        sent = [await stream.publication() for _ in range(3)]
+        for reply, _ in sent:
+            await stream.answer(reply, **FULL)
+        lane = worker.durable.lanes[0]
+        await until(lambda: lane.stalled, "the refusal")
+        reply, header = await stream.publication()
+        assert (reply, header) == sent[0], "the same message ID: the stream may have it after all"
+        await stream.answer(reply)
+        assert await device.expect(Puback) == Puback(1)
+        assert [await stream.publication() for _ in range(2)] == sent[1:]
+        for reply, _ in sent[1:]:
+            await stream.answer(reply)
+        assert [await device.expect(Puback), await device.expect(Puback)] == [Puback(2), Puback(3)]
+        assert (lane.refusals, lane.resent, lane.stalled) == (3, 3, False)
