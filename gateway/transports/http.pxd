@@ -91,7 +91,7 @@ cdef class HttpConnection(Stream):
     cdef bint is_open(self, uint32_t number) noexcept
     cdef Persistence persistence(self, uint32_t number) noexcept
     cdef Buffer place(self, uint32_t number)
-    cdef int taken(self, uint32_t number) except -1
+    cdef int confirm(self, uint32_t number) except -1
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1
     cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=*) except -1
     cdef int answered(self, uint32_t number) except -1

@@ -118,7 +118,7 @@ cdef class HttpSession(Session):
         cdef uint32_t number = token & SEQUENCE_MASK
         if self.connection is None or not self.connection.is_open(number):
             return 0
-        return self.connection.taken(number)
+        return self.connection.confirm(number)
 
     cdef int end(self, str reason) except -1:
         return 0 if self.connection is None else self.connection.end(reason)
@@ -348,7 +348,7 @@ cdef class HttpConnection(Stream):
         append_response(self.place(number), data, self.persistence(number))
         return self.answered(number)
 
-    cdef int taken(self, uint32_t number) except -1:
+    cdef int confirm(self, uint32_t number) except -1:
         """Answer an open request whose message has been taken."""
         self.transport.pending.forget(self.session.key, number)
         append_taken(self.place(number), self.persistence(number))
