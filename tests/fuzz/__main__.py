@@ -1,7 +1,7 @@
 """`make fuzz`: the long run. Each target in turn under libFuzzer, in a process of its own, for a time.
 
 What libFuzzer finds worth keeping goes to `.fuzz/<target>`, where the next run goes on; an input that breaks something
-goes to `.fuzz/found`. `--keep` puts the smallest inputs into the corpus in the tree, which the test suite plays.
+goes to `.fuzz/found`. `--keep` puts some of the small ones into the corpus in the tree, which the test suite plays.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from pathlib import Path
 # Nothing of ours is imported: the native modules want libFuzzer, which is in the processes that are started.
 CORPUS = Path(__file__).parent / "corpus"
 WORK = Path(".fuzz")
-KEPT_MAX = 40
+KEPT_MAX = 16
 """Inputs of a target in the tree."""
-KEPT_SIZE_MAX = 1024
+KEPT_SIZE_MAX = 512
 """Bytes of one of them."""
 BROKEN = re.compile(r"==\d+==|\s*=== Uncaught")
 """How libFuzzer, AddressSanitizer and atheris begin to tell of what they have found."""
@@ -70,19 +70,14 @@ def fuzz(name: str, *options: str) -> tuple[int, dict[str, int]]:
 
 
 def keep(name: str) -> None:
-    """Put the smallest inputs that together reach all that is reached into the tree."""
+    """Put some of what is kept into the tree, of all sizes up to the bound."""
     directory = name.replace(" ", "-")
-    best = WORK / f"{directory}.least"
-    best.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.one", name, str(best), str(WORK / directory), "-merge=1"],
-        env=environment(), check=True, capture_output=True,
-    )  # fmt: skip
-    kept = sorted((path for path in best.iterdir()), key=lambda path: path.stat().st_size)
+    inputs = [path for path in (WORK / directory).iterdir() if path.stat().st_size <= KEPT_SIZE_MAX]
+    inputs.sort(key=lambda path: (path.stat().st_size, path.name))
     (CORPUS / directory).mkdir(parents=True, exist_ok=True)
-    for path in kept[:KEPT_MAX]:
-        if path.stat().st_size <= KEPT_SIZE_MAX:
-            (CORPUS / directory / path.name[:12]).write_bytes(path.read_bytes())
+    for number in range(min(KEPT_MAX, len(inputs))):
+        path = inputs[number * len(inputs) // min(KEPT_MAX, len(inputs))]
+        (CORPUS / directory / path.name[:12]).write_bytes(path.read_bytes())
 
 
 def main() -> int:
@@ -93,7 +88,7 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=int, default=60, help="time for each target (60)")
     parser.add_argument(
-        "--keep", action="store_true", help="put the smallest inputs into the corpus in the tree"
+        "--keep", action="store_true", help="put some small inputs into the corpus in the tree"
     )
     arguments = parser.parse_args()
     known = targets()

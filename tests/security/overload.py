@@ -57,7 +57,7 @@ def connections(
 def ping(connection: socket.socket) -> None:
     """All that was sent before is read when this returns."""
     connection.sendall(mqtt.encode(mqtt.Pingreq()))
-    while not connection.recv(65_536).endswith(mqtt.encode(mqtt.Pingresp())):
+    while mqtt.encode(mqtt.Pingresp()) not in connection.recv(65_536):
         pass
 
 
