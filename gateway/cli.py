@@ -33,9 +33,11 @@ def run() -> int:
     """Serve devices, in a cluster.
 
     The configuration is the file in APP_CONFIG_PATH (default /srv/kpc/service-config.yml), overridden by
-    environment variables; NATS servers are in NATS_URLS. SIGTERM drains. See docs/configuration.md.
+    environment variables; NATS servers are in NATS_URLS. SIGTERM drains, SIGHUP reads the
+    configuration again. See docs/configuration.md.
     """
-    config = load(config_path(os.environ), os.environ)
+    path = config_path(os.environ)
+    config = load(path, os.environ)
     logs.configure(config.log.level, config.log.format)
     for warning in config.warnings:
         log.warning("configuration", warning=warning)
@@ -44,7 +46,7 @@ def run() -> int:
             "identity provider is `open`: whoever can connect may speak for any endpoint",
             key="kaa.kpc.identity.provider",
         )
-    return supervisor.run(config)
+    return supervisor.run(config, path, os.environ)
 
 
 @app.command(name="dev")

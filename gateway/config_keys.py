@@ -8,6 +8,7 @@ KPC's keys are those of its public documentation; the others are ours. What does
 """
 
 import secrets
+from functools import cache
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
@@ -46,8 +47,9 @@ MANY = 100_000_000
 """Upper bound of counts that only memory limits."""
 
 
+@cache
 def random_replica_id() -> str:
-    """A replica ID that no other replica of the cluster has."""
+    """A replica ID that no other replica of the cluster has; this process keeps it when it reads its file again."""
     return f"kpc-{secrets.token_hex(8)}"
 
 

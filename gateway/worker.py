@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from gateway import encryption
+from gateway import encryption, logs
 from gateway.admin.metrics import registry_of
 from gateway.admin.server import AdminServer
 from gateway.bus import subjects
@@ -30,6 +30,7 @@ from gateway.kp.pending import PendingRequests
 from gateway.kp.router import Router
 from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
+from gateway.lifecycle.announcements import Announcements
 from gateway.lifecycle.connectivity import Connectivity
 from gateway.lifecycle.traffic import Owner, TrafficReports
 from gateway.ports import taking
@@ -129,16 +130,14 @@ class Worker:
             )
         self.router = Router(
             self.sessions,
-            {version.name: version.allowed for version in config.app_versions.values()},
-            {instance.name: instance.endpoint_aware for instance in config.extension_instances.values()},
-            {version.name: version.tenant for version in config.app_versions.values() if version.tenant},
+            *_routing_of(config),
             replica_id,
             limits.route_cache,
             limits.topic_length,
         )
         self.identity.bind(self.sessions, self.router)
         correlator = Correlator(secrets.randbits(24), os.urandom(16))
-        uplink = Uplink(
+        uplink = self._uplink = Uplink(
             self.link,
             self.router,
             self.sessions,
@@ -180,7 +179,7 @@ class Worker:
             source_byte_rate=limits.bytes_per_second_of_source,
         )
         mqtt = config.transports.mqtt
-        mqtt_limits = MqttLimits(
+        mqtt_limits = self._mqtt_limits = MqttLimits(
             mqtt.in_flight_window,
             mqtt.queued_messages_per_session,
             limits.output_buffer,
@@ -240,7 +239,8 @@ class Worker:
         self._make_coap(uplink)
         self._make_kpudp(uplink)
 
-        self._admin = AdminServer(registry_of(self), lambda: self.is_ready)
+        self.registry = registry_of(self)
+        self._admin = AdminServer(self.registry, lambda: self.is_ready)
         self._serving = False
         self._timers: list[asyncio.Task[None]] = []
 
@@ -391,6 +391,37 @@ class Worker:
         self._serving = True
         log.info("serving devices", worker=self._index, **self.ports)
 
+    def heed_announcements(self, announce: Callable[[], None]) -> None:
+        """Call `announce` when the cluster says that the configuration has changed; to be said before `start`."""
+        Announcements(self.control, self.counters, self._config.service.instance.name, announce)
+
+    async def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration, which differs only in keys that `gateway.reload` says can be applied.
+
+        Sessions that it allows go on. Those that speak for nothing but endpoints of application versions which are no
+        more are ended.
+        """
+        self._config = config
+        limits = config.limits
+        self.sessions.set_limit(limits.endpoints_per_connection)
+        self.router.set_limits(limits.route_cache, limits.topic_length)
+        self._uplink.set_limits(limits.waiting_messages, limits.waiting_bytes)
+        self._mqtt_limits.set_sizes(limits.output_buffer, limits.topic_length)
+        for table in self.pending:
+            table.set_capacity(limits.pending_requests)
+        for _, _, _, listener in self._listeners:
+            listener.set_limits(limits.output_buffer, limits.connections)
+        if self._traffic is not None:
+            self._traffic.add_owners(owners_of(config))
+        routing = _routing_of(config)
+        changed, gone = self.router.configure(*routing)
+        for _, _, _, _, core in self._datagrams:
+            if isinstance(core, CoapCore):
+                core.list_links(routing[0])
+        ended = self.sessions.withdraw(changed, gone, "not_configured")
+        logs.configure(config.log.level, config.log.format)
+        log.info("configuration applied", worker=self._index, sessions_ended=ended)
+
     async def stop(self) -> None:
         """Drain: accept no more, finish what is in flight within the graceful-shutdown time, close."""
         deadline = self._loop.time() + self._config.service.graceful_shutdown
@@ -470,6 +501,15 @@ class Worker:
             await self._streams.ensure()
         except StreamError as error:
             log.error("a stream cannot be used", error=error.detail)
+
+
+def _routing_of(config: Config) -> tuple[dict[str, frozenset[str]], dict[str, bool], dict[str, str]]:
+    """What routes are made by: extension instances of application versions, their awareness, and tenants."""
+    return (
+        {version.name: version.allowed for version in config.app_versions.values()},
+        {instance.name: instance.endpoint_aware for instance in config.extension_instances.values()},
+        {version.name: version.tenant for version in config.app_versions.values() if version.tenant},
+    )
 
 
 def owners_of(config: Config) -> dict[str, Owner]:

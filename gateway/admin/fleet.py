@@ -67,8 +67,9 @@ class FleetServer:
         self._fleet = fleet
         self._is_stopping = is_stopping
         self._never_ready = set(fleet.sockets)
-        self._registry = CollectorRegistry()
-        self._registry.register(_FleetCollector(fleet))
+        self.registry = CollectorRegistry()
+        """What is none of one worker's; who counts it registers it."""
+        self.registry.register(_FleetCollector(fleet))
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -114,7 +115,7 @@ class FleetServer:
             for index, answer in answers.items()
             if answer.status == http.HTTPStatus.OK
         }
-        body = generate_latest(self._registry).decode() + merge_metrics(texts)
+        body = generate_latest(self.registry).decode() + merge_metrics(texts)
         return web.Response(body=body.encode(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

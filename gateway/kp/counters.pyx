@@ -18,6 +18,10 @@ cdef class Counters:
         self.reasons[key] = self.reasons.get(key, 0) + 1
         return 0
 
+    def add(self, str event not None, str reason not None):
+        """The same, for Python."""
+        self.count(event, reason)
+
     def by_protocol(self):
         """{counter name: {protocol: count}}."""
         cdef int i

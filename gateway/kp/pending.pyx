@@ -35,6 +35,10 @@ cdef class PendingRequests:
         self.capacity = min(capacity, <Py_ssize_t>CAPACITY_MAX)
         self.timeout = timeout
 
+    def set_capacity(self, Py_ssize_t capacity):
+        """Another bound, for what comes from now on."""
+        self.capacity = min(capacity, <Py_ssize_t>CAPACITY_MAX)
+
     def __dealloc__(self):
         cdef int32_t place = self.first
         if self.places != NULL:

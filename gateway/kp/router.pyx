@@ -104,20 +104,51 @@ cdef class Router:
         Py_ssize_t topic_size_max,
     ):
         self.sessions = sessions
-        self.app_versions = {
-            name.encode(): frozenset(extension.encode() for extension in extensions)
-            for name, extensions in app_versions.items()
-        }
-        self.endpoint_aware = {name.encode(): bool(aware) for name, aware in endpoint_aware.items()}
-        self.tenants = {name.encode(): tenant for name, tenant in tenants.items()}
         self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
-        self.extension_of = {
-            subjects.service(name, "esp", subjects.CLIENT_DATA).encode(): name.encode() for name in endpoint_aware
-        }
+        self.app_versions = {}
+        self.endpoint_aware = {}
+        self.tenants = {}
+        self.extension_of = {}
         self.shared_bindings = {}
         self.lanes = {}
         self.topics = RouteCache(sessions, capacity)
         self.paths = RouteCache(sessions, capacity)
+        self.topic_size_max = topic_size_max
+        self.configure(app_versions, endpoint_aware, tenants)
+
+    def configure(self, app_versions not None, endpoint_aware not None, tenants not None):
+        """Take another configuration. Returns application versions: those whose routes may not be what they were, which
+        are forgotten, and those that are no more, or belong to another tenant."""
+        new = {
+            name.encode(): frozenset(extension.encode() for extension in extensions)
+            for name, extensions in app_versions.items()
+        }
+        aware = {name.encode(): bool(is_aware) for name, is_aware in endpoint_aware.items()}
+        owners = {name.encode(): tenant for name, tenant in tenants.items()}
+        gone = frozenset(
+            name for name in self.app_versions if name not in new or owners.get(name) != self.tenants.get(name)
+        )
+        changed = gone | frozenset(
+            name for name, allowed in self.app_versions.items()
+            if any(
+                extension not in new.get(name, ()) or aware[extension] != self.endpoint_aware[extension]
+                for extension in allowed
+            )
+        )
+        self.app_versions = new
+        self.endpoint_aware = aware
+        self.tenants = owners
+        # Of what has gone there may be messages under way, so the old names stay.
+        self.extension_of.update(
+            (subjects.service(name, "esp", subjects.CLIENT_DATA).encode(), name.encode()) for name in endpoint_aware
+        )
+        self.topics.forget(changed)
+        self.paths.forget(changed)
+        return changed, gone
+
+    def set_limits(self, Py_ssize_t capacity, Py_ssize_t topic_size_max):
+        """Other bounds, for what comes from now on."""
+        self.topics.generation_max = self.paths.generation_max = max(capacity // 2, 1)
         self.topic_size_max = topic_size_max
 
     def set_durable(self, DurableLanes durable not None):

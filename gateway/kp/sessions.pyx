@@ -353,6 +353,36 @@ cdef class Sessions:
             if attachment is not None:
                 self.detach(session, <Attachment>attachment)
 
+    def withdraw(self, changed not None, gone not None, str reason not None):
+        """Another configuration: application versions whose routes are not what they were, and those that are no more.
+
+        Whoever speaks for endpoints of the latter speaks for them no more, and whoever speaks for no others has no
+        reason to stay. How many sessions that ends.
+        """
+        cdef Session session
+        cdef Attachment attachment
+        cdef Py_ssize_t count = 0
+        if not changed and not gone:
+            return 0
+        for slot in list(self.slots):
+            if not isinstance(slot, Session):
+                continue
+            session = <Session>slot
+            session.last_route = None
+            detached = [] if session.attached is None else [
+                attachment for attachment in session.attached.values() if attachment.app_version in gone
+            ]
+            for attachment in detached:
+                self.detach(session, attachment)
+            if detached and not session.attached:
+                session.end(reason)
+                count += 1
+        return count
+
+    def set_limit(self, Py_ssize_t endpoints_per_session_max):
+        """Another bound, for what comes from now on."""
+        self.endpoints_per_session_max = endpoints_per_session_max
+
     # ------------------------------------------------------------ endpoints without a connection
 
     cdef int hear(self, Session session, Attachment attachment) except -1:

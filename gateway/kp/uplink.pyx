@@ -73,6 +73,11 @@ cdef class Uplink:
         self.blocked = []
         self.unidentified = []
 
+    def set_limits(self, Py_ssize_t waiting_count_max, Py_ssize_t waiting_bytes_max):
+        """Other bounds, for what comes from now on."""
+        self.waiting_count_max = waiting_count_max
+        self.waiting_bytes_max = waiting_bytes_max
+
     cdef Outcome publish(self, Session session, const Message* message) except *:
         """Take a message of a device. Hot path; the slices of the message are borrowed for the call."""
         cdef Py_ssize_t size
@@ -331,6 +336,8 @@ cdef class Uplink:
             session.waiting = None
         try:
             identity = future.result()
+            if key[0] not in self.router.app_versions:
+                raise IdentityError(NOT_FOUND, "no_route", "Unknown application version")
             endpoint = self.sessions.endpoint(identity.endpoint_id.encode())
             attachment = self.sessions.attach(session, endpoint, key[1], key[0], identity)
             if attachment is None:

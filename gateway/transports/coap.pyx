@@ -110,6 +110,10 @@ cdef class CoapCore(DatagramCore):
         """The requests that wait for their answers."""
         return self.shared.pending
 
+    def list_links(self, app_versions):
+        """Answer requests for /.well-known/core by another configuration."""
+        self.shared.links = links_of(app_versions)
+
     def begin_drain(self):
         """Answer further requests with 5.03; duplicates and what is pending as before."""
         self.shared.draining = True

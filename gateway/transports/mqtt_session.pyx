@@ -46,6 +46,11 @@ cdef class MqttLimits:
         self.persistent_sessions = persistent_sessions
         self.session_expiry = session_expiry
 
+    def set_sizes(self, queued_bytes, topic_filter_size):
+        """Other bounds, for what comes from now on."""
+        self.queued_bytes = queued_bytes
+        self.topic_filter_size = topic_filter_size
+
 
 cdef class MqttSession(Session):
     """One client's session, connected or not."""

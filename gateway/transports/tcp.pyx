@@ -318,6 +318,11 @@ cdef class TcpListener:
         """The port it listens on, which the system chose if 0 was asked for."""
         return self.server.sockets[0].getsockname()[1]
 
+    def set_limits(self, Py_ssize_t output_max, Py_ssize_t connections_max):
+        """Other bounds, for what comes from now on."""
+        self.output_max = output_max
+        self.connections_max = connections_max
+
     def connection_count(self):
         """Open connections."""
         return len(self.connections)

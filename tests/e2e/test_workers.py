@@ -19,6 +19,8 @@ from tests.support.processes import alive, all_ended, children, kill
 
 TWO_WORKERS = {"kaa": {"kpc": {"workers": 2}}}
 CLIENTS = 32
+START_AND_STOP_S = 120.0
+"""Several Python processes start, on a machine that may be busy."""
 
 
 class Workers:
@@ -63,7 +65,7 @@ def workers(nats_server: NatsServer) -> Iterator[Workers]:
 
 
 async def both_ready(workers: Workers) -> None:
-    await until(lambda: workers.ready() == [True, True], "both workers")
+    await until(lambda: workers.ready() == [True, True], "both workers", START_AND_STOP_S)
 
 
 async def connected(workers: Workers, stack: AsyncExitStack) -> list[MqttPeer]:
@@ -132,7 +134,7 @@ async def test_sigterm_stops_all_and_loses_nothing_that_was_acknowledged(
         workers.pids()
         workers.gateway.terminate()
         await asyncio.gather(*(device.ended() for device in devices))
-        await until(lambda: not workers.gateway.running, "the end")
+        await until(lambda: not workers.gateway.running, "the end", START_AND_STOP_S)
         await counter.settle()
         for device in devices:
             assert counter.missing(device) == set()
@@ -163,7 +165,7 @@ async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer, key: str) 
             workers.pids()
             return not gateway.running
 
-        await until(ended, "the end")
+        await until(ended, "the end", START_AND_STOP_S)
         assert gateway.stop() == 1
         assert f"({key}): is in use" in gateway.log
         assert "Traceback" not in gateway.log

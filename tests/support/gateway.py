@@ -100,7 +100,8 @@ class GatewayProcess:
             identity = {"provider": "static", "static": {"file": str(path)}}
             document = merged(document, {"kaa": {"kpc": {"identity": identity}}})
         # JSON is YAML.
-        file = self._directory / "service-config.yml"
+        file = self.config_path = self._directory / "service-config.yml"
+        self._document = document
         file.write_text(json.dumps(document), encoding="utf-8")
         transports = document["kaa"]["kpc"]["transports"]
         self.mqtt_port: int = transports["mqtt"]["tcp"]["port"]
@@ -116,6 +117,11 @@ class GatewayProcess:
             **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
+
+    def document_with(self, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """A copy of its configuration, with changes put in; to be written to `config_path`."""
+        changed: dict[str, Any] = json.loads(json.dumps(merged(self._document, changes)))
+        return changed
 
     @property
     def log(self) -> str:

@@ -7,7 +7,7 @@ import yaml
 
 from gateway import config_reference
 from gateway.config import DEFAULT_PATH, Config, check, config_path, load, masked
-from gateway.config_keys import Document
+from gateway.config_keys import Document, random_replica_id
 from gateway.config_schema import keys
 from tests.support.config import MQTT_PORT, Write, problems, writer
 
@@ -68,10 +68,12 @@ class TestResult:
         built = Config(service=loaded.service)
         assert built == loaded
 
-    def test_replica_id_is_random(self) -> None:
-        first, second = load(None, {}), load(None, {})
-        assert first.service.instance.replica.id.startswith("kpc-")
-        assert first.service.instance.replica.id != second.service.instance.replica.id
+    def test_replica_id_is_random_and_kept_by_the_process(self) -> None:
+        first, second = (load(None, {}).service.instance.replica.id for _ in range(2))
+        assert first.startswith("kpc-")
+        assert first == second
+        random_replica_id.cache_clear()
+        assert load(None, {}).service.instance.replica.id != first
 
     def test_kpc_file_starts_unchanged(self, write: Write) -> None:
         config = load(write(KPC_FILE), {})
