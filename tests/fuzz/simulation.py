@@ -122,7 +122,9 @@ class Simulation(WorkerDouble):
             settings = Http(
                 max_body_size=2048, max_header_size=1024, max_url_length=256, pipelined_requests=4
             )
-            transport = HttpTransport(loop, self.uplink, self.sessions, pending, self.counters, settings)
+            transport = HttpTransport(
+                loop, self.uplink, self.sessions, pending, self.counters, self, settings
+            )
             self._listener = TcpListener(loop, transport.connect, self.counters, "http", 2**20, 1000)
             self._listener.limit(self.admission)
             listen(self._listener)
