@@ -63,7 +63,7 @@ cdef class HttpConnection(Stream):
     cdef State state
     cdef bint lingers            # FINISHING goes over to LINGERING
     cdef bint paused             # as many requests wait as may; what follows them is held
-    cdef bint admitted           # requests with this Authorization are the session's client's:
+    cdef bint recognised         # requests with this Authorization are the session's client's:
     cdef bytes authorization
     cdef bint authenticating     # that of the request in the parser; what follows it is held
     cdef bint continue_owed      # 100 Continue, once the responses before it are written

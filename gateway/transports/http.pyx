@@ -200,7 +200,7 @@ cdef class HttpConnection(Stream):
         if refusal is not None:
             self.refuse(number, refusal)
         elif self.transport.authenticates and not (
-            self.admitted and self.parser.authorization == self.authorization
+            self.recognised and self.parser.authorization == self.authorization
         ):
             return self.authenticate(number)
         else:
@@ -215,7 +215,7 @@ cdef class HttpConnection(Stream):
         except ValueError:
             self.refuse(number, BAD_CREDENTIALS)
             return self.parser.next_request()
-        self.admitted = False
+        self.recognised = False
         self.authenticating = True
         self.outlet.pause_reading()
         future = self.transport.authenticator.authenticate(
@@ -237,7 +237,7 @@ cdef class HttpConnection(Stream):
         except IdentityError as error:
             self.refuse(number, (error.status, error.reason, error.detail or None))
         else:
-            self.admitted = True
+            self.recognised = True
             self.authorization = authorization
             self.session.principal = client.principal
             self.session.tenant = client.tenant
@@ -399,7 +399,7 @@ cdef class HttpConnection(Stream):
         if self.state != SERVING:
             return 0
         self.transport.counters.count("closed", reason)
-        self.admitted = False
+        self.recognised = False
         self.state = FINISHING
         self.lingers = False
         return 0 if self.count else self.finish()
