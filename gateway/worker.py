@@ -413,6 +413,7 @@ class Worker:
             listener.set_limits(limits.output_buffer, limits.connections)
         if self._traffic is not None:
             self._traffic.add_owners(owners_of(config))
+        self.identity.configure(config)
         routing = _routing_of(config)
         changed, gone = self.router.configure(*routing)
         for _, _, _, _, core in self._datagrams:

@@ -159,10 +159,7 @@ class CapClients(_ServiceClients):
         default_tenant: str | None,
     ) -> None:
         super().__init__("cap", control, replica_id, instance, timeout, revoked)
-        self._tenants = frozenset(tenants)
-        if default_tenant is None and len(self._tenants) == 1:
-            (default_tenant,) = self._tenants
-        self._default_tenant = default_tenant
+        self.configure(tenants, default_tenant)
         for group in ("basic", "certificate"):
             self._subscribe(
                 group,
@@ -170,6 +167,13 @@ class CapClients(_ServiceClients):
                 messages.CAP_CREDENTIALS_REVOKED,
                 lambda event: _principal("cap", event["tenantId"], event["credentialsId"]),
             )
+
+    def configure(self, tenants: Collection[str], default_tenant: str | None) -> None:
+        """Take other tenants."""
+        self._tenants = frozenset(tenants)
+        if default_tenant is None and len(self._tenants) == 1:
+            (default_tenant,) = self._tenants
+        self._default_tenant = default_tenant
 
     async def check(self, credentials: Credentials) -> Client:
         """Ask the service."""

@@ -61,14 +61,8 @@ class EcapProvider:
         instance = settings.service_instance
         self._settings = settings
         self._timeout = timeout
-        self._application_of = application_of
         self._revoked = revoked
-        self._versions_of: dict[str, frozenset[bytes]] = {
-            application: frozenset(
-                version.encode() for version, other in application_of.items() if other == application
-            )
-            for application in application_of.values()
-        }
+        self.configure(application_of)
         self.validations = Requests(control, replica_id, instance, "ecap", TOKEN_VALIDATION)
         self.good: Cache[Question, Identity] = Cache(settings.cache_size, self._forgotten)
         self.bad: Cache[Question, str] = Cache(settings.cache_size)
@@ -84,6 +78,16 @@ class EcapProvider:
         control.subscribe(subjects.event(instance, "endpoint", "token", "revoked"), self._on_revoked)
         control.when_reconnected(self._on_reconnected)
 
+    def configure(self, application_of: Mapping[str, str]) -> None:
+        """Take other application versions."""
+        self._application_of = application_of
+        self._versions_of: dict[str, frozenset[bytes]] = {
+            application: frozenset(
+                version.encode() for version, other in application_of.items() if other == application
+            )
+            for application in application_of.values()
+        }
+
     async def start(self) -> None:
         """There is nothing to make ready: the control connection is another's."""
 
@@ -92,8 +96,11 @@ class EcapProvider:
         await self._activations.stop()
 
     def scope(self, app_version_name: str) -> str:
-        """Tokens are those of an application."""
-        return self._application_of[app_version_name]
+        """Tokens are those of an application. IdentityError if the version is not configured any more."""
+        application = self._application_of.get(app_version_name)
+        if application is None:
+            raise IdentityError(401, TOKEN_REJECTED)
+        return application
 
     def known(self, scope: str, token: str) -> Identity | None:
         """What the provider said of the token not long ago."""

@@ -33,8 +33,8 @@ class Resolver:
 
     def resolve(self, app_version_name: str, token: str) -> asyncio.Future[Identity]:
         """The endpoint of `token`, in a future as `SharedRequests.ask` gives it."""
-        scope = self._provider.scope(app_version_name)
         try:
+            scope = self._provider.scope(app_version_name)
             identity = self._provider.known(scope, token)
         except IdentityError as error:
             refused: asyncio.Future[Identity] = asyncio.get_running_loop().create_future()

@@ -139,7 +139,7 @@ class IdentityService:
                 self._replica_id,
                 settings.ecap,
                 settings.timeout,
-                {version.name: version.application for version in self._config.app_versions.values()},
+                _applications_of(self._config),
                 self._revoke_tokens,
             )
         return OpenProvider()
@@ -162,7 +162,7 @@ class IdentityService:
             settings.service_instance,
             identity.timeout,
             self._revoke,
-            tenants={version.tenant for version in self._config.app_versions.values() if version.tenant},
+            tenants=_tenants_of(self._config),
             default_tenant=settings.default_tenant,
         )
 
@@ -170,6 +170,13 @@ class IdentityService:
         """Name the sessions and routes that end with what they rest on; once, before the first of them."""
         self._uses = uses
         self._routes = routes
+
+    def configure(self, config: Config) -> None:
+        """Take the applications of another configuration; what else it says of identity needs a restart."""
+        if isinstance(self._provider, EcapProvider):
+            self._provider.configure(_applications_of(config))
+        if isinstance(self._clients, CapClients):
+            self._clients.configure(_tenants_of(config), config.identity.clients.default_tenant)
 
     async def start(self) -> None:
         """Make the providers ready. Raises `ConfigError` if the configuration makes that impossible."""
@@ -276,3 +283,11 @@ class IdentityService:
             left = unclear
             if left:
                 await asyncio.sleep(RECHECK_PAUSE)
+
+
+def _applications_of(config: Config) -> dict[str, str]:
+    return {version.name: version.application for version in config.app_versions.values()}
+
+
+def _tenants_of(config: Config) -> frozenset[str]:
+    return frozenset(version.tenant for version in config.app_versions.values() if version.tenant)

@@ -63,6 +63,7 @@ class AuthProvider:
         self.asked: Counter[str] = Counter()
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.silent = False
+        self._held: list[tuple[str, dict[str, Any], Msg]] = []
         self.status: int | None = None
         self.delay = 0.0
         self.most_at_once = 0
@@ -89,6 +90,13 @@ class AuthProvider:
         await self._nats.publish(f"kaa.v1.events.{INSTANCE}.{event}", datum)
         await self._nats.flush()
 
+    async def answer_held(self) -> None:
+        """Answer what came while it was silent."""
+        held, self._held = self._held, []
+        for request in held:
+            self._at_once += 1
+            await self._answer(*request)
+
     async def _receive(self, message: Msg) -> None:
         kind = ".".join(message.subject.split(".")[4:]).removesuffix("-request")
         source = io.BytesIO(message.data)
@@ -100,6 +108,7 @@ class AuthProvider:
         self.asked[kind] += 1
         self.requests.append((kind, fields))
         if self.silent:
+            self._held.append((kind, fields, message))
             return
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)

@@ -1,5 +1,6 @@
 """The command line: exit codes, and texts from which a user learns what to do."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -7,6 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from gateway import __version__, cli
+from gateway.errors import GatewayError
+from gateway.identity import passwords
 
 
 class Ended(NamedTuple):
@@ -120,6 +123,15 @@ def test_check_config_looks_at_the_environment(
     ended = kaa_gateway("check-config", str(file))
     assert ended.code == 1
     assert ended.stdout.startswith("SERVER_PORT: ")
+
+
+def test_hash_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
+    assert cli.hash_password() == 0
+    assert passwords.matches(b"secret", capsys.readouterr().out.strip())
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    with pytest.raises(GatewayError, match="no password given"):
+        cli.hash_password()
 
 
 def test_check_config_of_no_file(kaa_gateway: Command, tmp_path: Path) -> None:
