@@ -39,6 +39,7 @@ MODULES = [
     "gateway.wire.kpudp",
     "gateway.wire.websocket",
     "gateway.bus.block",
+    "gateway.bus.histogram",
     "gateway.bus.link",
     "gateway.bus.durable",
     "gateway.kp.correlation",

@@ -117,6 +117,10 @@ class Control:
         except nats.errors.Error as error:
             raise BusError("nats_request", f"{subject}: {str(error) or type(error).__name__}") from error
 
+    def waiting(self) -> int:
+        """Events that wait for the connection."""
+        return self._outbox.qsize()
+
     def publish_event(self, subject: str, datum: bytes) -> None:
         """Publish when connected; drops and counts the event if too many wait already."""
         if self._outbox.full() or self._outbox_size + len(datum) > OUTBOX_SIZE_MAX:

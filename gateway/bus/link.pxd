@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from gateway.bus.block cimport Acknowledgement, Block
+from gateway.bus.histogram cimport Histogram
 from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.nats cimport Publication, ServerMessage
 
@@ -40,7 +41,7 @@ cdef class Link:
     cdef tuple subscriptions       # SUB lines to send on each connection
     cdef bytearray receive_storage
     cdef object receive_view
-    cdef Py_ssize_t pending_max    # bytes
+    cdef readonly Py_ssize_t pending_max    # bytes
     cdef double ping_timeout       # seconds
     # state
     cdef readonly bint ready       # the handshake is done and the connection stands
@@ -64,6 +65,7 @@ cdef class Link:
     cdef readonly uint64_t messages_received
     cdef readonly uint64_t unattributed_no_responders
     cdef readonly uint64_t connects
+    cdef readonly Histogram confirmation   # from a block's first publication to its confirmation
 
     cdef uint8_t* reserve(self, Py_ssize_t size) except NULL
     cdef int commit(self, Py_ssize_t size) except -1

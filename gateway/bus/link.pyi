@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from gateway.bus.histogram import Histogram
+
 class Listener: ...
 
 class Link:
@@ -20,6 +22,8 @@ class Link:
     messages_received: int
     unattributed_no_responders: int
     connects: int
+    confirmation: Histogram
+    pending_max: int
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -28,6 +32,7 @@ class Link:
         ping_timeout: float,
         on_lost: Callable[[str], Any],
     ) -> None: ...
+    def unconfirmed_count(self) -> int: ...
     def set_listener(self, listener: Listener) -> None: ...
     def begin(self) -> asyncio.BufferedProtocol: ...
     def expect(self) -> asyncio.Future[Any]: ...

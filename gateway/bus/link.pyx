@@ -17,6 +17,7 @@ import structlog
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 
+from gateway.bus.histogram cimport Histogram, monotonic
 from gateway.wire.nats cimport (
     ERR, HMSG, INFO, MSG, PING, PONG, append_publication, header_value, next_message, next_publication, status_of,
 )
@@ -150,6 +151,7 @@ cdef class Link:
         self.pending_max = pending_max
         self.ping_timeout = ping_timeout
         self.block = Block()
+        self.confirmation = Histogram()
         self.unconfirmed = deque()
         self.spare = []
         self.tail = Buffer()
@@ -159,6 +161,10 @@ cdef class Link:
     def set_listener(self, Listener listener not None):
         """Name the one that is told; once, before the first connection."""
         self.listener = listener
+
+    def unconfirmed_count(self):
+        """Blocks written, or to be written, and not yet confirmed."""
+        return len(self.unconfirmed)
 
     # ------------------------------------------------------------ publishing: the hot path
 
@@ -196,6 +202,8 @@ cdef class Link:
 
     cdef int schedule_flush(self) except -1:
         self.flush_scheduled = True
+        if self.block.opened_at == 0:
+            self.block.opened_at = monotonic()
         self.loop.call_soon(self.flush_callback)
         return 0
 
@@ -252,6 +260,8 @@ cdef class Link:
         block = self.unconfirmed.popleft()
         self.blocks_confirmed += 1
         self.confirmed_at = self.loop.time()
+        if block.opened_at:  # else nothing but a PING
+            self.confirmation.observe(monotonic() - block.opened_at)
         self.backlog -= block.size + block.acknowledgement_count * <Py_ssize_t>sizeof(Acknowledgement)
         if block.acknowledgement_count:
             self.listener.on_confirmed(block.acknowledgements, block.acknowledgement_count)
@@ -270,6 +280,7 @@ cdef class Link:
                 or block.acknowledgement_capacity > SPARE_ACKNOWLEDGEMENTS_MAX:
             return 0
         block.size = 0
+        block.opened_at = 0
         block.acknowledgement_count = 0
         block.written = False
         block.cursors = None
@@ -450,6 +461,7 @@ cdef class Link:
             copy.append(publication.whole.data, publication.whole.size)
         copy.append(b"PING\r\n", 6)
         self.backlog += copy.size - block.size
+        copy.opened_at = block.opened_at
         copy.acknowledgements = block.acknowledgements
         copy.acknowledgement_count = block.acknowledgement_count
         copy.acknowledgement_capacity = block.acknowledgement_capacity

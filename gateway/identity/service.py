@@ -195,6 +195,10 @@ class IdentityService:
         if self._clients is not None:
             await self._clients.stop()
 
+    def waiting(self) -> int:
+        """Tokens that the provider has not told of yet."""
+        return len(self._resolver.requests)
+
     def asked(self) -> Iterator[Asked]:
         """How the questions have fared so far."""
         if isinstance(self._provider, EcapProvider):

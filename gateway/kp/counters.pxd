@@ -9,14 +9,32 @@ cdef enum Protocol:
     PROTOCOL_COUNT = 4
 
 
-cdef class Counters:
-    # counters, by protocol
+cdef class VersionCounters:
+    # counters of one application version, or of what belongs to none; by protocol
     cdef uint64_t[PROTOCOL_COUNT] messages_in
     cdef uint64_t[PROTOCOL_COUNT] bytes_in        # of payload
     cdef uint64_t[PROTOCOL_COUNT] messages_out
     cdef uint64_t[PROTOCOL_COUNT] bytes_out       # of payload
+
+    cdef inline void count_in(self, Protocol protocol, Py_ssize_t size) noexcept:
+        # A message of a device. Hot path.
+        self.messages_in[<int>protocol] += 1
+        self.bytes_in[<int>protocol] += <uint64_t>size
+
+    cdef inline void count_out(self, Protocol protocol, Py_ssize_t size) noexcept:
+        # A message to a device. Hot path.
+        self.messages_out[<int>protocol] += 1
+        self.bytes_out[<int>protocol] += <uint64_t>size
+
+
+cdef class Counters:
+    # state
+    cdef dict versions            # application version -> its VersionCounters
+    cdef VersionCounters unrouted         # what was refused before its application version mattered, or names none
+    # counters, by protocol
     cdef uint64_t[PROTOCOL_COUNT] connections_opened
     cdef uint64_t[PROTOCOL_COUNT] connections_closed
     cdef dict reasons  # (event, reason) -> count, of what is rare
 
     cdef int count(self, str event, str reason) except -1
+    cdef VersionCounters counters_of(self, bytes app_version)

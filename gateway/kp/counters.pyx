@@ -3,7 +3,12 @@
 The management API exports them at scrape. A reason is a code of ours, never data of a peer.
 """
 
-cdef tuple PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp")
+PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp")
+cdef str NO_VERSION = ""
+
+
+cdef class VersionCounters:
+    """Messages of one application version since the worker's start."""
 
 
 cdef class Counters:
@@ -11,6 +16,8 @@ cdef class Counters:
 
     def __init__(self):
         self.reasons = {}
+        self.versions = {}
+        self.unrouted = VersionCounters()
 
     cdef int count(self, str event, str reason) except -1:
         """Add one to an event that carries a reason: "refused", "dropped", "closed", "ignored"."""
@@ -22,21 +29,40 @@ cdef class Counters:
         """The same, for Python."""
         self.count(event, reason)
 
-    def by_protocol(self):
-        """{counter name: {protocol: count}}."""
+    cdef VersionCounters counters_of(self, bytes app_version):
+        """The counts of an application version, which must be a configured one: they are kept for good."""
+        counts = self.versions.get(app_version)
+        if counts is None:
+            counts = self.versions[app_version] = VersionCounters()
+        return <VersionCounters>counts
+
+    def by_version(self):
+        """{counter name: {(protocol, application version): count}}; the version of what belongs to none is ""."""
         cdef int i
-        result = {
-            name: {} for name in
-            ("messages_in", "bytes_in", "messages_out", "bytes_out", "connections_opened", "connections_closed")
-        }
-        for i in range(PROTOCOL_COUNT):
-            protocol = PROTOCOL_NAMES[i]
-            result["messages_in"][protocol] = self.messages_in[i]
-            result["bytes_in"][protocol] = self.bytes_in[i]
-            result["messages_out"][protocol] = self.messages_out[i]
-            result["bytes_out"][protocol] = self.bytes_out[i]
-            result["connections_opened"][protocol] = self.connections_opened[i]
-            result["connections_closed"][protocol] = self.connections_closed[i]
+        cdef VersionCounters counts
+        cdef str version
+        result = {name: {} for name in ("messages_in", "bytes_in", "messages_out", "bytes_out")}
+        named = [(NO_VERSION, self.unrouted)]
+        named.extend((key.decode(), counts) for key, counts in self.versions.items())
+        for version, counts in named:
+            for i in range(PROTOCOL_COUNT):
+                key = (PROTOCOL_NAMES[i], version)
+                result["messages_in"][key] = counts.messages_in[i]
+                result["bytes_in"][key] = counts.bytes_in[i]
+                result["messages_out"][key] = counts.messages_out[i]
+                result["bytes_out"][key] = counts.bytes_out[i]
+        return result
+
+    def by_protocol(self):
+        """{counter name: {protocol: count}}, all application versions together."""
+        cdef int i
+        result = {}
+        for name, values in self.by_version().items():
+            result[name] = dict.fromkeys(PROTOCOL_NAMES, 0)
+            for (protocol, _), value in values.items():
+                result[name][protocol] += value
+        result["connections_opened"] = {PROTOCOL_NAMES[i]: self.connections_opened[i] for i in range(PROTOCOL_COUNT)}
+        result["connections_closed"] = {PROTOCOL_NAMES[i]: self.connections_closed[i] for i in range(PROTOCOL_COUNT)}
         return result
 
     def by_reason(self):

@@ -26,8 +26,10 @@ cdef class Downlink(Listener):
     cdef bint is_repeated(self, Session session, object push)
     cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1
     cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1
+    cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1
     cdef int report(
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
         Endpoint endpoint, int status, str phrase,
     ) except -1
     cdef int drop(self, str reason) except -1
+    cdef int drop_message(self, str reason, Slice correlation_id) except -1

@@ -11,14 +11,23 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from gateway.bus.block cimport Acknowledgement
 from gateway.kp.clock cimport now_ms
 from gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST, Correlation
+from gateway.kp.counters cimport VersionCounters
 from gateway.kp.resource_path cimport append_topic
 from gateway.kp.router cimport Binding
 from gateway.kp.sessions cimport Attachment, Session
 from gateway.wire.avro cimport GOOD, Status
-from gateway.wire.esp cimport ClientDataView, read_client_data, read_extension_data
+from gateway.wire.esp cimport CORRELATION_ID_SIZE, ClientDataView, read_client_data, read_extension_data
 from gateway.wire.nats cimport Publication
 
+import logging
+
+import structlog
+
 from gateway.wire.avro import MALFORMED_REASONS
+
+ROOT = logging.getLogger()  # has the level that is set at run time
+DEBUG = logging.DEBUG
+log = structlog.get_logger("gateway.kp")
 
 cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
@@ -27,11 +36,12 @@ cdef enum:
     PUSHES_REMEMBERED = 8192  # that reached a session; twice as many at most, in two generations
 
 
-cdef inline int count_out(Endpoint endpoint, const Delivery* delivery) noexcept:
-    """A session has taken a message to its endpoint. Hot path."""
-    if endpoint is not None:
-        endpoint.traffic.messages_out += 1
-        endpoint.traffic.bytes_out += <uint64_t>delivery.data.payload.size
+cdef int tell(str what, str reason, Slice correlation_id, bytes extension=None) except -1:
+    """A log line at level debug about one message."""
+    if ROOT.isEnabledFor(DEBUG):
+        identifier = correlation_id.data[:min(correlation_id.size, <Py_ssize_t>CORRELATION_ID_SIZE)]
+        more = {} if extension is None else {"extension": extension.decode()}
+        log.debug(what, reason=reason, correlation_id=identifier.decode("utf-8", "replace"), **more)
     return 0
 
 
@@ -58,6 +68,10 @@ cdef class Downlink(Listener):
     cdef int drop(self, str reason) except -1:
         return self.counters.count("dropped", reason)
 
+    cdef int drop_message(self, str reason, Slice correlation_id) except -1:
+        tell("message dropped", reason, correlation_id)
+        return self.drop(reason)
+
     cdef int on_message(self, const ServerMessage* message) except -1:
         """An ExtensionData. Hot path."""
         cdef ExtensionDataView view
@@ -69,7 +83,7 @@ cdef class Downlink(Listener):
                 return 0
             return self.drop(MALFORMED_REASONS[<int>status])
         if view.timeout > 0 and view.timestamp < now_ms() - view.timeout:  # in this order it cannot overflow
-            return self.drop("expired")
+            return self.drop_message("expired", view.correlation_id)
         endpoint = self.sessions.known_endpoint(view.endpoint_id)
         if message.reply.data != NULL and endpoint is not None and view.extension_instance_name.data != NULL:
             self.router.redirect(
@@ -90,13 +104,13 @@ cdef class Downlink(Listener):
             delivery.sequence = correlation.sequence
             session = self.sessions.find(correlation.session)
             if session is not None and session.deliver(delivery, endpoint):
-                return count_out(endpoint, delivery)
+                return self.count_out(session, delivery, endpoint)
             if correlation.service == REQUEST:
-                return self.drop("late_answer")
+                return self.drop_message("late_answer", correlation_id)
             delivery.correlated = False
         delivery.service = AT_MOST_ONCE
         if endpoint is None:
-            return self.drop("unknown_endpoint")
+            return self.drop_message("unknown_endpoint", correlation_id)
         push = hash((
             correlation_id.data[:correlation_id.size],
             delivery.data.resource_path.data[:delivery.data.resource_path.size],
@@ -107,16 +121,31 @@ cdef class Downlink(Listener):
             for session in list(endpoint.sessions):
                 if session.online == online:
                     if self.is_repeated(session, push):
-                        self.counters.count("dropped", "repeated_push")
+                        self.drop_message("repeated_push", correlation_id)
                         reached = True
                     elif session.deliver(delivery, endpoint):
                         if correlation_id.size:
                             self.pushed.add((session.key, push))
                         reached = True
-                        count_out(endpoint, delivery)
+                        self.count_out(session, delivery, endpoint)
             if reached:
                 return 0
-        return self.drop("no_session")
+        return self.drop_message("no_session", correlation_id)
+
+    cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1:
+        """Count a message that a session has taken for its device. Hot path."""
+        cdef VersionCounters version_counters = None
+        cdef Slice name = delivery.data.app_version_name
+        if endpoint is not None:
+            endpoint.traffic.messages_out += 1
+            endpoint.traffic.bytes_out += <uint64_t>delivery.data.payload.size
+            version_counters = endpoint.version_counters
+        elif name.data != NULL:
+            version_counters = self.counters.versions.get(name.data[:name.size])
+        if version_counters is None:
+            version_counters = self.counters.unrouted
+        version_counters.count_out(session.protocol, delivery.data.payload.size)
+        return 0
 
     cdef bint is_repeated(self, Session session, object push):
         """Whether this session was sent the very same before: an extension may repeat what it is not sure of."""
@@ -171,8 +200,9 @@ cdef class Downlink(Listener):
         if extension is None:
             binding = None if endpoint is None else self.router.unbind(endpoint, publication.subject)
             if binding is None:
-                return self.drop("replica_gone")
+                return self.drop_message("replica_gone", view.correlation_id)
             return self.uplink.republish(binding.instance_head, publication.payload)
+        tell("message refused", reason, view.correlation_id, extension)
         self.counters.count("refused", reason)
         session = self.sessions.find(correlation.session)
         if session is None:

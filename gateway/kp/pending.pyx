@@ -7,6 +7,7 @@ object: a place in a table that grows to the number waiting, found by hashing, c
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, realloc
 
+from gateway.bus.histogram cimport Histogram, monotonic
 from gateway.kp.correlation cimport REQUEST, SEQUENCE_BITS, SEQUENCE_MASK
 from gateway.wire.buffer cimport Slice
 
@@ -34,6 +35,7 @@ cdef class PendingRequests:
         self.first = self.last = self.first_free = NONE
         self.capacity = min(capacity, <Py_ssize_t>CAPACITY_MAX)
         self.timeout = timeout
+        self.latency = Histogram()
 
     def set_capacity(self, Py_ssize_t capacity):
         """Another bound, for what comes from now on."""
@@ -69,6 +71,7 @@ cdef class PendingRequests:
         Py_INCREF(session)
         entry.key = entry_key(session.key, sequence)
         entry.deadline = now + self.timeout
+        entry.started = monotonic()
         bucket = &self.buckets[bucket_of(entry.key, self.place_count)]
         entry.chained = bucket[0]
         bucket[0] = place
@@ -82,8 +85,16 @@ cdef class PendingRequests:
         self.waiting += 1
         return True
 
+    cdef int answered(self, uint64_t session, uint32_t sequence) except -1:
+        """Its extension has answered the request. Hot path."""
+        cdef int32_t* link = self.link_to(entry_key(session, sequence))
+        if link != NULL:
+            self.latency.observe(monotonic() - self.places[link[0]].started)
+            self.remove(link[0], link)
+        return 0
+
     cdef int forget(self, uint64_t session, uint32_t sequence) except -1:
-        """The request is answered, or nobody waits for it any more. Hot path."""
+        """The request has failed, or nobody waits for it any more. Hot path."""
         cdef int32_t* link = self.link_to(entry_key(session, sequence))
         if link != NULL:
             self.remove(link[0], link)

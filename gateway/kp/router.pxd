@@ -1,5 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t
 
+from gateway.kp.counters cimport VersionCounters
 from gateway.bus.durable cimport DurableLane
 from gateway.kp.sessions cimport Attachment, Endpoint, Sessions
 from gateway.wire.buffer cimport Slice
@@ -26,6 +27,7 @@ cdef class Route:
     # how the token was last found good, for sessions that come with it
     cdef object identity
     cdef uint32_t revocations    # the endpoint's count at that time
+    cdef VersionCounters version_counters   # counts of the application version
 
 
 cdef class RouteCache:

@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from gateway.kp.correlation cimport Service
-from gateway.kp.counters cimport Counters
+from gateway.kp.counters cimport Counters, Protocol, VersionCounters
 from gateway.wire.buffer cimport Slice
 from gateway.wire.esp cimport ExtensionDataView
 
@@ -31,6 +31,7 @@ cdef class Endpoint:
     cdef Py_ssize_t route_count   # cached routes that name it
     cdef Py_ssize_t present_count  # connections over which it is reachable, and one if it is watched
     cdef uint32_t revocations     # how often tokens of it were revoked
+    cdef VersionCounters version_counters   # counts of the application version that it was named under last
     # state, if it speaks without a connection
     cdef bint watched             # it counts as connected until it has been silent for long
     cdef bytes watched_as         # application version of that
@@ -54,6 +55,7 @@ cdef class Attachment:
 cdef class Session:
     # wiring
     cdef Counters counters
+    cdef Protocol protocol
     # identity
     cdef str principal            # what names its client's credentials; empty if there are none
     cdef str tenant               # the only one whose applications it may speak for, or None

@@ -1,7 +1,7 @@
 """Sessions and endpoints of one worker. See sessions.pyx."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.kp.counters import Counters
 
@@ -41,3 +41,14 @@ class Sessions:
     def take_traffic(self, endpoints: list[Endpoint]) -> list[TrafficRow]: ...
     def tokens_in_use(self) -> list[tuple[int, bytes, bytes, bytes]]: ...
     def end_use(self, key: int, app_version: bytes, token: bytes) -> None: ...
+    def page(
+        self,
+        slot: int,
+        limit: int,
+        scan: int,
+        protocol: str | None,
+        client_id: str | None,
+        endpoint_id: str | None,
+    ) -> tuple[list[tuple[int, dict[str, Any]]], int | None]: ...
+    def describe(self, key: int) -> dict[str, Any] | None: ...
+    def disconnect(self, key: int, reason: str) -> bool: ...

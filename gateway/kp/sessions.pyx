@@ -11,9 +11,11 @@ from collections import OrderedDict
 
 from gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
 
+from gateway.kp.counters import PROTOCOL_NAMES
 
 cdef enum:
-    IDLE_LOOKS = 8    # at a watched endpoint within the idle time
+    IDLE_LOOKS = 8         # at a watched endpoint within the idle time
+    ENDPOINTS_SHOWN = 100  # of a session, to an operator
 
 
 cdef class Endpoint:
@@ -66,6 +68,36 @@ cdef class Session:
     cdef int end(self, str reason) except -1:
         """Its client may not go on: close its connection, if there is such a thing, and forget it."""
         return 0
+
+    def describe(self):
+        """What an operator may see of it, as JSON: no token, nothing that its device sent."""
+        cdef Attachment attachment
+        endpoints = []
+        if self.attachments is not None:
+            endpoints = [
+                {
+                    "endpointId": attachment.endpoint.endpoint_id.decode(),
+                    "appVersion": attachment.app_version.decode(),
+                    "messagesIn": attachment.endpoint.traffic.messages_in,
+                    "bytesIn": attachment.endpoint.traffic.bytes_in,
+                    "messagesOut": attachment.endpoint.traffic.messages_out,
+                    "bytesOut": attachment.endpoint.traffic.bytes_out,
+                }
+                for attachment in self.attachments if attachment is not None
+            ]
+        return {
+            "protocol": PROTOCOL_NAMES[<int>self.protocol],
+            "online": bool(self.online),
+            "principal": self.principal or None,
+            "tenant": self.tenant,
+            "endpoints": endpoints[:ENDPOINTS_SHOWN],
+            "endpointCount": len(endpoints),
+            "waitingMessages": self.waiting_count,
+        }
+
+    def is_of(self, str client_id not None):
+        """Whether its client calls itself so; only MQTT has such names."""
+        return False
 
     cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number):
         """How this session named an endpoint: the attachment of this number if it is one, else the latest."""
@@ -491,6 +523,46 @@ cdef class Sessions:
                 if new is not None:
                     rows.append((endpoint.app_version, endpoint.endpoint_id, *new))
         return rows
+
+    # ------------------------------------------------------------ operators
+
+    def page(self, Py_ssize_t slot, Py_ssize_t limit, Py_ssize_t scan, str protocol, str client_id, str endpoint_id):
+        """At most `limit` sessions from a slot on, as (key, description), and the slot where the next page begins.
+
+        That is None after the last. No more than `scan` slots are looked at. Filters are None for any.
+        """
+        cdef Session session
+        cdef Endpoint endpoint = None
+        cdef Py_ssize_t end = min(<Py_ssize_t>len(self.slots), slot + scan)
+        found = []
+        if endpoint_id is not None:
+            endpoint = self.endpoints.get(endpoint_id.encode("utf-8", "surrogatepass"))
+            if endpoint is None:
+                return [], None
+        while slot < end and len(found) < limit:
+            candidate = self.slots[slot]
+            slot += 1
+            if not isinstance(candidate, Session):
+                continue
+            session = <Session>candidate
+            if (protocol is None or PROTOCOL_NAMES[<int>session.protocol] == protocol) \
+                    and (endpoint is None or session in endpoint.sessions) \
+                    and (client_id is None or session.is_of(client_id)):
+                found.append((session.key, session.describe()))
+        return found, slot if slot < len(self.slots) else None
+
+    def describe(self, uint64_t key):
+        """What an operator may see of a session; None if it has ended."""
+        cdef Session session = self.find(key)
+        return None if session is None else session.describe()
+
+    def disconnect(self, uint64_t key, str reason not None):
+        """End a session; False if it has ended already."""
+        cdef Session session = self.find(key)
+        if session is None:
+            return False
+        session.end(reason)
+        return True
 
 
 cdef tuple take(Endpoint endpoint):

@@ -47,6 +47,7 @@ cdef class Uplink:
     cdef int64_t now                 # ms since the epoch, of this tick
     cdef list blocked                # sessions that were told BUSY because of the link's backlog
     cdef list unidentified           # (session, key) of topic filters whose provider could not tell
+    cdef readonly Py_ssize_t waiting_messages   # of all sessions, for an identity
 
     cdef Outcome publish(self, Session session, const Message* message) except *
     cdef bint is_current(self, Route route) except -1

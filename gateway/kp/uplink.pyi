@@ -11,6 +11,7 @@ from gateway.kp.router import Router
 from gateway.kp.sessions import Sessions
 
 class Uplink:
+    waiting_messages: int
     def __init__(
         self,
         link: Link,

@@ -183,6 +183,7 @@ cdef class Uplink:
         memcpy(datum - 2, b"\r\n", 2)
         memcpy(at, b"\r\n", 2)
         self.link.commit(at + 2 - start)
+        route.version_counters.count_in(session.protocol, message.payload.size)
         if route.endpoint is not None:
             route.endpoint.traffic.messages_in += 1
             route.endpoint.traffic.bytes_in += <uint64_t>message.payload.size
@@ -224,6 +225,7 @@ cdef class Uplink:
         at = put_head(datum, <const char*>correlation_id, now_ms(), message.timeout)
         memcpy(at, <const char*>middle, middle_size)
         at = put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
+        route.version_counters.count_in(session.protocol, message.payload.size)
         return lane.commit(at - datum, correlation_id, session.key, message.token, effort)
 
     cdef Outcome hold_off(self, Session session) except *:
@@ -246,6 +248,7 @@ cdef class Uplink:
         cdef str phrase
         if not is_kp1(message.topic):
             self.counters.count("ignored", "not_kp1")
+            self.counters.unrouted.count_in(session.protocol, message.payload.size)
             if message.token:
                 self.link.acknowledge_later(session.key, message.token)
             return IGNORED
@@ -267,6 +270,9 @@ cdef class Uplink:
                 return self.wait(session, key, message)
             self.sessions.hear(session, attachment)
         route = self.router.make(message.topic, message.literal, &target, attachment)
+        route.version_counters = self.counters.counters_of(route.app_version)
+        if attachment is not None:
+            attachment.endpoint.version_counters = route.version_counters
         if not session.closed:
             session.last_route = route
             session.current = attachment
@@ -282,6 +288,7 @@ cdef class Uplink:
     ) except *:
         """Count a message that goes nowhere, tell its session, and acknowledge it in its turn."""
         self.counters.count("refused", reason)
+        self.counters.unrouted.count_in(session.protocol, message.payload.size)
         if message.token:
             self.link.acknowledge_later(session.key, message.token)
         session.fail(message.topic, message.service, has_request_id, message.sequence, status, phrase)
@@ -311,6 +318,7 @@ cdef class Uplink:
         session.waiting[key].append(copy)
         session.waiting_count += 1
         session.waiting_bytes += size
+        self.waiting_messages += 1
         return TAKEN
 
     cdef int start_resolving(self, Session session, tuple key) except -1:
@@ -339,6 +347,7 @@ cdef class Uplink:
             if key[0] not in self.router.app_versions:
                 raise IdentityError(NOT_FOUND, "no_route", "Unknown application version")
             endpoint = self.sessions.endpoint(identity.endpoint_id.encode())
+            endpoint.version_counters = self.counters.counters_of(key[0])
             attachment = self.sessions.attach(session, endpoint, key[1], key[0], identity)
             if attachment is None:
                 raise IdentityError(TOO_MANY_REQUESTS, "too_many_endpoints", "Too many endpoints on one connection")
@@ -350,6 +359,7 @@ cdef class Uplink:
             self.settle(session, key, refusal)
         for copy in waiting:
             session.waiting_count -= 1
+            self.waiting_messages -= 1
             session.waiting_bytes -= len(copy.topic) + len(copy.payload)
             message.topic = Slice(<const uint8_t*>copy.topic, len(copy.topic))
             message.payload = Slice(<const uint8_t*>copy.payload, len(copy.payload))

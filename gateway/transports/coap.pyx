@@ -194,6 +194,7 @@ cdef class CoapCore(DatagramCore):
             return None
         peer = CoapPeer()
         peer.counters = shared.counters
+        peer.protocol = COAP
         peer.shared = shared
         peer.address = source[0]
         peer.connectionless = True

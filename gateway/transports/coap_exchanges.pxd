@@ -25,6 +25,7 @@ cdef class Exchange:
     # state
     cdef Type type
     cdef Stage stage
+    cdef bint has_answer             # its extension has given one
     cdef uint8_t method
     cdef uint8_t token_size
     cdef uint8_t[TOKEN_SIZE_MAX] token_bytes

@@ -129,7 +129,10 @@ cdef class CoapMessages(UdpPeer):
             exchange.list.remove(exchange)
         if exchange.stage == PENDING or exchange.stage == ACKNOWLEDGED:
             self.pending_count -= 1
-            shared.pending.forget(self.key, exchange.sequence)
+            if exchange.has_answer:
+                shared.pending.answered(self.key, exchange.sequence)
+            else:
+                shared.pending.forget(self.key, exchange.sequence)
         exchange.stage = ANSWERED
         exchange.resource = None
         if shared.answered.count >= shared.exchanges_max:

@@ -5,7 +5,6 @@ A notification is confirmable and waits for the one before it. Which push is for
 Source: RFC 7641; RFC 7959 sections 2.4 and 2.6 (a large body is kept, and fetched by blocks).
 """
 
-from gateway.kp.counters cimport COAP
 from gateway.transports.coap_answer cimport (
     PHRASE_SIZE_MAX, code_of_status, content_format, fit_answer, is_cut, octets, start_answer,
 )
@@ -121,8 +120,6 @@ cdef class CoapNotifier(CoapMessages):
             format = content_format(observer.accept)
         elif data.reason_phrase.size:
             body = Slice(data.reason_phrase.data, min(data.reason_phrase.size, <Py_ssize_t>PHRASE_SIZE_MAX))
-        shared.counters.messages_out[<int>COAP] += 1
-        shared.counters.bytes_out[<int>COAP] += data.payload.size
         if observer.outstanding is None and not observer.queue:
             return self.send_notification(observer, code, format, body)
         if len(observer.queue) >= QUEUED_NOTIFICATIONS_MAX:

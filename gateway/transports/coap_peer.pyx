@@ -9,7 +9,6 @@ Source: RFC 7252 section 5; RFC 7959 (blockwise); RFC 7967 (No-Response); 1/KP, 
 from libc.stdint cimport int64_t, uint16_t
 
 from gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
-from gateway.kp.counters cimport COAP
 from gateway.kp.resource_path cimport is_kp1
 from gateway.kp.sessions cimport Delivery
 from gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
@@ -173,8 +172,6 @@ cdef class CoapPeer(CoapNotifier):
         message.sequence = exchange.sequence
         message.timeout = 0 if exchange.unanswered else <int64_t>(1000 * shared.pending.timeout)
         message.literal = True
-        shared.counters.messages_in[<int>COAP] += 1
-        shared.counters.bytes_in[<int>COAP] += payload.size
         # The session may be told to fail this very request before publish returns.
         outcome = shared.uplink.publish(self, &message)
         if outcome == BUSY:
@@ -288,8 +285,7 @@ cdef class CoapPeer(CoapNotifier):
     cdef int answer(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1:
         """Answer a request with what its extension said. Hot path."""
         cdef Answer answer
-        self.shared.counters.messages_out[<int>COAP] += 1
-        self.shared.counters.bytes_out[<int>COAP] += data.payload.size
+        exchange.has_answer = True
         start_answer(&answer, code_of_status(data.status_code, exchange.method))
         if answer.code >= BAD_REQUEST and data.reason_phrase.size:
             answer.body = Slice(data.reason_phrase.data, min(data.reason_phrase.size, <Py_ssize_t>PHRASE_SIZE_MAX))

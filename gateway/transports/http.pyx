@@ -83,6 +83,7 @@ cdef class HttpTransport:
         cdef HttpConnection connection = HttpConnection()
         cdef HttpSession session = HttpSession()
         session.counters = self.counters
+        session.protocol = HTTP
         session.connection = connection
         session.connectionless = True
         connection.transport = self
@@ -284,8 +285,6 @@ cdef class HttpConnection(Stream):
         message.sequence = number
         message.timeout = 0 if message.unanswered else <int64_t>(1000 * transport.pending.timeout)
         message.literal = False
-        transport.counters.messages_in[<int>HTTP] += 1
-        transport.counters.bytes_in[<int>HTTP] += body.size
         # The session may be told to fail this very request before publish returns.
         outcome = transport.uplink.publish(self.session, &message)
         if outcome == BUSY:
@@ -342,9 +341,7 @@ cdef class HttpConnection(Stream):
 
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
         """Answer an open request with what its extension said. Hot path."""
-        self.transport.counters.messages_out[<int>HTTP] += 1
-        self.transport.counters.bytes_out[<int>HTTP] += data.payload.size
-        self.transport.pending.forget(self.session.key, number)
+        self.transport.pending.answered(self.session.key, number)
         append_response(self.place(number), data, self.persistence(number))
         return self.answered(number)
 

@@ -140,6 +140,7 @@ cdef class KpudpTransport(DatagramCore):
         """A new peer; `former` is that of the same address in another epoch, which ends."""
         cdef KpudpPeer peer = KpudpPeer()
         peer.counters = self.shared.counters
+        peer.protocol = KPUDP
         peer.shared = self.shared
         peer.outbox = self.outbox
         peer.address = source[0]

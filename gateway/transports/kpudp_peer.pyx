@@ -9,8 +9,8 @@ Source: docs/kp-over-udp.md, "States of the server".
 from libc.stdint cimport int64_t
 from libc.string cimport memcmp
 
-from gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, REQUEST as REQUEST_SERVICE, Service
 from gateway.kp.counters cimport KPUDP
+from gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, REQUEST as REQUEST_SERVICE, Service
 from gateway.kp.resource_path cimport append_topic, is_clean
 from gateway.kp.sessions cimport Attachment
 from gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
@@ -159,8 +159,6 @@ cdef class KpudpPeer(Correspondent):
         if frame.type == CONFIRMED_DATA:
             message.service = AT_LEAST_ONCE
             message.token = DATA_TOKEN | frame.message_id
-        self.counters.messages_in[<int>KPUDP] += 1
-        self.counters.bytes_in[<int>KPUDP] += frame.payload.size
         # Seen before it is published: the session may be told to fail this very message before publish returns.
         self.window.see(frame.message_id)
         outcome = self.shared.uplink.publish(self, &message)
@@ -203,8 +201,6 @@ cdef class KpudpPeer(Correspondent):
         message.timeout = <int64_t>(1000 * shared.pending.timeout)
         message.unanswered = False
         message.literal = True
-        self.counters.messages_in[<int>KPUDP] += 1
-        self.counters.bytes_in[<int>KPUDP] += frame.payload.size
         self.window.see(frame.message_id)
         outcome = shared.uplink.publish(self, &message)
         if outcome == BUSY:
@@ -214,6 +210,7 @@ cdef class KpudpPeer(Correspondent):
             self.outbox.release()
             return self.drop("kpudp_busy")
         if outcome == IGNORED:
+            shared.pending.forget(self.key, exchange.sequence)
             return self.respond(exchange, NOT_FOUND, slice_of(NOT_KP1), Slice(NULL, 0))
         return 0
 
@@ -291,6 +288,7 @@ cdef class KpudpPeer(Correspondent):
         if service == REQUEST_SERVICE:
             exchange = self.exchanges.get(sequence & 0xFFFF)
             if exchange is not None and exchange.sequence == sequence and exchange.state != RESPONDED:
+                self.shared.pending.forget(self.key, exchange.sequence)
                 phrase = reason_phrase.encode()
                 return self.respond(exchange, status, slice_of(phrase), Slice(NULL, 0))
         return 0
@@ -318,6 +316,7 @@ cdef class KpudpPeer(Correspondent):
         exchange = self.exchanges.get(delivery.sequence & 0xFFFF)
         if exchange is None or exchange.sequence != delivery.sequence or exchange.state == RESPONDED:
             return False
+        self.shared.pending.answered(self.key, exchange.sequence)
         self.respond(exchange, delivery.data.status_code, delivery.data.reason_phrase, delivery.data.payload)
         return True
 
@@ -333,9 +332,6 @@ cdef class KpudpPeer(Correspondent):
             status, phrase, payload = CONTENT_TOO_LARGE, slice_of(TOO_LARGE), Slice(NULL, 0)
         if not 100 <= status <= 599:
             status = BAD_GATEWAY
-        self.shared.pending.forget(self.key, exchange.sequence)
-        self.counters.messages_out[<int>KPUDP] += 1
-        self.counters.bytes_out[<int>KPUDP] += payload.size
         exchange.state = RESPONDED
         exchange.response_id = self.next_message_id()
         end = put_response(
@@ -388,8 +384,6 @@ cdef class KpudpPeer(Correspondent):
             self.drop("kpudp_unacknowledged")
             return False
         self.pushes += 1
-        self.counters.messages_out[<int>KPUDP] += 1
-        self.counters.bytes_out[<int>KPUDP] += delivery.data.payload.size
         message_id = self.next_message_id()
         end = put_push(
             frame, message_id, <uint16_t>(status if 100 <= status <= 599 else BAD_GATEWAY), phrase, path,

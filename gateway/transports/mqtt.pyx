@@ -260,6 +260,7 @@ cdef class MqttConnection(Stream):
                 transport.stored.discard(session)
         session = MqttSession()
         session.counters = transport.counters
+        session.protocol = MQTT
         session.limits = transport.limits
         session.scratch = transport.scratch
         session.stored = transport.stored
@@ -326,8 +327,6 @@ cdef class MqttConnection(Stream):
             return False
         if publish.qos == 2:
             session.received[publish.packet_id] = False
-        self.transport.counters.messages_in[<int>MQTT] += 1
-        self.transport.counters.bytes_in[<int>MQTT] += publish.payload.size
         return True
 
     cdef int publish_will(self) except -1:

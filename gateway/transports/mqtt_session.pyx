@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.kp.correlation cimport REQUEST
 from gateway.kp.resource_path cimport append_topic, is_clean_topic
-from gateway.kp.sessions cimport Attachment
+from gateway.kp.sessions cimport Attachment, Session
 from gateway.wire.mqtt cimport PUBCOMP, PUBREC, PUBREL, append_ack, append_publish
 
 cdef enum:
@@ -78,6 +78,21 @@ cdef class MqttSession(Session):
             return self.stream.end(reason)
         self.counters.count("dropped", reason)
         return self.stored.discard(self)
+
+    def describe(self):
+        """What an operator may see of it."""
+        return {
+            **Session.describe(self),
+            "clientId": self.client_id,
+            "clean": bool(self.clean),
+            "subscriptions": 0 if self.subscriptions is None else len(self.subscriptions),
+            "inFlight": 0 if self.in_flight is None else len(self.in_flight),
+            "queued": 0 if self.queued is None else len(self.queued),
+        }
+
+    def is_of(self, str client_id not None):
+        """Whether its client calls itself so."""
+        return self.client_id == client_id
 
     cdef int send_again(self) except -1:
         """What the client has not acknowledged, in its order, then what waited (4.4)."""
@@ -184,8 +199,6 @@ cdef class MqttSession(Session):
             if self.stream is None:
                 return self.counters.count("dropped", "client_offline")
             append_publish(self.stream.output, self.level, 0, topic, 0, payload)
-            self.counters.messages_out[0] += 1
-            self.counters.bytes_out[0] += payload.size
             return self.outlet.wake()
         if self.stream is not None and not self.queued and self.has_room():
             return self.send_in_flight(topic, payload, qos)
@@ -214,8 +227,6 @@ cdef class MqttSession(Session):
         append_publish(output, self.level, <uint8_t>(qos << 1), topic, packet_id, payload)
         self.in_flight[packet_id] = output.data[before:output.size]
         self.in_flight_bytes += output.size - before
-        self.counters.messages_out[0] += 1
-        self.counters.bytes_out[0] += payload.size
         return self.outlet.wake()
 
     cdef uint16_t next_packet_id(self) except 0:

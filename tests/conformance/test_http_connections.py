@@ -57,7 +57,7 @@ async def test_pipelined_requests_are_bounded(gateway: HttpGateway) -> None:
         for i in range(count):
             request = await gateway.extension.request()
             assert request[0].payload == b"%d" % i
-            assert sum(table.count() for table in gateway.worker.pending) <= 4
+            assert sum(table.count() for table in gateway.worker.pending.values()) <= 4
             assert gateway.extension.requests.qsize() < 4
             await gateway.extension.answer(request, request[0].payload)
         assert [(await client.reply()).body for _ in range(count)] == [b"%d" % i for i in range(count)]
@@ -169,13 +169,16 @@ async def test_a_client_that_has_gone_leaves_nothing_behind(gateway: HttpGateway
     async with await gateway.client() as client:
         await client.send(2 * post())
         request = await gateway.extension.request()
-        assert (gateway.worker.sessions.count, sum(table.count() for table in gateway.worker.pending)) == (
+        assert (
+            gateway.worker.sessions.count,
+            sum(table.count() for table in gateway.worker.pending.values()),
+        ) == (
             1,
             2,
         )
     while gateway.worker.sessions.count:
         await asyncio.sleep(0.01)
-    assert sum(table.count() for table in gateway.worker.pending) == 0
+    assert sum(table.count() for table in gateway.worker.pending.values()) == 0
     await gateway.extension.answer(request, b"nobody reads it")
     gateway.extension.echoes = True
     async with await gateway.client() as client:

@@ -54,7 +54,7 @@ async def test_a_post_becomes_client_data_and_its_answer_the_response(gateway: H
     counters = gateway.worker.counters.by_protocol()
     assert (counters["messages_in"]["http"], counters["bytes_in"]["http"]) == (1, 7)
     assert (counters["messages_out"]["http"], counters["bytes_out"]["http"]) == (1, 7)
-    assert sum(table.count() for table in gateway.worker.pending) == 0
+    assert sum(table.count() for table in gateway.worker.pending.values()) == 0
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ async def test_refused_requests_leave_the_connection_open(
         assert reply.fields["Content-Type"] == "application/json"
         assert reply.fields.get("Allow") == ("POST" if status == 405 else None)
         assert (await client.reply()).body == b"next"
-    assert sum(table.count() for table in gateway.worker.pending) == 0
+    assert sum(table.count() for table in gateway.worker.pending.values()) == 0
 
 
 async def test_head_is_answered_without_a_body(gateway: HttpGateway) -> None:
@@ -255,7 +255,7 @@ async def test_an_endpoint_that_is_not_identified_is_401(
         assert (reply.status, json.loads(reply.body)["statusCode"]) == (401, 401)
         assert reply.fields["WWW-Authenticate"] == 'EndpointToken realm="kp1"'
         assert (await client.reply()).body == b"next"
-        assert sum(table.count() for table in gateway.worker.pending) == 0
+        assert sum(table.count() for table in gateway.worker.pending.values()) == 0
 
 
 async def test_nobody_serves_the_extension(gateway: HttpGateway) -> None:
@@ -265,7 +265,7 @@ async def test_nobody_serves_the_extension(gateway: HttpGateway) -> None:
             reply = await client.reply()
             assert (reply.status, reply.fields["Retry-After"]) == (503, "1")
             assert json.loads(reply.body)["statusCode"] == 503
-    assert sum(table.count() for table in gateway.worker.pending) == 0
+    assert sum(table.count() for table in gateway.worker.pending.values()) == 0
 
 
 async def test_no_answer_in_time(nats_server: NatsServer) -> None:
@@ -292,14 +292,14 @@ async def test_many_wait_and_are_answered_in_any_order(nats_server: NatsServer) 
             for turn in range(8):
                 await client.send(post(f"/kp1/app-v1/dcx/t{number}/json", b"%d/%d" % (number, turn)))
         requests = [await gateway.extension.request() for _ in range(8 * len(clients))]
-        assert sum(table.count() for table in gateway.worker.pending) == len(requests)
+        assert sum(table.count() for table in gateway.worker.pending.values()) == len(requests)
         random.Random(1).shuffle(requests)
         for request in requests:
             await gateway.extension.answer(request, request[0].payload)
         for number, client in enumerate(clients):
             for turn in range(8):
                 assert (await client.reply()).body == b"%d/%d" % (number, turn)
-        assert sum(table.count() for table in gateway.worker.pending) == 0
+        assert sum(table.count() for table in gateway.worker.pending.values()) == 0
 
 
 async def test_more_requests_than_may_wait(nats_server: NatsServer) -> None:
@@ -310,7 +310,7 @@ async def test_more_requests_than_may_wait(nats_server: NatsServer) -> None:
         assert (await client.reply()).body == b"first"
         reply = await client.reply()
         assert (reply.status, reply.fields["Retry-After"]) == (503, "1")
-        assert sum(table.count() for table in gateway.worker.pending) == 0
+        assert sum(table.count() for table in gateway.worker.pending.values()) == 0
 
 
 async def test_nats_is_away(nats_server: NatsServer) -> None:
@@ -321,4 +321,4 @@ async def test_nats_is_away(nats_server: NatsServer) -> None:
         await client.send(post())
         reply = await client.reply()
         assert (reply.status, reply.fields["Retry-After"]) == (503, "1")
-        assert sum(table.count() for table in gateway.worker.pending) == 0
+        assert sum(table.count() for table in gateway.worker.pending.values()) == 0

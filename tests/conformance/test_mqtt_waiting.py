@@ -49,7 +49,7 @@ def publish(token: str, payload: bytes, qos: int = 0, packet_id: int = 0) -> Pub
 
 def taken(worker: HeldWorker) -> int:
     """PUBLISH packets that the worker has taken from devices."""
-    return worker.counters.by_protocol()["messages_in"]["mqtt"]
+    return worker.counters.by_protocol()["messages_in"]["mqtt"] + worker.uplink.waiting_messages
 
 
 async def payloads(cluster: Cluster, count: int) -> list[bytes]:

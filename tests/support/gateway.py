@@ -189,16 +189,20 @@ class GatewayProcess:
         return sums
 
     def metrics_by_worker(self) -> dict[str, Metrics]:
-        """The same by the label `worker`, which is empty for what is none of one worker's."""
+        """The same by the label `worker`, which is empty for what is none of one worker's.
+
+        Those of several application versions are added up.
+        """
         status, text = self._admin("/metrics")
         assert status == 200
-        found: dict[str, Metrics] = defaultdict(dict)
+        found: dict[str, Metrics] = defaultdict(lambda: defaultdict(float))
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 labels = dict(sample.labels)
                 worker = labels.pop("worker", "")
+                labels.pop("app_version", None)
                 name = sample.name.removeprefix("kaa_gateway_").removesuffix("_total")
-                found[worker][name, *(labels[label] for label in sorted(labels))] = sample.value
+                found[worker][name, *(labels[label] for label in sorted(labels))] += sample.value
         return found
 
     def count(self, *name: str) -> float:

@@ -48,6 +48,9 @@ class NoControl:
     def when_reconnected(self, act: object) -> None:
         pass
 
+    def waiting(self) -> int:
+        return 0
+
     def publish_event(self, subject: str, datum: bytes) -> None:
         pass
 
