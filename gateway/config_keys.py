@@ -89,6 +89,13 @@ class Server(Section, frozen=True, kw_only=True):
     """The management API."""
 
     port: Annotated[Port, Meta(description="TCP port of the management REST API.")] = 8008
+    token_file: Annotated[
+        OptionalPath,
+        Meta(
+            description="File with the bearer token of /api, at least 16 characters; without one, /api answers "
+            "requests from its own machine only."
+        ),
+    ] = None
 
 
 # kaa.applications, kaa.extension-instances

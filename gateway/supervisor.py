@@ -19,7 +19,9 @@ import structlog
 import uvloop
 
 from gateway import logs
+from gateway.admin.access import Guard
 from gateway.admin.fleet import Fleet, FleetServer
+from gateway.admin.fleet_api import FleetApi
 from gateway.errors import GatewayError
 from gateway.ports import taking
 from gateway.reload import ReloadCollector, Reloader
@@ -186,7 +188,12 @@ class _Supervisor:
         self._stopping = False
         self._looking: asyncio.Task[None] | None = None
         self._fleet = Fleet({index: directory / f"worker-{index}.sock" for index in range(config.workers)})
-        self._admin = FleetServer(self._fleet, lambda: self._stopping)
+        self._admin = FleetServer(
+            self._fleet,
+            lambda: self._stopping,
+            FleetApi(lambda: self._config, self._fleet).routes(),
+            Guard.from_file(config.server.token_file),
+        )
         self._admin.registry.register(ReloadCollector(self.reloader))
         self.exit_code = 0
 

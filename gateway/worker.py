@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from gateway import encryption, logs
-from gateway.admin.metrics import registry_of
+from gateway.admin.access import Guard
+from gateway.admin.api import WorkerApi
+from gateway.admin.metrics import Queue, registry_of
 from gateway.admin.server import AdminServer
 from gateway.bus import subjects
 from gateway.bus.connector import Connector, Credentials, TlsFiles
-from gateway.bus.control import Control
+from gateway.bus.control import OUTBOX_MAX, Control
 from gateway.bus.durable import DurableLanes
 from gateway.bus.link import Link
 from gateway.bus.streams import StreamError, Streams
 from gateway.identity.service import IdentityService
+from gateway.identity.sharing import MAX_IN_FLIGHT
 from gateway.kp.correlation import Correlator
 from gateway.kp.counters import Counters
 from gateway.kp.downlink import Downlink
@@ -137,7 +140,7 @@ class Worker:
         )
         self.identity.bind(self.sessions, self.router)
         correlator = Correlator(secrets.randbits(24), os.urandom(16))
-        uplink = self._uplink = Uplink(
+        uplink = self.uplink = Uplink(
             self.link,
             self.router,
             self.sessions,
@@ -147,8 +150,7 @@ class Worker:
             limits.waiting_messages,
             limits.waiting_bytes,
         )
-        self._uplink = uplink
-        self.pending: list[PendingRequests] = []
+        self.pending: dict[str, PendingRequests] = {}
         downlink = Downlink(uplink, self.router, self.sessions, correlator, self.counters)
         self.link.set_listener(downlink)
         self.durable = DurableLanes(
@@ -192,6 +194,7 @@ class Worker:
         self._listeners: list[tuple[str, tuple[str, ...], int, TcpListener]] = []
         self.credentials: list[ServerCredentials[Any]] = []
         """What the listeners that encrypt work with."""
+        self.queues: list[Queue] = []
         self.ports: dict[str, int] = {}
         websocket = mqtt.websocket
         if mqtt.tcp.enabled or mqtt.tls.enabled or websocket.enabled or websocket.tls.enabled:
@@ -225,8 +228,7 @@ class Worker:
         self._http = None
         http = config.transports.http
         if http.enabled or http.tls.enabled:
-            pending = PendingRequests(limits.pending_requests, http.response_timeout)
-            self.pending.append(pending)
+            pending = self.pending["http"] = PendingRequests(limits.pending_requests, http.response_timeout)
             self._http = HttpTransport(
                 loop, uplink, self.sessions, pending, self.counters, self.identity.authenticator, http
             )
@@ -239,8 +241,36 @@ class Worker:
         self._make_coap(uplink)
         self._make_kpudp(uplink)
 
+        self.queues += [
+            Queue("nats_backlog_bytes", lambda: self.link.backlog, lambda: self.link.pending_max),
+            Queue("events", self.control.waiting, lambda: OUTBOX_MAX),
+            Queue("identity_requests", self.identity.waiting, lambda: MAX_IN_FLIGHT),
+            Queue(
+                "mqtt_absent_sessions", self._mqtt_sessions.offline_count, lambda: mqtt.persistent_sessions
+            ),
+            *(
+                Queue(f"{name}_requests", table.count, lambda table=table: table.capacity)  # type: ignore[misc]
+                for name, table in self.pending.items()
+            ),
+            *(
+                Queue(
+                    f"durable_{lane.instance}_bytes", lane.backlog, lambda: config.durable.max_pending_bytes
+                )
+                for lane in self.durable.lanes
+            ),
+            *(
+                Queue(
+                    f"{name}_connections",
+                    listener.connection_count,
+                    lambda: self._config.limits.connections,
+                )
+                for name, _, _, listener in self._listeners
+            ),
+        ]
+        guard = Guard.from_file(config.server.token_file if admin_socket is None else None)
         self.registry = registry_of(self)
-        self._admin = AdminServer(self.registry, lambda: self.is_ready)
+        api = WorkerApi(lambda: self._config, index, self.sessions)
+        self._admin = AdminServer(self.registry, self._obstacles, api.routes(), guard)
         self._serving = False
         self._timers: list[asyncio.Task[None]] = []
 
@@ -281,12 +311,12 @@ class Worker:
     def _make_coap(self, uplink: Uplink) -> None:
         coap = self._config.transports.coap
         if coap.enabled:
-            core = self._coap_core(uplink, coap, require_echo=coap.require_echo)
+            core = self._coap_core("coap", uplink, coap, require_echo=coap.require_echo)
             socket = UdpSocket(self._loop, core, self.counters)
             self._datagrams.append(("coap", ("coap",), coap.port, socket, core))
         if coap.dtls.enabled:
             # A cookie has proved the address of each of its peers.
-            core = self._coap_core(uplink, coap, require_echo=False)
+            core = self._coap_core("coaps", uplink, coap, require_echo=False)
             credentials = encryption.datagram_credentials(("coap", "dtls"), coap.dtls)
             self.credentials.append(credentials)
             socket = DtlsSocket(
@@ -302,7 +332,7 @@ class Worker:
             )
             self._datagrams.append(("coaps", ("coap", "dtls"), coap.dtls.port, socket, core))
 
-    def _coap_core(self, uplink: Uplink, coap: Coap, *, require_echo: bool) -> CoapCore:
+    def _coap_core(self, name: str, uplink: Uplink, coap: Coap, *, require_echo: bool) -> CoapCore:
         core = CoapCore(
             uplink,
             self.sessions,
@@ -324,14 +354,28 @@ class Worker:
             require_echo=require_echo,
             now=self._loop.time(),
         )
-        self.pending.append(core.pending)
+        self.pending[name] = core.pending
+        sizes = core.table_sizes
+        self.queues += [
+            Queue(f"{name}_peers", lambda: sizes()["peers"], lambda: coap.peers),
+            Queue(f"{name}_exchanges", lambda: sizes()["answered"], lambda: coap.exchanges),
+            Queue(f"{name}_observers", lambda: sizes()["observers"], lambda: coap.observers),
+            Queue(
+                f"{name}_request_block_bytes", lambda: sizes()["requests_bytes"], lambda: coap.block_memory
+            ),
+            Queue(
+                f"{name}_response_block_bytes", lambda: sizes()["responses_bytes"], lambda: coap.block_memory
+            ),
+        ]
         return core
 
     def _make_kpudp(self, uplink: Uplink) -> None:
         udp = self._config.transports.udp
         if not udp.enabled:
             return
-        pending = PendingRequests(self._config.limits.pending_requests, udp.response_timeout)
+        pending = self.pending["udp"] = PendingRequests(
+            self._config.limits.pending_requests, udp.response_timeout
+        )
         core = KpudpTransport(
             self._loop,
             uplink,
@@ -343,13 +387,27 @@ class Worker:
             ack_timeout=udp.ack_timeout,
             unacknowledged=udp.unacknowledged,
         )
-        self.pending.append(pending)
+        self.queues += [
+            Queue("udp_peers", lambda: sum(core.peers.counts()), lambda: udp.peers),
+            Queue("udp_unacknowledged", core.unacknowledged, lambda: udp.unacknowledged),
+        ]
         self._datagrams.append(("udp", ("udp",), udp.port, UdpSocket(self._loop, core, self.counters), core))
 
     @property
     def is_ready(self) -> bool:
         """Devices are served: the listeners are open and NATS is connected."""
-        return self._serving and self.link.ready
+        return not self._obstacles()
+
+    def _obstacles(self) -> list[str]:
+        """What keeps devices from being served, in words."""
+        return [
+            sentence
+            for sentence, holds in (
+                ("The listeners are not open", not self._serving),
+                ("NATS is not connected", not self.link.ready),
+            )
+            if holds
+        ]
 
     async def start(self) -> None:
         """Open everything; returns when devices are served, which needs NATS.
@@ -370,7 +428,7 @@ class Worker:
         self._timers.append(self._loop.create_task(self._every(CHECK_PERIOD, self._check)))
         self._timers.append(self._loop.create_task(watch(self.credentials)))
         self._timers.append(
-            self._loop.create_task(self._every(RETRY_PERIOD, self._uplink.retry_identifications))
+            self._loop.create_task(self._every(RETRY_PERIOD, self.uplink.retry_identifications))
         )
         while not self.link.ready:
             await asyncio.sleep(0.01)
@@ -405,9 +463,9 @@ class Worker:
         limits = config.limits
         self.sessions.set_limit(limits.endpoints_per_connection)
         self.router.set_limits(limits.route_cache, limits.topic_length)
-        self._uplink.set_limits(limits.waiting_messages, limits.waiting_bytes)
+        self.uplink.set_limits(limits.waiting_messages, limits.waiting_bytes)
         self._mqtt_limits.set_sizes(limits.output_buffer, limits.topic_length)
-        for table in self.pending:
+        for table in self.pending.values():
             table.set_capacity(limits.pending_requests)
         for _, _, _, listener in self._listeners:
             listener.set_limits(limits.output_buffer, limits.connections)
@@ -433,7 +491,7 @@ class Worker:
             self._http.begin_drain()
         for _, _, _, _, core in self._datagrams:
             core.begin_drain()
-        while any(table.count() for table in self.pending) and self._loop.time() < deadline:
+        while any(table.count() for table in self.pending.values()) and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
         await self._drain_link(deadline)
         for _, _, _, listener in self._listeners:
@@ -479,7 +537,7 @@ class Worker:
                 log.exception("a periodic check failed", check=action.__name__)
 
     def _expire(self) -> None:
-        for table in self.pending:
+        for table in self.pending.values():
             table.expire(self._loop.time())
         for _, _, _, socket, _ in self._datagrams:
             socket.check()

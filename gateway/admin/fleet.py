@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import http
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
+
+from gateway.admin.access import Guard
+from gateway.admin.server import application
 
 ANSWER_TIMEOUT = 5.0
 """Seconds that a worker has to answer."""
@@ -38,18 +41,29 @@ class Fleet:
         self.starts = dict.fromkeys(sockets, 0)
         """How often each worker was started."""
 
-    async def ask(self, path: str) -> dict[int, Answer]:
-        """The answers of all workers to a GET of their management API, by worker."""
-        answers = await asyncio.gather(*(self._ask(socket, path) for socket in self.sockets.values()))
+    async def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> dict[int, Answer]:
+        """The answers of all workers to a request to their management API, by worker."""
+        answers = await asyncio.gather(
+            *(self.ask_one(index, path, method=method, body=body) for index in self.sockets)
+        )
         return dict(zip(self.sockets, answers, strict=True))
 
-    async def _ask(self, socket: Path, path: str) -> Answer:
+    async def ask_one(
+        self,
+        index: int,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        method: str = "GET",
+        body: bytes | None = None,
+    ) -> Answer:
+        """The answer of one worker."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
-        connector = aiohttp.UnixConnector(str(socket))
+        connector = aiohttp.UnixConnector(str(self.sockets[index]))
         try:
             async with (
                 aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
-                session.get(f"http://worker{path}") as response,
+                session.request(method, f"http://worker{path}", params=query, data=body) as response,
             ):
                 return Answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError):
@@ -57,14 +71,22 @@ class Fleet:
 
 
 class FleetServer:
-    """Serves `/health/live`, `/health/ready` and `/metrics` of all workers together.
+    """Serves `/health/live`, `/health/ready` and `/metrics` of all workers together, and `routes`.
 
     The whole is ready when each worker has been, and as long as one is: the kernel gives new connections to those that
     listen. `is_stopping` says that it ends.
     """
 
-    def __init__(self, fleet: Fleet, is_stopping: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        is_stopping: Callable[[], bool],
+        routes: Iterable[web.RouteDef] = (),
+        guard: Guard | None = None,
+    ) -> None:
         self._fleet = fleet
+        self._routes = list(routes)
+        self._guard = guard or Guard(None)
         self._is_stopping = is_stopping
         self._never_ready = set(fleet.sockets)
         self.registry = CollectorRegistry()
@@ -74,15 +96,12 @@ class FleetServer:
 
     async def start(self, host: str, port: int) -> None:
         """Listen; OSError if the port is taken."""
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/health/live", self._live),
-                web.get("/health/ready", self._ready),
-                web.get("/metrics", self._metrics),
-            ]
-        )
-        self._runner = web.AppRunner(app, access_log=None)
+        own = [
+            web.get("/health/live", self._live),
+            web.get("/health/ready", self._ready),
+            web.get("/metrics", self._metrics),
+        ]
+        self._runner = web.AppRunner(application(self._guard, [*own, *self._routes]), access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, host, port).start()
 

@@ -61,7 +61,7 @@ class Gateway:
     async def start_worker(self, index: int) -> None:
         registry = CollectorRegistry()
         Counter("seen", "What it has seen.", registry=registry).inc(index + 1)
-        self.workers[index] = AdminServer(registry, lambda: self.ready[index])
+        self.workers[index] = AdminServer(registry, lambda: [] if self.ready[index] else ["not yet"])
         await self.workers[index].start_on_socket(self.fleet.sockets[index])
 
     async def get(self, path: str) -> httpx.Response:

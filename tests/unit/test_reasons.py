@@ -1,0 +1,61 @@
+"""docs/reasons.md against the code: every reason that is counted is explained, and nothing else."""
+
+import re
+from pathlib import Path
+
+from gateway.admin import api
+from gateway.wire import avro, coap, kpudp, websocket
+
+ROOT = Path(__file__).resolve().parents[2]
+NATIVE = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.pyx"))]
+MQTT = [
+    (ROOT / "gateway" / name).read_text(encoding="utf-8") for name in ("wire/mqtt.pyx", "transports/mqtt.pyx")
+]
+NO_COUNTERS = {"certificates.py"}
+"""Its errors are those of the configuration."""
+COUNTED = [
+    r'\bcount\(\s*"\w+",\s*"(\w+)"',
+    r'\bcount\(\s*"\w+",\s*"\w+" if \w+ else "(\w+)"',
+    r'\bdrop_message\("(\w+)"',
+    r'\.(?:drop|end|refuse_and_close)\("(\w+)"\)',
+    # A refusal: status, reason, and the sentence for the device.
+    r'cdef tuple \w+ = \(\s*\w+,\s*"(\w+)"',
+    r'\brefuse\((?:[^()"]|\([^()]*\)|"[^"]*",)*?"([a-z0-9_]+)",?\s*\)',
+    r'IdentityError\(\s*\w+,\s*"(\w+)"',
+]
+
+
+def counted() -> set[str]:
+    """The reasons in the code."""
+    found = {reason for text in NATIVE for pattern in COUNTED for reason in re.findall(pattern, text)}
+    for text in MQTT:
+        found |= {f"mqtt_{reason}" for reason in re.findall(r'\bviolation\(\s*"(\w+)"', text)}
+    for reasons in (avro.MALFORMED_REASONS, coap.FORMAT_REASONS, kpudp.MALFORMED_REASONS):
+        found |= set(reasons)
+    for path in (ROOT / "gateway" / "transports").iterdir():
+        if path.suffix in (".py", ".pyx") and path.name not in NO_COUNTERS:
+            found |= set(re.findall(r'"((?:ws|tls|dtls)_\w+)"', path.read_text(encoding="utf-8")))
+    found |= set(websocket.FORMAT_REASONS)
+    for path in (ROOT / "gateway" / "identity").iterdir():
+        if path.suffix == ".py":
+            text = path.read_text(encoding="utf-8")
+            found |= set(re.findall(r'^(?:IDENTITY|TOKEN|CREDENTIALS)_\w+ = "(\w+)"', text, re.MULTILINE))
+            found |= set(re.findall(r'\.end_\w+\([^()"]*"(\w+)"\)', text))
+    for reason in re.findall(r'\bon_dropped\(\w+, "(\w+)"', "".join(NATIVE)):
+        found |= {reason, f"unattributed_{reason}"}
+    found.add(api.DISCONNECTED)
+    return found - {""}
+
+
+def explained() -> list[str]:
+    """The reasons in the first columns of the document's tables, in their order."""
+    text = (ROOT / "docs" / "reasons.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[^|]*) \|", text, re.MULTILINE)
+    return [reason for row in rows for reason in re.findall(r"`(\w+)`", row)]
+
+
+def test_each_reason_is_explained_once_and_nothing_else_is() -> None:
+    documented = explained()
+    assert sorted(documented) == sorted(set(documented))
+    assert counted() - set(documented) == set(), "not in docs/reasons.md"
+    assert set(documented) - counted() == set(), "not in the code"
