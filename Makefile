@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-debug test-asan fuzz lint bench peers profile wheel clean
+.PHONY: help setup build build-debug build-asan run test test-debug test-asan fuzz test-deploy test-page image lint bench peers profile wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,19 @@ test-asan: build-asan ## Run it under AddressSanitizer and UndefinedBehaviorSani
 
 fuzz: setup .make/fuzz ## Fuzz decoders and sessions, guided by coverage; needs clang (ARGS='--help' for targets and time)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+test-deploy: build $(VENV)/.deploy ## Check Dockerfile, Helm chart, compose file, alert rules and dashboard (needs promtool)
+	$(BIN)/python -m pytest deploy/tests $(ARGS)
+
+test-page: build ## Look at the live page in a headless Chromium (apt-get install chromium)
+	$(BIN)/python -m pytest -p tests.conftest deploy/page $(ARGS)
+
+image: ## Build the image's stages in chroots and start the result (root and debootstrap, some minutes)
+	$(PYTHON) deploy/tests/image.py build/image
+
+$(VENV)/.deploy: pyproject.toml $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[deploy]'
+	@touch $@
 
 lint: build ## Ruff, mypy, cython-lint
 	$(BIN)/ruff check .

@@ -1,0 +1,82 @@
+"""Dockerfile, compose file, and what Prometheus is given, each held against its own tool where there is one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from gateway.config import load
+
+DEPLOY = Path(__file__).resolve().parents[1]
+ROOT = DEPLOY.parent
+
+
+def run(*command: str | Path, cwd: Path = ROOT) -> str:
+    """What a command prints; it must end with 0."""
+    ended = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_the_dockerfile_is_clean() -> None:
+    assert run(Path(sys.executable).parent / "hadolint", "Dockerfile") == ""
+
+
+def test_what_the_dockerfile_copies_is_there_and_not_ignored() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [
+        source
+        for line in lines
+        if line.startswith("COPY ") and "--from" not in line
+        for source in line.split()[1:-1]
+    ]
+    allowed = {
+        line.removeprefix("!")
+        for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+        if line.startswith("!")
+    }
+    assert set(copied) == allowed
+    for source in copied:
+        assert (ROOT / source).exists(), source
+
+
+def test_alert_rules_hold_their_tests() -> None:
+    run("promtool", "check", "rules", "alerts.yml", cwd=DEPLOY / "prometheus")
+    run("promtool", "check", "config", "--syntax-only", "prometheus.yml", cwd=DEPLOY / "prometheus")
+    run("promtool", "test", "rules", "alerts_test.yml", cwd=DEPLOY / "prometheus")
+
+
+def test_each_alert_is_explained() -> None:
+    groups = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text(encoding="utf-8"))["groups"]
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    for group in groups:
+        for rule in group["rules"]:
+            assert f"| `{rule['alert']}` |" in text
+
+
+def test_the_compose_file_names_what_is_there(tmp_path: Path) -> None:
+    document = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    services = document["services"]
+    assert services.keys() == {"nats", "gateway", "extensions", "prometheus", "grafana"}
+    for name, service in services.items():
+        assert ":" in service["image"] or service["image"] == "kaa-gateway", name
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert source in document["volumes"] or (DEPLOY / source).exists(), f"{name}: {source}"
+    assert services["gateway"]["read_only"] is True
+    file = DEPLOY / document["configs"]["service-config"]["file"]
+    config = load(file, {"NATS_URLS": services["gateway"]["environment"]["NATS_URLS"]})
+    published = {int(port.split("/")[0].split(":")[-1]) for port in services["gateway"]["ports"]}
+    transports = config.transports
+    assert published == {
+        config.server.port,
+        transports.mqtt.tcp.port,
+        transports.http.port,
+        transports.coap.port,
+        transports.udp.port,
+    }
+    (target,) = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text(encoding="utf-8"))[
+        "scrape_configs"
+    ][0]["static_configs"][0]["targets"]
+    assert target == f"gateway:{config.server.port}"
