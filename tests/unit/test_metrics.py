@@ -24,8 +24,9 @@ ELSEWHERE = {
     "kaa_gateway_worker_starts_total",
     "kaa_gateway_durable_up",
     "kaa_gateway_certificate_not_after_seconds",
+    "kaa_gateway_config_reloads_total",
 }
-"""Of the supervisor of several workers, of durable extension instances, of listeners that encrypt."""
+"""Of the supervisor, of the reloader, of durable extension instances, of listeners that encrypt."""
 
 
 class Scrape(NamedTuple):
