@@ -231,6 +231,8 @@ class _Supervisor:
 
     async def _configure(self, config: Config) -> None:
         """Give all workers a new configuration; those that are started later begin with it."""
+        if config.log.level != self._config.log.level:
+            logs.set_level(config.log.level)
         self._config = config
         await asyncio.gather(*(self._send(index, config) for index in list(self._connections)))
 

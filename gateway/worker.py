@@ -459,6 +459,9 @@ class Worker:
         Sessions that it allows go on. Those that speak for nothing but endpoints of application versions which are no
         more are ended.
         """
+        if config.log.level != self._config.log.level:
+            # Else one that was set by hand stays.
+            logs.set_level(config.log.level)
         self._config = config
         limits = config.limits
         self.sessions.set_limit(limits.endpoints_per_connection)
@@ -478,7 +481,6 @@ class Worker:
             if isinstance(core, CoapCore):
                 core.list_links(routing[0])
         ended = self.sessions.withdraw(changed, gone, "not_configured")
-        logs.configure(config.log.level, config.log.format)
         log.info("configuration applied", worker=self._index, sessions_ended=ended)
 
     async def stop(self) -> None:

@@ -114,10 +114,23 @@ async def test_a_wrong_one_is_refused_and_the_old_stays(nats_server: NatsServer,
         assert warning["keys"] == ["server.port"]
 
 
-async def test_the_log_level_changes_at_once(nats_server: NatsServer) -> None:
-    with GatewayProcess(nats_server.url) as gateway:
-        write(gateway, gateway.document_with({"kaa": {"kpc": {"log": {"level": "error"}}}}))
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_the_log_level_changes_at_once(nats_server: NatsServer, workers: int) -> None:
+    with GatewayProcess(nats_server.url, {"kaa": {"kpc": {"workers": workers}}}) as gateway:
+
+        async def level() -> str:
+            async with httpx.AsyncClient(timeout=60) as client:
+                answer = await client.get(f"http://{HOST}:{gateway.admin_port}/api/v1/log")
+                return str(answer.json()["level"])
+
+        async with httpx.AsyncClient(timeout=60) as client:
+            await client.put(f"http://{HOST}:{gateway.admin_port}/api/v1/log", json={"level": "warning"})
+        write(gateway, gateway.document_with(ADDED))
         await reloaded(gateway, "applied")
+        assert await level() == "warning"
+        write(gateway, gateway.document_with({"kaa": {"kpc": {"log": {"level": "error"}}}}))
+        await reloaded(gateway, "applied", 2)
+        assert await level() == "error"
         gateway.stop()
         assert '"stopped"' not in gateway.log
 
