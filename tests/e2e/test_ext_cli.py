@@ -94,7 +94,7 @@ async def test_a_durable_service_takes_what_was_acknowledged_while_it_was_away()
         async with aiomqtt.Client(HOST, gateway.mqtt_port) as client:
             # Without request ID: the acknowledgement is all that the device waits for.
             await client.publish("kp1/app_v1/dcx/ep/json", b'{"n": 1}', qos=1)
-        async with kaa_ext("dcx", "epts", "--durable", "dcx", "--nats", server.url) as process:
+        async with kaa_ext("epts", "dcx", "--durable", "dcx", "--nats", server.url) as process:
             assert await line(process.stdout) == "ready\n"
             async with session([server.url]) as connection:
                 subject = epts.stream_subject("epts", "app_v1", "ep")
