@@ -48,6 +48,7 @@ MODULES = [
     "gateway.kp.sessions",
     "gateway.kp.router",
     "gateway.kp.pending",
+    "gateway.kp.recent_keys",
     "gateway.kp.uplink",
     "gateway.kp.downlink",
     "gateway.transports.stream",

@@ -13,8 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
@@ -22,15 +23,22 @@ from cyclopts.validators import Number
 from bench.errors import BenchError
 from bench.instruments import LoadGenerator, Sink
 from bench.measure import ANSWERED
-from bench.processes import Gateway, NatsServer
+from bench.probes.push import DEVICES
+from bench.processes import INSTANCE, Gateway, NatsServer
+from bench.pushing import Pusher, PushSpec
 from bench.rows import ROWS, Row
 
 WARM_UP_MESSAGES = 2000
 """Enough for every route, session and buffer to be there."""
 STRACE_STARTS_S = 1.0
 EXIT_FAILED = 1
+PUSH = "push"
+"""The way down, which is no row of load: what `kaa-bench compare` calls so."""
 FUNCTION_LINE = re.compile(r"^\s*([\d,]+)(?: \([^)]*\))?\s+(\S+?):(\S.*?)(?: \[(.+)\])?$")
 """A line of callgrind_annotate: instructions, file, function, object."""
+
+Measure: TypeAlias = Callable[[Callable[[], int]], tuple[int, Counter[Any]]]
+Measured: TypeAlias = Callable[[Gateway, NatsServer, Measure, int], tuple[int, Counter[Any]]]
 
 app = App(name="python -m bench.profiling", help_format="markdown", version_flags=[])
 
@@ -67,7 +75,7 @@ def profile(
 ) -> int:
     """Print the gateway's instructions per message by module and by function, and its system calls per message.
 
-    Needs valgrind; system calls need strace. The rows are those of the bench.
+    Needs valgrind; system calls need strace. The rows are those of the bench, and its `push`.
 
     Parameters
     ----------
@@ -81,10 +89,13 @@ def profile(
     try:
         if shutil.which("valgrind") is None:
             raise BenchError("valgrind is not installed: apt-get install valgrind")
-        for name in dict.fromkeys(rows or ROWS):
-            if name not in ROWS:
-                raise BenchError(f"no row {name!r}; there are {', '.join(ROWS)}")
-            _print_profile(ROWS[name], messages, top)
+        for name in dict.fromkeys(rows or (*ROWS, PUSH)):
+            if name == PUSH:
+                _print_profile("push to MQTT, QoS 0", _measured_pushes, messages, top)
+            elif name in ROWS:
+                _print_profile(ROWS[name].title, partial(_measured, ROWS[name]), messages, top)
+            else:
+                raise BenchError(f"no row {name!r}; there are {', '.join(ROWS)} and {PUSH}")
     except BenchError as error:
         print(f"profile: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -112,10 +123,10 @@ def read_system_calls(text: str) -> Counter[str]:
     return calls
 
 
-def _print_profile(row: Row, messages: int, top: int) -> None:
+def _print_profile(title: str, measured: Measured, messages: int, top: int) -> None:
     with NatsServer() as nats, ProfiledGateway(nats) as gateway:
-        sent, counts = _measured(row, gateway, nats, gateway.count, messages)
-    print(f"\n{row.title}: {counts.total() / sent:,.0f} instructions a message in user space")
+        sent, counts = measured(gateway, nats, gateway.count, messages)
+    print(f"\n{title}: {counts.total() / sent:,.0f} instructions a message in user space")
     modules: Counter[str] = Counter()
     for (module, _), count in counts.items():
         modules[module] += count
@@ -128,7 +139,7 @@ def _print_profile(row: Row, messages: int, top: int) -> None:
         print("  system calls: strace is not installed")
         return
     with NatsServer() as nats, Gateway(nats) as plain:
-        sent, calls = _measured(row, plain, nats, lambda work: _traced(plain, work), messages)
+        sent, calls = measured(plain, nats, lambda work: _traced(plain, work), messages)
     print(
         "  system calls a message: " + ", ".join(f"{name} {n / sent:.3f}" for name, n in calls.most_common(6))
     )
@@ -138,7 +149,7 @@ def _measured(
     row: Row,
     gateway: Gateway,
     nats: NatsServer,
-    measure: Callable[[Callable[[], int]], tuple[int, Counter[Any]]],
+    measure: Measure,
     messages: int,
 ) -> tuple[int, Counter[Any]]:
     protocol = row.load.protocol
@@ -156,6 +167,15 @@ def _measured(
             return sent
 
         return measure(work)
+
+
+def _measured_pushes(
+    gateway: Gateway, nats: NatsServer, measure: Measure, messages: int
+) -> tuple[int, Counter[Any]]:
+    spec = PushSpec(gateway.address_of("mqtt"), nats.address, "esp", INSTANCE)
+    with Pusher(spec, DEVICES) as pusher:
+        pusher.run(messages=WARM_UP_MESSAGES)
+        return measure(lambda: pusher.run(messages=messages).messages)
 
 
 def _await(sink: Sink, count: int) -> None:

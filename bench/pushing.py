@@ -51,9 +51,9 @@ class Pusher(Instrument):
     def __init__(self, spec: PushSpec, count: int) -> None:
         super().__init__(_push, spec, count)
 
-    def run(self, seconds: float) -> PushResult:
-        """Push for so long."""
-        result: PushResult = self._request(seconds=seconds)
+    def run(self, seconds: float = 0.0, messages: int = 0) -> PushResult:
+        """Push for so long, and so many."""
+        result: PushResult = self._request(seconds=seconds, messages=messages)
         return result
 
 
@@ -100,26 +100,32 @@ def _push(pipe: Connection, spec: PushSpec, count: int) -> None:
         pipe.send(None)
         block = b"".join(message(spec, device) for device in range(count) for _ in range(DEPTH))
         while True:
-            seconds = pipe.recv()["seconds"]
-            pipe.send(_rounds(source, devices, block, len(expected[0]), seconds))
+            wanted = pipe.recv()
+            pipe.send(_rounds(source, devices, block, len(expected[0]), **wanted))
     finally:
         for connected in (*devices, source):
             connected.close()
 
 
 def _rounds(
-    source: socket.socket, devices: list[socket.socket], block: bytes, size: int, seconds: float
+    source: socket.socket,
+    devices: list[socket.socket],
+    block: bytes,
+    size: int,
+    seconds: float,
+    messages: int,
 ) -> PushResult:
-    """Round after round until the time is over."""
+    """Round after round until the time is over and there were enough messages."""
+    in_round = len(devices) * DEPTH
     watched = select.epoll()
     by_descriptor = {connected.fileno(): connected for connected in devices}
     for descriptor in by_descriptor:
         watched.register(descriptor, select.EPOLLIN)
     started, rounds = time.monotonic(), 0
     with watched:
-        while time.monotonic() - started < seconds:
+        while rounds * in_round < messages or time.monotonic() - started < seconds:
             source.sendall(block)
-            missing = len(devices) * DEPTH * size
+            missing = in_round * size
             while missing:
                 ready = watched.poll(STALL_S)
                 if not ready:
@@ -130,4 +136,4 @@ def _rounds(
                         raise BenchError("the server closed the connection of a device")
                     missing -= len(data)
             rounds += 1
-    return PushResult(rounds * len(devices) * DEPTH, time.monotonic() - started)
+    return PushResult(rounds * in_round, time.monotonic() - started)

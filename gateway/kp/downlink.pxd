@@ -1,7 +1,10 @@
+from libc.stdint cimport uint64_t
+
 from gateway.bus.durable cimport DurableLanes
 from gateway.bus.link cimport Listener
 from gateway.kp.correlation cimport Correlation, Correlator
 from gateway.kp.counters cimport Counters
+from gateway.kp.recent_keys cimport RecentKeys
 from gateway.kp.router cimport Router
 from gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
 from gateway.kp.uplink cimport Uplink
@@ -20,10 +23,11 @@ cdef class Downlink(Listener):
     cdef Counters counters
     # state
     cdef Buffer scratch
-    cdef set pushed               # (session key, hash of the push): pushes that reached a session
-    cdef set pushed_before        # the generation before these
+    cdef RecentKeys pushed        # hashes of a push and the session that it reached
 
-    cdef bint is_repeated(self, Session session, object push)
+    cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0
+    cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1
+    cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1
     cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1
     cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1
     cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1

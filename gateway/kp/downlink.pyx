@@ -6,7 +6,11 @@ cannot be delivered is counted by reason, and never fatal.
 Source: 4/ESP, ExtensionData; NATS "no responders".
 """
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from gateway.bus.block cimport Acknowledgement
 from gateway.kp.clock cimport now_ms
@@ -32,9 +36,6 @@ log = structlog.get_logger("gateway.kp")
 cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
 
-cdef enum:
-    PUSHES_REMEMBERED = 8192  # that reached a session; twice as many at most, in two generations
-
 
 cdef int tell(str what, str reason, Slice correlation_id, bytes extension=None) except -1:
     """A log line at level debug about one message."""
@@ -58,8 +59,7 @@ cdef class Downlink(Listener):
         self.counters = counters
         self.durable = DurableLanes(uplink.link, self, (), "", 0, 0.0, 0)
         self.scratch = Buffer()
-        self.pushed = set()
-        self.pushed_before = set()
+        self.pushed = RecentKeys()
 
     def set_durable(self, DurableLanes durable not None):
         """Name the lanes of the durable extension instances; once, before the first message."""
@@ -96,8 +96,7 @@ cdef class Downlink(Listener):
         """Hot path."""
         cdef Correlation correlation
         cdef Session session
-        cdef bint reached = False
-        cdef object push
+        cdef uint64_t hashed
         delivery.correlated = self.correlator.read(correlation_id, &correlation)
         if delivery.correlated:
             delivery.service = correlation.service
@@ -111,25 +110,10 @@ cdef class Downlink(Listener):
         delivery.service = AT_MOST_ONCE
         if endpoint is None:
             return self.drop_message("unknown_endpoint", correlation_id)
-        push = hash((
-            correlation_id.data[:correlation_id.size],
-            delivery.data.resource_path.data[:delivery.data.resource_path.size],
-            delivery.data.payload.data[:delivery.data.payload.size],
-        ))
+        hashed = self.hash_of_push(correlation_id, delivery.data) if correlation_id.size else 0
         # A session without its device is asked only if nobody is there: it would keep the message for later.
-        for online in (True, False):
-            for session in list(endpoint.sessions):
-                if session.online == online:
-                    if self.is_repeated(session, push):
-                        self.drop_message("repeated_push", correlation_id)
-                        reached = True
-                    elif session.deliver(delivery, endpoint):
-                        if correlation_id.size:
-                            self.pushed.add((session.key, push))
-                        reached = True
-                        self.count_out(session, delivery, endpoint)
-            if reached:
-                return 0
+        if self.push(delivery, endpoint, hashed, True) or self.push(delivery, endpoint, hashed, False):
+            return 0
         return self.drop_message("no_session", correlation_id)
 
     cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1:
@@ -147,13 +131,51 @@ cdef class Downlink(Listener):
         version_counters.count_out(session.protocol, delivery.data.payload.size)
         return 0
 
-    cdef bint is_repeated(self, Session session, object push):
-        """Whether this session was sent the very same before: an extension may repeat what it is not sure of."""
-        if len(self.pushed) >= PUSHES_REMEMBERED:
-            self.pushed_before = self.pushed
-            self.pushed = set()
-        key = (session.key, push)
-        return key in self.pushed or key in self.pushed_before
+    cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0:
+        """Of what makes a push that one. Python's hash of bytes, which nobody can foresee. Hot path."""
+        cdef Py_ssize_t sizes[2]
+        cdef Py_ssize_t id_size = correlation_id.size, path_size = push.resource_path.size
+        cdef bytes name = PyBytes_FromStringAndSize(
+            NULL, <Py_ssize_t>sizeof(sizes) + id_size + path_size + push.payload.size
+        )
+        cdef char* at = PyBytes_AS_STRING(name)
+        sizes[0], sizes[1] = id_size, path_size  # where one ends and the next begins
+        memcpy(at, sizes, sizeof(sizes))
+        at += sizeof(sizes)
+        memcpy(at, correlation_id.data, <size_t>id_size)
+        if path_size:
+            memcpy(at + id_size, push.resource_path.data, <size_t>path_size)
+        if push.payload.size:
+            memcpy(at + id_size + path_size, push.payload.data, <size_t>push.payload.size)
+        return <uint64_t>hash(name)
+
+    cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1:
+        """Whether a push reaches a session of the endpoint whose device is there, or is not. Hot path."""
+        cdef Session session
+        cdef PyObject* only = NULL
+        cdef Py_ssize_t position = 0
+        cdef bint reached = False
+        if len(endpoint.sessions) == 1:  # as almost always
+            PyDict_Next(endpoint.sessions, &position, &only, NULL)
+            session = <Session>only
+            return session.online == online and self.push_to(session, delivery, endpoint, hashed)
+        for session in list(endpoint.sessions):
+            if session.online == online and self.push_to(session, delivery, endpoint, hashed):
+                reached = True
+        return reached
+
+    cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1:
+        """Whether a push reaches a session, or has before: an extension may repeat what it is not sure of."""
+        cdef uint64_t key = hashed ^ session.key * <uint64_t>0x9E3779B97F4A7C15
+        if hashed and self.pushed.has(key):
+            self.drop_message("repeated_push", delivery.data.correlation_id)
+            return True
+        if not session.deliver(delivery, endpoint):
+            return False
+        if hashed:
+            self.pushed.add(key)
+        self.count_out(session, delivery, endpoint)
+        return True
 
     cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
         """NATS has a block. Hot path."""

@@ -88,7 +88,13 @@ def test_a_push_that_is_repeated_reaches_only_who_has_not_had_it(worker: WorkerD
 
 @pytest.mark.parametrize(
     "changes",
-    [{"correlation_id": "another"}, {"resource_path": "/other"}, {"payload": b"more"}, {"payload": None}],
+    [
+        {"correlation_id": "another"},
+        {"resource_path": "/other"},
+        {"payload": b"more"},
+        {"payload": None},
+        {"resource_path": "/jsonn", "payload": b"ews"},
+    ],
 )
 def test_a_push_that_differs_in_anything_is_another(worker: WorkerDouble, changes: dict[str, Any]) -> None:
     device, _ = asking(worker)
