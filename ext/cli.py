@@ -10,7 +10,22 @@ import uvloop
 from cyclopts import App, CycloptsError, Parameter, validators
 from prometheus_client import start_http_server
 
-from ext import cex, cli_command, cli_config, cli_data, cmx, dcx, echo, ecr, epmx, epts, scaffold, tsx
+from ext import (
+    auth,
+    cex,
+    cli_auth,
+    cli_command,
+    cli_config,
+    cli_data,
+    cmx,
+    dcx,
+    echo,
+    ecr,
+    epmx,
+    epts,
+    scaffold,
+    tsx,
+)
 from ext.cli_common import INTERRUPTED, Nats, fail, servers
 from ext.connection import DEFAULT_NATS_URL
 from ext.logs import LogLevel, configure
@@ -28,6 +43,7 @@ class Service(NamedTuple):
 
 
 SERVICES: dict[str, Service] = {
+    "auth": Service(auth.register),
     "cex": Service(cex.register, cex.Settings),
     "cmx": Service(cmx.register, cmx.Settings),
     "dcx": Service(dcx.register, dcx.Settings),
@@ -42,6 +58,7 @@ app = App(
     name="kaa-ext", help="Kaa extension services: run them, write one, and speak to devices through them."
 )
 app.version_flags = ()
+app.command(cli_auth.app)
 app.command(cli_config.app)
 app.command(cli_command.app)
 app.command(cli_data.app)
@@ -61,7 +78,7 @@ def run_services(
     """Run services until Ctrl-C. Start the same command twice, and the two share the load.
 
     dcx (data collection), epts (keeps the data), cmx (configuration), ecr (has the configurations), epmx (metadata),
-    cex (commands), tsx (time), echo.
+    cex (commands), tsx (time), echo; auth (tokens and clients, for gateways).
 
     Example: kaa-ext run dcx epts --settings services.yml
 

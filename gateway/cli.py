@@ -64,14 +64,17 @@ def dev_command(
     data_dir: Annotated[
         Path | None, Parameter(help="Where JetStream keeps its data; default: a temporary directory.")
     ] = None,
+    auth: Annotated[
+        bool, Parameter(help="Tokens and clients are those of the reference provider `auth`.", negative=())
+    ] = False,
 ) -> None:
     """Start a whole small platform here: nats-server, gateway and the reference extensions.
 
     Prints addresses and example commands, then `ready`. Ctrl-C stops everything. Identity is `open` unless the
-    configuration says otherwise. Needs the `dev` extra, which brings nats-server.
+    configuration or --auth says otherwise. Needs the `dev` extra, which brings nats-server.
     """
     logs.configure("info", "console")
-    dev.run(config, nats_port, data_dir)
+    dev.run(config, nats_port, data_dir, auth=auth)
 
 
 @app.command

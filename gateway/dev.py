@@ -55,7 +55,23 @@ class DevError(GatewayError):
     """The development platform cannot be started; the detail is one line for the user."""
 
 
-def run(config_path: Path | None, nats_port: int, data_dir: Path | None) -> None:
+AUTH = "auth"
+"""Service instance of the reference authentication provider."""
+TENANT = "demo"
+"""Tenant of clients that name none."""
+AUTH_SETTINGS = {
+    "KAA_KPC_IDENTITY_PROVIDER": "ecap",
+    "KAA_KPC_IDENTITY_ECAP_SERVICE_INSTANCE": AUTH,
+    "KAA_KPC_IDENTITY_CLIENTS_PROVIDER": "cap",
+    "KAA_KPC_IDENTITY_CLIENTS_SERVICE_INSTANCE": AUTH,
+    "KAA_KPC_IDENTITY_CLIENTS_DEFAULT_TENANT": TENANT,
+    "KAA_KPC_TRANSPORTS_MQTT_CLIENT_AUTHENTICATION": "required",
+    "KAA_KPC_TRANSPORTS_HTTP_CLIENT_AUTHENTICATION": "required",
+}
+"""What --auth makes of the configuration."""
+
+
+def run(config_path: Path | None, nats_port: int, data_dir: Path | None, *, auth: bool = False) -> None:
     """Run until SIGINT or SIGTERM. GatewayError, with one clear line, if something cannot start."""
     with contextlib.ExitStack() as stack:
         if config_path is None:
@@ -66,11 +82,19 @@ def run(config_path: Path | None, nats_port: int, data_dir: Path | None) -> None
         if data_dir is None:
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaa-gateway-dev-")))
         nats_url = f"nats://{HOST}:{nats_port}"
-        config = load(config_path, {**os.environ, "NATS_URLS": nats_url})
+        settings_of_auth = AUTH_SETTINGS if auth else {}
+        config = load(config_path, {**os.environ, "NATS_URLS": nats_url, **settings_of_auth})
+        if auth:
+            # Clients are confined to their tenant, so each application needs one.
+            versions = {
+                name: msgspec.structs.replace(version, tenant=version.tenant or TENANT)
+                for name, version in config.app_versions.items()
+            }
+            config = msgspec.structs.replace(config, app_versions=versions)
         if config.workers != 1:
             config = msgspec.structs.replace(config, workers=1)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            platform = _Platform(config, nats_port, nats_url, data_dir, settings)
+            platform = _Platform(config, nats_port, nats_url, data_dir, settings, auth)
             runner.run(serve(platform.start, platform.stop))
             if platform.failure is not None:
                 raise platform.failure
@@ -78,13 +102,20 @@ def run(config_path: Path | None, nats_port: int, data_dir: Path | None) -> None
 
 class _Platform:
     def __init__(
-        self, config: Config, nats_port: int, nats_url: str, data_dir: Path, extension_settings: Path
+        self,
+        config: Config,
+        nats_port: int,
+        nats_url: str,
+        data_dir: Path,
+        extension_settings: Path,
+        auth: bool,
     ) -> None:
         self._config = config
         self._nats_port = nats_port
         self._nats_url = nats_url
         self._data_dir = data_dir
         self._extension_settings = extension_settings
+        self._auth = auth
         self._worker: Worker | None = None
         self._children: list[tuple[str, asyncio.subprocess.Process]] = []
         self._watchers: list[asyncio.Task[None]] = []
@@ -155,7 +186,8 @@ class _Platform:
     async def _start_extensions(self) -> None:
         extensions = await self._spawn(
             "extensions",
-            *(sys.executable, "-m", "ext", "run", *EXTENSIONS, "--nats", self._nats_url),
+            *(sys.executable, "-m", "ext", "run", *EXTENSIONS, *([AUTH] if self._auth else [])),
+            *("--nats", self._nats_url),
             *("--gateway-instance", self._config.service.instance.name),
             *("--settings", str(self._extension_settings)),
             stdout=asyncio.subprocess.PIPE,
@@ -200,23 +232,45 @@ class _Platform:
             if name in ports
         ]
         lines += [f"Management  http://localhost:{ports['admin']}/health/ready", ""]
+        where = f" --nats {self._nats_url}" if self._nats_port != NATS_PORT else ""
         if version is not None:
-            topic = f"kp1/{version}/dcx/my-device/json"
+            token, user, curl_user, mosquitto_user = "my-device", "", "", ""
+            if self._auth:
+                application = self._config.app_versions[version].application
+                token, user = "my-token", "my-client"
+                curl_user, mosquitto_user = f"-u {user}:my-password ", f"-u {user} -P my-password "
+                lines += [
+                    "Make a token of the endpoint my-device, and a client that may connect:",
+                    "",
+                    f"  {_kaa_ext()} auth add my-device --app {application} --token {token}{where}",
+                    f"  {_kaa_ext()} auth add-client {user} --tenant {TENANT} --password my-password{where}",
+                    "",
+                ]
+            topic = f"kp1/{version}/dcx/{token}/json"
             if "http" in ports:
                 url = f"http://localhost:{ports['http']}{self._config.transports.http.path_prefix}/{topic}"
-                lines += ["Send data as a device:", "", f"  curl -i -d '{{\"temperature\": 21.5}}' {url}"]
+                data = '{"temperature": 21.5}'
+                lines += ["Send data as a device:", "", f"  curl -i {curl_user}-d '{data}' {url}"]
             if "mqtt" in ports:
                 lines.append(
-                    f"  mosquitto_pub -p {ports['mqtt']} -q 1 -t {topic}/1 -m '{{\"temperature\": 21.5}}'"
+                    f"  mosquitto_pub -p {ports['mqtt']} {mosquitto_user}-q 1 -t {topic}/1 "
+                    f"-m '{{\"temperature\": 21.5}}'"
                 )
             lines.append("")
+            if self._auth:
+                lines += [
+                    "See what there is, and take it back:",
+                    "",
+                    f"  {_kaa_ext()} auth list{where}",
+                    f"  {_kaa_ext()} auth revoke ID{where}",
+                    "",
+                ]
         if {"cmx", "cex"} <= allowed:
-            where = f"--nats {self._nats_url}" if self._nats_port != NATS_PORT else ""
             lines += [
                 "Set its configuration, and send it a command:",
                 "",
-                f"  {_kaa_ext()} config set my-device '{{\"interval\": 10}}' --app-version {version} {where}".rstrip(),
-                f"  {_kaa_ext()} command send my-device reboot --wait {where}".rstrip(),
+                f"  {_kaa_ext()} config set my-device '{{\"interval\": 10}}' --app-version {version}{where}",
+                f"  {_kaa_ext()} command send my-device reboot --wait{where}",
                 "",
             ]
         return [*lines, "ready"]

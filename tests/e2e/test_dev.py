@@ -204,6 +204,56 @@ async def check_what_the_extensions_do(command: Dev, http: httpx.AsyncClient, ba
     assert await sending == '200\n"rebooted"\n'
 
 
+async def test_with_authentication_what_it_prints_works_too(ports: Ports) -> None:
+    """The way of a token and of a client: nobody gets in, they are made, used, listed, and taken back."""
+    async with dev(ports, "--auth") as command:
+        await command.ready()
+        curl, mosquitto_pub = command.printed("curl"), command.printed("mosquitto_pub")
+        assert "HTTP/1.1 401" in await output_of(curl), "there is no client yet"
+        client = (await output_of(command.printed("auth add-client"))).split()[-1]
+        assert "HTTP/1.1 401" in await output_of(curl), "there is no token yet"
+        token = (await output_of(command.printed("auth add"))).split()[-1]
+
+        async def succeeds() -> bool:
+            return "HTTP/1.1 200" in await output_of(curl)
+
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not await succeeds():  # the rejection is remembered for a moment
+                await asyncio.sleep(0.2)
+        assert await output_of(mosquitto_pub) == ""
+        lines = (await output_of(command.printed("auth list"))).splitlines()
+        assert [line.split() for line in lines] == [
+            [token, "token", "app", "my-device", "(my-t…)", "Active"],
+            [client, "client", "demo", "my-client", "Active"],
+        ]
+        revoke = command.printed("auth revoke")
+        revoke[revoke.index("ID")] = token
+        await output_of(revoke)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while await succeeds():
+                await asyncio.sleep(0.2)
+        output = await output_of(curl)
+        assert "HTTP/1.1 401" in output
+        assert "EndpointToken" in output
+        resume = [word if word != "revoke" else "resume" for word in revoke]
+        await output_of(resume)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while not await succeeds():
+                await asyncio.sleep(0.2)
+        revoke[revoke.index(token)] = client
+        await output_of(revoke)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while await succeeds():
+                await asyncio.sleep(0.2)
+        assert "Basic" in await output_of(curl)
+        command.process.send_signal(signal.SIGINT)
+        code, errors = await command.end()
+        assert code == 0
+        assert "Traceback" not in errors
+        assert "my-password" not in errors
+        assert "my-token" not in errors
+
+
 async def test_data_dir_is_used_and_stays(ports: Ports, tmp_path: Path) -> None:
     directory = tmp_path / "data" / "here"
     async with dev(ports, "--data-dir", str(directory)) as command:

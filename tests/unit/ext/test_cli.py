@@ -11,9 +11,9 @@ from ext.settings import SettingsError, convert, read
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run"], "no service named; known: cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
-        (["run", "dxc"], "unknown service 'dxc'; known: cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
-        (["run", "a=b"], "unknown service 'b'; known: cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
+        (["run"], "no service named; known: auth, cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
+        (["run", "dxc"], "unknown service 'dxc'; known: auth, cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
+        (["run", "a=b"], "unknown service 'b'; known: auth, cex, cmx, dcx, echo, ecr, epmx, epts, tsx"),
         (["run", "dcx", "dcx"], "two services are named 'dcx'"),
         (["run", "a.b=dcx"], "extension instance name 'a.b': expected"),
         (["run", "=dcx"], "extension instance name '': expected"),

@@ -1,0 +1,156 @@
+"""`kaa-ext auth`: endpoint tokens and clients of the authentication provider (16/ECAP, 22/CAP)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from ext import auth
+from ext.cli_common import Nats, check_instance, run_command, servers
+from ext.connection import DEFAULT_NATS_URL
+from ext.session import session
+
+app = App(name="auth", help="Make, list and take back endpoint tokens and clients.")
+
+Provider = Annotated[str, Parameter(name="--provider", help="Service instance of the provider (auth).")]
+Tenant = Annotated[str, Parameter(name="--tenant", help="Tenant of the client; none is one of 16/ECAP.")]
+
+
+@asynccontextmanager
+async def _registry(urls: list[str], provider: str) -> AsyncIterator[auth.Registry]:
+    async with session(urls) as connection:
+        yield auth.Registry(
+            provider,
+            "kaa-ext",
+            await connection.state(provider, auth.TOKENS, auth.Token),
+            await connection.state(provider, auth.CLIENTS, auth.Credentials),
+            await connection.state(provider, auth.CERTIFICATES, auth.Credentials),
+            connection.publish,
+        )
+
+
+def _run(nats: str, provider: str, work: Callable[[auth.Registry], Awaitable[None]]) -> int:
+    urls = servers(nats)
+    check_instance(provider)
+
+    async def run() -> int:
+        async with _registry(urls, provider) as registry:
+            await work(registry)
+        return 0
+
+    return run_command(run())
+
+
+@app.command(name="add")
+def add_token(
+    endpoint: str,
+    *,
+    application: Annotated[str, Parameter(name="--app", env_var="KAA_APP")],
+    token: str | None = None,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Make an endpoint token, and print it and its ID. It is shown this once.
+
+    Example: kaa-ext auth add my-device --app demo_application
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID, of your choice.
+    application
+        Application of the endpoint; the token is good for all its versions.
+    token
+        The token; a random one by default.
+    """
+
+    async def work(registry: auth.Registry) -> None:
+        made, token_id = await registry.add_token(application, endpoint, token)
+        print(f"{made}  {token_id}")
+
+    return _run(nats, provider, work)
+
+
+@app.command
+def add_client(
+    user_name: str,
+    *,
+    tenant: Tenant = "",
+    password: str | None = None,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Make a client, or give one another password; print the password and the credentials' ID.
+
+    Example: kaa-ext auth add-client pump-house --tenant demo
+
+    Parameters
+    ----------
+    user_name
+        Its user name.
+    password
+        Its password; a random one by default.
+    """
+
+    async def work(registry: auth.Registry) -> None:
+        made, credentials_id = await registry.add_client(tenant, user_name, password)
+        print(f"{made}  {credentials_id}")
+
+    return _run(nats, provider, work)
+
+
+@app.command
+def add_certificate(
+    issuer: str,
+    serial_number: str,
+    *,
+    tenant: Tenant = "",
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Make a client of a certificate, and print the credentials' ID.
+
+    Example: kaa-ext auth add-certificate 'CN=Devices CA,O=Example' 4711 --tenant demo
+
+    Parameters
+    ----------
+    issuer
+        The certificate's issuer, as RFC 4514 writes it.
+    serial_number
+        Its serial number, base 10.
+    """
+
+    async def work(registry: auth.Registry) -> None:
+        print(await registry.add_certificate(tenant, issuer, serial_number))
+
+    return _run(nats, provider, work)
+
+
+@app.command(name="list")
+def list_entries(*, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """List tokens and clients: ID, kind, application or tenant, name, status. Tokens are shortened."""
+
+    async def work(registry: auth.Registry) -> None:
+        async for entry in registry.entries():
+            print("  ".join(entry))
+
+    return _run(nats, provider, work)
+
+
+@app.command
+def revoke(id_: str, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Take back a token or a client by its ID; gateways end its use at once."""
+    return _run(nats, provider, lambda registry: registry.set_status(id_, "Revoked"))
+
+
+@app.command
+def suspend(id_: str, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Take back a token or a client for a while: see `resume`."""
+    return _run(nats, provider, lambda registry: registry.set_status(id_, "Suspended"))
+
+
+@app.command
+def resume(id_: str, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Let a token or a client be good again."""
+    return _run(nats, provider, lambda registry: registry.set_status(id_, "Active"))
