@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
+import structlog
 import uvloop
 from hypothesis import settings
 
@@ -20,6 +21,13 @@ _numbers = itertools.count(1)
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], uvloop.Loop]]:
     """Async tests run on the gateway's own kind of event loop."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def default_logging() -> Iterator[None]:
+    """What a test does to the process's logging ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
