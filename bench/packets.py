@@ -95,9 +95,14 @@ def nats_inbox(device: int) -> str:
 
 def nats_request(device: int) -> bytes:
     """PUB of the ClientData that the gateway would make, with the device's inbox as its reply subject."""
+    return nats_publication(device, nats_inbox(device))
+
+
+def nats_publication(device: int, inbox: str) -> bytes:
+    """PUB of the ClientData that the gateway would make, with any reply subject."""
     subject = subjects.service(EXTENSION, "esp", subjects.CLIENT_DATA)
     datum = client_data(device)
-    return f"PUB {subject} {nats_inbox(device)} {len(datum)}\r\n".encode() + datum + b"\r\n"
+    return f"PUB {subject} {inbox} {len(datum)}\r\n".encode() + datum + b"\r\n"
 
 
 def client_data(device: int) -> bytes:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from bench.peers.servers import AiohttpNats, Peer
+from bench.peers.servers import AiohttpNats, CoapFloor, Peer
 from bench.processes import Gateway, NatsServer
 
 P = TypeVar("P", bound=Peer)
@@ -68,5 +68,5 @@ class Servers:
                 f"{kind.title} is not installed: the gateway is measured without it", style="bold"
             )
             return None
-        peer = AiohttpNats(self.nats) if kind is AiohttpNats else kind()
+        peer = kind(self.nats) if issubclass(kind, AiohttpNats | CoapFloor) else kind()
         return self._stack.enter_context(peer)

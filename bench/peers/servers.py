@@ -6,14 +6,17 @@ How each is configured, and why, is in docs/performance.md.
 import importlib.util
 import shutil
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import yaml
 
+from bench import packets
 from bench.connecting import Address, Protocol
 from bench.errors import BenchError
 from bench.processes import HOST, NatsServer, Server, free_port, nats_program
+from gateway.bus import subjects
 
 RESOURCES_MAX = 10_000
 """Resources that libcoap's server may create: more than a row has devices."""
@@ -229,4 +232,51 @@ class Aiocoap(CoapPeer):
         return ["-m", "bench.peers.aiocoap_server", *map(str, self.address)]
 
 
-PEERS: tuple[type[Peer], ...] = (NatsMqtt, Mosquitto, Amqtt, Libcoap, Aiocoap, AiohttpNats, Httptools)
+class CoapFloor(CoapPeer):
+    """coap_floor.c of this package: the gateway's system calls to the extension and back, and nothing else.
+
+    It is compiled when it is first needed.
+    """
+
+    name = "coap-floor"
+    title = "C, same system calls"
+    forwards = True
+    source = Path(__file__).with_name("coap_floor.c")
+
+    def __init__(self, nats: NatsServer) -> None:
+        super().__init__()
+        self._nats = nats
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`: the compiler that makes it."""
+        return shutil.which("cc")
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`: the compiler's."""
+        return ["-O2", "-o", str(self.directory / self.name), str(self.source)]
+
+    def command(self) -> list[str]:
+        """See `Server.command`."""
+        built = subprocess.run(super().command(), capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise BenchError(f"{self.source.name}: {built.stderr.strip()}")
+        inbox = subjects.replica("bench-floor", "esp", subjects.EXTENSION_DATA)
+        publication = packets.nats_publication(0, inbox)
+        template = self.directory / "publication"
+        template.write_bytes(publication)
+        number = publication.index(packets.CORRELATION_ID.encode())
+        ports = map(str, (self.address[1], self._nats.ports[0]))
+        return [str(self.directory / self.name), *ports, inbox, str(template), str(number)]
+
+
+PEERS: tuple[type[Peer], ...] = (
+    NatsMqtt,
+    Mosquitto,
+    Amqtt,
+    Libcoap,
+    Aiocoap,
+    CoapFloor,
+    AiohttpNats,
+    Httptools,
+)

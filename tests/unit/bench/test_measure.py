@@ -8,7 +8,17 @@ import pytest
 from bench import measure
 from bench.connecting import LoadSpec
 from bench.measure import Work, measure_gateway, measure_peer
-from bench.peers.servers import Aiocoap, AiohttpNats, Amqtt, Httptools, Libcoap, Mosquitto, NatsMqtt, Peer
+from bench.peers.servers import (
+    Aiocoap,
+    AiohttpNats,
+    Amqtt,
+    CoapFloor,
+    Httptools,
+    Libcoap,
+    Mosquitto,
+    NatsMqtt,
+    Peer,
+)
 from bench.processes import Gateway, NatsServer
 from bench.rows import Row
 
@@ -97,9 +107,12 @@ def test_a_peer_does_the_same_work(peer: type[Peer], row: Row) -> None:
     assert run.server_cpu > 0
 
 
-def test_a_peer_that_does_all_of_the_work_has_its_messages_counted_by_the_extension() -> None:
-    with NatsServer() as nats, AiohttpNats(nats) as server:
-        run = measure_peer(HTTP, server, Work(messages=200), nats)
+@pytest.mark.parametrize(("peer", "row"), [(AiohttpNats, HTTP), (CoapFloor, COAP)])
+def test_a_peer_that_does_all_of_the_work_has_its_messages_counted_by_the_extension(
+    peer: type[AiohttpNats | CoapFloor], row: Row
+) -> None:
+    with NatsServer() as nats, peer(nats) as server:
+        run = measure_peer(row, server, Work(messages=200), nats)
     assert (run.messages, run.acknowledged, run.received, run.errors) == (200, 200, 200, {})
     assert run.remarks == []
 

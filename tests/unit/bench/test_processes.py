@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
-from bench.peers.servers import PEERS, AiohttpNats, Peer
+from bench.peers.servers import PEERS, AiohttpNats, CoapFloor, Peer
 from bench.processes import (
     Gateway,
     NatsServer,
@@ -130,7 +130,7 @@ def test_nats_server_starts_and_stops_and_leaves_nothing() -> None:
 @pytest.mark.parametrize("kind", PEERS, ids=lambda kind: kind.name)
 def test_a_peer_that_is_not_installed_says_so(kind: type[Peer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "program", staticmethod(lambda: None))
-    server = AiohttpNats(NatsServer()) if kind is AiohttpNats else kind()
+    server = kind(NatsServer()) if issubclass(kind, AiohttpNats | CoapFloor) else kind()
     with pytest.raises(BenchError, match=re.escape(f"{kind.title} is not installed")), server:
         pass
 
