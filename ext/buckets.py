@@ -30,6 +30,11 @@ class Conflict(Exception):  # noqa: N818 - an outcome, of the two that a conditi
     """The key has another revision than was expected."""
 
 
+def changes_subject(name: str) -> str:
+    """Where NATS tells of each value that a bucket takes, to those who listen at that time."""
+    return f"$KV.{name}.>"
+
+
 class Bucket(Protocol):
     """What `State` stands on. Each method may raise StateUnavailable."""
 

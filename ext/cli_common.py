@@ -1,8 +1,10 @@
 """What the commands of `kaa-ext` share: parameters, reading JSON, running, and how errors are said."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Coroutine
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeAlias
 
@@ -25,6 +27,9 @@ AppVersion: TypeAlias = Annotated[
     str,
     Parameter(name="--app-version", env_var="KAA_APP_VERSION", help="Application version of the endpoint."),
 ]
+
+_DURATION = re.compile(r"([0-9]{1,5})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
@@ -60,6 +65,14 @@ def check_instance(*names: str) -> None:
     for name in names:
         if not subjects.NAME.fullmatch(name):
             fail(f"service instance {name!r}: expected 1 to 128 letters, digits, dashes and underscores")
+
+
+def duration(option: str, text: str) -> timedelta:
+    """The time that an option gives, such as 90s or 7d."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        fail(f"{option} {text}: expected a number up to 99999 with s, m, h or d, as in 90s or 7d")
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
 
 
 def json_argument(text: str) -> bytes:

@@ -1,12 +1,11 @@
 """`kaa-ext data`: the data samples that endpoints have sent, as epts keeps them."""
 
-import re
 import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -15,7 +14,7 @@ from nats.js import api
 from nats.js.errors import NotFoundError
 
 from ext import epts
-from ext.cli_common import FAILED, Nats, check_instance, fail, run_command, servers
+from ext.cli_common import FAILED, Nats, check_instance, duration, run_command, servers
 from ext.connection import DEFAULT_NATS_URL
 from ext.session import CommandError, Session, session
 from ext.streams import stored
@@ -23,8 +22,6 @@ from ext.streams import stored
 app = App(name="data", help="Print the data samples that endpoints have sent.")
 
 _decode = msgspec.json.Decoder(epts.Batch).decode
-_DURATION = re.compile(r"(\d+)([smhd])")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 Receiver = Annotated[
     str, Parameter(name="--receiver", help="Service instance that keeps the samples (epts).")
@@ -90,10 +87,7 @@ def query(
     since
         Not older than this: a number with s, m, h or d, as in 90s or 7d.
     """
-    found = _DURATION.fullmatch(since) if since is not None else None
-    if since is not None and found is None:
-        fail(f"--since {since}: expected a number with s, m, h or d, as in 90s or 7d")
-    after = datetime.now(UTC) - timedelta(seconds=int(found[1]) * _SECONDS[found[2]]) if found else None
+    after = None if since is None else datetime.now(UTC) - duration("--since", since)
     urls = servers(nats)
     check_instance(receiver)
 

@@ -5,7 +5,7 @@ Subjects with `*` and `>`, queue groups, no-responders reports, and key-value bu
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from nats.aio.msg import Msg
@@ -86,7 +86,7 @@ class LocalConnection:
 
     def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
         """The bucket of this name, which all connections share."""
-        return self._bus.buckets.setdefault(name, MemoryBucket())
+        return self._bus.buckets.setdefault(name, MemoryBucket(name, self._bus.publish))
 
     async def open(self) -> None:
         """Subscribe."""
@@ -109,9 +109,11 @@ class LocalConnection:
 
 
 class MemoryBucket:
-    """A bucket in memory. Values stay, whatever their time to live."""
+    """A bucket in memory, which tells of changes as NATS does. Values stay, whatever their time to live."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, publish: Callable[[str, bytes], Awaitable[None]]) -> None:
+        self._name = name
+        self._publish = publish
         self._entries: dict[str, Entry] = {}
         self._revisions = itertools.count(1)
 
@@ -127,6 +129,7 @@ class MemoryBucket:
     async def put(self, key: str, value: bytes) -> None:
         """Write, whatever is there."""
         self._entries[key] = Entry(value, next(self._revisions))
+        await self._publish(f"$KV.{self._name}.{key}", value)
 
     async def replace(self, key: str, value: bytes, revision: int) -> None:
         """Write if the key has this revision."""

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from ext import elce
-from ext.buckets import Bucket
+from ext.buckets import Bucket, changes_subject
 from ext.connection import Connection, Interest, NatsConnection, urls_of_environment
 from ext.dispatch import Dispatcher
 from ext.durable import ACK_WAIT_S, DurableConsumer
@@ -169,10 +169,19 @@ class Extension:
         """Await this function when the service starts, again and again while it raises StateUnavailable."""
         self._starters.append(function)
 
-    def state(self, name: str, kind: type[T], *, ttl_s: float | None = None) -> State[T]:
+    def state(
+        self,
+        name: str,
+        kind: type[T],
+        *,
+        ttl_s: float | None = None,
+        changed: Callable[[tuple[str, ...], T], None] | None = None,
+    ) -> State[T]:
         """The state of this name, of values of one type; it is made when the service starts.
 
         It is the JetStream bucket `<extension>-<name>`. With `ttl_s` values go that many seconds after they were set.
+        `changed` is called on each replica with the key and the value of each that is set, by whomever, as long as NATS
+        is there: what happens meanwhile nobody tells.
         """
         if name in self._states:
             raise ValueError(f"state {name!r} is declared twice")
@@ -182,6 +191,8 @@ class Extension:
             return self._connection.bucket(bucket_name, ttl_s, self._state_replicas)
 
         state = self._states[name] = State(bucket, kind)
+        if changed is not None:
+            self.subscribe(changes_subject(bucket_name), state.hearing(changed))
         return state
 
     def use_servers(self, nats_urls: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
 
 import msgspec
+from nats.aio.msg import Msg
 
 from ext.buckets import Bucket, Conflict
 from ext.errors import StateUnavailable
@@ -57,6 +58,15 @@ class State(Generic[T]):
         self._bucket = self._make_bucket()
         await self._bucket.open()
 
+    def hearing(self, changed: Callable[[tuple[str, ...], T], None]) -> Callable[[Msg], None]:
+        """What calls `changed` with key and value of each message that tells of a change (buckets.changes_subject)."""
+
+        def receive(message: Msg) -> None:
+            if message.data:
+                changed(_parts(message.subject.split(".", 2)[2]), self._decode(message.data))
+
+        return receive
+
     async def get(self, *key: str) -> T | None:
         """The value of a key, or None."""
         entry = await self._bucket.get(_joined(key))
@@ -94,8 +104,12 @@ class State(Generic[T]):
         """All keys and their values, as they are now."""
         async for key, entry in self._bucket.entries():
             if entry.value:
-                yield tuple(map(unescaped, key.split("."))), self._decode(entry.value)
+                yield _parts(key), self._decode(entry.value)
 
 
 def _joined(key: tuple[str, ...]) -> str:
     return ".".join(map(escaped, key))
+
+
+def _parts(key: str) -> tuple[str, ...]:
+    return tuple(map(unescaped, key.split(".")))

@@ -43,8 +43,15 @@ class Pki:
 class EncryptedGateway(GatewayProcess):
     """A gateway whose listeners of `transports` encrypt; `kpc` are further settings of kaa.kpc."""
 
-    def __init__(self, nats_url: str, transports: dict[str, Any], **kpc: Any) -> None:
-        super().__init__(nats_url, {"kaa": {"kpc": {"transports": transports, **kpc}}})
+    def __init__(
+        self,
+        nats_url: str,
+        transports: dict[str, Any],
+        applications: dict[str, Any] | None = None,
+        **kpc: Any,
+    ) -> None:
+        kaa = {"applications": applications or {}, "kpc": {"transports": transports, **kpc}}
+        super().__init__(nats_url, {"kaa": kaa})
         mqtt, websocket = transports.get("mqtt", {}), transports.get("mqtt", {}).get("websocket", {})
         self.mqtts_port: int = mqtt.get("tls", {}).get("port", 0)
         self.https_port: int = transports.get("http", {}).get("tls", {}).get("port", 0)
@@ -60,7 +67,7 @@ async def run(*command: str) -> tuple[int | None, str]:
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), CLIENT_TIMEOUT_S)
-    except TimeoutError:
+    except BaseException:
         process.kill()
         await process.wait()
         raise

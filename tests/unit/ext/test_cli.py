@@ -33,6 +33,11 @@ from ext.settings import SettingsError, convert, read
         (["command", "send", "ep", "reboot", "--timeout", "0"], "--timeout"),
         (["command", "send", "ep", "reboot", "--agent", "a.b"], "service instance 'a.b'"),
         (["data", "query", "--since", "yesterday"], "--since yesterday: expected"),
+        (["auth", "add", "ep"], "--app"),
+        (["auth", "add", "ep", "--app", "a", "--expires-in", "1y"], "--expires-in 1y: expected"),
+        (["auth", "add-client", "c", "--expires-in", "0.5d"], "--expires-in 0.5d: expected"),
+        (["auth", "expire", "t-1", "soon"], "expire soon: expected"),
+        (["auth", "list", "--provider", "a.b"], "service instance 'a.b'"),
         (["data", "query", "--last", "0"], "--last"),
     ],
 )
@@ -41,6 +46,7 @@ def test_errors_are_one_line(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["kaa-ext", *arguments])
     monkeypatch.delenv("KAA_APP_VERSION", raising=False)
+    monkeypatch.delenv("KAA_APP", raising=False)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     output = capsys.readouterr()
@@ -104,7 +110,17 @@ def test_settings_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["run"], ["new"], ["config", "set"], ["command", "send"], ["data", "query"]]
+    "arguments",
+    [
+        [],
+        ["run"],
+        ["new"],
+        ["config", "set"],
+        ["command", "send"],
+        ["data", "query"],
+        ["auth", "add"],
+        ["auth", "expire"],
+    ],
 )
 def test_help_teaches(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -1,7 +1,9 @@
 """State: keys as NATS takes them, and changes that nobody comes between, in memory and in JetStream."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +13,7 @@ from nats.js.kv import VALID_KEY_RE
 
 from ext import Extension, State
 from ext.state import escaped, unescaped
-from ext.testing import offline, online
+from ext.testing import offline, online, until
 from tests.support.nats import NatsServer
 
 
@@ -132,3 +134,23 @@ def test_a_state_is_declared_once() -> None:
         extension.state("a", Tally)
     with pytest.raises(ValueError, match="state name"):
         extension.state("a.b", Tally)
+
+
+@pytest.mark.parametrize("where", [offline, online])
+async def test_each_replica_hears_of_changes(where: Callable[..., AbstractAsyncContextManager[Any]]) -> None:
+    heard: list[list[tuple[tuple[str, ...], int]]] = [[], []]
+
+    def listener(to: list[tuple[tuple[str, ...], int]]) -> Callable[[tuple[str, ...], Tally], None]:
+        return lambda key, tally: to.append((key, tally.count))
+
+    replicas = [Extension("svc") for _ in heard]
+    here, _ = (
+        replica.state("tallies", Tally, changed=listener(to))
+        for replica, to in zip(replicas, heard, strict=True)
+    )
+    async with where(*replicas):
+        await here.put("a.b", "", value=Tally(1))
+        await here.change("a.b", "", change=lambda tally: None)
+        await here.put("c", value=Tally(2))
+        await until(lambda: all(len(each) == 2 for each in heard), "the changes")
+    assert heard == [[(("a.b", ""), 1), (("c",), 2)]] * 2
