@@ -84,5 +84,6 @@ cdef class Link:
     cdef int parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int receive(self, const ServerMessage* message) except -1
     cdef int find_no_responders(self, Slice subject) except -1
+    cdef int fail_step(self, error) except -1
     cdef int part(self, str sentence) except -1
     cdef Block without_at_most_once(self, Block block)

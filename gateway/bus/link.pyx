@@ -402,7 +402,7 @@ cdef class Link:
         """A future of the next step of the handshake: the INFO as a dict, or True for PONG; BusError if refused."""
         self.waiter = self.loop.create_future()
         if self.failure is not None:
-            self.waiter.set_exception(self.failure)
+            self.fail_step(self.failure)
         return self.waiter
 
     def resolve(self, value):
@@ -415,7 +415,13 @@ cdef class Link:
         if self.failure is None:
             self.failure = error
             if self.waiter is not None and not self.waiter.done():
-                self.waiter.set_exception(error)
+                self.fail_step(error)
+
+    cdef int fail_step(self, error) except -1:
+        """Tell whoever waits for the step under way, if anybody still does."""
+        self.waiter.set_exception(error)
+        self.waiter.exception()  # seen: asyncio complains of failures that nobody has looked at
+        return 0
 
     def adopt(self, transport):
         """Use this transport, which is the connection's inside TLS, from now on."""

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import datetime
+import gc
 import ipaddress
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -433,3 +434,15 @@ async def test_pauses_grow_while_a_server_ends_every_connection(monkeypatch: pyt
             await until(lambda: not link.ready, "the loss")
         await server.accept()
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+
+
+async def test_what_fails_while_nobody_waits_for_it_is_no_complaint_of_asyncio() -> None:
+    """A connection that is refused, and a stop between two attempts: the steps under way have failed unseen."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with connecting(f"nats://{HOST}:{free_port()}") as (link, connector):
+        await until(lambda: connector.last_error.startswith("ConnectionRefusedError"), "the refusal")
+    link.expect()
+    link.begin()  # lets go of the step
+    gc.collect()
+    assert complaints == []
