@@ -67,4 +67,4 @@ def publish(Link link not None, bytes head, bytes payload, int count):
     cdef Slice body = Slice(<const uint8_t*>payload, len(payload))
     cdef int _
     for _ in range(count):
-        link.publish(head, body)
+        link.publish(head, Slice(NULL, 0), body)

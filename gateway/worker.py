@@ -151,7 +151,7 @@ class Worker:
             limits.waiting_bytes,
         )
         self.pending: dict[str, PendingRequests] = {}
-        downlink = Downlink(uplink, self.router, self.sessions, correlator, self.counters)
+        downlink = self.downlink = Downlink(uplink, self.router, self.sessions, correlator, self.counters)
         self.link.set_listener(downlink)
         self.durable = DurableLanes(
             self.link,

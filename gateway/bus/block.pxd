@@ -20,6 +20,7 @@ cdef class Block(Buffer):
     cdef double sealed_at      # loop time, seconds
     cdef Py_ssize_t exports    # live views of the bytes: while there are any, they must not move
     cdef dict cursors          # subject -> offset behind the last PUB reported to have no responders
+    cdef list traces           # to be told when it is confirmed; None: no message in it is traced
 
     cdef int append_acknowledgement(self, uint64_t session, uint32_t token) except -1
     cdef bint next_to(self, Slice subject, Publication* publication) except -1

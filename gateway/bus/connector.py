@@ -114,6 +114,11 @@ class Credentials:
         return base64.urlsafe_b64encode(self._key.sign(nonce.encode())).rstrip(b"=").decode()
 
 
+def takes_headers(info: dict[str, Any]) -> bool:
+    """Whether a server takes messages with headers; one that does not reports no missing extension either."""
+    return bool(info.get("headers"))
+
+
 class Connector:
     """Keeps a Link connected to one server of a list, in turn, for as long as it runs.
 
@@ -205,7 +210,7 @@ class Connector:
         pong_received = link.expect()
         transport.write(self._connect_line(server, info) + link.subscription_lines() + b"PING\r\n")
         await pong_received
-        link.resume(info.get("max_payload", link.payload_max))
+        link.resume(info.get("max_payload", link.payload_max), takes_headers(info))
 
     def _connect_line(self, server: Server, info: dict[str, Any]) -> bytes:
         options: dict[str, Any] = {
@@ -216,8 +221,8 @@ class Connector:
             "protocol": 1,
             "name": self._name,
             "echo": False,
-            "headers": True,
-            "no_responders": True,
+            "headers": takes_headers(info),
+            "no_responders": takes_headers(info),
         }
         if server.user is not None:
             options |= {"user": server.user, "pass": server.password}

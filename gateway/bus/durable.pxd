@@ -55,6 +55,7 @@ cdef class DurableLane:
     cdef double pause              # seconds before the try after that
     cdef double stored_at          # loop time of the last PubAck, seconds
     cdef readonly str trouble      # what the stream last said instead of storing, or ""
+    cdef dict traces               # number -> what is told when that is stored; None until a message is traced
     # counters
     cdef readonly uint64_t stored
     cdef readonly uint64_t resent
@@ -65,6 +66,7 @@ cdef class DurableLane:
     cdef int commit(
         self, Py_ssize_t datum_size, const uint8_t* message_id, uint64_t session, uint32_t token, Effort effort
     ) except -1
+    cdef int trace_last(self, trace, bytes field) except -1
     cdef int grow_ring(self) except -1
     cdef Py_ssize_t backlog_size(self) noexcept
     cdef int schedule_flush(self) except -1

@@ -18,7 +18,7 @@ import msgspec
 import structlog
 
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp, memcpy, memmove
 
 from gateway.wire.esp cimport CORRELATION_ID_SIZE
 
@@ -43,6 +43,10 @@ cdef double STEADY_AFTER = 5.0  # seconds without trouble after which a stream i
 
 NO_STREAM = "no stream takes the subject"
 SILENT = "the stream does not answer"
+
+
+cdef extern from "<string.h>":
+    void* memmem(const void* haystack, size_t haystack_size, const void* needle, size_t needle_size) nogil
 
 
 cdef inline uint8_t* put(uint8_t* at, bytes text):
@@ -169,6 +173,32 @@ cdef class DurableLane:
             self.schedule_flush()
         return 0
 
+    cdef int trace_last(self, trace, bytes field) except -1:
+        """Put a line into the header of the publication that was committed last, and tell `trace` when it is stored."""
+        cdef Py_ssize_t size = len(field), header_size = self.header_size + size, offset
+        cdef Entry* entry = &self.ring[(self.next - 1) & (self.capacity - 1)]
+        cdef Py_ssize_t datum_size = entry.size - self.datum_offset - 2
+        cdef uint8_t* start
+        cdef uint8_t* at
+        cdef bytes digits = str(header_size).encode()  # three, as before: a reply-to has 30 to 200 characters
+        if self.traces is None:
+            self.traces = {}
+        self.traces[<uint32_t>(self.next - 1)] = trace
+        if header_size + datum_size > self.link.payload_max:
+            return 0
+        self.data.reserve(size)
+        start = self.data.data + self.data.size - entry.size
+        offset = self.datum_offset - 2  # before the blank line
+        at = start + offset
+        memmove(at + size, at, <size_t>(entry.size - offset))
+        put(at, field)
+        put_size(start + self.size_offset, header_size + datum_size)
+        put(start + self.size_offset - 1 - len(digits), digits)
+        entry.size += <uint32_t>size
+        self.end += size
+        self.data.size += size
+        return 0
+
     cdef int grow_ring(self) except -1:
         """Room for twice as many entries; each keeps its number."""
         cdef uint32_t capacity = max(2 * self.capacity, <uint32_t>RING_MIN), number
@@ -286,11 +316,13 @@ cdef class DurableLane:
     cdef int give_up(self, uint32_t number, bint for_good) except -1:
         """Tell whoever waits for a publication that it is not stored, and forget it."""
         cdef Entry entry = self.ring[number & (self.capacity - 1)]
-        cdef const uint8_t* datum = self.data.data + self.data.size - (self.end - entry.position) + self.datum_offset
+        cdef const uint8_t* start = self.data.data + self.data.size - (self.end - entry.position)
+        # Behind the header, which ends in the only blank line and is longer where a message is traced.
+        cdef const uint8_t* datum = <const uint8_t*>memmem(start, entry.size, b"\r\n\r\n", 4) + 4
         self.abandoned += 1
         self.ring[number & (self.capacity - 1)].settled = True
         self.listener.on_not_stored(
-            self.instance, Slice(datum, entry.size - self.datum_offset - 2), entry.session, entry.token, for_good
+            self.instance, Slice(datum, start + entry.size - 2 - datum), entry.session, entry.token, for_good
         )
         return self.settle(number)
 
@@ -298,6 +330,8 @@ cdef class DurableLane:
         """A publication is done with: drop what is done with from the front. Hot path."""
         cdef Entry* entry = &self.ring[number & (self.capacity - 1)]
         entry.settled = True
+        if self.traces and number in self.traces:
+            self.traces.pop(number).confirmed()
         if number != self.first:
             return 0
         while self.first != self.next:
@@ -364,6 +398,8 @@ cdef class DurableLane:
             entry = &self.ring[number & (self.capacity - 1)]
             if self.holds(number) and entry.effort == ONCE and entry.written_at > 0:
                 self.abandoned += 1
+                if self.traces and number in self.traces:
+                    self.traces[number].failed("abandoned")
                 self.settle(number)
             number += 1
         return self.flush()

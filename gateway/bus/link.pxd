@@ -12,6 +12,7 @@ cdef class Listener:
     cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1
     cdef int on_no_responders(self, const Publication* publication) except -1
     cdef int on_denied(self, const Publication* publication) except -1
+    cdef int on_abandoned(self, const Publication* publication) except -1
     cdef bint may_send_again(self, const Publication* publication) noexcept
     cdef int on_backlog(self, bint full) except -1
     cdef int on_connected(self) except -1
@@ -45,6 +46,7 @@ cdef class Link:
     cdef double ping_timeout       # seconds
     # state
     cdef readonly bint ready       # the handshake is done and the connection stands
+    cdef readonly bint headers     # the server takes HPUB
     cdef readonly bint full        # the backlog has passed pending_max and not yet fallen to half of it
     cdef Block block               # what this tick writes
     cdef object unconfirmed        # deque of sealed blocks, oldest first
@@ -71,7 +73,8 @@ cdef class Link:
     cdef int commit(self, Py_ssize_t size) except -1
     cdef int acknowledge_later(self, uint64_t session, uint32_t token) except -1
     cdef int grow(self, Py_ssize_t size) except -1
-    cdef int publish(self, bytes head, Slice payload) except -1
+    cdef int publish(self, bytes head, Slice header, Slice payload) except -1
+    cdef int trace(self, trace) except -1
     cdef int schedule_flush(self) except -1
     cdef int flush(self) except -1
     cdef int seal(self) except -1
@@ -86,4 +89,4 @@ cdef class Link:
     cdef int find_no_responders(self, Slice subject) except -1
     cdef int fail_step(self, error) except -1
     cdef int part(self, str sentence) except -1
-    cdef Block without_at_most_once(self, Block block)
+    cdef Block rewritten(self, Block block)

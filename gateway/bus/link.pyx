@@ -23,6 +23,7 @@ from gateway.wire.nats cimport (
 )
 
 from gateway.errors import BusError, ProtocolError
+from gateway.wire.nats import encode_publish_head
 
 log = structlog.get_logger("gateway.bus")
 
@@ -57,6 +58,10 @@ cdef class Listener:
 
     cdef int on_denied(self, const Publication* publication) except -1:
         """The server has dropped this publication: the gateway's user may not publish to its subject."""
+        return 0
+
+    cdef int on_abandoned(self, const Publication* publication) except -1:
+        """This publication may have been lost with its connection, and is not sent again."""
         return 0
 
     cdef bint may_send_again(self, const Publication* publication) noexcept:
@@ -192,13 +197,20 @@ cdef class Link:
             self.schedule_flush()
         return 0
 
-    cdef int publish(self, bytes head, Slice payload) except -1:
+    cdef int publish(self, bytes head, Slice header, Slice payload) except -1:
         """A whole publication, for what is not hot; `head` is what wire.nats.encode_publish_head made."""
         cdef Py_ssize_t before = self.block.size, size
-        append_publication(self.block, head, payload)
+        append_publication(self.block, head, header if self.headers else Slice(NULL, 0), payload)
         size = self.block.size - before
         self.block.size = before
         return self.commit(size)
+
+    cdef int trace(self, trace) except -1:
+        """Call `trace.confirmed` when all that was committed so far is confirmed."""
+        if self.block.traces is None:
+            self.block.traces = []
+        self.block.traces.append(trace)
+        return 0
 
     cdef int schedule_flush(self) except -1:
         self.flush_scheduled = True
@@ -265,6 +277,10 @@ cdef class Link:
         self.backlog -= block.size + block.acknowledgement_count * <Py_ssize_t>sizeof(Acknowledgement)
         if block.acknowledgement_count:
             self.listener.on_confirmed(block.acknowledgements, block.acknowledgement_count)
+        if block.traces is not None:
+            for trace in block.traces:
+                trace.confirmed()
+            block.traces = None
         self.recycle(block)
         return self.check_backlog()
 
@@ -431,43 +447,62 @@ cdef class Link:
         """The SUB lines for a new connection."""
         return b"".join(self.subscriptions)
 
-    def resume(self, Py_ssize_t payload_max):
+    def resume(self, Py_ssize_t payload_max, bint headers=True):
         """The handshake is done: send again what was not confirmed, then go on. BusError if it has failed since."""
         cdef Block block, again
+        cdef bint plain = self.headers and not headers  # what was written with headers is not taken so any more
         if self.failure is not None:
             raise self.failure
         self.payload_max = min(payload_max, <Py_ssize_t>PAYLOAD_MAX)
+        self.headers = headers
         self.waiter = None
         self.ready = True
         self.connects += 1
         waiting = list(self.unconfirmed)
         self.unconfirmed.clear()
         for block in waiting:
-            again = self.without_at_most_once(block) if block.written else block
+            again = block
+            if block.written or plain:
+                again = self.rewritten(block)
+                again.append(b"PING\r\n", 6)
+                self.backlog += 6
             self.unconfirmed.append(again)
             self.write(again)
+        if plain:
+            self.block = self.rewritten(self.block)
         self.check_backlog()
         self.flush()
         self.listener.on_connected()
 
-    cdef Block without_at_most_once(self, Block block):
-        """A copy of a block that may have arrived, without what must not arrive twice or can no longer be sent."""
+    cdef Block rewritten(self, Block block):
+        """The publications of a block as they can be sent now, without those that might arrive twice and must not."""
         cdef Block copy = Block()
         cdef Publication publication
         cdef Py_ssize_t at = 0, consumed
+        cdef bytes head
         while True:
             consumed = next_publication(block.data + at, block.size - at, &publication)
             if consumed == 0:
                 break
             at += consumed
-            if publication.payload.size > self.payload_max or not self.listener.may_send_again(&publication):
-                self.publications_abandoned += 1
-                continue
-            self.publications_resent += 1
-            copy.append(publication.whole.data, publication.whole.size)
-        copy.append(b"PING\r\n", 6)
+            if block.written:
+                if publication.payload.size > self.payload_max or not self.listener.may_send_again(&publication):
+                    self.publications_abandoned += 1
+                    self.listener.on_abandoned(&publication)
+                    continue
+                self.publications_resent += 1
+            if publication.header.size and (
+                    not self.headers or publication.header.size + publication.payload.size > self.payload_max):
+                head = encode_publish_head(
+                    publication.subject.data[:publication.subject.size].decode(),
+                    publication.reply.data[:publication.reply.size].decode(),
+                )
+                append_publication(copy, head, Slice(NULL, 0), publication.payload)
+            else:
+                copy.append(publication.whole.data, publication.whole.size)
         self.backlog += copy.size - block.size
         copy.opened_at = block.opened_at
+        copy.traces = block.traces
         copy.acknowledgements = block.acknowledgements
         copy.acknowledgement_count = block.acknowledgement_count
         copy.acknowledgement_capacity = block.acknowledgement_capacity

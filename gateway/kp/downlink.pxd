@@ -24,6 +24,7 @@ cdef class Downlink(Listener):
     # state
     cdef Buffer scratch
     cdef RecentKeys pushed        # hashes of a push and the session that it reached
+    cdef dict traces              # correlation ID -> trace of a message that is under way; None: tracing is off
 
     cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0
     cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1
@@ -35,5 +36,7 @@ cdef class Downlink(Listener):
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
         Endpoint endpoint, int status, str phrase,
     ) except -1
+    cdef int send_again(self, bytes head, const Publication* publication, Slice correlation_id) except -1
+    cdef int fail_trace(self, Slice correlation_id, str reason) except -1
     cdef int drop(self, str reason) except -1
     cdef int drop_message(self, str reason, Slice correlation_id) except -1

@@ -6,7 +6,7 @@ from gateway.kp.correlation import Correlator
 from gateway.kp.counters import Counters
 from gateway.kp.router import Router
 from gateway.kp.sessions import Sessions
-from gateway.kp.uplink import Uplink
+from gateway.kp.uplink import Trace, Uplink
 
 class Downlink(Listener):
     def __init__(
@@ -18,3 +18,4 @@ class Downlink(Listener):
         counters: Counters,
     ) -> None: ...
     def set_durable(self, durable: DurableLanes) -> None: ...
+    def set_traces(self, traces: dict[bytes, Trace]) -> None: ...

@@ -65,6 +65,18 @@ cdef class Downlink(Listener):
         """Name the lanes of the durable extension instances; once, before the first message."""
         self.durable = durable
 
+    def set_traces(self, dict traces not None):
+        """Name the traces that are under way, by the correlation IDs of their messages (gateway.tracing)."""
+        self.traces = traces
+
+    cdef int fail_trace(self, Slice correlation_id, str reason) except -1:
+        """What the message was sent for is not done, and nothing more will come of it."""
+        if self.traces:
+            trace = self.traces.get(correlation_id.data[:correlation_id.size])
+            if trace is not None:
+                trace.failed(reason)
+        return 0
+
     cdef int drop(self, str reason) except -1:
         return self.counters.count("dropped", reason)
 
@@ -103,8 +115,13 @@ cdef class Downlink(Listener):
             delivery.sequence = correlation.sequence
             session = self.sessions.find(correlation.session)
             if session is not None and session.deliver(delivery, endpoint):
+                if self.traces:
+                    trace = self.traces.get(correlation_id.data[:correlation_id.size])
+                    if trace is not None:
+                        trace.answered(delivery.data.status_code)
                 return self.count_out(session, delivery, endpoint)
             if correlation.service == REQUEST:
+                self.fail_trace(correlation_id, "late_answer")
                 return self.drop_message("late_answer", correlation_id)
             delivery.correlated = False
         delivery.service = AT_MOST_ONCE
@@ -208,6 +225,13 @@ cdef class Downlink(Listener):
         """NATS lets the gateway not publish to an extension, or to the replica that it has named."""
         return self.on_dropped(publication, "nats_permission", "The gateway may not send to the extension")
 
+    cdef int on_abandoned(self, const Publication* publication) except -1:
+        """QoS 0, when the connection to NATS is lost."""
+        cdef ClientDataView view
+        if self.traces and read_client_data(publication.payload.data, publication.payload.size, &view) == GOOD:
+            self.fail_trace(view.correlation_id, "abandoned")
+        return 0
+
     cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1:
         cdef Correlation correlation
         cdef ClientDataView view
@@ -223,8 +247,9 @@ cdef class Downlink(Listener):
             binding = None if endpoint is None else self.router.unbind(endpoint, publication.subject)
             if binding is None:
                 return self.drop_message("replica_gone", view.correlation_id)
-            return self.uplink.republish(binding.instance_head, publication.payload)
+            return self.send_again(binding.instance_head, publication, view.correlation_id)
         tell("message refused", reason, view.correlation_id, extension)
+        self.fail_trace(view.correlation_id, reason)
         self.counters.count("refused", reason)
         session = self.sessions.find(correlation.session)
         if session is None:
@@ -232,6 +257,16 @@ cdef class Downlink(Listener):
         return self.report(
             session, &correlation, &view, extension, endpoint, SERVICE_UNAVAILABLE, phrase
         )
+
+    cdef int send_again(self, bytes head, const Publication* publication, Slice correlation_id) except -1:
+        """To the instance, what no replica of it has."""
+        self.uplink.republish(head, publication)
+        if self.traces:
+            trace = self.traces.get(correlation_id.data[:correlation_id.size])
+            if trace is not None:
+                trace.repeated()
+                self.uplink.link.trace(trace)
+        return 0
 
     cdef int report(
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
@@ -281,8 +316,11 @@ cdef class Downlink(Listener):
         cdef Endpoint endpoint
         cdef Session found = self.sessions.find(session)
         self.counters.count("refused", "not_storable" if for_good else "not_stored")
-        if found is None or read_client_data(datum.data, datum.size, &view) != GOOD \
+        if read_client_data(datum.data, datum.size, &view) != GOOD \
                 or not self.correlator.read(view.correlation_id, &correlation):
+            return 0
+        self.fail_trace(view.correlation_id, "not_storable" if for_good else "not_stored")
+        if found is None:
             return 0
         endpoint = self.sessions.known_endpoint(view.endpoint_id)
         self.report(

@@ -7,6 +7,7 @@ from gateway.kp.counters cimport Counters
 from gateway.kp.router cimport Route, Router, Target
 from gateway.kp.sessions cimport Attachment, Endpoint, Session, Sessions
 from gateway.wire.buffer cimport Slice
+from gateway.wire.nats cimport Publication
 
 
 cdef enum Outcome:
@@ -43,8 +44,11 @@ cdef class Uplink:
     cdef object resolve              # identity: (application version, token) -> Future of Identity
     cdef Py_ssize_t waiting_count_max
     cdef Py_ssize_t waiting_bytes_max
+    cdef object tracer               # gateway.tracing's, or None
     # state
     cdef int64_t now                 # ms since the epoch, of this tick
+    cdef uint64_t until_traced       # messages until the next one that is traced; 0: tracing is off
+    cdef double waited               # seconds that the message which is forwarded now has waited for its identity
     cdef list blocked                # sessions that were told BUSY because of the link's backlog
     cdef list unidentified           # (session, key) of topic filters whose provider could not tell
     cdef readonly Py_ssize_t waiting_messages   # of all sessions, for an identity
@@ -61,6 +65,17 @@ cdef class Uplink:
     cdef int forward_durably(
         self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
     ) except -1
+    cdef bint is_traced(self) noexcept
+    cdef object begin_trace(
+        self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
+    )
+    cdef int publish_traced(
+        self, Session session, Route route, const Message* message, bint has_request_id,
+        const uint8_t* correlation_id, const uint8_t* written, Py_ssize_t size,
+    ) except -1
+    cdef int trace_durably(
+        self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
+    ) except -1
     cdef Outcome hold_off(self, Session session) except *
     cdef Outcome wait(self, Session session, tuple key, const Message* message) except *
     cdef int start_resolving(self, Session session, tuple key) except -1
@@ -68,4 +83,4 @@ cdef class Uplink:
     cdef int identify(self, Session session, Slice topic_filter) except -1
     cdef int settle(self, Session session, tuple key, refusal) except -1
     cdef int resume_blocked(self) except -1
-    cdef int republish(self, bytes head, Slice payload) except -1
+    cdef int republish(self, bytes head, const Publication* publication) except -1

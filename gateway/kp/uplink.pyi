@@ -2,13 +2,37 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from gateway.bus.link import Link
 from gateway.kp.correlation import Correlator
 from gateway.kp.counters import Counters
 from gateway.kp.router import Router
 from gateway.kp.sessions import Sessions
+
+class Trace(Protocol):
+    """What becomes of one message; nothing of it may fail. Its `field` is a line of a NATS header."""
+
+    field: bytes
+    def confirmed(self) -> None: ...
+    def repeated(self) -> None: ...
+    def answered(self, status_code: int) -> None: ...
+    def failed(self, reason: str) -> None: ...
+
+class Tracer(Protocol):
+    """Says which messages are traced: every `gap()`-th. `begin` is given one, and the seconds that it has waited."""
+
+    def gap(self) -> int: ...
+    def begin(
+        self,
+        correlation_id: bytes,
+        protocol: str,
+        app_version: str,
+        extension: str,
+        payload_size: int,
+        awaits_answer: bool,
+        waited: float,
+    ) -> Trace | None: ...
 
 class Uplink:
     waiting_messages: int
@@ -24,4 +48,5 @@ class Uplink:
         waiting_bytes_max: int,
     ) -> None: ...
     def set_limits(self, waiting_count_max: int, waiting_bytes_max: int) -> None: ...
+    def set_tracer(self, tracer: Tracer) -> None: ...
     def retry_identifications(self) -> None: ...

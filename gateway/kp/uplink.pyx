@@ -10,17 +10,18 @@ Source: 1/KP; 4/ESP, ClientData.
 from libc.string cimport memcmp, memcpy
 
 from gateway.bus.durable cimport ONCE, PROMPT, UNTIL_STORED, Effort
+from gateway.bus.histogram cimport monotonic
 from gateway.kp.clock cimport now_ms
 from gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
 from gateway.kp.resource_path cimport is_kp1, split_request_id
 from gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
 
 from http import HTTPStatus
-from time import monotonic
 
 import structlog
 
 from gateway.errors import IdentityError
+from gateway.kp.counters import PROTOCOL_NAMES
 
 log = structlog.get_logger("gateway.kp")
 
@@ -53,6 +54,7 @@ cdef class WaitingMessage:
     cdef int64_t timeout
     cdef bint unanswered
     cdef bint literal
+    cdef double came_at   # by histogram.monotonic
 
 
 cdef class Uplink:
@@ -77,6 +79,11 @@ cdef class Uplink:
         """Other bounds, for what comes from now on."""
         self.waiting_count_max = waiting_count_max
         self.waiting_bytes_max = waiting_bytes_max
+
+    def set_tracer(self, tracer not None):
+        """Trace some messages: `tracer` says which, and is told what becomes of them."""
+        self.tracer = tracer
+        self.until_traced = tracer.gap()
 
     cdef Outcome publish(self, Session session, const Message* message) except *:
         """Take a message of a device. Hot path; the slices of the message are borrowed for the call."""
@@ -179,10 +186,14 @@ cdef class Uplink:
         memcpy(at, <const char*>middle, middle_size)
         at = put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
         size = at - datum
-        put_padded(start + head_size, size)
-        memcpy(datum - 2, b"\r\n", 2)
-        memcpy(at, b"\r\n", 2)
-        self.link.commit(at + 2 - start)
+        if self.until_traced and self.is_traced():
+            # Written again, with a header, in place of this, which is not committed.
+            self.publish_traced(session, route, message, has_request_id, correlation_id, datum, size)
+        else:
+            put_padded(start + head_size, size)
+            memcpy(datum - 2, b"\r\n", 2)
+            memcpy(at, b"\r\n", 2)
+            self.link.commit(at + 2 - start)
         route.version_counters.count_in(session.protocol, message.payload.size)
         if route.endpoint is not None:
             route.endpoint.traffic.messages_in += 1
@@ -226,7 +237,50 @@ cdef class Uplink:
         memcpy(at, <const char*>middle, middle_size)
         at = put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
         route.version_counters.count_in(session.protocol, message.payload.size)
-        return lane.commit(at - datum, correlation_id, session.key, message.token, effort)
+        lane.commit(at - datum, correlation_id, session.key, message.token, effort)
+        if self.until_traced and self.is_traced():
+            self.trace_durably(session, route, message, has_request_id, correlation_id)
+        return 0
+
+    cdef bint is_traced(self) noexcept:
+        """Whether it is the turn of the message that is forwarded now. Hot path, while tracing is on."""
+        self.until_traced -= 1
+        return self.until_traced == 0
+
+    cdef object begin_trace(
+        self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
+    ):
+        """The trace of a message whose turn it is, or None if there are too many; and when it is the next one's."""
+        self.until_traced = self.tracer.gap()
+        return self.tracer.begin(
+            correlation_id[:CORRELATION_ID_SIZE], PROTOCOL_NAMES[<int>session.protocol], route.app_version.decode(),
+            route.binding.extension.decode(), message.payload.size, has_request_id, self.waited,
+        )
+
+    cdef int publish_traced(
+        self, Session session, Route route, const Message* message, bint has_request_id,
+        const uint8_t* correlation_id, const uint8_t* written, Py_ssize_t size,
+    ) except -1:
+        """Publish ClientData with the context of its trace in the header, if NATS takes that much."""
+        cdef bytes header = b"", datum = written[:size]  # a copy: what is written stands where the publication goes
+        trace = self.begin_trace(session, route, message, has_request_id, correlation_id)
+        if trace is not None:
+            header = b"NATS/1.0\r\n" + trace.field + b"\r\n"
+            if len(header) + size > self.link.payload_max:
+                header = b""
+        self.link.publish(
+            route.binding.head, Slice(<const uint8_t*>header, len(header)), Slice(<const uint8_t*>datum, size)
+        )
+        return 0 if trace is None else self.link.trace(trace)
+
+    cdef int trace_durably(
+        self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
+    ) except -1:
+        """The same for the message that its lane was given last."""
+        trace = self.begin_trace(session, route, message, has_request_id, correlation_id)
+        if trace is not None:
+            route.binding.lane.trace_last(trace, trace.field)
+        return 0
 
     cdef Outcome hold_off(self, Session session) except *:
         """The link, or a lane, has no room: the session is told when it has."""
@@ -315,6 +369,7 @@ cdef class Uplink:
         copy.timeout = message.timeout
         copy.unanswered = message.unanswered
         copy.literal = message.literal
+        copy.came_at = monotonic()
         session.waiting[key].append(copy)
         session.waiting_count += 1
         session.waiting_bytes += size
@@ -370,7 +425,9 @@ cdef class Uplink:
             message.unanswered = copy.unanswered
             message.literal = copy.literal
             if refusal is None:
+                self.waited = monotonic() - copy.came_at
                 self.route_anew(session, &message, attachment)
+                self.waited = 0
             else:
                 has_request_id = split_request_id(message.topic, &size, &request_id)
                 self.refuse(
@@ -447,9 +504,9 @@ cdef class Uplink:
                     log.exception("a session could not go on")
         return 0
 
-    cdef int republish(self, bytes head, Slice payload) except -1:
+    cdef int republish(self, bytes head, const Publication* publication) except -1:
         """Publish a ClientData that we have encoded before to another subject."""
-        return self.link.publish(head, payload)
+        return self.link.publish(head, publication.header, publication.payload)
 
 
 cdef inline bint cannot_take(DurableLane lane, const Message* message) noexcept:

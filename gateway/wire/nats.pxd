@@ -29,10 +29,11 @@ cdef struct ServerMessage:
 
 
 cdef struct Publication:
-    # A PUB that we wrote ourselves, found again in a block.
+    # A PUB or HPUB that we wrote ourselves, found again in a block.
     Slice whole
     Slice subject
     Slice reply
+    Slice header    # of HPUB: from "NATS/1.0" to the blank line; empty of PUB
     Slice payload
 
 
@@ -43,4 +44,4 @@ cdef int status_of(Slice header) noexcept
 cdef Slice header_value(Slice header, bytes name)
 cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publication* publication) noexcept nogil
 cdef uint8_t* put_decimal(uint8_t* at, Py_ssize_t value) noexcept nogil
-cdef int append_publication(Buffer out, bytes head, Slice payload) except -1
+cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload) except -1

@@ -179,25 +179,33 @@ cdef Slice header_value(Slice header, bytes name):
 
 
 cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publication* publication) noexcept nogil:
-    """Find the next PUB with a reply in a block that we wrote: the bytes it takes, or 0 at the end of the PUBs."""
-    cdef Slice[3] fields
+    """Find the next PUB or HPUB with a reply in a block that we wrote: the bytes it takes, or 0 at their end."""
+    cdef Slice[4] fields
     cdef const uint8_t* end
-    cdef Py_ssize_t line_size, payload_size
-    if size < 4 or memcmp(data, b"PUB ", 4) != 0:
+    cdef Py_ssize_t line_size, total, header_size = 0
+    cdef int word = 4, count = 3
+    if size < 5:
+        return 0
+    if memcmp(data, b"HPUB ", 5) == 0:
+        word, count = 5, 4
+    elif memcmp(data, b"PUB ", 4) != 0:
         return 0
     end = <const uint8_t*>memchr(data, c"\r", <size_t>size)
     if end == NULL:
         return 0
     line_size = end - data
-    if split(Slice(data + 4, line_size - 4), fields, 3) != 3:
+    if split(Slice(data + word, line_size - word), fields, count) != count:
         return 0
-    payload_size = decimal(fields[2])
-    if payload_size < 0 or size - line_size < payload_size + 4:
+    total = decimal(fields[count - 1])
+    if count == 4:
+        header_size = decimal(fields[2])
+    if total < 0 or not 0 <= header_size <= total or size - line_size < total + 4:
         return 0
-    publication.whole = Slice(data, line_size + 2 + payload_size + 2)
+    publication.whole = Slice(data, line_size + 2 + total + 2)
     publication.subject = fields[0]
     publication.reply = fields[1]
-    publication.payload = Slice(data + line_size + 2, payload_size)
+    publication.header = Slice(data + line_size + 2, header_size)
+    publication.payload = Slice(data + line_size + 2 + header_size, total - header_size)
     return publication.whole.size
 
 
@@ -218,15 +226,29 @@ cdef uint8_t* put_decimal(uint8_t* at, Py_ssize_t value) noexcept nogil:
     return at
 
 
-cdef int append_publication(Buffer out, bytes head, Slice payload) except -1:
-    """A whole PUB; `head` is what encode_publish_head made."""
+cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload) except -1:
+    """A whole PUB, or HPUB if there is a header; `head` is what encode_publish_head made."""
     cdef Py_ssize_t head_size = len(head)
-    cdef uint8_t* at = out.reserve(head_size + DECIMAL_DIGITS_MAX + 2 + payload.size + 2)
+    cdef uint8_t* at = out.reserve(
+        1 + head_size + 2 * (DECIMAL_DIGITS_MAX + 1) + 2 + header.size + payload.size + 2
+    )
+    if header.size:
+        at[0] = c"H"
+        at += 1
     memcpy(at, <const char*>head, head_size)
-    at = put_decimal(at + head_size, payload.size)
+    at += head_size
+    if header.size:
+        at = put_decimal(at, header.size)
+        at[0] = c" "
+        at += 1
+    at = put_decimal(at, header.size + payload.size)
     memcpy(at, b"\r\n", 2)
-    memcpy(at + 2, payload.data, <size_t>payload.size)
-    at += 2 + payload.size
+    at += 2
+    if header.size:
+        memcpy(at, header.data, <size_t>header.size)
+        at += header.size
+    memcpy(at, payload.data, <size_t>payload.size)
+    at += payload.size
     memcpy(at, b"\r\n", 2)
     out.size = at + 2 - out.data
     return 0
@@ -278,8 +300,23 @@ def encode_publish_head(str subject not None, str reply=None):
     return f"PUB {subject} {reply + ' ' if reply else ''}".encode()
 
 
-def encode_publish(str subject not None, str reply, bytes payload not None):
-    """A whole PUB."""
+def encode_publish(str subject not None, str reply, bytes payload not None, bytes header=b""):
+    """A whole PUB, or HPUB if there is a header."""
     cdef Buffer out = Buffer()
-    append_publication(out, encode_publish_head(subject, reply), Slice(<const uint8_t*>payload, len(payload)))
+    append_publication(
+        out, encode_publish_head(subject, reply), Slice(<const uint8_t*>header, len(header)),
+        Slice(<const uint8_t*>payload, len(payload)),
+    )
     return out.copy()
+
+
+def decode_publication(bytes data not None):
+    """(subject, reply, header, payload) of the first publication in bytes that we wrote, and its size; else None."""
+    cdef Publication publication
+    cdef Py_ssize_t size = next_publication(<const uint8_t*>data, len(data), &publication)
+    if size == 0:
+        return None
+    return (
+        octets(publication.subject), octets(publication.reply), octets(publication.header),
+        octets(publication.payload), size,
+    )

@@ -148,3 +148,66 @@ async def test_a_refused_publication_is_tried_alone_and_the_rest_follows() -> No
             await stream.answer(reply)
         assert [await device.expect(Puback), await device.expect(Puback)] == [Puback(2), Puback(3)]
         assert (lane.refusals, lane.resent, lane.stalled) == (3, 3, False)
+
+
+class RecordedTrace:
+    """What a lane tells of a message that is traced."""
+
+    field = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def confirmed(self) -> None:
+        self.told.append("confirmed")
+
+    def failed(self, reason: str) -> None:
+        self.told.append(reason)
+
+
+class EverySecond:
+    """A tracer of every second message."""
+
+    def __init__(self) -> None:
+        self.traces: dict[bytes, Any] = {}
+
+    def gap(self) -> int:
+        return 2
+
+    def begin(self, correlation_id: bytes, *_: object) -> Any:
+        trace = self.traces[correlation_id] = RecordedTrace()
+        return trace
+
+
+async def test_a_traced_publication_carries_its_trace_in_the_header_and_is_told_of_its_end() -> None:
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        tracer = EverySecond()
+        worker.uplink.set_tracer(tracer)
+        worker.downlink.set_traces(tracer.traces)
+        await send(device, 1, 2, 3, 4)
+        sent = [await stream.publication() for _ in range(4)]
+        assert [header.count(b"\r\n") for _, header in sent] == [4, 5, 4, 5]
+        for (_, header), (_, before) in zip(sent[1::2], sent[::2], strict=True):
+            lines, lines_before = header.split(b"\r\n"), before.split(b"\r\n")
+            assert lines[1].startswith(b"Nats-Msg-Id: ")
+            assert lines[0] == lines_before[0] == b"NATS/1.0"
+            assert lines[2] == lines_before[2]
+            assert lines[3] + b"\r\n" == RecordedTrace.field
+            assert lines[4:] == [b"", b""]
+            assert lines[1].removeprefix(b"Nats-Msg-Id: ") in tracer.traces
+        stored, too_large = tracer.traces.values()
+        for reply, _ in sent[:3]:
+            await stream.answer(reply)
+        for number in (1, 2, 3):
+            assert await device.expect(Puback) == Puback(number)
+        assert stored.told == ["confirmed"]
+        error = {"err_code": 10054, "description": "message size exceeds"}
+        await stream.answer(sent[3][0], error=error, stream=STREAM, seq=0)
+        assert (await device.expect(Publish)).topic == "kp1/app_v1/dcx/thing/json/error"
+        assert await device.expect(Puback) == Puback(4)
+        assert too_large.told[0] == "not_storable"
+        assert worker.durable.lanes[0].waiting() == 0

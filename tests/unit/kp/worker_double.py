@@ -45,7 +45,7 @@ UNLIMITED: dict[str, Any] = {
 DEVICE_HOST = "192.0.2.1"
 REPLICA = "replica-1"
 REPLY_TO = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
-PUBLICATION = re.compile(rb"PUB ([^ ]+) ([^ ]+) ([0-9]+)\r\n")
+PUBLICATION = re.compile(rb"H?PUB ([^ ]+) ([^ ]+) (?:([0-9]+) )?([0-9]+)\r\n")
 PING = b"PING\r\n"
 
 
@@ -195,9 +195,8 @@ class WorkerDouble:
             waiting,
             65_536,
         )
-        self.link.set_listener(
-            Downlink(self.uplink, self.router, self.sessions, self.correlator, self.counters)
-        )
+        self.downlink = Downlink(self.uplink, self.router, self.sessions, self.correlator, self.counters)
+        self.link.set_listener(self.downlink)
         limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
         self.stored = MqttSessions(self.sessions, limits)
         self.mqtt = MqttTransport(
@@ -213,12 +212,12 @@ class WorkerDouble:
         self._devices: list[Device] = []
         self.connect_nats()
 
-    def connect_nats(self) -> None:
+    def connect_nats(self, *, headers: bool = True, payload_max: int = 2**20) -> None:
         """A new connection to NATS, whose handshake is done."""
         self._nats = self.link.begin()
         self._nats_transport = Transport()
         self._nats.connection_made(self._nats_transport)  # type: ignore[arg-type]
-        self.link.resume(2**20)
+        self.link.resume(payload_max, headers)
 
     def __enter__(self) -> Self:
         return self
@@ -295,7 +294,13 @@ class WorkerDouble:
     # ------------------------------------------------------------ NATS
 
     def published(self) -> list[Published]:
-        """What has gone to NATS since the last call."""
+        """What has gone to NATS since the last call, of which nothing has a header."""
+        found = self.published_with_headers()
+        assert not any(header for header, _ in found)
+        return [publication for _, publication in found]
+
+    def published_with_headers(self) -> list[tuple[bytes, Published]]:
+        """What has gone to NATS since the last call, each with its header, which is empty of a PUB."""
         self.loop.run()
         data, self._nats_transport.written = self._nats_transport.written, b""
         publications = []
@@ -306,9 +311,11 @@ class WorkerDouble:
             line = PUBLICATION.match(data)
             assert line is not None, data[:80]
             assert line[2].decode() == REPLY_TO
-            end = line.end() + int(line[3])
+            end = line.end() + int(line[4])
             assert data[end : end + 2] == b"\r\n"
-            publications.append(Published(line[1].decode(), esp.decode_client_data(data[line.end() : end])))
+            header_end = line.end() + int(line[3] or 0)
+            publication = Published(line[1].decode(), esp.decode_client_data(data[header_end:end]))
+            publications.append((data[line.end() : header_end], publication))
             data = data[end + 2 :]
         return publications
 

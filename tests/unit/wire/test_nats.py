@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 
 import gateway.wire.nats
 from gateway.errors import ProtocolError
-from gateway.wire.nats import Message, decode, encode_publish, encode_publish_head, encode_subscribe
+from gateway.wire.nats import (
+    Message,
+    decode,
+    decode_publication,
+    encode_publish,
+    encode_publish_head,
+    encode_subscribe,
+)
 
 INFO = b'{"server_id":"Zk0GQ3JBSrg3oyxCRRlE09","version":"2.12.0","headers":true,"max_payload":1048576}'
 NO_RESPONDERS = b"NATS/1.0 503\r\nNats-Subject: kaa.v1.service.dcx.esp.ClientData\r\n\r\n"
@@ -237,3 +244,39 @@ def test_publication_vectors() -> None:
 def test_subscription_vectors() -> None:
     assert encode_subscribe("FOO", 1) == b"SUB FOO 1\r\n"
     assert encode_subscribe("BAR", 44, "G1") == b"SUB BAR G1 44\r\n"
+
+
+def test_a_publication_with_a_header() -> None:
+    header = b"NATS/1.0\r\nFoodGroup: vegetable\r\n\r\n"
+    assert encode_publish("FRONT.DOOR", "JOKE.22", b"Knock Knock", header) == (
+        b"HPUB FRONT.DOOR JOKE.22 34 45\r\n" + header + b"Knock Knock\r\n"
+    )
+    assert encode_publish("NOTIFY", None, b"", header) == b"HPUB NOTIFY 34 34\r\n" + header + b"\r\n"
+
+
+@given(subjects, subjects, headers | st.just(b""), payloads, st.binary(max_size=20))
+def test_what_we_wrote_is_found_again(
+    subject: str, reply: str, header: bytes, payload: bytes, rest: bytes
+) -> None:
+    octets = encode_publish(subject, reply, payload, header)
+    fields = (subject.encode(), reply.encode(), header, payload, len(octets))
+    assert decode_publication(octets + rest) == fields
+    for size in range(len(octets)):
+        assert decode_publication(octets[:size]) is None
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"",
+        b"PING\r\n",
+        b"PUB a 1\r\nx\r\n",
+        b"PUB a b x\r\nx\r\n",
+        b"HPUB a b 1\r\nx\r\n",
+        b"HPUB a b 2 1\r\nx\r\n",
+        b"HPUB a b -1 1\r\nx\r\n",
+        b"XPUB a b 1 1\r\nx\r\n",
+    ],
+)
+def test_what_we_never_write_is_no_publication(octets: bytes) -> None:
+    assert decode_publication(octets) is None
