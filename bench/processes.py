@@ -6,6 +6,7 @@ docs/performance.md.
 """
 
 import ctypes
+import itertools
 import os
 import random
 import shutil
@@ -40,6 +41,8 @@ LOG_TAIL = 2000
 """Characters of a server's output that an error shows."""
 PORTS = range(20_000, 32_000)
 """Below the range that Linux gives to outgoing connections, so that no client takes a server's port."""
+_candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
+"""Each once before any comes again: servers that are not started yet must not be given the same."""
 OWN_VARIABLES = ("KAA_", "SERVICE_", "SERVER_", "NATS_", "APP_")
 """Environment variables that would change the gateway's configuration; it is started without them."""
 
@@ -244,7 +247,7 @@ class Gateway(Server):
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     """A loopback port, of TCP unless `kind` says UDP, that is free now."""
     while True:
-        port = random.choice(PORTS)
+        port = next(_candidates)
         with socket.socket(socket.AF_INET, kind) as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind is socket.SOCK_STREAM)
             try:

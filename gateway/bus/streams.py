@@ -33,8 +33,8 @@ NANOSECONDS = 1_000_000_000
 
 STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
-UNAVAILABLE = frozenset({10008, 10009, 10004, 10075})
-"""JetStream error codes that pass: no meta leader, not the leader, an offline peer."""
+UNAVAILABLE = frozenset({10008, 10009, 10004, 10005, 10075})
+"""JetStream error codes that pass: no meta leader, not the leader, an offline peer, too few servers."""
 
 Request = Callable[[str, bytes, float], Awaitable[bytes]]
 """Subject, payload and seconds to the answer; BusError if there is none."""

@@ -18,7 +18,7 @@ from tests.support.cluster import Cluster
 from tests.support.coap import CoapClient
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess, merged
-from tests.support.load import Counter, Device
+from tests.support.load import Counter, Device, Store
 from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, NatsServer
 from tests.support.proxy import FaultProxy
@@ -62,34 +62,10 @@ async def management(server: NatsServer) -> AsyncIterator[JetStreamContext]:
         await client.close()
 
 
-class Store:
-    """The extension `dcx`, durable: `handled` lists the numbers of each token's messages, as often as they came."""
-
-    def __init__(self, server: NatsServer) -> None:
-        self.handled: dict[str, list[int]] = {}
-        self.open = asyncio.Event()
-        self.open.set()
-        self.extension = Extension("dcx", nats_urls=[server.url], durable=True, ack_wait_s=2)
-        self.extension.handler("*")(self._handle)
-
-    async def _handle(self, request: Request) -> None:
-        await self.open.wait()
-        assert request.endpoint_id is not None
-        self.handled.setdefault(request.endpoint_id, []).append(int(request.payload.split()[0]))
-
-    def missing(self, device: Device) -> set[int]:
-        """What the device had acknowledged and no handler has seen."""
-        return device.acknowledged - device.told - set(self.handled.get(device.token, ()))
-
-    async def has_all(self, device: Device) -> None:
-        """Return when every acknowledged message was handled."""
-        await until(lambda: not self.missing(device), f"{len(self.missing(device))} messages")
-
-
 async def test_nothing_acknowledged_is_lost_when_the_nats_server_is_killed(jetstream: NatsServer) -> None:
     """The same fault that takes messages along without durable mode, see test_nats_faults.py."""
     with GatewayProcess(jetstream.url, DURABLE) as gateway:
-        store = Store(jetstream)
+        store = Store(jetstream.url)
         async with store.extension:
             devices = [Device(gateway.mqtt_port, f"device-{number}", window=200) for number in range(3)]
             for device in devices:
@@ -124,7 +100,7 @@ async def test_lost_connections_leave_no_duplicate_in_the_stream(jetstream: Nats
             state = (await context.stream_info(STREAM)).state
         assert state.messages == sum(device.published for device in devices)
         assert gateway.count("durable_stored", "dcx") == state.messages
-        store = Store(jetstream)
+        store = Store(jetstream.url)
         async with store.extension:
             for device in devices:
                 await store.has_all(device)
@@ -256,7 +232,7 @@ async def test_a_full_stream_is_never_success(jetstream: NatsServer) -> None:
         assert gateway.count("durable_backlog_bytes", "dcx") < 200 * 1024
         assert len(device.acknowledged) == stored
 
-        store = Store(jetstream)
+        store = Store(jetstream.url)
         async with store.extension:
             await device.acknowledges(500)
             await device.finish()

@@ -1,4 +1,4 @@
-"""Devices that publish numbered messages at QoS 1, and the extension that counts them: who has acknowledged what.
+"""Devices that publish numbered messages at QoS 1, and the extensions that count them: who has acknowledged what.
 
 For tests that break something in between. Request IDs are the numbers, so that an error that a device is told names
 its message.
@@ -12,6 +12,7 @@ from typing import Self
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from ext import Extension, Request
 from gateway.bus import subjects
 from gateway.wire.esp import decode_client_data
 from gateway.wire.mqtt import Pingreq, Pingresp, Puback, Publish
@@ -19,7 +20,8 @@ from tests.support.esp import until
 from tests.support.mqtt import MqttPeer, mqtt_client
 
 PACKET_IDS = 65_535
-END_TIMEOUT_S = 30.0
+END_TIMEOUT_S = 90.0
+"""However long NATS takes to recover: servers of a cluster hold elections, of several seconds each."""
 
 
 class Device:
@@ -66,6 +68,7 @@ class Device:
         await until(
             lambda: len(self.acknowledged) >= target,
             f"{target} acknowledgements of {self.token}, got {len(self.acknowledged)}",
+            END_TIMEOUT_S,
         )
 
     async def _run(self) -> None:
@@ -81,7 +84,7 @@ class Device:
                 await self._fill(peer)
             if len(self.acknowledged) == self.published:
                 return
-            packet = await peer.receive()
+            packet = await peer.receive(END_TIMEOUT_S)
             if packet is None:
                 return
             await self._take(peer, packet)
@@ -169,6 +172,30 @@ class Counter:
         number = int(request.payload.split(b" ", 1)[0])
         self.replies.add(message.reply)
         self.arrived.setdefault(request.endpoint_id, []).append(number)
+
+
+class Store:
+    """The extension `dcx`, durable: `handled` lists the numbers of each token's messages, as often as they came."""
+
+    def __init__(self, *urls: str) -> None:
+        self.handled: dict[str, list[int]] = {}
+        self.open = asyncio.Event()
+        self.open.set()
+        self.extension = Extension("dcx", nats_urls=urls, durable=True, ack_wait_s=2)
+        self.extension.handler("*")(self._handle)
+
+    async def _handle(self, request: Request) -> None:
+        await self.open.wait()
+        assert request.endpoint_id is not None
+        self.handled.setdefault(request.endpoint_id, []).append(int(request.payload.split()[0]))
+
+    def missing(self, device: Device) -> set[int]:
+        """What the device had acknowledged and no handler has seen."""
+        return device.acknowledged - device.told - set(self.handled.get(device.token, ()))
+
+    async def has_all(self, device: Device) -> None:
+        """Return when every acknowledged message was handled."""
+        await until(lambda: not self.missing(device), f"{len(self.missing(device))} messages", END_TIMEOUT_S)
 
 
 async def _ignore(error: Exception) -> None:

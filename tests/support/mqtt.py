@@ -40,7 +40,7 @@ class MqttPeer:
         )
         await self._writer.drain()
 
-    async def receive(self) -> mqtt.Packet | None:
+    async def receive(self, timeout_s: float = RECEIVE_TIMEOUT_S) -> mqtt.Packet | None:
         """The next packet, or None when the server has closed the connection."""
         while True:
             packet, size = mqtt.decode(self._unread, self.level)
@@ -48,7 +48,7 @@ class MqttPeer:
                 self._unread = self._unread[size:]
                 return packet
             try:
-                data = await asyncio.wait_for(self._reader.read(65536), RECEIVE_TIMEOUT_S)
+                data = await asyncio.wait_for(self._reader.read(65536), timeout_s)
             except ConnectionResetError:
                 data = b""
             if not data:

