@@ -136,8 +136,9 @@ def soak(
 
     Starts its own nats-server, two gateways and three extensions. Devices of each kind send numbered messages to an
     extension over core NATS and to a durable one, while in turn extensions are restarted and killed, networks reset and
-    silent, a gateway killed, the gateways restarted one by one, and the NATS server stopped and killed. At the end it
-    prints a table of what became of the messages. What is promised is in docs/guarantees.md.
+    silent, a gateway killed, the gateways restarted one by one, and the NATS server stopped and killed. All the while
+    some datagrams of CoAP and KP/UDP are lost, repeated, delayed and overtaken. At the end it prints a table of what
+    became of the messages. What is promised is in docs/guarantees.md.
 
     Exit status 1 if an acknowledged message was lost that must not be.
 
@@ -164,7 +165,7 @@ def soak(
     except BenchError as error:
         print(f"kaa-bench: {error}", file=sys.stderr)
         return EXIT_FAILED
-    print_soak(accounts, run.faults, Console())
+    print_soak(accounts, run.faults, run.datagrams, Console())
     return EXIT_FAILED if lost(accounts) else 0
 
 

@@ -7,12 +7,13 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.errors import BenchError
 from bench.processes import HOST, POLL_S, START_TIMEOUT_S, Gateway, NatsServer, Server
+from bench.soak.datagram_proxy import DatagramProxy, Faults
 from bench.soak.proxy import FaultProxy
 
 GATEWAYS = 2
@@ -20,6 +21,17 @@ CORE, DURABLE = "dcx", "stored"
 APP_VERSION = "soak_v1"
 GATEWAY_INSTANCE = "kpc-soak"
 PING_TIMEOUT_S = 1
+BAD_NETWORK = Faults(drop=0.05, duplicate=0.05, reorder=0.05, hold=0.1, jitter=0.01)
+"""Between devices and gateways, whatever else is broken: each repeated message meets each other fault."""
+
+
+class Datagrams(NamedTuple):
+    """Counts of the datagrams of devices and to devices; those that were lost were not forwarded."""
+
+    forwarded: int
+    lost: int
+    repeated: int
+    held: int
 
 
 class SoakGateway(Gateway):
@@ -97,12 +109,33 @@ class Cluster:
             ]
             for protocol in ("mqtt", "http")
         }
+        self.datagram_proxies = {
+            protocol: [
+                DatagramProxy(gateway.address_of(protocol)[1], BAD_NETWORK, seed=number)
+                for number, gateway in enumerate(self.gateways)
+            ]
+            for protocol in ("coap", "kpudp")
+        }
+
+    async def open_datagram_proxies(self, stack: AsyncExitStack) -> None:
+        """Have them forward, in this event loop."""
+        for proxies in self.datagram_proxies.values():
+            for proxy in proxies:
+                await stack.enter_async_context(proxy)
 
     def ports(self, protocol: str) -> list[int]:
         """Where devices of a protocol find the gateways."""
-        if protocol in self.device_proxies:
-            return [proxy.port for proxy in self.device_proxies[protocol]]
-        return [gateway.address_of(protocol)[1] for gateway in self.gateways]
+        return [proxy.port for proxy in (self.device_proxies | self.datagram_proxies)[protocol]]
+
+    def datagrams(self) -> Datagrams:
+        """What became of the datagrams so far, over all proxies."""
+        proxies = [proxy for proxies in self.datagram_proxies.values() for proxy in proxies]
+        return Datagrams(
+            sum(proxy.to_server + proxy.to_client for proxy in proxies),
+            sum(proxy.dropped for proxy in proxies),
+            sum(proxy.repeated for proxy in proxies),
+            sum(proxy.held for proxy in proxies),
+        )
 
 
 async def end(server: Server, number: signal.Signals) -> None:

@@ -10,6 +10,9 @@ ANSWERED = 8
 LOST_WITH_NATS = 16
 """Missing when a span of time was closed in which the NATS server was killed."""
 
+UNDER_WAY_MAX = 16
+"""Messages of a device that a later span of time may still see acknowledged; as many as it sends without that."""
+
 
 @dataclass
 class Account:
@@ -38,6 +41,8 @@ class Ledger:
     def __init__(self) -> None:
         self._states = bytearray(1)
         self._closed = 1
+        self._under_way: list[int] = []
+        """Those of former spans that were not acknowledged by then."""
         self.duplicated = 0
 
     @property
@@ -69,16 +74,19 @@ class Ledger:
         self._states[number] |= DELIVERED
 
     def missing(self) -> list[int]:
-        """The messages since the last `close` that are acknowledged and not delivered."""
-        return [
-            number for number in range(self._closed, len(self._states)) if is_missing(self._states[number])
-        ]
+        """The messages since the last `close`, or under way then, that are acknowledged and not delivered."""
+        return [number for number in self._open() if is_missing(self._states[number])]
+
+    def _open(self) -> list[int]:
+        return [*self._under_way, *range(self._closed, len(self._states))]
 
     def close(self, *, nats_died: bool) -> None:
         """End a span of time: what is missing of it belongs to the NATS server's death, or to nothing that may be."""
         if nats_died:
             for number in self.missing():
                 self._states[number] |= LOST_WITH_NATS
+        waiting = [number for number in self._open() if not self._states[number] & (ACKNOWLEDGED | REFUSED)]
+        self._under_way = waiting[-UNDER_WAY_MAX:]
         self._closed = len(self._states)
 
     def account(self) -> Account:

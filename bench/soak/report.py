@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from bench.soak.cluster import Datagrams
 from bench.soak.ledger import Account
 from bench.soak.run import Row
 
@@ -19,8 +20,10 @@ def lost(accounts: Mapping[Row, Account]) -> int:
     )
 
 
-def print_soak(accounts: Mapping[Row, Account], faults: Mapping[str, int], console: Console) -> None:
-    """A row for each mode and kind of device, and how often what was broken."""
+def print_soak(
+    accounts: Mapping[Row, Account], faults: Mapping[str, int], datagrams: Datagrams, console: Console
+) -> None:
+    """A row for each mode and kind of device, how often what was broken, and what the network did to datagrams."""
     table = Table(title="Messages by what became of them", box=None, padding=(0, 1, 0, 0))
     table.add_column("mode")
     table.add_column("device", no_wrap=True)
@@ -47,4 +50,10 @@ def print_soak(accounts: Mapping[Row, Account], faults: Mapping[str, int], conso
     )
     broken = ", ".join(f"{name.replace('_', ' ')} {count}x" for name, count in faults.items())
     console.print(f"broken: {broken}", highlight=False, soft_wrap=True)
+    console.print(
+        f"datagrams: {datagrams.forwarded:,} forwarded, {datagrams.lost:,} lost, {datagrams.repeated:,} repeated, "
+        f"{datagrams.held:,} held back so that others overtake them",
+        highlight=False,
+        soft_wrap=True,
+    )
     console.print(f"lost of acknowledged: {lost(accounts)}", highlight=False)

@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from bench.errors import BenchError
-from bench.soak.cluster import APP_VERSION, CORE, DURABLE, Cluster
+from bench.soak.cluster import APP_VERSION, CORE, DURABLE, Cluster, Datagrams
 from bench.soak.devices import CoapDevice, Device, HttpDevice, KpudpDevice
 from bench.soak.extension import RECORD
 from bench.soak.faults import FAULTS, nats_killed
@@ -67,31 +67,39 @@ class Soak:
         self.devices: dict[int, Device] = {}
         self._modes: dict[int, str] = {}
         self.faults: dict[str, int] = {}
+        self.datagrams = Datagrams(0, 0, 0, 0)
 
     async def run(self, seconds: float) -> dict[Row, Account]:
         """Break everything in turn until the time is over, at least once each."""
         with ExitStack() as stack:
             self._say("starting NATS, two gateways and three extensions")
             cluster = await asyncio.to_thread(Cluster, stack)
-            for kind, protocol in KINDS:
-                for mode, instance in INSTANCES.items():
-                    for _ in range(self._count):
-                        number = len(self.devices)
-                        ports = cluster.ports(protocol)
-                        self.devices[number] = kind(number, APP_VERSION, instance, ports, self._interval_s)
-                        self._modes[number] = mode
-            recorder = Recorder(cluster.record, self.devices)
-            tasks = [asyncio.create_task(device.run()) for device in self.devices.values()]
-            try:
-                await self._break(cluster, recorder, time.monotonic() + seconds)
-                for task in tasks:
-                    if task.done():
-                        task.result()
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+            async with AsyncExitStack() as proxies:
+                await cluster.open_datagram_proxies(proxies)
+                await self._live(cluster, time.monotonic() + seconds)
+                self.datagrams = cluster.datagrams()
         return self._accounts()
+
+    async def _live(self, cluster: Cluster, end: float) -> None:
+        """Let devices send while all is broken in turn."""
+        for kind, protocol in KINDS:
+            for mode, instance in INSTANCES.items():
+                for _ in range(self._count):
+                    number = len(self.devices)
+                    ports = cluster.ports(protocol)
+                    self.devices[number] = kind(number, APP_VERSION, instance, ports, self._interval_s)
+                    self._modes[number] = mode
+        recorder = Recorder(cluster.record, self.devices)
+        tasks = [asyncio.create_task(device.run()) for device in self.devices.values()]
+        try:
+            await self._break(cluster, recorder, end)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _break(self, cluster: Cluster, recorder: Recorder, end: float) -> None:
         while True:

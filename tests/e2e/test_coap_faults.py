@@ -7,7 +7,7 @@ from ext import Extension, Request
 from gateway.wire.coap import Message
 from tests.support.coap import ACK, CON, CoapClient, coap_server
 from tests.support.nats import NatsServer
-from tests.support.udp_proxy import Faults, UdpProxy
+from tests.support.proxy import DatagramProxy, Faults
 
 # A separate response is given up after five transmissions, as RFC 7252 has it; two losses of it and two of its
 # acknowledgement leave it one that arrives.
@@ -79,7 +79,7 @@ async def test_every_message_has_one_effect_and_one_answer(nats_server: NatsServ
     async with (
         extension,
         coap_server(nats_server.url, piggyback_delay=0.05, ack_timeout=0.05) as server,
-        UdpProxy(server.port, FAULTS, seed=7) as proxy,
+        DatagramProxy(server.port, FAULTS, seed=7) as proxy,
     ):
 
         async def run_device(number: int) -> None:

@@ -10,7 +10,7 @@ from tests.support.cluster import Cluster, Request
 from tests.support.esp import until
 from tests.support.kpudp import client, kpudp_gateway
 from tests.support.nats import NatsServer
-from tests.support.udp_proxy import Faults, UdpProxy
+from tests.support.proxy import DatagramProxy, Faults
 
 DEVICES = 8
 ROUNDS = 12
@@ -42,7 +42,7 @@ async def test_one_effect_and_one_answer_at_twenty_percent_loss(shared_nats: Nat
     async with (
         Answering(shared_nats.url, "dcx", "cmx") as cluster,
         kpudp_gateway(shared_nats.url) as server,
-        UdpProxy(server.port, LOSSY, seed=7) as proxy,
+        DatagramProxy(server.port, LOSSY, seed=7) as proxy,
     ):
         serving = asyncio.create_task(cluster.serve(stop))
 

@@ -12,9 +12,10 @@ from bench.soak.run import INSTANCES, KINDS, Soak
 async def test_nothing_acknowledged_is_lost_whatever_breaks() -> None:
     soak = Soak(print, devices=1, interval_s=0.03, pause_s=0.5)
     accounts = await soak.run(seconds=1)
-    print_soak(accounts, soak.faults, Console())
+    print_soak(accounts, soak.faults, soak.datagrams, Console())
     assert lost(accounts) == 0
     assert soak.faults == {fault.__name__: 1 for fault in (*FAULTS, nats_killed)}
+    assert all(count > 0 for count in soak.datagrams)
     assert accounts.keys() == {(mode, kind.kind) for mode in INSTANCES for kind, _ in KINDS}
     for (_, kind), account in accounts.items():
         assert account.sent > 20

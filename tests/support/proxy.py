@@ -1,5 +1,6 @@
-"""The fault proxy of the soak, for tests."""
+"""The fault proxies of the soak, for tests."""
 
+from bench.soak.datagram_proxy import DatagramProxy, Faults
 from bench.soak.proxy import FaultProxy, Stream, Way
 
-__all__ = ["FaultProxy", "Stream", "Way"]
+__all__ = ["DatagramProxy", "FaultProxy", "Faults", "Stream", "Way"]

@@ -35,3 +35,16 @@ def test_sums_of_several_devices() -> None:
         ledger.acknowledge(ledger.send())
         total.add(ledger.account())
     assert (total.sent, total.acknowledged, total.lost) == (2, 2, 2)
+
+
+def test_what_is_acknowledged_late_belongs_to_the_span_of_its_acknowledgement() -> None:
+    """A datagram was lost, and its repetition taken when the NATS server was about to be killed."""
+    ledger = Ledger()
+    for _ in range(3):
+        ledger.send()
+    ledger.close(nats_died=False)
+    ledger.acknowledge(3)
+    assert ledger.missing() == [3]
+    ledger.close(nats_died=True)
+    assert ledger.missing() == []
+    assert (ledger.account().lost, ledger.account().lost_with_nats) == (0, 1)

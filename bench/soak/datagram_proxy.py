@@ -10,7 +10,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
-HOST = "127.0.0.1"
+from bench.processes import HOST
+
+CLIENTS_MAX = 128
+"""Clients that are told apart; the longest silent makes room, as in a NAT."""
 
 
 class Faults(NamedTuple):
@@ -29,10 +32,11 @@ class Faults(NamedTuple):
     """A uniform extra delay from 0 to this."""
 
 
-class UdpProxy:
+class DatagramProxy:
     """Forwards datagrams between whoever sends to `port` and the server at `server_port`, both on loopback.
 
-    `faults` may be replaced at any time. `to_server` and `to_client` count what was forwarded, `dropped` what was not.
+    `faults` may be replaced at any time. `to_server` and `to_client` count what was forwarded, `dropped` what was not,
+    `repeated` and `held` the copies of datagrams and those that later ones may overtake.
     """
 
     def __init__(self, server_port: int, faults: Faults = Faults(), seed: int = 1) -> None:  # noqa: B008 - immutable
@@ -41,10 +45,12 @@ class UdpProxy:
         self.to_server = 0
         self.to_client = 0
         self.dropped = 0
+        self.repeated = 0
+        self.held = 0
         self._server = (HOST, server_port)
         self._random = random.Random(seed)
         self._losses: Counter[tuple[bool, tuple[str, int], bytes]] = Counter()
-        """By direction (to the server?), client and bytes."""
+        """By direction (to the server?), client and bytes, where they are bounded."""
         self._upstreams: dict[tuple[str, int], asyncio.DatagramTransport] = {}
         self._opening: dict[tuple[str, int], list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -70,6 +76,7 @@ class UdpProxy:
 
     def _on_client(self, data: bytes, client: tuple[str, int]) -> None:
         if client in self._upstreams:
+            self._upstreams[client] = self._upstreams.pop(client)  # the last to be closed
             self._to_server(data, client)
         elif client in self._opening:
             self._opening[client].append(data)
@@ -83,6 +90,8 @@ class UdpProxy:
         upstream, _ = await asyncio.get_running_loop().create_datagram_endpoint(
             lambda: _Receiver(lambda data, _: self._to_client(data, client)), remote_addr=self._server
         )
+        if len(self._upstreams) >= CLIENTS_MAX:
+            self._upstreams.pop(next(iter(self._upstreams))).close()
         self._upstreams[client] = upstream
         for data in self._opening.pop(client):
             self._to_server(data, client)
@@ -101,20 +110,26 @@ class UdpProxy:
     def _fate(self, to_server: bool, client: tuple[str, int], data: bytes) -> list[float]:
         """The delays of the copies of a datagram that are forwarded."""
         faults = self.faults
-        if self._random.random() < faults.drop:
-            losses = self._losses[to_server, client, data]
-            if faults.drop_at_most is None or losses < faults.drop_at_most:
-                self._losses[to_server, client, data] += 1
-                self.dropped += 1
-                return []
+        if self._random.random() < faults.drop and not self._is_spared((to_server, client, data)):
+            self.dropped += 1
+            return []
         copies = 2 if self._random.random() < faults.duplicate else 1
+        self.repeated += copies - 1
         delays = []
         for _ in range(copies):
             delay = faults.delay + faults.jitter * self._random.random()
             if self._random.random() < faults.reorder:
                 delay += faults.hold
+                self.held += 1
             delays.append(delay)
         return delays
+
+    def _is_spared(self, datagram: tuple[bool, tuple[str, int], bytes]) -> bool:
+        """Whether it was lost as often as it may be; if not, this time is counted."""
+        if self.faults.drop_at_most is None:
+            return False
+        self._losses[datagram] += 1
+        return self._losses[datagram] > self.faults.drop_at_most
 
     def _later(
         self, delay: float, transport: asyncio.DatagramTransport, data: bytes, address: tuple[str, int] | None
