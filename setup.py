@@ -53,6 +53,7 @@ MODULES = [
     "gateway.kp.downlink",
     "gateway.transports.stream",
     "gateway.transports.admission",
+    "gateway.transports.epoll",
     "gateway.transports.tcp",
     "gateway.transports.tls",
     "gateway.transports.websocket",

@@ -21,6 +21,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from bench.errors import BenchError
+from bench.idle import IdleDevices
 from bench.instruments import LoadGenerator, Sink
 from bench.measure import ANSWERED
 from bench.probes.push import DEVICES
@@ -32,8 +33,7 @@ WARM_UP_MESSAGES = 2000
 """Enough for every route, session and buffer to be there."""
 STRACE_STARTS_S = 1.0
 EXIT_FAILED = 1
-PUSH = "push"
-"""The way down, which is no row of load: what `kaa-bench compare` calls so."""
+CONNECTIONS_AT_ONCE = 500
 FUNCTION_LINE = re.compile(r"^\s*([\d,]+)(?: \([^)]*\))?\s+(\S+?):(\S.*?)(?: \[(.+)\])?$")
 """A line of callgrind_annotate: instructions, file, function, object."""
 
@@ -89,13 +89,14 @@ def profile(
     try:
         if shutil.which("valgrind") is None:
             raise BenchError("valgrind is not installed: apt-get install valgrind")
-        for name in dict.fromkeys(rows or (*ROWS, PUSH)):
-            if name == PUSH:
-                _print_profile("push to MQTT, QoS 0", _measured_pushes, messages, top)
+        for name in dict.fromkeys(rows or (*ROWS, *OTHERS)):
+            if name in OTHERS:
+                title, measured = OTHERS[name]
+                _print_profile(title, measured, messages, top)
             elif name in ROWS:
                 _print_profile(ROWS[name].title, partial(_measured, ROWS[name]), messages, top)
             else:
-                raise BenchError(f"no row {name!r}; there are {', '.join(ROWS)} and {PUSH}")
+                raise BenchError(f"no row {name!r}; there are {', '.join((*ROWS, *OTHERS))}")
     except BenchError as error:
         print(f"profile: {error}", file=sys.stderr)
         return EXIT_FAILED
@@ -176,6 +177,28 @@ def _measured_pushes(
     with Pusher(spec, DEVICES) as pusher:
         pusher.run(messages=WARM_UP_MESSAGES)
         return measure(lambda: pusher.run(messages=messages).messages)
+
+
+def _measured_connections(
+    gateway: Gateway, nats: NatsServer, measure: Measure, messages: int
+) -> tuple[int, Counter[Any]]:
+    with IdleDevices(gateway.address_of("mqtt")) as devices:
+
+        def connect(count: int) -> int:
+            for done in range(0, count, CONNECTIONS_AT_ONCE):
+                devices.connect(min(CONNECTIONS_AT_ONCE, count - done))
+                devices.disconnect()
+            return count
+
+        connect(WARM_UP_MESSAGES)
+        return measure(partial(connect, messages))
+
+
+OTHERS: dict[str, tuple[str, Measured]] = {
+    "push": ("push to MQTT, QoS 0", _measured_pushes),
+    "connect": ("MQTT connect and disconnect", _measured_connections),
+}
+"""What is no row of load, as `kaa-bench compare` calls it."""
 
 
 def _await(sink: Sink, count: int) -> None:

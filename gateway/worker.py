@@ -437,7 +437,7 @@ class Worker:
         for name, path, port, listener in self._listeners:
             listener.limit(self.admission)
             with taking(f"{encryption.key_of(path)}.port", port):
-                await listener.start(host, port, reuse_port=shared)
+                listener.start(host, port, reuse_port=shared)
             self.ports[name] = listener.port
         for name, path, port, socket, _ in self._datagrams:
             socket.limit(self.admission)

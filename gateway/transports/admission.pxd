@@ -42,4 +42,4 @@ cdef class Admission:
 
 
 cdef bytes source_of(const uint8_t* address, Py_ssize_t size)
-cdef bytes source_of_text(str host)
+cdef str address_text(bytes address)

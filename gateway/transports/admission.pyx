@@ -47,13 +47,13 @@ cdef bytes source_of(const uint8_t* address, Py_ssize_t size):
     return address[:NETWORK_SIZE]
 
 
-cdef bytes source_of_text(str host):
-    """The source of an address as text."""
-    cdef bytes address
-    if ":" not in host:
-        return socket.inet_aton(host)
-    address = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return address[len(MAPPED):] if address.startswith(MAPPED) else address[:NETWORK_SIZE]
+cdef str address_text(bytes address):
+    """host:port of a sockaddr, for a log line."""
+    family = int.from_bytes(address[:2], "little")
+    port = int.from_bytes(address[2:4], "big")
+    if family == socket.AF_INET6:
+        return f"[{socket.inet_ntop(socket.AF_INET6, address[IPV6_OFFSET:IPV6_OFFSET + 16])}]:{port}"
+    return f"{socket.inet_ntop(socket.AF_INET, address[IPV4_OFFSET:IPV4_OFFSET + IPV4_SIZE])}:{port}"
 
 
 cdef class Source:

@@ -24,7 +24,8 @@ from gateway.transports.dtls_context import failure
 from gateway.transports.handshakes import HandshakeLog
 
 from gateway.kp.counters cimport Counters
-from gateway.transports.udp cimport address_key, address_text
+from gateway.transports.admission cimport address_text
+from gateway.transports.udp cimport address_key
 
 log = structlog.get_logger("gateway.transports")
 
@@ -313,7 +314,7 @@ cdef class DtlsSocket(UdpSocket):
         session.ended = True
         del self.handshakes[session.key]
         self.counters.count("closed", reason)
-        self.failures.failed(reason, detail, address_text(&session.address), self.loop.time())
+        self.failures.failed(reason, detail, address_text(address_key(&session.address)), self.loop.time())
         return 0
 
     cdef int close_session(self, DtlsSession session, bint polite) except -1:

@@ -193,7 +193,6 @@ cdef class MqttConnection(Stream):
             self.will.message = connect.will_message.data[:connect.will_message.size]
             self.will.qos = connect.will_qos
         self.state = AUTHENTICATING
-        self.block()
         client_id = connect.client_id.data[:connect.client_id.size].decode()
         clean = bool(connect.clean_session)
         future = self.transport.authenticator.authenticate(Presentation(
@@ -202,8 +201,11 @@ cdef class MqttConnection(Stream):
             None if connect.password.data == NULL else connect.password.data[:connect.password.size],
             self.outlet.certificate,
         ))
+        if future.done():
+            self.authenticated(client_id, clean, future)
+            return 0
         future.add_done_callback(lambda done: self.authenticated(client_id, clean, done))
-        return 0
+        return self.block()
 
     def authenticated(self, str client_id, bint clean, future):
         """The client is admitted or refused; what it sent meanwhile follows."""

@@ -16,6 +16,8 @@ cdef class TlsListener(TcpListener):
 
 
 cdef class TlsConnection(TcpConnection):
+    # wiring
+    cdef bytes address               # of the peer, a sockaddr
     # state
     cdef object tls                  # ssl.SSLObject
     cdef object incoming             # ssl.MemoryBIO
@@ -24,7 +26,7 @@ cdef class TlsConnection(TcpConnection):
     cdef bint spoke                  # something was received
 
     cdef int shake_hands(self) except -1
-    cdef int read(self) except -1
+    cdef int decrypt(self) except -1
     cdef int fail(self, str reason, str detail) except -1
     cdef int encrypt(self, Buffer output) except -1
     cdef int write_outgoing(self) except -1

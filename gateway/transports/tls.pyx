@@ -19,6 +19,7 @@ from gateway.errors import ProtocolError
 from gateway.transports.certificates import client_certificate
 from gateway.transports.handshakes import HandshakeLog, failure
 
+from gateway.transports.admission cimport address_text
 from gateway.transports.tcp cimport OUTPUT_KEEP, RECEIVE_SIZE
 
 log = structlog.get_logger("gateway.transports")
@@ -30,34 +31,28 @@ cdef enum:
 cdef class TlsConnection(TcpConnection):
     """One connection; its core begins when the handshake has ended."""
 
-    def connection_made(self, transport):
-        """Make ready for a handshake, unless there are too many connections."""
+    cdef int begin(self, bytes address) except -1:
+        """Make ready for a handshake."""
         cdef TlsListener listener = self.listener
-        if not self.take(transport):
-            return
+        self.address = address
         if len(listener.handshakes) >= listener.handshakes_max:
             (<TlsConnection>next(iter(listener.handshakes))).fail("tls_handshakes_full", "a newer one took its place")
         listener.handshakes[self] = listener.loop.time()
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.tls = listener.credentials.context.wrap_bio(self.incoming, self.outgoing, server_side=True)
+        return 0
 
-    def buffer_updated(self, Py_ssize_t size):
+    cdef int received(self, Py_ssize_t size) except -1:
         """Hot path."""
-        if self.closing or self.tls is None:
-            return
         if not self.spoke:
             self.spoke = True
             if PyByteArray_AS_STRING(self.listener.receive_storage)[0] != HANDSHAKE:
-                self.fail("tls_not_tls", "the first byte is not that of a handshake")
-                return
+                return self.fail("tls_not_tls", "the first byte is not that of a handshake")
         self.incoming.write(self.listener.receive_view[:size])
         if self.established or self.shake_hands():
-            self.read()
-        if self.outgoing.pending:
-            self.wake()
-        if self.listener.admission is not None:
-            self.charge(size)
+            self.decrypt()
+        return self.wake() if self.outgoing.pending else 0
 
     cdef int shake_hands(self) except -1:
         """Go on with the handshake; 1 if that was its end, and the core has begun."""
@@ -82,7 +77,7 @@ cdef class TlsConnection(TcpConnection):
         self.stream = listener.make_stream(self)
         return 1
 
-    cdef int read(self) except -1:
+    cdef int decrypt(self) except -1:
         """Hand the core what can be decrypted. Hot path."""
         cdef TlsListener listener = self.listener
         cdef Py_ssize_t size
@@ -111,23 +106,25 @@ cdef class TlsConnection(TcpConnection):
         cdef TlsListener listener = self.listener
         listener.handshakes.pop(self, None)
         listener.counters.count("closed", reason)
-        peer = self.transport.get_extra_info("peername") or ("", 0)
-        address = f"[{peer[0]}]:{peer[1]}" if ":" in peer[0] else f"{peer[0]}:{peer[1]}"
-        listener.failures.failed(reason, detail, address, listener.loop.time())
+        listener.failures.failed(reason, detail, address_text(self.address), listener.loop.time())
         return self.close()
 
-    def connection_lost(self, error):
-        """The connection is gone, perhaps within its handshake."""
+    cdef int ended(self) except -1:
+        """The peer has ended, perhaps within its handshake."""
+        return TcpConnection.ended(self) if self.established else self.abort()
+
+    cdef int abort(self) except -1:
         cdef TlsListener listener = self.listener
         if listener.handshakes.pop(self, None) is not None and not self.closing:
             listener.counters.count("closed", "tls_handshake_aborted")
-        TcpConnection.connection_lost(self, error)
+        TcpConnection.abort(self)
         self.tls = self.incoming = self.outgoing = None
+        return 0
 
     cdef int flush(self) except -1:
         """Encrypt the core's output, and write it with what the handshake has to say."""
         self.is_awake = False
-        if self.transport is None or self.tls is None:
+        if self.fd < 0:
             return 0
         try:
             if self.stream is not None:
@@ -139,9 +136,7 @@ cdef class TlsConnection(TcpConnection):
         except ssl.SSLError:
             pass  # unwrap wants the peer's close_notify, which nobody waits for; a broken connection has said so
         self.write_outgoing()
-        if self.closing and self.transport is not None:
-            self.transport.close()
-        return 0
+        return self.finish() if self.closing else 0
 
     cdef int encrypt(self, Buffer output) except -1:
         cdef Py_ssize_t at = 0
@@ -174,9 +169,8 @@ cdef class TlsListener(TcpListener):
         self.plain_storage = bytearray(RECEIVE_SIZE)
         self.plain_view = memoryview(self.plain_storage)
 
-    def make_connection(self):
-        """The protocol of a new connection."""
-        return TlsConnection(self)
+    cdef TcpConnection make_connection(self):
+        return TlsConnection()
 
     def handshake_count(self):
         """Handshakes under way."""

@@ -57,4 +57,3 @@ cdef class UdpSocket:
 
 
 cdef bytes address_key(const Address* address)
-cdef str address_text(const Address* address)

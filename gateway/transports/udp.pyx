@@ -7,7 +7,6 @@ Source: recvmmsg(2), sendmmsg(2).
 """
 
 import socket
-import struct
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memset
@@ -267,13 +266,3 @@ cdef class UdpSocket:
 cdef bytes address_key(const Address* address):
     """The bytes that tell a peer from all others."""
     return address.bytes[:address.size]
-
-
-cdef str address_text(const Address* address):
-    """host:port, for a log line."""
-    cdef bytes raw = address.bytes[:address.size]
-    family = int.from_bytes(raw[:2], "little")
-    port = struct.unpack_from("!H", raw, 2)[0]
-    if family == socket.AF_INET6:
-        return f"[{socket.inet_ntop(socket.AF_INET6, raw[8:24])}]:{port}"
-    return f"{socket.inet_ntop(socket.AF_INET, raw[4:8])}:{port}"

@@ -6,7 +6,6 @@ Whatever was played, at the end all devices go and time passes, and then nothing
 every input, so a Simulation is used again and again, and its memory must not grow.
 """
 
-import asyncio
 import contextlib
 import socket
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from gateway.transports.udp import UdpSocket
 from gateway.transports.websocket import WebSocketTransport
 from gateway.wire.esp import ClientData, ExtensionData, encode_extension_data
 from tests.support.nats import HOST
-from tests.unit.kp.worker_double import APP, Published, Transport, WorkerDouble, feed, listen
+from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, Published, WorkerDouble
 
 RECEIVED_KEPT = 4096
 EVENT, LONG, UNIT = 0x80, 0xC0, 32
@@ -46,36 +45,26 @@ KPUDP = {"peers": 8, "peer_timeout": 300.0, "ack_timeout": 0.5, "unacknowledged"
 class StreamDevice:
     """A device at the other end of a connection."""
 
-    def __init__(self, make_protocol: Callable[[], asyncio.BufferedProtocol]) -> None:
-        self._ours, self._theirs = socket.socketpair()
-        self._ours.setblocking(False)
+    def __init__(self, listener: TcpListener) -> None:
+        self._peer = Peer(listener, DEVICE_HOST)
+        self._gone = False
         self.received = b""
-        self._transport = Transport(self._theirs)
-        self._protocol = make_protocol()
-        self._protocol.connection_made(self._transport)  # type: ignore[arg-type]
 
     def send(self, data: bytes) -> None:
-        # uvloop reads neither of a connection that is paused nor of one that is closed.
-        if self._transport.reading and not self._transport.closed:
-            feed(self._protocol, data)
+        if not self._gone:
+            self._peer.send(data)
 
     def look(self) -> None:
         """Take what has come, and go if the gateway has closed the connection."""
-        if self._theirs.fileno() < 0:
+        if self._gone:
             return
-        with contextlib.suppress(BlockingIOError):
-            while data := self._ours.recv(65_536):
-                self.received = (self.received + data)[-RECEIVED_KEPT:]
-        self._transport.written = b""
-        if self._transport.closed:
+        self.received = (self.received + self._peer.look())[-RECEIVED_KEPT:]
+        if self._peer.closed:
             self.go()
 
     def go(self) -> None:
-        if self._theirs.fileno() >= 0:
-            self._transport.closed = True
-            self._protocol.connection_lost(None)
-            self._ours.close()
-            self._theirs.close()
+        self._gone = True
+        self._peer.go()
 
 
 class DatagramDevice:
@@ -107,7 +96,6 @@ class Simulation(WorkerDouble):
         super().__init__(**BOUNDS, admission=ADMISSION)  # type: ignore[arg-type]
         self._protocol = protocol
         loop: Any = self.loop
-        loop.add_reader = loop.remove_reader = loop.add_writer = loop.remove_writer = lambda *_: None
         self._players: list[StreamDevice | DatagramDevice] = []
         self._current = 0
         self._latest: ClientData | None = None
@@ -125,17 +113,13 @@ class Simulation(WorkerDouble):
             transport = HttpTransport(
                 loop, self.uplink, self.sessions, pending, self.counters, self, settings
             )
-            self._listener = TcpListener(loop, transport.connect, self.counters, "http", 2**20, 1000)
-            self._listener.limit(self.admission)
-            listen(self._listener)
+            self.listen(transport.connect, "http")
             self._timeouts.append(pending)
         elif protocol == "websocket":
             carrier = WebSocketTransport(
                 loop, self.mqtt.connect, self.counters, frame_size_max=4096, handshake_timeout=10.0
             )
-            self._listener = TcpListener(loop, carrier.connect, self.counters, "mqtt", 2**20, 1000)
-            self._listener.limit(self.admission)
-            listen(self._listener)
+            self.listen(carrier.connect, "mqtt")
         elif protocol == "coap":
             self._core = CoapCore(
                 self.uplink,
@@ -158,7 +142,7 @@ class Simulation(WorkerDouble):
             )
             self._timeouts.append(pending)
         if self._core is None:
-            self._make = lambda: StreamDevice(self.loop.make_connection)
+            self._make = lambda: StreamDevice(self.listener)
         else:
             self._datagrams = server = UdpSocket(loop, self._core, self.counters)
             server.limit(self.admission)
@@ -212,9 +196,10 @@ class Simulation(WorkerDouble):
 
     def _settle(self) -> None:
         """What happens by itself after a step."""
+        self.loop.run()
         while self._admissions:
             self._admissions.pop().set_result(Client())
-        self.loop.run()
+            self.loop.run()
         for published in self.published():
             assert published.subject in SUBJECTS, published.subject
             self._latest = published.data
@@ -234,6 +219,7 @@ class Simulation(WorkerDouble):
         if self._players:
             self._players.pop(self._current).go()
             self._current = 0
+            self.loop.run()
 
     def _turn(self) -> None:
         if self._players:
@@ -265,7 +251,7 @@ class Simulation(WorkerDouble):
             table.expire(self.loop.time())
         if self._datagrams is not None:
             self._datagrams.check()
-        self._listener.check()
+        self.listener.check()
         self.stored.expire(self.loop.time())
         self.loop.run()
 
@@ -288,7 +274,7 @@ class Simulation(WorkerDouble):
         self._latest = None
         self.forwarded.clear()
         assert self.sessions.count == 0
-        assert self._listener.connection_count() == self._listener.half_open_count() == 0
+        assert self.listener.connection_count() == self.listener.half_open_count() == 0
         assert not any(table.count() for table in self._timeouts)
         assert self.stored.offline_count() == 0
         assert self.link.backlog == 0

@@ -177,7 +177,6 @@ class DatagramWorker:
 
     def __init__(self, worker: WorkerDouble, **settings: Any) -> None:
         loop: Any = worker.loop
-        loop.add_reader = loop.remove_reader = loop.add_writer = loop.remove_writer = lambda *_: None
         core = CoapCore(
             worker.uplink,
             worker.sessions,

@@ -52,7 +52,7 @@ class Listener:
 @pytest.fixture
 async def listener(tmp_path: Path) -> AsyncIterator[Listener]:
     listener = Listener(tmp_path)
-    await listener.tls.start(HOST, 0, reuse_port=False)
+    listener.tls.start(HOST, 0, reuse_port=False)
     yield listener
     await listener.tls.stop(5.0)
     assert listener.tls.connection_count() == 0

@@ -7,9 +7,12 @@ MQTT bytes at one end, the bytes of the NATS link at the other, futures of ident
 import asyncio
 import contextlib
 import re
+import select
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from gateway.bus import subjects
@@ -28,6 +31,7 @@ from gateway.transports.mqtt import MqttTransport
 from gateway.transports.mqtt_session import MqttLimits, MqttSessions
 from gateway.transports.tcp import TcpListener
 from gateway.wire import esp, mqtt
+from tests.support.nats import HOST
 
 APP = "app_v1"
 OTHER_APP = "app_v2"
@@ -43,6 +47,7 @@ UNLIMITED: dict[str, Any] = {
     "source_byte_rate": 0,
 }
 DEVICE_HOST = "192.0.2.1"
+DEVICE_PORT = 50_000
 REPLICA = "replica-1"
 REPLY_TO = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
 PUBLICATION = re.compile(rb"H?PUB ([^ ]+) ([^ ]+) (?:([0-9]+) )?([0-9]+)\r\n")
@@ -61,8 +66,7 @@ class Loop:
         self.now = 1000.0
         self._soon: list[Callable[[], object]] = []
         self._later: list[tuple[float, Callable[[], object]]] = []
-        self.make_connection: Callable[[], asyncio.BufferedProtocol]
-        self.sockets: list[Any] = []
+        self._readers: dict[int, Callable[[], object]] = {}
 
     def time(self) -> float:
         return self.now
@@ -73,9 +77,20 @@ class Loop:
     def call_later(self, delay: float, callback: Callable[[], object]) -> None:
         self._later.append((self.now + delay, callback))
 
-    async def create_server(self, make: Callable[[], asyncio.BufferedProtocol], *_: Any, **__: Any) -> "Loop":
-        self.make_connection = make
-        return self
+    def add_reader(self, descriptor: int, callback: Callable[[], object]) -> None:
+        self._readers[descriptor] = callback
+
+    def remove_reader(self, descriptor: int) -> None:
+        del self._readers[descriptor]
+
+    def add_writer(self, descriptor: int, callback: Callable[[], object]) -> None:
+        """Nobody lets a datagram socket fill up."""
+
+    def remove_writer(self, descriptor: int) -> None:
+        """There is none."""
+
+    def call_exception_handler(self, context: Mapping[str, Any]) -> None:
+        raise context["exception"]
 
     def pass_time(self, seconds: float) -> None:
         """Put the clock forward, and call what is due by then."""
@@ -86,23 +101,37 @@ class Loop:
             callback()
         self.run()
 
+    def read(self) -> bool:
+        """Call whose descriptors are ready; False if there is none."""
+        ready = select.select(self._readers, (), (), 0)[0]
+        for descriptor in ready:
+            self._readers[descriptor]()
+        return bool(ready)
+
     def run(self) -> None:
-        while self._soon:
-            self._soon.pop(0)()
+        """Go on until nothing is left to do."""
+        while self.read() or self._soon:
+            while self._soon:
+                self._soon.pop(0)()
+
+    def reads(self, descriptor: int) -> bool:
+        """Whether one of the epoll sets that it watches waits for this descriptor to be readable."""
+        return any(
+            int(found[1], 16) & select.EPOLLIN
+            for watched in self._readers
+            for found in re.finditer(
+                rf"tfd: +{descriptor} events: +([0-9a-f]+)", Path(f"/proc/self/fdinfo/{watched}").read_text()
+            )
+        )
 
 
 class Transport:
-    """What they want of a transport; `written` is what went through it and not past it."""
+    """What the link wants of a transport."""
 
-    def __init__(self, end: socket.socket | None = None, host: str = DEVICE_HOST) -> None:
-        self._end = end
-        self._host = host
+    def __init__(self) -> None:
         self.written = b""
         self.closed = False
         self.reading = True
-
-    def get_extra_info(self, name: str) -> object:
-        return (self._host, 50_000) if name == "peername" else self._end
 
     def write(self, data: bytes) -> None:
         self.written += bytes(data)
@@ -135,10 +164,41 @@ def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
         data = data[size:]
 
 
-def listen(listener: TcpListener) -> None:
-    """Start it on a Loop, whose create_server waits for nothing: a test may have a loop of its own running."""
-    with contextlib.suppress(StopIteration):
-        listener.start("", 0, reuse_port=False).send(None)
+def sockaddr(host: str) -> bytes:
+    """An address as accept(2) tells it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = socket.inet_pton(family, host.partition("%")[0])
+    if family == socket.AF_INET:
+        return struct.pack("=HH4s8x", family, socket.htons(DEVICE_PORT), address)
+    return struct.pack("=HHI16sI", family, socket.htons(DEVICE_PORT), 0, address, 0)
+
+
+class Peer:
+    """The other end of a connection, which the listener takes for one from `host`."""
+
+    def __init__(self, listener: TcpListener, host: str) -> None:
+        self._socket, theirs = socket.socketpair(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.descriptor = theirs.detach()
+        """Of the gateway's end, as long as that is open."""
+        self.closed = False
+        listener.serve(self.descriptor, sockaddr(host))
+
+    def send(self, data: bytes) -> None:
+        """As much of it as the gateway's socket takes, which reads it when the loop runs."""
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            self._socket.sendall(data)
+
+    def look(self) -> bytes:
+        """What has come since the last look."""
+        data = b""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := self._socket.recv(65_536):
+                data += chunk
+            self.closed = True
+        return data
+
+    def go(self) -> None:
+        self._socket.close()
 
 
 class Presence:
@@ -203,14 +263,23 @@ class WorkerDouble:
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=65_536, connect_timeout=10.0,
         )  # fmt: skip
-        self._listener = TcpListener(loop, self.mqtt.connect, self.counters, "mqtt", 2**20, 1000)
         if admission is not None:
             self.admission = Admission(self.counters, **{**UNLIMITED, **admission})
-            self._listener.limit(self.admission)
-        listen(self._listener)
+        self._limited = admission is not None
+        self.listener: TcpListener | None = None
+        self.listen(self.mqtt.connect, "mqtt")
         self._admissions: list[Future[Client]] = []
         self._devices: list[Device] = []
         self.connect_nats()
+
+    def listen(self, make_stream: Callable[[Any], Any], protocol: str) -> None:
+        """Serve devices with these cores, and no others."""
+        self.close()
+        loop: Any = self.loop
+        self.listener = TcpListener(loop, make_stream, self.counters, protocol, 2**20, 1000)
+        if self._limited:
+            self.listener.limit(self.admission)
+        self.listener.start(HOST, 0, reuse_port=False)
 
     def connect_nats(self, *, headers: bool = True, payload_max: int = 2**20) -> None:
         """A new connection to NATS, whose handshake is done."""
@@ -225,6 +294,13 @@ class WorkerDouble:
     def __exit__(self, *_: object) -> None:
         for device in self._devices:
             device.close_sockets()
+        self.close()
+
+    def close(self) -> None:
+        """End every connection; those that are left have no time for it."""
+        if self.listener is not None:
+            with contextlib.suppress(StopIteration):
+                self.listener.stop(0.0).send(None)
 
     def _resolve(self, app_version_name: str, token: str) -> Any:
         future: Future[Identity] = Future()
@@ -258,7 +334,8 @@ class WorkerDouble:
 
     def unconnected(self, host: str = DEVICE_HOST) -> "Device":
         """A connection over which nothing was sent yet."""
-        device = Device(self.loop, host)
+        assert self.listener is not None
+        device = Device(self.loop, self.listener, host)
         self._devices.append(device)
         return device
 
@@ -268,7 +345,8 @@ class WorkerDouble:
 
     def check(self) -> None:
         """What happens about once a second."""
-        self._listener.check()
+        assert self.listener is not None
+        self.listener.check()
         self.loop.run()
 
     def identify(self, endpoint_of: Callable[[str], str] = "endpoint-{}".format) -> None:
@@ -350,35 +428,25 @@ class WorkerDouble:
 class Device:
     """An MQTT client at the other end of a TCP connection."""
 
-    def __init__(self, loop: Loop, host: str = DEVICE_HOST) -> None:
+    def __init__(self, loop: Loop, listener: TcpListener, host: str) -> None:
         self._loop = loop
-        self._ours, theirs = socket.socketpair()
-        self._ours.setblocking(False)
-        self._theirs = theirs
-        self._transport = Transport(theirs, host)
-        self._protocol = loop.make_connection()
-        self._protocol.connection_made(self._transport)  # type: ignore[arg-type]
+        self._peer = Peer(listener, host)
+        self._unseen = b""
 
     def send(self, *packets: Any) -> None:
         self.send_bytes(b"".join(map(mqtt.encode, packets)))
 
     def send_bytes(self, data: bytes) -> None:
-        feed(self._protocol, data)
+        self._peer.send(data)
+        self._loop.read()
 
     def publish(self, topic: str, payload: bytes = b"", qos: int = 0, packet_id: int = 0) -> None:
         self.send(mqtt.Publish(topic, payload, qos, packet_id))
 
     def received(self) -> list[Any]:
         """What has come since the last call."""
-        self._loop.run()
-        data = b""
-        try:
-            while chunk := self._ours.recv(65_536):
-                data += chunk
-        except BlockingIOError:
-            pass
-        data += self._transport.written
-        self._transport.written = b""
+        self._look()
+        data, self._unseen = self._unseen, b""
         packets = []
         while data:
             packet, size = mqtt.decode(data)
@@ -387,22 +455,26 @@ class Device:
             data = data[size:]
         return packets
 
+    def _look(self) -> None:
+        self._loop.run()
+        while data := self._peer.look():
+            self._unseen += data
+            self._loop.run()
+
     @property
     def reading(self) -> bool:
         """Whether the gateway reads what it sends."""
-        return self._transport.reading
+        return self._loop.reads(self._peer.descriptor)
 
     @property
     def closed(self) -> bool:
-        self._loop.run()
-        return self._transport.closed
+        self._look()
+        return self._peer.closed
 
     def drop(self) -> None:
         """The connection is gone."""
-        self._transport.closed = True
-        self._protocol.connection_lost(None)
+        self._peer.go()
         self._loop.run()
 
     def close_sockets(self) -> None:
-        self._ours.close()
-        self._theirs.close()
+        self._peer.go()
