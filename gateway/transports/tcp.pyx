@@ -400,7 +400,7 @@ cdef class TcpListener:
         return 0
 
     def serve(self, int fd, bytes address not None):
-        """Begin a connection over a connected socket, which is its own from now on; `address` is the peer's sockaddr."""
+        """Begin a connection over a connected socket, which is its own from now on; `address` is a sockaddr."""
         cdef TcpConnection connection
         if self.connected >= self.connections_max:
             self.counters.count("closed", "too_many_connections")
