@@ -15,73 +15,17 @@ from OpenSSL import SSL
 from gateway.config_tls_keys import CoapDtls
 from gateway.encryption import datagram_credentials
 from gateway.errors import ConfigError, IdentityError
-from gateway.identity.clients import Client, Presentation
+from gateway.identity.clients import Client
 from gateway.transports import dtls_context
-from gateway.transports.dtls import DtlsSocket
-from gateway.wire.coap import Message, decode, encode
-from tests.support.certificates import Authority
-from tests.support.coap import CON, GET, URI_PATH, CoapServer, coap_server
-from tests.support.dtls import IDENTITY, KEY, DtlsClient
+from gateway.wire.coap import decode
+from tests.support.coap import coap_server
+from tests.support.dtls import IDENTITY, KEY
+from tests.support.dtls_server import DtlsServer, ask, request
 from tests.support.esp import until
 from tests.support.nats import HOST, NatsServer
 
 CONTENT = 0x45
 KEY_NAME = "kaa.kpc.transports.coap.dtls"
-
-
-class Gate:
-    """An authenticator that decides when the test says so, or at once."""
-
-    def __init__(self) -> None:
-        self.seen: list[Presentation] = []
-        self.answer: Client | IdentityError | None = Client()
-        self.pending: list[asyncio.Future[Client]] = []
-
-    def authenticate(self, presentation: Presentation) -> "asyncio.Future[Client]":
-        self.seen.append(presentation)
-        future: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        self.pending.append(future)
-        if isinstance(self.answer, IdentityError):
-            future.set_exception(self.answer)
-        elif self.answer is not None:
-            future.set_result(self.answer)
-        return future
-
-
-class DtlsServer:
-    def __init__(self, coap: CoapServer, directory: Path, **settings: Any) -> None:
-        self.coap = coap
-        self.gate = Gate()
-        self.authority = Authority(directory)
-        server = self.authority.issue("gateway")
-        (directory / "psk.yml").write_text(f"keys: {{{IDENTITY}: {KEY.hex()}}}\n")
-        self.settings = CoapDtls(
-            enabled=True,
-            cert_file=server.cert_file,
-            key_file=server.key_file,
-            ca_file=self.authority.file,
-            client_certificate="optional",
-            psk_file=directory / "psk.yml",
-        )
-        credentials = datagram_credentials(("coap", "dtls"), self.settings)
-        limits = {"handshake_timeout": 10.0, "session_timeout": 100.0, "handshakes_max": 3, "sessions_max": 3}
-        self.socket = DtlsSocket(
-            coap.clock, coap.core, coap.counters, credentials, self.gate, **(limits | settings)  # type: ignore[arg-type]
-        )  # fmt: skip
-
-    @property
-    def tables(self) -> dict[str, int]:
-        return self.socket.table_sizes()
-
-    def client(self, **settings: Any) -> DtlsClient:
-        return DtlsClient(self.socket.port, **settings)
-
-    async def settled(self) -> None:
-        """Whatever was sent before has been handled: a stranger's hello is answered after it."""
-        probe = self.client()
-        probe.step()
-        await probe.datagram()
-        probe.close()
 
 
 @pytest.fixture
@@ -91,17 +35,6 @@ async def server(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[DtlsS
         server.socket.start(HOST, 0, reuse_port=False)
         yield server
         server.socket.stop()
-
-
-def request(message_id: int = 1) -> bytes:
-    options = tuple((URI_PATH, part) for part in (b".well-known", b"core"))
-    return encode(Message(CON, GET, message_id, b"t", options, b""))
-
-
-async def ask(client: DtlsClient, message_id: int = 1) -> None:
-    client.send(request(message_id))
-    answer = decode(await client.receive())
-    assert (answer.code, answer.message_id) == (CONTENT, message_id)
 
 
 class TestCookies:

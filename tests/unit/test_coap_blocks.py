@@ -1,6 +1,7 @@
 """Blockwise transfers, block by block, and the bounds of what is kept for them."""
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -28,6 +29,8 @@ BODY_LIFETIME = 93
 PADDING = bytes(200)
 """Makes a request so large that its answer need not be cut for a peer whose address is not proved."""
 SZX_MAX = 6
+BODIES_MAX = 4
+"""A place for each KiB of memory."""
 
 
 @pytest.fixture
@@ -153,6 +156,38 @@ async def test_reassembly_is_bounded(server: CoapServer, client: CoapClient) -> 
         await server.put_forward(BODY_LIFETIME + 1)
         assert server.tables["requests"] == server.tables["requests_bytes"] == 0
         assert (await send_block(other, 0, True, SZX_MAX)).code == CONTINUE
+
+
+async def test_the_number_of_bodies_is_bounded(cluster: Cluster, server: CoapServer) -> None:
+    """However small they are: their places in the tables cost memory too."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(CoapClient(server.port)) for _ in range(BODIES_MAX + 1)]
+        *fitting, last = clients
+        for client in fitting:
+            assert (await send_block(client, 0, True, 0)).code == CONTINUE
+        assert (server.tables["requests"], server.tables["requests_bytes"]) == (BODIES_MAX, 16 * BODIES_MAX)
+        answer = await send_block(last, 0, True, 0)
+        assert (answer.code, option(answer, 14)) == (UNAVAILABLE, b"\x01")
+        fitting[0].send(fitting[0].request(PATH, b"end", (BLOCK1, block(1, False, 0))))
+        await cluster.request()
+        assert server.tables["requests"] == BODIES_MAX - 1
+        assert (await send_block(last, 0, True, 0)).code == CONTINUE
+        assert server.tables["requests"] == BODIES_MAX
+
+
+async def test_the_number_of_kept_responses_is_bounded(cluster: Cluster, server: CoapServer) -> None:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(CoapClient(server.port)) for _ in range(BODIES_MAX + 1)]
+        for count, client in enumerate(clients):
+            client.send(client.request(PATH, b"", (BLOCK2, block(0, False, 0))))
+            (request,) = await cluster.next_requests(1, after=count)
+            await cluster.answer(request, BODY[:32])
+            assert option(await client.receive(), BLOCK2) == block(0, True, 0)
+        assert (server.tables["responses"], server.tables["responses_bytes"]) == (BODIES_MAX, 32 * BODIES_MAX)
+        second_block = (BLOCK2, block(1, False, 0))
+        assert (await clients[0].post(PATH, b"", second_block)).code == INCOMPLETE
+        for client in clients[1:]:
+            assert (await client.post(PATH, b"", second_block)).payload == BODY[16:32]
 
 
 async def test_a_large_response_is_fetched_in_blocks(
