@@ -158,14 +158,16 @@ cdef int append_topic(
     if token.data != NULL:
         at[0] = c"/"
         at = put(at + 1, token)
-    if path.size and path.data[0] != c"/":
-        at[0] = c"/"
-        at += 1
-    at = put(at, path)
+    if path.size:
+        if path.data[0] != c"/":
+            at[0] = c"/"
+            at += 1
+        at = put(at, path)
     if has_request_id and request_id >= 0:
         at[0] = c"/"
         at = put_decimal(at + 1, request_id)
-    at = put(at, suffix)
+    if suffix.size:
+        at = put(at, suffix)
     out.size = at - out.data
     return 0
 
