@@ -1,7 +1,8 @@
 """Log lines of the gateway: to standard error, as JSON or for people, and never more than a disk can bear.
 
 Lines of libraries (asyncio, aiohttp) come the same way. What a peer can cause to be logged is limited by kind, which
-is the line's text and reason: both are ours, so that there are few kinds.
+is the line's text and reason: both are ours, so that there are few kinds. Libraries put anything into their text: each
+of their loggers is a kind.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Limiter:
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         """Let a line pass, or drop it."""
-        kind = (event.get("event"), event.get("reason"))
+        kind = (event.get("logger", event.get("event")), event.get("reason"))
         now = self._clock()
         state = self._kinds.get(kind)
         if state is None:

@@ -68,8 +68,9 @@ def test_kinds_are_bounded() -> None:
 
 
 @pytest.fixture
-def output() -> Iterator[io.StringIO]:
-    """What is logged, as JSON; afterwards all is as before."""
+def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged, as JSON, with nothing counted before; afterwards all is as before."""
+    monkeypatch.setattr(logs, "limiter", Limiter())
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
@@ -92,6 +93,13 @@ def test_lines_are_json_and_those_of_libraries_too(output: io.StringIO) -> None:
     assert (ours["event"], ours["level"], ours["port"]) == ("served", "info", 1883)
     assert (theirs["event"], theirs["level"], theirs["logger"]) == ("task x failed", "error", "asyncio")
     assert "ValueError: why" in theirs["exception"]
+
+
+def test_lines_of_a_library_are_limited_whatever_they_say(output: io.StringIO) -> None:
+    """As asyncio's, which name the connection whose callback has failed."""
+    for number in range(3 * LIMIT):
+        logging.getLogger("asyncio").error("failed: <Handle at 0x%x>", number)
+    assert len(lines(output)) == LIMIT
 
 
 def test_the_level_is_set_at_run_time(output: io.StringIO) -> None:
