@@ -25,7 +25,7 @@ from bench.soak.run import Soak
 
 RowName = Literal[
     "qos0", "qos1", "qos1-many", "qos1-durable", "http", "coap", "kpudp", "encode", "decode", "publish", "connect",
-    "memory", "latency-100", "latency-1000", "latency-5000", "latency-20000", "push", "workers",
+    "disconnect", "memory", "latency-100", "latency-1000", "latency-5000", "latency-20000", "push", "workers",
 ]  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -63,7 +63,7 @@ def compare(
     - `coap`: CoAP CON POST, one outstanding on each of 64 sockets, answered by the sink
     - `kpudp`: KP/UDP confirmed data by path alias, 32 unacknowledged on each of 64 sockets
     - `encode`, `decode`, `publish`: one ClientData, one ExtensionData, one NATS publication
-    - `connect`, `memory`: what an MQTT connection costs
+    - `connect`, `disconnect`, `memory`: what an MQTT connection costs
     - `latency-100` to `latency-20000`: device to extension and back, at so many requests a second
     - `push`: from NATS to an MQTT device
     - `workers`: two workers beside one

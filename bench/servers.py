@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
+from bench.peers.mqtt_floor import MqttFloor
 from bench.peers.servers import AiohttpNats, CoapFloor, Peer
 from bench.processes import Gateway, NatsServer
 
@@ -68,5 +69,5 @@ class Servers:
                 f"{kind.title} is not installed: the gateway is measured without it", style="bold"
             )
             return None
-        peer = kind(self.nats) if issubclass(kind, AiohttpNats | CoapFloor) else kind()
+        peer = kind(self.nats) if issubclass(kind, AiohttpNats | CoapFloor | MqttFloor) else kind()
         return self._stack.enter_context(peer)

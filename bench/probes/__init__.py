@@ -2,11 +2,12 @@
 
 from bench.figures import Probe
 from bench.probes.codecs import DECODE, ENCODE, PUBLISH
-from bench.probes.connections import CONNECT, MEMORY
+from bench.probes.connections import CONNECT, DISCONNECT, MEMORY
 from bench.probes.latency import LATENCIES
 from bench.probes.push import PUSH
 from bench.probes.workers import WORKERS
 
 PROBES: dict[str, Probe] = {
-    probe.name: probe for probe in (ENCODE, DECODE, PUBLISH, CONNECT, MEMORY, *LATENCIES, PUSH, WORKERS)
+    probe.name: probe
+    for probe in (ENCODE, DECODE, PUBLISH, CONNECT, DISCONNECT, MEMORY, *LATENCIES, PUSH, WORKERS)
 }

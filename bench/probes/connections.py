@@ -5,6 +5,7 @@ from functools import partial
 from bench.connecting import Address
 from bench.figures import Figure, Probe, Scale, Subject
 from bench.idle import IdleDevices
+from bench.peers.mqtt_floor import MqttFloor
 from bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, Peer
 from bench.processes import Gateway, Server
 from bench.servers import Servers
@@ -42,8 +43,8 @@ def _memories(servers: Servers, scale: Scale) -> list[Subject]:
     ]
 
 
-def _connect(server: Server, address: Address, count: int) -> Figure:
-    """CPU microseconds from accept to the end of a connection."""
+def _connect(server: Server, address: Address, count: int, *, ending: bool) -> Figure:
+    """CPU microseconds from accept to CONNACK, or from there to the end of a connection."""
     with IdleDevices(address) as devices:
         devices.connect(max(1, count // FIRST_SHARE))
         devices.disconnect()
@@ -52,19 +53,20 @@ def _connect(server: Server, address: Address, count: int) -> Figure:
         connected = server.cpu_seconds()
         devices.disconnect()
         ended = server.cpu_seconds()
-    details = {"connect": (connected - before) / count * MICROSECONDS}
-    return Figure((ended - before) / count * MICROSECONDS, details)
+    used = ended - connected if ending else connected - before
+    return Figure(used / count * MICROSECONDS)
 
 
-def _connects(servers: Servers, scale: Scale) -> list[Subject]:
+def _connects(servers: Servers, scale: Scale, *, ending: bool) -> list[Subject]:
     gateway = servers.gateway
     found: list[tuple[str, Server, Address]] = [("gateway", gateway, gateway.address_of("mqtt"))]
-    found += [(peer.title, peer, peer.address) for peer in servers.peers(*BROKERS)]
+    found += [(peer.title, peer, peer.address) for peer in servers.peers(*BROKERS, MqttFloor)]
     return [
-        Subject(title, partial(_connect, server, address, scale.connections))
+        Subject(title, partial(_connect, server, address, scale.connections, ending=ending))
         for title, server, address in found
     ]
 
 
 MEMORY = Probe("memory", "MQTT connection, idle", "bytes", _memories)
-CONNECT = Probe("connect", "MQTT connect and disconnect", "us CPU", _connects)
+CONNECT = Probe("connect", "MQTT connect", "us CPU", partial(_connects, ending=False))
+DISCONNECT = Probe("disconnect", "MQTT disconnect", "us CPU", partial(_connects, ending=True))

@@ -3,6 +3,7 @@
 from functools import partial
 
 from bench.figures import Figure, Probe, Scale, Subject
+from bench.peers.mqtt_floor import MqttFloor
 from bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, Peer
 from bench.processes import INSTANCE, Server
 from bench.pushing import Pusher, PushSpec
@@ -29,6 +30,9 @@ def _subjects(servers: Servers, scale: Scale) -> list[Subject]:
     nats = servers.peer(NatsMqtt)
     if nats is not None:
         found.append((nats.title, nats, PushSpec(nats.address, nats.nats_address, "nats")))
+    floor = servers.peer(MqttFloor)
+    if floor is not None:
+        found.append((floor.title, floor, PushSpec(floor.address, floor.nats_address, "nats")))
     brokers: list[Peer] = [
         peer for peer in (servers.peer(Mosquitto), servers.peer(Amqtt)) if peer is not None
     ]

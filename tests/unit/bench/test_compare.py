@@ -33,7 +33,18 @@ def test_a_quick_comparison_measures_every_kind_of_row(
 ) -> None:
     document = tmp_path / "performance.md"
     document.write_text(f"{BEGIN}\n{END}\n")
-    rows = ["qos1", "encode", "decode", "publish", "connect", "memory", "latency-1000", "push", "workers"]
+    rows = [
+        "qos1",
+        "encode",
+        "decode",
+        "publish",
+        "connect",
+        "disconnect",
+        "memory",
+        "latency-1000",
+        "push",
+        "workers",
+    ]
     status = app(
         ["compare", "--quick", "--gateway-only", "--rows", *rows, "--json", str(tmp_path / "bench.json"),
          "--plots", str(tmp_path / "plots"), "--markdown", str(document)],

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BenchError
+from bench.idle import IdleDevices
+from bench.peers.mqtt_floor import MqttFloor
 from bench.peers.servers import PEERS, AiohttpNats, CoapFloor, Peer
 from bench.processes import (
     Gateway,
@@ -20,6 +22,7 @@ from bench.processes import (
     private_memory,
     process_tree,
 )
+from bench.pushing import Pusher, PushSpec
 from gateway import config
 
 SPIN = (
@@ -133,6 +136,16 @@ def test_a_peer_that_is_not_installed_says_so(kind: type[Peer], monkeypatch: pyt
     server = kind(NatsServer()) if issubclass(kind, AiohttpNats | CoapFloor) else kind()
     with pytest.raises(BenchError, match=re.escape(f"{kind.title} is not installed")), server:
         pass
+
+
+def test_the_floor_of_mqtt_connects_devices_and_sends_them_what_is_pushed() -> None:
+    with NatsServer() as nats, MqttFloor(nats) as floor:
+        with IdleDevices(floor.address) as devices:
+            devices.connect(20)
+            devices.disconnect()
+        # The first push to each device is compared whole, and all of them are waited for.
+        with Pusher(PushSpec(floor.address, nats.address, "nats"), 3) as pusher:
+            assert pusher.run(messages=100).messages >= 100
 
 
 def test_a_server_of_coap_is_ready_when_it_answers_a_ping() -> None:
