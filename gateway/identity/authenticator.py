@@ -18,13 +18,13 @@ import structlog
 from gateway.errors import IdentityError
 from gateway.identity.cache import Cache
 from gateway.identity.client_provider import CREDENTIALS_REJECTED, Credentials
-from gateway.identity.clients import Client
+from gateway.identity.clients import ANONYMOUS_CLIENT
 from gateway.identity.sharing import IDENTITY_UNAVAILABLE, SharedRequests
 
 if TYPE_CHECKING:
     from gateway.config_identity_keys import Clients
     from gateway.identity.client_provider import ClientProvider
-    from gateway.identity.clients import Presentation
+    from gateway.identity.clients import Client, Presentation
 
 log = structlog.get_logger("gateway.identity")
 
@@ -70,21 +70,21 @@ class ClientAuthenticator:
         """Ends all checks; who waits is refused with 503."""
         await self.requests.stop()
 
-    def authenticate(self, presentation: Presentation) -> asyncio.Future[Client]:
+    def authenticate(self, presentation: Presentation) -> Client | asyncio.Future[Client]:
         """Who the peer is: see `gateway.identity.clients.Authenticator`."""
         demand = self._demands.get(presentation.transport, "off")
         credentials = _credentials(presentation)
         if demand == "off" or (credentials is None and demand == "optional"):
-            return _settled(Client())
+            return ANONYMOUS_CLIENT
         if credentials is None:
-            return _settled(IdentityError(401, CREDENTIALS_MISSING, "Credentials are required"))
+            raise IdentityError(401, CREDENTIALS_MISSING, "Credentials are required")
         digest = self._digest(credentials)
         client = self.good.get(digest)
         if client is not None:
-            return _settled(client)
+            return client
         detail = self.bad.get(digest)
         if detail is not None:
-            return _settled(IdentityError(401, CREDENTIALS_REJECTED, detail))
+            raise IdentityError(401, CREDENTIALS_REJECTED, detail)
         return self.requests.ask(credentials)
 
     def revoke(self, principal: str) -> None:
@@ -154,12 +154,3 @@ def _credentials(presentation: Presentation) -> Credentials | None:
     if presentation.certificate is not None:
         return Credentials(certificate=presentation.certificate)
     return None
-
-
-def _settled(outcome: Client | IdentityError) -> asyncio.Future[Client]:
-    future: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-    if isinstance(outcome, IdentityError):
-        future.set_exception(outcome)
-    else:
-        future.set_result(outcome)
-    return future

@@ -50,14 +50,17 @@ class Client(NamedTuple):
     """The only tenant whose applications it may speak for; None is any."""
 
 
+ANONYMOUS_CLIENT = Client()
+
+
 class Authenticator(Protocol):
     """Decides which clients are admitted."""
 
-    def authenticate(self, presentation: Presentation) -> asyncio.Future[Client]:
-        """Who the peer is, in a future of the caller's own; needs a running loop.
+    def authenticate(self, presentation: Presentation) -> Client | asyncio.Future[Client]:
+        """Who the peer is; a future of the caller's own, if that is not known at once.
 
-        The future's exception, which the caller looks at, is an `IdentityError`: status 401 for credentials that are
-        wrong or missing, 503 if nobody can tell now.
+        Raises `IdentityError`, or the future does, which the caller looks at: status 401 for credentials that are wrong
+        or missing, 503 if nobody can tell now.
         """
         ...
 
@@ -65,11 +68,9 @@ class Authenticator(Protocol):
 class AdmitAnonymous:
     """Admits every client as anonymous, whatever it presents: credentials that nobody has checked prove nothing."""
 
-    def authenticate(self, presentation: Presentation) -> asyncio.Future[Client]:
+    def authenticate(self, presentation: Presentation) -> Client:
         """An anonymous client."""
-        admitted: asyncio.Future[Client] = asyncio.get_running_loop().create_future()
-        admitted.set_result(Client())
-        return admitted
+        return ANONYMOUS_CLIENT
 
 
 def basic_credentials(authorization: bytes | None) -> tuple[str | None, bytes | None]:

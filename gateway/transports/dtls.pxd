@@ -45,6 +45,8 @@ cdef class DtlsSocket(UdpSocket):
     cdef int listen(self, bytes datagram, const Address* source, bytes key) except -1
     cdef int shake_hands(self, DtlsSession session) except -1
     cdef int establish(self, DtlsSession session) except -1
+    cdef int authenticate(self, DtlsSession session, certificate) except -1
+    cdef int turn_away(self, DtlsSession session, error) except -1
     cdef int admit(self, DtlsSession session, client) except -1
     cdef int read(self, DtlsSession session) except -1
     cdef int deliver(self, DtlsSession session, bytes message) except -1

@@ -190,9 +190,19 @@ cdef class DtlsSocket(UdpSocket):
             # Whoever has the key is whom it was given to: nobody else is to be asked.
             self.admit(session, Client(f"psk:{psk_identity}"))
         else:
-            future = self.authenticator.authenticate(Presentation("coap", certificate=certificate))
-            future.add_done_callback(partial(self.on_authenticated, session))
+            self.authenticate(session, certificate)
         return self.read(session)
+
+    cdef int authenticate(self, DtlsSession session, certificate) except -1:
+        """Ask whose certificate it is; messages wait until that is known."""
+        try:
+            known = self.authenticator.authenticate(Presentation("coap", certificate=certificate))
+        except IdentityError as error:
+            return self.turn_away(session, error)
+        if isinstance(known, Client):
+            return self.admit(session, known)
+        known.add_done_callback(partial(self.on_authenticated, session))
+        return 0
 
     def on_authenticated(self, DtlsSession session, future):
         """The client is admitted or refused."""
@@ -200,11 +210,15 @@ cdef class DtlsSocket(UdpSocket):
             client = future.result()
         except IdentityError as error:
             if not session.ended:
-                self.counters.count("closed", error.reason)
-                self.close_session(session, True)
+                self.turn_away(session, error)
             return
         if not session.ended:
             self.admit(session, client)
+
+    cdef int turn_away(self, DtlsSession session, error) except -1:
+        """The client is not admitted."""
+        self.counters.count("closed", error.reason)
+        return self.close_session(session, True)
 
     cdef int admit(self, DtlsSession session, client) except -1:
         session.client = client

@@ -82,6 +82,8 @@ cdef class HttpConnection(Stream):
     cdef uint32_t open_request(self) except? 0
     cdef int on_request(self) except -1
     cdef int authenticate(self, uint32_t number) except -1
+    cdef int turn_away(self, uint32_t number, error) except -1
+    cdef int recognise(self, uint32_t number, bytes authorization, client) except -1
     cdef int publish(self, uint32_t number) except -1
     cdef tuple judge(self)
     cdef int on_expectation(self, bint body_is_late) except -1

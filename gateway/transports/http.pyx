@@ -22,7 +22,7 @@ from gateway.transports.stream cimport Outlet
 from gateway.wire.buffer cimport Slice
 
 from gateway.errors import IdentityError
-from gateway.identity.clients import Presentation, basic_credentials
+from gateway.identity.clients import Client, Presentation, basic_credentials
 
 log = structlog.get_logger("gateway.http")
 
@@ -217,17 +217,23 @@ cdef class HttpConnection(Stream):
             self.refuse(number, BAD_CREDENTIALS)
             return self.parser.next_request()
         self.recognised = False
+        try:
+            known = self.transport.authenticator.authenticate(
+                Presentation("http", user_name, password, self.outlet.certificate)
+            )
+        except IdentityError as error:
+            self.turn_away(number, error)
+            return self.parser.next_request()
+        if isinstance(known, Client):
+            self.recognise(number, authorization, known)
+            return self.parser.next_request()
         self.authenticating = True
         self.outlet.pause_reading()
-        future = self.transport.authenticator.authenticate(
-            Presentation("http", user_name, password, self.outlet.certificate)
-        )
-        future.add_done_callback(lambda done: self.authenticated(number, authorization, done))
+        known.add_done_callback(lambda done: self.authenticated(number, authorization, done))
         return 0
 
     def authenticated(self, uint32_t number, bytes authorization, future):
         """The client of the request in the parser is known, or refused; what follows is taken."""
-        cdef tuple refusal
         if not self.authenticating:
             # Looked at all the same: asyncio complains of failures that nobody has seen.
             future.exception()
@@ -236,23 +242,29 @@ cdef class HttpConnection(Stream):
         try:
             client = future.result()
         except IdentityError as error:
-            self.refuse(number, (error.status, error.reason, error.detail or None))
+            self.turn_away(number, error)
         else:
-            self.recognised = True
-            self.authorization = authorization
-            self.session.principal = client.principal
-            self.session.tenant = client.tenant
-            self.session.last_route = None
-            # Read anew: the path is kept for one request of the worker at a time.
-            refusal = self.judge()
-            if refusal is None:
-                self.publish(number)
-            else:
-                self.refuse(number, refusal)
+            self.recognise(number, authorization, client)
         self.parser.next_request()
         if self.state == SERVING and not self.paused:
             self.outlet.resume_reading()
             self.take_tail()
+
+    cdef int turn_away(self, uint32_t number, error) except -1:
+        """The client of a request is not admitted."""
+        return self.refuse(number, (error.status, error.reason, error.detail or None))
+
+    cdef int recognise(self, uint32_t number, bytes authorization, client) except -1:
+        """The client of the request in the parser is known: from now on this authorization needs no question."""
+        cdef tuple refusal
+        self.recognised = True
+        self.authorization = authorization
+        self.session.principal = client.principal
+        self.session.tenant = client.tenant
+        self.session.last_route = None
+        # Read anew: the path is kept for one request of the worker at a time.
+        refusal = self.judge()
+        return self.publish(number) if refusal is None else self.refuse(number, refusal)
 
     cdef tuple judge(self):
         """Read the resource path of a request; why it cannot be forwarded, or None. Hot path."""

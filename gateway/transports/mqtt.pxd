@@ -59,6 +59,7 @@ cdef class MqttConnection(Stream):
     cdef bint handle(self, const Packet* packet) except -1
     cdef bint on_publish(self, const Packet* packet) except -1
     cdef int on_connect(self, const Packet* packet) except -1
+    cdef int turn_away(self, error) except -1
     cdef int refuse(self, uint8_t return_code, str reason) except -1
     cdef int admit(self, client, str client_id, bint clean) except -1
     cdef MqttSession open_session(self, client, str client_id, bint clean)

@@ -21,7 +21,7 @@ from gateway.wire.mqtt cimport (
 )
 
 from gateway.errors import IdentityError, ProtocolError
-from gateway.identity.clients import Presentation
+from gateway.identity.clients import Client, Presentation
 
 log = structlog.get_logger("gateway.mqtt")
 
@@ -195,16 +195,18 @@ cdef class MqttConnection(Stream):
         self.state = AUTHENTICATING
         client_id = connect.client_id.data[:connect.client_id.size].decode()
         clean = bool(connect.clean_session)
-        future = self.transport.authenticator.authenticate(Presentation(
-            "mqtt",
-            None if connect.user_name.data == NULL else connect.user_name.data[:connect.user_name.size].decode(),
-            None if connect.password.data == NULL else connect.password.data[:connect.password.size],
-            self.outlet.certificate,
-        ))
-        if future.done():
-            self.authenticated(client_id, clean, future)
-            return 0
-        future.add_done_callback(lambda done: self.authenticated(client_id, clean, done))
+        try:
+            known = self.transport.authenticator.authenticate(Presentation(
+                "mqtt",
+                None if connect.user_name.data == NULL else connect.user_name.data[:connect.user_name.size].decode(),
+                None if connect.password.data == NULL else connect.password.data[:connect.password.size],
+                self.outlet.certificate,
+            ))
+        except IdentityError as error:
+            return self.turn_away(error)
+        if isinstance(known, Client):
+            return self.admit(known, client_id, clean)
+        known.add_done_callback(lambda done: self.authenticated(client_id, clean, done))
         return self.block()
 
     def authenticated(self, str client_id, bint clean, future):
@@ -216,10 +218,14 @@ cdef class MqttConnection(Stream):
         try:
             client = future.result()
         except IdentityError as error:
-            self.refuse(NOT_AUTHORIZED if error.status < 500 else SERVER_UNAVAILABLE, error.reason)
+            self.turn_away(error)
             return
         self.admit(client, client_id, clean)
         self.resume()
+
+    cdef int turn_away(self, error) except -1:
+        """The client is not admitted."""
+        return self.refuse(NOT_AUTHORIZED if error.status < 500 else SERVER_UNAVAILABLE, error.reason)
 
     cdef int refuse(self, uint8_t return_code, str reason) except -1:
         """CONNACK with a reason, and the end (3.2.2.3)."""
