@@ -83,7 +83,7 @@ async def set_level(request: web.Request) -> web.Response:
     """`PUT /api/v1/log`: the level of this process; 400 says what is wrong with the body."""
     try:
         change = msgspec.json.decode(await request.read(), type=LogLevel)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise web.HTTPBadRequest(text=f"the body: {error}") from error
     logs.set_level(change.level)
     return web.json_response({"level": logs.level()})

@@ -88,7 +88,7 @@ def read_answer(bytes answer not None, str stream not None):
     """What a JetStream answer says, in full: (None, False) if `stream` has stored, else (what is wrong, for good?)."""
     try:
         said = msgspec.json.decode(answer, type=dict)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return "an answer that is no PubAck", False
     error = said.get("error")
     if error is None and said.get("stream") == stream and isinstance(said.get("seq"), int) and said["seq"] > 0:

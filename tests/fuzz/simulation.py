@@ -8,7 +8,7 @@ every input, so a Simulation is used again and again, and its memory must not gr
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.bus import subjects
@@ -83,7 +83,11 @@ class DatagramDevice:
     def look(self) -> None:
         with contextlib.suppress(BlockingIOError):
             while data := self._socket.recv(65_536):
-                self.received += len(data)
+                self.take(data)
+
+    def take(self, data: bytes) -> None:
+        """A datagram has come."""
+        self.received += len(data)
 
     def go(self) -> None:
         self._socket.close()
@@ -95,6 +99,7 @@ class Simulation(WorkerDouble):
     def __init__(self, protocol: str) -> None:
         super().__init__(**BOUNDS, admission=ADMISSION)  # type: ignore[arg-type]
         self._protocol = protocol
+        self._events: Sequence[Callable[[Any], object]] = EVENTS
         loop: Any = self.loop
         self._players: list[StreamDevice | DatagramDevice] = []
         self._current = 0
@@ -185,7 +190,7 @@ class Simulation(WorkerDouble):
             step = data[at]
             at += 1
             if EVENT <= step < LONG:
-                EVENTS[(step - EVENT) % len(EVENTS)](self)
+                self._events[(step - EVENT) % len(self._events)](self)
             else:
                 size = step + 1 if step < EVENT else (step - LONG + 1) * UNIT
                 if self._players:

@@ -18,6 +18,20 @@ from gateway.transports.http_parser import RequestLimits, read_requests
 from gateway.transports.http_target import resource_path
 from gateway.transports.mqtt_session import filter_matches
 from gateway.wire import avro, coap, esp, kpudp, mqtt, nats
+from tests.fuzz.durable import (
+    GOOD_ANSWER,
+    NO_STREAM,
+    PAUSE,
+    QOS_0,
+    QOS_1,
+    QOS_2,
+    RECONNECT,
+    REQUEST,
+    SILENCE,
+    SKIP,
+    DurableSimulation,
+)  # fmt: skip
+from tests.fuzz.encrypted import EncryptedSimulation
 from tests.fuzz.simulation import NatsSimulation, Simulation, steps
 from tests.support.kpudp_examples import HEX
 
@@ -184,7 +198,9 @@ TOPIC = "kp1/app_v1/dcx/t/json/1"
     LATER,
     LATE,
     RESTART,
-) = range(15)
+    SHAKE_HANDS,
+    RAW,
+) = range(17)
 MQTT_SESSIONS = [
     steps(
         CONNECT,
@@ -284,6 +300,16 @@ WEBSOCKET_SESSIONS = [
 ]
 
 
+JETSTREAM_SESSIONS = [
+    steps(QOS_1, QOS_1, b'{"stream":"kaa-dcx", "seq":1}', GOOD_ANSWER, REQUEST),
+    steps(QOS_0, QOS_2, b'{"error":{"code":503,"err_code":10077,"description":"full"}}', PAUSE, GOOD_ANSWER),
+    steps(QOS_1, b'{"error":{"err_code":10054}}', REQUEST, NO_STREAM, SILENCE, RECONNECT, GOOD_ANSWER),
+    steps(
+        QOS_1, QOS_2, SKIP, b'{"stream":"kaa-dcx","seq":7}', b'{"stream":"kaa-dcx","seq":0}', b"{}", SILENCE
+    ),
+]
+
+
 class Target(NamedTuple):
     """`run` takes an input; `seeds` are good ones to begin with."""
 
@@ -291,8 +317,45 @@ class Target(NamedTuple):
     seeds: list[bytes]
 
 
+TLS_SESSIONS = [
+    steps(SHAKE_HANDS, SHAKE_HANDS, CONNECT, PUBLISH, IDENTIFY, CONFIRM, ANSWER),
+    steps(SHAKE_HANDS, RAW, b"\x16\x03\x03\x00\x05\x01\x00\x00\x01\x00", RAW, SHAKE_HANDS, LATE),
+    steps(
+        SHAKE_HANDS, SHAKE_HANDS, CONNECT, RAW, b"\x17\x03\x03\x00\x13" + bytes(19), OPEN, SHAKE_HANDS, LATER
+    ),
+    steps(SHAKE_HANDS, SHAKE_HANDS, RAW, b"\x15\x03\x03\x00\x02\x01\x00", LOSE),
+]
+DTLS_SHAKE = (SHAKE_HANDS,) * 4
+DTLS_SESSIONS = [
+    steps(*DTLS_SHAKE, COAP[0], IDENTIFY, ANSWER, SOON),
+    steps(*DTLS_SHAKE, COAP[1], RAW, b"\x17\xfe\xfd\x00\x01" + bytes(20), LATER, RAW, COAP[0], LATE),
+    steps(
+        SHAKE_HANDS,
+        SHAKE_HANDS,
+        RAW,
+        b"\x16\xfe\xfd" + bytes(8) + b"\x00\x0c\x01" + bytes(11),
+        LATER,
+        SHAKE_HANDS,
+    ),
+    steps(
+        *DTLS_SHAKE,
+        RAW,
+        b"\x15\xfe\xfd" + bytes(8) + b"\x00\x02\x02\x28",
+        RAW,
+        *DTLS_SHAKE,
+        COAP[2],
+        PUSH,
+        LATE,
+    ),
+]
+
+
 @functools.cache
-def _simulation(protocol: str) -> Simulation | NatsSimulation:
+def _simulation(protocol: str) -> Simulation | NatsSimulation | DurableSimulation:
+    if protocol in ("tls", "dtls"):
+        return EncryptedSimulation(protocol)
+    if protocol == "durable":
+        return DurableSimulation()
     return NatsSimulation() if protocol == "nats" else Simulation(protocol)
 
 
@@ -312,7 +375,10 @@ SESSIONS = {
     "HTTP session": Target(_session("http"), HTTP_SESSIONS),
     "CoAP session": Target(_session("coap"), COAP_SESSIONS),
     "KP UDP session": Target(_session("kpudp"), KPUDP_SESSIONS),
+    "TLS session": Target(_session("tls"), TLS_SESSIONS),
+    "DTLS session": Target(_session("dtls"), DTLS_SESSIONS),
     "NATS session": Target(_session("nats"), NATS),
+    "JetStream session": Target(_session("durable"), JETSTREAM_SESSIONS),
 }
 TARGETS = {
     **{name: Target(functools.partial(check, decoder), decoder.seeds) for name, decoder in DECODERS.items()},

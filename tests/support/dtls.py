@@ -77,6 +77,10 @@ class DtlsClient:
         self.sent.append(data)
         self.socket.send(data)
 
+    def take(self, data: bytes) -> None:
+        """Hand a datagram of the server to OpenSSL."""
+        self._connection.bio_write(data)
+
     def step(self) -> bool:
         """Go on with the handshake; whether it is over."""
         try:

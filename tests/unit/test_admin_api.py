@@ -194,6 +194,7 @@ def test_the_log_level_is_set_at_run_time(run: Run) -> None:
             assert (await client.get("/api/v1/log")).json() == {"level": "debug"}
             for body in ({"level": "loud"}, {}, {"level": "info", "more": 1}, [], "info"):
                 assert (await client.put("/api/v1/log", json=body)).status_code == 400
+            assert (await client.put("/api/v1/log", content=b'{"\xff')).status_code == 400
             assert (await client.put("/api/v1/log", content=b"{" + b" " * 5000)).status_code == 413
             assert logs.level() == "debug"
         finally:

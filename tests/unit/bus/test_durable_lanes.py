@@ -48,7 +48,10 @@ def test_what_an_answer_of_jetstream_says(answer: dict[str, Any], said: tuple[st
     assert read_answer(json.dumps(answer).encode(), STREAM) == said
 
 
-@pytest.mark.parametrize("answer", [b"", b"{", b"[]", b'{"stream":1', bytes(range(256))])
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{", b"[]", b'{"stream":1', bytes(range(256)), b'{"\xff":1}', b'{"a":' + b"[" * 100_000],
+)
 def test_what_is_no_answer_of_jetstream(answer: bytes) -> None:
     assert read_answer(answer, STREAM) == ("an answer that is no PubAck", False)
 

@@ -272,11 +272,16 @@ class WorkerDouble:
         self._devices: list[Device] = []
         self.connect_nats()
 
-    def listen(self, make_stream: Callable[[Any], Any], protocol: str) -> None:
+    def listen(
+        self,
+        make_stream: Callable[[Any], Any],
+        protocol: str,
+        make_listener: Callable[..., TcpListener] = TcpListener,
+    ) -> None:
         """Serve devices with these cores, and no others."""
         self.close()
         loop: Any = self.loop
-        self.listener = TcpListener(loop, make_stream, self.counters, protocol, 2**20, 1000)
+        self.listener = make_listener(loop, make_stream, self.counters, protocol, 2**20, 1000)
         if self._limited:
             self.listener.limit(self.admission)
         self.listener.start(HOST, 0, reuse_port=False)
