@@ -457,7 +457,8 @@ class Limits(Section, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=MANY,
-            description="Connections of one listener that have sent no CONNECT or request yet; the oldest goes.",
+            description="Connections of one listener that have sent no CONNECT or request yet, or not the credentials "
+            "that `http.client-authentication` demands; the oldest goes.",
         ),
     ] = 10_000
     connections_per_source: Annotated[

@@ -81,12 +81,16 @@ cdef class HttpConnection(Stream):
     cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef uint32_t open_request(self) except? 0
     cdef int on_request(self) except -1
-    cdef int authenticate(self, uint32_t number) except -1
-    cdef int turn_away(self, uint32_t number, error) except -1
-    cdef int recognise(self, uint32_t number, bytes authorization, client) except -1
+    cdef int settle(self, tuple refusal) except -1
+    cdef int on_head(self, bint body_is_late) except -1
+    cdef int refuse_body(self, tuple refusal) except -1
+    cdef int ask_for_body(self, bint body_is_late) except -1
+    cdef bint is_strange(self) except -1
+    cdef int authenticate(self, bint body_is_late) except -1
+    cdef int recognise(self, bytes authorization, client, bint body_is_late) except -1
+    cdef int conclude(self, tuple refusal, bint body_is_late) except -1
     cdef int publish(self, uint32_t number) except -1
     cdef tuple judge(self)
-    cdef int on_expectation(self, bint body_is_late) except -1
     cdef int send_continue(self) except -1
     cdef int refuse(self, uint32_t number, tuple refusal) except -1
     cdef int end_with(self, tuple refusal, bint lingers) except -1

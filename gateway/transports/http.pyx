@@ -13,7 +13,7 @@ from gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from gateway.kp.counters cimport HTTP
 from gateway.kp.sessions cimport Delivery, Endpoint
 from gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from gateway.transports.http_parser cimport COMPLETE, EXPECTING, HEAD, REFUSED
+from gateway.transports.http_parser cimport COMPLETE, HEAD, HEADED, REFUSED
 from gateway.transports.http_response cimport (
     BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response, append_taken,
 )
@@ -54,6 +54,11 @@ cdef bytes challenge_of(tuple refusal):
     return BASIC_CHALLENGE if refusal[0] == 401 else None
 
 
+cdef tuple refusal_of(error):
+    """What a client that is not admitted is told."""
+    return error.status, error.reason, error.detail or None
+
+
 cdef class HttpTransport:
     """What the HTTP connections of a worker share. `settings` are kaa.kpc.transports.http of the configuration."""
 
@@ -90,6 +95,7 @@ cdef class HttpTransport:
         connection.outlet = outlet
         connection.session = session
         connection.parser = RequestParser(self.limits)
+        connection.parser.shows_heads = self.authenticates
         connection.tail = Buffer()
         connection.wait_start = self.loop.time()
         self.sessions.open(session)
@@ -171,8 +177,10 @@ cdef class HttpConnection(Stream):
             at += self.parser.parse(data + at, size - at)
             if self.parser.progress == COMPLETE:
                 self.on_request()
-            elif self.parser.progress == EXPECTING:
-                self.on_expectation(at == size)
+            elif self.parser.progress == HEADED:
+                self.on_head(at == size)
+            elif self.parser.progress == REFUSED and self.parser.discarding:
+                self.end(self.parser.refusal[1])  # it was answered before
             elif self.parser.progress == REFUSED:
                 self.end_with(self.parser.refusal, self.parser.refusal[0] in LINGERING_STATUSES)
             else:
@@ -188,53 +196,90 @@ cdef class HttpConnection(Stream):
         cdef uint32_t number = (self.first + self.count) & SEQUENCE_MASK
         self.count += 1
         self.taken += 1
-        self.admitted = True
+        if not self.transport.demands_credentials:
+            self.admitted = True
         return number
 
     cdef int on_request(self) except -1:
         """A request is here. Hot path."""
+        cdef tuple refusal
+        if self.parser.discarding:
+            return self.parser.next_request()  # it was answered before
+        refusal = self.judge()
+        if refusal is None and self.is_strange():
+            return self.authenticate(False)
+        return self.settle(refusal)
+
+    cdef int settle(self, tuple refusal) except -1:
+        """Forward the request in the parser, whose resource path has been read, or refuse it. Hot path."""
         cdef uint32_t number = self.open_request()
-        cdef tuple refusal = self.judge()
         self.continue_owed = False
         if not self.parser.keep_alive or self.transport.draining:
             self.state = FINISHING
-        if refusal is not None:
-            self.refuse(number, refusal)
-        elif self.transport.authenticates and not (
-            self.recognised and self.parser.authorization == self.authorization
-        ):
-            return self.authenticate(number)
-        else:
+        if refusal is None:
             self.publish(number)
+        else:
+            self.refuse(number, refusal)
         return self.parser.next_request()
 
-    cdef int authenticate(self, uint32_t number) except -1:
+    cdef int on_head(self, bint body_is_late) except -1:
+        """A head is here and its body is not: its sender must say who it is first, or waits to be asked for it."""
+        cdef tuple refusal
+        cdef bint is_strange = self.is_strange()
+        if not is_strange and not self.parser.expects_continue:
+            return 0
+        refusal = self.judge()
+        if refusal is not None:
+            return self.refuse_body(refusal)
+        return self.authenticate(body_is_late) if is_strange else self.ask_for_body(body_is_late)
+
+    cdef int refuse_body(self, tuple refusal) except -1:
+        """Answer a request by its head, and keep nothing of the body, which its sender may be sending already."""
+        if self.parser.expects_continue or not self.parser.keep_alive or self.transport.draining:
+            return self.end_with(refusal, True)
+        self.refuse(self.open_request(), refusal)
+        return self.parser.discard()
+
+    cdef int ask_for_body(self, bint body_is_late) except -1:
+        """The body is welcome, if its sender waits to hear so (RFC 9110 section 10.1.1)."""
+        if self.parser.expects_continue and body_is_late:
+            self.continue_owed = True
+            if self.count == 0:
+                self.send_continue()
+        return 0
+
+    cdef bint is_strange(self) except -1:
+        """Whether the request in the parser shows other credentials than those that this connection is known by."""
+        return self.transport.authenticates and not (
+            self.recognised and self.parser.authorization == self.authorization
+        )
+
+    cdef int authenticate(self, bint body_is_late) except -1:
         """Ask whose credentials a request presents, which the connection's requests before it did not."""
         cdef bytes authorization = self.parser.authorization
         try:
             user_name, password = basic_credentials(authorization)
         except ValueError:
-            self.refuse(number, BAD_CREDENTIALS)
-            return self.parser.next_request()
+            return self.conclude(BAD_CREDENTIALS, body_is_late)
         self.recognised = False
+        self.parser.shows_heads = True
         try:
             known = self.transport.authenticator.authenticate(
                 Presentation("http", user_name, password, self.outlet.certificate)
             )
         except IdentityError as error:
-            self.turn_away(number, error)
-            return self.parser.next_request()
+            return self.conclude(refusal_of(error), body_is_late)
         if isinstance(known, Client):
-            self.recognise(number, authorization, known)
-            return self.parser.next_request()
+            return self.recognise(authorization, known, body_is_late)
         self.authenticating = True
         self.outlet.pause_reading()
-        known.add_done_callback(lambda done: self.authenticated(number, authorization, done))
+        known.add_done_callback(lambda done: self.authenticated(authorization, done))
         return 0
 
-    def authenticated(self, uint32_t number, bytes authorization, future):
+    def authenticated(self, bytes authorization, future):
         """The client of the request in the parser is known, or refused; what follows is taken."""
-        if not self.authenticating:
+        cdef bint body_is_late = self.tail.size == 0
+        if not self.authenticating or self.state != SERVING:
             # Looked at all the same: asyncio complains of failures that nobody has seen.
             future.exception()
             return
@@ -242,29 +287,29 @@ cdef class HttpConnection(Stream):
         try:
             client = future.result()
         except IdentityError as error:
-            self.turn_away(number, error)
+            self.conclude(refusal_of(error), body_is_late)
         else:
-            self.recognise(number, authorization, client)
-        self.parser.next_request()
+            self.recognise(authorization, client, body_is_late)
         if self.state == SERVING and not self.paused:
             self.outlet.resume_reading()
             self.take_tail()
 
-    cdef int turn_away(self, uint32_t number, error) except -1:
-        """The client of a request is not admitted."""
-        return self.refuse(number, (error.status, error.reason, error.detail or None))
-
-    cdef int recognise(self, uint32_t number, bytes authorization, client) except -1:
+    cdef int recognise(self, bytes authorization, client, bint body_is_late) except -1:
         """The client of the request in the parser is known: from now on this authorization needs no question."""
-        cdef tuple refusal
-        self.recognised = True
+        self.recognised = self.admitted = True
+        self.parser.shows_heads = False
         self.authorization = authorization
         self.session.principal = client.principal
         self.session.tenant = client.tenant
         self.session.last_route = None
         # Read anew: the path is kept for one request of the worker at a time.
-        refusal = self.judge()
-        return self.publish(number) if refusal is None else self.refuse(number, refusal)
+        return self.conclude(self.judge(), body_is_late)
+
+    cdef int conclude(self, tuple refusal, bint body_is_late) except -1:
+        """Its client is known, or refused: go on with the request in the parser, of which only the head may be here."""
+        if self.parser.progress == COMPLETE:
+            return self.settle(refusal)
+        return self.ask_for_body(body_is_late) if refusal is None else self.refuse_body(refusal)
 
     cdef tuple judge(self):
         """Read the resource path of a request; why it cannot be forwarded, or None. Hot path."""
@@ -303,17 +348,6 @@ cdef class HttpConnection(Stream):
             return self.refuse(number, OVERLOADED)
         if outcome == IGNORED:
             return self.refuse(number, NOT_FOUND)
-        return 0
-
-    cdef int on_expectation(self, bint body_is_late) except -1:
-        """A head asks whether its body is welcome (RFC 9110 section 10.1.1)."""
-        cdef tuple refusal = self.judge()
-        if refusal is not None:
-            return self.end_with(refusal, True)
-        if body_is_late:
-            self.continue_owed = True
-            if self.count == 0:
-                self.send_continue()
         return 0
 
     cdef int send_continue(self) except -1:
@@ -440,14 +474,16 @@ cdef class HttpConnection(Stream):
 
     cdef bint is_receiving(self) noexcept:
         """Whether a part of a request is here."""
-        return self.parser.phase != HEAD or (self.tail.size > 0 and not self.paused)
+        return not self.authenticating and (
+            self.parser.phase != HEAD or (self.tail.size > 0 and not self.paused)
+        )
 
     cdef Wait current_wait(self) noexcept:
         if self.state == LINGERING:
             return END_OF_CLIENT
         if self.state == SERVING and self.is_receiving():
             return REST_OF_REQUEST
-        if self.count:
+        if self.count or self.authenticating:
             return ANSWER
         return NEXT_REQUEST if self.first else FIRST_REQUEST
 
@@ -465,6 +501,8 @@ cdef class HttpConnection(Stream):
         waited = now - self.wait_start
         if wait == REST_OF_REQUEST:
             if waited > self.transport.read_timeout:
+                if self.parser.discarding:
+                    return self.end(TOO_SLOW[1])  # it was answered before
                 self.end_with(TOO_SLOW, False)
         elif (wait == NEXT_REQUEST and waited > self.transport.keep_alive_timeout) \
                 or (wait == FIRST_REQUEST and waited > self.transport.read_timeout) \
@@ -476,7 +514,7 @@ cdef class HttpConnection(Stream):
         return 0
 
     cdef int drain(self) except -1:
-        if self.state != SERVING or self.is_receiving():
+        if self.state != SERVING or self.is_receiving() or self.authenticating:
             return 0
         self.state = FINISHING
         return 0 if self.count else self.finish()

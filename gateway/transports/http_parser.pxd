@@ -12,7 +12,7 @@ cdef class RequestLimits:
 # What RequestParser.parse has come to.
 cdef enum Progress:
     INCOMPLETE   # more bytes are needed
-    EXPECTING    # the head is here, and the client waits for 100 Continue before it sends the body
+    HEADED       # the head is here and its body is not, and the client waits for 100 Continue, or `shows_heads`
     COMPLETE     # a request is here, until next_request
     REFUSED      # `refusal` says why; nothing that follows can be understood
 
@@ -27,6 +27,7 @@ cdef class RequestParser:
     # wiring
     cdef RequestLimits limits
     cdef object native           # httptools.HttpRequestParser
+    cdef bint shows_heads        # to whoever may not want the body
     # state of the parser
     cdef Progress progress
     cdef Phase phase
@@ -37,11 +38,13 @@ cdef class RequestParser:
     cdef Py_ssize_t framing_size  # bytes of a chunked body that are not content
     cdef bint head_ended
     cdef bint message_ended
+    cdef bint discarding         # nobody wants this body: it is read, and not kept
     cdef bint upgrade_ignored    # httptools takes the body for another protocol's bytes, so it is not shown it
-    # the request, while it is COMPLETE or EXPECTING
+    # the request, while it is COMPLETE or HEADED
     cdef bytes target
     cdef bytes authorization     # the field's value, or None
     cdef Buffer body
+    cdef Py_ssize_t content_size  # bytes of the body so far, kept or not
     cdef bint is_post
     cdef bint is_head
     cdef bint is_http_1_0
@@ -59,6 +62,7 @@ cdef class RequestParser:
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int next_request(self) except -1
+    cdef int discard(self) except -1
     cdef int release(self) except -1
     cdef Py_ssize_t read_head(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t head_size(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -67,5 +71,6 @@ cdef class RequestParser:
     cdef tuple judge_request_line(self, const uint8_t* line)
     cdef Py_ssize_t read_sized_body(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t read_chunked_body(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int keep(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int refuse(self, tuple refusal) except -1

@@ -76,13 +76,18 @@ cdef class RequestParser:
         self.progress = INCOMPLETE
         self.phase = HEAD
         self.scanned = self.line_start = self.request_line_size = 0
-        self.body_left = self.framing_size = 0
-        self.head_ended = self.message_ended = self.upgrade_ignored = False
+        self.body_left = self.framing_size = self.content_size = 0
+        self.head_ended = self.message_ended = self.upgrade_ignored = self.discarding = False
         self.target = self.authorization = None
         self.body.clear(BODY_KEEP)
         self.host_count = self.length_count = self.transfer_encoding_count = 0
         self.content_length = -1
         self.host_malformed = self.chunked = self.expects_continue = self.expects_unknown = False
+        return 0
+
+    cdef int discard(self) except -1:
+        """Keep nothing of the body that follows the head, and read it all the same."""
+        self.discarding = True
         return 0
 
     cdef int release(self) except -1:
@@ -174,8 +179,8 @@ cdef class RequestParser:
             if self.body_left == 0:
                 self.progress = COMPLETE
                 return 0
-        if self.expects_continue:
-            self.progress = EXPECTING
+        if self.expects_continue or self.shows_heads:
+            self.progress = HEADED
         return 0
 
     cdef tuple judge_head(self, const uint8_t* head):
@@ -232,7 +237,7 @@ cdef class RequestParser:
         if count == 0:
             return 0
         if self.upgrade_ignored:
-            self.body.append(data, count)
+            self.keep(data, count)
         elif not self.feed(data, count):
             return count
         self.body_left -= count
@@ -246,25 +251,30 @@ cdef class RequestParser:
     cdef Py_ssize_t read_chunked_body(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Take what there is of a chunked body; its end is that of a line, so httptools never sees beyond it."""
         cdef const uint8_t* found
-        cdef Py_ssize_t at = 0, end, body_size
+        cdef Py_ssize_t at = 0, end, content_size
         while at < size:
             found = <const uint8_t*>memchr(data + at, c"\n", <size_t>(size - at))
             end = found - data + 1 if found != NULL else size
-            body_size = self.body.size
+            content_size = self.content_size
             if not self.feed(data + at, end - at):
                 return end
-            self.framing_size += end - at - (self.body.size - body_size)
+            self.framing_size += end - at - (self.content_size - content_size)
             at = end
-            if self.body.size > self.limits.body_size:
+            if self.content_size > self.limits.body_size:
                 self.refuse(BODY_TOO_LARGE)
                 return at
-            if self.framing_size > self.limits.header_size + FRAMING_FACTOR * self.body.size:
+            if self.framing_size > self.limits.header_size + FRAMING_FACTOR * self.content_size:
                 self.refuse(HEADER_TOO_LARGE)
                 return at
             if self.message_ended:
                 self.progress = COMPLETE
                 return at
         return at
+
+    cdef int keep(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Bytes of the content. Hot path."""
+        self.content_size += size
+        return 0 if self.discarding else self.body.append(data, size)
 
     # ------------------------------------------------------------ httptools
 
@@ -317,7 +327,7 @@ cdef class RequestParser:
 
     def on_body(self, bytes data not None):
         """Content, without the framing of chunks."""
-        self.body.append(<const char*>data, len(data))
+        self.keep(<const uint8_t*>data, len(data))
 
     def on_message_complete(self):
         """The message has ended, as httptools sees it."""

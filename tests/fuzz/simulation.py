@@ -13,7 +13,8 @@ from typing import Any
 
 from gateway.bus import subjects
 from gateway.config_keys import Http
-from gateway.identity.clients import Client
+from gateway.errors import IdentityError
+from gateway.identity.clients import Client, Presentation
 from gateway.kp.pending import PendingRequests
 from gateway.transports.coap import CoapCore
 from gateway.transports.http import HttpTransport
@@ -26,6 +27,8 @@ from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, Published, WorkerDouble
 
 RECEIVED_KEPT = 4096
+STRANGER = "stranger"
+"""A user name whose password is always wrong."""
 EVENT, LONG, UNIT = 0x80, 0xC0, 32
 DEVICES_MAX = 4
 BOUNDS = {"endpoints_per_session": 4, "route_cache": 8, "waiting": 4, "pending_max": 16 * 1024}
@@ -94,7 +97,7 @@ class DatagramDevice:
 
 
 class Simulation(WorkerDouble):
-    """Devices of one transport."""
+    """Devices of one transport. Those of `http clients` must show credentials, about which IDENTIFY tells."""
 
     def __init__(self, protocol: str) -> None:
         super().__init__(**BOUNDS, admission=ADMISSION)  # type: ignore[arg-type]
@@ -110,10 +113,15 @@ class Simulation(WorkerDouble):
         self._core: Any = None
         self._make: Callable[[], StreamDevice | DatagramDevice]
         versions = {APP: frozenset({"dcx", "cmx", "tsx"})}
-        if protocol == "http":
+        self._strangers: set[Any] = set()
+        if protocol in ("http", "http clients"):
             pending = PendingRequests(6, 10.0)
             settings = Http(
-                max_body_size=2048, max_header_size=1024, max_url_length=256, pipelined_requests=4
+                max_body_size=2048,
+                max_header_size=1024,
+                max_url_length=256,
+                pipelined_requests=4,
+                client_authentication="required" if protocol == "http clients" else "off",
             )
             transport = HttpTransport(
                 loop, self.uplink, self.sessions, pending, self.counters, self, settings
@@ -202,9 +210,8 @@ class Simulation(WorkerDouble):
     def _settle(self) -> None:
         """What happens by itself after a step."""
         self.loop.run()
-        while self._admissions:
-            self._admissions.pop().set_result(Client())
-            self.loop.run()
+        if self._protocol != "http clients":
+            self._admit()
         for published in self.published():
             assert published.subject in SUBJECTS, published.subject
             self._latest = published.data
@@ -214,6 +221,28 @@ class Simulation(WorkerDouble):
         self.loop.run()
         if not self.link.ready:
             self.connect_nats()
+
+    def authenticate(self, presentation: Presentation) -> Any:
+        """What the transport asks of an authenticator."""
+        future = super().authenticate(presentation)
+        if presentation.user_name == STRANGER:
+            self._strangers.add(future)
+        return future
+
+    def identify(self, endpoint_of: Callable[[str], str] = "endpoint-{}".format) -> None:
+        """Answer what is asked about endpoints, and about clients."""
+        super().identify(endpoint_of)
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._admissions:
+            future = self._admissions.pop(0)
+            if future in self._strangers:
+                future.set_exception(IdentityError(401, "credentials_rejected"))
+            else:
+                future.set_result(Client())
+            self._strangers.discard(future)
+            self.loop.run()
 
     def _open(self) -> None:
         if len(self._players) < DEVICES_MAX:
@@ -270,7 +299,7 @@ class Simulation(WorkerDouble):
         self.confirm()
         if self._protocol in ("mqtt", "websocket"):
             self._pass(MQTT_EXPIRY_S)
-        elif self._protocol == "http":
+        elif self._protocol in ("http", "http clients"):
             self._pass(60.0)
         else:
             for _ in range(3):
@@ -278,6 +307,7 @@ class Simulation(WorkerDouble):
             self._core_is_empty()
         self._latest = None
         self.forwarded.clear()
+        assert not self._strangers
         assert self.sessions.count == 0
         assert self.listener.connection_count() == self.listener.half_open_count() == 0
         assert not any(table.count() for table in self._timeouts)

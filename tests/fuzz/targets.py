@@ -5,6 +5,7 @@ bytes and raises nothing. A decoder answers them with a value or its own error, 
 and says the same of the same bytes; sessions are simulation.py's.
 """
 
+import base64
 import functools
 import random
 from collections.abc import Callable, Iterator
@@ -259,6 +260,32 @@ HTTP_SESSIONS = [
         LOSE,
     ),
 ]
+AS_A_CLIENT = b"POST /kp1/app_v1/dcx/t/json HTTP/1.1\r\nHost: g\r\nAuthorization: Basic YTpi\r\n"
+AS_A_STRANGER = AS_A_CLIENT.replace(b"YTpi", base64.b64encode(b"stranger:b"))
+HTTP_CLIENT_SESSIONS = [
+    steps(
+        AS_A_CLIENT + b"Content-Length: 2\r\n\r\n",
+        b"{}",
+        IDENTIFY,
+        IDENTIFY,
+        ANSWER,
+        AS_A_CLIENT + b"\r\n",
+        ANSWER,
+    ),
+    steps(AS_A_CLIENT + b"\r\n", AS_A_STRANGER + b"Content-Length: 2\r\n\r\n{", IDENTIFY, b"}", ANSWER),
+    steps(AS_A_STRANGER + b"Transfer-Encoding: chunked\r\n\r\n2\r\n", IDENTIFY, b"{}\r\n0\r\n\r\n", LOSE),
+    steps(
+        AS_A_CLIENT + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+        IDENTIFY,
+        b"a",
+        IDENTIFY,
+        ANSWER,
+        LATE,
+    ),
+    steps(
+        b"POST /kp1/app_v1/tsx HTTP/1.1\r\nHost: g\r\nConnection: close\r\nContent-Length: 9\r\n\r\nabc", LATE
+    ),
+]
 COAP_SESSIONS = [
     steps(COAP[0], IDENTIFY, SOON, ANSWER, COAP[0]),
     steps(COAP[1], IDENTIFY, ANSWER_LARGE, PUSH, PUSH, COAP[3], SOON, LATER, LATE),
@@ -373,6 +400,7 @@ SESSIONS = {
     "MQTT session": Target(_session("mqtt"), MQTT_SESSIONS),
     "WebSocket session": Target(_session("websocket"), WEBSOCKET_SESSIONS),
     "HTTP session": Target(_session("http"), HTTP_SESSIONS),
+    "HTTP client session": Target(_session("http clients"), HTTP_CLIENT_SESSIONS),
     "CoAP session": Target(_session("coap"), COAP_SESSIONS),
     "KP UDP session": Target(_session("kpudp"), KPUDP_SESSIONS),
     "TLS session": Target(_session("tls"), TLS_SESSIONS),

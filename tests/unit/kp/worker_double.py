@@ -191,7 +191,7 @@ class Peer:
     def look(self) -> bytes:
         """What has come since the last look."""
         data = b""
-        with contextlib.suppress(BlockingIOError):
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
             while chunk := self._socket.recv(65_536):
                 data += chunk
             self.closed = True
