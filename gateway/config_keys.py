@@ -511,6 +511,15 @@ class Limits(Section, frozen=True, kw_only=True):
     output_buffer: Annotated[
         Size, Meta(ge=KiB, le=4 * GiB, description="Bytes queued to one slow connection before it is closed.")
     ] = 4 * MiB
+    input_memory: Annotated[
+        Size,
+        Meta(
+            ge=MiB,
+            le=64 * GiB,
+            description="Bytes of one worker in MQTT packets and HTTP requests that are not whole yet, but for 4 KiB "
+            "of each; a connection that asks for more is closed, a request answered 503.",
+        ),
+    ] = 512 * MiB
     topic_length: Annotated[
         Size,
         Meta(ge=16, le=65_535, description="Length of a 1/KP resource path with all that stands before it."),

@@ -35,6 +35,7 @@ APPLIED = (
     "kaa.kpc.limits.waiting-bytes",
     "kaa.kpc.limits.pending-requests",
     "kaa.kpc.limits.output-buffer",
+    "kaa.kpc.limits.input-memory",
     "kaa.kpc.limits.topic-length",
     "kaa.kpc.log.level",
 )

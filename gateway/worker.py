@@ -45,6 +45,7 @@ from gateway.transports.http import HttpTransport
 from gateway.transports.kpudp import KpudpTransport
 from gateway.transports.mqtt import MqttTransport
 from gateway.transports.mqtt_session import MqttLimits, MqttSessions
+from gateway.transports.stream import InputMemory
 from gateway.transports.tcp import TcpListener
 from gateway.transports.tls import TlsListener
 from gateway.transports.udp import UdpSocket
@@ -171,6 +172,7 @@ class Worker:
         self._mending: asyncio.Task[None] | None = None
 
         # transports
+        self.input_memory = InputMemory(limits.input_memory)
         self.admission = Admission(
             self.counters,
             half_open_max=limits.half_open_connections,
@@ -210,6 +212,7 @@ class Worker:
                 connect_timeout=mqtt.connect_timeout,
                 keep_alive_max=mqtt.max_keep_alive,
             )
+            mqtt_transport.limit(self.input_memory)
             if mqtt.tcp.enabled:
                 self._listen("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, mqtt_transport.connect)
             if mqtt.tls.enabled:
@@ -232,6 +235,7 @@ class Worker:
             self._http = HttpTransport(
                 loop, uplink, self.sessions, pending, self.counters, self.identity.authenticator, http
             )
+            self._http.limit(self.input_memory)
             if http.enabled:
                 self._listen("http", ("http",), http.port, self._http.connect)
             if http.tls.enabled:
@@ -243,6 +247,11 @@ class Worker:
 
         self.queues += [
             Queue("nats_backlog_bytes", lambda: self.link.backlog, lambda: self.link.pending_max),
+            Queue(
+                "input_bytes",
+                lambda: self.input_memory.bytes,
+                lambda: self._config.limits.input_memory,
+            ),
             Queue("events", self.control.waiting, lambda: OUTBOX_MAX),
             Queue("identity_requests", self.identity.waiting, lambda: MAX_IN_FLIGHT),
             Queue(
@@ -468,6 +477,7 @@ class Worker:
         self.router.set_limits(limits.route_cache, limits.topic_length)
         self.uplink.set_limits(limits.waiting_messages, limits.waiting_bytes)
         self._mqtt_limits.set_sizes(limits.output_buffer, limits.topic_length)
+        self.input_memory.set_limit(limits.input_memory)
         for table in self.pending.values():
             table.set_capacity(limits.pending_requests)
         for _, _, _, listener in self._listeners:

@@ -6,7 +6,7 @@ from gateway.kp.sessions cimport Session, Sessions
 from gateway.kp.uplink cimport Uplink
 from gateway.transports.http_parser cimport RequestLimits, RequestParser
 from gateway.transports.http_response cimport Persistence
-from gateway.transports.stream cimport Stream
+from gateway.transports.stream cimport InputMemory, Stream
 from gateway.wire.buffer cimport Buffer
 from gateway.wire.esp cimport ExtensionDataView
 
@@ -22,6 +22,7 @@ cdef class HttpTransport:
     cdef bint authenticates            # whether it is asked at all
     cdef bint demands_credentials      # whether there is no request without
     cdef RequestLimits limits
+    cdef InputMemory input_memory
     cdef bytes path_prefix
     cdef double read_timeout           # seconds
     cdef double keep_alive_timeout     # seconds
@@ -77,6 +78,7 @@ cdef class HttpConnection(Stream):
     cdef uint32_t wait_number    # of the request that follows, to tell one wait from the next of its kind
     cdef double wait_start       # loop time at which check first saw this wait
 
+    cdef int count_input(self) except -1
     cdef int take_tail(self) except -1
     cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef uint32_t open_request(self) except? 0

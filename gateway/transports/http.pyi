@@ -8,7 +8,7 @@ from gateway.kp.counters import Counters
 from gateway.kp.pending import PendingRequests
 from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
-from gateway.transports.stream import Outlet, Stream
+from gateway.transports.stream import InputMemory, Outlet, Stream
 
 class HttpTransport:
     def __init__(
@@ -21,5 +21,6 @@ class HttpTransport:
         authenticator: Authenticator,
         settings: Http,
     ) -> None: ...
+    def limit(self, input_memory: InputMemory) -> None: ...
     def connect(self, outlet: Outlet) -> Stream: ...
     def begin_drain(self) -> None: ...

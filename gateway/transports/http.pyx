@@ -18,7 +18,7 @@ from gateway.transports.http_response cimport (
     BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response, append_taken,
 )
 from gateway.transports.http_target cimport read_target, wants_no_answer
-from gateway.transports.stream cimport Outlet
+from gateway.transports.stream cimport INPUT_FREE, InputMemory, Outlet
 from gateway.wire.buffer cimport Slice
 
 from gateway.errors import IdentityError
@@ -46,6 +46,7 @@ cdef tuple BAD_CREDENTIALS = (401, "credentials_rejected", None)
 cdef tuple TOO_SLOW = (408, "http_read_timeout", "The request did not arrive in time")
 cdef tuple NATS_AWAY = (503, "nats_away", "NATS is not connected")
 cdef tuple OVERLOADED = (503, "backlog", "Too many messages wait to be forwarded")
+cdef tuple NO_INPUT_MEMORY = (503, "input_memory_full", "Too many bytes of unfinished requests are held")
 cdef tuple TOO_MANY_PENDING = (503, "too_many_pending_requests", "Too many requests wait for an answer")
 
 
@@ -80,8 +81,13 @@ cdef class HttpTransport:
         self.keep_alive_timeout = settings.keep_alive_timeout
         self.pipelined_max = settings.pipelined_requests
         self.connections = set()
+        self.input_memory = InputMemory()
         self.path = Buffer()
         self.scratch = Buffer()
+
+    def limit(self, InputMemory input_memory not None):
+        """Bound the memory of incomplete requests, together with other transports; once, before the start."""
+        self.input_memory = input_memory
 
     def connect(self, Outlet outlet not None):
         """The core of a new connection."""
@@ -151,11 +157,23 @@ cdef class HttpConnection(Stream):
             return 0
         if self.tail.size or self.paused or self.authenticating:
             self.tail.append(data, size)
-            return 0 if self.paused or self.authenticating else self.take_tail()
+            return self.count_input() if self.paused or self.authenticating else self.take_tail()
         taken = self.take(data, size)
         if taken < size:
             self.tail.append(data + taken, size - taken)
-        return 0
+        return self.count_input()
+
+    cdef int count_input(self) except -1:
+        """What is kept of requests has grown or shrunk. Hot path."""
+        cdef Py_ssize_t size = self.tail.capacity + self.parser.body.capacity
+        if (size <= INPUT_FREE and self.input_counted == 0) or self.transport.input_memory.take(self, size):
+            return 0
+        self.tail.clear(0)
+        if self.paused or self.authenticating:
+            # The body in the parser is that of a request which is taken.
+            return self.end("input_memory_full")
+        self.parser.body.clear(0)
+        return self.end_with(NO_INPUT_MEMORY, True)
 
     cdef int take_tail(self) except -1:
         # Requests are handled while the tail's bytes are borrowed: nothing appends to it meanwhile.
@@ -164,7 +182,7 @@ cdef class HttpConnection(Stream):
             self.tail.clear(TAIL_KEEP)
         else:
             self.tail.consume(taken)
-        return 0
+        return self.count_input()
 
     cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle requests until the rest is no whole one, or as many wait as may: the bytes taken. Hot path."""
@@ -465,6 +483,7 @@ cdef class HttpConnection(Stream):
         self.count = 0
         self.early = None
         self.tail.clear(0)
+        self.transport.input_memory.take(self, 0)
         self.session.connection = None
         self.transport.sessions.close(self.session)
         self.transport.connections.discard(self)

@@ -4,7 +4,7 @@ from gateway.kp.counters cimport Counters
 from gateway.kp.sessions cimport Sessions
 from gateway.kp.uplink cimport Uplink
 from gateway.transports.mqtt_session cimport MqttLimits, MqttSession, MqttSessions
-from gateway.transports.stream cimport Stream
+from gateway.transports.stream cimport InputMemory, Stream
 from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.mqtt cimport Packet, Publish
 
@@ -26,6 +26,7 @@ cdef class MqttTransport:
     cdef Counters counters
     cdef object authenticator        # admits clients: gateway.identity.clients
     cdef MqttLimits limits
+    cdef InputMemory input_memory
     cdef Py_ssize_t packet_size_max  # bytes
     cdef double connect_timeout      # seconds
     cdef double keep_alive_max       # seconds; 0 = as the client asks
@@ -54,6 +55,7 @@ cdef class MqttConnection(Stream):
     cdef Will will
     cdef Buffer tail             # bytes not yet handled
 
+    cdef int count_tail(self) except -1
     cdef int parse_tail(self) except -1
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef bint handle(self, const Packet* packet) except -1

@@ -7,7 +7,7 @@ from gateway.kp.counters import Counters
 from gateway.kp.sessions import Sessions
 from gateway.kp.uplink import Uplink
 from gateway.transports.mqtt_session import MqttLimits, MqttSessions
-from gateway.transports.stream import Outlet, Stream
+from gateway.transports.stream import InputMemory, Outlet, Stream
 
 class MqttTransport:
     def __init__(
@@ -24,4 +24,5 @@ class MqttTransport:
         connect_timeout: float,
         keep_alive_max: float = 0,
     ) -> None: ...
+    def limit(self, input_memory: InputMemory) -> None: ...
     def connect(self, outlet: Outlet) -> Stream: ...

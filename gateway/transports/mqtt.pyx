@@ -11,7 +11,7 @@ import structlog
 from gateway.kp.correlation cimport Service
 from gateway.kp.counters cimport MQTT
 from gateway.kp.uplink cimport BUSY, BY_ATTACHMENT, Message
-from gateway.transports.stream cimport Outlet
+from gateway.transports.stream cimport INPUT_FREE, InputMemory, Outlet
 from gateway.wire.mqtt cimport (
     ACCEPTED, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, NOT_AUTHORIZED,
     PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SERVER_UNAVAILABLE, SUBSCRIBE,
@@ -57,7 +57,12 @@ cdef class MqttTransport:
         self.packet_size_max = packet_size_max
         self.connect_timeout = connect_timeout
         self.keep_alive_max = keep_alive_max
+        self.input_memory = InputMemory()
         self.scratch = Buffer()
+
+    def limit(self, InputMemory input_memory not None):
+        """Bound the memory of incomplete packets, together with other transports; once, before the start."""
+        self.input_memory = input_memory
 
     cdef double keep_alive_of(self, uint16_t asked) noexcept:
         """The keep-alive period that a client is held to, which may be shorter than what it asked for (3.1.2.10)."""
@@ -94,6 +99,16 @@ cdef class MqttConnection(Stream):
             if self.tail is None:
                 self.tail = Buffer()
             self.tail.append(data + taken, size - taken)
+            return self.count_tail()
+        return 0
+
+    cdef int count_tail(self) except -1:
+        """The tail has grown or shrunk."""
+        if self.tail.capacity <= INPUT_FREE and self.input_counted == 0:
+            return 0
+        if not self.transport.input_memory.take(self, self.tail.capacity):
+            self.tail.clear(0)
+            violation("input_memory_full")
         return 0
 
     cdef int parse_tail(self) except -1:
@@ -104,7 +119,7 @@ cdef class MqttConnection(Stream):
             self.tail.clear(TAIL_KEEP)
         else:
             self.tail.consume(taken)
-        return 0
+        return self.count_tail()
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle whole packets until none is left or the connection is blocked: the bytes taken. Hot path."""
@@ -411,6 +426,7 @@ cdef class MqttConnection(Stream):
         self.leave_session()
         self.state = ENDED
         self.tail = None
+        self.transport.input_memory.take(self, 0)
         return 0
 
     cdef int leave_session(self) except -1:

@@ -3,6 +3,10 @@ from libc.stdint cimport uint8_t, uint64_t
 from gateway.wire.buffer cimport Buffer
 
 
+cdef enum:
+    INPUT_FREE = 4096  # bytes of incomplete input that a connection may hold without their being counted
+
+
 cdef class Outlet:
     # What a transport core may ask of the adapter that carries its bytes.
     cdef readonly object certificate   # of the peer, which the adapter has verified: a ClientCertificate, or None
@@ -13,11 +17,21 @@ cdef class Outlet:
     cdef int close(self) except -1
 
 
+cdef class InputMemory:
+    # settings
+    cdef Py_ssize_t bytes_max
+    # state
+    cdef readonly Py_ssize_t bytes     # beyond what is free
+
+    cdef bint take(self, Stream stream, Py_ssize_t size) noexcept
+
+
 cdef class Stream:
     # wiring
     cdef Outlet outlet
     # state
     cdef Buffer output     # what to write at the end of the tick
+    cdef Py_ssize_t input_counted  # bytes of InputMemory.bytes that are its own
     cdef uint64_t taken    # packets or requests, whole ones
     cdef bint admitted     # the peer has said who it is, or asked for something
     cdef bint held         # it is not read because it has sent too much, which is not to be taken for silence

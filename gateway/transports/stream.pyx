@@ -25,6 +25,29 @@ cdef class Outlet:
         return 0
 
 
+cdef class InputMemory:
+    """What the connections of a worker hold of packets and requests that are not whole yet, in bytes.
+
+    Each has INPUT_FREE bytes for nothing, so that counting begins where a connection asks for more than others do.
+    """
+
+    def __init__(self, Py_ssize_t bytes_max=PY_SSIZE_T_MAX):
+        self.bytes_max = bytes_max
+
+    def set_limit(self, Py_ssize_t bytes_max):
+        """Another bound, for what comes from now on."""
+        self.bytes_max = bytes_max
+
+    cdef bint take(self, Stream stream, Py_ssize_t size) noexcept:
+        """A connection's input takes `size` bytes now; False, and nothing is changed, if that is too much."""
+        cdef Py_ssize_t more = (size if size > INPUT_FREE else 0) - stream.input_counted
+        if more > 0 and self.bytes + more > self.bytes_max:
+            return False
+        self.bytes += more
+        stream.input_counted += more
+        return True
+
+
 cdef class Stream:
     """The core of one connection."""
 
@@ -67,3 +90,7 @@ cdef class Stream:
     cdef int check(self, double now) except -1:
         """Called about once a second with the loop's time, for what depends on time."""
         return 0
+
+
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
