@@ -20,7 +20,7 @@ COPY gateway gateway
 COPY ext ext
 COPY bench bench
 RUN python3 -m venv /opt/build \
-    && /opt/build/bin/pip wheel --quiet --no-cache-dir --wheel-dir /wheels .
+    && /opt/build/bin/pip wheel --quiet --no-cache-dir --wheel-dir /wheels '.[tracing]'
 
 # The environment, from these wheels alone; pip goes when it has done its work.
 FROM debian:${DEBIAN}-slim AS environment
@@ -29,7 +29,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=wheel /wheels /wheels
 RUN python3 -m venv /opt/kaa-gateway \
-    && /opt/kaa-gateway/bin/pip install --quiet --no-cache-dir --no-index --find-links /wheels kaa-gateway \
+    && /opt/kaa-gateway/bin/pip install --quiet --no-cache-dir --no-index --find-links /wheels 'kaa-gateway[tracing]' \
     && /opt/kaa-gateway/bin/pip uninstall --quiet --yes pip
 
 FROM debian:${DEBIAN}-slim

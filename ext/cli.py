@@ -73,6 +73,7 @@ def run_services(
     gateway_instance: str = DEFAULT_GATEWAY_INSTANCE,
     state_replicas: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=5))] = 1,
     metrics_port: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=65535))] = None,
+    tracing: Annotated[bool, Parameter(negative=())] = False,
     log_level: LogLevel = "info",
 ) -> None:
     """Run services until Ctrl-C. Start the same command twice, and the two share the load.
@@ -97,6 +98,8 @@ def run_services(
         NATS servers that keep each state; for a cluster.
     metrics_port
         Serve Prometheus metrics on this port.
+    tracing
+        Continue the traces of the gateway; spans are exported as the OTEL_* variables say. Needs the extra `tracing`.
     log_level
         debug (each request), info, warning or error.
     """
@@ -125,6 +128,8 @@ def run_services(
         fail(str(error))
     configure(log_level)
     metrics = Metrics()
+    if tracing:
+        _trace(*extensions.values())
     for extension in extensions.values():
         metrics.watch(extension)
         extension.middleware(log_requests)
@@ -187,6 +192,17 @@ def _register(extension: Extension, kind: str, path: Path | None, sections: dict
         raise SettingsError(f"{path}: {extension.name}: {kind} has no settings")
     else:
         service.register(extension, convert(path, extension.name, sections[extension.name], service.settings))
+
+
+def _trace(*extensions: Extension) -> None:
+    """Continue the gateway's traces, which needs an extra."""
+    try:
+        from ext.tracing import Tracing
+    except ModuleNotFoundError:
+        fail("--tracing needs the extra `tracing`: pip install 'kaa-gateway[tracing]'")
+    traces = Tracing()
+    for extension in extensions:
+        traces.watch(extension)
 
 
 def main() -> None:

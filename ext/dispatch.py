@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SERVER_ERRORS = 500
 """Status codes from here on say that it was not the device's fault."""
+TRACE_PARENT = "traceparent"
+"""The header of W3C Trace Context."""
 REPLICA_SUBJECT = subjects.replica("*", "esp", subjects.EXTENSION_DATA).split("*")
 
 
@@ -86,6 +88,7 @@ class Dispatcher:
             parameters=parameters,
             route=route.pattern,
             gateway_replica_id=_replica_id(message.reply),
+            trace_parent=message.headers.get(TRACE_PARENT) if message.headers else None,
         )
         await self._slots.acquire()
         self._stats["requests"] += 1

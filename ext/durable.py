@@ -49,11 +49,12 @@ class StreamGone(nats.errors.Error):
 
 
 class StoredMessage:
-    """A message of the stream; `data` and `reply` are those of the core NATS message that it was."""
+    """A message of the stream; `data`, `headers` and `reply` are those of the core NATS message that it was."""
 
     def __init__(self, message: Msg) -> None:
         self._message = message
         self.data = message.data
+        self.headers = message.headers
         self.reply = (message.headers or {}).get(REPLY_TO_HEADER, "")
 
     @property

@@ -20,7 +20,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     `resource_path` is without the endpoint token and may be empty. `timestamp` (of the gateway) and
     `deadline` are UNIX times in milliseconds; no deadline is None. `config_name` is that of 4/ESP, None
     means the default configuration. `parameters` holds what the levels in braces of the handler's resource
-    path (`route`) stood for. `gateway_replica_id` names the gateway that the message came through, if it says so.
+    path (`route`) stood for. `gateway_replica_id` names the gateway that the message came through, if it says so;
+    `trace_parent` is the W3C `traceparent` of a message that the gateway traces.
     """
 
     endpoint_id: str | None
@@ -35,6 +36,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     parameters: Mapping[str, str]
     route: str = ""
     gateway_replica_id: str | None = None
+    trace_parent: str | None = None
 
 
 class Response(msgspec.Struct, frozen=True):

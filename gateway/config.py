@@ -6,6 +6,7 @@ are read (`gateway.config_sources`). Reference for operators: docs/configuration
 """
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from msgspec import Struct, field
@@ -21,6 +22,7 @@ from gateway.config_keys import (
     Nats,
     Server,
     Service,
+    Tracing,
     Transports,
 )
 from gateway.config_sources import PATH_VARIABLE, Problem, Sources
@@ -42,6 +44,9 @@ __all__ = [
 
 DEFAULT_PATH = Path("/srv/kpc/service-config.yml")
 """Where the configuration is if `APP_CONFIG_PATH` does not say otherwise."""
+
+TRACING_EXTRA = "opentelemetry.exporter.otlp.proto.http"
+"""What the extra `tracing` brings."""
 
 
 class AppVersion(Struct, frozen=True, kw_only=True):
@@ -74,6 +79,7 @@ class Config(Struct, frozen=True, kw_only=True):
     events: Events = Events()
     workers: int = 1
     log: Log = Log()
+    tracing: Tracing = Tracing()
     app_versions: dict[str, AppVersion] = field(default_factory=dict)
     """By application version name."""
     extension_instances: dict[str, ExtensionInstance] = field(default_factory=dict)
@@ -155,6 +161,7 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         events=kpc.events,
         workers=kpc.workers,
         log=kpc.log,
+        tracing=kpc.tracing,
         app_versions=app_versions,
         extension_instances={
             name: ExtensionInstance(name=name, endpoint_aware=keys.endpoint_aware, durable=keys.durable)
@@ -179,6 +186,16 @@ def _cross_check(document: Document, sources: Sources) -> None:
         sources.report(path, f"needs kaa.kpc.nats.tls.{absent}, which is not set")
     if 0 < kpc.durable.max_age < kpc.durable.duplicate_window:
         sources.report(("kaa", "kpc", "durable", "duplicate-window"), "is more than kaa.kpc.durable.max-age")
+    if kpc.tracing.enabled and not _is_installed(TRACING_EXTRA):
+        message = "needs the extra `tracing`: pip install 'kaa-gateway[tracing]'"
+        sources.report(("kaa", "kpc", "tracing", "enabled"), message)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _check_tls(document: Document, sources: Sources) -> None:

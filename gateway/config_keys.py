@@ -19,6 +19,7 @@ from gateway.config_tls_keys import CoapDtls, HttpTls, MqttTls, WebSocketTls
 from gateway.config_values import (
     Address,
     Boolean,
+    CollectorUrl,
     Integer,
     LevelName,
     Name,
@@ -28,6 +29,7 @@ from gateway.config_values import (
     OptionalPath,
     PathPrefix,
     Port,
+    Ratio,
     Seconds,
     Size,
     masked,
@@ -551,6 +553,30 @@ class Events(Section, frozen=True, kw_only=True):
     ] = 60.0
 
 
+class Tracing(Section, frozen=True, kw_only=True):
+    """Spans of some messages, for OpenTelemetry; needs the extra `tracing`."""
+
+    enabled: Annotated[
+        Boolean, Meta(description="Whether some messages are traced; needs the extra `tracing`.")
+    ] = False
+    sample_ratio: Annotated[
+        Ratio, Meta(description="Which part of the messages is traced: 0.001 is one in a thousand, by lot.")
+    ] = 0.001
+    endpoint: Annotated[
+        CollectorUrl,
+        Meta(
+            description="Where the collector takes OTLP over HTTP, without `/v1/traces`; none: "
+            "`OTEL_EXPORTER_OTLP_ENDPOINT`, else http://localhost:4318.",
+        ),
+    ] = None
+    service_name: Annotated[
+        OptionalLevelName,
+        Meta(
+            description="`service.name` of the spans; none: `OTEL_SERVICE_NAME`, else `service.instance.name`."
+        ),
+    ] = None
+
+
 class Log(Section, frozen=True, kw_only=True):
     """What the gateway writes to standard error."""
 
@@ -573,6 +599,7 @@ class Kpc(Section, frozen=True, kw_only=True):
     events: Events = Events()
     workers: Annotated[Integer, Meta(ge=1, le=256, description="Worker processes.")] = 1
     log: Log = Log()
+    tracing: Tracing = Tracing()
 
 
 class Kaa(Section, frozen=True, kw_only=True):

@@ -62,6 +62,28 @@ def _seconds(text: str) -> float:
     return float(text)
 
 
+def _ratio(text: str) -> float:
+    if not re.fullmatch(r"[0-9.]{1,20}(e-[0-9]{1,2})?", text) or not 1e-6 <= float(text) <= 1:
+        raise ValueError
+    return float(text)
+
+
+def _collector_url(text: str) -> str | None:
+    if not text:
+        return None
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("http", "https")
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.query
+        or parts.fragment
+        or not re.fullmatch(r"[!-~]+", text)
+    ):
+        raise ValueError
+    return text.rstrip("/")
+
+
 def _size(text: str) -> int:
     matched = re.fullmatch(r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|)", text)
     if matched is None:
@@ -114,6 +136,11 @@ Boolean = Annotated[bool, Form("true or false", _boolean)]
 Integer = Annotated[int, Form("an integer", _integer)]
 Port = Annotated[Integer, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Form("a number of seconds", _seconds)]
+Ratio = Annotated[float, Form("a number from 0.000001 to 1", _ratio)]
+CollectorUrl = Annotated[
+    str | None,
+    Form("http://host[:port][/path] or https://..., without credentials", _collector_url, secret=True),
+]
 Size = Annotated[int, Form("a size (such as 65536 or 64KiB)", _size)]
 OptionalPath = Annotated[Path | None, Form("the path of a file", _optional_path)]
 Ciphers = Annotated[str, Form("a list of OpenSSL cipher suites", _ciphers)]

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from gateway.config import Config
     from gateway.config_keys import Coap
     from gateway.config_tls_keys import StreamTls
+    from gateway.tracing import Tracing
     from gateway.transports.certificates import ServerCredentials
     from gateway.transports.stream import Outlet, Stream
 
@@ -66,6 +67,8 @@ RETRY_PERIOD = 5.0
 """Seconds between attempts to identify who subscribed while no identity provider could tell."""
 CHECK_PERIOD = 1.0
 """Seconds between looks at what depends on time: keep-alive, half-open connections, a silent NATS server."""
+ANSWER_GRACE = 1.0
+"""Seconds after the longest time-out of a request until its trace has timed out as well."""
 EXPIRY_PERIOD = 0.1
 """Seconds between looks for requests that nobody has answered in time."""
 CLOSE_TIMEOUT = 2.0
@@ -152,6 +155,7 @@ class Worker:
             limits.waiting_bytes,
         )
         self.pending: dict[str, PendingRequests] = {}
+        self.queues: list[Queue] = []
         downlink = self.downlink = Downlink(uplink, self.router, self.sessions, correlator, self.counters)
         self.link.set_listener(downlink)
         self.durable = DurableLanes(
@@ -167,6 +171,7 @@ class Worker:
             secrets.randbits(32),
         )
         downlink.set_durable(self.durable)
+        self.tracing = self._make_tracing(name, replica_id)
         self.router.set_durable(self.durable)
         self._streams = Streams(self.control.request, durable, config.durable)
         self._mending: asyncio.Task[None] | None = None
@@ -196,7 +201,6 @@ class Worker:
         self._listeners: list[tuple[str, tuple[str, ...], int, TcpListener]] = []
         self.credentials: list[ServerCredentials[Any]] = []
         """What the listeners that encrypt work with."""
-        self.queues: list[Queue] = []
         self.ports: dict[str, int] = {}
         websocket = mqtt.websocket
         if mqtt.tcp.enabled or mqtt.tls.enabled or websocket.enabled or websocket.tls.enabled:
@@ -288,6 +292,23 @@ class Worker:
 
     def _make_identity(self, replica_id: str) -> IdentityService:
         return IdentityService(self._config, self.control, replica_id)
+
+    def _make_tracing(self, name: str, replica_id: str) -> Tracing | None:
+        if not self._config.tracing.enabled or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return None
+        # An extra, which costs memory and the time to import it.
+        from gateway.tracing import UNDER_WAY_MAX, Tracing
+
+        transports = self._config.transports
+        slowest = max(each.response_timeout for each in (transports.http, transports.coap, transports.udp))
+        tracing = Tracing(self._config.tracing, name, replica_id, slowest + ANSWER_GRACE)
+        self.uplink.set_tracer(tracing.tracer)
+        self.downlink.set_traces(tracing.tracer.traces)
+        self.queues += [
+            Queue("traces", lambda: len(tracing.tracer.traces), lambda: UNDER_WAY_MAX),
+            Queue("spans", tracing.processor.waiting, lambda: tracing.processor.queue_max),
+        ]
+        return tracing
 
     def _listen(
         self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Outlet], Stream]
@@ -525,6 +546,8 @@ class Worker:
         await self._connector.stop()
         await self.identity.stop()
         await self._admin.stop()
+        if self.tracing is not None:
+            await self.tracing.stop()
         log.info("stopped", worker=self._index)
 
     async def _drain_link(self, deadline: float) -> None:
@@ -554,6 +577,8 @@ class Worker:
         for _, _, _, socket, _ in self._datagrams:
             socket.check()
         self.durable.check()
+        if self.tracing is not None:
+            self.tracing.tracer.expire()
 
     def _check(self) -> None:
         self.link.check()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.kp.router import Router
     from gateway.kp.sessions import Sessions
     from gateway.kp.uplink import Uplink
+    from gateway.tracing import Tracing
     from gateway.transports.admission import Admission
     from gateway.transports.certificates import ServerCredentials
 
@@ -50,6 +51,7 @@ class Observed(Protocol):
     identity: IdentityService
     credentials: list[ServerCredentials[Any]]
     uplink: Uplink
+    tracing: Tracing | None
     pending: dict[str, PendingRequests]
     """By protocol."""
     queues: list[Queue]
@@ -90,6 +92,7 @@ class WorkerCollector(Collector):
         yield from self._requests()
         yield from _identity(self._worker.identity)
         yield from self._certificates()
+        yield from self._spans()
         yield from self._state()
 
     def _traffic(self) -> Iterable[Metric]:
@@ -187,6 +190,15 @@ class WorkerCollector(Collector):
             if credentials.certificate is not None:
                 expiry.add_metric([credentials.key], credentials.certificate.not_valid_after_utc.timestamp())
         yield expiry
+
+    def _spans(self) -> Iterable[Metric]:
+        if self._worker.tracing is not None:
+            family = CounterMetricFamily(
+                "kaa_gateway_spans", "What became of the spans of traced messages.", labels=["outcome"]
+            )
+            for outcome, count in self._worker.tracing.counts().items():
+                family.add_metric([outcome], count)
+            yield family
 
     def _requests(self) -> Iterable[Metric]:
         expired = CounterMetricFamily(

@@ -255,3 +255,33 @@ class TestAnything:
         path = tmp_path_factory.getbasetemp() / "anything.yml"
         path.write_text(text, encoding="utf-8", errors="replace")
         problems(path)
+
+
+class TestTracing:
+    @pytest.mark.parametrize("ratio", ["1", "1.0", "0.5", "0.000001", "1e-06"])
+    def test_ratios(self, write: Write, ratio: str) -> None:
+        file = write(f"kaa.kpc.tracing.sample-ratio: {ratio}")
+        assert problems(file) == []
+        assert load(file, {}).tracing.sample_ratio == float(ratio)
+
+    @pytest.mark.parametrize("ratio", ["0", "1.1", "-0.5", "1e-7", ".", "1%", "nan"])
+    def test_what_is_no_ratio(self, write: Write, ratio: str) -> None:
+        (problem,) = problems(write(f"kaa.kpc.tracing.sample-ratio: '{ratio}'"))
+        assert "kaa.kpc.tracing.sample-ratio: expected a number from 0.000001 to 1" in problem
+
+    @pytest.mark.parametrize(
+        "endpoint",
+        ["collector:4318", "grpc://c:4317", "http://", "http://user:secret@c", "http://c/?key=secret"],
+    )
+    def test_what_is_no_collector_is_not_repeated(self, write: Write, endpoint: str) -> None:
+        (problem,) = problems(write(f"kaa.kpc.tracing.endpoint: '{endpoint}'"))
+        assert "kaa.kpc.tracing.endpoint: expected http://host[:port][/path]" in problem
+        assert "secret" not in problem
+
+    def test_without_the_extra(self, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = write("kaa.kpc.tracing:\n  enabled: true")
+        assert problems(file) == []
+        for absent in ("opentelemetry.no_such.module", "json.no_such_module"):
+            monkeypatch.setattr("gateway.config.TRACING_EXTRA", absent)
+            (problem,) = problems(file)
+            assert problem.startswith("service-config.yml:2: kaa.kpc.tracing.enabled: needs the extra")

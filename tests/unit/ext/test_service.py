@@ -307,7 +307,7 @@ class Stored(StoredMessage):
     """A message of a stream, which notes what it was told."""
 
     def __init__(self, datum: bytes, *, last: bool = False) -> None:
-        self.data, self.reply = datum, REPLY
+        self.data, self.reply, self.headers = datum, REPLY, None
         self.told: list[str] = []
         self._last = last
 
