@@ -23,11 +23,18 @@ cdef enum Phase:
     CHUNKED_BODY
 
 
+cdef class Window:
+    # state
+    cdef const uint8_t* data
+    cdef Py_ssize_t size
+
+
 cdef class RequestParser:
     # wiring
     cdef RequestLimits limits
     cdef object native           # httptools.HttpRequestParser
     cdef bint shows_heads        # to whoever may not want the body
+    cdef Window window           # what it is shown
     # state of the parser
     cdef Progress progress
     cdef Phase phase

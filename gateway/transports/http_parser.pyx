@@ -9,8 +9,7 @@ What lives elsewhere: what a request asks for (http_target.pyx, http.pyx), and a
 Source: RFC 9112 (HTTP/1.1), whose sections the comments cite; RFC 9110 (HTTP semantics).
 """
 
-from cpython.buffer cimport PyBUF_READ
-from cpython.memoryview cimport PyMemoryView_FromMemory
+from cpython.buffer cimport PyBuffer_FillInfo
 from libc.string cimport memchr, memcmp
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
@@ -62,12 +61,34 @@ cdef bint is_host(bytes value):
     return True
 
 
+cdef int64_t content_length_of(bytes value) noexcept:
+    """The number in a Content-Length, whose digits httptools has checked, before which any number of zeros may stand;
+    of one with more digits than can be held, a number that is too large all the same. Hot path."""
+    cdef int64_t number = 0
+    cdef int digits = 0
+    cdef uint8_t character
+    for character in value:
+        if c"0" <= character <= c"9" and digits < LENGTH_DIGITS_MAX:
+            number = number * 10 + (character - c"0")
+            digits += number > 0
+    return number
+
+
+cdef class Window:
+    """Borrowed bytes, as an object that httptools can look at: one a connection, since a memoryview a look costs more
+    than the look."""
+
+    def __getbuffer__(self, Py_buffer* view, int flags):
+        PyBuffer_FillInfo(view, self, <void*>self.data, self.size, 1, flags)
+
+
 cdef class RequestParser:
     """One connection's requests, one at a time; its `on_...` methods are called by httptools."""
 
     def __init__(self, RequestLimits limits):
         self.limits = limits
         self.body = Buffer()
+        self.window = Window()
         self.native = HttpRequestParser(self)
         self.next_request()
 
@@ -280,8 +301,10 @@ cdef class RequestParser:
 
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Show httptools bytes, borrowed for the call; 0 if it refused them."""
+        self.window.data = data
+        self.window.size = size
         try:
-            self.native.feed_data(PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ))
+            self.native.feed_data(self.window)
         except HttpParserUpgrade:
             # We speak HTTP/1.1 all the same (RFC 9110 section 7.8); CONNECT lands here too.
             self.upgrade_ignored = True
@@ -314,8 +337,7 @@ cdef class RequestParser:
             self.authorization = value
         elif size == 14 and same(name, b"content-length", 14):
             self.length_count += 1
-            # httptools has made sure of the digits; any number of zeros may stand before them.
-            self.content_length = int(value.lstrip(b"0")[:LENGTH_DIGITS_MAX] or b"0")
+            self.content_length = content_length_of(value)
         elif size == 17 and same(name, b"transfer-encoding", 17):
             self.transfer_encoding_count += 1
             self.chunked = same(value, b"chunked", 7)
