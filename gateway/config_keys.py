@@ -350,7 +350,7 @@ class Transports(Section, frozen=True, kw_only=True):
     """What devices connect to."""
 
     bind_address: Annotated[
-        Address, Meta(description="Address that all listeners bind to; `::` is IPv6.")
+        Address, Meta(description="Address that all listeners bind to; `::` is all of IPv6, and IPv6 only.")
     ] = "0.0.0.0"
     mqtt: Mqtt = Mqtt()
     http: Http = Http()

@@ -104,6 +104,7 @@ class GatewayProcess:
         self._document = document
         file.write_text(json.dumps(document), encoding="utf-8")
         transports = document["kaa"]["kpc"]["transports"]
+        self._loopback = "::1" if ":" in transports["bind-address"] else HOST
         self.mqtt_port: int = transports["mqtt"]["tcp"]["port"]
         self.http_port: int = transports["http"]["port"]
         self.coap_port: int = transports["coap"]["port"]
@@ -260,7 +261,7 @@ class GatewayProcess:
         self.close()
 
     def _admin(self, path: str) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(HOST, self.admin_port, timeout=ADMIN_TIMEOUT_S)
+        connection = http.client.HTTPConnection(self._loopback, self.admin_port, timeout=ADMIN_TIMEOUT_S)
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
