@@ -149,13 +149,15 @@ async def _run_in_process(config: Config, index: int, admin_socket: Path, superv
     worker = Worker(config, index, admin_socket)
     worker.heed_announcements(lambda: supervisor.send(None))
     configuring: asyncio.Task[None] | None = None
+    orphaned = False
 
     def hear() -> None:
-        nonlocal configuring
+        nonlocal configuring, orphaned
         try:
             new: Config = supervisor.recv()
         except (EOFError, OSError):
             # The supervisor is gone, even if it was killed: nobody else would stop us.
+            orphaned = True
             loop.remove_reader(supervisor.fileno())
             log.error("the supervisor has gone; stopping")
             signal.raise_signal(signal.SIGTERM)
@@ -164,6 +166,11 @@ async def _run_in_process(config: Config, index: int, admin_socket: Path, superv
 
     loop.add_reader(supervisor.fileno(), hear)
     await serve(worker.start, worker.stop)
+    if orphaned:
+        # Nor would anybody else remove the sockets; the last worker finds their directory empty.
+        admin_socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            admin_socket.parent.rmdir()
 
 
 # ------------------------------------------------------------ in the supervisor

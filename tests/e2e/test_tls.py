@@ -7,7 +7,9 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
+from cryptography import x509
 
 from ext import Extension, echo
 from gateway.wire import mqtt
@@ -270,6 +272,40 @@ def test_unusable_files_do_not_start(shared_nats: NatsServer, tmp_path: Path) ->
     message = f"{pki.device.key_file}: is not the key of the certificate in {pki.server.cert_file}"
     assert f"{key}: {message}\n" in str(failure.value)
     assert "Traceback" not in str(failure.value)
+
+
+async def test_the_management_api_shows_the_chain_that_devices_see(
+    shared_nats: NatsServer, tmp_path: Path
+) -> None:
+    """All certificates of the file, in its order; not the key that may be in it as well; a renewed one at once."""
+    pki = Pki(tmp_path)
+    authority = pki.authority.file.read_text()
+    section = pki.section()
+    chain = tmp_path / "chain.pem"
+    section["cert-file"] = str(chain)
+
+    async def shown(gateway: EncryptedGateway) -> httpx.Response:
+        async with httpx.AsyncClient() as client:
+            return await client.get(f"http://{HOST}:{gateway.admin_port}/api/v1/certificate")
+
+    def write(issued: Issued) -> str:
+        certificate = issued.cert_file.read_text()
+        chain.write_text(f"a note\n{certificate}{issued.key_file.read_text()}{authority}")
+        return certificate + authority
+
+    expected = write(pki.server)
+    with EncryptedGateway(shared_nats.url, {"http": {"tls": section}}, workers=2) as gateway:
+        answer = await shown(gateway)
+        assert answer.status_code == 200
+        assert answer.headers["Content-Type"] == "application/x-pem-file"
+        assert answer.text.splitlines() == expected.splitlines()
+        assert "PRIVATE" not in answer.text
+        certificates = x509.load_pem_x509_certificates(answer.content)
+        assert certificates[0] == pki.server.certificate
+        renewed = pki.authority.issue("gateway")
+        assert (await shown(gateway)).text.splitlines() != write(renewed).splitlines()
+        answer = await shown(gateway)
+        assert x509.load_pem_x509_certificates(answer.content)[0] == renewed.certificate
 
 
 async def test_reload_leaves_open_connections_alone(shared_nats: NatsServer, tmp_path: Path) -> None:

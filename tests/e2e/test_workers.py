@@ -6,6 +6,7 @@ import signal
 from collections import Counter as Tally
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -26,8 +27,9 @@ START_AND_STOP_S = 120.0
 class Workers:
     """A gateway of two worker processes."""
 
-    def __init__(self, gateway: GatewayProcess) -> None:
+    def __init__(self, gateway: GatewayProcess, directory: Path) -> None:
         self.gateway = gateway
+        self.directory = directory  # of temporary files
         self.seen: dict[int, str] = {}
 
     def pids(self) -> list[int]:
@@ -48,9 +50,9 @@ class Workers:
 
 
 @pytest.fixture
-def workers(nats_server: NatsServer) -> Iterator[Workers]:
-    gateway = GatewayProcess(nats_server.url, TWO_WORKERS)
-    found = Workers(gateway)
+def workers(nats_server: NatsServer, tmp_path: Path) -> Iterator[Workers]:
+    gateway = GatewayProcess(nats_server.url, TWO_WORKERS, environment={"TMPDIR": str(tmp_path)})
+    found = Workers(gateway, tmp_path)
     try:
         gateway.start()
         found.pids()
@@ -143,19 +145,22 @@ async def test_sigterm_stops_all_and_loses_nothing_that_was_acknowledged(
 
 
 async def test_workers_do_not_outlive_a_master_that_was_killed(workers: Workers) -> None:
+    """Nor do their sockets."""
     await both_ready(workers)
     pids = workers.pids()
+    assert len(list(workers.directory.glob("kaa-gateway-*/worker-*.sock"))) == 2
     workers.gateway.kill()
     assert all_ended(workers.seen), workers.seen
+    assert list(workers.directory.iterdir()) == []
     assert len(pids) == 2
     assert workers.gateway.log.count("the supervisor has gone") == 2
     assert workers.gateway.log.count('"stopped"') == 2
 
 
 @pytest.mark.parametrize("key", ["kaa.kpc.transports.mqtt.tcp.port", "server.port"])
-async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer, key: str) -> None:
-    gateway = GatewayProcess(nats_server.url, TWO_WORKERS)
-    workers = Workers(gateway)
+async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer, tmp_path: Path, key: str) -> None:
+    gateway = GatewayProcess(nats_server.url, TWO_WORKERS, environment={"TMPDIR": str(tmp_path)})
+    workers = Workers(gateway, tmp_path)
     port = gateway.admin_port if key == "server.port" else gateway.mqtt_port
     server = await asyncio.start_server(lambda reader, writer: writer.close(), HOST, port)
     try:
