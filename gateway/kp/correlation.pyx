@@ -8,6 +8,7 @@ A correlation ID is a UUID of version 8 (RFC 9562 section 5.8), most significant
 apart. `slot` and `generation` name a session, `service` how the message came in (its QoS, or that it was a request).
 """
 
+from libc.stdint cimport uint16_t
 from libc.string cimport memcpy
 
 cdef enum:
@@ -16,8 +17,12 @@ cdef enum:
     VERSION = 8
     VARIANT = 2
 
+    NO_DIGIT = 0x100  # a bit that no pair of digits has
+
 cdef uint8_t[512] HEX_PAIRS
-cdef signed char[256] HEX_VALUES
+# What a digit is worth, as the first and as the second of a pair.
+cdef uint16_t[256] HEX_FIRST
+cdef uint16_t[256] HEX_SECOND
 
 
 cdef void fill_tables() noexcept:
@@ -26,11 +31,13 @@ cdef void fill_tables() noexcept:
     for i in range(256):
         HEX_PAIRS[2 * i] = digits[i >> 4]
         HEX_PAIRS[2 * i + 1] = digits[i & 15]
-        HEX_VALUES[i] = -1
+        HEX_FIRST[i] = HEX_SECOND[i] = NO_DIGIT
     for i in range(16):
-        HEX_VALUES[<uint8_t>digits[i]] = <signed char>i
+        HEX_FIRST[<uint8_t>digits[i]] = <uint16_t>(i << 4)
+        HEX_SECOND[<uint8_t>digits[i]] = <uint16_t>i
     for i in range(10, 16):
-        HEX_VALUES[<uint8_t>digits[i] - 32] = <signed char>i
+        HEX_FIRST[<uint8_t>digits[i] - 32] = <uint16_t>(i << 4)
+        HEX_SECOND[<uint8_t>digits[i] - 32] = <uint16_t>i
 
 
 fill_tables()
@@ -43,15 +50,16 @@ cdef inline void put_hex(uint8_t* at, uint64_t value, int size) noexcept nogil:
         memcpy(at + 2 * i, &HEX_PAIRS[2 * (value >> 8 * (size - 1 - i) & 0xFF)], 2)
 
 
-cdef inline bint read_hex(const uint8_t* at, int digits, uint64_t* value) noexcept nogil:
+cdef inline uint64_t read_hex(const uint8_t* at, int size, uint16_t* seen) noexcept nogil:
+    """`size` bytes out of twice as many digits; NO_DIGIT is left in `seen` if one of them is none."""
     cdef int i
-    cdef int seen = 0
+    cdef uint16_t pair
     cdef uint64_t result = 0
-    for i in range(digits):
-        seen |= HEX_VALUES[at[i]]
-        result = result << 4 | <uint64_t>(HEX_VALUES[at[i]] & 0xF)
-    value[0] = result
-    return seen >= 0
+    for i in range(size):
+        pair = HEX_FIRST[at[2 * i]] | HEX_SECOND[at[2 * i + 1]]
+        seen[0] |= pair
+        result = result << 8 | (pair & 0xFF)
+    return result
 
 
 cdef class Correlator:
@@ -95,13 +103,18 @@ cdef class Correlator:
     cdef bint read(self, Slice text, Correlation* correlation) noexcept:
         """Whether this is an ID of this worker, and what it says. Hot path; any bytes are safe."""
         cdef uint64_t a, b, c, d, e
+        cdef uint16_t seen = 0
         cdef const uint8_t* at = text.data
         if text.size != UUID_SIZE or at[8] != c"-" or at[13] != c"-" or at[18] != c"-" or at[23] != c"-":
             return False
-        if not (read_hex(at, 8, &a) and read_hex(at + 9, 4, &b) and read_hex(at + 14, 4, &c)
-                and read_hex(at + 19, 4, &d) and read_hex(at + 24, 12, &e)):
+        a = read_hex(at, 4, &seen)
+        if a >> 8 != self.tag:
             return False
-        if a >> 8 != self.tag or c >> GENERATION_BITS != VERSION or d >> 14 != VARIANT:
+        b = read_hex(at + 9, 2, &seen)
+        c = read_hex(at + 14, 2, &seen)
+        d = read_hex(at + 19, 2, &seen)
+        e = read_hex(at + 24, 6, &seen)
+        if seen & NO_DIGIT or c >> GENERATION_BITS != VERSION or d >> 14 != VARIANT:
             return False
         correlation.session = ((a & 0xFF) << 16 | b) << GENERATION_BITS | (c & ((1 << GENERATION_BITS) - 1))
         correlation.service = <Service>(d >> 12 & 3)

@@ -17,8 +17,6 @@ cdef enum:
     REQUEST_ID_MAX = 0x7FFFFFFF
     PREFIX_SIZE = 4  # of "kp1/"
 
-cdef uint64_t EACH_BYTE = 0x0101010101010101
-
 
 cdef bint split_request_id(Slice topic, Py_ssize_t* base_size, int32_t* request_id) noexcept nogil:
     """Whether the last level is a request ID: then what is before its slash is `base_size` bytes. Hot path.
@@ -81,7 +79,9 @@ cdef inline bint are_printable(uint64_t eight) noexcept nogil:
     A subtraction borrows into the top bit of a byte below 0x20, an addition carries into that of 0x7F; bytes from 0x80
     on have it anyway, so whatever a carry into a neighbour does, that word is found.
     """
-    return ((eight - EACH_BYTE * 0x20) | (eight + EACH_BYTE) | eight) & (EACH_BYTE * 0x80) == 0
+    return (
+        (eight - <uint64_t>0x2020202020202020) | (eight + <uint64_t>0x0101010101010101) | eight
+    ) & <uint64_t>0x8080808080808080 == 0
 
 
 cdef bint is_printable(Slice text) noexcept nogil:

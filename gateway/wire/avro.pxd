@@ -45,6 +45,11 @@ cdef inline Status get_long(Reader* reader, int64_t* value) noexcept nogil:
     cdef uint64_t result = 0
     cdef uint8_t byte
     cdef int shift = 0
+    if reader.at < reader.end and reader.at[0] < 0x80:  # one byte, as almost always
+        byte = reader.at[0]
+        reader.at += 1
+        value[0] = <int64_t>(byte >> 1) ^ -<int64_t>(byte & 1)
+        return GOOD
     while True:
         if reader.at >= reader.end:
             return TRUNCATED

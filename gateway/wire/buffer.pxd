@@ -1,4 +1,6 @@
+cimport cython
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 
 cdef struct Slice:
@@ -13,8 +15,21 @@ cdef class Buffer:
     cdef Py_ssize_t size
     cdef Py_ssize_t capacity
 
-    cdef uint8_t* reserve(self, Py_ssize_t count) except NULL
-    cdef int append(self, const void* source, Py_ssize_t count) except -1
+    @cython.final
+    cdef inline uint8_t* reserve(self, Py_ssize_t count) except NULL:
+        # Make room for `count` more bytes and return where they go; the caller adds to `size` what it wrote.
+        if count > self.capacity - self.size or self.data == NULL:  # room for nothing has an address too
+            self.grow(count)
+        return self.data + self.size
+
+    @cython.final
+    cdef inline int append(self, const void* source, Py_ssize_t count) except -1:
+        # Copy `count` bytes to the end.
+        memcpy(self.reserve(count), source, <size_t>count)
+        self.size += count
+        return 0
+
+    cdef int grow(self, Py_ssize_t count) except -1
     cdef void consume(self, Py_ssize_t count) noexcept
     cdef void clear(self, Py_ssize_t keep) noexcept
     cdef bytes copy(self)

@@ -4,7 +4,7 @@ What lives here is memory only: no protocol, no socket.
 """
 
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy, memmove
+from libc.string cimport memmove
 
 cdef enum:
     SMALLEST = 256  # bytes; the first allocation
@@ -22,27 +22,19 @@ cdef class Buffer:
     def __len__(self):
         return self.size
 
-    cdef uint8_t* reserve(self, Py_ssize_t count) except NULL:
-        """Make room for `count` more bytes and return where they go; the caller adds to `size` what it wrote."""
-        cdef Py_ssize_t capacity = self.capacity
+    cdef int grow(self, Py_ssize_t count) except -1:
+        """Make room for `count` more bytes."""
+        cdef Py_ssize_t capacity = max(self.capacity * 2, SMALLEST)
         cdef uint8_t* data
-        if count > capacity - self.size or self.data == NULL:  # room for nothing has an address too
-            if count > PY_SSIZE_T_MAX // 4 - self.size:
-                raise MemoryError
-            capacity = max(capacity * 2, SMALLEST)
-            while capacity - self.size < count:
-                capacity *= 2
-            data = <uint8_t*>realloc(self.data, <size_t>capacity)
-            if data == NULL:
-                raise MemoryError
-            self.data = data
-            self.capacity = capacity
-        return self.data + self.size
-
-    cdef int append(self, const void* source, Py_ssize_t count) except -1:
-        """Copy `count` bytes to the end."""
-        memcpy(self.reserve(count), source, <size_t>count)
-        self.size += count
+        if count > PY_SSIZE_T_MAX // 4 - self.size:
+            raise MemoryError
+        while capacity - self.size < count:
+            capacity *= 2
+        data = <uint8_t*>realloc(self.data, <size_t>capacity)
+        if data == NULL:
+            raise MemoryError
+        self.data = data
+        self.capacity = capacity
         return 0
 
     cdef void consume(self, Py_ssize_t count) noexcept:
