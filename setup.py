@@ -73,6 +73,7 @@ MODULES = [
     "gateway.transports.coap_request",
     "gateway.transports.coap_answer",
     "gateway.transports.coap_exchanges",
+    "gateway.transports.coap_answered",
     "gateway.transports.coap_blocks",
     "gateway.transports.coap_observe",
     "gateway.transports.coap_echo",

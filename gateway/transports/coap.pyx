@@ -18,6 +18,7 @@ from gateway.kp.counters cimport COAP, Counters
 from gateway.kp.pending cimport PendingRequests
 from gateway.kp.sessions cimport Sessions
 from gateway.kp.uplink cimport Uplink
+from gateway.transports.coap_answered cimport AnsweredRequests
 from gateway.transports.coap_blocks cimport BodyTable
 from gateway.transports.coap_echo cimport EchoValues
 from gateway.transports.coap_exchanges cimport (
@@ -88,7 +89,6 @@ cdef class CoapCore(DatagramCore):
         shared.piggyback_delay = piggyback_delay
         shared.ack_timeout = ack_timeout
         shared.body_size_max = max_body_size
-        shared.exchanges_max = exchanges
         shared.exchanges_per_peer = exchanges_per_peer
         # Room must be left for a request that is answered and may come again.
         shared.outstanding_per_peer = min(outstanding_per_peer, exchanges_per_peer - 1)
@@ -97,7 +97,7 @@ cdef class CoapCore(DatagramCore):
         shared.requests_per_second = requests_per_second
         shared.require_echo = require_echo
         shared.waiting = ExchangeList()
-        shared.answered = ExchangeList()
+        shared.answered = AnsweredRequests(exchanges)
         shared.timer = RetransmissionTimer(now)
         shared.requests = BodyTable(block_memory, BODIES_PER_PEER, BODY_LIFETIME)
         shared.responses = BodyTable(block_memory, BODIES_PER_PEER, BODY_LIFETIME)
@@ -212,6 +212,7 @@ cdef class CoapCore(DatagramCore):
             peer.tenant = client.tenant
             peer.proved_until = INFINITY
         self.peers.add(peer)
+        peer.answered.salt = peer.address_hash
         self.silence[peer] = None
         shared.sessions.open(peer)
         shared.counters.connections_opened[<int>COAP] += 1
@@ -265,9 +266,7 @@ cdef class CoapCore(DatagramCore):
         while shared.waiting.first is not None and shared.waiting.first.piggyback_deadline <= now:
             exchange = shared.waiting.first
             (<CoapMessages>exchange.peer).acknowledge_early(exchange)
-        while shared.answered.first is not None and shared.answered.first.deadline <= now:
-            exchange = shared.answered.first
-            (<CoapMessages>exchange.peer).forget(exchange)
+        shared.answered.expire(now)
         for transmission in shared.timer.due(now):
             (<CoapMessages>transmission.peer).retransmit(transmission, now)
         shared.requests.expire(now)

@@ -9,19 +9,16 @@ cdef enum Stage:
     ARRIVED         # not forwarded, nothing sent
     PENDING         # forwarded, nothing sent
     ACKNOWLEDGED    # forwarded, an empty acknowledgement sent
-    ANSWERED
 
 
 cdef class Exchange:
-    # A request of a peer, from its arrival until its message ID may be used again.
+    # A request of a peer, from its arrival until it is answered; then it is one of the AnsweredRequests.
     # wiring
     cdef object peer                 # CoapPeer
     cdef Exchange previous           # in the list that it is in
     cdef Exchange next
     cdef ExchangeList list
-    cdef Exchange earlier            # in its peer's table, in the order of arrival
-    cdef Exchange later
-    cdef Exchange chained            # the next of its bucket there
+    cdef Exchange chained            # the next of its bucket in its peer's table
     # state
     cdef Type type
     cdef Stage stage
@@ -33,7 +30,6 @@ cdef class Exchange:
     cdef uint32_t sequence           # what its answer comes back with
     cdef double deadline             # of the message ID
     cdef double piggyback_deadline
-    cdef bytes answer                # the datagram to repeat for a duplicate; None: an empty acknowledgement
     # what the request asked for
     cdef int accept
     cdef int observe
@@ -62,11 +58,10 @@ cdef class ExchangeTable:
     # The exchanges of one peer by message ID.
     # state
     cdef list buckets                # a power of two of them: the first Exchange of each, or None
-    cdef Exchange first              # the earliest
-    cdef Exchange last
     cdef Py_ssize_t count
 
     cdef Exchange find(self, uint16_t message_id)
+    cdef Exchange any_one(self)
     cdef int add(self, Exchange exchange) except -1
     cdef int remove(self, Exchange exchange) except -1
     cdef int grow(self) except -1

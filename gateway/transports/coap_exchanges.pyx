@@ -1,6 +1,6 @@
-"""What a CoAP server must remember of messages: requests for their duplicates, its own for their retransmission.
+"""What a CoAP server must remember of messages: requests until they are answered, its own for their retransmission.
 
-No message has a timer of its own: exchanges are in lists in order of their deadlines, transmissions in slots of a
+No message has a timer of its own: exchanges are in a list in order of their deadlines, transmissions in slots of a
 tenth of a second. What is done with them is the peer's (coap_peer.pyx).
 
 Source: RFC 7252 section 4.
@@ -14,12 +14,11 @@ cdef enum:
 cdef double SLOTS_PER_SECOND = 10.0
 
 
-# There may be a hundred thousand, which the garbage collector need not look through: the lists and the peer let go of
-# each when its time is over.
+# The garbage collector need not look through them: the list and the peer let go of each when it is answered.
 @cython.no_gc
 @cython.freelist(256)
 cdef class Exchange:
-    """A request, its answer, and how far it has got."""
+    """A request, and how far its answer has got."""
 
     cdef Slice token(self) noexcept:
         return Slice(&self.token_bytes[0], self.token_size)
@@ -57,7 +56,7 @@ cdef class ExchangeList:
 
 
 cdef class ExchangeTable:
-    """The exchanges of one peer, found by message ID, the earliest first. IDs mostly count up: they need no hashing."""
+    """The exchanges of one peer, found by message ID. IDs mostly count up: they need no hashing."""
 
     def __cinit__(self):
         self.buckets = [None] * BUCKETS_AT_FIRST
@@ -69,6 +68,15 @@ cdef class ExchangeTable:
             exchange = exchange.chained
         return exchange
 
+    cdef Exchange any_one(self):
+        """One of those that are in it, or None."""
+        cdef Exchange exchange
+        if self.count:
+            for exchange in self.buckets:
+                if exchange is not None:
+                    return exchange
+        return None
+
     cdef int add(self, Exchange exchange) except -1:
         """Add one whose message ID names no other. Hot path."""
         cdef Py_ssize_t bucket
@@ -77,12 +85,6 @@ cdef class ExchangeTable:
         bucket = exchange.message_id & (len(self.buckets) - 1)
         exchange.chained = <Exchange>self.buckets[bucket]
         self.buckets[bucket] = exchange
-        exchange.earlier = self.last
-        if self.last is None:
-            self.first = exchange
-        else:
-            self.last.later = exchange
-        self.last = exchange
         self.count += 1
         return 0
 
@@ -98,27 +100,22 @@ cdef class ExchangeTable:
             if before is None:
                 raise KeyError(exchange.message_id)
             before.chained = exchange.chained
-        if exchange.earlier is None:
-            self.first = exchange.later
-        else:
-            exchange.earlier.later = exchange.later
-        if exchange.later is None:
-            self.last = exchange.earlier
-        else:
-            exchange.later.earlier = exchange.earlier
-        exchange.earlier = exchange.later = exchange.chained = None
+        exchange.chained = None
         self.count -= 1
         return 0
 
     cdef int grow(self) except -1:
-        cdef Exchange exchange = self.first
+        cdef list former = self.buckets
+        cdef Exchange exchange, following
         cdef Py_ssize_t bucket
-        self.buckets = [None] * (2 * len(self.buckets))
-        while exchange is not None:
-            bucket = exchange.message_id & (len(self.buckets) - 1)
-            exchange.chained = <Exchange>self.buckets[bucket]
-            self.buckets[bucket] = exchange
-            exchange = exchange.later
+        self.buckets = [None] * (2 * len(former))
+        for exchange in former:
+            while exchange is not None:
+                following = exchange.chained
+                bucket = exchange.message_id & (len(self.buckets) - 1)
+                exchange.chained = <Exchange>self.buckets[bucket]
+                self.buckets[bucket] = exchange
+                exchange = following
         return 0
 
 

@@ -4,6 +4,7 @@ from gateway.kp.counters cimport Counters
 from gateway.kp.pending cimport PendingRequests
 from gateway.kp.sessions cimport Sessions
 from gateway.kp.uplink cimport Uplink
+from gateway.transports.coap_answered cimport Answered, AnsweredOfPeer, AnsweredRequests
 from gateway.transports.coap_blocks cimport BodyTable
 from gateway.transports.coap_echo cimport EchoValues
 from gateway.transports.coap_exchanges cimport (
@@ -12,7 +13,7 @@ from gateway.transports.coap_exchanges cimport (
 from gateway.transports.coap_observe cimport Observer
 from gateway.transports.udp cimport DatagramCore
 from gateway.transports.udp_peers cimport UdpPeer
-from gateway.wire.buffer cimport Buffer
+from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.coap cimport MessageView, Type
 
 
@@ -30,7 +31,6 @@ cdef class CoapShared:
     cdef double piggyback_delay          # seconds
     cdef double ack_timeout              # seconds
     cdef Py_ssize_t body_size_max
-    cdef Py_ssize_t exchanges_max
     cdef Py_ssize_t exchanges_per_peer
     cdef Py_ssize_t outstanding_per_peer
     cdef Py_ssize_t observers_max
@@ -40,7 +40,7 @@ cdef class CoapShared:
     # state
     cdef bint draining
     cdef ExchangeList waiting            # confirmable requests without any answer yet, the oldest first
-    cdef ExchangeList answered           # kept for their duplicates, the longest answered first
+    cdef AnsweredRequests answered       # kept for their duplicates
     cdef RetransmissionTimer timer
     cdef BodyTable requests
     cdef BodyTable responses
@@ -56,7 +56,8 @@ cdef class CoapMessages(UdpPeer):
     # wiring
     cdef CoapShared shared
     # state
-    cdef ExchangeTable exchanges
+    cdef ExchangeTable exchanges         # not yet answered
+    cdef AnsweredOfPeer answered
     cdef Py_ssize_t pending_count        # of them, those that were forwarded and wait
     cdef dict transmissions              # message ID of ours -> Transmission
     cdef uint16_t next_message_id
@@ -75,11 +76,11 @@ cdef class CoapMessages(UdpPeer):
 
     cdef bint may_request(self, double now) noexcept
     cdef Exchange open_exchange(self, const MessageView* view, double now)
-    cdef int forget_oldest(self) except -1
     cdef int on_duplicate(self, Exchange exchange) except -1
+    cdef int on_answered_duplicate(self, const Answered* answered) except -1
     cdef int acknowledge_early(self, Exchange exchange) except -1
+    cdef int remember(self, Exchange exchange, Slice answer) except -1
     cdef int settle(self, Exchange exchange) except -1
-    cdef int forget(self, Exchange exchange) except -1
 
     cdef uint16_t new_message_id(self) noexcept
     cdef int transmit(self, uint16_t message_id, Observer observer) except -1

@@ -9,7 +9,8 @@ import random
 
 from libc.string cimport memcpy
 
-from gateway.transports.coap_exchanges cimport ACKNOWLEDGED, ANSWERED, PENDING
+from gateway.transports.coap_answered cimport answer_of
+from gateway.transports.coap_exchanges cimport ACKNOWLEDGED, PENDING
 from gateway.wire.buffer cimport Slice
 from gateway.wire.coap cimport ACK, CON, EMPTY, HEADER_SIZE, append_header
 
@@ -79,8 +80,9 @@ cdef class CoapMessages(UdpPeer):
         """A new exchange, remembered for its duplicates. Hot path."""
         cdef CoapShared shared = self.shared
         cdef Exchange exchange = Exchange()
-        if self.exchanges.count >= shared.exchanges_per_peer:
-            self.forget_oldest()
+        # Those that wait for their answers are fewer than that, and stay.
+        if self.exchanges.count + self.answered.count >= shared.exchanges_per_peer:
+            shared.answered.forget_oldest_of(&self.answered)
         exchange.peer = self
         exchange.type = view.type
         exchange.method = view.code
@@ -94,26 +96,24 @@ cdef class CoapMessages(UdpPeer):
         self.exchanges.add(exchange)
         return exchange
 
-    cdef int forget_oldest(self) except -1:
-        """Make room for an exchange. Those that wait for their answers are fewer than the table holds, and stay."""
-        cdef Exchange exchange = self.exchanges.first
-        while exchange is not None and exchange.stage != ANSWERED:
-            exchange = exchange.later
-        return 0 if exchange is None else self.forget(exchange)
-
     cdef int on_duplicate(self, Exchange exchange) except -1:
-        """A request is here again: it has its effect once, and its answer as often as it is asked for (4.2, 4.3)."""
-        cdef bytes answer = exchange.answer
+        """A request is here again before it is answered: it has its effect once (4.2, 4.3)."""
         self.shared.counters.count("dropped", "coap_duplicate")
         if exchange.type != CON:
             return 0
         if exchange.stage == PENDING:
             return self.acknowledge_early(exchange)
-        if exchange.stage == ANSWERED and answer is not None:
-            if len(answer) <= self.room(self.shared.now):
-                self.send(<const uint8_t*>answer, len(answer))
-            return 0
         return self.send_empty(ACK, exchange.message_id)
+
+    cdef int on_answered_duplicate(self, const Answered* answered) except -1:
+        """A request is here again: it has its answer as often as it is asked for."""
+        cdef Slice answer = answer_of(answered)
+        self.shared.counters.count("dropped", "coap_duplicate")
+        if answered.type != CON:
+            return 0
+        if answer.size == 0:
+            return self.send_empty(ACK, answered.message_id)
+        return self.send(answer.data, answer.size) if answer.size <= self.room(self.shared.now) else 0
 
     cdef int acknowledge_early(self, Exchange exchange) except -1:
         """The answer takes long: acknowledge a confirmable request now, the response is a message of its own."""
@@ -121,10 +121,18 @@ cdef class CoapMessages(UdpPeer):
         exchange.stage = ACKNOWLEDGED
         return self.send_empty(ACK, exchange.message_id)
 
+    cdef int remember(self, Exchange exchange, Slice answer) except -1:
+        """The request is settled: from here on it is kept for its duplicates, with the datagram to answer them.
+
+        An empty one stands for an empty acknowledgement. Hot path.
+        """
+        return self.shared.answered.add(
+            &self.answered, exchange.type, exchange.message_id, exchange.deadline, answer
+        )
+
     cdef int settle(self, Exchange exchange) except -1:
-        """The request is answered: from here on it is kept only for its duplicates. Hot path."""
+        """Nothing is waited for any more. Hot path."""
         cdef CoapShared shared = self.shared
-        cdef Exchange oldest
         if exchange.list is not None:
             exchange.list.remove(exchange)
         if exchange.stage == PENDING or exchange.stage == ACKNOWLEDGED:
@@ -133,21 +141,6 @@ cdef class CoapMessages(UdpPeer):
                 shared.pending.answered(self.key, exchange.sequence)
             else:
                 shared.pending.forget(self.key, exchange.sequence)
-        exchange.stage = ANSWERED
-        exchange.resource = None
-        if shared.answered.count >= shared.exchanges_max:
-            oldest = shared.answered.first
-            (<CoapMessages>oldest.peer).forget(oldest)
-        return shared.answered.append(exchange)
-
-    cdef int forget(self, Exchange exchange) except -1:
-        """Its message ID names it no more."""
-        if exchange.list is not None:
-            exchange.list.remove(exchange)
-        if exchange.stage == PENDING or exchange.stage == ACKNOWLEDGED:
-            self.pending_count -= 1
-            self.shared.pending.forget(self.key, exchange.sequence)
-        exchange.stage = ANSWERED
         return self.exchanges.remove(exchange)
 
     # ------------------------------------------------------------ out
@@ -223,8 +216,11 @@ cdef class CoapMessages(UdpPeer):
     cdef int close(self) except -1:
         """The peer is forgotten."""
         cdef Transmission transmission
-        while self.exchanges.first is not None:
-            self.forget(self.exchanges.first)
+        cdef Exchange exchange = self.exchanges.any_one()
+        while exchange is not None:
+            self.settle(exchange)
+            exchange = self.exchanges.any_one()
+        self.shared.answered.forget_all_of(&self.answered)
         for transmission in list(self.transmissions.values()):
             self.cancel(transmission)
         self.shared.requests.remove_all(self)

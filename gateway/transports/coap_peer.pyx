@@ -16,7 +16,8 @@ from gateway.transports.coap_answer cimport (
     PHRASE_SIZE_MAX, SZX_MAX, code_of_status, content_format, octets, start_answer,
 )
 from gateway.transports.coap_blocks cimport Body, BodyTable
-from gateway.transports.coap_exchanges cimport ACKNOWLEDGED, PENDING
+from gateway.transports.coap_answered cimport Answered
+from gateway.transports.coap_exchanges cimport ACKNOWLEDGED, ARRIVED, PENDING
 from gateway.transports.coap_messages cimport CoapShared
 from gateway.transports.coap_observe cimport Observer
 from gateway.transports.coap_request cimport read_request
@@ -78,16 +79,21 @@ cdef class CoapPeer(CoapNotifier):
         cdef Exchange exchange = self.exchanges.find(view.message_id)
         cdef Request request
         cdef tuple refusal
+        cdef const Answered* answered
         if exchange is not None:
             if exchange.deadline > now:
                 return self.on_duplicate(exchange)
-            self.forget(exchange)
+            self.settle(exchange)
+        answered = shared.answered.find(&self.answered, view.message_id, now)
+        if answered != NULL:
+            return self.on_answered_duplicate(answered)
         exchange = self.open_exchange(view, now)
         refusal = read_request(view, shared.path, &request)
         if refusal is not None:
             if view.type == NON and refusal[0] == BAD_OPTION:
                 self.shared.counters.count("refused", refusal[1])
                 self.settle(exchange)
+                self.remember(exchange, Slice(NULL, 0))
                 return self.send_empty(RST, view.message_id)  # 5.4.1: it is rejected, not answered
             return self.refuse(exchange, refusal)
         exchange.accept = request.accept
@@ -244,7 +250,7 @@ cdef class CoapPeer(CoapNotifier):
     cdef Exchange find(self, uint32_t sequence):
         """The exchange of a request that waits for its answer, or None. Hot path."""
         cdef Exchange exchange = self.exchanges.find(<uint16_t>(sequence & 0xFFFF))
-        if exchange is None or exchange.sequence != sequence or exchange.stage not in (PENDING, ACKNOWLEDGED):
+        if exchange is None or exchange.sequence != sequence or exchange.stage == ARRIVED:
             return None
         return exchange
 
@@ -334,10 +340,9 @@ cdef class CoapPeer(CoapNotifier):
             answer.szx = exchange.szx
         if not suppressed and not self.compose(type, message_id, exchange.token(), answer, resource):
             suppressed = True
+        self.remember(exchange, Slice(out.data, 0 if suppressed or separate else out.size))
         if suppressed:
             return 0 if separate else self.send_empty(ACK, message_id)
         if type == CON:
             return self.transmit(message_id, None)
-        if type == ACK:
-            exchange.answer = out.copy()
         return self.send(out.data, out.size)
