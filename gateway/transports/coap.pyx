@@ -25,11 +25,12 @@ from gateway.transports.coap_exchanges cimport (
     Exchange, ExchangeList, ExchangeTable, RetransmissionTimer, Transmission,
 )
 from gateway.transports.coap_messages cimport CoapMessages
+from gateway.transports.coap_request cimport Request, read_request
 from gateway.transports.udp cimport address_key
 from gateway.transports.udp_peers cimport PeersByAddress
 from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.coap cimport (
-    ACK, BAD_TOKEN_LENGTH, CON, EMPTY, RST, WELL_FORMED, append_header, read_message,
+    ACK, BAD_TOKEN_LENGTH, CON, EMPTY, RST, WELL_FORMED, append_header, read_header,
 )
 
 from gateway.wire.coap import FORMAT_REASONS
@@ -138,28 +139,31 @@ cdef class CoapCore(DatagramCore):
     cdef int receive(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1:
         """Hot path."""
         cdef MessageView view
-        cdef Format format = read_message(data, size, &view)
+        cdef Request request
+        cdef Format format = read_header(data, size, &view)
+        cdef bint is_request = format == WELL_FORMED and view.code != EMPTY and view.code >> 5 == CLASS_OF_REQUESTS \
+            and view.type != ACK and view.type != RST
         cdef double now
         cdef CoapPeer peer
-        cdef int code_class
+        if is_request:
+            format = read_request(&view, self.shared.path, &request)
         if format != WELL_FORMED:
             return self.reject(source, &view, format)
         now = self.shared.now = self.socket.now
-        code_class = view.code >> 5
-        if view.code != EMPTY and (view.type == ACK or view.type == RST or code_class != CLASS_OF_REQUESTS):
+        if not is_request and view.code != EMPTY:
             # We ask for nothing, so no response is expected; classes 1, 6 and 7 are reserved.
             self.shared.counters.count("dropped", "coap_unexpected_message")
             return self.send_reset(source, &view) if view.type == CON else 0
         if view.code == EMPTY and view.type == CON:
             return self.send_reset(source, &view)  # a ping (RFC 7252 section 4.3)
-        peer = self.find_peer(source, view.code != EMPTY, now)
+        peer = self.find_peer(source, is_request, now)
         if peer is None:
             return 0
         peer.allowance += AMPLIFICATION_MAX * size
-        if view.code != EMPTY:
+        if is_request:
             if not peer.may_request(now):
                 return self.shared.counters.count("dropped", "coap_rate_limit")
-            return peer.on_request(&view, now)
+            return peer.on_request(&view, &request, now)
         if view.type == ACK:
             return peer.on_acknowledgement(view.message_id, now)
         if view.type == RST:

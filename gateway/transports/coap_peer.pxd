@@ -11,7 +11,7 @@ from gateway.wire.esp cimport ExtensionDataView
 
 
 cdef class CoapPeer(CoapNotifier):
-    cdef int on_request(self, const MessageView* view, double now) except -1
+    cdef int on_request(self, const MessageView* view, const Request* request, double now) except -1
     cdef bint is_busy(self) noexcept
 
     cdef tuple judge(self, const MessageView* view, const Request* request, double now)

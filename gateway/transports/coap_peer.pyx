@@ -20,7 +20,7 @@ from gateway.transports.coap_answered cimport Answered
 from gateway.transports.coap_exchanges cimport ACKNOWLEDGED, ARRIVED, PENDING
 from gateway.transports.coap_messages cimport CoapShared
 from gateway.transports.coap_observe cimport Observer
-from gateway.transports.coap_request cimport read_request
+from gateway.transports.coap_request cimport NO_REFUSAL, refusal_of
 from gateway.transports.udp cimport address_key
 from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.coap cimport (
@@ -73,11 +73,10 @@ cdef class CoapPeer(CoapNotifier):
 
     # ------------------------------------------------------------ requests
 
-    cdef int on_request(self, const MessageView* view, double now) except -1:
-        """Hot path."""
+    cdef int on_request(self, const MessageView* view, const Request* request, double now) except -1:
+        """A well-formed request, whose resource path is in `shared.path`. Hot path."""
         cdef CoapShared shared = self.shared
         cdef Exchange exchange = self.exchanges.find(view.message_id)
-        cdef Request request
         cdef tuple refusal
         cdef const Answered* answered
         if exchange is not None:
@@ -88,8 +87,8 @@ cdef class CoapPeer(CoapNotifier):
         if answered != NULL:
             return self.on_answered_duplicate(answered)
         exchange = self.open_exchange(view, now)
-        refusal = read_request(view, shared.path, &request)
-        if refusal is not None:
+        if request.refusal != NO_REFUSAL:
+            refusal = refusal_of(request.refusal)
             if view.type == NON and refusal[0] == BAD_OPTION:
                 self.shared.counters.count("refused", refusal[1])
                 self.settle(exchange)
@@ -102,10 +101,10 @@ cdef class CoapPeer(CoapNotifier):
         exchange.unanswered = request.unanswered
         exchange.has_block2 = request.has_block2
         exchange.szx = min(request.block2.szx, <int>SZX_MAX) if request.has_block2 else SZX_MAX
-        refusal = self.judge(view, &request, now)
+        refusal = self.judge(view, request, now)
         if refusal is not None:
             return self.refuse(exchange, refusal)
-        return self.serve(exchange, view, &request, now)
+        return self.serve(exchange, view, request, now)
 
     cdef tuple judge(self, const MessageView* view, const Request* request, double now):
         """Why a request cannot be served whatever it is for, or None. Hot path."""

@@ -1,11 +1,21 @@
 from libc.stdint cimport int64_t, uint8_t
 
 from gateway.wire.buffer cimport Buffer, Slice
-from gateway.wire.coap cimport Block, MessageView
+from gateway.wire.coap cimport Block, Format, MessageView
+
+
+# Why a request can be no more than answered with an error; refusal_of says with which.
+cdef enum Refusal:
+    NO_REFUSAL
+    UNKNOWN_OPTION
+    PROXYING
+    BAD_PATH
+    BAD_BLOCK
 
 
 cdef struct Request:
     # What the options of a request say; slices borrow from the datagram. -1 is absent.
+    Refusal refusal
     int accept
     int observe
     int no_response
@@ -19,4 +29,5 @@ cdef struct Request:
     Slice request_tag
 
 
-cdef tuple read_request(const MessageView* view, Buffer path, Request* request)
+cdef Format read_request(MessageView* view, Buffer path, Request* request) except <Format>-1
+cdef tuple refusal_of(Refusal refusal)

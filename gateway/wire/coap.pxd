@@ -6,6 +6,9 @@ cdef enum:
     HEADER_SIZE = 4        # bytes
     TOKEN_SIZE_MAX = 8     # bytes
     OPTION_NUMBER_MAX = 65535
+    PAYLOAD_MARKER = 0xFF
+    ONE_BYTE_BASE = 13     # of an option delta or length that is extended by one byte
+    TWO_BYTE_BASE = 269
 
 
 cdef enum Type:
@@ -74,6 +77,7 @@ cdef enum Format:
     TRUNCATED_OPTION
     BAD_OPTION_NUMBER
     EMPTY_PAYLOAD
+    NO_OPTION           # no error: what is left is the payload
 
 
 cdef struct MessageView:
@@ -82,7 +86,7 @@ cdef struct MessageView:
     uint8_t code
     uint16_t message_id
     Slice token
-    Slice options     # encoded; walk them with next_option
+    Slice options     # encoded; walk them with option_reader and next_option
     Slice payload
 
 
@@ -100,13 +104,66 @@ cdef struct Block:
     int szx
 
 
+cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil
 cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil
-cdef Format next_option(OptionReader* reader, Slice* value) noexcept nogil
 
 cdef int append_header(Buffer out, Type type, uint8_t code, uint16_t message_id, Slice token) except -1
 cdef int append_option(Buffer out, uint32_t previous, uint32_t number, Slice value) except -1
 cdef int append_uint_option(Buffer out, uint32_t previous, uint32_t number, uint32_t value) except -1
 cdef int append_payload(Buffer out, Slice payload) except -1
+
+
+cdef inline OptionReader option_reader(const MessageView* view) noexcept nogil:
+    return OptionReader(view.options.data, view.options.data + view.options.size, 0)
+
+
+cdef inline bint take_extended(OptionReader* reader, uint32_t* value) noexcept nogil:
+    # Replace the nibble of a delta or length by its full value; whether its bytes are there. 15 is the caller's.
+    if value[0] < ONE_BYTE_BASE:
+        return True
+    if value[0] == ONE_BYTE_BASE:
+        if reader.end - reader.at < 1:
+            return False
+        value[0] = ONE_BYTE_BASE + reader.at[0]
+        reader.at += 1
+        return True
+    if reader.end - reader.at < 2:
+        return False
+    value[0] = TWO_BYTE_BASE + (<uint32_t>reader.at[0] << 8 | reader.at[1])
+    reader.at += 2
+    return True
+
+
+cdef inline Format next_option(OptionReader* reader, Slice* value) noexcept nogil:
+    # Read one option, whose number is left in the reader; NO_OPTION at the end or the payload marker. Hot path.
+    cdef uint32_t delta, length
+    if reader.at >= reader.end or reader.at[0] == PAYLOAD_MARKER:
+        return NO_OPTION
+    delta = reader.at[0] >> 4
+    length = reader.at[0] & 0x0F
+    if delta == 15 or length == 15:
+        return BAD_OPTION_HEADER
+    reader.at += 1
+    if not take_extended(reader, &delta) or not take_extended(reader, &length):
+        return TRUNCATED_OPTION
+    if length > reader.end - reader.at:
+        return TRUNCATED_OPTION
+    reader.number += delta
+    if reader.number > OPTION_NUMBER_MAX:
+        return BAD_OPTION_NUMBER
+    value.data = reader.at
+    value.size = length
+    reader.at += length
+    return WELL_FORMED
+
+
+cdef inline Format take_payload(const OptionReader* reader, MessageView* view) noexcept nogil:
+    # What follows the options.
+    if reader.at < reader.end:
+        view.payload = Slice(reader.at + 1, reader.end - reader.at - 1)
+        if view.payload.size == 0:
+            return EMPTY_PAYLOAD
+    return WELL_FORMED
 
 
 cdef inline uint32_t read_uint(Slice value) noexcept nogil:

@@ -14,9 +14,6 @@ from gateway.errors import ProtocolError
 
 cdef enum:
     VERSION = 1
-    PAYLOAD_MARKER = 0xFF
-    ONE_BYTE_BASE = 13       # of an option delta or length that is extended by one byte
-    TWO_BYTE_BASE = 269
     OPTION_HEADER_MAX = 5    # bytes
 
 FORMAT_REASONS = (
@@ -30,56 +27,15 @@ FORMAT_REASONS = (
     "coap_truncated_option",
     "coap_option_number",
     "coap_empty_payload",
+    "",
 )
 
 
-cdef inline bint take_extended(OptionReader* reader, uint32_t* value) noexcept nogil:
-    """Replace the nibble of a delta or length by its full value; whether its bytes are there. 15 is the caller's."""
-    if value[0] < ONE_BYTE_BASE:
-        return True
-    if value[0] == ONE_BYTE_BASE:
-        if reader.end - reader.at < 1:
-            return False
-        value[0] = ONE_BYTE_BASE + reader.at[0]
-        reader.at += 1
-        return True
-    if reader.end - reader.at < 2:
-        return False
-    value[0] = TWO_BYTE_BASE + (<uint32_t>reader.at[0] << 8 | reader.at[1])
-    reader.at += 2
-    return True
+cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil:
+    """Take header and token of a datagram; `options` is left at all that follows them. Hot path.
 
-
-cdef Format next_option(OptionReader* reader, Slice* value) noexcept nogil:
-    """Read one option: its number is left in the reader. Hot path.
-
-    Call it while the reader is not at its end, nor at the payload marker.
+    The view borrows from `data`. From BAD_TOKEN_LENGTH on, its type, code and message ID are good.
     """
-    cdef uint32_t delta = reader.at[0] >> 4, length = reader.at[0] & 0x0F
-    if delta == 15 or length == 15:
-        return BAD_OPTION_HEADER
-    reader.at += 1
-    if not take_extended(reader, &delta) or not take_extended(reader, &length):
-        return TRUNCATED_OPTION
-    if length > reader.end - reader.at:
-        return TRUNCATED_OPTION
-    reader.number += delta
-    if reader.number > OPTION_NUMBER_MAX:
-        return BAD_OPTION_NUMBER
-    value.data = reader.at
-    value.size = length
-    reader.at += length
-    return WELL_FORMED
-
-
-cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil:
-    """Take a datagram apart. Hot path; the view borrows from `data`.
-
-    From BAD_TOKEN_LENGTH on, type, code and message ID of the view are good.
-    """
-    cdef OptionReader reader
-    cdef Slice value
-    cdef Format format
     cdef Py_ssize_t token_size
     if size < HEADER_SIZE:
         return TOO_SHORT
@@ -96,20 +52,26 @@ cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view
     if token_size > size - HEADER_SIZE:
         return TRUNCATED_TOKEN
     view.token = Slice(data + HEADER_SIZE, token_size)
-    reader = OptionReader(data + HEADER_SIZE + token_size, data + size, 0)
-    view.options = Slice(reader.at, 0)
+    view.options = Slice(data + HEADER_SIZE + token_size, size - HEADER_SIZE - token_size)
     view.payload = Slice(NULL, 0)
-    while reader.at < reader.end:
-        if reader.at[0] == PAYLOAD_MARKER:
-            view.payload = Slice(reader.at + 1, reader.end - reader.at - 1)
-            if view.payload.size == 0:
-                return EMPTY_PAYLOAD
-            break
-        format = next_option(&reader, &value)
-        if format != WELL_FORMED:
-            return format
-    view.options.size = reader.at - view.options.data
     return WELL_FORMED
+
+
+cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil:
+    """Take a whole datagram apart, and look whether its options are well-formed. As read_header else."""
+    cdef OptionReader reader
+    cdef Slice value
+    cdef Format format = read_header(data, size, view)
+    if format != WELL_FORMED:
+        return format
+    reader = option_reader(view)
+    format = next_option(&reader, &value)
+    while format == WELL_FORMED:
+        format = next_option(&reader, &value)
+    if format != NO_OPTION:
+        return format
+    view.options.size = reader.at - view.options.data
+    return take_payload(&reader, view)
 
 
 # ---------------------------------------------------------------- encoding
@@ -196,12 +158,9 @@ def decode(bytes datagram not None):
     cdef Format format = read_message(<const uint8_t*>datagram, len(datagram), &view)
     if format != WELL_FORMED:
         raise ProtocolError(FORMAT_REASONS[<int>format])
-    reader = OptionReader(view.options.data, view.options.data + view.options.size, 0)
+    reader = option_reader(&view)
     options = []
-    if view.code == EMPTY:
-        return Message(view.type, view.code, view.message_id)
-    while reader.at < reader.end:
-        next_option(&reader, &value)
+    while next_option(&reader, &value) == WELL_FORMED:
         options.append((reader.number, value.data[:value.size]))
     return Message(
         <int>view.type, view.code, view.message_id, view.token.data[:view.token.size], tuple(options),
