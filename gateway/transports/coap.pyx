@@ -97,6 +97,7 @@ cdef class CoapCore(DatagramCore):
         shared.observers_per_peer = observers_per_peer
         shared.requests_per_second = requests_per_second
         shared.require_echo = require_echo
+        shared.spare = []
         shared.waiting = ExchangeList()
         shared.answered = AnsweredRequests(exchanges)
         shared.timer = RetransmissionTimer(now)

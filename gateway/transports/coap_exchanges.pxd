@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from gateway.wire.buffer cimport Slice
+from gateway.wire.buffer cimport Buffer, Slice
 from gateway.wire.coap cimport TOKEN_SIZE_MAX, Block, Type
 
 
@@ -39,7 +39,7 @@ cdef class Exchange:
     cdef Block block1
     cdef bint has_block2
     cdef int szx
-    cdef bytes resource              # method, Request-Tag and path: what blocks of its answer are found by
+    cdef Buffer resource             # method, Request-Tag and path: what blocks of its answer are found by
 
     cdef Slice token(self) noexcept
 

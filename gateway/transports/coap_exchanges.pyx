@@ -8,6 +8,8 @@ Source: RFC 7252 section 4.
 
 cimport cython
 
+from gateway.wire.buffer cimport Buffer
+
 cdef enum:
     BUCKETS_AT_FIRST = 4
 
@@ -16,9 +18,11 @@ cdef double SLOTS_PER_SECOND = 10.0
 
 # The garbage collector need not look through them: the list and the peer let go of each when it is answered.
 @cython.no_gc
-@cython.freelist(256)
 cdef class Exchange:
     """A request, and how far its answer has got."""
+
+    def __cinit__(self):
+        self.resource = Buffer()
 
     cdef Slice token(self) noexcept:
         return Slice(&self.token_bytes[0], self.token_size)

@@ -39,6 +39,7 @@ cdef class CoapShared:
     cdef bint require_echo
     # state
     cdef bint draining
+    cdef list spare                      # Exchanges to be used again
     cdef ExchangeList waiting            # confirmable requests without any answer yet, the oldest first
     cdef AnsweredRequests answered       # kept for their duplicates
     cdef RetransmissionTimer timer

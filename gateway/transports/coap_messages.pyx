@@ -10,7 +10,7 @@ import random
 from libc.string cimport memcpy
 
 from gateway.transports.coap_answered cimport answer_of
-from gateway.transports.coap_exchanges cimport ACKNOWLEDGED, PENDING
+from gateway.transports.coap_exchanges cimport ACKNOWLEDGED, ARRIVED, PENDING
 from gateway.wire.buffer cimport Slice
 from gateway.wire.coap cimport ACK, CON, EMPTY, HEADER_SIZE, append_header
 
@@ -18,6 +18,8 @@ cdef enum:
     MAX_RETRANSMIT = 4
     ANY_SIZE = 1 << 30
     GENERATION_MASK = 0xFFF      # what is left of a sequence beside a message ID
+    SPARE_EXCHANGES = 1024       # kept for use, at most
+    SPARE_RESOURCE_SIZE = 256    # bytes, in each
 
 cdef double ACK_RANDOM_FACTOR = 1.5
 # Seconds for which the message ID of a confirmable request names it.
@@ -79,12 +81,17 @@ cdef class CoapMessages(UdpPeer):
     cdef Exchange open_exchange(self, const MessageView* view, double now):
         """A new exchange, remembered for its duplicates. Hot path."""
         cdef CoapShared shared = self.shared
-        cdef Exchange exchange = Exchange()
+        cdef Exchange exchange = <Exchange>shared.spare.pop() if shared.spare else Exchange()
         # Those that wait for their answers are fewer than that, and stay.
         if self.exchanges.count + self.answered.count >= shared.exchanges_per_peer:
             shared.answered.forget_oldest_of(&self.answered)
         exchange.peer = self
         exchange.type = view.type
+        exchange.stage = ARRIVED
+        exchange.has_answer = exchange.unanswered = exchange.has_block1 = exchange.has_block2 = False
+        exchange.accept = exchange.observe = -1
+        exchange.no_response = 0
+        exchange.resource.size = 0
         exchange.method = view.code
         exchange.message_id = view.message_id
         exchange.token_size = <uint8_t>view.token.size
@@ -124,11 +131,15 @@ cdef class CoapMessages(UdpPeer):
     cdef int remember(self, Exchange exchange, Slice answer) except -1:
         """The request is settled: from here on it is kept for its duplicates, with the datagram to answer them.
 
-        An empty one stands for an empty acknowledgement. Hot path.
+        An empty one stands for an empty acknowledgement. The exchange is over: the caller uses it no more. Hot path.
         """
-        return self.shared.answered.add(
-            &self.answered, exchange.type, exchange.message_id, exchange.deadline, answer
-        )
+        cdef CoapShared shared = self.shared
+        shared.answered.add(&self.answered, exchange.type, exchange.message_id, exchange.deadline, answer)
+        if len(shared.spare) < SPARE_EXCHANGES:
+            exchange.peer = None
+            exchange.resource.clear(SPARE_RESOURCE_SIZE)
+            shared.spare.append(exchange)
+        return 0
 
     cdef int settle(self, Exchange exchange) except -1:
         """Nothing is waited for any more. Hot path."""

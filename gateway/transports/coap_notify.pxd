@@ -16,7 +16,7 @@ cdef class CoapNotifier(CoapMessages):
     cdef uint32_t observe_sequence
 
     cdef bint compose(
-        self, Type type, uint16_t message_id, Slice token, Answer* answer, bytes resource
+        self, Type type, uint16_t message_id, Slice token, Answer* answer, Slice resource
     ) except -1
     cdef int64_t observe(self, Exchange exchange, Endpoint endpoint) except -2
     cdef int deregister(self, Observer observer) except -1

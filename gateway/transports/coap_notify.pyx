@@ -26,7 +26,7 @@ cdef class CoapNotifier(CoapMessages):
     # ------------------------------------------------------------ answers
 
     cdef bint compose(
-        self, Type type, uint16_t message_id, Slice token, Answer* answer, bytes resource
+        self, Type type, uint16_t message_id, Slice token, Answer* answer, Slice resource
     ) except -1:
         """Write an answer into `shared.out`, as large as this peer may be sent; False if it may be sent nothing.
 
@@ -45,7 +45,7 @@ cdef class CoapNotifier(CoapMessages):
             shared.counters.count("dropped", "coap_response_too_large")
             start_answer(answer, INTERNAL_SERVER_ERROR)
         else:
-            body = shared.responses.open(self, resource, shared.now)
+            body = shared.responses.open(self, resource.data[:resource.size], shared.now)
             shared.responses.extend(body, answer.body.data, answer.body.size)
             shared.etag += 1
             body.code = answer.code
@@ -63,7 +63,7 @@ cdef class CoapNotifier(CoapMessages):
     cdef int64_t observe(self, Exchange exchange, Endpoint endpoint) except -2:
         """Register for an exchange whose answer is good: the sequence of that answer, or -1 if it cannot be."""
         cdef CoapShared shared = self.shared
-        cdef bytes resource = exchange.resource
+        cdef bytes resource = exchange.resource.copy()
         cdef bytes token = exchange.token_bytes[:exchange.token_size]
         cdef bytes topic = resource[2 + resource[1]:]
         cdef Observer observer = self.observers.get(token)
@@ -152,7 +152,7 @@ cdef class CoapNotifier(CoapMessages):
             answer.observe = self.observe_sequence
         else:
             self.deregister(observer)  # an error ends the observation (RFC 7641 section 4.2)
-        if not self.compose(CON, message_id, octets(observer.token), &answer, observer.resource):
+        if not self.compose(CON, message_id, octets(observer.token), &answer, octets(observer.resource)):
             return 0
         return self.transmit(message_id, observer if code < BAD_REQUEST else None)
 

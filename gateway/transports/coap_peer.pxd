@@ -16,7 +16,7 @@ cdef class CoapPeer(CoapNotifier):
 
     cdef tuple judge(self, const MessageView* view, const Request* request, double now)
     cdef int serve(self, Exchange exchange, const MessageView* view, const Request* request, double now) except -1
-    cdef bytes resource_of(self, uint8_t method, Slice tag)
+    cdef int name_resource(self, Exchange exchange, Slice tag) except -1
     cdef int publish(self, Exchange exchange, Slice payload, double now) except -1
     cdef int on_block(self, Exchange exchange, const Request* request, Slice payload, double now) except -1
     cdef int continue_response(self, Exchange exchange, const Request* request, double now) except -1

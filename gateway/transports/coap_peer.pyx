@@ -128,7 +128,7 @@ cdef class CoapPeer(CoapNotifier):
             return self.refuse(exchange, NOT_KP1)
         if path.size > self.shared.uplink.router.topic_size_max:
             return self.refuse(exchange, LONG_PATH)  # before anything is kept under its name
-        exchange.resource = self.resource_of(view.code, request.request_tag)
+        self.name_resource(exchange, request.request_tag)
         if request.has_block2 and request.block2.number > 0 and not request.has_block1:
             return self.continue_response(exchange, request, now)
         if request.observe == DEREGISTER:
@@ -141,19 +141,16 @@ cdef class CoapPeer(CoapNotifier):
             return self.on_block(exchange, request, view.payload, now)
         return self.publish(exchange, view.payload, now)
 
-    cdef bytes resource_of(self, uint8_t method, Slice tag):
+    cdef int name_resource(self, Exchange exchange, Slice tag) except -1:
         """What a transfer's blocks have in common: method, size of the Request-Tag, that, and the path. Hot path."""
-        cdef Buffer path = self.shared.path, out = self.shared.out
-        cdef uint8_t* at
-        out.size = 0
-        at = out.reserve(2)
-        at[0] = method
+        cdef Buffer path = self.shared.path
+        cdef uint8_t* at = exchange.resource.reserve(2)
+        at[0] = exchange.method
         at[1] = <uint8_t>tag.size
-        out.size = 2
+        exchange.resource.size = 2
         if tag.size:
-            out.append(tag.data, tag.size)
-        out.append(path.data, path.size)
-        return out.copy()
+            exchange.resource.append(tag.data, tag.size)
+        return exchange.resource.append(path.data, path.size)
 
     cdef int publish(self, Exchange exchange, Slice payload, double now) except -1:
         """Forward a whole request, whose path has been read. Hot path."""
@@ -200,11 +197,11 @@ cdef class CoapPeer(CoapNotifier):
         if offset == 0 and not request.block1.more:
             return self.publish(exchange, payload, now)
         if offset == 0:
-            body = requests.open(self, exchange.resource, now)
+            body = requests.open(self, exchange.resource.copy(), now)
             if body is None:
                 return self.refuse(exchange, NO_BLOCK_MEMORY)
         else:
-            body = requests.find(self, exchange.resource, now)
+            body = requests.find(self, exchange.resource.copy(), now)
         if body is None or body.content.size != offset:
             return self.refuse(exchange, INCOMPLETE)
         if not requests.extend(body, payload.data, payload.size):
@@ -218,7 +215,7 @@ cdef class CoapPeer(CoapNotifier):
 
     cdef int continue_response(self, Exchange exchange, const Request* request, double now) except -1:
         """Answer a request for a further block of a response that is kept."""
-        cdef Body body = self.shared.responses.find(self, exchange.resource, now)
+        cdef Body body = self.shared.responses.find(self, exchange.resource.copy(), now)
         cdef Answer answer
         if body is None:
             return self.refuse(exchange, NO_BODY)
@@ -326,7 +323,7 @@ cdef class CoapPeer(CoapNotifier):
     cdef int respond(self, Exchange exchange, Answer* answer) except -1:
         """Send a response, as its request wants it, and settle the exchange. Hot path."""
         cdef Buffer out = self.shared.out
-        cdef bytes resource = exchange.resource
+        cdef Slice resource = Slice(exchange.resource.data, exchange.resource.size)
         cdef bint separate = exchange.type != CON or exchange.stage == ACKNOWLEDGED
         cdef uint16_t message_id = self.new_message_id() if separate else exchange.message_id
         cdef Type type = exchange.type if separate else ACK
