@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import helm_python
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -16,8 +17,53 @@ from gateway.config import load
 CHART = Path(__file__).resolve().parents[1] / "helm"
 KUBERNETES = ["1.26", "1.34"]
 """The oldest that Chart.yaml allows, and a recent one."""
-CUSTOM = {"ServiceMonitor"}
-"""Kinds that are not Kubernetes's own."""
+LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
+CUSTOM = {
+    "ServiceMonitor": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["apiVersion", "kind", "metadata", "spec"],
+        "properties": {
+            "apiVersion": {"const": "monitoring.coreos.com/v1"},
+            "kind": {"const": "ServiceMonitor"},
+            "metadata": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "labels": LABELS},
+            },
+            "spec": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["endpoints", "selector"],
+                "properties": {
+                    "selector": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["matchLabels"],
+                        "properties": {"matchLabels": LABELS},
+                    },
+                    "endpoints": {
+                        "type": "array",
+                        "items": {
+                            "type": "object",
+                            "additionalProperties": False,
+                            "properties": {
+                                "port": {"type": "string"},
+                                "path": {"type": "string"},
+                                "interval": {
+                                    "type": "string",
+                                    "pattern": r"^(0|(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$",
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    }
+}
+"""Kinds that are not Kubernetes's own, and as much of the schemas of their definitions as we use, restated."""
 Values = dict[str, Any]
 Manifest = dict[str, Any]
 
@@ -95,7 +141,9 @@ def test_manifests_are_valid(chart: helm_python.Chart, values: Values, version: 
     manifests = render(chart, values)
     assert manifests
     for manifest in manifests.values():
-        if manifest["kind"] not in CUSTOM:
+        if manifest["kind"] in CUSTOM:
+            jsonschema.validate(manifest, CUSTOM[manifest["kind"]])
+        else:
             kubernetes_validate.validate(manifest, version, strict=True)
 
 

@@ -98,3 +98,23 @@ def test_programs_in_python(platform: GatewayProcess, tmp_path: Path) -> None:
         "kp1/demo_application_v1/dcx/my-device/json/41/status",
         "2.04",
     ]
+
+
+def test_the_sketch_for_an_arduino(tmp_path: Path) -> None:
+    """Compiled against a stand-in for the libraries, and run for a few turns of its loop."""
+    (sketch,) = blocks("cpp")
+    program = tmp_path / "sketch.cpp"
+    program.write_text(
+        f'#include "Arduino.h"\n{sketch}\nint main() {{ setup(); for (int i = 0; i < 8; i++) loop(); }}\n'
+    )
+    stubs = ROOT / "tests" / "support" / "arduino"
+    flags = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{stubs}"]
+    run(["g++", *flags, str(program), "-o", "sketch"], tmp_path)
+    topic = "kp1/demo_application_v1/dcx/my-device/json"
+    assert run([str(tmp_path / "sketch")], tmp_path).splitlines()[:5] == [
+        "server 192.0.2.1 1883",
+        "connect my-device-24:0A:C4:00:00:01",
+        "connect my-device-24:0A:C4:00:00:01",
+        f'publish {topic} [{{"temperature": 21.5}}]',
+        f"{topic}/status: OK",
+    ]

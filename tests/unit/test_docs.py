@@ -14,6 +14,7 @@ import bench.cli
 import bench.sim.cli
 import ext.cli
 import gateway.cli
+from gateway.config import check
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "fuzz" / "README.md"])
@@ -75,3 +76,23 @@ def test_a_command_is_taken(page: str, command: str) -> None:
     found = problem(command)
     bare = len(command.split()) <= 3 and not command.count("--")
     assert found is None or (bare and "requires an argument" in found), f"{page}: {command}: {found}"
+
+
+def configurations() -> list[tuple[str, str]]:
+    """Blocks of YAML that are parts of a service-config.yml."""
+    return [
+        (str(page.relative_to(ROOT)), block)
+        for page in PAGES
+        for block in re.findall(
+            r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+        if re.match(r"(?:#.*\n)*(?:kaa|server|service)\b", block)
+    ]
+
+
+@pytest.mark.parametrize(("page", "block"), configurations())
+def test_a_configuration_is_taken(tmp_path: Path, page: str, block: str) -> None:
+    file = tmp_path / "service-config.yml"
+    # Three dots stand for what is of no interest there.
+    file.write_text(re.sub(r"(\s)\.\.\.(?=\s)", r"\1{}", block), encoding="utf-8")
+    assert [str(found) for found in check(file, {}) if found.severity == "error"] == [], page
