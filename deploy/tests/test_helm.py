@@ -91,6 +91,7 @@ EVERYTHING: Values = {
         "udp": {"type": "NodePort"},
     },
     "autoscaling": {"enabled": True},
+    "networkPolicy": {"collectorTo": [{"podSelector": {"matchLabels": {"a": "collector"}}}]},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "serviceAccount": {"annotations": {"a": "b"}},
     "podAnnotations": {"a": "b"},
@@ -169,6 +170,16 @@ def test_what_is_there_with_everything(chart: helm_python.Chart) -> None:
     assert "replicas" not in manifests["Deployment", "gw-kaa-gateway"]["spec"]
     metric = manifests["HorizontalPodAutoscaler", "gw-kaa-gateway"]["spec"]["metrics"][0]["pods"]["metric"]
     assert metric == {"name": "kaa_gateway_connections"}
+
+
+@pytest.mark.parametrize(("values", "ports"), [({}, [4222]), (EVERYTHING, [4222, 4318])])
+def test_the_gateway_may_reach_nats_and_a_collector(
+    chart: helm_python.Chart, values: Values, ports: list[int]
+) -> None:
+    *others, names = render(chart, values)["NetworkPolicy", "gw-kaa-gateway"]["spec"]["egress"]
+    assert [rule["ports"][0]["port"] for rule in others] == ports
+    assert all(rule["to"] for rule in others)
+    assert {port["port"] for port in names["ports"]} == {53}
 
 
 def test_the_config_map_is_a_configuration_that_the_gateway_takes(
