@@ -102,6 +102,7 @@ cdef class Downlink(Listener):
                 endpoint, view.extension_instance_name.data[:view.extension_instance_name.size], message.reply
             )
         delivery.data = &view
+        delivery.attachment = NULL
         return self.dispatch(&delivery, view.correlation_id, endpoint)
 
     cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1:
@@ -173,9 +174,10 @@ cdef class Downlink(Listener):
         cdef Py_ssize_t position = 0
         cdef bint reached = False
         if len(endpoint.sessions) == 1:  # as almost always
-            PyDict_Next(endpoint.sessions, &position, &only, NULL)
+            PyDict_Next(endpoint.sessions, &position, &only, &delivery.attachment)
             session = <Session>only
             return session.online == online and self.push_to(session, delivery, endpoint, hashed)
+        delivery.attachment = NULL
         for session in list(endpoint.sessions):
             if session.online == online and self.push_to(session, delivery, endpoint, hashed):
                 reached = True

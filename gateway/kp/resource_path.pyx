@@ -129,6 +129,18 @@ cdef bint is_clean_topic(Slice text) noexcept:
     return is_clean(text) and not has_wildcard(text)
 
 
+cdef bint is_clean_topic_again(CleanText* last, Slice text) noexcept:
+    """is_clean_topic, of a text that is mostly the same as that for which it was true last. Hot path."""
+    if text.size and text.size == last.size and memcmp(text.data, last.bytes, <size_t>text.size) == 0:
+        return True
+    if not is_clean_topic(text):
+        return False
+    if 0 < text.size <= CLEAN_TEXT_SIZE_MAX:
+        memcpy(last.bytes, text.data, <size_t>text.size)
+        last.size = text.size
+    return True
+
+
 cdef bint has_wildcard(Slice text) noexcept nogil:
     return (
         memchr(text.data, c"+", <size_t>text.size) != NULL or memchr(text.data, c"#", <size_t>text.size) != NULL

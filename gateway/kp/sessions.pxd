@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from gateway.kp.correlation cimport Service
@@ -12,6 +13,7 @@ cdef struct Delivery:
     bint correlated          # it answers a message of this very session ...
     Service service          # ... which came in this way,
     uint32_t sequence        # ... with this number
+    PyObject* attachment     # borrowed: by which name the session speaks for the endpoint, or NULL if it has to look
 
 
 cdef struct Traffic:

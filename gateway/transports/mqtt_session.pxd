@@ -32,6 +32,7 @@ cdef class MqttSession(Session):
     cdef str client_id
     # state; None until first used
     cdef dict subscriptions      # topic filter -> granted QoS
+    cdef uint8_t highest_granted  # QoS, never less than the highest among them
     cdef dict received           # packet identifier of a QoS 2 PUBLISH -> whether PUBREC was sent
     cdef dict in_flight          # packet identifier -> what to send again: PUBLISH as bytes, or None for PUBREL
     cdef object queued           # deque of (topic, payload, QoS) that wait for a place in the window

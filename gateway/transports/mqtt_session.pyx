@@ -13,7 +13,7 @@ from http import HTTPStatus
 import msgspec
 
 from gateway.kp.correlation cimport REQUEST
-from gateway.kp.resource_path cimport append_topic, is_clean_topic
+from gateway.kp.resource_path cimport CleanText, append_topic, is_clean_topic_again
 from gateway.kp.sessions cimport Attachment, Session
 from gateway.wire.mqtt cimport PUBCOMP, PUBREC, PUBREL, append_ack, append_publish
 
@@ -24,6 +24,11 @@ cdef enum:
 
 cdef bytes STATUS_SUFFIX = b"/status"
 cdef bytes ERROR_SUFFIX = b"/error"
+
+# What extensions name is mostly what was named last, and was looked at then.
+cdef CleanText last_version
+cdef CleanText last_extension
+cdef CleanText last_path
 
 
 cdef Slice slice_of(bytes text):
@@ -141,8 +146,12 @@ cdef class MqttSession(Session):
                 or (delivery.correlated and delivery.service == REQUEST):  # no message of MQTT came in that way
             return False
         if endpoint is not None:
-            attachment = self.attachment_of(endpoint, delivery.sequence) if delivery.correlated \
-                else <Attachment>endpoint.sessions.get(self)
+            if delivery.correlated:
+                attachment = self.attachment_of(endpoint, delivery.sequence)
+            elif delivery.attachment != NULL:
+                attachment = <Attachment>delivery.attachment
+            else:
+                attachment = <Attachment>endpoint.sessions.get(self)
             if attachment is None:
                 self.counters.count("dropped", "wrong_endpoint")
                 return False
@@ -152,8 +161,9 @@ cdef class MqttSession(Session):
         elif delivery.data.endpoint_id.data != NULL:
             return False
         if app_version.data == NULL or delivery.data.extension_instance_name.data == NULL \
-                or not is_clean_topic(app_version) or not is_clean_topic(delivery.data.resource_path) \
-                or not is_clean_topic(delivery.data.extension_instance_name):
+                or not is_clean_topic_again(&last_version, app_version) \
+                or not is_clean_topic_again(&last_path, delivery.data.resource_path) \
+                or not is_clean_topic_again(&last_extension, delivery.data.extension_instance_name):
             self.counters.count("dropped", "no_topic")
             return True
         self.scratch.size = 0
@@ -284,19 +294,21 @@ cdef class MqttSession(Session):
             self.counters.count("refused", "too_many_subscriptions")
             return SUBSCRIBE_FAILED
         self.subscriptions[name] = qos
+        self.highest_granted = max(self.highest_granted, qos)
         return qos
 
     cdef int unsubscribe(self, Slice topic_filter) except -1:
         """Forget a topic filter, if it was there."""
         if self.subscriptions is not None:
             self.subscriptions.pop(topic_filter.data[:topic_filter.size], None)
+            self.highest_granted = max(self.subscriptions.values(), default=0)
         return 0
 
     cdef uint8_t granted_qos(self, Slice topic) noexcept:
         """The highest QoS among the subscriptions that match a topic; 0 if none does."""
         cdef uint8_t best = 0, qos
         cdef bytes name
-        if self.subscriptions is not None:
+        if self.highest_granted:  # of many it is 0
             for name, granted in self.subscriptions.items():
                 qos = granted
                 if qos > best and matches(slice_of(name), topic):

@@ -206,6 +206,37 @@ def test_what_cannot_be_delivered_is_counted(
     assert worker.reason("dropped", reason) == 1
 
 
+@pytest.mark.parametrize("size", [1, 119, 120, 121])
+def test_what_was_clean_before_makes_nothing_else_clean(worker: WorkerDouble, size: int) -> None:
+    """The text that was found clean last is only compared with: also at the bound of what is remembered."""
+    device, _ = asking(worker)
+    good = "/" + "x" * (size - 1)
+    for number, path in enumerate([good, good, good[:-1] + "#", good, good + "#", good[:-1] + "\x00", good]):
+        worker.deliver(datum(correlation_id=f"push-{number}", resource_path=path))
+    assert [packet.topic for packet in device.received()] == [f"kp1/{APP}/dcx/t{good}/status"] * 4
+    assert worker.reason("dropped", "no_topic") == 3
+
+
+def test_the_qos_of_a_push_is_that_of_the_subscriptions_that_are_left(worker: WorkerDouble) -> None:
+    device, _ = asking(worker)
+    device.send(mqtt.Subscribe(1, ((f"kp1/{APP}/#", 1), (f"kp1/{APP}/dcx/t/#", 0))))
+    device.received()
+
+    def qos_of(correlation_id: str) -> int:
+        worker.deliver(datum(correlation_id=correlation_id))
+        (packet,) = device.received()
+        assert isinstance(packet, mqtt.Publish)
+        return packet.qos
+
+    assert qos_of("first") == 1
+    device.send(mqtt.Unsubscribe(2, (f"kp1/{APP}/#",)))
+    device.received()
+    assert qos_of("second") == 0
+    device.send(mqtt.Subscribe(3, (("kp1/+/dcx/#", 2),)))
+    device.received()
+    assert qos_of("third") == 2
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_no_datum_disturbs_anybody(data: st.DataObject) -> None:
