@@ -4,6 +4,8 @@ PYTHON ?= python3
 CLANG ?= clang
 VENV := .venv
 BIN := $(VENV)/bin
+# Without the native modules, which are built in place.
+PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version-check
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') setup.py
 
 .DEFAULT_GOAL := help
@@ -14,20 +16,25 @@ help: ## List the targets
 
 setup: $(VENV)/.installed ## Make .venv with all that running, testing and developing needs
 
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,bench,locust,test,lint,build,fuzz]'
+$(VENV)/.installed: $(VENV)/.running
+	$(PIP) --editable '.[dev,bench,locust,test,lint,build,fuzz]'
 	@touch $@
 
-build: setup .make/release ## Build the native modules in place
+# What running and building need, which is what a first `make run` waits for.
+$(VENV)/.running: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) --editable '.[dev,build]'
+	@touch $@
+
+build: .make/release ## Build the native modules in place
 
 build-debug: setup .make/debug ## Build them with bounds checks, assertions and debug information
 
 build-asan: setup .make/asan ## Build them for AddressSanitizer and UndefinedBehaviorSanitizer
 
-# A build of another kind looks up to date by its time stamps, and is not. (What setup has installed is a release.)
-.make/%: $(NATIVE) $(VENV)/.installed
+# A build of another kind looks up to date by its time stamps, and is not.
+.make/%: $(NATIVE) $(VENV)/.running
 	@if [ $* != release ] || ls .make 2>/dev/null | grep -qvx release; then find gateway bench -name '*.so' -delete; fi
 	@rm -rf .make && mkdir -p .make
 	KAA_BUILD=$* $(BIN)/python setup.py --quiet build_ext --inplace
@@ -39,7 +46,7 @@ build-asan: setup .make/asan ## Build them for AddressSanitizer and UndefinedBeh
 run: build ## Start NATS, the gateway and the reference extensions here; Ctrl-C stops them
 	$(BIN)/kaa-gateway dev $(ARGS)
 
-test: build peers ## Run the whole test suite (ARGS for pytest)
+test: setup build peers ## Run the whole test suite (ARGS for pytest)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-debug: build-debug peers ## Run it on native modules built with bounds checks and assertions
@@ -55,26 +62,26 @@ test-asan: build-asan ## Run it, but for the end-to-end tests, under AddressSani
 fuzz: setup .make/fuzz ## Fuzz decoders and sessions, guided by coverage; needs clang (ARGS='--help' for targets and time)
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
-test-deploy: build $(VENV)/.deploy ## Check Dockerfile, Helm chart, compose file, alert rules and dashboard (needs promtool)
+test-deploy: $(VENV)/.deploy build ## Check Dockerfile, Helm chart, compose file, alert rules and dashboard (needs promtool)
 	$(BIN)/python -m pytest deploy/tests $(ARGS)
 
-test-page: build ## Look at the live page in a headless Chromium (apt-get install chromium)
+test-page: setup build ## Look at the live page in a headless Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -p tests.conftest deploy/page $(ARGS)
 
 image: ## Build the image's stages in chroots and start the result (root and debootstrap, some minutes)
 	$(PYTHON) deploy/tests/image.py build/image
 
-$(VENV)/.deploy: pyproject.toml $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[deploy]'
+$(VENV)/.deploy: $(VENV)/.installed
+	$(PIP) --editable '.[deploy]'
 	@touch $@
 
-lint: build ## Ruff, mypy, cython-lint
+lint: setup build ## Ruff, mypy, cython-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 120 gateway bench
 
-bench: build peers ## The gateway beside its peers that are installed, in one table (ARGS for kaa-bench compare)
+bench: setup build peers ## The gateway beside its peers that are installed, in one table (ARGS for kaa-bench compare)
 	$(BIN)/kaa-bench compare $(ARGS)
 
 peers: setup $(VENV)/peers/.installed ## Install the peer whose dependencies need an environment of their own
@@ -84,10 +91,10 @@ $(VENV)/peers/.installed: bench/peers/requirements.txt
 	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
-profile: build ## Print instructions per message by function, under valgrind (ARGS as for the bench: --rows coap)
+profile: setup build ## Print instructions per message by function, under valgrind (ARGS as for the bench: --rows coap)
 	$(BIN)/python -m bench.profiling $(ARGS)
 
-wheel: setup ## Build a wheel into dist/
+wheel: $(VENV)/.running ## Build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## Remove .venv and everything built

@@ -2,7 +2,7 @@
 
 `KAA_BUILD` is the kind of build: `release`; `debug`, with bounds checks, assertions and C debug information (`make
 test-debug`); `asan`, which is that under AddressSanitizer and UndefinedBehaviorSanitizer of gcc (`make test-asan`);
-`fuzz`, for libFuzzer, with clang (`make fuzz`).
+`fuzz`, for libFuzzer, with clang (`make fuzz`); `none`, for an installation whose modules are built in place.
 """
 
 import os
@@ -107,7 +107,7 @@ setup(
                 extra_link_args=LINK_ARGS.get(KIND, []),
                 define_macros=[] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
             )
-            for name in MODULES
+            for name in (MODULES if KIND != "none" else [])
         ],
         compiler_directives={
             "language_level": 3,
