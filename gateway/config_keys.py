@@ -179,7 +179,12 @@ class Mqtt(Section, frozen=True, kw_only=True):
         ),
     ] = MiB
     connect_timeout: Annotated[
-        Seconds, Meta(ge=0.1, le=3600, description="Seconds that a new connection has to send CONNECT.")
+        Seconds,
+        Meta(
+            ge=0.1,
+            le=3600,
+            description="Seconds that a new connection has to send CONNECT and to be admitted; then it is closed.",
+        ),
     ] = 10.0
     max_keep_alive: Annotated[
         Seconds,
