@@ -9,7 +9,7 @@ PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-debug test-asan fuzz test-deploy test-page image lint bench peers profile wheel clean
+.PHONY: help setup build build-debug build-asan run test test-debug test-asan fuzz test-deploy test-page image lint bench peers profile annotate wheel clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ $(VENV)/peers/.installed: bench/peers/requirements.txt
 
 profile: setup build ## Print instructions per message by function, under valgrind (ARGS as for the bench: --rows coap)
 	$(BIN)/python -m bench.profiling $(ARGS)
+
+annotate: setup ## Print which functions on a message's way call Python, and in how many lines (ARGS: .pyx files)
+	$(BIN)/python -m bench.annotation $(ARGS)
 
 wheel: $(VENV)/.running ## Build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
