@@ -29,7 +29,9 @@ cdef class Downlink(Listener):
     cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0
     cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1
     cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1
-    cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1
+    cdef int dispatch(
+        self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint
+    ) except -1
     cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1
     cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1
     cdef int report(

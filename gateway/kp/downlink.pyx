@@ -88,6 +88,8 @@ cdef class Downlink(Listener):
         """An ExtensionData. Hot path."""
         cdef ExtensionDataView view
         cdef Delivery delivery
+        cdef Correlation correlation
+        cdef Session session = None
         cdef Endpoint endpoint
         cdef Status status = read_extension_data(message.payload.data, message.payload.size, &view)
         if status != GOOD:
@@ -96,32 +98,33 @@ cdef class Downlink(Listener):
             return self.drop(MALFORMED_REASONS[<int>status])
         if view.timeout > 0 and view.timestamp < now_ms() - view.timeout:  # in this order it cannot overflow
             return self.drop_message("expired", view.correlation_id)
-        endpoint = self.sessions.known_endpoint(view.endpoint_id)
+        delivery.correlated = self.correlator.read(view.correlation_id, &correlation)
+        if delivery.correlated:
+            delivery.service = correlation.service
+            delivery.sequence = correlation.sequence
+            session = self.sessions.find(correlation.session)
+        endpoint = self.sessions.endpoint_for(session, view.endpoint_id)
         if message.reply.data != NULL and endpoint is not None and view.extension_instance_name.data != NULL:
             self.router.redirect(
                 endpoint, view.extension_instance_name.data[:view.extension_instance_name.size], message.reply
             )
         delivery.data = &view
         delivery.attachment = NULL
-        return self.dispatch(&delivery, view.correlation_id, endpoint)
+        return self.dispatch(&delivery, view.correlation_id, session, endpoint)
 
-    cdef int dispatch(self, Delivery* delivery, Slice correlation_id, Endpoint endpoint) except -1:
-        """Hot path."""
-        cdef Correlation correlation
-        cdef Session session
+    cdef int dispatch(
+        self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint
+    ) except -1:
+        """Give a message to the session that it answers, else to whoever speaks for its endpoint. Hot path."""
         cdef uint64_t hashed
-        delivery.correlated = self.correlator.read(correlation_id, &correlation)
         if delivery.correlated:
-            delivery.service = correlation.service
-            delivery.sequence = correlation.sequence
-            session = self.sessions.find(correlation.session)
             if session is not None and session.deliver(delivery, endpoint):
                 if self.traces:
                     trace = self.traces.get(correlation_id.data[:correlation_id.size])
                     if trace is not None:
                         trace.answered(delivery.data.status_code)
                 return self.count_out(session, delivery, endpoint)
-            if correlation.service == REQUEST:
+            if delivery.service == REQUEST:
                 self.fail_trace(correlation_id, "late_answer")
                 return self.drop_message("late_answer", correlation_id)
             delivery.correlated = False

@@ -119,6 +119,7 @@ cdef class Sessions:
     cdef Session find(self, uint64_t key)
     cdef Endpoint endpoint(self, bytes endpoint_id)
     cdef Endpoint known_endpoint(self, Slice endpoint_id)
+    cdef Endpoint endpoint_for(self, Session session, Slice endpoint_id)
     cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity)
     cdef int detach(self, Session session, Attachment attachment) except -1
     cdef int release(self, Endpoint endpoint) except -1

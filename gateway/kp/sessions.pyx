@@ -9,6 +9,8 @@ watched: it is present until it has been silent for the idle time, which is seen
 
 from collections import OrderedDict
 
+from libc.string cimport memcmp
+
 from gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
 
 from gateway.kp.counters import PROTOCOL_NAMES
@@ -235,6 +237,16 @@ cdef class Sessions:
         if endpoint_id.data == NULL:
             return None
         return <Endpoint>self.endpoints.get(endpoint_id.data[:endpoint_id.size])
+
+    cdef Endpoint endpoint_for(self, Session session, Slice endpoint_id):
+        """The endpoint of an ID, or None; that of the session's last message needs no look-up. Hot path."""
+        cdef Endpoint endpoint
+        if session is not None and session.current is not None:
+            endpoint = session.current.endpoint
+            if len(endpoint.endpoint_id) == endpoint_id.size \
+                    and memcmp(<const char*>endpoint.endpoint_id, endpoint_id.data, <size_t>endpoint_id.size) == 0:
+                return endpoint
+        return self.known_endpoint(endpoint_id)
 
     cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity):
         """Let a session speak for an endpoint by this name; None if it speaks for as many as it may already.
