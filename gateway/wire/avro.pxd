@@ -37,7 +37,8 @@ cdef inline uint8_t* put_long(uint8_t* at, int64_t value) noexcept nogil:
 cdef inline uint8_t* put_bytes(uint8_t* at, const uint8_t* data, Py_ssize_t size) noexcept nogil:
     # Avro `bytes` and `string`: at most LONG_SIZE_MAX + size bytes.
     at = put_long(at, size)
-    memcpy(at, data, <size_t>size)
+    if size:  # or `data` may be NULL, which memcpy is not to be given
+        memcpy(at, data, <size_t>size)
     return at + size
 
 

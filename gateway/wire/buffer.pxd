@@ -25,8 +25,10 @@ cdef class Buffer:
     @cython.final
     cdef inline int append(self, const void* source, Py_ssize_t count) except -1:
         # Copy `count` bytes to the end.
-        memcpy(self.reserve(count), source, <size_t>count)
-        self.size += count
+        cdef uint8_t* at = self.reserve(count)
+        if count:  # or `source` may be NULL, which memcpy is not to be given
+            memcpy(at, source, <size_t>count)
+            self.size += count
         return 0
 
     cdef int grow(self, Py_ssize_t count) except -1

@@ -120,7 +120,8 @@ cdef inline uint8_t* put_16(uint8_t* at, uint16_t value) noexcept nogil:
 
 
 cdef inline uint8_t* put_slice(uint8_t* at, Slice value) noexcept nogil:
-    memcpy(at, value.data, <size_t>value.size)
+    if value.size:
+        memcpy(at, value.data, <size_t>value.size)
     return at + value.size
 
 

@@ -298,7 +298,8 @@ cdef int append_publish(
     """PUBLISH; the caller has kept topic within 65535 bytes and the whole within the Remaining Length. Hot path."""
     cdef Py_ssize_t size = publish_size(topic.size, payload.size, flags >> 1 & 0x03)
     cdef uint8_t* at = put_publish_head(out.reserve(size), flags, topic, packet_id, payload.size)
-    memcpy(at, payload.data, <size_t>payload.size)
+    if payload.size:
+        memcpy(at, payload.data, <size_t>payload.size)
     out.size += size
     return 0
 
