@@ -66,6 +66,7 @@ cdef class Session:
     cdef bint closed
     cdef bint online              # its device can be reached now, unasked
     cdef bint connectionless      # it ends unnoticed, or with each message: endpoints are watched
+    cdef bint resume_wanted       # was told BUSY
     cdef object last_route        # Route of the last message, or None
     cdef Attachment current       # of the last message, or None
     cdef dict attached            # (application version, token) -> Attachment
@@ -74,7 +75,6 @@ cdef class Session:
     cdef Py_ssize_t waiting_count
     cdef Py_ssize_t waiting_bytes
     cdef set sought               # keys that topic filters have named, and no provider has told of yet
-    cdef bint resume_wanted       # was told BUSY
 
     cdef int acknowledge(self, uint32_t token) except -1
     cdef int fail(

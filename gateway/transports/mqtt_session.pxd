@@ -27,18 +27,19 @@ cdef class MqttSession(Session):
     cdef Outlet outlet
     cdef Buffer scratch          # shared by the sessions of a worker: a response topic under construction
     # identity
-    cdef uint8_t level
-    cdef bint clean
     cdef str client_id
+    cdef bint clean
+    # What is small stands together: there is a session for each connection.
+    cdef uint8_t level
     # state; None until first used
+    cdef uint8_t highest_granted  # QoS, never less than the highest among the subscriptions
+    cdef uint16_t last_packet_id
     cdef dict subscriptions      # topic filter -> granted QoS
-    cdef uint8_t highest_granted  # QoS, never less than the highest among them
     cdef dict received           # packet identifier of a QoS 2 PUBLISH -> whether PUBREC was sent
     cdef dict in_flight          # packet identifier -> what to send again: PUBLISH as bytes, or None for PUBREL
     cdef object queued           # deque of (topic, payload, QoS) that wait for a place in the window
     cdef Py_ssize_t queued_bytes
     cdef Py_ssize_t in_flight_bytes  # of what may have to be sent again
-    cdef uint16_t last_packet_id
     cdef double offline_since    # loop time
 
     cdef int bind(self, Stream stream, Outlet outlet) except -1

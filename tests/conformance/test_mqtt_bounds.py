@@ -95,13 +95,13 @@ async def test_bytes_queued_for_an_absent_client(
     await cluster.connectivity("disconnected", token)
     for _ in range(4):
         await cluster.push(token, bytes(OUTPUT_BUFFER // 3))
-    async with mqtt_client(tight_gateway.mqtt_port, token, clean_session=False) as device:
-        kept = [await device.expect(Publish) for _ in range(2)]
-        assert all(len(push.payload) == OUTPUT_BUFFER // 3 for push in kept)
     await until(
         lambda: tight_gateway.count("events", "dropped", "session_queue_full") == before + 2,
         "two pushes dropped",
     )
+    async with mqtt_client(tight_gateway.mqtt_port, token, clean_session=False) as device:
+        kept = [await device.expect(Publish) for _ in range(2)]
+        assert all(len(push.payload) == OUTPUT_BUFFER // 3 for push in kept)
 
 
 async def test_endpoints_of_a_connection(
