@@ -21,18 +21,16 @@ cdef enum:
     SEGMENT_SIZE_MAX = 255  # bytes
     SHORT_SEGMENT = 16      # bytes
 
-# (code, reason code, diagnostic payload), in the order of Refusal
-cdef tuple REFUSALS = (
-    None,
-    (BAD_OPTION, "coap_critical_option", "Unknown or repeated critical option"),
-    (PROXYING_NOT_SUPPORTED, "coap_proxying", "This is not a proxy"),
-    (BAD_REQUEST, "coap_path", "Malformed path segment"),
-    (BAD_REQUEST, "coap_block_size", "Reserved block size"),
-)
+# (code, reason code, diagnostic payload)
+cdef tuple OPTION_REFUSED = (BAD_OPTION, "coap_critical_option", "Unknown or repeated critical option")
+cdef tuple PROXYING_REFUSED = (PROXYING_NOT_SUPPORTED, "coap_proxying", "This is not a proxy")
+cdef tuple PATH_REFUSED = (BAD_REQUEST, "coap_path", "Malformed path segment")
+cdef tuple BLOCK_REFUSED = (BAD_REQUEST, "coap_block_size", "Reserved block size")
+cdef tuple BY_REFUSAL = (None, OPTION_REFUSED, PROXYING_REFUSED, PATH_REFUSED, BLOCK_REFUSED)
 
 
 cdef tuple refusal_of(Refusal refusal):
-    return REFUSALS[<int>refusal]
+    return BY_REFUSAL[<int>refusal]
 
 
 cdef inline Py_ssize_t size_max(uint32_t number) noexcept nogil:
