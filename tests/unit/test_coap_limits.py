@@ -83,6 +83,16 @@ async def test_exchanges_are_bounded(shared_nats: NatsServer) -> None:
         assert server.tables["answered"] == 5
 
 
+async def test_each_of_many_duplicates_finds_its_answer(shared_nats: NatsServer) -> None:
+    """Short answers and long ones, also after the table has grown."""
+    async with coap_server(shared_nats.url) as server, CoapClient(server.port) as client:
+        requests = [client.request(path) for _ in range(80) for path in ("other", ".well-known/core")]
+        answers = [await client.ask(request) for request in requests]
+        assert [await client.ask(request) for request in requests] == answers
+        assert server.count("dropped", "coap_duplicate") == len(requests)
+        assert server.tables["answered"] == len(requests)
+
+
 async def test_unanswered_requests_are_bounded(cluster: Cluster, shared_nats: NatsServer) -> None:
     settings = {"outstanding_per_peer": 2, "pending_requests": 3, "piggyback_delay": FOREVER}
     async with (
