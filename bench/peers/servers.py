@@ -232,20 +232,11 @@ class Aiocoap(CoapPeer):
         return ["-m", "bench.peers.aiocoap_server", *map(str, self.address)]
 
 
-class CoapFloor(CoapPeer):
-    """coap_floor.c of this package: the gateway's system calls to the extension and back, and nothing else.
+class Floor(Peer):
+    """A C program of this package with the system calls of the gateway and nothing else, compiled when it is needed."""
 
-    It is compiled when it is first needed.
-    """
-
-    name = "coap-floor"
     title = "C, same system calls"
-    forwards = True
-    source = Path(__file__).with_name("coap_floor.c")
-
-    def __init__(self, nats: NatsServer) -> None:
-        super().__init__()
-        self._nats = nats
+    source: Path
 
     @staticmethod
     def program() -> str | None:
@@ -256,18 +247,38 @@ class CoapFloor(CoapPeer):
         """See `Peer.arguments`: the compiler's."""
         return ["-O2", "-o", str(self.directory / self.name), str(self.source)]
 
+    def own_arguments(self) -> list[str]:
+        """The arguments of what was compiled, after writing the files that they name."""
+        raise NotImplementedError
+
     def command(self) -> list[str]:
         """See `Server.command`."""
         built = subprocess.run(super().command(), capture_output=True, text=True, check=False)
         if built.returncode:
             raise BenchError(f"{self.source.name}: {built.stderr.strip()}")
+        return [str(self.directory / self.name), *self.own_arguments()]
+
+
+class CoapFloor(Floor, CoapPeer):
+    """coap_floor.c: to the extension and back."""
+
+    name = "coap-floor"
+    forwards = True
+    source = Path(__file__).with_name("coap_floor.c")
+
+    def __init__(self, nats: NatsServer) -> None:
+        super().__init__()
+        self._nats = nats
+
+    def own_arguments(self) -> list[str]:
+        """See `Floor.own_arguments`."""
         inbox = subjects.replica("bench-floor", "esp", subjects.EXTENSION_DATA)
         publication = packets.nats_publication(0, inbox)
         template = self.directory / "publication"
         template.write_bytes(publication)
         number = publication.index(packets.CORRELATION_ID.encode())
         ports = map(str, (self.address[1], self._nats.ports[0]))
-        return [str(self.directory / self.name), *ports, inbox, str(template), str(number)]
+        return [*ports, inbox, str(template), str(number)]
 
 
 PEERS: tuple[type[Peer], ...] = (

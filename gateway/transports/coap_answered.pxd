@@ -55,7 +55,7 @@ cdef class AnsweredRequests:
     cdef void expire(self, double now) noexcept
 
     cdef int32_t* bucket_of(self, const AnsweredOfPeer* peer, uint16_t message_id) noexcept
-    cdef bint unlink(self, int32_t place) noexcept
+    cdef void unlink(self, int32_t place) noexcept
     cdef void forget(self, int32_t place) noexcept
     cdef int grow(self) except -1
 

@@ -117,16 +117,15 @@ cdef class AnsweredRequests:
     cdef int32_t* bucket_of(self, const AnsweredOfPeer* peer, uint16_t message_id) noexcept:
         return &self.buckets[(peer.salt + message_id) & <uint64_t>(2 * self.place_count - 1)]
 
-    cdef bint unlink(self, int32_t place) noexcept:
-        """Take one out of its bucket, so that it is not found any more; whether it was there."""
+    cdef void unlink(self, int32_t place) noexcept:
+        """Take one out of its bucket, if it still is there, so that it is not found any more."""
         cdef Answered* answered = &self.places[place]
         cdef int32_t* link = self.bucket_of(answered.peer, answered.message_id)
         while link[0] != NOWHERE:
             if link[0] == place:
                 link[0] = answered.chained
-                return True
+                return
             link = &self.places[link[0]].chained
-        return False
 
     cdef void forget(self, int32_t place) noexcept:
         """Give up the place of one that is the first of its peer. Hot path."""
