@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without the native modules, which are built in place.
 PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version-check
-NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') setup.py
+NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-debug build-asan run test test-debug test-asan fuzz test-deploy test-page image lint bench peers profile annotate wheel clean
@@ -17,7 +17,7 @@ help: ## List the targets
 setup: $(VENV)/.installed ## Make .venv with all that running, testing and developing needs
 
 $(VENV)/.installed: $(VENV)/.running
-	$(PIP) --editable '.[dev,bench,locust,test,lint,build,fuzz]'
+	$(PIP) --editable '.[dev,test,lint,build,fuzz]' --editable './bench[locust]'
 	@touch $@
 
 # What running and building need, which is what a first `make run` waits for.
@@ -90,16 +90,16 @@ bench: setup build peers ## The gateway beside its peers that are installed, in 
 
 peers: setup $(VENV)/peers/.installed ## Install the peer whose dependencies need an environment of their own
 
-$(VENV)/peers/.installed: bench/peers/requirements.txt
+$(VENV)/peers/.installed: bench/kaa_bench/kaa_bench/peers/requirements.txt
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 profile: setup build ## Print instructions per message by function, under valgrind (ARGS as for the bench: --rows coap)
-	$(BIN)/python -m bench.profiling $(ARGS)
+	$(BIN)/python -m kaa_bench.compare.profiling $(ARGS)
 
 annotate: setup ## Print which functions on a message's way call Python, and in how many lines (ARGS: .pyx files)
-	$(BIN)/python -m bench.annotation $(ARGS)
+	$(BIN)/python -m kaa_bench.compare.annotation $(ARGS)
 
 wheel: $(VENV)/.running ## Build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 import yaml
-
-from gateway.config import load
+from kaa_gateway.config import load
 
 DEPLOY = Path(__file__).resolve().parents[1]
 ROOT = DEPLOY.parent

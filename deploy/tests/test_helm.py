@@ -10,9 +10,8 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-
-from gateway import __version__
-from gateway.config import load
+from kaa_gateway import __version__
+from kaa_gateway.config import load
 
 CHART = Path(__file__).resolve().parents[1] / "helm"
 KUBERNETES = ["1.26", "1.34"]

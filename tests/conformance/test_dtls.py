@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaa_gateway.app.encryption import datagram_credentials
+from kaa_gateway.config.tls_keys import CoapDtls
+from kaa_gateway.errors import ConfigError, IdentityError
+from kaa_gateway.identity.clients import Client
+from kaa_gateway.net import dtls_context
+from kaa_gateway.wire.coap import decode
 from OpenSSL import SSL
 
-from gateway.config_tls_keys import CoapDtls
-from gateway.encryption import datagram_credentials
-from gateway.errors import ConfigError, IdentityError
-from gateway.identity.clients import Client
-from gateway.transports import dtls_context
-from gateway.wire.coap import decode
 from tests.support.coap import coap_server
 from tests.support.dtls import IDENTITY, KEY
 from tests.support.dtls_server import DtlsServer, ask, request

@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.transports.admission import Admission
-from gateway.wire.coap import Message, decode, encode
+from kaa_gateway.net.admission import Admission
+from kaa_gateway.wire.coap import Message, decode, encode
+
 from tests.support.cluster import Cluster
 from tests.support.coap import CON, POST, URI_PATH, coap_server, option
 from tests.support.dtls import DtlsClient

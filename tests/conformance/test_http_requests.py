@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from kaa_gateway.config.identity_keys import IdentitySettings, StaticIdentity
+from kaa_gateway.config.keys import Limits
 
-from gateway.config_identity_keys import IdentitySettings, StaticIdentity
-from gateway.config_keys import Limits
 from tests.support.http_gateway import HttpGateway, post, running_gateway
 from tests.support.nats import NatsServer
-from tests.unit.test_http_parser import SMUGGLING
+from tests.unit.http.test_parser import SMUGGLING
 
 
 @pytest_asyncio.fixture

@@ -6,8 +6,18 @@ Byte vectors are written out here; each cites its section.
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from kaa_gateway.wire.mqtt import (
+    Connack,
+    Connect,
+    Pingreq,
+    Pingresp,
+    Publish,
+    Suback,
+    Subscribe,
+    Will,
+    encode,
+)
 
-from gateway.wire.mqtt import Connack, Connect, Pingreq, Pingresp, Publish, Suback, Subscribe, Will, encode
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess

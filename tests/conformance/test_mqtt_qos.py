@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from kaa_gateway.wire.mqtt import Puback, Pubcomp, Publish, Pubrec, Pubrel
 
-from gateway.wire.mqtt import Puback, Pubcomp, Publish, Pubrec, Pubrel
 from tests.support.cluster import Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt import MqttPeer, mqtt_client
@@ -13,7 +13,7 @@ from tests.support.nats import NatsServer
 NewToken = Callable[[], str]
 
 RECEIVED_MAX = 4096
-"""QoS 2 messages of one client between PUBLISH and PUBREL (gateway/transports/mqtt.pyx)."""
+"""QoS 2 messages of one client between PUBLISH and PUBREL (gateway/kaa_gateway/mqtt/connection.pyx)."""
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ Client identifiers are scoped to authenticated principals (test_mqtt_waiting.py)
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from kaa_gateway.wire.mqtt import Connack, Disconnect, Puback, Pubcomp, Publish, Pubrec, Pubrel, Will
 
-from gateway.wire.mqtt import Connack, Disconnect, Puback, Pubcomp, Publish, Pubrec, Pubrel, Will
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess

@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from kaa_gateway.wire.mqtt import Connack, Disconnect, Puback, Publish, Will
 
-from gateway.wire.mqtt import Connack, Disconnect, Puback, Publish, Will
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess

@@ -3,9 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kaa_gateway.mqtt.session import filter_matches
 from paho.mqtt.client import topic_matches_sub
-
-from gateway.transports.mqtt_session import filter_matches
 
 
 @pytest.mark.parametrize(

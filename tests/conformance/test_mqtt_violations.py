@@ -6,8 +6,7 @@ Source: MQTT 3.1.1, section 4.8 and those that each vector cites.
 from collections.abc import Callable
 
 import pytest
-
-from gateway.wire.mqtt import (
+from kaa_gateway.wire.mqtt import (
     Connack,
     Connect,
     Pingresp,
@@ -19,6 +18,7 @@ from gateway.wire.mqtt import (
     Unsubscribe,
     encode,
 )
+
 from tests.support.cluster import Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt import mqtt_client, mqtt_peer

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.identity import service as service_module
+from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.wire.mqtt import Connack, Connect, Disconnect, Pingreq, Pingresp, Puback, Publish, Will
 
-from gateway.errors import IdentityError
-from gateway.identity import service as service_module
-from gateway.identity.clients import Client, Presentation
-from gateway.wire.mqtt import Connack, Connect, Disconnect, Pingreq, Pingresp, Puback, Publish, Will
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.held_worker import HeldWorker, held_worker, run_on_uvloop

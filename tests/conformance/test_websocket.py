@@ -5,9 +5,9 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from kaa_gateway.wire import mqtt
+from kaa_gateway.wire.mqtt import Connect, Pingreq, encode
 
-from gateway.wire import mqtt
-from gateway.wire.mqtt import Connect, Pingreq, encode
 from tests.support.encrypted import EncryptedGateway
 from tests.support.nats import NatsServer, free_port
 from tests.support.websocket import (

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaa_gateway.identity.passwords import hashed
+from kaa_gateway.wire.mqtt import Connack, Connect, Publish
 
-from gateway.identity.passwords import hashed
-from gateway.wire.mqtt import Connack, Connect, Publish
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.cluster import Cluster
 from tests.support.esp import until

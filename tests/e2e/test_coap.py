@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 import aiocoap
 import pytest
 from aiocoap import Code
+from kaa_ext import Extension, Request
+from kaa_ext.services import echo
 
-from ext import Extension, Request, echo
 from tests.support.cluster import Cluster
 from tests.support.coap import CoapServer, coap_server
 from tests.support.esp import until

@@ -3,8 +3,9 @@
 import asyncio
 from collections import Counter
 
-from ext import Extension, Request
-from gateway.wire.coap import Message
+from kaa_ext import Extension, Request
+from kaa_gateway.wire.coap import Message
+
 from tests.support.coap import ACK, CON, CoapClient, coap_server
 from tests.support.nats import NatsServer
 from tests.support.proxy import DatagramProxy, Faults

@@ -18,7 +18,6 @@ import httpx
 import pytest
 
 from tests.support.esp import until
-from tests.support.gateway import ROOT
 from tests.support.nats import HOST, free_port
 from tests.support.processes import all_ended, children, kill
 
@@ -104,12 +103,12 @@ class Dev:
 @asynccontextmanager
 async def dev(ports: Ports, *arguments: str) -> AsyncIterator[Dev]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "dev", "--config", str(ports.file)),
+        *(sys.executable, "-P", "-m", "kaa_gateway", "dev", "--config", str(ports.file)),
         *("--nats-port", str(ports.nats), *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ},
         start_new_session=True,
     )
     command = Dev(process)

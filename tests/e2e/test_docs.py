@@ -45,7 +45,7 @@ def platform() -> Iterator[GatewayProcess]:
         NatsServer() as nats,
         GatewayProcess(nats.url, CONFIGURATION) as gateway,
         subprocess.Popen(
-            [sys.executable, "-m", "ext", "run", "dcx", "tsx", "--nats", nats.url],
+            [sys.executable, "-P", "-m", "kaa_ext", "run", "dcx", "tsx", "--nats", nats.url],
             stdout=subprocess.PIPE,
             text=True,
         ) as extensions,

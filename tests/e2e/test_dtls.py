@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kaa_ext import Extension, Request
+from kaa_ext.services import echo
 
-from ext import Extension, Request, echo
 from tests.support.certificates import Issued
 from tests.support.encrypted import EncryptedGateway, Pki, run
 from tests.support.esp import until

@@ -8,12 +8,12 @@ from typing import Any
 import httpx
 import nats
 import pytest
+from kaa_bench.peers.kpudp_client import KpudpClient
+from kaa_ext import Extension, Request
+from kaa_gateway.wire.mqtt import Publish
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
-from bench.kpudp_client import KpudpClient
-from ext import Extension, Request
-from gateway.wire.mqtt import Publish
 from tests.support.cluster import Cluster
 from tests.support.coap import CoapClient
 from tests.support.esp import until

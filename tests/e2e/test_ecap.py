@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from kaa_gateway.wire.mqtt import Publish
 
-from gateway.wire.mqtt import Publish
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.cluster import Cluster
 from tests.support.esp import until

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiomqtt
+from kaa_ext.cli.session import session
+from kaa_ext.sdk.streams import stored
+from kaa_ext.services import epts
 from nats.js import api
 
-from ext import epts
-from ext.session import session
-from ext.streams import stored
 from tests.support.esp import GatewayDouble
 from tests.support.extensions import APPLICATION
 from tests.support.gateway import GatewayProcess, merged
@@ -25,7 +25,7 @@ EXIT_TIMEOUT_S = 30
 
 @asynccontextmanager
 async def kaa_ext(*arguments: str, environment: dict[str, str] | None = None) -> AsyncIterator[Process]:
-    command = [sys.executable, "-m", "ext", "run", *arguments]
+    command = [sys.executable, "-P", "-m", "kaa_ext", "run", *arguments]
     process = await asyncio.create_subprocess_exec(
         *command, stdout=PIPE, stderr=PIPE, env={**os.environ, **(environment or {})}
     )

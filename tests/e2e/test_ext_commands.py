@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from kaa_ext import Extension
+from kaa_ext.cli import main as cli
+from kaa_ext.services import cex, cmx, dcx, ecr, epts
+from kaa_ext.testing import Gateway, online
 
-from ext import Extension, cex, cli, cmx, dcx, ecr, epts
-from ext.testing import Gateway, online
 from tests.support.extensions import python
 from tests.support.nats import NatsServer
 
@@ -149,7 +151,7 @@ async def test_command(shell: Shell) -> None:
 
 async def test_data(shell: Shell) -> None:
     assert (await shell.run("data", "query"))[:2] == (1, "")
-    async with python("-m", "ext", "data", "tail", "ep.1", nats_url=shell.url) as tail:
+    async with python("-P", "-m", "kaa_ext", "data", "tail", "ep.1", nats_url=shell.url) as tail:
         assert tail.stdout is not None
         following = asyncio.create_task(tail.stdout.readline())
         number = 0

@@ -10,10 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from kaa_ext import Extension
+from kaa_ext.services import cdtp, cex, cip, cmx, dcx, dstp, ecr, eme, epmx, epts
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ext import Extension, cdtp, cex, cip, cmx, dcx, dstp, ecr, eme, epmx, epts
 from tests.support.devices import (
     TIMEOUT_S,
     CoapDevice,

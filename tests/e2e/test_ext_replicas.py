@@ -16,10 +16,10 @@ from typing import Any
 
 import httpx
 import pytest
+from kaa_ext.cli.session import Session, session
+from kaa_ext.services import cdtp, cex, cmx, epmx, epts
 from nats.aio.msg import Msg
 
-from ext import cdtp, cex, cmx, epmx, epts
-from ext.session import Session, session
 from tests.support.devices import HttpDevice, MqttDevice, http_device, mqtt_device
 from tests.support.esp import until
 from tests.support.extensions import APPLICATION, kaa_ext, running

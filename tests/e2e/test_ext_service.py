@@ -9,22 +9,19 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from nats.aio.msg import Msg
-from structlog.testing import capture_logs
-
-from ext import (
+from kaa_ext import (
     Extension,
     ExtensionError,
     NotDelivered,
     PayloadTooLarge,
     Request,
-    connection,
-    dcx,
-    dstp,
-    echo,
-    tsx,
 )
-from gateway.bus import subjects
+from kaa_ext.sdk import connection
+from kaa_ext.services import dcx, dstp, echo, tsx
+from kaa_gateway.bus import subjects
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
+
 from tests.support.esp import GatewayDouble, until
 from tests.support.nats import NatsServer
 

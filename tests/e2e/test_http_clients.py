@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest_asyncio
+from kaa_ext.sdk.service import Extension
+from kaa_ext.services import echo
 
-from ext import echo
-from ext.service import Extension
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import HOST, NatsServer
 

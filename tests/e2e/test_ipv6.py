@@ -8,10 +8,11 @@ from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
+from kaa_bench.peers.kpudp_client import KpudpClient
+from kaa_ext import Extension
+from kaa_ext.services import echo
 from paho.mqtt.enums import CallbackAPIVersion
 
-from bench.kpudp_client import KpudpClient
-from ext import Extension, echo
 from tests.support.encrypted import EncryptedGateway, Pki, run
 from tests.support.esp import until
 from tests.support.nats import HOST, NatsServer, free_port

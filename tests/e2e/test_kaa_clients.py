@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
-
-from ext import Extension, dcx
-from gateway.wire.mqtt import (
+from kaa_ext import Extension
+from kaa_ext.services import dcx
+from kaa_gateway.wire.mqtt import (
     Connack,
     Connect,
     Disconnect,
@@ -22,6 +22,7 @@ from gateway.wire.mqtt import (
     Unsuback,
     Unsubscribe,
 )
+
 from tests.support.cluster import TO_REPLICA, Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt import MqttPeer, mqtt_client, mqtt_peer

@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from kaa_bench.peers.kpudp_client import RefusedError
+from kaa_gateway.wire.kpudp import Message, Reason, Type, decode, encode
 
-from bench.kpudp_client import RefusedError
-from gateway.wire.kpudp import Message, Reason, Type, decode, encode
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.kpudp import KpudpGateway, RawDevice, client, kpudp_gateway

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
+from kaa_gateway.wire.kpudp import Message, Type, decode, encode
 
-from gateway.wire.kpudp import Message, Type, decode, encode
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.kpudp import RawDevice, client, kpudp_gateway

@@ -10,9 +10,9 @@ import aiocoap
 import httpx
 import pytest
 from fastavro.schema import to_parsing_canonical_form
+from kaa_bench.peers.kpudp_client import KpudpClient
+from kaa_gateway.wire.mqtt import Disconnect, Publish
 
-from bench.kpudp_client import KpudpClient
-from gateway.wire.mqtt import Disconnect, Publish
 from tests.support import schemas
 from tests.support.cluster import OUR_EVENT_SCHEMAS, STATISTICS, Cluster
 from tests.support.esp import until

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from kaa_ext import Extension, Request
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.mqtt import Puback, Publish
 
-from ext import Extension, Request
-from gateway.bus import subjects
-from gateway.wire.mqtt import Puback, Publish
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess

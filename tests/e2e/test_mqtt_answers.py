@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from uuid import uuid4
 
 import pytest
+from kaa_gateway.wire.mqtt import Puback, Publish, Pubrec
 
-from gateway.wire.mqtt import Puback, Publish, Pubrec
 from tests.support.cluster import TO_INSTANCE, TO_REPLICA, Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt import MqttPeer, mqtt_client

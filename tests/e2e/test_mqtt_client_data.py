@@ -5,8 +5,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from kaa_gateway.wire.mqtt import Puback, Publish
 
-from gateway.wire.mqtt import Puback, Publish
 from tests.support.cluster import TO_REPLICA, Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt import mqtt_client

@@ -10,9 +10,10 @@ from typing import Any
 import aiomqtt
 import paho.mqtt.client as paho
 import pytest
+from kaa_ext import Extension
+from kaa_ext.services import echo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from ext import Extension, echo
 from tests.support.cluster import Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import HOST, NatsServer

@@ -5,8 +5,8 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from kaa_gateway.wire.mqtt import Disconnect, Puback, Publish
 
-from gateway.wire.mqtt import Disconnect, Puback, Publish
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import REPLICA, GatewayProcess

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx
 import pytest
+from kaa_bench.peers.kpudp_client import KpudpClient
 
-from bench.kpudp_client import KpudpClient
 from tests.support.coap import CoapClient
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess

@@ -7,8 +7,8 @@ import asyncio
 
 import httpx
 import pytest
+from kaa_gateway.wire.mqtt import Publish
 
-from gateway.wire.mqtt import Publish
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess

@@ -4,8 +4,8 @@ import asyncio
 
 import httpx
 import pytest
+from kaa_gateway.wire.mqtt import Puback, Publish
 
-from gateway.wire.mqtt import Puback, Publish
 from tests.support.cluster import Cluster
 from tests.support.coap import CoapClient, option
 from tests.support.esp import until

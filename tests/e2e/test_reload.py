@@ -11,9 +11,9 @@ from typing import Any
 import fastavro
 import httpx
 import pytest
+from kaa_gateway.lifecycle import announcements
+from kaa_gateway.wire.mqtt import Publish
 
-from gateway.lifecycle import announcements
-from gateway.wire.mqtt import Publish
 from tests.support import schemas
 from tests.support.cluster import Cluster
 from tests.support.esp import until

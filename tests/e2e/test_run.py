@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.esp import until
-from tests.support.gateway import ROOT, GatewayProcess
+from tests.support.gateway import GatewayProcess
 from tests.support.load import Counter, Device
 from tests.support.nats import HOST, NatsServer, free_port
 
@@ -21,8 +21,8 @@ TIMEOUT_S = 30.0
 def run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run it where it is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-m", "gateway", "run"],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "SERVER_PORT": str(free_port()), **environment},
+        [sys.executable, "-P", "-m", "kaa_gateway", "run"],
+        env={**os.environ, "SERVER_PORT": str(free_port()), **environment},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

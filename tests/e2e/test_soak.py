@@ -1,11 +1,10 @@
 """The soak in its short form: each fault once, under devices on all transports."""
 
 import pytest
+from kaa_bench.soak.faults import FAULTS, nats_killed
+from kaa_bench.soak.report import lost, print_soak
+from kaa_bench.soak.run import INSTANCES, KINDS, Soak
 from rich.console import Console
-
-from bench.soak.faults import FAULTS, nats_killed
-from bench.soak.report import lost, print_soak
-from bench.soak.run import INSTANCES, KINDS, Soak
 
 
 @pytest.mark.timeout(900)

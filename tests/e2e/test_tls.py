@@ -10,9 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography import x509
+from kaa_ext import Extension
+from kaa_ext.services import echo
+from kaa_gateway.wire import mqtt
 
-from ext import Extension, echo
-from gateway.wire import mqtt
 from tests.support.certificates import Issued
 from tests.support.cluster import Cluster
 from tests.support.encrypted import EncryptedGateway, Pki, run

@@ -44,11 +44,21 @@ def commands(block: str) -> list[str]:
 async def start(directory: Path, ports: Mapping[str, str]) -> tuple[asyncio.subprocess.Process, list[str]]:
     """`kaa-gateway dev` with the configuration of the guide, and what it prints until it is ready."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "dev", "--config", "tls.yml", "--nats-port", str(free_port())),
+        *(
+            sys.executable,
+            "-P",
+            "-m",
+            "kaa_gateway",
+            "dev",
+            "--config",
+            "tls.yml",
+            "--nats-port",
+            str(free_port()),
+        ),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         cwd=directory,
-        env={**os.environ, **ports, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **ports},
         start_new_session=True,
     )
     assert process.stdout is not None

@@ -10,15 +10,15 @@ from typing import Any
 
 import httpx
 import pytest
+from kaa_ext import Extension, Request, Response
+from kaa_ext.sdk.tracing import Tracing
+from kaa_gateway.wire.mqtt import Puback, Publish
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from ext import Extension, Request, Response
-from ext.tracing import Tracing
-from gateway.wire.mqtt import Puback, Publish
 from tests.support.cluster import Cluster
 from tests.support.coap import CoapClient
 from tests.support.collector import Collector, Span

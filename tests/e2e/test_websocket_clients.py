@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 
 import paho.mqtt.client as paho
 import pytest
+from kaa_ext import Extension
+from kaa_ext.services import echo
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from ext import Extension, echo
 from tests.support.encrypted import EncryptedGateway, Pki
 from tests.support.nats import NatsServer, free_port
 

@@ -10,13 +10,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.bus import subjects
-from gateway.bus.durable import DurableLanes
-from gateway.config_keys import Http
-from gateway.kp.pending import PendingRequests
-from gateway.transports.http import HttpTransport
-from gateway.transports.tcp import TcpListener
-from gateway.wire import mqtt
+from kaa_gateway.bus import subjects
+from kaa_gateway.bus.durable import DurableLanes
+from kaa_gateway.config.keys import Http
+from kaa_gateway.http.connection import HttpTransport
+from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.wire import mqtt
+
 from tests.fuzz.simulation import EVENT, LONG, UNIT
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, REPLY_TO, Peer, WorkerDouble

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kaa_gateway.app.encryption import datagram_credentials, stream_credentials
+from kaa_gateway.config.tls_keys import CoapDtls, MqttTls
+from kaa_gateway.net.dtls import DtlsSocket
+from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tls import TlsListener
 from OpenSSL import SSL
 
-from gateway.config_tls_keys import CoapDtls, MqttTls
-from gateway.encryption import datagram_credentials, stream_credentials
-from gateway.transports.dtls import DtlsSocket
-from gateway.transports.tcp import TcpListener
-from gateway.transports.tls import TlsListener
 from tests.fuzz.simulation import EVENTS, DatagramDevice, Simulation, StreamDevice
 from tests.support.certificates import Authority
 from tests.support.dtls import IDENTITY, KEY, DtlsClient

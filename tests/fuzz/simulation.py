@@ -11,18 +11,19 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.bus import subjects
-from gateway.config_keys import Http
-from gateway.errors import IdentityError
-from gateway.identity.clients import Client, Presentation
-from gateway.kp.pending import PendingRequests
-from gateway.transports.coap import CoapCore
-from gateway.transports.http import HttpTransport
-from gateway.transports.kpudp import KpudpTransport
-from gateway.transports.tcp import TcpListener
-from gateway.transports.udp import UdpSocket
-from gateway.transports.websocket import WebSocketTransport
-from gateway.wire.esp import ClientData, ExtensionData, encode_extension_data
+from kaa_gateway.bus import subjects
+from kaa_gateway.coap.server import CoapCore
+from kaa_gateway.config.keys import Http
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.http.connection import HttpTransport
+from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.kpudp.server import KpudpTransport
+from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.udp import UdpSocket
+from kaa_gateway.net.websocket import WebSocketTransport
+from kaa_gateway.wire.esp import ClientData, ExtensionData, encode_extension_data
+
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, Published, WorkerDouble
 

@@ -5,10 +5,11 @@ from contextlib import AsyncExitStack
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_ext import Extension
+from kaa_ext.services import echo
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.coap import FORMAT_REASONS, Message, decode, encode
 
-from ext import Extension, echo
-from gateway.errors import ProtocolError
-from gateway.wire.coap import FORMAT_REASONS, Message, decode, encode
 from tests.support.coap import QUIET_S, URI_PATH, CoapClient, coap_server
 from tests.support.esp import until
 from tests.support.nats import NatsServer

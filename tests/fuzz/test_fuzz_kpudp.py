@@ -2,8 +2,9 @@
 
 import random
 
-from gateway.errors import ProtocolError
-from gateway.wire.kpudp import MALFORMED_REASONS, Type, decode, encode
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.kpudp import MALFORMED_REASONS, Type, decode, encode
+
 from tests.support.kpudp_examples import HEX
 
 ROUNDS = 120_000

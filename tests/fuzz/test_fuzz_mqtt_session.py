@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from gateway.wire.mqtt import (
+from kaa_gateway.wire.mqtt import (
     Connack,
     Connect,
     Disconnect,
@@ -34,11 +33,12 @@ from gateway.wire.mqtt import (
     decode,
     encode,
 )
+
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import HOST
 
 if TYPE_CHECKING:
-    from gateway.wire.mqtt import Packet
+    from kaa_gateway.wire.mqtt import Packet
 
 CASES = 6000
 SEED = 20261123

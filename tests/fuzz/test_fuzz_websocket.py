@@ -11,8 +11,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from kaa_gateway.wire.mqtt import Connect, Pingreq, Publish, encode
 
-from gateway.wire.mqtt import Connect, Pingreq, Publish, encode
 from tests.support.encrypted import EncryptedGateway
 from tests.support.nats import HOST, NatsServer, free_port
 from tests.support.websocket import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, frame, request

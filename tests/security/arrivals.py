@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvloop
+from kaa_bench.processes import cpu_seconds, private_memory
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.mqtt import Connack, Connect, Puback, Publish, encode
 from nats.aio.client import Client
 
-from bench.processes import cpu_seconds, private_memory
-from gateway.bus import subjects
-from gateway.wire.mqtt import Connack, Connect, Puback, Publish, encode
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.encrypted import EncryptedGateway, Pki
 from tests.support.nats import HOST, NatsServer

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from kaa_gateway.coap.server import CoapCore
+from kaa_gateway.net.udp import UdpSocket
+from kaa_gateway.wire import coap
+from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
+from kaa_gateway.wire.mqtt import Connect, Pingreq, Puback, Pubcomp, Publish, Pubrec, Subscribe, encode
 
-from gateway.transports.coap import CoapCore
-from gateway.transports.udp import UdpSocket
-from gateway.wire import coap
-from gateway.wire.esp import ExtensionData, encode_extension_data
-from gateway.wire.mqtt import Connect, Pingreq, Puback, Pubcomp, Publish, Pubrec, Subscribe, encode
 from tests.support.coap import SETTINGS
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, WorkerDouble

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote_from_bytes
 
 import pytest
+from kaa_gateway.wire import coap, mqtt
 from structlog.testing import capture_logs
 
-from gateway.wire import coap, mqtt
 from tests.fuzz.simulation import SUBJECTS, Simulation
 
 LABEL = re.compile(r"[a-z][a-z0-9_]*")

@@ -6,9 +6,9 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
+from kaa_gateway.config.identity_keys import Clients, IdentitySettings
+from kaa_gateway.config.keys import Limits
 
-from gateway.config_identity_keys import Clients, IdentitySettings
-from gateway.config_keys import Limits
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess

@@ -6,13 +6,13 @@ Source: docs/configuration.md, kaa.kpc.limits.input-memory.
 from collections.abc import Iterator
 
 import pytest
+from kaa_gateway.config.keys import Http
+from kaa_gateway.http.connection import HttpTransport
+from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.net.stream import InputMemory
+from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
+from kaa_gateway.wire.mqtt import Publish, encode
 
-from gateway.config_keys import Http
-from gateway.kp.pending import PendingRequests
-from gateway.transports.http import HttpTransport
-from gateway.transports.stream import InputMemory
-from gateway.wire.esp import ExtensionData, encode_extension_data
-from gateway.wire.mqtt import Publish, encode
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, WorkerDouble
 
 BOUND = 10_000

@@ -1,8 +1,8 @@
 """Attacks that have worked on others: brokers, CoAP and HTTP servers, by the identifier under which they are known.
 
-Request smuggling is in tests/unit/test_http_parser.py (`SMUGGLING`: CVE-2022-32213, -32214, -32215, -35256,
+Request smuggling is in tests/unit/http/test_parser.py (`SMUGGLING`: CVE-2022-32213, -32214, -32215, -35256,
 CVE-2023-30589, CVE-2024-27982), and against the whole server in tests/conformance/test_http_requests.py. Stalled TLS
-handshakes are in tests/unit/test_tls_listener.py.
+handshakes are in tests/unit/net/test_tls.py.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire import coap, mqtt
+from kaa_gateway.wire.esp import encode_extension_data
 
-from gateway.errors import ProtocolError
-from gateway.wire import coap, mqtt
-from gateway.wire.esp import encode_extension_data
 from tests.fuzz.simulation import Simulation
 from tests.fuzz.targets import CONNECT, PUBLISH, UPGRADE, frame
 from tests.unit.kp.worker_double import APP, WorkerDouble

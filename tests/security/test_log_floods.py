@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
+from kaa_gateway.logs import LIMIT, PERIOD
 
-from gateway.logs import LIMIT, PERIOD
 from tests.support.encrypted import EncryptedGateway, Pki
 from tests.support.esp import until
 from tests.support.nats import HOST, NatsServer, free_port

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 import fastavro
+from kaa_gateway.bus import subjects
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from gateway.bus import subjects
 from tests.support import schemas
 from tests.support.esp import until
 from tests.support.gateway import INSTANCE, REPLICA

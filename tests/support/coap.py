@@ -12,20 +12,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from gateway.bus import subjects
-from gateway.bus.connector import Connector, TlsFiles
-from gateway.bus.link import Link
-from gateway.identity.open import OpenProvider
-from gateway.identity.resolver import Resolver
-from gateway.kp.correlation import Correlator
-from gateway.kp.counters import Counters
-from gateway.kp.downlink import Downlink
-from gateway.kp.router import Router
-from gateway.kp.sessions import Sessions
-from gateway.kp.uplink import Uplink
-from gateway.transports.coap import CoapCore
-from gateway.transports.udp import UdpSocket
-from gateway.wire.coap import Message, decode, encode
+from kaa_gateway.bus import subjects
+from kaa_gateway.bus.connector import Connector, TlsFiles
+from kaa_gateway.bus.link import Link
+from kaa_gateway.coap.server import CoapCore
+from kaa_gateway.counters import Counters
+from kaa_gateway.identity.open import OpenProvider
+from kaa_gateway.identity.resolver import Resolver
+from kaa_gateway.kp.correlation import Correlator
+from kaa_gateway.kp.downlink import Downlink
+from kaa_gateway.kp.router import Router
+from kaa_gateway.kp.sessions import Sessions
+from kaa_gateway.kp.uplink import Uplink
+from kaa_gateway.net.udp import UdpSocket
+from kaa_gateway.wire.coap import Message, decode, encode
+
 from tests.support.esp import until
 from tests.support.gateway import EXTENSIONS, INSTANCE, REPLICA
 from tests.support.nats import HOST

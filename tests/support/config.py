@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
-
-from gateway.config import check, load
-from gateway.errors import ConfigError
+from kaa_gateway.config import check, load
+from kaa_gateway.errors import ConfigError
 
 Write: TypeAlias = Callable[[str], Path]
 

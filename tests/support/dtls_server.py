@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from gateway.config_tls_keys import CoapDtls
-from gateway.encryption import datagram_credentials
-from gateway.errors import IdentityError
-from gateway.identity.clients import Client, Presentation
-from gateway.transports.dtls import DtlsSocket
-from gateway.wire.coap import Message, decode, encode
+from kaa_gateway.app.encryption import datagram_credentials
+from kaa_gateway.config.tls_keys import CoapDtls
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.net.dtls import DtlsSocket
+from kaa_gateway.wire.coap import Message, decode, encode
+
 from tests.support.certificates import Authority
 from tests.support.coap import CON, GET, URI_PATH, CoapServer
 from tests.support.dtls import IDENTITY, KEY, DtlsClient

@@ -112,7 +112,6 @@ class GatewayProcess:
         self.admin_port: int = document["server"]["port"]
         self._environment = {
             **os.environ,
-            "PYTHONPATH": str(ROOT),
             "APP_CONFIG_PATH": str(file),
             "NATS_URLS": nats_url,
             **(environment or {}),
@@ -153,7 +152,7 @@ class GatewayProcess:
         assert self._process is None, "the gateway is already running"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "run"],
+                [sys.executable, "-P", "-m", "kaa_gateway", "run"],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

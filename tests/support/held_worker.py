@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from kaa_gateway.app.worker import Worker
+from kaa_gateway.config import load
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.identity.provider import Identity
+from kaa_gateway.identity.service import IdentityService
 
-from gateway.config import load
-from gateway.errors import IdentityError
-from gateway.identity.provider import Identity
-from gateway.identity.service import IdentityService
-from gateway.worker import Worker
 from tests.support.gateway import configuration, merged
 
 

@@ -6,13 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-
-from gateway.bus import subjects
-from gateway.config import AppVersion, Config, ExtensionInstance
-from gateway.config_identity_keys import IdentitySettings
-from gateway.config_keys import (
+from kaa_gateway.app.worker import Worker
+from kaa_gateway.bus import subjects
+from kaa_gateway.config import AppVersion, Config, ExtensionInstance
+from kaa_gateway.config.identity_keys import IdentitySettings
+from kaa_gateway.config.keys import (
     Coap,
     Http,
     Limits,
@@ -23,8 +21,10 @@ from gateway.config_keys import (
     Transports,
     Udp,
 )
-from gateway.wire.esp import ClientData, decode_client_data, encode_extension_data
-from gateway.worker import Worker
+from kaa_gateway.wire.esp import ClientData, decode_client_data, encode_extension_data
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
 from tests.support.nats import HOST, NatsServer
 
 WAIT_S = 20.0

@@ -10,21 +10,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from bench.kpudp_client import KpudpClient
-from gateway.bus import subjects
-from gateway.bus.connector import Connector, TlsFiles
-from gateway.bus.link import Link
-from gateway.errors import IdentityError
-from gateway.identity.provider import Identity
-from gateway.kp.correlation import Correlator
-from gateway.kp.counters import Counters
-from gateway.kp.downlink import Downlink
-from gateway.kp.pending import PendingRequests
-from gateway.kp.router import Router
-from gateway.kp.sessions import Sessions
-from gateway.kp.uplink import Uplink
-from gateway.transports.kpudp import KpudpTransport
-from gateway.transports.udp import UdpSocket
+from kaa_bench.peers.kpudp_client import KpudpClient
+from kaa_gateway.bus import subjects
+from kaa_gateway.bus.connector import Connector, TlsFiles
+from kaa_gateway.bus.link import Link
+from kaa_gateway.counters import Counters
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.identity.provider import Identity
+from kaa_gateway.kp.correlation import Correlator
+from kaa_gateway.kp.downlink import Downlink
+from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.kp.router import Router
+from kaa_gateway.kp.sessions import Sessions
+from kaa_gateway.kp.uplink import Uplink
+from kaa_gateway.kpudp.server import KpudpTransport
+from kaa_gateway.net.udp import UdpSocket
+
 from tests.support.esp import until
 from tests.support.gateway import EXTENSIONS, INSTANCE, REPLICA
 from tests.support.nats import HOST

@@ -9,13 +9,13 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
+from kaa_ext import Extension, Request
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.esp import decode_client_data
+from kaa_gateway.wire.mqtt import Pingreq, Pingresp, Puback, Publish
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from ext import Extension, Request
-from gateway.bus import subjects
-from gateway.wire.esp import decode_client_data
-from gateway.wire.mqtt import Pingreq, Pingresp, Puback, Publish
 from tests.support.esp import until
 from tests.support.mqtt import MqttPeer, mqtt_client
 

@@ -1,6 +1,6 @@
 """An MQTT client of bare packets: sends what a test says, legal or not, and shows what comes back, packet by packet.
 
-Packets are those of gateway.wire.mqtt; acknowledgements are up to the test.
+Packets are those of kaa_gateway.wire.mqtt; acknowledgements are up to the test.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from gateway.wire import mqtt
-from gateway.wire.mqtt import Connack, Connect, Pingreq, Pingresp, Publish, Suback, Subscribe
+from kaa_gateway.wire import mqtt
+from kaa_gateway.wire.mqtt import Connack, Connect, Pingreq, Pingresp, Publish, Suback, Subscribe
+
 from tests.support.nats import HOST
 
 RECEIVE_TIMEOUT_S = 20.0

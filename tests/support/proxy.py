@@ -1,6 +1,6 @@
 """The fault proxies of the soak, for tests."""
 
-from bench.soak.datagram_proxy import DatagramProxy, Faults
-from bench.soak.proxy import FaultProxy, Stream, Way
+from kaa_bench.soak.datagram_proxy import DatagramProxy, Faults
+from kaa_bench.soak.proxy import FaultProxy, Stream, Way
 
 __all__ = ["DatagramProxy", "FaultProxy", "Faults", "Stream", "Way"]

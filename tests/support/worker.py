@@ -10,8 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 from unittest.mock import patch
 
-from gateway.config import AppVersion, Config, ExtensionInstance
-from gateway.config_keys import (
+from kaa_gateway.app.worker import Worker
+from kaa_gateway.config import AppVersion, Config, ExtensionInstance
+from kaa_gateway.config.keys import (
     Coap,
     Http,
     Instance,
@@ -24,7 +25,7 @@ from gateway.config_keys import (
     Transports,
     Udp,
 )
-from gateway.worker import Worker
+
 from tests.support.gateway import INSTANCE, REPLICA
 from tests.support.nats import HOST
 
@@ -84,7 +85,7 @@ def configuration(*urls: str, **nats: Any) -> Config:
 @asynccontextmanager
 async def starting_worker(*urls: str, **nats: Any) -> AsyncIterator[tuple[Worker, "asyncio.Task[None]"]]:
     """A worker, and the task of its start, which ends when the link is up and MQTT is served."""
-    with patch("gateway.worker.Control", NoControl):
+    with patch("kaa_gateway.app.worker.Control", NoControl):
         worker = Worker(configuration(*urls, **nats))
     start = asyncio.create_task(worker.start())
     try:

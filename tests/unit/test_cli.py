@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from gateway import __version__, cli
-from gateway.errors import GatewayError
-from gateway.identity import passwords
+from kaa_gateway import __version__, cli
+from kaa_gateway.errors import GatewayError
+from kaa_gateway.identity import passwords
 
 
 class Ended(NamedTuple):

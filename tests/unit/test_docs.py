@@ -7,22 +7,21 @@ import re
 import shlex
 from pathlib import Path
 
+import kaa_bench.cli
+import kaa_bench.sim.cli
+import kaa_ext.cli.main
+import kaa_gateway.cli
 import pytest
 from cyclopts import App, CycloptsError
-
-import bench.cli
-import bench.sim.cli
-import ext.cli
-import gateway.cli
-from gateway.config import check
+from kaa_gateway.config import check
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "fuzz" / "README.md"])
 APPS: dict[str, App] = {
-    "kaa-gateway": gateway.cli.app,
-    "kaa-ext": ext.cli.app,
-    "kaa-bench": bench.cli.app,
-    "kaa-sim": bench.sim.cli.app,
+    "kaa-gateway": kaa_gateway.cli.app,
+    "kaa-ext": kaa_ext.cli.main.app,
+    "kaa-bench": kaa_bench.cli.app,
+    "kaa-sim": kaa_bench.sim.cli.app,
 }
 WRAPPERS = re.compile(r"^(?:sudo |nice |[A-Z_]+=\S+ )*(?:\S*/)?")
 COMMAND = re.compile(rf"(?:{'|'.join(APPS)}|make)\b")

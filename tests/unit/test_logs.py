@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import structlog
+from kaa_gateway import logs
+from kaa_gateway.logs import KINDS_MAX, LIMIT, PERIOD, Limiter
+from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
-from gateway import logs
-from gateway.logs import KINDS_MAX, LIMIT, PERIOD, Limiter
-from gateway.wire.esp import ExtensionData, encode_extension_data
 from tests.unit.kp.worker_double import APP, WorkerDouble
 
 

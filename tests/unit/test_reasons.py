@@ -3,14 +3,13 @@
 import re
 from pathlib import Path
 
-from gateway.admin import api
-from gateway.wire import avro, coap, kpudp, websocket
+from kaa_gateway.admin import api
+from kaa_gateway.wire import avro, coap, kpudp, websocket
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.pyx"))]
-MQTT = [
-    (ROOT / "gateway" / name).read_text(encoding="utf-8") for name in ("wire/mqtt.pyx", "transports/mqtt.pyx")
-]
+GATEWAY = ROOT / "gateway" / "kaa_gateway"
+MQTT = [(GATEWAY / name).read_text(encoding="utf-8") for name in ("wire/mqtt.pyx", "mqtt/connection.pyx")]
 NO_COUNTERS = {"certificates.py"}
 """Its errors are those of the configuration."""
 COUNTED = [
@@ -32,11 +31,11 @@ def counted() -> set[str]:
         found |= {f"mqtt_{reason}" for reason in re.findall(r'\bviolation\(\s*"(\w+)"', text)}
     for reasons in (avro.MALFORMED_REASONS, coap.FORMAT_REASONS, kpudp.MALFORMED_REASONS):
         found |= set(reasons)
-    for path in (ROOT / "gateway" / "transports").iterdir():
+    for path in (GATEWAY / "net").iterdir():
         if path.suffix in (".py", ".pyx") and path.name not in NO_COUNTERS:
             found |= set(re.findall(r'"((?:ws|tls|dtls)_\w+)"', path.read_text(encoding="utf-8")))
     found |= set(websocket.FORMAT_REASONS)
-    for path in (ROOT / "gateway" / "identity").iterdir():
+    for path in (GATEWAY / "identity").iterdir():
         if path.suffix == ".py":
             text = path.read_text(encoding="utf-8")
             found |= set(re.findall(r'^(?:IDENTITY|TOKEN|CREDENTIALS)_\w+ = "(\w+)"', text, re.MULTILINE))

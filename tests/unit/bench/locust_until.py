@@ -4,10 +4,9 @@ from collections import Counter
 from typing import Any
 
 import gevent
+from kaa_bench.locust.locustfile import CoapUser, HttpDevice, KpudpUser, MqttUser
 from locust import events
 from locust.env import Environment
-
-from bench.locust.locustfile import CoapUser, HttpDevice, KpudpUser, MqttUser
 
 SAMPLES = 3
 PROTOCOLS = ("mqtt", "coap", "kpudp", "POST")

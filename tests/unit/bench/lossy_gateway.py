@@ -9,10 +9,9 @@ import sys
 from collections import Counter
 
 import nats
-
-from bench import packets
-from gateway.bus import subjects
-from gateway.wire import coap, esp, kpudp
+from kaa_bench import packets
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire import coap, esp, kpudp
 
 SUBJECT = subjects.service(packets.EXTENSION, "esp", subjects.CLIENT_DATA)
 CLIENT_DATA = esp.encode_client_data(

@@ -3,36 +3,34 @@
 from pathlib import Path
 
 import pytest
+from kaa_bench.compare.annotation import HOT, annotated
 
-import gateway
-from bench.annotation import HOT, annotated
-
-SOURCES = Path(gateway.__file__).parent.parent
+SOURCES = Path(__file__).parents[3]
 LINES_WITH_PYTHON = {
-    "gateway/wire/mqtt.pyx": {
+    "gateway/kaa_gateway/wire/mqtt.pyx": {
         # The one calls what raises a violation.
         "next_packet": 1, "read_publish": 0, "check_topic_name": 0, "append_ack": 0, "append_publish": 0,
     },
-    "gateway/wire/esp.pyx": {"read_extension_data": 0, "put_head": 0, "read_client_data": 0},
-    "gateway/kp/correlation.pyx": {"Correlator.put": 0, "Correlator.read": 0},
+    "gateway/kaa_gateway/wire/esp.pyx": {"read_extension_data": 0, "put_head": 0, "read_client_data": 0},
+    "gateway/kaa_gateway/kp/correlation.pyx": {"Correlator.put": 0, "Correlator.read": 0},
     # Most lines are of a route that is not that of the last message, of refusals, and of traces.
-    "gateway/kp/uplink.pyx": {"Uplink.publish": 17, "Uplink.forward": 5},
+    "gateway/kaa_gateway/kp/uplink.pyx": {"Uplink.publish": 17, "Uplink.forward": 5},
     # Traces, affinity, several sessions of an endpoint, and application versions without one.
-    "gateway/kp/downlink.pyx": {
+    "gateway/kaa_gateway/kp/downlink.pyx": {
         "Downlink.on_message": 5, "Downlink.dispatch": 4, "Downlink.push": 4, "Downlink.push_to": 0,
         "Downlink.count_out": 4, "Downlink.on_confirmed": 2,
     },
     # The dict of QoS 2's packet identifiers.
-    "gateway/transports/mqtt.pyx": {
+    "gateway/kaa_gateway/mqtt/connection.pyx": {
         "MqttConnection.receive": 1, "MqttConnection.parse": 0, "MqttConnection.handle": 2,
         "MqttConnection.on_publish": 7,
     },
     # Counters of what cannot be delivered, the queue of QoS 1 and 2, and filters.
-    "gateway/transports/mqtt_session.pyx": {
+    "gateway/kaa_gateway/mqtt/session.pyx": {
         "MqttSession.deliver": 10, "MqttSession.acknowledge": 3, "MqttSession.send": 5, "MqttSession.granted_qos": 3,
     },
     # Violations and faults, and the list of those that have output.
-    "gateway/transports/tcp.pyx": {
+    "gateway/kaa_gateway/net/tcp.pyx": {
         "TcpConnection.read": 1, "TcpConnection.received": 3, "TcpConnection.flush": 1, "TcpConnection.write": 2,
         "TcpConnection.wake": 3, "TcpListener.on_ready": 3, "TcpListener.handle": 3,
     },

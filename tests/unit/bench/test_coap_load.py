@@ -5,12 +5,12 @@ from collections import Counter
 
 import aiocoap
 import pytest
+from kaa_bench import packets
+from kaa_bench.errors import BenchError
+from kaa_bench.load.coap import CoapLoad
+from kaa_bench.load.loop import RunResult
+from kaa_gateway.wire.coap import Message, decode, encode
 
-from bench import packets
-from bench.coap_load import CoapLoad
-from bench.errors import BenchError
-from bench.loop import RunResult
-from gateway.wire.coap import Message, decode, encode
 from tests.unit.bench.datagram_peer import Answer, connected_to
 from tests.unit.bench.peer import STALL_TIMEOUT_S
 

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaa_bench.cli import app
+from kaa_bench.compare import comparison as compare
+from kaa_bench.compare import measure
+from kaa_bench.compare.comparison import Comparison, run_rounds
+from kaa_bench.compare.documents import BEGIN, END
+from kaa_bench.compare.figures import Scale
+from kaa_bench.compare.measure import Run, Work
+from kaa_bench.compare.probes import latency
+from kaa_bench.compare.servers import Servers
+from kaa_bench.errors import BenchError
+from kaa_bench.peers import schemas
+from kaa_bench.peers.servers import Aiocoap, Mosquitto
 from rich.console import Console
 
-from bench import compare, measure
-from bench.cli import app
-from bench.compare import Comparison, run_rounds
-from bench.documents import BEGIN, END
-from bench.errors import BenchError
-from bench.figures import Scale
-from bench.measure import Run, Work
-from bench.peers import schemas
-from bench.peers.servers import Aiocoap, Mosquitto
-from bench.probes import latency
-from bench.servers import Servers
 from tests.support.schemas import rfc_schema
 
 

@@ -4,10 +4,9 @@ import socket
 from contextlib import suppress
 
 import pytest
-
-from bench.connecting import LoadSpec
-from bench.instruments import Discard, LoadGenerator
-from bench.packets import COAP_CON, COAP_RST, coap_empty
+from kaa_bench.compare.instruments import Discard, LoadGenerator
+from kaa_bench.connecting import LoadSpec
+from kaa_bench.packets import COAP_CON, COAP_RST, coap_empty
 
 SPECS = [
     LoadSpec("mqtt", 3, qos=0, window=16),

@@ -5,8 +5,7 @@ import random
 
 import pytest
 from hdrh.histogram import HdrHistogram
-
-from bench.histogram import VALUE_MAX, Histogram
+from kaa_bench.load.histogram import VALUE_MAX, Histogram
 
 PERCENTILES = (0, 1, 10, 25, 50, 75, 90, 99, 99.9, 99.99, 100)
 

@@ -5,10 +5,10 @@ from itertools import cycle
 
 import httptools
 import pytest
+from kaa_bench import packets
+from kaa_bench.errors import BenchError
+from kaa_bench.load.http import HttpLoad
 
-from bench import packets
-from bench.errors import BenchError
-from bench.http_load import HttpLoad
 from tests.unit.bench.peer import STALL_TIMEOUT_S, peers, read_exactly
 
 REQUEST = packets.post(1, "127.0.0.1:8080")

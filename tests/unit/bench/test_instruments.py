@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from kaa_bench import connecting, packets
+from kaa_bench.compare.instruments import LoadGenerator
+from kaa_bench.connecting import LoadSpec, connect_load, connect_sink, raise_file_limit
+from kaa_bench.errors import BenchError
+from kaa_gateway.wire.kpudp import Message, Type, decode, encode
 
-from bench import connecting, packets
-from bench.connecting import LoadSpec, connect_load, connect_sink, raise_file_limit
-from bench.errors import BenchError
-from bench.instruments import LoadGenerator
-from gateway.wire.kpudp import Message, Type, decode, encode
 from tests.unit.bench.datagram_peer import datagram_server
 from tests.unit.bench.peer import STALL_TIMEOUT_S
 

@@ -4,11 +4,11 @@ import socket
 from collections import Counter
 
 import pytest
+from kaa_bench import packets
+from kaa_bench.errors import BenchError
+from kaa_bench.load.kpudp import KpUdpLoad
+from kaa_gateway.wire.kpudp import Message, Reason, Type, decode, encode
 
-from bench import packets
-from bench.errors import BenchError
-from bench.kpudp_load import KpUdpLoad
-from gateway.wire.kpudp import Message, Reason, Type, decode, encode
 from tests.unit.bench.datagram_peer import connected_to
 from tests.unit.bench.peer import STALL_TIMEOUT_S
 

@@ -1,4 +1,4 @@
-from bench.soak.ledger import Account, Ledger
+from kaa_bench.soak.ledger import Account, Ledger
 
 
 def test_each_message_is_counted_for_what_became_of_it() -> None:

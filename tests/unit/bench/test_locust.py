@@ -5,9 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.instruments import Sink
-from bench.packets import APP_VERSION, EXTENSION
-from bench.processes import Gateway, NatsServer
+from kaa_bench.compare.instruments import Sink
+from kaa_bench.packets import APP_VERSION, EXTENSION
+from kaa_bench.processes import Gateway, NatsServer
 
 ROOT = Path(__file__).parents[3]
 LOCUSTFILE = Path(__file__).with_name("locust_until.py")
@@ -71,5 +71,7 @@ def test_what_is_refused_is_a_failure_by_kind(tmp_path: Path) -> None:
 
 def test_nothing_of_the_bench_imports_it() -> None:
     """It would replace the sockets of everything else."""
-    script = "import sys, bench.cli, bench.sim.cli; assert not {'locust', 'gevent'} & set(sys.modules)"
+    script = (
+        "import sys, kaa_bench.cli, kaa_bench.sim.cli; assert not {'locust', 'gevent'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, timeout=END_S)

@@ -4,11 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from bench import measure
-from bench.connecting import LoadSpec
-from bench.measure import Work, measure_gateway, measure_peer
-from bench.peers.servers import (
+from kaa_bench.compare import measure
+from kaa_bench.compare.measure import Work, measure_gateway, measure_peer
+from kaa_bench.compare.rows import Row
+from kaa_bench.connecting import LoadSpec
+from kaa_bench.peers.servers import (
     Aiocoap,
     AiohttpNats,
     Amqtt,
@@ -19,8 +19,7 @@ from bench.peers.servers import (
     NatsMqtt,
     Peer,
 )
-from bench.processes import Gateway, NatsServer
-from bench.rows import Row
+from kaa_bench.processes import Gateway, NatsServer
 
 ALL = 1_000_000_000
 LOSSY_GATEWAY = Path(__file__).with_name("lossy_gateway.py")
@@ -42,7 +41,7 @@ class StandIn(Gateway):
         return [sys.executable, str(LOSSY_GATEWAY), *self._command]
 
     def environment(self) -> dict[str, str]:
-        return super().environment() | {"PYTHONPATH": str(ROOT)}
+        return super().environment()
 
 
 class Buffering(NatsMqtt):

@@ -4,12 +4,12 @@ import socket
 from collections import Counter
 
 import pytest
+from kaa_bench import packets
+from kaa_bench.connecting import LoadSpec, connect_load
+from kaa_bench.errors import BenchError
+from kaa_bench.load.mqtt import MqttLoad
+from kaa_bench.peers.servers import Mosquitto
 
-from bench import packets
-from bench.connecting import LoadSpec, connect_load
-from bench.errors import BenchError
-from bench.mqtt_load import MqttLoad
-from bench.peers.servers import Mosquitto
 from tests.unit.bench.peer import STALL_TIMEOUT_S, peers, read_exactly
 
 QOS0 = packets.publish(1, 0)

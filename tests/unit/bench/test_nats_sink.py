@@ -5,12 +5,12 @@ import socket
 
 import nats
 import pytest
+from kaa_bench.compare.instruments import Sink
+from kaa_bench.errors import BenchError
+from kaa_bench.load.nats_sink import NatsSink
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire import esp
 
-from bench.errors import BenchError
-from bench.instruments import Sink
-from bench.nats_sink import NatsSink
-from gateway.bus import subjects
-from gateway.wire import esp
 from tests.support.nats import NatsServer
 
 CLIENT_DATA = esp.encode_client_data("id-1", 1, 0, "bench_v1", "bench-000001", "/json", None, b"{}")

@@ -4,11 +4,12 @@ import socket
 import time
 
 import pytest
+from kaa_bench import packets
+from kaa_bench.load import loop
+from kaa_bench.load.kpudp import KpUdpLoad
+from kaa_bench.load.mqtt import MqttLoad
+from kaa_gateway.wire.kpudp import Message, Type, decode, encode
 
-from bench import loop, packets
-from bench.kpudp_load import KpUdpLoad
-from bench.mqtt_load import MqttLoad
-from gateway.wire.kpudp import Message, Type, decode, encode
 from tests.unit.bench.datagram_peer import connected_to
 from tests.unit.bench.peer import STALL_TIMEOUT_S, peers, read_exactly
 

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from bench.errors import BenchError
-from bench.idle import IdleDevices
-from bench.peers.mqtt_floor import MqttFloor
-from bench.peers.servers import PEERS, AiohttpNats, CoapFloor, Peer
-from bench.processes import (
+from kaa_bench.compare.idle import IdleDevices
+from kaa_bench.compare.pushing import Pusher, PushSpec
+from kaa_bench.errors import BenchError
+from kaa_bench.peers.mqtt_floor import MqttFloor
+from kaa_bench.peers.servers import PEERS, AiohttpNats, CoapFloor, Peer
+from kaa_bench.processes import (
     Gateway,
     NatsServer,
     Server,
@@ -22,8 +22,7 @@ from bench.processes import (
     private_memory,
     process_tree,
 )
-from bench.pushing import Pusher, PushSpec
-from gateway import config
+from kaa_gateway import config
 
 SPIN = (
     "import time\nend = time.process_time() + 0.2\nwhile time.process_time() < end: pass\nprint(flush=True)\n"

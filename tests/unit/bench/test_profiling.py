@@ -1,6 +1,6 @@
 """What the profiler reads of callgrind_annotate and strace."""
 
-from bench.profiling import read_annotation, read_system_calls
+from kaa_bench.compare.profiling import read_annotation, read_system_calls
 
 ANNOTATION = """\
 --------------------------------------------------------------------------------

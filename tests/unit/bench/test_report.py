@@ -7,17 +7,14 @@ from typing import get_args
 from xml.etree import ElementTree
 
 import pytest
-from rich.console import Console
-
-from bench.cli import RowName, app
-from bench.compare import Comparison
-from bench.documents import BEGIN, END, write_json, write_markdown
-from bench.errors import BenchError
-from bench.figures import Figure, Probe
-from bench.measure import Run
-from bench.plots import plots, write_plots
-from bench.probes import PROBES
-from bench.report import (
+from kaa_bench.cli import RowName, app
+from kaa_bench.compare.comparison import Comparison
+from kaa_bench.compare.documents import BEGIN, END, write_json, write_markdown
+from kaa_bench.compare.figures import Figure, Probe
+from kaa_bench.compare.measure import Run
+from kaa_bench.compare.plots import plots, write_plots
+from kaa_bench.compare.probes import PROBES
+from kaa_bench.compare.report import (
     ProbeResult,
     RowResult,
     figure_line,
@@ -26,7 +23,9 @@ from bench.report import (
     progress_line,
     spread,
 )
-from bench.rows import ROWS
+from kaa_bench.compare.rows import ROWS
+from kaa_bench.errors import BenchError
+from rich.console import Console
 
 RUN = Run(
     messages=1000,

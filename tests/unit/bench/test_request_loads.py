@@ -3,13 +3,13 @@
 import socket
 
 import pytest
+from kaa_bench import packets
+from kaa_bench.compare.instruments import LoadGenerator, Sink
+from kaa_bench.connecting import LoadSpec
+from kaa_bench.load.mqtt_request import REQUEST_ID_DIGITS, MqttRequestLoad
+from kaa_bench.load.nats_request import NatsRequestLoad
+from kaa_gateway.wire import esp, mqtt
 
-from bench import packets
-from bench.connecting import LoadSpec
-from bench.instruments import LoadGenerator, Sink
-from bench.mqtt_request_load import REQUEST_ID_DIGITS, MqttRequestLoad
-from bench.nats_request_load import NatsRequestLoad
-from gateway.wire import esp, mqtt
 from tests.support.nats import NatsServer
 from tests.unit.bench.peer import STALL_TIMEOUT_S, Serve, peers, read_exactly
 

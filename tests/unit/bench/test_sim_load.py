@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kaa_bench.compare.instruments import Discard
+from kaa_bench.connecting import LoadSpec
+from kaa_bench.sim import load
+from kaa_bench.sim.cli import app
+from kaa_bench.sim.load import LoadReport, print_report
 from rich.console import Console
-
-from bench.connecting import LoadSpec
-from bench.instruments import Discard
-from bench.sim import load
-from bench.sim.cli import app
-from bench.sim.load import LoadReport, print_report
 
 REPORT = LoadReport(
     protocol="mqtt",

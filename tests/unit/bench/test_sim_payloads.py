@@ -5,8 +5,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-
-from bench.sim.payloads import Choice, Constant, Counter, Samples, Timestamp, Track, Walk
+from kaa_bench.sim.payloads import Choice, Constant, Counter, Samples, Timestamp, Track, Walk
 
 
 def chance() -> random.Random:

@@ -4,14 +4,13 @@ import io
 from dataclasses import replace
 
 import pytest
+from kaa_bench.sim.html import page
+from kaa_bench.sim.run import Result, Second
+from kaa_bench.sim.scenario import Criteria, Duration, Scenario, parse
+from kaa_bench.sim.tally import Tally
+from kaa_bench.sim.view import View, print_result
 from msgspec.structs import replace as with_changes
 from rich.console import Console
-
-from bench.sim.html import page
-from bench.sim.run import Result, Second
-from bench.sim.scenario import Criteria, Duration, Scenario, parse
-from bench.sim.tally import Tally
-from bench.sim.view import View, print_result
 
 SCENARIO = parse(
     """

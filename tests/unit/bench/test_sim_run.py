@@ -10,14 +10,14 @@ from xml.etree import ElementTree
 
 import nats
 import pytest
+from kaa_bench.compare.instruments import Sink
+from kaa_bench.packets import APP_VERSION, EXTENSION
+from kaa_bench.processes import INSTANCE, Gateway, NatsServer, free_port
+from kaa_bench.sim.cli import app
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire import esp
 from nats.aio.msg import Msg
 
-from bench.instruments import Sink
-from bench.packets import APP_VERSION, EXTENSION
-from bench.processes import INSTANCE, Gateway, NatsServer, free_port
-from bench.sim.cli import app
-from gateway.bus import subjects
-from gateway.wire import esp
 from tests.support.certificates import Authority
 
 EXTENSIONS = ("cmx", "cex")

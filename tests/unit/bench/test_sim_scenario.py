@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-
-from bench.errors import BenchError
-from bench.sim.scenario import Duration, load, parse
+from kaa_bench.errors import BenchError
+from kaa_bench.sim.scenario import Duration, load, parse
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 FLEET = """

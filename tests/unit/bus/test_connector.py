@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
+from kaa_gateway.bus import connector as connector_module
+from kaa_gateway.bus.connector import Connector, Credentials, Server, TlsFiles
+from kaa_gateway.bus.link import Link
+from kaa_gateway.config.keys import NatsTls
+from kaa_gateway.errors import BusError
+from kaa_gateway.wire.mqtt import Puback, Publish
 from structlog.testing import capture_logs
 
-from gateway.bus import connector as connector_module
-from gateway.bus.connector import Connector, Credentials, Server, TlsFiles
-from gateway.bus.link import Link
-from gateway.config_keys import NatsTls
-from gateway.errors import BusError
-from gateway.wire.mqtt import Puback, Publish
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.fake_nats import FakeNats

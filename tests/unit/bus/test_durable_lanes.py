@@ -9,12 +9,12 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
+from kaa_gateway.app.worker import Worker
+from kaa_gateway.bus.durable import read_answer
+from kaa_gateway.config import ExtensionInstance
+from kaa_gateway.config.keys import Durable
+from kaa_gateway.wire.mqtt import Puback, Publish
 
-from gateway.bus.durable import read_answer
-from gateway.config import ExtensionInstance
-from gateway.config_keys import Durable
-from gateway.wire.mqtt import Puback, Publish
-from gateway.worker import Worker
 from tests.support.esp import until
 from tests.support.fake_nats import FakeConnection, FakeNats
 from tests.support.mqtt import MqttPeer, mqtt_client
@@ -89,7 +89,7 @@ async def worker_and_stream(nats: FakeNats) -> AsyncIterator[tuple[Worker, Strea
 
     with (
         patch("tests.support.worker.configuration", lambda *_, **__: durable),
-        patch("gateway.worker.Streams.ensure", nothing),
+        patch("kaa_gateway.app.worker.Streams.ensure", nothing),
     ):
         running = running_worker(nats.url)
         entering = asyncio.create_task(running.__aenter__())

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from kaa_gateway.app.worker import Worker
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.mqtt import Pingreq, Pingresp, Puback, Publish, Pubrec
 from structlog.testing import capture_logs
 
-from gateway.bus import subjects
-from gateway.wire.mqtt import Pingreq, Pingresp, Puback, Publish, Pubrec
-from gateway.worker import Worker
 from tests.support import schemas
 from tests.support.cluster import TO_INSTANCE, TO_REPLICA, Cluster
 from tests.support.esp import until

@@ -8,14 +8,14 @@ from typing import Any
 
 import fastavro
 import pytest
+from kaa_gateway.bus import requests as requests_module
+from kaa_gateway.bus.connector import TlsFiles
+from kaa_gateway.bus.control import Control
+from kaa_gateway.bus.messages import Exchange, Kind, MessageType
+from kaa_gateway.bus.requests import Requests
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from gateway.bus import requests as requests_module
-from gateway.bus.connector import TlsFiles
-from gateway.bus.control import Control
-from gateway.bus.messages import Exchange, Kind, MessageType
-from gateway.bus.requests import Requests
 from tests.support.esp import until
 from tests.support.nats import NatsServer
 

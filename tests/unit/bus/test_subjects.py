@@ -3,8 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gateway.bus import subjects
+from kaa_gateway.bus import subjects
 
 
 def test_subjects_of_the_protocols() -> None:

@@ -8,16 +8,26 @@ from typing import Any
 
 import fastavro
 import pytest
+from kaa_ext import Extension
+from kaa_ext.sdk.errors import ExtensionError, NotDelivered, StateUnavailable
+from kaa_ext.sdk.requests import now_ms
+from kaa_ext.services import auth, auth_expiry
+from kaa_ext.services.auth_expiry import Expiries
+from kaa_ext.services.auth_registry import (
+    CERTIFICATES,
+    CLIENTS,
+    TOKENS,
+    Credentials,
+    Kept,
+    Key,
+    Registry,
+    Token,
+)
+from kaa_ext.testing import Gateway, nats_server, offline, online, until
 from nats.aio.msg import Msg
 
-from ext import Extension, auth, auth_expiry
-from ext.auth_expiry import Expiries
-from ext.auth_registry import CERTIFICATES, CLIENTS, TOKENS, Credentials, Kept, Key, Registry, Token
-from ext.errors import ExtensionError, NotDelivered, StateUnavailable
-from ext.requests import now_ms
-from ext.testing import Gateway, nats_server, offline, online, until
 from tests.support.schemas import rfc_schema
-from tests.unit.test_identity_messages import TYPES
+from tests.unit.identity.test_messages import TYPES
 
 HOUR_MS = 3_600_000
 EVENTS = "kaa.v1.events.auth"

@@ -7,12 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from kaa_ext import Extension, Response
+from kaa_ext.sdk.requests import now_ms
+from kaa_ext.services import cex, cip
+from kaa_ext.testing import Gateway, offline, until
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
-
-from ext import Extension, Response, cex, cip
-from ext.requests import now_ms
-from ext.testing import Gateway, offline, until
 
 CALLER = "kaa.v1.replica.caller.cip.command-result"
 

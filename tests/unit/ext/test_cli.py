@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-
-from ext import cli, cmx, dcx, epmx
-from ext.settings import SettingsError, convert, read
+from kaa_ext.cli import main as cli
+from kaa_ext.cli.settings import SettingsError, convert, read
+from kaa_ext.services import cmx, dcx, epmx
 
 
 @pytest.mark.parametrize(

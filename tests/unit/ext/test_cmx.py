@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-
-from ext import Extension, Response, cdtp, cmx, ecr
-from ext.testing import Gateway, offline, until
+from kaa_ext import Extension, Response
+from kaa_ext.services import cdtp, cmx, ecr
+from kaa_ext.testing import Gateway, offline, until
 
 APP = "app_v1"
 A, B = b'{"a": 1.10}', b'["b"]'

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ext import Extension, ExtensionError, PayloadTooLarge, Response, dstp
-from ext.dcx import Settings, data_samples, plain_sample, register
-from ext.testing import Gateway, offline, until
+from kaa_ext import Extension, ExtensionError, PayloadTooLarge, Response
+from kaa_ext.services import dstp
+from kaa_ext.services.dcx import Settings, data_samples, plain_sample, register
+from kaa_ext.testing import Gateway, offline, until
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

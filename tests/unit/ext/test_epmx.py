@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from kaa_ext import Extension
+from kaa_ext.services import eme, epmx
+from kaa_ext.testing import Gateway, offline
 from nats.aio.msg import Msg
-
-from ext import Extension, eme, epmx
-from ext.testing import Gateway, offline
 
 ACCESS: dict[str, epmx.Access] = {
     "serial": "read", "secret": "write", "hidden": "none", "name": "read-write",

@@ -9,13 +9,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kaa_ext import CallNext, Extension, ExtensionError, Request, Response
+from kaa_ext.sdk.middleware import Metrics, log_requests
+from kaa_ext.sdk.payloads import compact
+from kaa_ext.testing import offline, until
 from prometheus_client import generate_latest
 from structlog.testing import capture_logs
-
-from ext import CallNext, Extension, ExtensionError, Request, Response
-from ext.middleware import Metrics, log_requests
-from ext.payloads import compact
-from ext.testing import offline, until
 
 
 class Target(msgspec.Struct, forbid_unknown_fields=True):

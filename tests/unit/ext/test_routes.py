@@ -1,8 +1,7 @@
 """Which handler a resource path finds."""
 
 import pytest
-
-from ext.routes import Routes
+from kaa_ext.sdk.routes import Routes
 
 
 def routes(*patterns: str) -> Routes:

@@ -9,9 +9,9 @@ import fastavro
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kaa_ext.sdk.ism import MalformedMessage, MessageType
+from kaa_ext.services import cdtp, cip, dstp, elce, eme
 
-from ext import cdtp, cip, dstp, elce, eme
-from ext.ism import MalformedMessage, MessageType
 from tests.support.json_schemas import SCHEMAS
 from tests.support.schemas import RFC_DIRECTORY
 

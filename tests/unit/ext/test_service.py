@@ -6,10 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from nats.aio.msg import Msg
-from structlog.testing import capture_logs
-
-from ext import (
+from kaa_ext import (
     Extension,
     ExtensionError,
     NotDelivered,
@@ -18,9 +15,11 @@ from ext import (
     Response,
     StateUnavailable,
 )
-from ext.durable import StoredMessage
-from ext.requests import now_ms
-from gateway.wire.esp import ExtensionData, decode_extension_data, encode_client_data
+from kaa_ext.sdk.durable import StoredMessage
+from kaa_ext.sdk.requests import now_ms
+from kaa_gateway.wire.esp import ExtensionData, decode_extension_data, encode_client_data
+from nats.aio.msg import Msg
+from structlog.testing import capture_logs
 
 REPLY = "kaa.v1.replica.gw.esp.ExtensionData"
 

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kaa_ext import Extension, State
+from kaa_ext.sdk.state import escaped, unescaped
+from kaa_ext.testing import offline, online, until
 from nats.js.kv import VALID_KEY_RE
 
-from ext import Extension, State
-from ext.state import escaped, unescaped
-from ext.testing import offline, online, until
 from tests.support.nats import NatsServer
 
 

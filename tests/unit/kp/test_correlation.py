@@ -5,8 +5,7 @@ import uuid
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from gateway.kp.correlation import Correlator
+from kaa_gateway.kp.correlation import Correlator
 
 SEED = bytes(range(16))
 TAG = 0xABCDEF

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_gateway.bus import subjects
+from kaa_gateway.kp.correlation import Correlator
+from kaa_gateway.wire import mqtt
+from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
-from gateway.bus import subjects
-from gateway.kp.correlation import Correlator
-from gateway.wire import mqtt
-from gateway.wire.esp import ExtensionData, encode_extension_data
 from tests.unit.kp.worker_double import APP, REPLY_TO, Device, WorkerDouble
 
 DCX = subjects.service("dcx", "esp", subjects.CLIENT_DATA)

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from kaa_gateway.identity.clients import Client
+from kaa_gateway.identity.provider import Identity
+from kaa_gateway.wire import mqtt
+from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
+from kaa_gateway.wire.mqtt import Publish
 
-from gateway.identity.clients import Client
-from gateway.identity.provider import Identity
-from gateway.wire import mqtt
-from gateway.wire.esp import ExtensionData, encode_extension_data
-from gateway.wire.mqtt import Publish
 from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
 
 BOTH = frozenset({APP.encode(), OTHER_APP.encode()})

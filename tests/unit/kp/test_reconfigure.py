@@ -1,6 +1,7 @@
 """Another configuration in the native parts: which routes and sessions go, and which stay as they are."""
 
-from gateway.wire.mqtt import Publish
+from kaa_gateway.wire.mqtt import Publish
+
 from tests.unit.kp.worker_double import APP, OTHER_APP, TENANT, WorkerDouble
 
 ALLOWED = {APP: frozenset({"dcx", "cmx", "tsx"}), OTHER_APP: frozenset({"dcx"})}

@@ -5,8 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-
-from gateway.kp.resource_path import is_clean_text, parse, request_id_of
+from kaa_gateway.kp.resource_path import is_clean_text, parse, request_id_of
 
 INT32_MAX = 2**31 - 1
 

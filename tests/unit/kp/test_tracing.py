@@ -6,9 +6,9 @@ Source: W3C Trace Context, "traceparent"; ADR-4 "NATS Message Headers".
 from collections.abc import Iterator
 
 import pytest
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.esp import encode_client_data, encode_extension_data
 
-from gateway.bus import subjects
-from gateway.wire.esp import encode_client_data, encode_extension_data
 from tests.unit.kp.worker_double import APP, WorkerDouble
 
 DCX = subjects.service("dcx", "esp", subjects.CLIENT_DATA)

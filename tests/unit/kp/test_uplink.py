@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_gateway.bus import subjects
+from kaa_gateway.kp.correlation import Correlator
+from kaa_gateway.wire import mqtt
 
-from gateway.bus import subjects
-from gateway.kp.correlation import Correlator
-from gateway.wire import mqtt
 from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
 
 DCX = subjects.service("dcx", "esp", subjects.CLIENT_DATA)

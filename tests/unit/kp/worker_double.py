@@ -15,22 +15,23 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from gateway.bus import subjects
-from gateway.bus.link import Link
-from gateway.errors import IdentityError
-from gateway.identity.clients import Client, Presentation
-from gateway.identity.provider import Identity
-from gateway.kp.correlation import Correlator
-from gateway.kp.counters import Counters
-from gateway.kp.downlink import Downlink
-from gateway.kp.router import Router
-from gateway.kp.sessions import Sessions
-from gateway.kp.uplink import Uplink
-from gateway.transports.admission import Admission
-from gateway.transports.mqtt import MqttTransport
-from gateway.transports.mqtt_session import MqttLimits, MqttSessions
-from gateway.transports.tcp import TcpListener
-from gateway.wire import esp, mqtt
+from kaa_gateway.bus import subjects
+from kaa_gateway.bus.link import Link
+from kaa_gateway.counters import Counters
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.identity.provider import Identity
+from kaa_gateway.kp.correlation import Correlator
+from kaa_gateway.kp.downlink import Downlink
+from kaa_gateway.kp.router import Router
+from kaa_gateway.kp.sessions import Sessions
+from kaa_gateway.kp.uplink import Uplink
+from kaa_gateway.mqtt.connection import MqttTransport
+from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
+from kaa_gateway.net.admission import Admission
+from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.wire import esp, mqtt
+
 from tests.support.nats import HOST
 
 APP = "app_v1"

@@ -10,9 +10,8 @@ import fastavro
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gateway.errors import MalformedAvro
-from gateway.wire.avro import MALFORMED_REASONS, decode_bytes, decode_long, encode_long
+from kaa_gateway.errors import MalformedAvro
+from kaa_gateway.wire.avro import MALFORMED_REASONS, decode_bytes, decode_long, encode_long
 
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)

@@ -6,9 +6,8 @@ from aiocoap.numbers import OptionNumber
 from aiocoap.numbers.types import Type
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gateway.errors import ProtocolError
-from gateway.wire.coap import Message, decode, encode
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.coap import Message, decode, encode
 
 VECTORS = {
     # RFC 7252 appendix A, figure 16: CON GET /temperature, and its piggybacked 2.05.

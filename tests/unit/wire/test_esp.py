@@ -10,9 +10,8 @@ import pytest
 from fastavro.schema import to_parsing_canonical_form
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from gateway.errors import MalformedAvro
-from gateway.wire.esp import (
+from kaa_gateway.errors import MalformedAvro
+from kaa_gateway.wire.esp import (
     ClientData,
     ExtensionData,
     decode_client_data,
@@ -20,6 +19,7 @@ from gateway.wire.esp import (
     encode_client_data,
     encode_extension_data,
 )
+
 from tests.support import schemas
 
 INT32_MAX, INT32_MIN = 2**31 - 1, -(2**31)

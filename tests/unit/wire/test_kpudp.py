@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.kpudp import Message, Reason, Type, decode, encode
 
-from gateway.errors import ProtocolError
-from gateway.wire.kpudp import Message, Reason, Type, decode, encode
 from tests.support.kpudp_examples import HEX
 
 EPOCH = 0x2A

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from gateway.errors import ProtocolError
-from gateway.wire import mqtt
-from gateway.wire.mqtt import (
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire import mqtt
+from kaa_gateway.wire.mqtt import (
     LEVEL_3_1,
     LEVEL_3_1_1,
     Connack,
@@ -36,7 +35,7 @@ from gateway.wire.mqtt import (
 )
 
 if TYPE_CHECKING:
-    from gateway.wire.mqtt import Packet
+    from kaa_gateway.wire.mqtt import Packet
 
 SIZE_MAX = 268_435_455
 

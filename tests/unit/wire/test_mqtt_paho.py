@@ -10,10 +10,9 @@ import paho.mqtt.client as paho
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_gateway.mqtt.session import filter_matches
+from kaa_gateway.wire import mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-
-from gateway.transports.mqtt_session import filter_matches
-from gateway.wire import mqtt
 
 HOST = "127.0.0.1"
 TIMEOUT_S = 20.0

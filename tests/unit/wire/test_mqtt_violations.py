@@ -6,13 +6,12 @@ Source: MQTT Version 3.1.1 (OASIS Standard), whose section numbers the table cit
 import re
 from pathlib import Path
 
+import kaa_gateway.wire.mqtt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import gateway.wire.mqtt
-from gateway.errors import ProtocolError
-from gateway.wire.mqtt import decode
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.mqtt import decode
 
 CONNECT = "0004 4d515454 04"
 """The variable header of CONNECT up to its flags."""
@@ -118,7 +117,7 @@ def test_violation(reason: str, octets: bytes) -> None:
 
 
 def test_every_reason_of_the_decoder_is_in_the_table() -> None:
-    source = Path(gateway.wire.mqtt.__file__).with_name("mqtt.pyx").read_text(encoding="utf-8")
+    source = Path(kaa_gateway.wire.mqtt.__file__).with_name("mqtt.pyx").read_text(encoding="utf-8")
     reasons = set(re.findall(r'\bviolation\(\s*"(\w+)"', source))
     assert len(reasons) > 15
     assert reasons == {reason for reason, _, _ in VIOLATIONS}

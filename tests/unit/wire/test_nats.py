@@ -6,13 +6,12 @@ Source: NATS documentation, "Client Protocol"; ADR-4 "NATS Message Headers".
 import re
 from pathlib import Path
 
+import kaa_gateway.wire.nats
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-import gateway.wire.nats
-from gateway.errors import ProtocolError
-from gateway.wire.nats import (
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.nats import (
     Message,
     decode,
     decode_publication,
@@ -147,7 +146,7 @@ def test_violation(reason: str, octets: bytes) -> None:
 
 
 def test_every_reason_of_the_decoder_is_in_the_table() -> None:
-    source = Path(gateway.wire.nats.__file__).with_name("nats.pyx").read_text(encoding="utf-8")
+    source = Path(kaa_gateway.wire.nats.__file__).with_name("nats.pyx").read_text(encoding="utf-8")
     reasons = set(re.findall(r'\bviolation\("(\w+)"', source))
     assert len(reasons) > 3
     assert reasons == {reason for reason, _ in VIOLATIONS}

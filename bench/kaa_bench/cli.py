@@ -1,0 +1,180 @@
+"""`kaa-bench`: the comparison's command line: options, exit status."""
+
+import asyncio
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+
+from kaa_bench.compare.comparison import Comparison, run_rounds
+from kaa_bench.compare.documents import write_json, write_markdown
+from kaa_bench.compare.figures import Scale
+from kaa_bench.compare.measure import Work
+from kaa_bench.compare.plots import write_plots
+from kaa_bench.compare.report import print_figures, print_table
+from kaa_bench.compare.servers import Servers
+from kaa_bench.errors import BenchError
+from kaa_bench.soak.report import lost, print_soak
+from kaa_bench.soak.run import Soak
+
+RowName = Literal[
+    "qos0", "qos1", "qos1-many", "qos1-durable", "http", "coap", "kpudp", "encode", "decode", "publish", "connect",
+    "disconnect", "memory", "latency-100", "latency-1000", "latency-5000", "latency-20000", "push", "workers",
+]  # fmt: skip
+EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130
+
+app = App(name="kaa-bench", help_format="markdown", version_flags=[])
+
+
+@app.command
+def compare(
+    *,
+    rows: Annotated[list[RowName] | None, Parameter(consume_multiple=True, negative="")] = None,
+    rounds: Annotated[int, Parameter(validator=Number(gte=1))] = 3,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 4.0,
+    messages: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    gateway_only: Annotated[bool, Parameter(negative="")] = False,
+    quick: Annotated[bool, Parameter(negative="")] = False,
+    json: Annotated[Path | None, Parameter(negative="")] = None,
+    plots: Annotated[Path | None, Parameter(negative="")] = None,
+    markdown: Annotated[Path | None, Parameter(negative="")] = None,
+) -> int:
+    """Give the gateway and its peers the same work, and print what it costs each of them.
+
+    Starts its own nats-server, gateway and, where installed, its peers, on free loopback ports. A native load generator
+    and a native NATS sink run in their own processes. Each round runs every row on the gateway, then on the peers that
+    can do it. Cost is the CPU time of the server's process per message, user and system; rates depend on how the
+    machine's cores are shared, CPU per message far less. Nothing else should be running.
+
+    The rows, in full in docs/performance.md:
+
+    - `qos0`: MQTT QoS 0, pipelined on 8 connections
+    - `qos1`: MQTT QoS 1, 64 unacknowledged on each of 8 connections
+    - `qos1-many`: MQTT QoS 1, one unacknowledged on each of 1000 connections
+    - `qos1-durable`: MQTT QoS 1 likewise, acknowledged when a JetStream stream has stored it
+    - `http`: HTTP POST, one outstanding on each of 64 keep-alive connections, answered by the sink
+    - `coap`: CoAP CON POST, one outstanding on each of 64 sockets, answered by the sink
+    - `kpudp`: KP/UDP confirmed data by path alias, 32 unacknowledged on each of 64 sockets
+    - `encode`, `decode`, `publish`: one ClientData, one ExtensionData, one NATS publication
+    - `connect`, `disconnect`, `memory`: what an MQTT connection costs
+    - `latency-100` to `latency-20000`: device to extension and back, at so many requests a second
+    - `push`: from NATS to an MQTT device
+    - `workers`: two workers beside one
+
+    Exit status 1 if an acknowledged message did not reach the extension, or anything else failed.
+
+    Parameters
+    ----------
+    rows
+        Which rows to run, all by default: `--rows qos0 http`.
+    rounds
+        How often each row is run; the table shows median, minimum and maximum.
+    seconds
+        How long one run sends, after a short warm-up that is not measured.
+    messages
+        How many messages a run of the first six rows sends, instead of `--seconds`.
+    gateway_only
+        Do not measure the peers.
+    quick
+        One round of everything with little work: to see that all of it runs. Its figures mean nothing.
+    json
+        Also write every run to this file.
+    plots
+        Also write SVG plots into this directory.
+    markdown
+        Also write the tables into this file, between the marks that docs/performance.md has.
+    """
+    scale = Scale.quick() if quick else Scale(seconds=seconds)
+    rounds = 1 if quick else rounds
+    work = Work(messages=messages) if messages is not None else Work(seconds=scale.seconds)
+    results = Comparison.of(rows)
+    progress = Console(stderr=True, highlight=False)
+    try:
+        with ExitStack() as stack:
+            servers = Servers(stack, progress, gateway_only=gateway_only)
+            run_rounds(results, rounds, work, scale, servers, progress)
+        console = Console()
+        if results.floods:
+            print_table(results.floods, console)
+        if results.probes:
+            print_figures(results.probes, console)
+        if json is not None:
+            options = {"rounds": rounds, "messages": work.messages, "seconds": work.seconds, "quick": quick}
+            write_json(results, options, json)
+        if plots is not None:
+            write_plots(results, plots)
+        if markdown is not None:
+            write_markdown(
+                results, f"kaa-bench compare --rounds {rounds} --seconds {scale.seconds:g}", markdown
+            )
+    except BenchError as error:
+        print(f"kaa-bench: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    runs = [run for result in results.floods for run in result.gateway]
+    missing = sum(run.lost_of_acknowledged for run in runs)
+    if runs:
+        print(f"lost of acknowledged: {missing} of {sum(run.acknowledged for run in runs):,}")
+    return EXIT_FAILED if missing or any(run.errors for run in runs) else 0
+
+
+@app.command
+def soak(
+    *,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 3600.0,
+    devices: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    interval: Annotated[float, Parameter(validator=Number(gt=0))] = 0.1,
+    pause: Annotated[float, Parameter(validator=Number(gt=0))] = 5.0,
+) -> int:
+    """Break everything in turn under devices on all transports, and account for every message.
+
+    Starts its own nats-server, two gateways and three extensions. Devices of each kind send numbered messages to an
+    extension over core NATS and to a durable one, while in turn extensions are restarted and killed, networks reset and
+    silent, a gateway killed, the gateways restarted one by one, and the NATS server stopped and killed. All the while
+    some datagrams of CoAP and KP/UDP are lost, repeated, delayed and overtaken. At the end it prints a table of what
+    became of the messages. What is promised is in docs/guarantees.md.
+
+    Exit status 1 if an acknowledged message was lost that must not be.
+
+    Parameters
+    ----------
+    seconds
+        How long it lasts; each fault happens at least once, whatever that takes.
+    devices
+        How many devices of each kind send to each of the two extensions.
+    interval
+        Seconds between two messages of a device.
+    pause
+        Seconds between two faults.
+    """
+    progress = Console(stderr=True, highlight=False)
+    began = time.monotonic()
+
+    def say(sentence: str) -> None:
+        progress.print(f"{time.monotonic() - began:7.1f} s  {sentence}", soft_wrap=True)
+
+    run = Soak(say, devices=devices, interval_s=interval, pause_s=pause)
+    try:
+        accounts = asyncio.run(run.run(seconds))
+    except BenchError as error:
+        print(f"kaa-bench: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print_soak(accounts, run.faults, run.datagrams, Console())
+    return EXIT_FAILED if lost(accounts) else 0
+
+
+def main() -> None:
+    """Entry point."""
+    # The servers are stopped on the way out, so SIGTERM takes the way of Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(app())
+    except KeyboardInterrupt:
+        print("kaa-bench: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

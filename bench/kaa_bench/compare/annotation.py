@@ -1,0 +1,65 @@
+"""Where native code calls Python: the lines of each function that Cython's annotation marks with the C API.
+
+`make annotate` prints it for the modules of the per-message path. What a line costs is callgrind's to say
+(profiling.py); this says where an object, a reference or a call of the interpreter is left. Results:
+docs/performance.md.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+HOT = (
+    "gateway/kaa_gateway/wire/mqtt.pyx", "gateway/kaa_gateway/wire/esp.pyx", "gateway/kaa_gateway/wire/nats.pyx", "gateway/kaa_gateway/kp/correlation.pyx",
+    "gateway/kaa_gateway/kp/uplink.pyx", "gateway/kaa_gateway/kp/downlink.pyx", "gateway/kaa_gateway/net/tcp.pyx", "gateway/kaa_gateway/mqtt/connection.pyx",
+    "gateway/kaa_gateway/mqtt/session.pyx", "gateway/kaa_gateway/bus/link.pyx",
+)  # fmt: skip
+"""The modules that every MQTT message goes through."""
+DIRECTIVES = ("boundscheck=False", "wraparound=False", "initializedcheck=False", "cdivision=True")
+"""As setup.py has them for a release."""
+LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>\+?<span class="">(\d+)</span>')
+FUNCTION = re.compile(r"\s*(?:cp?def|def)\b[^=]*?(\w+)\(")
+CLASS = re.compile(r"cdef class (\w+)")
+
+
+def annotated(source: Path) -> Counter[str]:
+    """How many lines of each function use Python's C API; functions that use none are there, with 0."""
+    with tempfile.TemporaryDirectory() as directory:
+        out = Path(directory) / "module.c"
+        command = [sys.executable, "-m", "cython", "-3", "--annotate", "-o", str(out)]
+        for directive in DIRECTIVES:
+            command += ["-X", directive]
+        subprocess.run([*command, str(source)], check=True, capture_output=True)
+        page = out.with_suffix(".html").read_text()
+    marked = {int(number) for score, number in LINE.findall(page) if int(score)}
+    counts: Counter[str] = Counter()
+    name = owner = ""
+    for number, line in enumerate(source.read_text().splitlines(), 1):
+        if found := CLASS.match(line):
+            owner, name = found[1], ""
+        elif found := FUNCTION.match(line):
+            name = f"{owner}.{found[1]}" if line.startswith(" ") else found[1]
+            counts[name] += 0
+            continue  # what a def line does is done by whoever calls from Python
+        if name and number in marked:
+            counts[name] += 1
+    return counts
+
+
+def main(paths: Sequence[str]) -> None:
+    """Print the functions of some modules, those with most such lines first."""
+    for path in paths or HOT:
+        counts = annotated(Path(path))
+        clean = sum(not count for count in counts.values())
+        print(f"\n{path}: {clean} of {len(counts)} functions without Python")
+        for name, count in counts.most_common():
+            if count:
+                print(f"  {count:4}  {name}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,78 @@
+"""The rounds of a comparison: every row on the gateway, then on its peers, then the next row; then all of it again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+
+from kaa_bench.compare.figures import Scale
+from kaa_bench.compare.measure import Run, Work, measure_gateway, measure_peer
+from kaa_bench.compare.probes import PROBES
+from kaa_bench.compare.report import GATEWAY, ProbeResult, RowResult, figure_line, progress_line
+from kaa_bench.compare.rows import ROWS
+from kaa_bench.compare.servers import Servers
+from kaa_bench.errors import BenchError
+from kaa_bench.peers.servers import PEERS
+
+
+@dataclass
+class Comparison:
+    """The results of the chosen rows, in their order: floods, then what is not one."""
+
+    floods: list[RowResult] = field(default_factory=list)
+    probes: list[ProbeResult] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, names: Sequence[str] | None) -> "Comparison":
+        """Without results yet; of all rows if none are named."""
+        chosen = dict.fromkeys(names or (*ROWS, *PROBES))
+        return cls(
+            [RowResult(ROWS[name]) for name in chosen if name in ROWS],
+            [ProbeResult(PROBES[name]) for name in chosen if name in PROBES],
+        )
+
+
+def run_rounds(
+    results: Comparison, rounds: int, work: Work, scale: Scale, servers: Servers, progress: Console
+) -> None:
+    """Fill the results."""
+    for number in range(1, rounds + 1):
+        position = f"round {number}/{rounds}"
+        for result in results.floods:
+            with progress.status(f"{position}  {result.row.title}"):
+                _run_row(result, work, servers, progress, position)
+        for probe_result in results.probes:
+            probe = probe_result.probe
+            with progress.status(f"{position}  {probe.title}"):
+                for subject in probe.subjects(servers, scale):
+                    figure = subject.measure()
+                    probe_result.figures.setdefault(subject.title, []).append(figure)
+                    line = figure_line(position, probe, subject.title, figure)
+                    progress.print(line, soft_wrap=True)
+
+
+def _run_row(result: RowResult, work: Work, servers: Servers, progress: Console, position: str) -> None:
+    def report(server: str, run: Run) -> None:
+        progress.print(progress_line(position, result.row, server, run), soft_wrap=True)
+
+    if result.row.durable:
+        run = measure_gateway(result.row, servers.durable_gateway, servers.storing_nats, work)
+    else:
+        run = measure_gateway(result.row, servers.gateway, servers.nats, work)
+    result.gateway.append(run)
+    report(GATEWAY, run)
+    kinds = (
+        kind
+        for kind in PEERS
+        if kind.protocol == result.row.load.protocol and (kind.stores or not result.row.durable)
+    )
+    for peer in servers.peers(*kinds):
+        try:
+            run = measure_peer(result.row, peer, work, servers.nats)
+        except BenchError as error:
+            # A peer that fails under this load is a finding, not the end of the comparison.
+            progress.print(f"{position}  {result.row.title}  {peer.title}: {error}", style="bold")
+            result.failures[peer.title] = str(error)
+            continue
+        result.peers.setdefault(peer.title, []).append(run)
+        report(peer.title, run)

@@ -1,0 +1,155 @@
+"""The load generator and the NATS sink, each in a process of its own, which keeps their CPU apart.
+
+What lives here is talking to them from the process that measures. Connecting is in connecting.py; what they do once
+connected is native: mqtt_load.pyx and its like, nats_sink.pyx.
+"""
+
+import multiprocessing
+import signal
+import socket
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+from kaa_bench.connecting import Address, LoadSpec, Protocol, connect_load, connect_sink
+from kaa_bench.errors import BenchError
+from kaa_bench.load.discard import DiscardServer
+from kaa_bench.load.loop import RunResult
+from kaa_bench.processes import HOST, cpu_seconds
+
+STALL_TIMEOUT_S = 15.0
+"""A run in which no byte moves for this long has stalled."""
+STOP_TIMEOUT_S = 5.0
+DISCARD_BUFFER = 4 << 20
+"""Bytes asked of the kernel for datagrams that wait for the discard server."""
+DISCARD_BACKLOG = 1024
+
+
+class Instrument:
+    """A child process that answers one request at a time over a pipe; an error there is raised here."""
+
+    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_run, args=(target, theirs, *arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+        try:
+            self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def _request(self, **request: object) -> Any:
+        self._pipe.send(request)
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            reply = self._pipe.recv()
+        except EOFError:
+            raise BenchError(f"{type(self).__name__} ended with {self._process.exitcode}") from None
+        if isinstance(reply, BenchError):
+            raise reply
+        return reply
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(STOP_TIMEOUT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._process.terminate()
+        self.close()
+
+
+class LoadGenerator(Instrument):
+    """Simulated devices, connected to the server at `address` when this returns."""
+
+    def __init__(self, spec: LoadSpec, address: Address) -> None:
+        super().__init__(_serve_load, spec, address)
+
+    def run(self, *, messages: int | None = None, seconds: float | None = None, rate: float = 0) -> RunResult:
+        """Send so many messages, or for so long, and wait for the answers; see `Load.run`."""
+        result: RunResult = self._request(messages=messages, seconds=seconds, rate=rate)
+        return result
+
+
+class Sink(Instrument):
+    """The extension service that takes what the gateway forwards. With `answers` it also answers 200."""
+
+    def __init__(self, nats: Address, *, answers: bool) -> None:
+        super().__init__(_serve_sink, nats, answers)
+
+    def received(self) -> int:
+        """Messages received since the start."""
+        return int(self._request())
+
+
+class Discard(Instrument):
+    """A server at `address` that answers what a load of `protocol` sends, and forgets it."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        super().__init__(_serve_discard, protocol)
+        self.address: Address = self._request()
+
+    def cpu_seconds(self) -> float:
+        """CPU time used so far."""
+        assert self._process.pid is not None
+        return cpu_seconds(self._process.pid)
+
+
+# What runs in the child processes
+
+
+def _run(target: Callable[..., None], pipe: Connection, *arguments: object) -> None:
+    # Ctrl-C reaches the whole process group; the parent then ends its children in order.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        target(pipe, *arguments)
+    except BenchError as error:
+        pipe.send(error)
+    except EOFError:
+        pass
+
+
+def _serve_load(pipe: Connection, spec: LoadSpec, address: Address) -> None:
+    load = connect_load(spec, address)
+    pipe.send(None)
+    while True:
+        request = pipe.recv()
+        pipe.send(load.run(**request, stall_timeout=STALL_TIMEOUT_S))
+
+
+def _serve_sink(pipe: Connection, nats: Address, answers: bool) -> None:
+    sink, _connected = connect_sink(nats, answers=answers)
+    pipe.send(None)
+    while True:
+        sink.drain(pipe.fileno())
+        pipe.recv()
+        pipe.send(sink.received)
+
+
+def _serve_discard(pipe: Connection, protocol: Protocol) -> None:
+    datagrams = protocol in ("coap", "kpudp")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM) as listening:
+        if datagrams:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DISCARD_BUFFER)
+        listening.bind((HOST, 0))
+        if not datagrams:
+            listening.listen(DISCARD_BACKLOG)
+        server = DiscardServer(listening, protocol)
+        pipe.send(None)
+        pipe.recv()
+        pipe.send(listening.getsockname())
+        server.serve(pipe.fileno())

@@ -1,0 +1,166 @@
+"""What the bench prints: a line a run, and the tables with medians."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from rich.console import Console
+from rich.table import Table
+
+from kaa_bench.compare.figures import Figure, Probe
+from kaa_bench.compare.measure import Run
+from kaa_bench.compare.rows import Row
+
+WORK_WIDTH = 20
+"""Characters of the column that names the work."""
+GATEWAY = "gateway"
+
+
+@dataclass
+class RowResult:
+    """The runs of a row, one a round: on the gateway, and on each peer that does such work, by its title."""
+
+    row: Row
+    gateway: list[Run] = field(default_factory=list)
+    peers: dict[str, list[Run]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    """How a peer has failed, by its title."""
+
+    @property
+    def servers(self) -> dict[str, list[Run]]:
+        """The runs by server, the gateway's first."""
+        return {GATEWAY: self.gateway} | self.peers
+
+    def ratio(self, peer: str) -> float | None:
+        """CPU per message of the peer as a multiple of the gateway's, of the medians."""
+        theirs = self.peers.get(peer)
+        if not self.gateway or not theirs:
+            return None
+        return median(run.server_us for run in theirs) / median(run.server_us for run in self.gateway)
+
+
+@dataclass
+class ProbeResult:
+    """The figures of a probe, one a round, by subject; the first subject is what the others are compared with."""
+
+    probe: Probe
+    figures: dict[str, list[Figure]] = field(default_factory=dict)
+
+    def ratio(self, title: str) -> float | None:
+        """The subject's median as a multiple of the first one's; None for the first itself."""
+        first = next(iter(self.figures), title)
+        if title == first:
+            return None
+        below = median(figure.value for figure in self.figures[first])
+        return median(figure.value for figure in self.figures[title]) / below if below else None
+
+    def detail(self, title: str, name: str) -> float | None:
+        """The median of one detail of a subject, None if it has none."""
+        values = [figure.details[name] for figure in self.figures[title] if name in figure.details]
+        return median(values) if values else None
+
+
+def figure_line(position: str, probe: Probe, title: str, figure: Figure) -> str:
+    """One finished measurement of a probe."""
+    remarks = "".join(f"; {remark}" for remark in figure.remarks)
+    return f"{position}  {probe.title}  {title}: {number(figure.value)} {probe.unit}{remarks}"
+
+
+def print_figures(results: Sequence[ProbeResult], console: Console) -> None:
+    """The table of the probes; a ratio is to the first line of its probe."""
+    table = Table(title="median, min-max of the rounds", box=None, padding=(0, 1, 0, 0))
+    table.add_column("what", width=WORK_WIDTH)
+    table.add_column("who", no_wrap=True)
+    for column in ("median", "min-max", "ratio", "p99"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        for index, (title, figures) in enumerate(result.figures.items()):
+            values = [figure.value for figure in figures]
+            ratio, tail = result.ratio(title), result.detail(title, "p99")
+            table.add_row(
+                f"{result.probe.title} ({result.probe.unit})" if index == 0 else "",
+                title,
+                number(median(values)),
+                f"{number(min(values))}-{number(max(values))}",
+                "" if ratio is None else f"{ratio:.1f}x",
+                "" if tail is None else number(tail),
+            )
+    console.print(table)
+    for remark in figure_remarks(results):
+        console.print(remark, highlight=False, soft_wrap=True)
+
+
+def figure_remarks(results: Sequence[ProbeResult]) -> list[str]:
+    """As `remarks`."""
+    said = [
+        f"{result.probe.title}, {title}: {remark}"
+        for result in results
+        for title, figures in result.figures.items()
+        for figure in figures
+        for remark in figure.remarks
+    ]
+    return list(dict.fromkeys(said))
+
+
+def number(value: float) -> str:
+    """Three digits that count, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def progress_line(position: str, row: Row, server: str, run: Run) -> str:
+    """One finished run."""
+    remarks = "".join(f"; {remark}" for remark in run.remarks)
+    return f"{position}  {row.title}  {server}: {run.rate:,.0f}/s, {run.server_us:.2f} us{remarks}"
+
+
+def print_table(results: Sequence[RowResult], console: Console) -> None:
+    """The table, narrow enough for 80 columns; times are CPU microseconds a message."""
+    table = Table(
+        title="CPU per message in us: median, min-max of the rounds", box=None, padding=(0, 1, 0, 0)
+    )
+    table.add_column("work", width=WORK_WIDTH)
+    table.add_column("server", no_wrap=True)
+    for column in ("rate/s", "CPU", "ratio", "load", "NATS"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in results:
+        for server, runs in result.servers.items():
+            ratio = result.ratio(server)
+            table.add_row(
+                result.row.title if server == GATEWAY else "",
+                server,
+                f"{median(run.rate for run in runs):,.0f}",
+                spread([run.server_us for run in runs]),
+                "" if ratio is None else f"{ratio:.1f}x",
+                middle([run.generator_us for run in runs]),
+                middle([run.nats_us for run in runs if run.nats_us is not None]),
+            )
+    console.print(table)
+    for remark in remarks(results):
+        console.print(remark, highlight=False, soft_wrap=True)
+
+
+def remarks(results: Sequence[RowResult]) -> list[str]:
+    """What a reader must know to judge the figures, each once."""
+    said = [
+        f"{result.row.title}, {server}: {remark}"
+        for result in results
+        for server, runs in result.servers.items()
+        for run in runs
+        for remark in run.remarks
+    ]
+    said += [
+        f"{result.row.title}, {peer} failed: {failure}"
+        for result in results
+        for peer, failure in result.failures.items()
+    ]
+    return list(dict.fromkeys(said))
+
+
+def middle(values: Sequence[float]) -> str:
+    """The median, or a dash for no values."""
+    return f"{median(values):.2f}" if values else "-"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median with minimum and maximum below it, or a dash for no values."""
+    return f"{middle(values)}\n{min(values):.2f}-{max(values):.2f}" if values else "-"

@@ -1,0 +1,41 @@
+"""The rows of the bench: which work each one is."""
+
+from dataclasses import dataclass
+
+from kaa_bench.connecting import LoadSpec
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of work; `name` selects it on the command line.
+
+    A `durable` one is acknowledged when a JetStream stream has stored it, and compared only with who stores as well.
+    """
+
+    name: str
+    title: str
+    load: LoadSpec
+    durable: bool = False
+
+
+ROWS = {
+    row.name: row
+    for row in (
+        Row("qos0", "MQTT QoS 0, pipelined", LoadSpec("mqtt", connections=8, qos=0, window=256)),
+        Row("qos1", "MQTT QoS 1, window 64", LoadSpec("mqtt", connections=8, qos=1, window=64)),
+        Row(
+            "qos1-many",
+            "MQTT QoS 1, window 1, 1000 connections",
+            LoadSpec("mqtt", connections=1000, qos=1, window=1),
+        ),
+        Row(
+            "qos1-durable",
+            "MQTT QoS 1, window 64, stored",
+            LoadSpec("mqtt", connections=8, qos=1, window=64),
+            durable=True,
+        ),
+        Row("http", "HTTP POST, 64 keep-alive connections", LoadSpec("http", connections=64)),
+        Row("coap", "CoAP CON POST, 64 devices, window 1", LoadSpec("coap", connections=64)),
+        Row("kpudp", "KP/UDP confirmed, 64 devices, window 32", LoadSpec("kpudp", connections=64, window=32)),
+    )
+}

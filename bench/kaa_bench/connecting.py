@@ -1,0 +1,271 @@
+"""Connecting simulated devices to a server, and the sink to NATS, up to where the native code takes over.
+
+The bytes are in packets.py; the loads that get the sockets in mqtt_load.pyx and its like, the sink in nats_sink.pyx.
+"""
+
+import json
+import random
+import resource
+import socket
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire import kpudp
+
+from kaa_bench import packets
+from kaa_bench.errors import BenchError
+from kaa_bench.load.coap import CoapLoad
+from kaa_bench.load.http import HttpLoad
+from kaa_bench.load.kpudp import KpUdpLoad
+from kaa_bench.load.loop import Load
+from kaa_bench.load.mqtt import MqttLoad
+from kaa_bench.load.mqtt_request import MqttRequestLoad
+from kaa_bench.load.nats_request import NatsRequestLoad
+from kaa_bench.load.nats_sink import NatsSink
+
+Address = tuple[str, int]
+Protocol = Literal["mqtt", "http", "coap", "kpudp"]
+LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "nats"]
+"""`nats` is no protocol of devices: it asks the extension without a gateway between them."""
+
+CONNECT_TIMEOUT_S = 10.0
+ANSWER_TIMEOUT_S = 1.0
+"""How long a datagram of the registration may remain without answer before it is sent again."""
+SOCKET_BUFFER = 1 << 20
+"""Bytes asked of the kernel for a UDP socket, each way."""
+NATS_LINE_MAX = 65536
+"""Bytes of a line from NATS while connecting."""
+FILES_BESIDE_SOCKETS = 64
+NATS_CONNECT = {
+    "verbose": False,
+    "pedantic": False,
+    "headers": False,
+    "name": "bench",
+    "lang": "cython",
+    "version": "1",
+}
+
+
+@dataclass(frozen=True)
+class LoadSpec:
+    """What a load generator does.
+
+    `window` is how many messages of a connection are unacknowledged at most; at QoS 0, of MQTT only, how many
+    are handed to the socket at once. With `answered`, of MQTT only, a message carries a request ID and is
+    outstanding until the extension has answered.
+    """
+
+    protocol: LoadProtocol
+    connections: int
+    qos: int = 0
+    window: int = 1
+    answered: bool = False
+    profile: packets.Profile = packets.BENCH
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether nothing is heard of a message."""
+        return self.protocol == "mqtt" and self.qos == 0 and not self.answered
+
+    @property
+    def registrations(self) -> int:
+        """Messages that connecting sends, which reach the extension beside those of the runs."""
+        return self.connections if self.protocol == "kpudp" else 0
+
+
+def raise_file_limit(sockets: int) -> None:
+    """Allow this process so many sockets beside its own files; BenchError if the hard limit is lower."""
+    wanted = sockets + FILES_BESIDE_SOCKETS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise BenchError(f"{sockets} connections need `ulimit -n {wanted}`; the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def connect_load(spec: LoadSpec, address: Address) -> Load:
+    """Connect the devices: past CONNACK for MQTT, with an alias registered for KP/UDP."""
+    raise_file_limit(spec.connections)
+    devices = range(spec.connections)
+    sockets: list[socket.socket] = []
+    source = unused_source()
+    try:
+        for device in devices:
+            datagrams = spec.protocol in ("coap", "kpudp")
+            sockets.append(_connect_datagrams(source, address) if datagrams else _connect(address))
+            if spec.protocol == "mqtt":
+                _mqtt_handshake(sockets[-1], device, spec.profile)
+            elif spec.protocol == "kpudp":
+                _kpudp_registration(sockets[-1], device, spec.profile)
+            elif spec.protocol == "nats":
+                _nats_handshake(sockets[-1], f"SUB {packets.nats_inbox(device)} 1\r\n")
+    except BaseException:
+        for connected in sockets:
+            connected.close()
+        raise
+    match spec.protocol:
+        case "mqtt":
+            return _mqtt_load(spec, sockets)
+        case "http":
+            host = f"{address[0]}:{address[1]}"
+            return HttpLoad(sockets, [packets.post(device, host, spec.profile) for device in devices])
+        case "coap":
+            return CoapLoad(
+                sockets, [packets.coap_post(device, spec.profile) for device in devices], spec.window
+            )
+        case "kpudp":
+            return KpUdpLoad(sockets, [packets.kpudp_data(spec.profile)] * spec.connections, spec.window)
+        case "nats":
+            return NatsRequestLoad(sockets, [packets.nats_request(device) for device in devices], spec.window)
+
+
+def _mqtt_load(spec: LoadSpec, sockets: list[socket.socket]) -> Load:
+    devices = range(spec.connections)
+    if spec.answered:
+        messages = [packets.request(device, spec.profile) for device in devices]
+        offset = packets.request_id_offset(messages[0], spec.profile)
+        return MqttRequestLoad(sockets, messages, spec.window, request_id_offset=offset)
+    messages = [packets.publish(device, spec.qos, spec.profile) for device in devices]
+    if spec.qos == 0:
+        return MqttLoad(sockets, messages, spec.window, fence=packets.PINGREQ)
+    offset = packets.identifier_offset(messages[0], spec.profile)
+    return MqttLoad(sockets, messages, spec.window, identifier_offset=offset)
+
+
+def connect_mqtt(address: Address, device: int, profile: packets.Profile) -> socket.socket:
+    """One MQTT connection past CONNACK."""
+    connected = _connect(address)
+    try:
+        _mqtt_handshake(connected, device, profile)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def connect_nats(nats: Address, subscription: str = "") -> socket.socket:
+    """One NATS connection that has made its one subscription, if any."""
+    connected = _connect(nats)
+    try:
+        _nats_handshake(connected, subscription)
+    except BaseException:
+        connected.close()
+        raise
+    return connected
+
+
+def connect_sink(nats: Address, *, answers: bool) -> tuple[NatsSink, socket.socket]:
+    """Connect to NATS and subscribe to the extension's ClientData, up to the server's word that it did."""
+    subject = subjects.service(packets.EXTENSION, "esp", subjects.CLIENT_DATA)
+    connected = connect_nats(nats, f"SUB {subject} {packets.EXTENSION} 1\r\n")
+    return NatsSink(connected, packets.EXTENSION.encode() if answers else None), connected
+
+
+def _connect(address: Address) -> socket.socket:
+    try:
+        connected = socket.create_connection(address, CONNECT_TIMEOUT_S)
+    except OSError as error:
+        raise BenchError(f"cannot connect to {address[0]}:{address[1]}: {error}") from error
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connected
+
+
+def unused_source() -> str:
+    """A loopback address that no run has used: a server remembers message IDs by source for minutes."""
+    return f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"
+
+
+def _connect_datagrams(source: str, address: Address) -> socket.socket:
+    connected = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            connected.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+        connected.bind((source, 0))
+        connected.connect(address)
+    except OSError as error:
+        connected.close()
+        raise BenchError(f"cannot send from {source} to {address[0]}:{address[1]}: {error}") from error
+    return connected
+
+
+def _kpudp_registration(connected: socket.socket, device: int, profile: packets.Profile) -> None:
+    """Register the alias, and prove the address when the server asks for it."""
+    connected.settimeout(ANSWER_TIMEOUT_S)
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            connected.send(packets.kpudp_registration(device, profile))
+            while not _kpudp_registered(connected, device):
+                pass
+        except TimeoutError:
+            continue
+        except OSError as error:
+            raise BenchError(f"no ACK for device {device}: {error}") from error
+        return
+    raise BenchError(f"no ACK for device {device} in {CONNECT_TIMEOUT_S:g} s")
+
+
+def _kpudp_registered(connected: socket.socket, device: int) -> bool:
+    """Handle one datagram; whether the registration is acknowledged."""
+    acknowledged = False
+    for message in kpudp.decode(connected.recv(65536))[1]:
+        match message.type:
+            case kpudp.Type.PING:
+                pong = kpudp.Message(kpudp.Type.PONG, message.message_id, payload=message.payload)
+                connected.send(kpudp.encode(packets.EPOCH, [pong]))
+            case kpudp.Type.ACK if message.message_id == packets.REGISTRATION_ID:
+                acknowledged = True
+            case _:
+                raise BenchError(f"the registration of device {device} was answered with {message}")
+    return acknowledged
+
+
+def read_exactly(connected: socket.socket, size: int) -> bytes:
+    """So many bytes, or fewer if the server has closed the connection before."""
+    data = b""
+    while len(data) < size:
+        part = connected.recv(size - len(data))
+        if not part:
+            break
+        data += part
+    return data
+
+
+def _mqtt_handshake(connected: socket.socket, device: int, profile: packets.Profile) -> None:
+    try:
+        connected.sendall(packets.connect(device, profile))
+        answer = read_exactly(connected, len(packets.CONNACK_ACCEPTED))
+    except OSError as error:
+        raise BenchError(f"no CONNACK for device {device}: {error}") from error
+    if answer != packets.CONNACK_ACCEPTED:
+        got = answer.hex(" ") or "a closed connection"
+        raise BenchError(f"CONNECT of device {device} was answered with {got}")
+
+
+def _nats_handshake(connected: socket.socket, subscription: str) -> None:
+    """CONNECT and the one subscription, up to the server's word that it did."""
+    host, port = connected.getpeername()
+    if not _read_line(connected).startswith(b"INFO "):
+        raise BenchError(f"what listens at {host}:{port} is not NATS")
+    connected.sendall(f"CONNECT {json.dumps(NATS_CONNECT)}\r\n{subscription}PING\r\n".encode())
+    while (line := _read_line(connected)) != b"PONG":
+        if line != b"PING":
+            raise BenchError(f"NATS refused the bench: {line.decode(errors='replace')}")
+        connected.sendall(b"PONG\r\n")
+
+
+def _read_line(connected: socket.socket) -> bytes:
+    """One line, without its end, and no byte of what follows."""
+    line = b""
+    while not line.endswith(b"\r\n"):
+        try:
+            part = connected.recv(1)
+        except OSError as error:
+            raise BenchError(f"no answer from NATS: {error}") from error
+        if not part or len(line) > NATS_LINE_MAX:
+            raise BenchError("NATS closed the connection")
+        line += part
+    return line[:-2]

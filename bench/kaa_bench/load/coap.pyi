@@ -1,0 +1,11 @@
+"""A load of CoAP requests. See coap_load.pyx."""
+
+from collections.abc import Sequence
+from socket import socket
+
+from kaa_bench.load.loop import Load
+
+class CoapLoad(Load):
+    def __init__(
+        self, sockets: Sequence[socket], messages: Sequence[bytes], window: int = 1, *, silence: float = 1.0
+    ) -> None: ...

@@ -1,0 +1,67 @@
+from libc.stdint cimport int64_t, uint8_t, uint16_t
+
+from kaa_bench.load.loop cimport Connection, Failure, Load
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct iovec:
+        void* iov_base
+        size_t iov_len
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+        int msg_flags
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+
+cdef enum:
+    BATCH = 64             # datagrams a system call, at most
+    DATAGRAM_SIZE = 2048   # bytes of a received datagram, at most
+
+
+# Where a message of the window stands.
+cdef enum State:
+    ANSWERED = 0
+    SENT
+    TAKEN    # the server has it and will answer later: it is not sent again
+
+
+# What `find` says beside the number of a message.
+cdef enum:
+    LATE = -1      # an answer to a message that has been answered
+    UNKNOWN = -2   # an answer to a message that was never sent
+
+
+cdef struct Window:
+    # Messages of a connection by number, counted over all runs; [oldest, next) are in the window. A message ID is the
+    # number modulo 65536.
+    int64_t oldest    # the first that is not answered
+    int64_t next      # the first that is not issued
+    int64_t unsent    # of those issued, how many the socket has not taken yet
+    int64_t heard_at  # ns; or when they were sent again
+    uint8_t* states   # of message n at n % window
+
+
+cdef class DatagramLoad(Load):
+    # wiring
+    cdef Window* windows          # by the index of the connection
+    cdef uint8_t* states
+    cdef uint8_t* received_bytes
+    cdef mmsghdr[BATCH] received
+    cdef iovec[BATCH] received_at
+    cdef int64_t silence          # ns
+    cdef int64_t numbers          # messages that a connection can number before an ID would come twice
+
+    # state
+    cdef int64_t checked_at       # ns; when silent connections were last looked for
+
+    # what a protocol adds
+    cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil
+    cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil
+
+    cdef uint8_t* message(self, Connection* connection, int64_t number) noexcept nogil
+    cdef int64_t find(self, Connection* connection, uint16_t identifier) noexcept nogil
+    cdef uint8_t* state(self, Connection* connection, int64_t number) noexcept nogil
+    cdef void close_message(self, Connection* connection, int64_t number) noexcept nogil
+    cdef void send_unsent(self, Connection* connection) noexcept nogil
+    cdef void send_again(self, Connection* connection) noexcept nogil

@@ -1,0 +1,25 @@
+from libc.stdint cimport int64_t, uint8_t
+
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+
+
+cdef class NatsSink:
+    # wiring
+    cdef object socket
+    cdef int fd
+    cdef bytes extension      # of the ExtensionData sent; None: nothing is answered
+    cdef uint8_t* buffer      # received bytes: `size` of them, an incomplete message at the front
+    cdef Buffer out           # answers to what one read brought
+    cdef Buffer datum         # the ExtensionData of one answer
+
+    # state
+    cdef Py_ssize_t size
+
+    # counters
+    cdef readonly int64_t received
+
+    cdef int receive(self) except -1
+    cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size, int64_t timestamp) except -1
+    cdef Py_ssize_t take_control(self, bytes line) except -1
+    cdef int answer(self, Slice reply_to, const uint8_t* data, Py_ssize_t size, int64_t timestamp) except -1
+    cdef int flush(self) except -1

@@ -1,0 +1,125 @@
+"""Loads over TCP: messages one behind the other in a stream of bytes, answered in their order.
+
+Messages that are never acknowledged end with a fence: a request whose answer shows that all before it was read.
+What a protocol looks like is in mqtt_load.pyx and http_load.pyx.
+"""
+
+from libc.errno cimport EAGAIN, EINTR, errno
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc, free, malloc
+
+from kaa_bench.load.loop cimport (
+    CLOSED_BY_PEER, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, NONE, SOCKET_ERROR, UNEXPECTED_PACKET, recv, send,
+)
+
+cdef enum:
+    RECEIVE_SIZE = 65536  # bytes a read
+
+
+cdef class StreamLoad(Load):
+    """The base of the loads over TCP.
+
+    `fence` is what shows that messages without acknowledgement have all been read, because its answer comes after
+    them; empty if every message is acknowledged.
+    """
+
+    def __cinit__(self, sockets, messages, int window=1, *, bytes fence=b"", **_):
+        self.fence = fence
+        self.fence_data = self.fence
+        self.fence_size = len(self.fence)
+        self.unacknowledged = self.fence_size > 0
+        self.streams = <Stream*>calloc(self.count, sizeof(Stream))
+        self.received_bytes = <uint8_t*>malloc(RECEIVE_SIZE)
+        if self.streams == NULL or self.received_bytes == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.streams)
+        free(self.received_bytes)
+
+    cdef void begin(self, Connection* connection) noexcept nogil:
+        self.streams[connection.index] = Stream(0, self.fence_size, self.fence_size == 0)
+
+    cdef void stamp(self, Connection* connection, uint8_t* message) noexcept nogil:
+        """Make the copy at `message` the next message of the connection: write what differs. Hot path."""
+
+    cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        """Read answers, count them in `acknowledged`, set `fenced`; `data` is borrowed for the call. Hot path."""
+        return UNEXPECTED_PACKET
+
+    cdef int64_t written(self, Connection* connection) noexcept nogil:
+        cdef Py_ssize_t unsent = self.streams[connection.index].unsent
+        return connection.issued - (unsent + self.message_size - 1) // self.message_size
+
+    cdef void ready(self, Connection* connection, uint32_t events) noexcept nogil:
+        cdef ssize_t size
+        cdef Failure failure
+        if events & ~<uint32_t>EPOLLOUT:
+            size = recv(connection.fd, self.received_bytes, RECEIVE_SIZE, MSG_DONTWAIT)
+            if size > 0:
+                self.moved += size
+                failure = self.take(connection, self.received_bytes, size)
+                if failure != NONE:
+                    self.give_up(connection, failure)
+                    return
+            elif size == 0:
+                self.give_up(connection, CLOSED_BY_PEER)
+                return
+            elif errno != EAGAIN and errno != EINTR:
+                self.give_up(connection, SOCKET_ERROR)
+                return
+        if connection.working:
+            self.fill(connection)
+
+    cdef void fill(self, Connection* connection) noexcept nogil:
+        cdef Stream* stream = &self.streams[connection.index]
+        cdef Py_ssize_t start, length
+        cdef ssize_t size
+        cdef int64_t room, ring_size = self.message_size * self.window
+        if self.fence_size and stream.unsent == 0:
+            connection.acknowledged = connection.issued  # nothing more will be heard of them
+        room = self.allowed(connection, connection.issued - connection.acknowledged)
+        self.remaining -= room
+        stream.unsent += room * self.message_size
+        while room > 0:
+            self.stamp(connection, connection.ring + connection.issued % self.window * self.message_size)
+            connection.issued += 1
+            room -= 1
+        while stream.unsent:
+            start = (connection.issued * self.message_size - stream.unsent) % ring_size
+            length = min(stream.unsent, ring_size - start)
+            size = send(connection.fd, connection.ring + start, <size_t>length, MSG_DONTWAIT | MSG_NOSIGNAL)
+            if size < 0:
+                if errno == EINTR:
+                    continue
+                if errno == EAGAIN:
+                    break
+                self.give_up(connection, SOCKET_ERROR)
+                return
+            self.moved += size
+            stream.unsent -= size
+        self.end(connection)
+
+    cdef void end(self, Connection* connection) noexcept nogil:
+        """Send the fence behind the last message; note when the connection has nothing left to do."""
+        cdef Stream* stream = &self.streams[connection.index]
+        cdef ssize_t size
+        cdef bint all_written = stream.unsent == 0 and self.remaining == 0
+        if all_written and stream.fence_unsent:
+            size = send(
+                connection.fd, self.fence_data + self.fence_size - stream.fence_unsent,
+                <size_t>stream.fence_unsent, MSG_DONTWAIT | MSG_NOSIGNAL,
+            )
+            if size > 0:
+                self.moved += size
+                stream.fence_unsent -= size
+            elif size < 0 and errno != EAGAIN and errno != EINTR:
+                self.give_up(connection, SOCKET_ERROR)
+                return
+        if all_written and stream.fenced and (self.fence_size or connection.issued == connection.acknowledged):
+            self.finish(connection)
+        # Messages without acknowledgement flow whenever there is room; others wait for answers.
+        if stream.unsent or stream.fence_unsent:
+            self.watch(connection, EPOLLIN | EPOLLOUT)
+        else:
+            self.watch(connection, EPOLLIN)

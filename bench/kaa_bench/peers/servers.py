@@ -1,0 +1,293 @@
+"""The servers that the gateway is compared with, under the same load, each as its own users configure it for speed.
+
+How each is configured, and why, is in docs/performance.md.
+"""
+
+import importlib.util
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+from kaa_gateway.bus import subjects
+
+from kaa_bench import packets
+from kaa_bench.connecting import Address, Protocol
+from kaa_bench.errors import BenchError
+from kaa_bench.processes import HOST, NatsServer, Server, free_port, nats_program
+
+RESOURCES_MAX = 10_000
+"""Resources that libcoap's server may create: more than a row has devices."""
+CONNECTIONS_MAX = 50_000
+"""Connections that a peer is told to take, where it has a lower limit of its own."""
+OWN_ENVIRONMENT = Path("peers", "bin")
+"""Where, below this environment, `make peers` installs peers whose dependencies are not the project's."""
+
+
+class Peer(Server):
+    """A server of another project. `address` is where it serves `protocol`, `title` what the table calls it."""
+
+    title: str
+    protocol: Protocol
+    address: Address
+    forwards = False
+    """Whether it does the gateway's whole work: to the extension over NATS, and back with the answer."""
+    stores = False
+    """Whether it stores a QoS 1 message before it acknowledges it."""
+    flood: int | None = None
+    """Messages of a run whose messages are not acknowledged, for a server that queues without a bound what it reads."""
+
+    @staticmethod
+    def program() -> str | None:
+        """Path of its program, None if it is not installed."""
+        raise NotImplementedError
+
+    def arguments(self) -> list[str]:
+        """The arguments of the program, after writing the configuration that they name."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """See `Server.command`."""
+        program = self.program()
+        if program is None:
+            raise BenchError(f"{self.title} is not installed")
+        return [program, *self.arguments()]
+
+
+class Mosquitto(Peer):
+    """Mosquitto, without persistence, logs, or limits on messages in flight."""
+
+    name = "mosquitto"
+    title = "Mosquitto"
+    protocol = "mqtt"
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(port)
+        self.address = (HOST, port)
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`. Debian keeps it out of a user's PATH."""
+        return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        configuration = self.directory / "mosquitto.conf"
+        configuration.write_text(
+            f"listener {self.ports[0]} {HOST}\n"
+            "allow_anonymous true\n"
+            "persistence false\n"
+            "max_inflight_messages 0\n"
+            "max_queued_messages 0\n"
+            "log_dest none\n"
+        )
+        return ["-c", str(configuration)]
+
+
+class NatsMqtt(Peer):
+    """nats-server's own MQTT, with JetStream, which it needs for sessions and QoS 1."""
+
+    name = "nats-mqtt"
+    title = "nats-server MQTT"
+    protocol = "mqtt"
+    stores = True
+
+    def __init__(self) -> None:
+        nats, mqtt = free_port(), free_port()
+        super().__init__(nats, mqtt)
+        self.address = (HOST, mqtt)
+        self.nats_address = (HOST, nats)
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`."""
+        return nats_program()
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        configuration = self.directory / "nats.conf"
+        configuration.write_text(
+            "server_name: bench\n"
+            f"host: {HOST}\n"
+            f"port: {self.ports[0]}\n"
+            f'jetstream {{ store_dir: "{self.directory}" }}\n'
+            f"mqtt {{ host: {HOST}, port: {self.ports[1]} }}\n"
+        )
+        return ["-c", str(configuration)]
+
+
+class Amqtt(Peer):
+    """amqtt's broker with its authentication plug-in for anonymous clients, and no other plug-in."""
+
+    name = title = "amqtt"
+    protocol = "mqtt"
+    flood = 20_000
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(port)
+        self.address = (HOST, port)
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`. It has an environment of its own: it pins a version of `websockets`."""
+        return shutil.which("amqtt", path=str(sys.prefix / OWN_ENVIRONMENT)) or shutil.which("amqtt")
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        configuration = self.directory / "amqtt.yaml"
+        listener = {"type": "tcp", "bind": f"{HOST}:{self.ports[0]}", "max_connections": CONNECTIONS_MAX}
+        anonymous = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
+        configuration.write_text(yaml.safe_dump({"listeners": {"default": listener}, "plugins": anonymous}))
+        return ["-c", str(configuration)]
+
+
+class HttpPeer(Peer):
+    """An HTTP server in Python that takes POST to the resource paths of the bench."""
+
+    protocol = "http"
+    module: str
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(port)
+        self.address = (HOST, port)
+
+    @classmethod
+    def program(cls) -> str | None:
+        """See `Peer.program`: this interpreter, which has what they need."""
+        return sys.executable
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        return ["-m", self.module, *map(str, self.address)]
+
+
+class Httptools(HttpPeer):
+    """httptools_server.py of this package: the least that Python can do. It answers by itself."""
+
+    name = "httptools"
+    title = "bare httptools"
+    module = "kaa_bench.peers.httptools_server"
+
+
+class AiohttpNats(HttpPeer):
+    """aiohttp_server.py of this package: a gateway as one would write it on aiohttp, fastavro and nats-py."""
+
+    name = "aiohttp-nats"
+    title = "aiohttp + nats-py"
+    module = "kaa_bench.peers.aiohttp_server"
+    forwards = True
+
+    def __init__(self, nats: NatsServer) -> None:
+        super().__init__()
+        self._nats = nats
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        return [*super().arguments(), f"nats://{HOST}:{self._nats.ports[0]}"]
+
+
+class CoapPeer(Peer):
+    """A CoAP server that answers POST to the resource paths of the bench."""
+
+    protocol = "coap"
+
+    def __init__(self) -> None:
+        port = free_port(socket.SOCK_DGRAM)
+        super().__init__(coap_port=port)
+        self.address = (HOST, port)
+
+
+class Libcoap(CoapPeer):
+    """The example server of libcoap: the first POST to a path creates a resource, others replace its content."""
+
+    name = title = "libcoap"
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`. Without DTLS: the other builds also open a port for it."""
+        return shutil.which("coap-server-notls")
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        return ["-A", HOST, "-p", str(self.address[1]), "-d", str(RESOURCES_MAX)]
+
+
+class Aiocoap(CoapPeer):
+    """aiocoap_server.py of this package."""
+
+    name = title = "aiocoap"
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`: this interpreter, if it has aiocoap."""
+        return sys.executable if importlib.util.find_spec("aiocoap") else None
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`."""
+        return ["-P", "-m", "kaa_bench.peers.aiocoap_server", *map(str, self.address)]
+
+
+class Floor(Peer):
+    """A C program of this package with the system calls of the gateway and nothing else, compiled when it is needed."""
+
+    title = "C, same system calls"
+    source: Path
+
+    @staticmethod
+    def program() -> str | None:
+        """See `Peer.program`: the compiler that makes it."""
+        return shutil.which("cc")
+
+    def arguments(self) -> list[str]:
+        """See `Peer.arguments`: the compiler's."""
+        return ["-O2", "-o", str(self.directory / self.name), str(self.source)]
+
+    def own_arguments(self) -> list[str]:
+        """The arguments of what was compiled, after writing the files that they name."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """See `Server.command`."""
+        built = subprocess.run(super().command(), capture_output=True, text=True, check=False)
+        if built.returncode:
+            raise BenchError(f"{self.source.name}: {built.stderr.strip()}")
+        return [str(self.directory / self.name), *self.own_arguments()]
+
+
+class CoapFloor(Floor, CoapPeer):
+    """coap_floor.c: to the extension and back."""
+
+    name = "coap-floor"
+    forwards = True
+    source = Path(__file__).with_name("coap_floor.c")
+
+    def __init__(self, nats: NatsServer) -> None:
+        super().__init__()
+        self._nats = nats
+
+    def own_arguments(self) -> list[str]:
+        """See `Floor.own_arguments`."""
+        inbox = subjects.replica("bench-floor", "esp", subjects.EXTENSION_DATA)
+        publication = packets.nats_publication(0, inbox)
+        template = self.directory / "publication"
+        template.write_bytes(publication)
+        number = publication.index(packets.CORRELATION_ID.encode())
+        ports = map(str, (self.address[1], self._nats.ports[0]))
+        return [*ports, inbox, str(template), str(number)]
+
+
+PEERS: tuple[type[Peer], ...] = (
+    NatsMqtt,
+    Mosquitto,
+    Amqtt,
+    Libcoap,
+    Aiocoap,
+    CoapFloor,
+    AiohttpNats,
+    Httptools,
+)

@@ -1,0 +1,193 @@
+"""`kaa-sim`: load and fleets for any gateway that can be reached."""
+
+import signal
+import sys
+from json import dumps as encode_json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+from cyclopts.validators import Number
+from msgspec.structs import replace
+from rich.console import Console
+
+from kaa_bench.connecting import LoadSpec, Protocol
+from kaa_bench.errors import BenchError
+from kaa_bench.packets import PAYLOAD, Profile
+from kaa_bench.sim import load as loading
+from kaa_bench.sim import run as running
+from kaa_bench.sim import scenario as scenarios
+from kaa_bench.sim.html import page
+from kaa_bench.sim.view import View, print_result
+
+EXIT_FAILED = 1
+EXIT_SCENARIO = 2
+EXIT_INTERRUPTED = 130
+PORTS: dict[Protocol, int] = {"mqtt": 1883, "http": 8080, "coap": 5683, "kpudp": 5686}
+WINDOWS: dict[Protocol, int] = {"mqtt": 64, "http": 1, "coap": 1, "kpudp": 32}
+PACED_WINDOW = 1024
+"""Of a paced run, where a message that waits for the window is an event of its own; HTTP and CoAP keep one."""
+FLOOD_WINDOW = 256
+
+app = App(name="kaa-sim", help_format="markdown", version_flags=[])
+
+
+@app.command
+def load(
+    protocol: Protocol,
+    /,
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
+    connections: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
+    qos: Annotated[int, Parameter(validator=Number(gte=0, lte=1))] = 1,
+    answered: Annotated[bool, Parameter(negative="")] = False,
+    window: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    rate: Annotated[float, Parameter(validator=Number(gte=0))] = 0,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    messages: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
+    app_version: str = "demo_application_v1",
+    extension: str = "dcx",
+    token_prefix: str = "sim-",
+    payload: str | None = None,
+    server_pid: int | None = None,
+    json: Path | None = None,
+) -> int:
+    """Send as fast as the windows allow, or at a fixed rate, from a native generator in a process of its own.
+
+    With `--rate` the load is an open loop: every message has a time at which it is meant to be sent, whatever became of
+    those before, and its latency counts from then. Without, the load is closed: a connection sends when its window has
+    room, and only rate and cost are told.
+
+    Exit status 1 if a connection or a message failed.
+
+    Parameters
+    ----------
+    protocol
+        `mqtt`, `http`, `coap` or `kpudp`.
+    host
+        IPv4 address or name of the gateway.
+    port
+        Its port; by default the protocol's own.
+    connections
+        Connections of MQTT and HTTP, sockets of CoAP and KP/UDP; each is a device with a token of its own.
+    qos
+        Of MQTT. QoS 0 is never acknowledged: it needs `--answered` for a paced run.
+    answered
+        MQTT at QoS 0 with a request ID: a message is outstanding until the extension's answer is there.
+    window
+        Messages of a connection that may be outstanding: 64 for MQTT, 32 for KP/UDP, 1 for HTTP and CoAP; in a
+        paced run 1024 for MQTT and KP/UDP.
+    rate
+        Messages a second, over all connections.
+    seconds
+        How long to send.
+    messages
+        How many messages to send, instead.
+    app_version
+        Application version in the resource path.
+    extension
+        Extension instance in the resource path.
+    token_prefix
+        The token of a device is this and six digits.
+    payload
+        What is sent, instead of a sample of about 100 bytes.
+    server_pid
+        Process ID of the gateway, if it runs here: its CPU is told too.
+    json
+        Also write the figures to this file.
+    """
+    data = PAYLOAD if payload is None else payload.encode()
+    profile = Profile(app_version, extension, token_prefix, data)
+    qos = qos if protocol == "mqtt" and not answered else 0
+    if window is None:
+        window = WINDOWS[protocol]
+        if protocol in ("mqtt", "kpudp") and rate:
+            window = PACED_WINDOW
+        elif protocol == "mqtt" and qos == 0 and not answered:
+            window = FLOOD_WINDOW
+    try:
+        if protocol == "mqtt" and rate and not qos and not answered:
+            raise BenchError("QoS 0 is not acknowledged: a paced run needs --qos 1 or --answered")
+        report = loading.run_load(
+            LoadSpec(protocol, connections, qos, window, answered, profile),
+            (host, port or PORTS[protocol]),
+            messages=messages,
+            seconds=None if messages is not None else seconds,
+            rate=rate,
+            server=server_pid,
+        )
+    except BenchError as error:
+        return _fail(error)
+    loading.print_report(report, Console())
+    if json is not None:
+        loading.write_json(report, json)
+    return EXIT_FAILED if report.errors else 0
+
+
+@app.command
+def run(
+    scenario: Path,
+    /,
+    *,
+    processes: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    host: str | None = None,
+    server_pid: int | None = None,
+    json: Path | None = None,
+    html: Path | None = None,
+) -> int:
+    """Simulate fleets of devices, as a scenario says, and show what happens to them.
+
+    Exit status 0 if the scenario's criteria are met, 1 if not, 2 if the scenario itself is wrong. Ctrl-C ends the run
+    early and in order, with the same report.
+
+    Parameters
+    ----------
+    scenario
+        The YAML file; its keys are in docs/simulator.md.
+    processes
+        How many processes share the devices. One does about 10,000 that send every 10 seconds.
+    host
+        Where the gateway is, instead of the scenario's `target.host`.
+    server_pid
+        Process ID of the gateway, if it runs here: its CPU per message is told too.
+    json
+        Also write the summary to this file.
+    html
+        Also write a report to this file, with plots and all, to be opened by itself.
+    """
+    try:
+        loaded = scenarios.load(scenario)
+    except BenchError as error:
+        _fail(error)
+        return EXIT_SCENARIO
+    if host is not None:
+        loaded = replace(loaded, target=replace(loaded.target, host=host))
+    console = Console()
+    try:
+        with View(console, loaded.duration) as view:
+            result = running.run(loaded, processes, server_pid, view.show)
+    except BenchError as error:
+        return _fail(error)
+    print_result(result, console)
+    if json is not None:
+        json.write_text(encode_json(result.summary(), indent=2) + "\n")
+    if html is not None:
+        html.write_text(page(result))
+    return EXIT_FAILED if result.failures() else 0
+
+
+def _fail(error: BenchError) -> int:
+    print(f"kaa-sim: {error}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+def main() -> None:
+    """Entry point."""
+    # The children are stopped on the way out, so SIGTERM takes the way of Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        sys.exit(app())
+    except KeyboardInterrupt:
+        print("kaa-sim: interrupted", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,225 @@
+"""One simulated device: connects, sends its samples at their times, reacts to pushes, leaves and comes back."""
+
+import asyncio
+import contextlib
+import random
+import ssl
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
+from kaa_bench.sim.payloads import Samples
+from kaa_bench.sim.scenario import Fleet, Target
+from kaa_bench.sim.sessions import Session, SessionError
+from kaa_bench.sim.sessions.coap import CoapSession
+from kaa_bench.sim.sessions.http import HttpSession
+from kaa_bench.sim.sessions.independent import AiocoapSession, AiohttpSession, AiomqttSession
+from kaa_bench.sim.sessions.kpudp import KpudpSession
+from kaa_bench.sim.sessions.mqtt import MqttSession
+from kaa_bench.sim.tally import LATE_S, Tally
+
+RECONNECT_FIRST_S = 0.5
+RECONNECT_MAX_S = 30.0
+AWAY_S = 1.0
+"""How long a device that churns stays away, on average."""
+OUTSTANDING_MAX = 64
+"""Messages of a device that wait for their acknowledgement; what is due beyond them is an error of its own kind."""
+
+
+class Device:
+    """A device of a fleet. `chance` is its own, so that each run does the same."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        target: Target,
+        number: int,
+        tally: Tally,
+        chance: random.Random,
+        tls: ssl.SSLContext | None,
+    ) -> None:
+        self._fleet = fleet
+        self._tally = tally
+        self._chance = chance
+        token = fleet.token_of(number)
+        self._root = f"kp1/{fleet.application_version}"
+        self._token = token
+        self._path = f"{self._root}/{fleet.extension}/{token}/{fleet.path}"
+        self._samples = Samples(fleet.payload, fleet.batch, fleet.interval, chance)
+        self._session = _session(fleet, target, token, self._pushed, tls)
+        self._connected = self._reached = False
+        self._sending: set[asyncio.Task[None]] = set()
+
+    async def run(self, begin: float) -> None:
+        """Until cancelled, from the loop's time `begin` on."""
+        loop = asyncio.get_running_loop()
+        # The first message comes somewhere in the first interval, or a fleet would send all at once.
+        due = begin + self._chance.random() * self._fleet.interval
+        leave = self._leaving(begin)
+        await asyncio.sleep(begin - loop.time())
+        try:
+            await self._connect()
+            while True:
+                await asyncio.sleep(due - loop.time())
+                self._tally.late += loop.time() - due > LATE_S
+                if leave is not None and loop.time() >= leave:
+                    await self._leave()
+                    # It was away on purpose: nothing was due.
+                    due = loop.time()
+                    leave = self._leaving(due)
+                elif not self._connected:
+                    await self._connect()
+                self._begin_sending(due)
+                shift = self._chance.uniform(-self._fleet.jitter, self._fleet.jitter)
+                due += self._fleet.interval * (1 + shift)
+        finally:
+            await self._finish()
+
+    def _leaving(self, now: float) -> float | None:
+        churn = self._fleet.churn
+        return None if churn is None else now + self._chance.expovariate(1 / churn)
+
+    # ---------------------------------------------------------------- connecting
+
+    async def _connect(self) -> None:
+        """As often as it takes."""
+        wait = RECONNECT_FIRST_S
+        while True:
+            try:
+                await self._session.connect()
+                await self._listen()
+            except SessionError as error:
+                self._tally.errors[error.kind] += 1
+                await self._session.close()
+                await asyncio.sleep(wait * (0.5 + self._chance.random()))
+                wait = min(RECONNECT_MAX_S, wait * 2)
+            else:
+                self._connected = True
+                self._tally.reached += not self._reached
+                self._reached = True
+                self._tally.connected += 1
+                self._tally.connects += 1
+                return
+
+    async def _listen(self) -> None:
+        fleet = self._fleet
+        extensions = []
+        if fleet.configuration is not None:
+            extensions.append((fleet.configuration, "config/json"))
+        if fleet.commands is not None:
+            extensions += [(fleet.commands.extension, f"command/{kind}") for kind in fleet.commands.types]
+        for extension, path in extensions:
+            root = f"{self._root}/{extension}/{self._token}"
+            await self._session.listen(root if fleet.protocol == "kpudp" else f"{root}/{path}")
+
+    async def _leave(self) -> None:
+        """Go away when all is answered, and come back."""
+        if self._sending:
+            await asyncio.wait(self._sending)
+        await self._part()
+        await asyncio.sleep(self._chance.expovariate(1 / AWAY_S))
+        await self._connect()
+
+    async def _part(self) -> None:
+        if self._connected:
+            self._connected = False
+            self._tally.connected -= 1
+        await self._session.close()
+
+    async def _finish(self) -> None:
+        if self._sending:
+            await asyncio.wait(self._sending)
+        await self._part()
+
+    # ---------------------------------------------------------------- sending
+
+    def _begin_sending(self, due: float) -> None:
+        self._tally.sent += 1
+        if len(self._sending) >= OUTSTANDING_MAX:
+            self._tally.errors["too many unanswered"] += 1
+            return
+        self._start(self._send(self._path, self._samples.message(), due))
+
+    def _start(self, sending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(sending)
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
+
+    async def _send(self, path: str, payload: bytes, due: float) -> None:
+        try:
+            await self._session.send(path, payload)
+        except SessionError as error:
+            self._tally.errors[error.kind] += 1
+            if error.kind == "connection lost" and self._connected:
+                await self._part()
+        else:
+            self._tally.done(due, asyncio.get_running_loop().time())
+
+    # ---------------------------------------------------------------- reacting
+
+    def _pushed(self, path: str, payload: bytes) -> None:
+        """Something that this device has not asked for: a configuration, a command, or anything else."""
+        self._tally.pushes += 1
+        fleet = self._fleet
+        rest = path.removeprefix(self._root).split("/")
+        with contextlib.suppress(msgspec.DecodeError, KeyError, TypeError):
+            match rest:
+                case ["", extension, _, "config", "json", *name] if extension == fleet.configuration:
+                    self._apply(extension, name, msgspec.json.decode(payload))
+                case ["", extension, _, "command", kind] if fleet.commands and (
+                    extension == fleet.commands.extension and kind in fleet.commands.types
+                ):
+                    self._execute(extension, kind, msgspec.json.decode(payload))
+
+    def _apply(self, extension: str, name: list[str], pushed: Any) -> None:
+        """7/CMP: say that the configuration is applied."""
+        path = "/".join((self._root, extension, self._token, "applied", "json", *name))
+        report = {"configId": pushed["configId"], "statusCode": 200, "reasonPhrase": "ok"}
+        self._tally.applied += 1
+        self._answer(path, report)
+
+    def _execute(self, extension: str, kind: str, pushed: Any) -> None:
+        """11/CEP: carry out each command, and say so."""
+        path = f"{self._root}/{extension}/{self._token}/result/{kind}"
+        results = [{"id": command["id"], "statusCode": 200, "payload": {"done": kind}} for command in pushed]
+        self._tally.commands += len(results)
+        self._answer(path, results)
+
+    def _answer(self, path: str, document: object) -> None:
+        self._tally.sent += 1
+        due = asyncio.get_running_loop().time()
+        self._start(self._send(path, msgspec.json.encode(document), due))
+
+
+def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSLContext | None) -> Session:
+    """The device's end, by protocol and kind of client."""
+    host, timeout = target.host, fleet.timeout
+    native = fleet.clients == "native"
+    match fleet.protocol:
+        case "mqtt":
+            port = {
+                "tcp": target.mqtt,
+                "tls": target.mqtt_tls,
+                "websocket": target.websocket,
+                "websocket-tls": target.websocket_tls,
+            }[fleet.transport]
+            if not native:
+                return AiomqttSession(host, port, token, qos=fleet.qos, timeout=timeout, tls=tls)
+            return MqttSession(
+                host,
+                port,
+                token,
+                qos=fleet.qos,
+                answers=fleet.answers,
+                timeout=timeout,
+                pushed=pushed,
+                tls=tls,
+                websocket=fleet.transport.startswith("websocket"),
+            )
+        case "http":
+            return (HttpSession if native else AiohttpSession)(host, target.http, timeout=timeout)
+        case "coap":
+            return (CoapSession if native else AiocoapSession)(host, target.coap, timeout=timeout)
+        case "kpudp":
+            return KpudpSession(host, target.kpudp, timeout=timeout, pushed=pushed)

@@ -1,0 +1,142 @@
+"""One HTML file with everything about a run: tables and plots, and nothing that has to be loaded."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from html import escape
+
+from kaa_bench import svg
+from kaa_bench.sim.run import Result, Second, fields
+from kaa_bench.svg import Line
+
+POINTS_MAX = 600
+"""Of a curve; longer runs are thinned out."""
+STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#24292f;max-width:60rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #d8dee4}
+td:first-child,th:first-child{text-align:left}.passed{color:#1a7f37}.failed{color:#cf222e}svg{width:100%;height:auto}
+"""
+
+
+def page(result: Result) -> str:
+    """The whole report."""
+    scenario, total = result.scenario, result.total
+    failures = result.failures()
+    verdict = "passed" if not failures else "failed"
+    summary = result.summary()
+    costs = summary["total"]
+    assert isinstance(costs, dict)
+    parts = [
+        "<!DOCTYPE html>",
+        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(scenario.name)}</title>',
+        f"<style>{STYLE}</style></head><body>",
+        f'<h1>{escape(scenario.name)}: <span class="{verdict}">{verdict}</span></h1>',
+        f"<p>{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {scenario.devices:,} devices, {result.elapsed:,.0f} s, "
+        f"{result.processes} processes. Latency counts from when a message was meant to be sent.</p>",
+        _list([*failures, *result.remarks]),
+        "<h2>Fleets</h2>",
+        _table(
+            (
+                "fleet",
+                "devices",
+                "connects",
+                "sent",
+                "acknowledged",
+                "pushes",
+                "applied",
+                "commands",
+                "errors",
+                "p50 ms",
+                "p99 ms",
+                "p99.9 ms",
+                "max ms",
+            ),
+            [
+                *(
+                    _fleet(fleet.name, fleet.devices, fields(result.tallies[fleet.name]))
+                    for fleet in scenario.fleets
+                ),
+                _fleet("all", scenario.devices, fields(total)),
+            ],
+        ),
+        "<h2>Cost</h2>",
+        _table(
+            ("CPU per message", "microseconds"),
+            [
+                ("simulator", _number(costs["simulator_cpu_us_per_message"])),
+                ("server", _number(costs["server_cpu_us_per_message"])),
+            ],
+        ),
+    ]
+    if total.errors:
+        parts += [
+            "<h2>Errors</h2>",
+            _table(("kind", "count"), [(kind, f"{count:,}") for kind, count in total.errors.most_common()]),
+        ]
+    seconds = _thinned(result.seconds)
+    parts += [
+        "<h2>Over time</h2>",
+        svg.lines(
+            "messages a second",
+            "seconds",
+            "",
+            [
+                Line("sent", [(second.at, second.sent_rate) for second in seconds]),
+                Line("acknowledged", [(second.at, second.acknowledged_rate) for second in seconds]),
+            ],
+        ),
+        svg.lines(
+            "latency",
+            "seconds",
+            "milliseconds",
+            [
+                Line("median", [(second.at, second.p50_us / 1000) for second in seconds]),
+                Line("99 %", [(second.at, second.p99_us / 1000) for second in seconds]),
+            ],
+        ),
+        svg.lines(
+            "devices connected, and errors so far",
+            "seconds",
+            "",
+            [
+                Line("connected", [(second.at, float(second.connected)) for second in seconds]),
+                Line("errors", [(second.at, float(second.errors)) for second in seconds]),
+            ],
+        ),
+        "</body></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _fleet(name: str, devices: int, counts: dict[str, object]) -> tuple[str, ...]:
+    latency, errors = counts["latency_us"], counts["errors"]
+    assert isinstance(latency, dict)
+    assert isinstance(errors, dict)
+    numbers = (
+        devices, counts["connects"], counts["sent"], counts["acknowledged"], counts["pushes"],
+        counts["configurations_applied"], counts["commands_executed"], sum(errors.values()),
+    )  # fmt: skip
+    tails = (latency.get(percent) for percent in ("50", "99", "99.9", "100"))
+    return (
+        name,
+        *(f"{number:,}" for number in numbers),
+        *("-" if tail is None else f"{tail / 1000:,.1f}" for tail in tails),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:,.1f}"
+
+
+def _list(items: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{escape(item)}</li>" for item in items) + "</ul>" if items else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><tr>{cells}</tr>{body}</table>"
+
+
+def _thinned(seconds: Sequence[Second]) -> Sequence[Second]:
+    return seconds[:: -(-len(seconds) // POINTS_MAX) or 1]

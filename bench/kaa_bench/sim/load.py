@@ -1,0 +1,159 @@
+"""One native load on a server that is there already: what `kaa-sim load` does, and what it says.
+
+The generator is native and runs in a process of its own. It is run against a discard server first, which tells its own
+limit: a rate near that says more about the generator than about the server.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kaa_bench.compare.instruments import Discard, LoadGenerator
+from kaa_bench.connecting import Address, LoadSpec, Protocol
+from kaa_bench.errors import BenchError
+from kaa_bench.load.histogram import Histogram
+from kaa_bench.load.loop import RunResult
+from kaa_bench.processes import cpu_seconds, process_tree
+
+PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 100.0)
+SATURATED = 0.9
+"""Cores; the generator has one thread."""
+LATE_MAX = 0.01
+"""Share of the messages of a paced run that the generator may come to too late before the run is doubtful."""
+CALIBRATION_S = 0.5
+WARM_UP_S = 0.3
+MICROSECONDS = 1e6
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What one load found. Rates are messages a second, costs CPU microseconds a message."""
+
+    protocol: str
+    sent: int
+    acknowledged: int
+    planned: int
+    seconds: float
+    rate: float
+    generator_us: float
+    generator_limit: float
+    server_us: float | None
+    late: int
+    held: int
+    retransmitted: int
+    errors: dict[str, int]
+    latency_us: dict[str, float]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know to judge the figures."""
+        remarks = [f"{count} x {kind}" for kind, count in self.errors.items()]
+        if self.generator_us * self.rate > SATURATED * MICROSECONDS:
+            remarks.append(
+                "generator saturated: it used a whole core, and the server may take more than this"
+            )
+        if self.late > LATE_MAX * self.planned:
+            remarks.append(
+                f"generator saturated: it was over a millisecond late with {self.late} of {self.planned} messages, and "
+                "latencies contain that"
+            )
+        if self.held:
+            remarks.append(
+                f"{self.held} of {self.planned} messages waited for the window: the server was slower"
+            )
+        if self.planned > self.sent:
+            remarks.append(
+                f"{self.planned - self.sent} of {self.planned} messages could not be sent, even in overtime"
+            )
+        if self.retransmitted:
+            remarks.append(f"{self.retransmitted} retransmitted")
+        return remarks
+
+
+def run_load(
+    spec: LoadSpec,
+    address: Address,
+    *,
+    messages: int | None,
+    seconds: float | None,
+    rate: float,
+    server: int | None,
+) -> LoadReport:
+    """Calibrate, connect, warm up, send. `server` is the process ID of a server on this machine, for its CPU."""
+    limit = generator_limit(spec)
+    with LoadGenerator(spec, address) as generator:
+        warm_up = generator.run(seconds=WARM_UP_S, rate=rate)
+        if warm_up.errors:
+            raise BenchError(
+                f"the warm-up failed: {', '.join(f'{n} x {kind}' for kind, n in warm_up.errors.items())}"
+            )
+        before = _cpu(server)
+        result = generator.run(messages=messages, seconds=seconds, rate=rate)
+        used = _cpu(server) - before
+    if not result.sent:
+        raise BenchError("the load generator sent nothing")
+    return LoadReport(
+        protocol=spec.protocol,
+        sent=result.sent,
+        acknowledged=result.acknowledged,
+        planned=result.planned,
+        seconds=result.seconds,
+        rate=result.sent / result.seconds,
+        generator_us=result.cpu_seconds / result.sent * MICROSECONDS,
+        generator_limit=limit,
+        server_us=None if server is None else used / result.sent * MICROSECONDS,
+        late=result.late,
+        held=result.held,
+        retransmitted=result.retransmitted,
+        errors=result.errors,
+        latency_us=latency_us(result.latency),
+    )
+
+
+def generator_limit(spec: LoadSpec) -> float:
+    """Messages a second of CPU that the generator can do by itself: against a server that answers and forgets."""
+    if spec.answered or spec.protocol == "nats":
+        spec = LoadSpec("mqtt", spec.connections, qos=1, window=spec.window, profile=spec.profile)
+    protocol: Protocol = spec.protocol if spec.protocol != "nats" else "mqtt"
+    with Discard(protocol) as discard, LoadGenerator(spec, discard.address) as generator:
+        result: RunResult = generator.run(seconds=CALIBRATION_S)
+    return result.sent / result.cpu_seconds
+
+
+def latency_us(latency: Histogram | None) -> dict[str, float]:
+    """Microseconds by percentile."""
+    if latency is None or not latency.total:
+        return {}
+    return {f"{percent:g}": latency.percentile(percent) / 1000 for percent in PERCENTILES}
+
+
+def _cpu(server: int | None) -> float:
+    return 0.0 if server is None else sum(map(cpu_seconds, process_tree(server)))
+
+
+def print_report(report: LoadReport, console: Console) -> None:
+    """Figures, percentiles, remarks."""
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_row("sent", f"{report.sent:,}")
+    table.add_row("acknowledged", f"{report.acknowledged:,}")
+    table.add_row("seconds", f"{report.seconds:.2f}")
+    table.add_row("rate", f"{report.rate:,.0f}/s")
+    table.add_row("CPU of the generator", f"{report.generator_us:.2f} us a message")
+    table.add_row("its own limit", f"{report.generator_limit:,.0f}/s of one core")
+    if report.server_us is not None:
+        table.add_row("CPU of the server", f"{report.server_us:.2f} us a message")
+    for percent, value in report.latency_us.items():
+        table.add_row(f"latency {percent} %", f"{value:,.0f} us")
+    console.print(table)
+    for remark in report.remarks:
+        console.print(remark, style="bold", highlight=False, soft_wrap=True)
+
+
+def write_json(report: LoadReport, path: Path) -> None:
+    """The figures as a JSON object."""
+    path.write_text(json.dumps(asdict(report) | {"remarks": report.remarks}, indent=2) + "\n")

@@ -1,0 +1,167 @@
+"""The devices of a scenario in processes of their own: each has a share of every fleet, and reports every second."""
+
+import asyncio
+import contextlib
+import gc
+import multiprocessing
+import random
+import resource
+import signal
+import ssl
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Self
+
+import uvloop
+
+from kaa_bench.connecting import FILES_BESIDE_SOCKETS
+from kaa_bench.errors import BenchError
+from kaa_bench.load.histogram import Histogram
+from kaa_bench.sim.device import Device
+from kaa_bench.sim.scenario import Scenario
+from kaa_bench.sim.tally import Tally
+
+REPORT_PERIOD_S = 1.0
+START_S = 0.5
+"""Between the start of the processes and the first device, so that all begin together."""
+STOP_TIMEOUT_S = 10.0
+
+
+@dataclass
+class Report:
+    """What a process has done since it began, by fleet; `recent` are the latencies since the report before."""
+
+    tallies: dict[str, Tally]
+    recent: dict[str, Histogram]
+    cpu_seconds: float
+    final: bool = False
+
+
+class SimulatorProcess:
+    """A share of the devices: every `processes`-th, from `index` on."""
+
+    def __init__(self, scenario: Scenario, index: int, processes: int, begin: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_run, args=(theirs, scenario, index, processes, begin), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def receive(self) -> Report:
+        """The next report; BenchError if the process has failed."""
+        try:
+            report = self.pipe.recv()
+        except EOFError:
+            raise BenchError(f"a simulator process ended with {self._process.exitcode}") from None
+        if isinstance(report, BenchError):
+            raise report
+        assert isinstance(report, Report)
+        return report
+
+    def stop(self) -> None:
+        """Ask it to finish early; its last report says so."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(None)
+
+    def close(self) -> None:
+        """End the process."""
+        self.pipe.close()
+        self._process.join(STOP_TIMEOUT_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def raise_file_limit(sockets: int) -> None:
+    """Allow this process so many sockets; BenchError if the hard limit is lower."""
+    wanted = sockets + FILES_BESIDE_SOCKETS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise BenchError(
+                f"{sockets} devices in a process need `ulimit -n {wanted}`; the hard limit is {hard}"
+            )
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _run(pipe: Connection, scenario: Scenario, index: int, processes: int, begin: float) -> None:
+    # Ctrl-C reaches the whole process group; the parent then asks for the end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        raise_file_limit(-(-scenario.devices // processes))
+        tls = _tls(scenario)
+        uvloop.run(_simulate(pipe, scenario, index, processes, begin, tls))
+    except BenchError as error:
+        pipe.send(error)
+    except (BrokenPipeError, EOFError):
+        pass
+
+
+def _tls(scenario: Scenario) -> ssl.SSLContext | None:
+    if not any(fleet.tls for fleet in scenario.fleets):
+        return None
+    try:
+        return ssl.create_default_context(cafile=scenario.target.ca_file)
+    except OSError as error:
+        raise BenchError(f"target.ca-file cannot be used: {error}") from None
+
+
+async def _simulate(
+    pipe: Connection,
+    scenario: Scenario,
+    index: int,
+    processes: int,
+    begin: float,
+    tls: ssl.SSLContext | None,
+) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time() + max(0.0, begin - time.time())
+    tallies = {fleet.name: Tally() for fleet in scenario.fleets}
+    tasks = []
+    for fleet in scenario.fleets:
+        for number in range(index, fleet.devices, processes):
+            chance = random.Random(f"{scenario.seed}/{fleet.name}/{number}")
+            device = Device(
+                fleet, scenario.target, number, tallies[fleet.name], chance, tls if fleet.tls else None
+            )
+            at = start + scenario.ramp_up * number / fleet.devices
+            tasks.append(asyncio.create_task(device.run(at)))
+    # Thousands of devices that all stay: not to be looked through again and again.
+    gc.freeze()
+    before: dict[str, Histogram] = {}
+    end = start + scenario.duration
+    # The pipe stays blocking, which add_reader would change: a report may be longer than the kernel takes at once.
+    while loop.time() < end and not pipe.poll():
+        await asyncio.sleep(min(REPORT_PERIOD_S, max(0.0, end - loop.time())))
+        pipe.send(_snapshot(tallies, before))
+    for task in tasks:
+        task.cancel()
+    while True:
+        _, unfinished = await asyncio.wait(tasks, timeout=REPORT_PERIOD_S)
+        if not unfinished:
+            break
+        pipe.send(_snapshot(tallies, before))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    failed = [result for result in results if isinstance(result, Exception)]
+    if failed:
+        raise BenchError(f"a device failed: {failed[0]!r}")
+    pipe.send(_snapshot(tallies, before, final=True))
+
+
+def _snapshot(tallies: dict[str, Tally], before: dict[str, Histogram], *, final: bool = False) -> Report:
+    """The report of now; `before` has the latencies of the last one, and gets those of this."""
+    recent = {}
+    for name, tally in tallies.items():
+        now = tally.latency.copy()
+        recent[name] = now.since(before[name]) if name in before else now
+        before[name] = now
+    return Report(tallies, recent, time.process_time(), final)

@@ -1,0 +1,212 @@
+"""A whole run: the processes, what they report, and whether it has passed."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing.connection import wait
+
+from kaa_bench.load.histogram import Histogram
+from kaa_bench.processes import cpu_seconds, process_tree
+from kaa_bench.sim.load import latency_us
+from kaa_bench.sim.process import START_S, Report, SimulatorProcess
+from kaa_bench.sim.scenario import Scenario
+from kaa_bench.sim.tally import Tally
+
+LATE_MAX = 0.01
+"""Share of late messages from which on the simulator itself is what is measured."""
+SATURATED = 0.9
+POLL_S = 0.5
+NANOSECONDS = 1e9
+
+
+@dataclass(frozen=True)
+class Second:
+    """What all fleets together did in about a second, for the plots; times are since the start."""
+
+    at: float
+    connected: int
+    sent_rate: float
+    acknowledged_rate: float
+    errors: int
+    p50_us: float
+    p99_us: float
+
+
+@dataclass
+class Result:
+    """What a run found; filled while it goes on."""
+
+    scenario: Scenario
+    processes: int
+    tallies: dict[str, Tally]
+    recent: dict[str, Histogram] = field(default_factory=dict)
+    seconds: list[Second] = field(default_factory=list)
+    elapsed: float = 0.0
+    cpu: float = 0.0
+    cpu_busiest: float = 0.0
+    server_cpu: float | None = None
+    connected_most: int = 0
+    interrupted: bool = False
+    counted: tuple[int, int] = (0, 0)
+    """Sent and acknowledged at the last of `seconds`."""
+
+    @property
+    def total(self) -> Tally:
+        """All fleets."""
+        total = Tally()
+        for tally in self.tallies.values():
+            total.add(tally)
+        return total
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader must know to judge the figures."""
+        total, remarks = self.total, []
+        if total.late > LATE_MAX * total.sent:
+            remarks.append(
+                f"simulator saturated: {total.late} of {total.sent} messages left late; use more --processes"
+            )
+        if self.elapsed and self.cpu_busiest / self.elapsed > SATURATED:
+            remarks.append("simulator saturated: a process used a whole core; use more --processes")
+        if self.interrupted:
+            remarks.append("interrupted before its end")
+        return remarks
+
+    def failures(self) -> list[str]:
+        """Which criteria of the scenario are not met."""
+        criteria, total = self.scenario.criteria, self.total
+        errors = total.errors.total()
+        failures = []
+        if errors > criteria.errors:
+            failures.append(f"errors: {errors}, at most {criteria.errors}")
+        share = total.acknowledged / total.sent if total.sent else 0.0
+        if share < criteria.acknowledged:
+            failures.append(f"acknowledged: {share:.4%}, at least {criteria.acknowledged:.4%}")
+        for percent, limit in ((50, criteria.p50), (99, criteria.p99)):
+            found = total.latency.percentile(percent) / NANOSECONDS
+            if limit is not None and found > limit:
+                failures.append(f"p{percent}: {found:.3f} s, at most {limit:g} s")
+        connected = total.reached / self.scenario.devices
+        if connected < criteria.connected:
+            failures.append(f"connected: {connected:.2%} of the devices, at least {criteria.connected:.2%}")
+        return failures
+
+    def summary(self) -> dict[str, object]:
+        """Everything as JSON."""
+        total = self.total
+        return {
+            "scenario": self.scenario.name,
+            "devices": self.scenario.devices,
+            "seconds": round(self.elapsed, 3),
+            "passed": not self.failures(),
+            "failures": self.failures(),
+            "remarks": self.remarks,
+            "connected_most": self.connected_most,
+            "total": fields(total) | self._costs(total),
+            "fleets": {name: fields(tally) for name, tally in self.tallies.items()},
+        }
+
+    def _costs(self, total: Tally) -> dict[str, float | None]:
+        sent = total.sent or 1
+        server = self.server_cpu
+        return {
+            "simulator_cpu_us_per_message": self.cpu / sent * 1e6,
+            "server_cpu_us_per_message": None if server is None else server / sent * 1e6,
+        }
+
+
+def fields(tally: Tally) -> dict[str, object]:
+    """A tally as JSON."""
+    return {
+        "devices_connected": tally.reached,
+        "connects": tally.connects,
+        "sent": tally.sent,
+        "acknowledged": tally.acknowledged,
+        "late": tally.late,
+        "pushes": tally.pushes,
+        "configurations_applied": tally.applied,
+        "commands_executed": tally.commands,
+        "errors": dict(tally.errors),
+        "latency_us": latency_us(tally.latency),
+    }
+
+
+def run(scenario: Scenario, processes: int, server: int | None, show: Callable[[Result], None]) -> Result:
+    """Run the scenario; `show` is called about twice a second. Ctrl-C ends it early, in order."""
+    processes = min(processes, scenario.devices)
+    result = Result(scenario, processes, {fleet.name: Tally() for fleet in scenario.fleets})
+    begin = time.time() + START_S
+    server_before = _cpu(server)
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(SimulatorProcess(scenario, index, processes, begin))
+            for index in range(processes)
+        ]
+        reports: dict[int, Report] = {}
+        while True:
+            try:
+                while not (len(reports) == processes and all(report.final for report in reports.values())):
+                    _receive(running, reports)
+                    result.elapsed = max(0.0, time.time() - begin)
+                    _gather(result, list(reports.values()))
+                    show(result)
+                break
+            except KeyboardInterrupt:
+                result.interrupted = True
+                for process in running:
+                    process.stop()
+    if server is not None:
+        result.server_cpu = _cpu(server) - server_before
+    return result
+
+
+def _receive(running: list[SimulatorProcess], reports: dict[int, Report]) -> None:
+    by_pipe = {process.pipe: index for index, process in enumerate(running)}
+    unfinished = [
+        process.pipe
+        for index, process in enumerate(running)
+        if index not in reports or not reports[index].final
+    ]
+    for pipe in wait(unfinished, POLL_S):
+        index = by_pipe[pipe]  # type: ignore[index]
+        reports[index] = running[index].receive()
+
+
+def _gather(result: Result, reports: list[Report]) -> None:
+    """Add up the processes, and note what is new in this second."""
+    for name in result.tallies:
+        tally, recent = Tally(), Histogram()
+        for report in reports:
+            tally.add(report.tallies[name])
+            recent.merge(report.recent[name])
+        result.tallies[name], result.recent[name] = tally, recent
+    total = result.total
+    result.cpu = sum(report.cpu_seconds for report in reports)
+    result.cpu_busiest = max((report.cpu_seconds for report in reports), default=0.0)
+    result.connected_most = max(result.connected_most, total.connected)
+    last = result.seconds[-1].at if result.seconds else 0.0
+    span = result.elapsed - last
+    if span < 1.0:
+        return
+    # Rates are over all that came since the last point, whichever process reported when.
+    sent_before, acknowledged_before = result.counted
+    latency = Histogram()
+    for recent in result.recent.values():
+        latency.merge(recent)
+    result.seconds.append(
+        Second(
+            at=result.elapsed,
+            connected=total.connected,
+            sent_rate=(total.sent - sent_before) / span,
+            acknowledged_rate=(total.acknowledged - acknowledged_before) / span,
+            errors=total.errors.total(),
+            p50_us=latency.percentile(50) / 1000,
+            p99_us=latency.percentile(99) / 1000,
+        )
+    )
+    result.counted = total.sent, total.acknowledged
+
+
+def _cpu(server: int | None) -> float:
+    return 0.0 if server is None else sum(map(cpu_seconds, process_tree(server)))

@@ -1,0 +1,188 @@
+"""What a scenario says: fleets of devices, how long, and what counts as passed. Nothing in it is guessed or ignored.
+
+A key that is unknown, a value of the wrong type or out of its range is an error that names the place. All keys are in
+docs/simulator.md.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from kaa_bench.connecting import Protocol
+from kaa_bench.errors import BenchError
+from kaa_bench.sim.payloads import Value
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+PATTERN_FIELD = re.compile(r"\{device(:0\d+)?\}")
+"""The one field of a token pattern, with the width to which numbers are filled with zeros."""
+NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
+
+
+class Duration(float):
+    """Seconds; written as a number with a unit: `200ms`, `1.5s`, `10m`, `1h`."""
+
+    @classmethod
+    def parse(cls, text: object) -> "Duration":
+        """ValueError if it is not one."""
+        found = DURATION.fullmatch(text) if isinstance(text, str) else None
+        if found is None:
+            raise ValueError(f"{text!r} is not a duration such as 200ms, 1.5s, 10m or 1h")
+        return cls(float(found[1]) * UNITS[found[2]])
+
+
+class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    pass
+
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Name = Annotated[str, Meta(pattern=NAME)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Target(_Strict, frozen=True, kw_only=True):
+    """Where the gateway is."""
+
+    host: str = "127.0.0.1"
+    mqtt: Port = 1883
+    mqtt_tls: Port = 8883
+    websocket: Port = 8083
+    websocket_tls: Port = 8084
+    http: Port = 8080
+    coap: Port = 5683
+    kpudp: Port = 5686
+    ca_file: str | None = None
+    """PEM of who signed the gateway's certificate; the system's trust store without it."""
+
+
+class Commands(_Strict, frozen=True, kw_only=True):
+    """Commands that devices carry out, by 11/CEP."""
+
+    extension: Name = "cex"
+    types: Annotated[tuple[Name, ...], Meta(min_length=1)]
+
+
+class Fleet(_Strict, frozen=True, kw_only=True):
+    """Devices that are alike."""
+
+    name: Name
+    protocol: Protocol
+    devices: Annotated[int, Meta(ge=1, le=1_000_000)]
+    interval: Duration
+    payload: dict[str, Value]
+    application_version: Name = "demo_application_v1"
+    extension: Name = "dcx"
+    path: str = "json"
+    token: str = "sim-{device:06}"
+    clients: Literal["native", "independent"] = "native"
+    """Our own codecs for load, or other people's clients to see that those work: aiomqtt, aiocoap, aiohttp."""
+    transport: Literal["tcp", "tls", "websocket", "websocket-tls"] = "tcp"
+    """Of MQTT."""
+    jitter: Share = 0.1
+    """Share of the interval by which a message may be early or late."""
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    qos: Literal[0, 1] = 1
+    answers: bool = False
+    """Of MQTT: a message has a request ID, and is done when the extension has answered."""
+    timeout: Duration = Duration(30.0)
+    churn: Duration | None = None
+    """How long a device stays connected, on average, before it leaves and comes back."""
+    configuration: Name | None = None
+    """The extension whose configurations devices apply, by 7/CMP."""
+    commands: Commands | None = None
+
+    def __post_init__(self) -> None:
+        if len(PATTERN_FIELD.findall(self.token)) != 1 or set(PATTERN_FIELD.sub("", self.token)) & set(
+            "{}/#+"
+        ):
+            raise ValueError(
+                "`token` has {device} or {device:06} once, and no other brace, slash or wildcard"
+            )
+        if self.interval <= 0:
+            raise ValueError("`interval` is more than 0")
+        if self.protocol != "mqtt" and (self.answers or self.transport != "tcp" or self.qos == 0):
+            raise ValueError("`qos`, `answers` and `transport` are of MQTT")
+        if self.protocol in ("http", "coap") and (self.configuration or self.commands):
+            raise ValueError("`configuration` and `commands` need pushes: mqtt or kpudp")
+        if self.protocol == "kpudp" and self.clients == "independent":
+            raise ValueError("`clients: independent` is not for kpudp: there is no other client of it")
+        if self.clients == "independent" and self.transport.startswith("websocket"):
+            raise ValueError("`transport: websocket` is for native clients")
+        if self.clients == "independent" and (self.configuration or self.commands):
+            raise ValueError("`configuration` and `commands` are for native clients")
+
+    @property
+    def tls(self) -> bool:
+        """Whether its connections are encrypted."""
+        return self.transport.endswith("tls")
+
+    def token_of(self, device: int) -> str:
+        """The endpoint token of a device."""
+        return self.token.format(device=device)
+
+
+class Criteria(_Strict, frozen=True, kw_only=True):
+    """When a run has passed."""
+
+    errors: Annotated[int, Meta(ge=0)] = 0
+    acknowledged: Share = 1.0
+    """Share of what was sent."""
+    p50: Duration | None = None
+    p99: Duration | None = None
+    connected: Share = 1.0
+    """Share of the devices that were connected at some time."""
+
+
+class Scenario(_Strict, frozen=True, kw_only=True):
+    """A whole run."""
+
+    name: str
+    duration: Duration
+    fleets: Annotated[tuple[Fleet, ...], Meta(min_length=1)]
+    ramp_up: Duration = Duration(0.0)
+    """Over which the devices of each fleet begin, evenly; it is part of the duration."""
+    target: Target = Target()
+    criteria: Criteria = Criteria()
+    seed: int = 1
+    """Of the random numbers: payloads and times are the same in each run."""
+
+    def __post_init__(self) -> None:
+        names = [fleet.name for fleet in self.fleets]
+        if len(set(names)) != len(names):
+            raise ValueError("two fleets have one `name`")
+        if self.duration <= self.ramp_up:
+            raise ValueError("`duration` is longer than `ramp-up`")
+
+    @property
+    def devices(self) -> int:
+        """Of all fleets."""
+        return sum(fleet.devices for fleet in self.fleets)
+
+
+def _decode_hook(kind: type, value: Any) -> Any:
+    if kind is Duration:
+        return Duration.parse(value)
+    raise NotImplementedError(kind)
+
+
+def parse(text: str, source: str) -> Scenario:
+    """The scenario of a YAML text; BenchError that names the place of what is wrong."""
+    try:
+        return msgspec.convert(yaml.safe_load(text), Scenario, dec_hook=_decode_hook)
+    except yaml.YAMLError as error:
+        raise BenchError(f"{source}: not YAML: {' '.join(str(error).split())}") from None
+    except msgspec.ValidationError as error:
+        raise BenchError(f"{source}: {error}") from None
+
+
+def load(path: Path) -> Scenario:
+    """The scenario of a file."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path} cannot be read: {error}") from None
+    return parse(text, str(path))

@@ -1,0 +1,177 @@
+"""What the soak breaks: a nats-server with JetStream, two gateways, and extensions, behind proxies where networks fail.
+
+Two extension instances: `dcx` over core NATS with two replicas, `stored` durable with one.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kaa_bench.errors import BenchError
+from kaa_bench.processes import HOST, POLL_S, START_TIMEOUT_S, Gateway, NatsServer, Server
+from kaa_bench.soak.datagram_proxy import DatagramProxy, Faults
+from kaa_bench.soak.proxy import FaultProxy
+
+GATEWAYS = 2
+CORE, DURABLE = "dcx", "stored"
+APP_VERSION = "soak_v1"
+GATEWAY_INSTANCE = "kpc-soak"
+PING_TIMEOUT_S = 1
+BAD_NETWORK = Faults(drop=0.05, duplicate=0.05, reorder=0.05, hold=0.1, jitter=0.01)
+"""Between devices and gateways, whatever else is broken: each repeated message meets each other fault."""
+
+
+class Datagrams(NamedTuple):
+    """Counts of the datagrams of devices and to devices; those that were lost were not forwarded."""
+
+    forwarded: int
+    lost: int
+    repeated: int
+    held: int
+
+
+class SoakGateway(Gateway):
+    """A gateway of one worker, connected to NATS through a proxy."""
+
+    def __init__(self, number: int, nats: NatsServer, nats_port: int) -> None:
+        super().__init__(nats)
+        self._number = number
+        self._nats_port = nats_port
+
+    def environment(self) -> dict[str, str]:
+        """See `Server.environment`."""
+        return super().environment() | {"NATS_URLS": f"nats://{HOST}:{self._nats_port}"}
+
+    def configuration(self) -> dict[str, Any]:
+        """See `Gateway.configuration`."""
+        document: dict[str, Any] = super().configuration()
+        document["service"] = {
+            "instance": {"name": GATEWAY_INSTANCE, "replica": {"id": f"soak-{self._number}"}},
+            "graceful-shutdown": 10,
+        }
+        kaa = document["kaa"]
+        kaa["applications"] = {
+            "soak": {"versions": {APP_VERSION: {"allowed-extension-instances": [CORE, DURABLE]}}}
+        }
+        kaa["extension-instances"] = {
+            CORE: {"endpoint-aware": True},
+            DURABLE: {"endpoint-aware": True, "durable": True},
+        }
+        kaa["kpc"]["nats"] = {"ping-timeout": PING_TIMEOUT_S}
+        kaa["kpc"]["durable"] = {"ack-timeout": PING_TIMEOUT_S}
+        return document
+
+
+class SoakExtension(Server):
+    """One replica of an extension."""
+
+    name = "extension"
+
+    def __init__(self, nats: NatsServer, instance: str, record: Path) -> None:
+        super().__init__()
+        self.instance = instance
+        self._nats = nats
+        self._record = record
+
+    def command(self) -> list[str]:
+        """See `Server.command`."""
+        kind = "durable" if self.instance == DURABLE else "core"
+        url = f"nats://{HOST}:{self._nats.ports[0]}"
+        module = "kaa_bench.soak.extension"
+        return [
+            sys.executable,
+            "-P",
+            "-m",
+            module,
+            str(self._record),
+            url,
+            self.instance,
+            GATEWAY_INSTANCE,
+            kind,
+        ]
+
+    def _ready(self) -> bool:
+        return "ready" in self._log.read_text(errors="replace")
+
+
+class Cluster:
+    """All of it, running."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.nats = stack.enter_context(NatsServer(jetstream=True))
+        self.nats_proxy = stack.enter_context(FaultProxy(self.nats.ports[0]))
+        self.gateways = [
+            stack.enter_context(SoakGateway(number, self.nats, self.nats_proxy.port))
+            for number in range(GATEWAYS)
+        ]
+        self.record = self.nats.directory / "record"
+        self.extensions = [
+            stack.enter_context(SoakExtension(self.nats, instance, self.record))
+            for instance in (CORE, CORE, DURABLE)
+        ]
+        self.device_proxies = {
+            protocol: [
+                stack.enter_context(FaultProxy(gateway.address_of(protocol)[1])) for gateway in self.gateways
+            ]
+            for protocol in ("mqtt", "http")
+        }
+        self.datagram_proxies = {
+            protocol: [
+                DatagramProxy(gateway.address_of(protocol)[1], BAD_NETWORK, seed=number)
+                for number, gateway in enumerate(self.gateways)
+            ]
+            for protocol in ("coap", "kpudp")
+        }
+
+    async def open_datagram_proxies(self, stack: AsyncExitStack) -> None:
+        """Have them forward, in this event loop."""
+        for proxies in self.datagram_proxies.values():
+            for proxy in proxies:
+                await stack.enter_async_context(proxy)
+
+    def ports(self, protocol: str) -> list[int]:
+        """Where devices of a protocol find the gateways."""
+        return [proxy.port for proxy in (self.device_proxies | self.datagram_proxies)[protocol]]
+
+    def datagrams(self) -> Datagrams:
+        """What became of the datagrams so far, over all proxies."""
+        proxies = [proxy for proxies in self.datagram_proxies.values() for proxy in proxies]
+        return Datagrams(
+            sum(proxy.to_server + proxy.to_client for proxy in proxies),
+            sum(proxy.dropped for proxy in proxies),
+            sum(proxy.repeated for proxy in proxies),
+            sum(proxy.held for proxy in proxies),
+        )
+
+
+async def end(server: Server, number: signal.Signals) -> None:
+    """Send a process the signal that ends it, and return when it has ended."""
+    os.kill(server.pid, number)
+    await asyncio.to_thread(server.wait)
+
+
+async def start(server: Server) -> None:
+    """Start a server again, with the files and ports that it had."""
+    await asyncio.to_thread(server.start)
+
+
+async def held(server: Server, seconds: float) -> None:
+    """Stop a process from running for a while."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+async def until_accepting(server: Server) -> None:
+    """Return when a server that has run all the time answers again."""
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    while not await asyncio.to_thread(server.is_ready):
+        if asyncio.get_running_loop().time() > deadline:
+            raise BenchError(f"{server.name} does not answer: {server.output()}")
+        await asyncio.sleep(POLL_S)

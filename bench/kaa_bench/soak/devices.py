@@ -1,0 +1,146 @@
+"""Devices of the soak: each sends numbered messages to one extension instance and keeps account of what it is told.
+
+They are devices of the simple kind: they reconnect, to the other gateway if one does not answer, and a message that
+an answer has not reached in time is left unacknowledged. MQTT is in mqtt_device.py.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import aiocoap
+import aiohttp
+
+from kaa_bench.errors import BenchError
+from kaa_bench.peers.kpudp_client import KpudpClient, RefusedError
+from kaa_bench.processes import HOST
+from kaa_bench.soak.ledger import Ledger
+
+ANSWER_TIMEOUT_S = 12.0
+ACK_TIMEOUT_S = 0.5
+"""Before a datagram is sent again; on the network of the soak many must be."""
+RECONNECT_S = 0.2
+
+
+class Device:
+    """One device. `ports` are those of the gateways for its protocol."""
+
+    kind = ""
+
+    def __init__(
+        self, number: int, app_version: str, instance: str, ports: Sequence[int], interval_s: float
+    ) -> None:
+        self.number = number
+        self.token = f"soak-{number}"
+        self.instance = instance
+        self.ledger = Ledger()
+        self.path = f"kp1/{app_version}/{instance}/{self.token}/json"
+        self.interval_s = interval_s
+        self._ports = ports
+        self._gateway = number
+        self._may_send = asyncio.Event()
+        self._may_send.set()
+
+    @property
+    def port(self) -> int:
+        """That of the gateway which it uses now."""
+        return self._ports[self._gateway % len(self._ports)]
+
+    def pause(self, *, on: bool) -> None:
+        """Send nothing new, or go on."""
+        if on:
+            self._may_send.clear()
+        else:
+            self._may_send.set()
+
+    async def may_send(self) -> None:
+        """Return when the next message is due."""
+        await asyncio.sleep(self.interval_s)
+        await self._may_send.wait()
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        while True:
+            try:
+                await self.session()
+            except (OSError, TimeoutError, BenchError, aiohttp.ClientError, aiocoap.error.Error):
+                self._gateway += 1
+                await asyncio.sleep(RECONNECT_S)
+
+    async def session(self) -> None:
+        """Send until something fails."""
+        raise NotImplementedError
+
+
+class HttpDevice(Device):
+    """POSTs, one after the other."""
+
+    kind = "HTTP"
+
+    async def session(self) -> None:
+        """See `Device.session`."""
+        timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
+        url = f"http://{HOST}:{self.port}/{self.path}"
+        async with aiohttp.ClientSession(timeout=timeout) as client:
+            while True:
+                await self.may_send()
+                number = self.ledger.send()
+                async with client.post(url, data=b"%d" % number) as response:
+                    await response.read()
+                    if response.status == 200:
+                        self.ledger.acknowledge(number)
+                        self.ledger.answer(number)
+                    else:
+                        self.ledger.refuse(number)
+
+
+class CoapTuning(aiocoap.numbers.constants.TransportTuning):  # type: ignore[misc]
+    """Where it differs from RFC 7252 section 4.8."""
+
+    ACK_TIMEOUT = ACK_TIMEOUT_S
+
+
+class CoapDevice(Device):
+    """Confirmable POSTs, one after the other."""
+
+    kind = "CoAP"
+
+    async def session(self) -> None:
+        """See `Device.session`."""
+        client = await aiocoap.Context.create_client_context(transports=["simple6"])
+        try:
+            while True:
+                await self.may_send()
+                number = self.ledger.send()
+                request = aiocoap.Message(
+                    code=aiocoap.POST,
+                    uri=f"coap://{HOST}:{self.port}/{self.path}",
+                    payload=b"%d" % number,
+                    transport_tuning=CoapTuning(),
+                )
+                response = await asyncio.wait_for(client.request(request).response, ANSWER_TIMEOUT_S)
+                if response.code.is_successful():
+                    self.ledger.acknowledge(number)
+                    self.ledger.answer(number)
+                else:
+                    self.ledger.refuse(number)
+        finally:
+            await client.shutdown()
+
+
+class KpudpDevice(Device):
+    """Confirmed data over KP/UDP, one message after the other."""
+
+    kind = "KP/UDP"
+
+    async def session(self) -> None:
+        """See `Device.session`."""
+        async with KpudpClient(self.port, ack_timeout=ACK_TIMEOUT_S) as client:
+            while True:
+                await self.may_send()
+                number = self.ledger.send()
+                with contextlib.suppress(RefusedError):
+                    await asyncio.wait_for(client.confirmed(self.path, b"%d" % number), ANSWER_TIMEOUT_S)
+                    self.ledger.acknowledge(number)
+                    continue
+                self.ledger.refuse(number)

@@ -1,0 +1,49 @@
+"""The extension of the soak as a process of its own: writes down each message that its handler had, and answers it.
+
+What is written is in the kernel's hands when the handler returns, and so survives a SIGKILL of this process.
+"""
+
+import asyncio
+import os
+import struct
+import sys
+
+from kaa_ext import Extension, Request
+from kaa_ext.sdk.logs import configure
+from kaa_ext.sdk.runner import run
+
+RECORD = struct.Struct(">II")
+"""The number of the device, and that of its message."""
+ACK_WAIT_S = 5.0
+
+
+def recording(file: str, nats_url: str, instance: str, gateway_instance: str, *, durable: bool) -> Extension:
+    """An extension that appends a RECORD to `file` for each message."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    extension = Extension(
+        instance,
+        nats_urls=[nats_url],
+        gateway_instance=gateway_instance,
+        durable=durable,
+        ack_wait_s=ACK_WAIT_S,
+    )
+
+    @extension.handler("/json")
+    async def record(request: Request) -> bytes:
+        assert request.endpoint_id is not None
+        device = int(request.endpoint_id.removeprefix("soak-"))
+        os.write(descriptor, RECORD.pack(device, int(request.payload)))
+        return b""
+
+    return extension
+
+
+def main(file: str, nats_url: str, instance: str, gateway_instance: str, kind: str) -> None:
+    """Run until SIGTERM."""
+    configure("warning")
+    extension = recording(file, nats_url, instance, gateway_instance, durable=kind == "durable")
+    asyncio.run(run(extension, on_ready=lambda: print("ready", flush=True)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,151 @@
+"""A soak from start to end: devices that send, faults in turn, accounts closed around the death of NATS."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
+
+from kaa_bench.errors import BenchError
+from kaa_bench.soak.cluster import APP_VERSION, CORE, DURABLE, Cluster, Datagrams
+from kaa_bench.soak.devices import CoapDevice, Device, HttpDevice, KpudpDevice
+from kaa_bench.soak.extension import RECORD
+from kaa_bench.soak.faults import FAULTS, nats_killed
+from kaa_bench.soak.ledger import Account
+from kaa_bench.soak.mqtt_device import Qos0Device, Qos1Device, Qos2Device
+
+KINDS: tuple[tuple[type[Device], str], ...] = (
+    (Qos0Device, "mqtt"),
+    (Qos1Device, "mqtt"),
+    (Qos2Device, "mqtt"),
+    (HttpDevice, "http"),
+    (CoapDevice, "coap"),
+    (KpudpDevice, "kpudp"),
+)
+INSTANCES = {"core": CORE, "durable": DURABLE}
+SETTLE_S = 60.0
+"""How long what is acknowledged may be on its way after the devices have stopped; a redelivery takes 5 s."""
+GRACE_S = 1.0
+"""Between the devices' last message and the first look: what is still under way then has been acknowledged."""
+POLL_S = 0.2
+
+Row = tuple[str, str]
+"""The mode, and the kind of device."""
+
+
+class Recorder:
+    """Reads what the extensions write down."""
+
+    def __init__(self, file: Path, devices: dict[int, Device]) -> None:
+        self._file = file
+        self._devices = devices
+        self._read = 0
+
+    def read(self) -> None:
+        """Put what is new into the ledgers."""
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as source:
+            source.seek(self._read)
+            data = source.read()
+        whole = len(data) - len(data) % RECORD.size
+        self._read += whole
+        for device, number in RECORD.iter_unpack(data[:whole]):
+            self._devices[device].ledger.deliver(number)
+
+
+class Soak:
+    """One soak. `say` gets a line for each thing that happens."""
+
+    def __init__(
+        self, say: Callable[[str], None], *, devices: int, interval_s: float, pause_s: float
+    ) -> None:
+        self._say = say
+        self._count = devices
+        self._interval_s = interval_s
+        self._pause_s = pause_s
+        self.devices: dict[int, Device] = {}
+        self._modes: dict[int, str] = {}
+        self.faults: dict[str, int] = {}
+        self.datagrams = Datagrams(0, 0, 0, 0)
+
+    async def run(self, seconds: float) -> dict[Row, Account]:
+        """Break everything in turn until the time is over, at least once each."""
+        with ExitStack() as stack:
+            self._say("starting NATS, two gateways and three extensions")
+            cluster = await asyncio.to_thread(Cluster, stack)
+            async with AsyncExitStack() as proxies:
+                await cluster.open_datagram_proxies(proxies)
+                await self._live(cluster, time.monotonic() + seconds)
+                self.datagrams = cluster.datagrams()
+        return self._accounts()
+
+    async def _live(self, cluster: Cluster, end: float) -> None:
+        """Let devices send while all is broken in turn."""
+        for kind, protocol in KINDS:
+            for mode, instance in INSTANCES.items():
+                for _ in range(self._count):
+                    number = len(self.devices)
+                    ports = cluster.ports(protocol)
+                    self.devices[number] = kind(number, APP_VERSION, instance, ports, self._interval_s)
+                    self._modes[number] = mode
+        recorder = Recorder(cluster.record, self.devices)
+        tasks = [asyncio.create_task(device.run()) for device in self.devices.values()]
+        try:
+            await self._break(cluster, recorder, end)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _break(self, cluster: Cluster, recorder: Recorder, end: float) -> None:
+        while True:
+            for fault in FAULTS:
+                await asyncio.sleep(self._pause_s)
+                await self._inflict(fault.__name__, fault(cluster))
+                if time.monotonic() > end and self.faults.get(nats_killed.__name__):
+                    await self._close(recorder, nats_died=False)
+                    return
+            await self._close(recorder, nats_died=False)
+            await asyncio.sleep(self._pause_s)
+            await self._inflict(nats_killed.__name__, nats_killed(cluster))
+            await asyncio.sleep(self._pause_s)
+            await self._close(recorder, nats_died=True)
+            if time.monotonic() > end:
+                return
+
+    async def _inflict(self, name: str, fault: Awaitable[None]) -> None:
+        self._say(name.replace("_", " "))
+        await fault
+        self.faults[name] = self.faults.get(name, 0) + 1
+
+    async def _close(self, recorder: Recorder, *, nats_died: bool) -> None:
+        """Let the devices pause until all that was acknowledged is delivered, or will not be."""
+        for device in self.devices.values():
+            device.pause(on=True)
+        await asyncio.sleep(GRACE_S)
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            await asyncio.to_thread(recorder.read)
+            missing = sum(len(device.ledger.missing()) for device in self.devices.values())
+            if not missing or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(POLL_S)
+        sent = sum(device.ledger.sent for device in self.devices.values())
+        self._say(
+            f"{sent} messages sent so far; {missing} of those acknowledged since the last look are missing"
+        )
+        for device in self.devices.values():
+            device.ledger.close(nats_died=nats_died)
+            device.pause(on=False)
+
+    def _accounts(self) -> dict[Row, Account]:
+        accounts: dict[Row, Account] = {}
+        for number, device in self.devices.items():
+            accounts.setdefault((self._modes[number], device.kind), Account()).add(device.ledger.account())
+        if any(not account.delivered for account in accounts.values()):
+            raise BenchError("nothing was delivered of some devices: the soak has not shown anything")
+        return accounts

@@ -1,0 +1,12 @@
+"""Builds the native modules of the bench, which include declarations (.pxd) of the gateway beside it in this repository."""
+
+import sys
+from pathlib import Path
+
+from setuptools import setup
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import native
+
+setup(version=native.version(), ext_modules=native.modules("bench"), options=native.options())

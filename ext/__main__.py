@@ -1,5 +1,0 @@
-"""`python -m ext` is `kaa-ext`."""
-
-from ext.cli import main
-
-main()

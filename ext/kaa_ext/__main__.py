@@ -1,0 +1,5 @@
+"""`python -m ext` is `kaa-ext`."""
+
+from kaa_ext.cli.main import main
+
+main()

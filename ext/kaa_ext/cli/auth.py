@@ -1,0 +1,190 @@
+"""`kaa-ext auth`: endpoint tokens and clients of the authentication provider (16/ECAP, 22/CAP)."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
+from kaa_ext.cli.session import session
+from kaa_ext.sdk.connection import DEFAULT_NATS_URL
+from kaa_ext.sdk.requests import now_ms
+from kaa_ext.services import auth_registry
+from kaa_ext.services.auth_registry import Registry
+
+app = App(name="auth", help="Make, list and take back endpoint tokens and clients.")
+
+Provider = Annotated[str, Parameter(name="--provider", help="Service instance of the provider (auth).")]
+Id = Annotated[
+    str, Parameter(name="ID", help="As `add`, `add-client`, `add-certificate` and `list` print it.")
+]
+Time = Annotated[str, Parameter(name="IN", help="From now on, as in 90s, 12h or 30d; or `never`.")]
+ExpiresIn = Annotated[
+    str | None,
+    Parameter(name="--expires-in", help="How long it is good, as in 90s, 12h or 30d; for ever by default."),
+]
+Tenant = Annotated[str, Parameter(name="--tenant", help="Tenant of the client; none is one of 16/ECAP.")]
+
+
+@asynccontextmanager
+async def _registry(urls: list[str], provider: str) -> AsyncIterator[Registry]:
+    async with session(urls) as connection:
+        yield Registry(
+            provider,
+            "kaa-ext",
+            await connection.state(provider, auth_registry.TOKENS, auth_registry.Token),
+            await connection.state(provider, auth_registry.CLIENTS, auth_registry.Credentials),
+            await connection.state(provider, auth_registry.CERTIFICATES, auth_registry.Credentials),
+            connection.publish,
+        )
+
+
+def _expires(option: str, text: str | None) -> int | None:
+    """The UNIX time in milliseconds at which something expires that is good for so long."""
+    return None if text is None else now_ms() + int(duration(option, text).total_seconds() * 1000)
+
+
+def _run(nats: str, provider: str, work: Callable[[Registry], Awaitable[None]]) -> int:
+    urls = servers(nats)
+    check_instance(provider)
+
+    async def run() -> int:
+        async with _registry(urls, provider) as registry:
+            await work(registry)
+        return 0
+
+    return run_command(run())
+
+
+@app.command(name="add")
+def add_token(
+    endpoint: str,
+    *,
+    application: Annotated[str, Parameter(name="--app", env_var="KAA_APP")],
+    token: str | None = None,
+    expires_in: ExpiresIn = None,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Make an endpoint token, and print it and its ID. It is shown this once.
+
+    Example: kaa-ext auth add my-device --app demo_application
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID, of your choice.
+    application
+        Application of the endpoint; the token is good for all its versions.
+    token
+        The token; a random one by default.
+    """
+
+    expires = _expires("--expires-in", expires_in)
+
+    async def work(registry: Registry) -> None:
+        made, token_id = await registry.add_token(application, endpoint, token, expires=expires)
+        print(f"{made}  {token_id}")
+
+    return _run(nats, provider, work)
+
+
+@app.command
+def add_client(
+    user_name: str,
+    *,
+    tenant: Tenant = "",
+    password: str | None = None,
+    expires_in: ExpiresIn = None,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Make a client, or give one another password; print the password and the credentials' ID.
+
+    Example: kaa-ext auth add-client pump-house --tenant demo
+
+    Parameters
+    ----------
+    user_name
+        Its user name.
+    password
+        Its password; a random one by default.
+    """
+
+    expires = _expires("--expires-in", expires_in)
+
+    async def work(registry: Registry) -> None:
+        made, credentials_id = await registry.add_client(tenant, user_name, password, expires=expires)
+        print(f"{made}  {credentials_id}")
+
+    return _run(nats, provider, work)
+
+
+@app.command
+def add_certificate(
+    issuer: str,
+    serial_number: str,
+    *,
+    tenant: Tenant = "",
+    expires_in: ExpiresIn = None,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Make a client of a certificate, and print the credentials' ID.
+
+    Example: kaa-ext auth add-certificate 'CN=Devices CA,O=Example' 4711 --tenant demo
+
+    Parameters
+    ----------
+    issuer
+        The certificate's issuer, as RFC 4514 writes it.
+    serial_number
+        Its serial number, base 10.
+    """
+
+    expires = _expires("--expires-in", expires_in)
+
+    async def work(registry: Registry) -> None:
+        print(await registry.add_certificate(tenant, issuer, serial_number, expires=expires))
+
+    return _run(nats, provider, work)
+
+
+@app.command(name="list")
+def list_entries(*, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """List tokens and clients: ID, kind, application or tenant, name, status, expiry. Tokens are shortened."""
+
+    async def work(registry: Registry) -> None:
+        async for entry in registry.entries():
+            print("  ".join(filter(None, entry)))
+
+    return _run(nats, provider, work)
+
+
+@app.command
+def revoke(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Take back a token or a client by its ID; gateways end its use at once."""
+    return _run(nats, provider, lambda registry: registry.set_status(id_, "Revoked"))
+
+
+@app.command
+def suspend(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Take back a token or a client for a while: see `resume`."""
+    return _run(nats, provider, lambda registry: registry.set_status(id_, "Suspended"))
+
+
+@app.command
+def resume(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Let a token or a client be good again."""
+    return _run(nats, provider, lambda registry: registry.set_status(id_, "Active"))
+
+
+@app.command
+def expire(id_: Id, in_: Time, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Let a token or a client expire after another time than was said; one that has expired is good again.
+
+    Example: kaa-ext auth expire t-1f9c8e2b7a60 30d
+    """
+    expires = None if in_ == "never" else _expires("expire", in_)
+    return _run(nats, provider, lambda registry: registry.set_expiry(id_, expires))

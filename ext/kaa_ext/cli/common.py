@@ -1,0 +1,87 @@
+"""What the commands of `kaa-ext` share: parameters, reading JSON, running, and how errors are said."""
+
+import asyncio
+import re
+import sys
+from collections.abc import Coroutine
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeAlias
+
+import uvloop
+from cyclopts import Parameter
+from kaa_gateway.bus import subjects
+
+from kaa_ext.cli.session import CommandError
+from kaa_ext.sdk.connection import nats_urls
+from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
+
+USAGE_ERROR = 2
+FAILED = 1
+INTERRUPTED = 130
+
+Nats: TypeAlias = Annotated[
+    str, Parameter(name="--nats", env_var="NATS_URLS", help="NATS server URLs, separated by commas.")
+]
+AppVersion: TypeAlias = Annotated[
+    str,
+    Parameter(name="--app-version", env_var="KAA_APP_VERSION", help="Application version of the endpoint."),
+]
+
+_DURATION = re.compile(r"([0-9]{1,5})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
+    """Say in one line what is wrong, and end."""
+    print(f"kaa-ext: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def run_command(work: Coroutine[Any, Any, int]) -> int:
+    """Run a command to its exit code; what goes wrong is one line."""
+    try:
+        return uvloop.run(work)
+    except CommandError as error:
+        fail(str(error), FAILED)
+    except StateUnavailable as error:
+        fail(f"JetStream did not do it: {error.reason}", FAILED)
+    except ExtensionError as error:
+        fail(error.reason_phrase)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return INTERRUPTED
+
+
+def servers(text: str) -> list[str]:
+    """The NATS servers of a --nats."""
+    try:
+        return nats_urls(text)
+    except ValueError as error:
+        fail(str(error))
+
+
+def check_instance(*names: str) -> None:
+    """End if one of these cannot be the name of a service instance."""
+    for name in names:
+        if not subjects.NAME.fullmatch(name):
+            fail(f"service instance {name!r}: expected 1 to 128 letters, digits, dashes and underscores")
+
+
+def duration(option: str, text: str) -> timedelta:
+    """The time that an option gives, such as 90s or 7d."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        fail(f"{option} {text}: expected a number up to 99999 with s, m, h or d, as in 90s or 7d")
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+
+
+def json_argument(text: str) -> bytes:
+    """The JSON that an argument gives: itself, that of a file for @FILE, of standard input for @-."""
+    if text == "@-":
+        return sys.stdin.buffer.read()
+    if text.startswith("@"):
+        try:
+            return Path(text[1:]).read_bytes()
+        except OSError as error:
+            fail(f"{text[1:]}: {error.strerror}")
+    return text.encode()

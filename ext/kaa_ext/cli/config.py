@@ -1,0 +1,138 @@
+"""`kaa-ext config`: what endpoints are configured with (6/CDTP, 7/CMP)."""
+
+import json
+import time
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from kaa_ext.cli.common import FAILED, AppVersion, Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.session import session
+from kaa_ext.sdk.connection import DEFAULT_NATS_URL
+from kaa_ext.services import cdtp, cmx, ecr
+
+app = App(name="config", help="Set, get and follow the configurations of endpoints.")
+
+Name = Annotated[str, Parameter(name="--name", help="A named configuration instead of the default one.")]
+Provider = Annotated[str, Parameter(name="--provider", help="Service instance of the registry (ecr).")]
+
+
+@app.command(name="set")
+def set_configuration(
+    endpoint: str,
+    configuration: str,
+    *,
+    app_version: AppVersion,
+    name: Name = cdtp.DEFAULT_NAME,
+    provider: Provider = "ecr",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Set the configuration of an endpoint; it is pushed at once if the endpoint is connected.
+
+    Example: kaa-ext config set my-device '{"interval": 10}' --app-version demo_application_v1
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID. Where identity is `open`, that is its token.
+    configuration
+        JSON; @FILE for that of a file, @- for standard input.
+    """
+    content = json_argument(configuration)
+    urls = servers(nats)
+    check_instance(provider)
+
+    async def work() -> int:
+        async with session(urls) as connection:
+            state = await connection.state(provider, ecr.STATE, ecr.Configuration)
+            registry = ecr.Registry(provider, state, connection.publish)
+            config_id = (await registry.set(app_version, endpoint, name, content)).config_id
+        print(f"configuration {config_id} is set")
+        return 0
+
+    return run_command(work())
+
+
+@app.command(name="get")
+def get_configuration(
+    endpoint: str,
+    *,
+    app_version: AppVersion,
+    name: Name = cdtp.DEFAULT_NAME,
+    provider: Provider = "ecr",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Print the configuration of an endpoint. Exit code 1 if there is none.
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID.
+    """
+    urls = servers(nats)
+    check_instance(provider)
+
+    async def work() -> int:
+        async with session(urls) as connection:
+            state = await connection.state(provider, ecr.STATE, ecr.Configuration)
+            found = await ecr.Registry(provider, state, connection.publish).get(app_version, endpoint, name)
+        if found is None:
+            print(f"{endpoint} has no such configuration")
+            return FAILED
+        print(msgspec.json.format(bytes(found.content)).decode())
+        return 0
+
+    return run_command(work())
+
+
+@app.command(name="status")
+def status(
+    endpoint: str,
+    *,
+    app_version: AppVersion,
+    provider: Provider = "ecr",
+    consumer: Annotated[str, Parameter(help="Service instance that speaks to devices (cmx).")] = "cmx",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Print, for each configuration of an endpoint, which one is current and what the endpoint did with it.
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID.
+    """
+    urls = servers(nats)
+    check_instance(provider, consumer)
+
+    async def work() -> int:
+        async with session(urls) as connection:
+            state = await connection.state(provider, ecr.STATE, ecr.Configuration)
+            registry = ecr.Registry(provider, state, connection.publish)
+            states = await connection.state(consumer, cmx.STATE, cmx.EndpointState)
+            known = await states.get(app_version, endpoint) or {}
+            for name, configured in {cdtp.DEFAULT_NAME: cmx.Configured(), **known}.items():
+                current = await registry.get(app_version, endpoint, name)
+                print(_line(name, current, configured))
+        return 0
+
+    return run_command(work())
+
+
+def _line(name: str, current: ecr.Configuration | None, configured: cmx.Configured) -> str:
+    applied = configured.applied
+    if current is None:
+        outcome = "none is set"
+    elif applied is None or applied.config_id != current.config_id:
+        outcome = f"{current.config_id}  not applied yet"
+    elif 200 <= applied.status_code <= 299:
+        outcome = f"{current.config_id}  applied {_time(applied.timestamp)}"
+    else:
+        reason = f" {json.dumps(applied.reason_phrase)}" if applied.reason_phrase else ""
+        outcome = f"{current.config_id}  refused {_time(applied.timestamp)}: {applied.status_code}{reason}"
+    observes = {True: "  observed", False: "  not observed", None: ""}[configured.observe]
+    return f"{name or '(default)'}  {outcome}{observes}"
+
+
+def _time(timestamp: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(timestamp / 1000))

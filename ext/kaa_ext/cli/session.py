@@ -1,0 +1,81 @@
+"""A short connection to NATS for one command of `kaa-ext`: fails in one sentence where a service would wait."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TypeVar
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from kaa_ext.sdk.buckets import JetStreamBucket
+from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, FLUSH_TIMEOUT_S, JETSTREAM_TIMEOUT_S, masked
+from kaa_ext.sdk.errors import ExtError
+from kaa_ext.sdk.state import State
+
+T = TypeVar("T")
+
+
+class CommandError(ExtError):
+    """A command could not do what it was asked; the message is one sentence for the user."""
+
+
+class Session:
+    """What commands need of NATS."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def jetstream(self) -> JetStreamContext:
+        """JetStream on this connection."""
+        return self.client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
+
+    async def state(self, instance: str, name: str, kind: type[T]) -> State[T]:
+        """A state of a service instance, as Extension.state has it; CommandError if the service has never run."""
+        bucket = f"{instance}-{name}"
+        try:
+            await self.jetstream().stream_info(f"KV_{bucket}")
+        except nats.errors.Error as error:
+            raise CommandError(
+                f"there is no state of {instance} on this NATS server; has `kaa-ext run {instance}` been started?"
+            ) from error
+        state = State(lambda: JetStreamBucket(self.jetstream, bucket, None, 1), kind)
+        await state.open()
+        return state
+
+    async def publish(self, subject: str, payload: bytes) -> None:
+        """Send a message; it is at the server on return."""
+        await self.client.publish(subject, payload)
+        await self.client.flush(FLUSH_TIMEOUT_S)
+
+
+@asynccontextmanager
+async def session(urls: Sequence[str]) -> AsyncIterator[Session]:
+    """Connect, or CommandError. So does whatever NATS refuses later."""
+    client = Client()
+    names = ", ".join(map(masked, urls))
+
+    async def silent(error: Exception) -> None:
+        pass  # what goes wrong is raised to whoever asked
+
+    try:
+        await client.connect(
+            list(urls),
+            name="kaa-ext",
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            error_cb=silent,
+        )
+    except (nats.errors.Error, OSError) as error:
+        raise CommandError(
+            f"NATS cannot be reached at {names}; is it running? --nats names another"
+        ) from error
+    try:
+        yield Session(client)
+    except nats.errors.Error as error:
+        raise CommandError(f"NATS at {names}: {error or type(error).__name__}") from error
+    finally:
+        with suppress(nats.errors.Error):
+            await client.close()

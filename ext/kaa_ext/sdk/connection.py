@@ -1,0 +1,283 @@
+"""The NATS connection of an extension: nats-py, kept up for ever.
+
+nats-py reconnects by itself, but closes for good on some errors of the server (an authorization violation,
+for one); then this opens a new client. Knows nothing of 4/ESP.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext
+
+from kaa_ext.sdk.buckets import Bucket, JetStreamBucket
+from kaa_ext.sdk.durable import DurableConsumer
+from kaa_ext.sdk.errors import NotDelivered, PayloadTooLarge
+
+DEFAULT_NATS_URL = "nats://localhost:4222"
+
+CONNECT_TIMEOUT_S = 5
+RECONNECT_WAIT_S = 1
+PING_INTERVAL_S = 20
+FLUSH_TIMEOUT_S = 10
+JETSTREAM_TIMEOUT_S = 5
+"""How long JetStream has for an answer."""
+PENDING_MESSAGES = 65_536
+"""Messages of one subscription that wait for their callback; more are dropped."""
+PENDING_BYTES = 64 * 1024 * 1024
+OUTGOING_BYTES = 8 * 1024 * 1024
+"""What is kept to be sent while NATS is away, or slow; more is refused as NotDelivered."""
+
+
+class Interest(NamedTuple):
+    """A subject to subscribe, with the queue group ("" for none) and what takes its messages.
+
+    `answers` marks those that handlers wait for: they still come in while the others are drained.
+    """
+
+    subject: str
+    queue: str
+    callback: Callable[[Msg], Awaitable[None]]
+    answers: bool = False
+
+
+def nats_urls(text: str) -> list[str]:
+    """The server URLs in a comma-separated list. ValueError says what is wrong, without the credentials."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ValueError("no NATS URL given")
+    urls = [name if "://" in name else f"nats://{name}" for name in names]
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            valid = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            valid = False
+        if not valid:
+            raise ValueError(f"NATS URL {masked(url)}: expected nats://host:port or tls://host:port")
+    return urls
+
+
+def urls_of_environment() -> list[str]:
+    """The servers in NATS_URLS, else the one of this machine."""
+    return nats_urls(os.environ.get("NATS_URLS") or DEFAULT_NATS_URL)
+
+
+def masked(url: str) -> str:
+    """The URL without its credentials, for a log line."""
+    scheme, separator, rest = url.rpartition("://")
+    credentials, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}{'***' if credentials else ''}{at}{host}"
+
+
+class Connection(Protocol):
+    """What an extension stands on: NATS, or what kaa_ext.testing has in its place."""
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have come in and wait for their callback."""
+
+    def jetstream(self) -> JetStreamContext:
+        """JetStream, if it can be reached; else NotDelivered."""
+
+    def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
+        """A key-value bucket, which may not be there yet."""
+
+    async def open(self) -> None:
+        """Connect and subscribe."""
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message, or keep it for a moment; else NotDelivered."""
+
+    async def drain(self) -> None:
+        """End the subscriptions but those to answers."""
+
+    async def flush(self) -> None:
+        """Return when all that was published has left."""
+
+    async def close(self) -> None:
+        """Disconnect."""
+
+
+class NatsConnection:
+    """One client of NATS. Its subscriptions are the `interests` that there are when it is opened.
+
+    `on_dropped` is called once for each message that came in faster than the callbacks took them. `consumer` runs
+    while the client is connected.
+    """
+
+    def __init__(
+        self,
+        extension: str,
+        replica_id: str,
+        urls: Sequence[str],
+        interests: Sequence[Interest],
+        on_dropped: Callable[[], None],
+        consumer: DurableConsumer | None = None,
+    ) -> None:
+        self._replica_id = replica_id
+        self._urls = list(urls)
+        self._interests = interests
+        self._log: Any = structlog.get_logger(extension=extension, servers=",".join(map(masked, urls)))
+        self._on_dropped = on_dropped
+        self._consumer = consumer
+        self._client: Client | None = None
+        self._subscriptions: list[tuple[Interest, Subscription]] = []
+        self._opened = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Messages that have come in and wait for their callback."""
+        return sum(subscription.pending_msgs for _, subscription in self._subscriptions)
+
+    def jetstream(self) -> JetStreamContext:
+        """JetStream on the client that there is now. NotDelivered while NATS is away."""
+        if self._client is None or not self._client.is_connected:
+            raise NotDelivered("not connected to NATS")
+        return self._client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
+
+    def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
+        """A key-value bucket of JetStream, which may not be there yet."""
+        return JetStreamBucket(self.jetstream, name, ttl_s, replicas)
+
+    async def open(self) -> None:
+        """Connect and subscribe; returns when the server knows the subscriptions, however long that takes."""
+        self._keeper = asyncio.create_task(self._keep_up())
+        opened = asyncio.create_task(self._opened.wait())
+        try:
+            await asyncio.wait({self._keeper, opened}, return_when=asyncio.FIRST_COMPLETED)
+            if self._keeper.done():
+                self._keeper.result()
+        finally:
+            opened.cancel()
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Hand a message to nats-py, which keeps `OUTGOING_BYTES` while NATS is away; else NotDelivered."""
+        client = self._client
+        if client is None:
+            raise NotDelivered("not connected to NATS")
+        try:
+            await client.publish(subject, payload, reply)
+        except nats.errors.MaxPayloadError as error:
+            raise PayloadTooLarge(f"{len(payload)} bytes are more than NATS takes") from error
+        except nats.errors.Error as error:
+            raise NotDelivered(_said(error)) from error
+
+    async def drain(self) -> None:
+        """End the subscriptions but those to answers, when all that NATS had sent has been through its callbacks."""
+        if self._client is None or not self._client.is_connected:
+            self._log.warning("NATS is away, nothing to drain")
+            return
+        try:
+            if self._consumer is not None:
+                await self._consumer.stop()
+            await asyncio.gather(
+                *(each.drain() for interest, each in self._subscriptions if not interest.answers)  # type: ignore[no-untyped-call]
+            )
+        except nats.errors.Error as error:
+            self._log.warning("NATS went away during the drain", error=_said(error))
+
+    async def flush(self) -> None:
+        """Return when the server has taken all that was published. NotDelivered when it does not answer."""
+        if self._client is None or not self._client.is_connected:
+            raise NotDelivered("not connected to NATS")
+        try:
+            await self._client.flush(FLUSH_TIMEOUT_S)
+        except nats.errors.Error as error:
+            raise NotDelivered(_said(error)) from error
+
+    async def close(self) -> None:
+        """Disconnect. What was not flushed may be lost."""
+        while self._keeper is not None and not self._keeper.done():
+            # Again and again, because nats-py swallows a cancellation in some places.
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper}, timeout=RECONNECT_WAIT_S)
+
+    async def _keep_up(self) -> None:
+        while True:
+            closed = asyncio.Event()
+            client = Client()
+            try:
+                await self._connect(client, closed)
+                self._client = client
+                self._opened.set()
+                if self._consumer is not None:
+                    self._consumer.start(client)
+                await closed.wait()
+                self._log.error("NATS closed the connection, opening a new one")
+            except nats.errors.Error as error:
+                self._log.warning("NATS connection failed, trying again", error=_said(error))
+            finally:
+                self._client = None
+                self._opened.clear()
+                if self._consumer is not None:
+                    await self._consumer.abandon()
+                with suppress(nats.errors.Error, OSError):
+                    await client.close()
+            await asyncio.sleep(RECONNECT_WAIT_S)
+
+    async def _connect(self, client: Client, closed: asyncio.Event) -> None:
+        async def on_closed() -> None:
+            closed.set()
+
+        async def on_disconnected() -> None:
+            if not client.is_closed:
+                self._log.warning("NATS connection lost, reconnecting")
+
+        async def on_reconnected() -> None:
+            self._log.info("NATS connection is back")
+
+        async def on_error(error: Exception) -> None:
+            if isinstance(error, nats.errors.SlowConsumerError):
+                self._on_dropped()
+            elif isinstance(error, nats.errors.UnexpectedEOF):
+                pass  # on_disconnected says so
+            elif client.is_connected:
+                self._log.error("NATS error", error=_said(error))
+            else:
+                self._log.warning("NATS unreachable, trying again", error=_said(error))
+
+        await client.connect(
+            self._urls,
+            name=self._replica_id,
+            error_cb=on_error,
+            disconnected_cb=on_disconnected,
+            reconnected_cb=on_reconnected,
+            closed_cb=on_closed,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            reconnect_time_wait=RECONNECT_WAIT_S,
+            max_reconnect_attempts=-1,
+            ping_interval=PING_INTERVAL_S,
+            pending_size=OUTGOING_BYTES,
+        )
+        self._subscriptions = [
+            (
+                interest,
+                await client.subscribe(
+                    interest.subject,
+                    interest.queue,
+                    interest.callback,
+                    pending_msgs_limit=PENDING_MESSAGES,
+                    pending_bytes_limit=PENDING_BYTES,
+                ),
+            )
+            for interest in self._interests
+        ]
+        await client.flush(FLUSH_TIMEOUT_S)
+        self._log.debug(
+            "NATS connected", server=client.connected_url and masked(client.connected_url.geturl())
+        )
+
+
+def _said(error: Exception) -> str:
+    """The message of an error; several of asyncio's and nats-py's have none but their name."""
+    return str(error) or type(error).__name__

@@ -1,0 +1,77 @@
+"""What a handler of an extension gets and gives: typed, immutable, free of NATS and Avro.
+
+Source: 4/ESP, ClientData and ExtensionData.
+"""
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+import msgspec
+
+from kaa_ext.sdk.errors import ExtensionError
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of a device.
+
+    `endpoint_id` is None for an endpoint-unaware extension, `request_id` when the device wants no response.
+    `resource_path` is without the endpoint token and may be empty. `timestamp` (of the gateway) and
+    `deadline` are UNIX times in milliseconds; no deadline is None. `config_name` is that of 4/ESP, None
+    means the default configuration. `parameters` holds what the levels in braces of the handler's resource
+    path (`route`) stood for. `gateway_replica_id` names the gateway that the message came through, if it says so;
+    `trace_parent` is the W3C `traceparent` of a message that the gateway traces.
+    """
+
+    endpoint_id: str | None
+    app_version_name: str
+    resource_path: str
+    request_id: int | None
+    payload: bytes
+    correlation_id: str
+    timestamp: int
+    deadline: int | None
+    config_name: str | None
+    parameters: Mapping[str, str]
+    route: str = ""
+    gateway_replica_id: str | None = None
+    trace_parent: str | None = None
+
+
+class Response(msgspec.Struct, frozen=True):
+    """An answer to a device. `status_code` is an HTTP status, 200 to 599; all but 2xx are errors."""
+
+    status_code: int = 200
+    payload: bytes | None = b""
+    reason_phrase: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.payload, bytes | None) or not isinstance(self.reason_phrase, str | None):
+            raise TypeError("a response has bytes as payload and text as reason phrase")
+        if not 200 <= self.status_code <= 599:
+            raise ValueError(f"status code {self.status_code} is not that of a response, 200 to 599")
+
+    @classmethod
+    def of_error(cls, error: ExtensionError) -> "Response":
+        """The response which tells a device of an error. It has no payload."""
+        return cls(error.status_code, None, error.reason_phrase)
+
+
+Result: TypeAlias = bytes | Response | msgspec.Struct | dict[str, Any] | list[Any] | None
+"""What a handler returns: a payload, nothing (status 200), a value that becomes JSON, or a whole response."""
+
+Handler: TypeAlias = Callable[..., Result | Awaitable[Result] | AsyncIterator[Result]]
+"""Takes the request, and the decoded payload if it has a second parameter, whose annotation says of what type.
+
+A plain handler runs on the event loop and must not block; an async one runs beside others; an async generator answers
+with its first item and pushes the others to the endpoint.
+"""
+
+INTERNAL_ERROR = Response(500, None, HTTPStatus.INTERNAL_SERVER_ERROR.phrase)
+NOT_FOUND = Response(404, None, "Unknown resource path")
+
+
+def now_ms() -> int:
+    """UNIX time in milliseconds, the unit of every timestamp in 3/ISM."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,370 @@
+"""An extension service: 4/ESP on one side, handlers registered by resource path on the other.
+
+Requests come in as ClientData, on the subject of the instance (shared by its replicas through a queue
+group) and on that of this replica; answers and pushes go out as ExtensionData. What becomes of one request is in
+dispatch.py, NATS in connection.py.
+
+Source: 4/ESP "Extension Service Protocol", 3/ISM "Inter-Service Messaging", 9/ELCE.
+"""
+
+import asyncio
+import inspect
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeAlias, TypeVar
+from uuid import uuid4
+
+import structlog
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.esp import encode_extension_data
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from kaa_ext.sdk.buckets import Bucket, changes_subject
+from kaa_ext.sdk.connection import Connection, Interest, NatsConnection, urls_of_environment
+from kaa_ext.sdk.dispatch import Dispatcher
+from kaa_ext.sdk.durable import ACK_WAIT_S, DurableConsumer
+from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
+from kaa_ext.sdk.handlers import Middleware
+from kaa_ext.sdk.logs import LimitedLog
+from kaa_ext.sdk.requests import Handler, now_ms
+from kaa_ext.sdk.routes import Respond
+from kaa_ext.sdk.runner import run
+from kaa_ext.sdk.state import State
+from kaa_ext.services import elce
+
+T = TypeVar("T")
+AnyHandler = TypeVar("AnyHandler", bound=Handler)
+AnyMiddleware = TypeVar("AnyMiddleware", bound=Middleware)
+Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
+ConnectivityHandler: TypeAlias = Callable[[elce.Connectivity], Awaitable[None]]
+AnyConnectivityHandler = TypeVar("AnyConnectivityHandler", bound=ConnectivityHandler)
+
+CONCURRENCY = 256
+"""Async handlers of one extension that run at a time; further requests wait, in order."""
+DRAIN_TIMEOUT_S = 25.0
+"""How long `stop` waits for what is in flight: within the 30 s that a Kaa service has for its shutdown."""
+STATE_RETRY_S = 1.0
+DEFAULT_GATEWAY_INSTANCE = "kpc"
+
+STATS = (
+    "requests",  # ClientData that reached a handler
+    "responses",  # ExtensionData sent as answers
+    "pushes",  # ExtensionData sent by `push`
+    "messages",  # messages of other services, events among them, that reached a subscriber
+    "unanswered",  # results that were not wanted: no request ID
+    "retried",  # requests of a stream that come again because their handler failed
+    "failed",  # requests and messages whose handler raised something else than ExtensionError
+    "not_found",  # requests for a resource path without handler
+    "expired",  # ClientData dropped because its timeout was over
+    "malformed",  # ClientData dropped because it is not the Avro of 4/ESP
+    "overrun",  # messages dropped because they came in faster than they were handled
+    "undelivered",  # answers that NATS did not take
+    "abandoned",  # requests that `stop` did not wait for any longer
+)
+
+
+class Extension:
+    """One replica of an extension service instance.
+
+    `name` is the service instance name, which replicas share; `replica_id` is unique in the cluster
+    (default: random). `nats_urls` are those in the environment variable NATS_URLS by default. `gateway_instance` is
+    the communication service that pushes go to. With `affinity`, the gateway sends further messages of an endpoint
+    which this replica has answered to this replica. A `durable` extension takes its requests from the stream that
+    the gateway keeps for it, and acknowledges each when its handler is done; one that takes longer than `ack_wait_s`
+    comes again. `state_replicas` is how many NATS servers keep each state.
+
+    Use it as `async with extension:`, or `await extension.run()`. `stats` counts, by the names in `STATS`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        nats_urls: Sequence[str] | None = None,
+        replica_id: str | None = None,
+        gateway_instance: str = DEFAULT_GATEWAY_INSTANCE,
+        affinity: bool = False,
+        durable: bool = False,
+        ack_wait_s: float = ACK_WAIT_S,
+        concurrency: int = CONCURRENCY,
+        drain_timeout_s: float = DRAIN_TIMEOUT_S,
+        state_replicas: int = 1,
+    ) -> None:
+        self.name = _subject_name("extension instance name", name)
+        self.replica_id = _subject_name("replica ID", replica_id or f"{name}-{secrets.token_hex(8)}")
+        self.stats = dict.fromkeys(STATS, 0)
+        self._log: Any = structlog.get_logger(extension=name)
+        self._limited = LimitedLog(self._log)
+        self._gateway_instance = _subject_name("gateway instance name", gateway_instance)
+        self._affinity_subject = (
+            subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA) if affinity else ""
+        )
+        self._concurrency = concurrency
+        self._drain_timeout_s = drain_timeout_s
+        self._state_replicas = state_replicas
+        self._states: dict[str, State[Any]] = {}
+        self._starters: list[Callable[[], Awaitable[None]]] = []
+        self._background: set[asyncio.Task[None]] = set()
+        self._dispatcher = Dispatcher(self, concurrency, self._limited)
+        receive = self._dispatcher.receive
+        self._consumer = DurableConsumer(name, receive, ack_wait_s) if durable else None
+        self._interests: list[Interest] = []
+        if not durable:
+            self._interests.append(
+                Interest(subjects.service(name, "esp", subjects.CLIENT_DATA), name, receive)
+            )
+        self._interests.append(
+            Interest(subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA), "", receive)
+        )
+        self._connection: Connection
+        self.use_servers(nats_urls or urls_of_environment())
+
+    # ------------------------------------------------------------ what a service registers
+
+    def handler(
+        self, resource_path: str, *, respond: Respond = "requested"
+    ) -> Callable[[AnyHandler], AnyHandler]:
+        """Register the decorated function for a resource path, or a pattern of them (see routes.py).
+
+        Devices get no answer to requests without request ID, unless `respond` is "always".
+        """
+
+        def register(function: AnyHandler) -> AnyHandler:
+            self._dispatcher.add(resource_path, function, respond)
+            return function
+
+        return register
+
+    def middleware(self, function: AnyMiddleware) -> AnyMiddleware:
+        """Put the decorated function around every handler; the first that is registered is the outermost."""
+        self._dispatcher.middleware.append(function)
+        return function
+
+    def on_connectivity(self, function: AnyConnectivityHandler) -> AnyConnectivityHandler:
+        """Call the decorated function for each 9/ELCE event of the gateway, on one of the replicas."""
+        for connected in (True, False):
+
+            async def receive(message: Msg, connected: bool = connected) -> None:
+                await function(elce.decode(message.data, connected=connected))
+
+            self.subscribe(
+                elce.event_subject(self._gateway_instance, connected=connected), receive, shared=True
+            )
+        return function
+
+    def subscribe(
+        self, subject: str, function: Subscriber, *, shared: bool = False, answers: bool = False
+    ) -> None:
+        """Call a function for each message on a subject; with `shared` on one of the replicas, else on each.
+
+        Plain functions are called in order and must not block. Async ones run side by side, as handlers do.
+        `answers` marks what handlers wait for: it still comes in while the service drains.
+        """
+        queue = self.name if shared else ""
+        self._interests.append(Interest(subject, queue, self._subscriber(subject, function), answers))
+
+    def on_start(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Await this function when the service starts, again and again while it raises StateUnavailable."""
+        self._starters.append(function)
+
+    def state(
+        self,
+        name: str,
+        kind: type[T],
+        *,
+        ttl_s: float | None = None,
+        changed: Callable[[tuple[str, ...], T], None] | None = None,
+    ) -> State[T]:
+        """The state of this name, of values of one type; it is made when the service starts.
+
+        It is the JetStream bucket `<extension>-<name>`. With `ttl_s` values go that many seconds after they were set.
+        `changed` is called on each replica with the key and the value of each that is set, by whomever, as long as NATS
+        is there: what happens meanwhile nobody tells.
+        """
+        if name in self._states:
+            raise ValueError(f"state {name!r} is declared twice")
+        bucket_name = f"{self.name}-{_subject_name('state name', name)}"
+
+        def bucket() -> Bucket:
+            return self._connection.bucket(bucket_name, ttl_s, self._state_replicas)
+
+        state = self._states[name] = State(bucket, kind)
+        if changed is not None:
+            self.subscribe(changes_subject(bucket_name), state.hearing(changed))
+        return state
+
+    def use_servers(self, nats_urls: Sequence[str]) -> None:
+        """Connect to other NATS servers than those that were named first."""
+        self._connection = NatsConnection(
+            self.name, self.replica_id, nats_urls, self._interests, self._count_overrun, self._consumer
+        )
+
+    def use_connection(self, make: Callable[[Sequence[Interest]], Connection]) -> None:
+        """Put another connection in the place of NATS, made for what the service subscribes to: see testing.py."""
+        self._connection = make(self._interests)
+
+    # ------------------------------------------------------------ what a service sends
+
+    async def push(
+        self,
+        endpoint_id: str,
+        resource_path: str,
+        payload: bytes,
+        *,
+        app_version_name: str | None = None,
+        gateway_instance: str | None = None,
+        gateway_replica_id: str | None = None,
+        status_code: int = 200,
+        push_id: str | None = None,
+    ) -> None:
+        """Send an endpoint what it did not ask for. NotDelivered when NATS does not take it.
+
+        Every replica of the gateway instance gets the message; the one that the endpoint is connected to
+        delivers it. With `gateway_replica_id` only that one gets it. A connection is sent one push of a `push_id` (a
+        UUID) only: what may have been pushed before can be pushed again under the same.
+        """
+        if gateway_replica_id is not None:
+            name = _subject_name("gateway replica ID", gateway_replica_id)
+            subject = subjects.replica(name, "esp", subjects.EXTENSION_DATA)
+        else:
+            subject = self.push_subject(gateway_instance)
+        datum = encode_extension_data(
+            push_id or str(uuid4()), now_ms(), 0, app_version_name, self.name, endpoint_id, resource_path, None,
+            payload, status_code,
+        )  # fmt: skip
+        await self._connection.publish(subject, datum, self._affinity_subject)
+        self.stats["pushes"] += 1
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Publish any other message, such as an event. NotDelivered when NATS does not take it."""
+        await self._connection.publish(subject, payload, reply)
+
+    async def answer(self, subject: str, datum: bytes) -> None:
+        """Publish an ExtensionData as the answer to a request."""
+        await self._connection.publish(subject, datum, self._affinity_subject)
+
+    def jetstream(self) -> JetStreamContext:
+        """JetStream, for streams of a service's own. NotDelivered while NATS is away."""
+        return self._connection.jetstream()
+
+    def push_subject(self, gateway_instance: str | None = None) -> str:
+        """Where each replica of a gateway instance (ours, unless another is named) takes ExtensionData."""
+        if gateway_instance is None:
+            name = self._gateway_instance
+        else:
+            name = _subject_name("gateway instance name", gateway_instance)
+        return subjects.service(name, "esp", subjects.EXTENSION_DATA)
+
+    # ------------------------------------------------------------ life
+
+    async def start(self) -> None:
+        """Connect and subscribe, make the states, call what `on_start` was given. Waits for NATS."""
+        try:
+            await self._connection.open()
+            for prepare in [*(state.open for state in self._states.values()), *self._starters]:
+                await self._prepare(prepare)
+        except BaseException:
+            await self._connection.close()
+            raise
+        self._log.info("extension is ready", replica_id=self.replica_id)
+
+    async def stop(self) -> None:
+        """Drain: take nothing new, finish what was accepted, send its answers, disconnect."""
+        draining = asyncio.create_task(self._drain())
+        try:
+            # Not a timeout that cancels: nats-py swallows a cancellation in some places.
+            await asyncio.wait({draining}, timeout=self._drain_timeout_s)
+            if not draining.done():
+                abandoned = len(self._dispatcher.tasks) + self._connection.waiting
+                self.stats["abandoned"] += abandoned
+                self._log.error("drain took too long", after_s=self._drain_timeout_s, abandoned=abandoned)
+        finally:
+            for task in [draining, *self._dispatcher.tasks, *self._background]:
+                task.cancel()
+            await self._connection.close()
+        self._log.info(
+            "extension has stopped", **{name: count for name, count in self.stats.items() if count}
+        )
+
+    async def run(self) -> None:
+        """Serve until SIGINT or SIGTERM, then drain."""
+        await run(self)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something beside the handlers until the service stops, which cancels it."""
+        task = asyncio.create_task(self._guarded(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+            self.stats["failed"] += 1
+            self._log.error("background work has failed", exc_info=error)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
+        """Do something that JetStream is needed for, again and again until it is there."""
+        while True:
+            try:
+                return await prepare()
+            except StateUnavailable as error:
+                self._log.warning("JetStream is not available, trying again", error=error.reason)
+                await asyncio.sleep(STATE_RETRY_S)
+
+    async def _drain(self) -> None:
+        self._dispatcher.draining = True
+        await self._connection.drain()
+        while self._dispatcher.tasks:
+            await asyncio.wait(self._dispatcher.tasks)
+        try:
+            await self._connection.flush()
+        except NotDelivered as error:
+            self._log.error("the last answers may not have left", error=str(error))
+
+    def _subscriber(self, subject: str, function: Subscriber) -> Callable[[Msg], Awaitable[None]]:
+        slots = asyncio.Semaphore(self._concurrency)
+
+        async def receive(message: Msg) -> None:
+            self.stats["messages"] += 1
+            if inspect.iscoroutinefunction(function):
+                await slots.acquire()
+                task = self._dispatcher.spawn(call(message))
+                task.add_done_callback(lambda _: slots.release())
+            else:
+                await call(message)
+
+        async def call(message: Msg) -> None:
+            try:
+                result = function(message)
+                if result is not None:
+                    await result
+            except Exception as error:  # noqa: BLE001 - one bad message must not end the subscription
+                self.stats["failed"] += 1
+                self._limited.warning(
+                    f"{type(error).__name__} on {subject}", "message was not handled", exc_info=error
+                )
+
+        return receive
+
+    def _count_overrun(self) -> None:
+        self.stats["overrun"] += 1
+        self._limited.warning("overrun", "messages come in faster than they are handled and are dropped")
+
+
+def _subject_name(what: str, name: str) -> str:
+    """The name, if it may stand in a NATS subject; ValueError if not."""
+    if not subjects.NAME.fullmatch(name):
+        raise ValueError(f"{what} {name!r}: expected 1 to 128 letters, digits, dashes and underscores")
+    return name

@@ -1,0 +1,69 @@
+"""Requests to another service that are answered on our replica's subject: 3/ISM's targeted messages.
+
+Source: 3/ISM "Inter-Service Messaging", session affinity.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from kaa_gateway.bus import subjects
+from nats.aio.msg import Msg
+
+from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.ism import MessageType
+
+if TYPE_CHECKING:
+    from kaa_ext.sdk.service import Extension
+
+NO_RESPONDERS = "503"
+
+
+class Requester:
+    """Sends requests and finds their answers by correlation ID.
+
+    `answer` is the message type that comes back on `kaa.v1.replica.<us>.<protocol>.<answer_name>`. As many requests are
+    outstanding as there are handlers that wait for them, so their number needs no bound of its own.
+    """
+
+    def __init__(self, extension: "Extension", protocol: str, answer_name: str, answer: MessageType) -> None:
+        self._extension = extension
+        self._answer = answer
+        self._reply = subjects.replica(extension.replica_id, protocol, answer_name)
+        self._waiting: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        extension.subscribe(self._reply, self._receive, answers=True)
+
+    async def ask(self, subject: str, kind: MessageType, timeout_s: float, **fields: Any) -> dict[str, Any]:
+        """Send a request of this type and return the fields of its answer.
+
+        ExtensionError 503 if nobody serves the subject, 504 if no answer comes in time.
+        """
+        correlation_id = str(uuid4())
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[correlation_id] = answer
+        try:
+            datum = kind.encode(correlationId=correlation_id, timeout=int(timeout_s * 1000), **fields)
+            await self._extension.publish(subject, datum, self._reply)
+            async with asyncio.timeout(timeout_s):
+                return await answer
+        except TimeoutError as error:
+            raise ExtensionError(504, "A service behind this one did not answer in time") from error
+        finally:
+            del self._waiting[correlation_id]
+
+    def _receive(self, message: Msg) -> None:
+        if is_no_responders(message):
+            # NATS does not say which request had nobody to take it. There is one subject, so it is all of them.
+            for answer in self._waiting.values():
+                if not answer.done():
+                    answer.set_exception(ExtensionError(503, "A service behind this one is not running"))
+            return
+        fields = self._answer.decode(message.data)
+        waiting = self._waiting.get(fields["correlationId"])
+        if waiting is not None and not waiting.done():
+            waiting.set_result(fields)
+
+
+def is_no_responders(message: Msg) -> bool:
+    """Whether this is NATS saying, on a reply-to, that nobody takes what was published with it."""
+    return bool(message.headers) and (message.headers or {}).get("Status") == NO_RESPONDERS

@@ -1,0 +1,107 @@
+"""ecr, the endpoint configuration registry: a 6/CDTP provider whose configurations are in JetStream.
+
+A configuration is set through `Registry`, which `kaa-ext config` uses: no replica of ecr need run for that. Those that
+run answer the requests of consumers such as cmx.
+
+State `configurations`: key (application version, endpoint ID), and for a named configuration its name behind them.
+
+Source: 6/CDTP "Configuration Data Transport Protocol", provider.
+"""
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from kaa_ext.sdk import payloads
+from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.ism import expired
+from kaa_ext.sdk.requests import now_ms
+from kaa_ext.sdk.service import Extension
+from kaa_ext.sdk.state import State
+from kaa_ext.services import cdtp
+
+STATE = "configurations"
+
+
+class Configuration(msgspec.Struct, rename="camel"):
+    """What an endpoint is to be configured with. `updated_at` is a UNIX time in milliseconds."""
+
+    config_id: str
+    content: msgspec.Raw
+    updated_at: int
+
+
+class Registry:
+    """The configurations of a provider instance. `publish` sends a message to a subject."""
+
+    def __init__(
+        self,
+        provider: str,
+        state: State[Configuration],
+        publish: Callable[[str, bytes], Awaitable[None]],
+    ) -> None:
+        self._provider = provider
+        self._state = state
+        self._publish = publish
+
+    async def get(self, app_version_name: str, endpoint_id: str, name: str) -> Configuration | None:
+        """The configuration of this name, cdtp.DEFAULT_NAME among them."""
+        return await self._state.get(*_key(app_version_name, endpoint_id, name))
+
+    async def set(self, app_version_name: str, endpoint_id: str, name: str, content: bytes) -> Configuration:
+        """Make this JSON the configuration, and tell consumers. ExtensionError 400 if it is not JSON.
+
+        The identifier is a digest of the content. Setting the same again tells consumers again, which does no harm.
+        """
+        if name:
+            cdtp.checked_name(name)
+        text = payloads.compact(content)
+        config_id = hashlib.blake2b(text, digest_size=16).hexdigest()
+        configuration = Configuration(config_id, msgspec.Raw(text), now_ms())
+        await self._state.put(*_key(app_version_name, endpoint_id, name), value=configuration)
+        event = cdtp.CONFIG_UPDATED.encode(
+            appVersionName=app_version_name,
+            endpointId=endpoint_id,
+            configId=config_id,
+            contentType=cdtp.JSON,
+            content=text,
+        )
+        await self._publish(cdtp.updated_subject(self._provider, name), event)
+        return configuration
+
+    async def response(self, request: dict[str, Any]) -> bytes:
+        """The ConfigResponse to the fields of a ConfigRequest."""
+        answer = {name: request[name] for name in ("correlationId", "appVersionName", "endpointId")}
+        answer["contentType"] = cdtp.JSON
+        try:
+            name = cdtp.checked_name(request["configName"]) if request["configName"] else cdtp.DEFAULT_NAME
+            found = await self.get(request["appVersionName"], request["endpointId"], name)
+        except ExtensionError as error:
+            answer |= {"statusCode": error.status_code, "reasonPhrase": error.reason_phrase}
+            return cdtp.CONFIG_RESPONSE.encode(**answer)
+        config_id = found.config_id if found else cdtp.ABSENT_ID
+        if request["configId"] == config_id:
+            answer["statusCode"] = 304
+        else:
+            content = bytes(found.content) if found else cdtp.ABSENT
+            answer |= {"statusCode": 200, "configId": config_id, "content": content}
+        return cdtp.CONFIG_RESPONSE.encode(**answer)
+
+
+def register(extension: Extension) -> None:
+    """Make the extension a provider of configurations."""
+    registry = Registry(extension.name, extension.state(STATE, Configuration), extension.publish)
+
+    async def answer(message: Msg) -> None:
+        request = cdtp.CONFIG_REQUEST.decode(message.data)
+        if message.reply and not expired(request):
+            await extension.publish(message.reply, await registry.response(request))
+
+    extension.subscribe(cdtp.request_subject(extension.name), answer, shared=True)
+
+
+def _key(app_version_name: str, endpoint_id: str, name: str) -> tuple[str, ...]:
+    return (app_version_name, endpoint_id, name) if name else (app_version_name, endpoint_id)

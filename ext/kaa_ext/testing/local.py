@@ -1,0 +1,165 @@
+"""NATS as far as extensions need it, in one process: for the test kit (testing.py), and never for service.
+
+Subjects with `*` and `>`, queue groups, no-responders reports, and key-value buckets; no streams.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import Any
+
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from kaa_ext.sdk.buckets import Bucket, Conflict, Entry
+from kaa_ext.sdk.connection import Interest
+from kaa_ext.sdk.errors import NotDelivered
+
+
+class LocalBus:
+    """Subjects with `*` and `>`, queue groups and no-responders reports, all in one process; and buckets in memory."""
+
+    def __init__(self) -> None:
+        self.buckets: dict[str, MemoryBucket] = {}
+        self._interests: list[tuple[object, Interest]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def join(self, owner: object, interests: Sequence[Interest]) -> None:
+        """Add subscriptions."""
+        self._interests += [(owner, interest) for interest in interests]
+
+    def leave(self, owner: object, *, answers_too: bool) -> None:
+        """End the subscriptions of an owner."""
+        self._interests = [
+            (whose, interest)
+            for whose, interest in self._interests
+            if whose is not owner or (interest.answers and not answers_too)
+        ]
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], Any]) -> None:
+        """Call a plain function for each message on a subject."""
+
+        async def call(message: Msg) -> None:
+            callback(message)
+
+        self.join(self, [Interest(subject, "", call)])
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message to all that it matches, each in a task of its own."""
+        taken = list(self._takers(subject))
+        for callback in taken:
+            self._call(callback, Msg(None, subject, reply, payload))  # type: ignore[arg-type]
+        if not taken and reply:
+            for callback in self._takers(reply):
+                self._call(callback, Msg(None, reply, "", b"", {"Status": "503"}))  # type: ignore[arg-type]
+
+    def _takers(self, subject: str) -> Iterator[Callable[[Msg], Any]]:
+        """What a message goes to: all subscriptions of no queue group, and one of each group, in turn."""
+        groups: set[str] = set()
+        for taker in list(self._interests):
+            _, interest = taker
+            if _matches(interest.subject, subject) and interest.queue not in groups:
+                if interest.queue:
+                    groups.add(interest.queue)
+                    self._interests.remove(taker)
+                    self._interests.append(taker)
+                yield interest.callback
+
+    def _call(self, callback: Callable[[Msg], Any], message: Msg) -> None:
+        task = asyncio.ensure_future(callback(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class LocalConnection:
+    """An extension's connection to a LocalBus."""
+
+    waiting = 0
+
+    def __init__(self, bus: LocalBus, interests: Sequence[Interest]) -> None:
+        self._bus = bus
+        self._interests = interests
+
+    def jetstream(self) -> JetStreamContext:
+        """There is none."""
+        raise NotDelivered("there is no JetStream here: streams need `online`")
+
+    def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
+        """The bucket of this name, which all connections share."""
+        return self._bus.buckets.setdefault(name, MemoryBucket(name, self._bus.publish))
+
+    async def open(self) -> None:
+        """Subscribe."""
+        self._bus.join(self, self._interests)
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message."""
+        await self._bus.publish(subject, payload, reply)
+
+    async def drain(self) -> None:
+        """End the subscriptions but those to answers."""
+        self._bus.leave(self, answers_too=False)
+
+    async def flush(self) -> None:
+        """All has left already."""
+
+    async def close(self) -> None:
+        """End the subscriptions."""
+        self._bus.leave(self, answers_too=True)
+
+
+class MemoryBucket:
+    """A bucket in memory, which tells of changes as NATS does. Values stay, whatever their time to live."""
+
+    def __init__(self, name: str, publish: Callable[[str, bytes], Awaitable[None]]) -> None:
+        self._name = name
+        self._publish = publish
+        self._entries: dict[str, Entry] = {}
+        self._revisions = itertools.count(1)
+
+    async def open(self) -> None:
+        """Nothing to make."""
+
+    async def get(self, key: str) -> Entry | None:
+        """What is there now."""
+        # Gives way, as a real one does, so that a change which is not atomic shows.
+        await asyncio.sleep(0)
+        return self._entries.get(key)
+
+    async def put(self, key: str, value: bytes) -> None:
+        """Write, whatever is there."""
+        self._entries[key] = Entry(value, next(self._revisions))
+        await self._publish(f"$KV.{self._name}.{key}", value)
+
+    async def replace(self, key: str, value: bytes, revision: int) -> None:
+        """Write if the key has this revision."""
+        self._check(key, revision)
+        await self.put(key, value)
+
+    async def delete(self, key: str, revision: int) -> None:
+        """Remove the key if it has this revision."""
+        self._check(key, revision)
+        del self._entries[key]
+
+    async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
+        """All that is there now."""
+        for key, entry in list(self._entries.items()):
+            yield key, entry
+
+    def _check(self, key: str, revision: int) -> None:
+        entry = self._entries.get(key)
+        if (entry.revision if entry else 0) != revision:
+            raise Conflict
+
+
+def _matches(pattern: str, subject: str) -> bool:
+    if pattern == subject:
+        return True
+    expected, found = pattern.split("."), subject.split(".")
+    if expected[-1] == ">":
+        return len(found) >= len(expected) and _levels_match(expected[:-1], found)
+    return len(found) == len(expected) and _levels_match(expected, found)
+
+
+def _levels_match(expected: list[str], found: list[str]) -> bool:
+    return all(level in ("*", token) for level, token in zip(expected, found, strict=False))

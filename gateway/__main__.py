@@ -1,5 +1,0 @@
-"""`python -m gateway` is `kaa-gateway`."""
-
-from gateway.cli import main
-
-main()

@@ -1,0 +1,85 @@
+"""The management API of several workers: each request goes to the worker that it is for, or to all of them."""
+
+from __future__ import annotations
+
+import http
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from kaa_gateway.admin.api import NO_SESSION, SESSION_ID, SessionQuery
+from kaa_gateway.admin.common import common_routes, set_level
+
+if TYPE_CHECKING:
+    from kaa_gateway.admin.fleet import Answer, Fleet
+    from kaa_gateway.config import Config
+
+
+class FleetApi:
+    """The API of the workers of `fleet`, as api.py has it for one."""
+
+    def __init__(self, current: Callable[[], Config], fleet: Fleet) -> None:
+        self._current = current
+        self._fleet = fleet
+
+    def routes(self) -> list[web.RouteDef]:
+        """What it serves."""
+        return [
+            web.get("/api/v1/sessions", self._list, allow_head=False),
+            web.get("/api/v1/sessions/{id}", self._forward, allow_head=False),
+            web.delete("/api/v1/sessions/{id}", self._forward),
+            web.put("/api/v1/log", self._set_level),
+            *common_routes(self._current),
+        ]
+
+    async def _list(self, request: web.Request) -> web.Response:
+        """A page that begins with one worker's sessions and goes on with the next one's until it is full."""
+        query = SessionQuery.of(request)
+        found: list[dict[str, Any]] = []
+        position: str | None = f"{query.worker}-{query.place}"
+        for index in self._fleet.sockets:
+            if index < query.worker:
+                continue
+            if len(found) == query.limit:
+                break
+            parameters = {
+                **request.query,
+                "from": position or f"{index}-0",
+                "limit": str(query.limit - len(found)),
+            }
+            answer = await self._fleet.ask_one(index, request.path, parameters)
+            # A worker that is being started again has no sessions yet.
+            page = (
+                json.loads(answer.body)
+                if answer.status == http.HTTPStatus.OK
+                else {"sessions": [], "next": None}
+            )
+            found += page["sessions"]
+            position = page["next"] or (f"{index + 1}-0" if index + 1 in self._fleet.sockets else None)
+            if page["next"]:
+                break
+        return web.json_response({"sessions": found, "next": position})
+
+    async def _forward(self, request: web.Request) -> web.Response:
+        """To the worker that a session's ID names."""
+        matched = SESSION_ID.fullmatch(request.match_info["id"])
+        if matched is None or int(matched[1]) not in self._fleet.sockets:
+            raise web.HTTPNotFound(text=NO_SESSION)
+        return _passed_on(await self._fleet.ask_one(int(matched[1]), request.path, method=request.method))
+
+    async def _set_level(self, request: web.Request) -> web.Response:
+        """Here, and in all workers; 502 if one did not hear of it."""
+        response = await set_level(request)
+        answers = await self._fleet.ask(request.path, "PUT", await request.read())
+        if silent := [str(index) for index, answer in answers.items() if answer.status != http.HTTPStatus.OK]:
+            raise web.HTTPBadGateway(text=f"Not heard by worker {', '.join(silent)}.")
+        return response
+
+
+def _passed_on(answer: Answer) -> web.Response:
+    if answer.status == http.HTTPStatus.NO_CONTENT:
+        return web.Response(status=answer.status)
+    kind = "application/json" if answer.status < http.HTTPStatus.BAD_REQUEST else "application/problem+json"
+    return web.Response(status=answer.status, body=answer.body, content_type=kind)

@@ -1,0 +1,303 @@
+"""Prometheus metrics: read from the worker's counters when somebody scrapes, and at no other time."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from kaa_gateway import __version__, logs
+from kaa_gateway.bus.histogram import Histogram, bounds
+
+if TYPE_CHECKING:
+    from kaa_gateway.app.tracing import Tracing
+    from kaa_gateway.bus.control import Control
+    from kaa_gateway.bus.durable import DurableLanes
+    from kaa_gateway.bus.link import Link
+    from kaa_gateway.counters import Counters
+    from kaa_gateway.identity.service import IdentityService
+    from kaa_gateway.kp.pending import PendingRequests
+    from kaa_gateway.kp.router import Router
+    from kaa_gateway.kp.sessions import Sessions
+    from kaa_gateway.kp.uplink import Uplink
+    from kaa_gateway.net.admission import Admission
+    from kaa_gateway.net.certificates import ServerCredentials
+
+
+class Queue(NamedTuple):
+    """Something that peers can fill: how much of it is taken, and its bound."""
+
+    name: str
+    depth: Callable[[], int]
+    bound: Callable[[], int]
+
+
+class Observed(Protocol):
+    """What a worker shows."""
+
+    admission: Admission
+    control: Control
+    counters: Counters
+    durable: DurableLanes
+    link: Link
+    router: Router
+    sessions: Sessions
+    identity: IdentityService
+    credentials: list[ServerCredentials[Any]]
+    uplink: Uplink
+    tracing: Tracing | None
+    pending: dict[str, PendingRequests]
+    """By protocol."""
+    queues: list[Queue]
+
+
+BY_VERSION = {
+    "messages_in": "Messages received from devices: forwarded, refused or ignored.",
+    "bytes_in": "Payload bytes received from devices.",
+    "messages_out": "Messages from extensions that were taken to a device's session.",
+    "bytes_out": "Payload bytes taken to devices' sessions.",
+}
+BY_PROTOCOL = {
+    "connections_opened": "Device connections accepted.",
+    "connections_closed": "Device connections that have ended.",
+}
+BOUNDS = [*(str(bound) for bound in bounds()), "+Inf"]
+
+
+DURABLE_COUNTERS = (
+    ("stored", "Messages that a stream has confirmed.", "stored"),
+    ("resent", "Messages sent to a stream again.", "resent"),
+    ("abandoned", "Messages that no stream has confirmed and that are not sent again.", "abandoned"),
+    ("refusals", "Answers of a stream that did not store a message, and silences.", "refusals"),
+)
+"""Name, text, and attribute of a lane."""
+
+
+class WorkerCollector(Collector):
+    """The metrics of one worker."""
+
+    def __init__(self, worker: Observed) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the counters now."""
+        yield from self._traffic()
+        yield from self._nats()
+        yield from self._requests()
+        yield from _identity(self._worker.identity)
+        yield from self._certificates()
+        yield from self._spans()
+        yield from self._state()
+
+    def _traffic(self) -> Iterable[Metric]:
+        counters = self._worker.counters
+        for name, by_version in counters.by_version().items():
+            family = CounterMetricFamily(
+                f"kaa_gateway_{name}", BY_VERSION[name], labels=["protocol", "app_version"]
+            )
+            for labels, value in by_version.items():
+                family.add_metric(labels, value)
+            yield family
+        by_protocol = counters.by_protocol()
+        for name, text in BY_PROTOCOL.items():
+            family = CounterMetricFamily(f"kaa_gateway_{name}", text, labels=["protocol"])
+            for protocol, value in by_protocol[name].items():
+                family.add_metric([protocol], value)
+            yield family
+        connections = GaugeMetricFamily(
+            "kaa_gateway_connections",
+            "Device connections now; of CoAP and KP/UDP the addresses that are remembered.",
+            labels=["protocol"],
+        )
+        for protocol, opened in by_protocol["connections_opened"].items():
+            connections.add_metric([protocol], opened - by_protocol["connections_closed"][protocol])
+        yield connections
+        events = CounterMetricFamily(
+            "kaa_gateway_events",
+            "What was refused, dropped, closed or ignored, and why.",
+            labels=["event", "reason"],
+        )
+        for labels, count in list(counters.by_reason().items()):
+            events.add_metric(labels, count)
+        yield events
+
+    def _nats(self) -> Iterable[Metric]:
+        link = self._worker.link
+        for name, text, value in (
+            ("nats_blocks_sent", "Blocks of messages written to NATS.", link.blocks_sent),
+            ("nats_blocks_confirmed", "Blocks that NATS has confirmed.", link.blocks_confirmed),
+            ("nats_bytes_sent", "Bytes written to NATS.", link.bytes_sent),
+            ("nats_messages_received", "Messages received from NATS.", link.messages_received),
+            ("nats_publications_resent", "Messages sent again after a reconnect.", link.publications_resent),
+            (
+                "nats_publications_abandoned",
+                "QoS 0 messages in unconfirmed blocks when the NATS connection was lost; not sent again.",
+                link.publications_abandoned,
+            ),
+            (
+                "nats_unattributed_no_responders",
+                "Reports of a missing extension that name no message of ours.",
+                link.unattributed_no_responders,
+            ),
+            ("nats_connects", "Connections made to NATS.", link.connects),
+            (
+                "events_dropped",
+                "Connectivity events lost because NATS was away for too long, or refused them.",
+                self._worker.control.dropped,
+            ),
+        ):
+            yield CounterMetricFamily(f"kaa_gateway_{name}", text, value=value)
+        yield _gauge("nats_up", "Whether NATS is connected.", int(link.ready))
+        yield _gauge("nats_backlog_bytes", "Bytes not yet confirmed by NATS.", link.backlog)
+        yield _gauge("nats_blocks_unconfirmed", "Blocks not yet confirmed by NATS.", link.unconfirmed_count())
+        confirmation = HistogramMetricFamily(
+            "kaa_gateway_nats_confirmation_seconds",
+            "From the first message of a block, as read from its device, to the confirmation of the block by NATS.",
+        )
+        _add_histogram(confirmation, [], link.confirmation)
+        yield confirmation
+        yield from self._durable()
+
+    def _durable(self) -> Iterable[Metric]:
+        for name, text, attribute in DURABLE_COUNTERS:
+            family = CounterMetricFamily(f"kaa_gateway_durable_{name}", text, labels=["extension"])
+            for lane in self._worker.durable.lanes:
+                family.add_metric([lane.instance], getattr(lane, attribute))
+            yield family
+        backlog = GaugeMetricFamily(
+            "kaa_gateway_durable_backlog_bytes", "Bytes not yet stored by a stream.", labels=["extension"]
+        )
+        up = GaugeMetricFamily("kaa_gateway_durable_up", "Whether a stream stores.", labels=["extension"])
+        for lane in self._worker.durable.lanes:
+            backlog.add_metric([lane.instance], lane.backlog())
+            up.add_metric([lane.instance], int(not lane.stalled))
+        yield backlog
+        yield up
+
+    def _certificates(self) -> Iterable[Metric]:
+        expiry = GaugeMetricFamily(
+            "kaa_gateway_certificate_not_after_seconds",
+            "When the certificate that a listener shows expires, as Unix time.",
+            labels=["key"],
+        )
+        for credentials in self._worker.credentials:
+            if credentials.certificate is not None:
+                expiry.add_metric([credentials.key], credentials.certificate.not_valid_after_utc.timestamp())
+        yield expiry
+
+    def _spans(self) -> Iterable[Metric]:
+        if self._worker.tracing is not None:
+            family = CounterMetricFamily(
+                "kaa_gateway_spans", "What became of the spans of traced messages.", labels=["outcome"]
+            )
+            for outcome, count in self._worker.tracing.counts().items():
+                family.add_metric([outcome], count)
+            yield family
+
+    def _requests(self) -> Iterable[Metric]:
+        expired = CounterMetricFamily(
+            "kaa_gateway_requests_expired",
+            "Requests that no extension answered in time.",
+            labels=["protocol"],
+        )
+        pending = GaugeMetricFamily(
+            "kaa_gateway_requests_pending", "Requests waiting for an extension.", labels=["protocol"]
+        )
+        latency = HistogramMetricFamily(
+            "kaa_gateway_request_seconds",
+            "From a request of a device to the answer of its extension; MQTT needs no table of requests and has none.",
+            labels=["protocol"],
+        )
+        for protocol, table in self._worker.pending.items():
+            expired.add_metric([protocol], table.expired)
+            pending.add_metric([protocol], table.count())
+            _add_histogram(latency, [protocol], table.latency)
+        yield from (expired, pending, latency)
+
+    def _state(self) -> Iterable[Metric]:
+        worker = self._worker
+        yield _gauge("sessions", "Sessions, those of absent clients included.", worker.sessions.count)
+        yield _gauge("endpoints", "Endpoints that sessions or routes name.", worker.sessions.endpoint_count())
+        yield _gauge("routes", "Cached routes.", worker.router.route_count())
+        yield _gauge(
+            "sources", "Sources that rates or connections are counted of.", worker.admission.source_count()
+        )
+        yield _gauge(
+            "messages_waiting", "Messages that wait for an identity.", worker.uplink.waiting_messages
+        )
+        yield CounterMetricFamily(
+            "kaa_gateway_log_lines_dropped",
+            "Log lines dropped because there were too many of their kind.",
+            value=logs.limiter.dropped,
+        )
+        depth = GaugeMetricFamily("kaa_gateway_queue_depth", "How full a bounded queue is.", labels=["queue"])
+        bound = GaugeMetricFamily("kaa_gateway_queue_bound", "Where it is full.", labels=["queue"])
+        for queue in worker.queues:
+            depth.add_metric([queue.name], queue.depth())
+            bound.add_metric([queue.name], queue.bound())
+        yield from (depth, bound)
+        build = GaugeMetricFamily(
+            "kaa_gateway_build_info", "Always 1; what runs is in the labels.", labels=["version", "python"]
+        )
+        build.add_metric([__version__, platform.python_version()], 1)
+        yield build
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"kaa_gateway_{name}", text, value=value)
+
+
+def _add_histogram(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+    counts, total = histogram.snapshot()
+    family.add_metric(labels, list(zip(BOUNDS, accumulate(counts), strict=True)), total)
+
+
+def _identity(identity: IdentityService) -> Iterator[Metric]:
+    """How identity providers that are services have been asked, about endpoints and about clients."""
+    families: dict[str, Metric] = {}
+    for asked in identity.asked():
+        for kind, name, text, value in (
+            (GaugeMetricFamily, "in_flight", "Questions that wait for an answer.", asked.in_flight),
+            (GaugeMetricFamily, "remembered", "Answers remembered.", asked.remembered),
+            (CounterMetricFamily, "cache_hits", "Questions answered from memory.", asked.hits),
+            (CounterMetricFamily, "cache_misses", "Questions not answered from memory.", asked.misses),
+            (CounterMetricFamily, "cache_evictions", "Answers forgotten for want of room.", asked.evicted),
+            (
+                CounterMetricFamily,
+                "requests",
+                "Messages sent to the provider.",
+                sum(each.attempts for each in asked.requests),
+            ),
+            (
+                CounterMetricFamily,
+                "unanswered",
+                "Messages to the provider that it did not answer in time.",
+                sum(each.unanswered for each in asked.requests),
+            ),
+            (
+                CounterMetricFamily,
+                "malformed_answers",
+                "Answers of the provider that were none, or came too late.",
+                sum(each.malformed for each in asked.requests),
+            ),
+        ):
+            family = families.get(name)
+            if family is None:
+                family = families[name] = kind(f"kaa_gateway_identity_{name}", text, labels=["about"])
+            assert isinstance(family, kind)
+            family.add_metric([asked.name], value)
+    yield from families.values()
+
+
+def registry_of(worker: Observed) -> CollectorRegistry:
+    """A registry that holds one worker's metrics, and those of its process, and nothing else."""
+    registry = CollectorRegistry()
+    registry.register(WorkerCollector(worker))
+    ProcessCollector(registry=registry)
+    return registry

@@ -1,0 +1,1 @@
+"""The composition root: a worker, its supervisor, reloading, and the small platform of `kaa-gateway dev`."""

@@ -1,0 +1,26 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.nats cimport Publication
+
+
+cdef struct Acknowledgement:
+    # Whom to tell that NATS has confirmed a block. Both values are the listener's own; the link only carries them.
+    uint64_t session
+    uint32_t token
+
+
+cdef class Block(Buffer):
+    # state
+    cdef Acknowledgement* acknowledgements
+    cdef Py_ssize_t acknowledgement_count
+    cdef Py_ssize_t acknowledgement_capacity
+    cdef bint written          # handed to a NATS connection, so that some of it may have arrived
+    cdef double opened_at      # when its first publication came, by histogram.monotonic; 0 while it has none
+    cdef double sealed_at      # loop time, seconds
+    cdef Py_ssize_t exports    # live views of the bytes: while there are any, they must not move
+    cdef dict cursors          # subject -> offset behind the last PUB reported to have no responders
+    cdef list traces           # to be told when it is confirmed; None: no message in it is traced
+
+    cdef int append_acknowledgement(self, uint64_t session, uint32_t token) except -1
+    cdef bint next_to(self, Slice subject, Publication* publication) except -1

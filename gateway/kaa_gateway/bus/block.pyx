@@ -1,0 +1,81 @@
+"""What the link writes in a tick: publications, sealed by a PING, and whom to tell when they are confirmed.
+
+A block needs no index of what it holds: it is walked when NATS reports something about it.
+"""
+
+from cpython.buffer cimport PyBuffer_FillInfo
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp
+
+from kaa_gateway.wire.nats cimport next_publication
+
+
+cdef class Block(Buffer):
+    """Publications of one tick, sealed by a PING, and whom to tell when it is confirmed.
+
+    Python sees it through the buffer protocol, which is how a transport writes it without a copy.
+    """
+
+    def __dealloc__(self):
+        free(self.acknowledgements)
+
+    def __getbuffer__(self, Py_buffer* buffer, int flags):
+        PyBuffer_FillInfo(buffer, self, self.data, self.size, 1, flags)
+        self.exports += 1
+
+    def __releasebuffer__(self, Py_buffer* buffer):
+        self.exports -= 1
+
+    cdef int append_acknowledgement(self, uint64_t session, uint32_t token) except -1:
+        cdef Py_ssize_t capacity
+        cdef Acknowledgement* grown
+        if self.acknowledgement_count == self.acknowledgement_capacity:
+            capacity = max(2 * self.acknowledgement_capacity, 64)
+            grown = <Acknowledgement*>realloc(self.acknowledgements, <size_t>capacity * sizeof(Acknowledgement))
+            if grown == NULL:
+                raise MemoryError
+            self.acknowledgements = grown
+            self.acknowledgement_capacity = capacity
+        self.acknowledgements[self.acknowledgement_count] = Acknowledgement(session, token)
+        self.acknowledgement_count += 1
+        return 0
+
+    cdef bint next_to(self, Slice subject, Publication* publication) except -1:
+        """Find the next publication to a subject behind the one that was found last; whether there is one.
+
+        Servers before 2.12 do not say which subject they mean (data NULL): then it is the only one, if there is one.
+        """
+        cdef Py_ssize_t at, consumed
+        if subject.data == NULL:
+            if next_publication(self.data, self.size, publication) == 0 \
+                    or not has_one_subject(self, publication.subject):
+                return False
+            subject = publication.subject
+        if self.cursors is None:
+            self.cursors = {}
+        key = subject.data[:subject.size]
+        at = self.cursors.get(key, 0)
+        while True:
+            consumed = next_publication(self.data + at, self.size - at, publication)
+            if consumed == 0:
+                return False
+            at += consumed
+            if same(publication.subject, subject):
+                self.cursors[key] = at
+                return True
+
+
+cdef bint same(Slice one, Slice other) noexcept:
+    return one.size == other.size and memcmp(one.data, other.data, <size_t>one.size) == 0
+
+
+cdef bint has_one_subject(Block block, Slice subject) noexcept:
+    cdef Publication publication
+    cdef Py_ssize_t at = 0, consumed
+    while True:
+        consumed = next_publication(block.data + at, block.size - at, &publication)
+        if consumed == 0:
+            return True
+        if not same(publication.subject, subject):
+            return False
+        at += consumed

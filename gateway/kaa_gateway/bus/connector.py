@@ -1,0 +1,235 @@
+"""Makes and keeps the link's connection to NATS: server list, TLS, credentials, back-off.
+
+What goes over the connection is link.pyx's; nothing here runs per message.
+
+Source: NATS documentation, "Client Protocol" (INFO, CONNECT) and "Connecting".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import nkeys
+import structlog
+
+from kaa_gateway import __version__
+from kaa_gateway.errors import BusError
+
+if TYPE_CHECKING:
+    from kaa_gateway.bus.link import Link
+
+log = structlog.get_logger("gateway.bus")
+
+CONNECT_TIMEOUT = 5.0
+"""Seconds for a TCP connection and the NATS handshake on it."""
+BACKOFF_FIRST = 0.05
+"""Seconds of the first pause after every server of the list was tried in vain; it doubles."""
+BACKOFF_MAX = 2.0
+"""Seconds of the longest pause. The pauses are jittered by half, so that a fleet does not return at once."""
+STEADY_AFTER = 5.0
+"""Seconds that a connection must stand for the pauses to begin small again: one that falls at once is a failure too."""
+DEFAULT_PORT = 4222
+
+
+@dataclass(frozen=True)
+class Server:
+    """One address of the server list; secrets are left out of its text form."""
+
+    host: str
+    port: int
+    tls: bool
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+    @classmethod
+    def parse(cls, url: str) -> Server:
+        """`nats://[user:password@|token@]host[:port]` or `tls://...`; the scheme may be left out."""
+        parts = urlsplit(url if "://" in url else f"nats://{url}")
+        if parts.scheme not in ("nats", "tls") or not parts.hostname:
+            raise BusError(
+                "nats_url", f"expected nats://host:port or tls://host:port, got {parts.hostname!r}"
+            )
+        user = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password) if parts.password else None
+        if user is not None and password is None:
+            return cls(parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "tls", token=user)
+        return cls(parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "tls", user, password)
+
+    def __str__(self) -> str:
+        return f"{'tls' if self.tls else 'nats'}://{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files for TLS towards NATS; None takes the system's trust store, or presents no certificate."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """A client context that verifies the server; BusError if a file cannot be used."""
+        file = self.ca_file
+        try:
+            context = ssl.create_default_context(cafile=file)
+            if self.cert_file:
+                file = self.cert_file
+                context.load_cert_chain(file, self.key_file)
+        except OSError as error:
+            raise BusError("nats_tls_file", f"{file} cannot be used for TLS: {error}") from error
+        return context
+
+
+class Credentials:
+    """A `.creds` file: a user JWT, and the seed that signs the server's nonce."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file; BusError says what is wrong with it."""
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BusError("nats_credentials", f"{path} cannot be read: {error}") from error
+        sections = [
+            lines[i + 1].strip() for i, line in enumerate(lines[:-1]) if line.startswith("-----BEGIN")
+        ]
+        if len(sections) != 2:
+            raise BusError("nats_credentials", f"{path} must hold a user JWT and a seed")
+        self.jwt, seed = sections
+        try:
+            self._key = nkeys.from_seed(bytearray(seed.encode()))
+        except Exception as error:
+            raise BusError("nats_credentials", f"{path} holds no valid seed") from error
+
+    def sign(self, nonce: str) -> str:
+        """The nonce's signature, base64url as CONNECT wants it."""
+        return base64.urlsafe_b64encode(self._key.sign(nonce.encode())).rstrip(b"=").decode()
+
+
+def takes_headers(info: dict[str, Any]) -> bool:
+    """Whether a server takes messages with headers; one that does not reports no missing extension either."""
+    return bool(info.get("headers"))
+
+
+class Connector:
+    """Keeps a Link connected to one server of a list, in turn, for as long as it runs.
+
+    BusError if a TLS file cannot be used.
+    """
+
+    def __init__(
+        self, link: Link, urls: tuple[str, ...], *, name: str, tls: TlsFiles, credentials: Credentials | None
+    ) -> None:
+        tls.context()
+        self._link = link
+        self._servers = [Server.parse(url) for url in urls]
+        random.shuffle(self._servers)
+        self._name = name
+        self._tls = tls
+        self._credentials = credentials
+        self._lost = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._reported: dict[Server, str] = {}
+        self.last_error = "not connected yet"
+
+    def start(self) -> None:
+        """Begin to connect; `Link.ready` tells when it stands."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="nats-connector")
+
+    def on_lost(self, sentence: str) -> None:
+        """The link's connection has ended."""
+        self.last_error = sentence
+        log.warning("NATS connection lost", error=sentence)
+        self._lost.set()
+
+    async def stop(self) -> None:
+        """Stop reconnecting and close the link."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        self._link.close()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        pause = BACKOFF_FIRST
+        while True:
+            for server in self._servers:
+                try:
+                    async with asyncio.timeout(CONNECT_TIMEOUT):
+                        await self._connect(server)
+                except Exception as error:  # noqa: BLE001 - a peer that answers anything at all must not end the trying
+                    self._link.abort()
+                    self._report(server, error)
+                    continue
+                log.info("connected to NATS", server=str(server))
+                self._reported.clear()
+                connected_at = loop.time()
+                await self._lost.wait()
+                if loop.time() - connected_at > STEADY_AFTER:
+                    pause = BACKOFF_FIRST
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, BACKOFF_MAX)
+
+    def _report(self, server: Server, error: Exception) -> None:
+        """One line for each new kind of failure of a server, not one for each attempt."""
+        if isinstance(error, BusError):
+            sentence = str(error)
+        elif isinstance(error, TimeoutError):
+            sentence = "no answer in time"
+        else:
+            sentence = f"{type(error).__name__}: {error}"
+        if sentence != self._reported.get(server):
+            log.error("cannot connect to NATS, trying on", server=str(server), error=sentence)
+        self._reported[server] = self.last_error = sentence
+
+    async def _connect(self, server: Server) -> None:
+        loop = asyncio.get_running_loop()
+        link = self._link
+        self._lost.clear()
+        connection = link.begin()
+        info_received = link.expect()
+        transport: asyncio.Transport
+        transport, _ = await loop.create_connection(lambda: connection, server.host, server.port)
+        info: dict[str, Any] = await info_received
+        if server.tls or info.get("tls_required"):
+            secured = await loop.start_tls(
+                transport, connection, self._tls.context(), server_hostname=server.host
+            )
+            if secured is None:
+                raise BusError("nats_closed", "during the TLS handshake")
+            link.adopt(secured)
+            transport = secured
+        pong_received = link.expect()
+        transport.write(self._connect_line(server, info) + link.subscription_lines() + b"PING\r\n")
+        await pong_received
+        link.resume(info.get("max_payload", link.payload_max), takes_headers(info))
+
+    def _connect_line(self, server: Server, info: dict[str, Any]) -> bytes:
+        options: dict[str, Any] = {
+            "verbose": False,
+            "pedantic": False,
+            "lang": "cython",
+            "version": __version__,
+            "protocol": 1,
+            "name": self._name,
+            "echo": False,
+            "headers": takes_headers(info),
+            "no_responders": takes_headers(info),
+        }
+        if server.user is not None:
+            options |= {"user": server.user, "pass": server.password}
+        if server.token is not None:
+            options["auth_token"] = server.token
+        if self._credentials is not None:
+            options["jwt"] = self._credentials.jwt
+            if nonce := info.get("nonce"):
+                options["sig"] = self._credentials.sign(nonce)
+        return b"CONNECT " + msgspec.json.encode(options) + b"\r\n"

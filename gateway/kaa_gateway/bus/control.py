@@ -1,0 +1,235 @@
+"""The control connection: nats-py, for everything that is not per message (events, identity, configuration).
+
+It keeps itself connected for as long as it runs; the link does not depend on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import nats.errors
+import structlog
+from nats.aio.client import Client
+
+from kaa_gateway.errors import BusError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nats.aio.msg import Msg
+
+    from kaa_gateway.bus.connector import TlsFiles
+
+log = structlog.get_logger("gateway.bus")
+
+CONNECT_TIMEOUT = 5
+"""Seconds for one attempt."""
+RECONNECT_WAIT = 1
+"""Seconds between attempts."""
+OUTBOX_MAX = 10_000
+"""Events that wait for the connection; more are dropped, and counted."""
+OUTBOX_SIZE_MAX = 32 * 1024 * 1024
+"""Their bytes; the same."""
+CONNECTION_POLL = 0.1
+"""Seconds between looks whether the connection is there again."""
+DRAIN_TIMEOUT = 2.0
+"""Seconds that the last events have at the end, and that closing a connection has."""
+
+
+NO_RESPONDERS = "503"
+"""The status with which NATS answers a request that nobody subscribes to."""
+
+
+class Subscription(NamedTuple):
+    """What is subscribed anew with each connection."""
+
+    subject: str
+    handle: Callable[[str, bytes], None]
+    unanswered: Callable[[], None] | None
+
+
+class Control:
+    """One nats-py client behind an outbox, so that whoever publishes never waits."""
+
+    def __init__(
+        self, urls: tuple[str, ...], *, name: str, tls: TlsFiles, credentials_file: Path | None
+    ) -> None:
+        self._urls = list(urls)
+        self._name = name
+        self._tls = tls
+        self._credentials_file = credentials_file
+        self._client = Client()
+        self._closed = asyncio.Event()
+        self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX_MAX)
+        self._outbox_size = 0
+        self._task: asyncio.Task[None] | None = None
+        self._subscriptions: list[Subscription] = []
+        self._when_reconnected: list[Callable[[], None]] = []
+        self._was_connected = False
+        self.dropped = 0
+
+    def subscribe(
+        self,
+        subject: str,
+        handle: Callable[[str, bytes], None],
+        *,
+        unanswered: Callable[[], None] | None = None,
+    ) -> None:
+        """Give `handle` the subject and datum of each message on `subject`, from `start` on.
+
+        If this is the reply subject of requests, `unanswered` is called for each of them that nobody takes.
+        """
+        self._subscriptions.append(Subscription(subject, handle, unanswered))
+
+    def when_reconnected(self, act: Callable[[], None]) -> None:
+        """Call `act` each time that the connection is there again: events may have been missed."""
+        self._when_reconnected.append(act)
+
+    @property
+    def connected(self) -> bool:
+        """Whether NATS can be reached now."""
+        return self._client.is_connected
+
+    async def send(self, subject: str, datum: bytes, reply: str) -> None:
+        """Publish a request now. BusError if NATS cannot be reached."""
+        if not self._client.is_connected:
+            raise BusError("nats_away")
+        try:
+            await self._client.publish(subject, datum, reply)
+        except nats.errors.Error as error:
+            raise BusError("nats_refused", str(error) or type(error).__name__) from error
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="nats-control")
+
+    async def request(self, subject: str, payload: bytes, timeout: float) -> bytes:
+        """What answers a request. BusError if NATS is away, nobody answers, or not within `timeout` seconds."""
+        if not self._client.is_connected:
+            raise BusError("nats_away", "not connected to NATS")
+        try:
+            return (await self._client.request(subject, payload, timeout)).data
+        except nats.errors.NoRespondersError as error:
+            raise BusError("nats_no_responders", f"nobody answers on {subject}") from error
+        except nats.errors.Error as error:
+            raise BusError("nats_request", f"{subject}: {str(error) or type(error).__name__}") from error
+
+    def waiting(self) -> int:
+        """Events that wait for the connection."""
+        return self._outbox.qsize()
+
+    def publish_event(self, subject: str, datum: bytes) -> None:
+        """Publish when connected; drops and counts the event if too many wait already."""
+        if self._outbox.full() or self._outbox_size + len(datum) > OUTBOX_SIZE_MAX:
+            self.dropped += 1
+            return
+        self._outbox.put_nowait((subject, datum))
+        self._outbox_size += len(datum)
+
+    async def stop(self) -> None:
+        """Publish what waits if NATS is there, then close."""
+        if self._client.is_connected:
+            with contextlib.suppress(TimeoutError, nats.errors.Error):
+                async with asyncio.timeout(DRAIN_TIMEOUT):
+                    await self._outbox.join()
+                    await self._client.flush()
+        while self._task is not None and not self._task.done():
+            # Again and again, because nats-py swallows a cancellation in some places.
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=RECONNECT_WAIT)
+
+    async def _run(self) -> None:
+        while True:
+            publishing: asyncio.Task[None] | None = None
+            try:
+                await self._connect()
+                publishing = asyncio.create_task(self._publish())
+                await self._closed.wait()
+            except Exception as error:  # noqa: BLE001 - nats-py raises many kinds, and all mean: try again
+                log.debug("NATS control connection failed", error=str(error) or type(error).__name__)
+            finally:
+                if publishing is not None:
+                    publishing.cancel()
+                await self._close()
+            await asyncio.sleep(RECONNECT_WAIT)
+
+    async def _connect(self) -> None:
+        options: dict[str, Any] = {}
+        if self._credentials_file is not None:
+            options["user_credentials"] = str(self._credentials_file)
+        if any(url.startswith("tls://") for url in self._urls) or self._tls.ca_file:
+            options["tls"] = self._tls.context()
+        self._client = Client()
+        self._closed.clear()
+        await self._client.connect(
+            servers=self._urls,
+            name=self._name,
+            connect_timeout=CONNECT_TIMEOUT,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=RECONNECT_WAIT,
+            error_cb=_on_error,
+            closed_cb=self._on_closed,
+            reconnected_cb=self._on_reconnected,
+            **options,
+        )
+        for subscription in self._subscriptions:
+            await self._client.subscribe(subscription.subject, cb=_receiver(subscription))
+        if self._was_connected:
+            await self._on_reconnected()
+        self._was_connected = True
+
+    async def _publish(self) -> None:
+        while True:
+            subject, datum = await self._outbox.get()
+            self._outbox_size -= len(datum)
+            try:
+                while not self._client.is_connected:
+                    # Here is more room than in nats-py.
+                    await asyncio.sleep(CONNECTION_POLL)
+                await self._client.publish(subject, datum)
+            except asyncio.CancelledError:
+                self.dropped += 1
+                raise
+            except nats.errors.Error as error:
+                self.dropped += 1
+                log.debug("event dropped", subject=subject, error=str(error) or type(error).__name__)
+            finally:
+                self._outbox.task_done()
+
+    async def _on_closed(self) -> None:
+        self._closed.set()
+
+    async def _on_reconnected(self) -> None:
+        # So that nothing which happens from now on is missed.
+        with contextlib.suppress(nats.errors.Error):
+            await self._client.flush()
+        for act in self._when_reconnected:
+            act()
+
+    async def _close(self) -> None:
+        with contextlib.suppress(Exception):
+            # A server that hangs would hold up nats-py for ever.
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                await self._client.close()
+
+
+def _receiver(subscription: Subscription) -> Callable[[Msg], Awaitable[None]]:
+    async def receive(message: Msg) -> None:
+        try:
+            if not message.data and message.headers and message.headers.get("Status") == NO_RESPONDERS:
+                if subscription.unanswered is not None:
+                    subscription.unanswered()
+                return
+            subscription.handle(message.subject, message.data)
+        except Exception:
+            # The messages after it are to be handled all the same.
+            log.exception("a control message could not be handled", subject=subscription.subject)
+
+    return receive
+
+
+async def _on_error(error: Exception) -> None:
+    log.debug("NATS control connection", error=str(error) or type(error).__name__)

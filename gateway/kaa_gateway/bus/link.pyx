@@ -1,0 +1,565 @@
+"""The native link to NATS: PUB blocks out with confirmation, deliveries in. One per worker, and nothing per message.
+
+A tick's publications are written as one block that ends with PING. The server handles a connection's input in order,
+so its PONG confirms every PUB of the block; until then the block is kept, and sent again after a reconnect. What a
+block holds and what a confirmation means to a device is the listener's business: the link carries bytes and tokens.
+Making the connection (addresses, TLS, credentials) is connector.py's.
+
+Source: NATS documentation "Client Protocol"; design notes in docs/architecture.md, "The link".
+"""
+
+import asyncio
+import re
+from collections import deque
+
+import msgspec
+import structlog
+
+from cpython.bytearray cimport PyByteArray_AS_STRING
+
+from kaa_gateway.bus.histogram cimport Histogram, monotonic
+from kaa_gateway.wire.nats cimport (
+    ERR, HMSG, INFO, MSG, PING, PONG, append_publication, header_value, next_message, next_publication, status_of,
+)
+
+from kaa_gateway.errors import BusError, ProtocolError
+from kaa_gateway.wire.nats import encode_publish_head
+
+log = structlog.get_logger("gateway.bus")
+
+cdef enum:
+    RECEIVE_SIZE = 256 * 1024          # bytes read from NATS at once
+    SPARE_BLOCKS = 8                   # kept for reuse
+    SPARE_BLOCK_SIZE_MAX = 1024 * 1024  # bytes; larger ones are given back
+    SPARE_ACKNOWLEDGEMENTS_MAX = 65536   # of a block that is kept for reuse
+    PAYLOAD_MAX = 64 * 1024 * 1024     # bytes; nats-server's own ceiling, and what a PUB line of ours can say
+    PAYLOAD_MAX_DEFAULT = 1024 * 1024  # bytes; nats-server's default, until INFO tells
+    NO_RESPONDERS = 503
+
+DENIED = re.compile('Permissions Violation for Publish to "([^"]+)"')
+"""What nats-server says of each PUB that it drops for want of a permission."""
+
+cdef double IDLE_PING_PERIOD = 20.0  # seconds without a block after which the link pings to see that NATS is there
+
+
+cdef class Listener:
+    """What the link tells its owner; a base class whose methods do nothing."""
+
+    cdef int on_message(self, const ServerMessage* message) except -1:
+        return 0
+
+    cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
+        """NATS has everything that was published before and with these acknowledgements, which are in order."""
+        return 0
+
+    cdef int on_no_responders(self, const Publication* publication) except -1:
+        """Nobody subscribes to the subject of this publication, which the server has dropped."""
+        return 0
+
+    cdef int on_denied(self, const Publication* publication) except -1:
+        """The server has dropped this publication: the gateway's user may not publish to its subject."""
+        return 0
+
+    cdef int on_abandoned(self, const Publication* publication) except -1:
+        """This publication may have been lost with its connection, and is not sent again."""
+        return 0
+
+    cdef bint may_send_again(self, const Publication* publication) noexcept:
+        """Whether a publication that may have arrived is sent again after a reconnect (at least once)."""
+        return True
+
+    cdef int on_backlog(self, bint full) except -1:
+        """The unconfirmed bytes have passed their bound, or have fallen well below it again."""
+        return 0
+
+    cdef int on_connected(self) except -1:
+        """There is a new connection, to which the unconfirmed blocks have been written."""
+        return 0
+
+    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+        """Nobody subscribes to the subject of the publication with this reply subject; False if it names none."""
+        return False
+
+    cdef int on_stored(self, uint64_t session, uint32_t token) except -1:
+        """A stream has stored the publication with this acknowledgement (durable.pyx)."""
+        return 0
+
+    cdef int on_not_stored(
+        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
+    ) except -1:
+        """A stream has not stored a publication, and it is not tried again; `for_good`: no try could help."""
+        return 0
+
+
+cdef class Connection:
+    """The callbacks of one transport, an asyncio.BufferedProtocol; the link hears them while this is its connection.
+
+    An aborted transport tells its end a moment later, when the next connection may already be under way.
+    """
+
+    def __init__(self, Link link):
+        self.link = link
+
+    def connection_made(self, transport):
+        """The transport is the link's, unless the link has parted from this connection meanwhile."""
+        if self.link.connection is self:
+            self.link.transport = transport
+        else:
+            transport.abort()
+
+    def get_buffer(self, Py_ssize_t size_hint):
+        """The worker's one receive buffer for NATS; its bytes are consumed before the call of buffer_updated ends."""
+        return self.link.receive_view
+
+    def buffer_updated(self, Py_ssize_t size):
+        """Hot path: parse what arrived. A violation by the server ends the connection."""
+        if self.link.connection is not self:
+            return
+        try:
+            self.link.parse(<const uint8_t*>PyByteArray_AS_STRING(self.link.receive_storage), size)
+        except ProtocolError as error:
+            log.error("NATS server broke the protocol", reason=error.reason)
+            self.link.abort(str(error))
+
+    def eof_received(self):
+        """The server has closed; so do we."""
+        return False
+
+    def connection_lost(self, error):
+        """The connection is gone."""
+        if self.link.connection is self:
+            self.link.part(str(error) if error else "closed by the server")
+
+    def pause_writing(self):
+        """Nothing to do: the backlog counts what is unwritten as well, and pauses the readers at its bound."""
+
+    def resume_writing(self):
+        """Nothing to do, as in pause_writing."""
+
+
+cdef class Link:
+    """A connection to one NATS server at a time.
+
+    `subscriptions` are subjects, subscribed without a queue group on every connection. `pending_max` bounds the bytes
+    published and not confirmed. A server that leaves a PING unanswered for `ping_timeout` seconds is given up.
+    """
+
+    def __init__(self, loop, tuple subscriptions, Py_ssize_t pending_max, double ping_timeout, on_lost):
+        self.loop = loop
+        self.listener = Listener()
+        self.on_lost = on_lost
+        self.subscriptions = tuple(
+            f"SUB {subject} {sid}\r\n".encode() for sid, subject in enumerate(subscriptions, start=1)
+        )
+        self.receive_storage = bytearray(RECEIVE_SIZE)
+        self.receive_view = memoryview(self.receive_storage)
+        self.pending_max = pending_max
+        self.ping_timeout = ping_timeout
+        self.block = Block()
+        self.confirmation = Histogram()
+        self.unconfirmed = deque()
+        self.spare = []
+        self.tail = Buffer()
+        self.payload_max = PAYLOAD_MAX_DEFAULT
+        self.flush_callback = self.run_flush
+
+    def set_listener(self, Listener listener not None):
+        """Name the one that is told; once, before the first connection."""
+        self.listener = listener
+
+    def unconfirmed_count(self):
+        """Blocks written, or to be written, and not yet confirmed."""
+        return len(self.unconfirmed)
+
+    # ------------------------------------------------------------ publishing: the hot path
+
+    cdef uint8_t* reserve(self, Py_ssize_t size) except NULL:
+        """Where the next publication goes, with room for `size` bytes; valid until the next call of the link."""
+        return self.block.reserve(size)
+
+    cdef int commit(self, Py_ssize_t size) except -1:
+        """`size` bytes, one or more whole PUBs, have been written where `reserve` said."""
+        self.block.size += size
+        return self.grow(size)
+
+    cdef int acknowledge_later(self, uint64_t session, uint32_t token) except -1:
+        """Hand `token` to the listener when all that was committed so far is confirmed."""
+        self.block.append_acknowledgement(session, token)
+        return self.grow(sizeof(Acknowledgement))
+
+    cdef int grow(self, Py_ssize_t size) except -1:
+        """The block has grown by so many bytes."""
+        self.backlog += size
+        if self.backlog > self.pending_max and not self.full:
+            self.full = True
+            self.listener.on_backlog(True)
+        if not self.flush_scheduled:
+            self.schedule_flush()
+        return 0
+
+    cdef int publish(self, bytes head, Slice header, Slice payload) except -1:
+        """A whole publication, for what is not hot; `head` is what wire.nats.encode_publish_head made."""
+        cdef Py_ssize_t before = self.block.size, size
+        append_publication(self.block, head, header if self.headers else Slice(NULL, 0), payload)
+        size = self.block.size - before
+        self.block.size = before
+        return self.commit(size)
+
+    cdef int trace(self, trace) except -1:
+        """Call `trace.confirmed` when all that was committed so far is confirmed."""
+        if self.block.traces is None:
+            self.block.traces = []
+        self.block.traces.append(trace)
+        return 0
+
+    cdef int schedule_flush(self) except -1:
+        self.flush_scheduled = True
+        if self.block.opened_at == 0:
+            self.block.opened_at = monotonic()
+        self.loop.call_soon(self.flush_callback)
+        return 0
+
+    def run_flush(self):
+        """The end of a tick."""
+        self.flush_scheduled = False
+        self.flush()
+
+    cdef int flush(self) except -1:
+        cdef Block block = self.block
+        if not self.ready or (block.size == 0 and block.acknowledgement_count == 0):
+            return 0
+        self.seal()
+        self.write(block)
+        return 0
+
+    cdef int seal(self) except -1:
+        """End the current block with PING, queue it for confirmation, and open the next one."""
+        cdef Block block = self.block
+        block.append(b"PING\r\n", 6)
+        self.backlog += 6
+        self.unconfirmed.append(block)
+        self.block = self.spare.pop() if self.spare else Block()
+        return 0
+
+    cdef int write(self, Block block) except -1:
+        block.written = True
+        block.sealed_at = self.loop.time()
+        block.cursors = None
+        self.blocks_sent += 1
+        self.bytes_sent += block.size
+        self.transport.write(memoryview(block))  # a TLS transport takes no other view
+        return 0
+
+    cdef int write_beside(self, bytes publications) except -1:
+        """Write publications that somebody else keeps and confirms; the link only watches that NATS is there."""
+        self.bytes_sent += len(publications)
+        self.transport.write(publications)
+        if not self.unconfirmed and not self.flush_scheduled:
+            self.write_ping()
+        return 0
+
+    cdef int write_ping(self) except -1:
+        """A block with nothing but its PING, or what was published so far."""
+        cdef Block block = self.block
+        self.seal()
+        return self.write(block)
+
+    cdef int confirm(self) except -1:
+        """A PONG: the oldest block has arrived."""
+        cdef Block block
+        if not self.unconfirmed:
+            raise ProtocolError("nats_unexpected_pong")
+        block = self.unconfirmed.popleft()
+        self.blocks_confirmed += 1
+        self.confirmed_at = self.loop.time()
+        if block.opened_at:  # else nothing but a PING
+            self.confirmation.observe(monotonic() - block.opened_at)
+        self.backlog -= block.size + block.acknowledgement_count * <Py_ssize_t>sizeof(Acknowledgement)
+        if block.acknowledgement_count:
+            self.listener.on_confirmed(block.acknowledgements, block.acknowledgement_count)
+        if block.traces is not None:
+            for trace in block.traces:
+                trace.confirmed()
+            block.traces = None
+        self.recycle(block)
+        return self.check_backlog()
+
+    cdef int check_backlog(self) except -1:
+        if self.full and self.backlog <= self.pending_max // 2:
+            self.full = False
+            self.listener.on_backlog(False)
+        return 0
+
+    cdef int recycle(self, Block block) except -1:
+        """Keep a confirmed block for reuse, unless a transport still looks at its bytes or it is large."""
+        if block.exports or len(self.spare) >= SPARE_BLOCKS or block.capacity > SPARE_BLOCK_SIZE_MAX \
+                or block.acknowledgement_capacity > SPARE_ACKNOWLEDGEMENTS_MAX:
+            return 0
+        block.size = 0
+        block.opened_at = 0
+        block.acknowledgement_count = 0
+        block.written = False
+        block.cursors = None
+        self.spare.append(block)
+        return 0
+
+    # ------------------------------------------------------------ receiving
+
+    cdef int parse(self, const uint8_t* data, Py_ssize_t size) except -1:
+        cdef ServerMessage message
+        cdef Py_ssize_t at = 0, consumed
+        cdef bint from_tail = self.tail.size != 0
+        if from_tail:
+            self.tail.append(data, size)
+            data = self.tail.data
+            size = self.tail.size
+        while at < size:
+            consumed = next_message(data + at, size - at, max(self.payload_max, PAYLOAD_MAX_DEFAULT) * 2, &message)
+            if consumed == 0:
+                break
+            at += consumed
+            self.receive(&message)
+            if self.transport is None:
+                return 0
+        if from_tail:
+            self.tail.consume(at)
+        elif at < size:
+            self.tail.append(data + at, size - at)
+        if self.tail.size == 0 and self.tail.capacity > RECEIVE_SIZE:
+            self.tail.clear(0)
+        return 0
+
+    cdef int receive(self, const ServerMessage* message) except -1:
+        cdef int status
+        if message.operation == MSG:
+            self.messages_received += 1
+            return self.listener.on_message(message)
+        if message.operation == HMSG:
+            status = status_of(message.header)
+            if status == NO_RESPONDERS and message.payload.size == 0:
+                if self.listener.on_reply_without_responders(message.subject):
+                    return 0
+                return self.find_no_responders(header_value(message.header, b"Nats-Subject"))
+            self.messages_received += 1
+            return self.listener.on_message(message)
+        if message.operation == PONG:
+            if self.ready:
+                return self.confirm()
+            self.resolve(True)
+        elif message.operation == PING:
+            self.transport.write(b"PONG\r\n")
+        elif message.operation == INFO:
+            self.receive_info(message.payload.data[:message.payload.size])
+        elif message.operation == ERR:
+            self.receive_error(message.payload.data[:message.payload.size])
+        return 0
+
+    def receive_info(self, bytes text):
+        """INFO, at the start or at any time later."""
+        try:
+            info = msgspec.json.decode(text, type=dict)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise ProtocolError("nats_malformed_info") from error
+        limit = info.get("max_payload")
+        if self.ready and isinstance(limit, int) and limit > 0:
+            self.payload_max = min(limit, <Py_ssize_t>PAYLOAD_MAX)
+        if not self.ready:
+            self.resolve(info)
+
+    def receive_error(self, bytes text):
+        """-ERR: the server says why it closes, or that it did not do what was asked."""
+        cdef Publication publication
+        cdef bytes subject
+        sentence = text.decode("utf-8", "replace").strip(" '")
+        denied = DENIED.match(sentence)
+        if denied is not None and self.unconfirmed:
+            # Like no responders: one error for each PUB, in order and before the PONG.
+            subject = denied[1].encode()
+            if (<Block>self.unconfirmed[0]).next_to(
+                Slice(<const uint8_t*>subject, len(subject)), &publication
+            ):
+                self.listener.on_denied(&publication)
+        if not self.ready:
+            self.fail(BusError("nats_refused", sentence))
+        elif sentence != self.last_server_error:
+            # Once: a missing permission is reported for every message.
+            log.error("NATS server reports an error", error=sentence)
+            self.last_server_error = sentence
+
+    cdef int find_no_responders(self, Slice subject) except -1:
+        """Name the publication that nobody received.
+
+        The server reports, on our reply subject and before the block's PONG, one 503 for each PUB without interest,
+        in order; so the nth report for a subject is the nth PUB to it in the oldest unconfirmed block. (When interest
+        comes or goes within a block, the report may name a neighbour of the PUB that was dropped.)
+        """
+        cdef Block block
+        cdef Publication publication
+        if not self.unconfirmed:
+            self.unattributed_no_responders += 1
+            return 0
+        block = self.unconfirmed[0]
+        if not block.next_to(subject, &publication):
+            self.unattributed_no_responders += 1
+            return 0
+        return self.listener.on_no_responders(&publication)
+
+    # ------------------------------------------------------------ life of a connection: called by the connector
+
+    def begin(self):
+        """The protocol for a new transport, in place of what was before."""
+        self.waiter = None
+        self.failure = None
+        self.last_server_error = None
+        self.connection = Connection(self)
+        return self.connection
+
+    def expect(self):
+        """A future of the next step of the handshake: the INFO as a dict, or True for PONG; BusError if refused."""
+        self.waiter = self.loop.create_future()
+        if self.failure is not None:
+            self.fail_step(self.failure)
+        return self.waiter
+
+    def resolve(self, value):
+        """Complete the handshake step under way, if any."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(value)
+
+    def fail(self, error):
+        """The handshake has failed: the first reason counts, for the step under way or else the next."""
+        if self.failure is None:
+            self.failure = error
+            if self.waiter is not None and not self.waiter.done():
+                self.fail_step(error)
+
+    cdef int fail_step(self, error) except -1:
+        """Tell whoever waits for the step under way, if anybody still does."""
+        self.waiter.set_exception(error)
+        self.waiter.exception()  # seen: asyncio complains of failures that nobody has looked at
+        return 0
+
+    def adopt(self, transport):
+        """Use this transport, which is the connection's inside TLS, from now on."""
+        self.transport = transport
+
+    def subscription_lines(self):
+        """The SUB lines for a new connection."""
+        return b"".join(self.subscriptions)
+
+    def resume(self, Py_ssize_t payload_max, bint headers=True):
+        """The handshake is done: send again what was not confirmed, then go on. BusError if it has failed since."""
+        cdef Block block, again
+        cdef bint plain = self.headers and not headers  # what was written with headers is not taken so any more
+        if self.failure is not None:
+            raise self.failure
+        self.payload_max = min(payload_max, <Py_ssize_t>PAYLOAD_MAX)
+        self.headers = headers
+        self.waiter = None
+        self.ready = True
+        self.connects += 1
+        waiting = list(self.unconfirmed)
+        self.unconfirmed.clear()
+        for block in waiting:
+            again = block
+            if block.written or plain:
+                again = self.rewritten(block)
+                again.append(b"PING\r\n", 6)
+                self.backlog += 6
+            self.unconfirmed.append(again)
+            self.write(again)
+        if plain:
+            self.block = self.rewritten(self.block)
+        self.check_backlog()
+        self.flush()
+        self.listener.on_connected()
+
+    cdef Block rewritten(self, Block block):
+        """The publications of a block as they can be sent now, without those that might arrive twice and must not."""
+        cdef Block copy = Block()
+        cdef Publication publication
+        cdef Py_ssize_t at = 0, consumed
+        cdef bytes head
+        while True:
+            consumed = next_publication(block.data + at, block.size - at, &publication)
+            if consumed == 0:
+                break
+            at += consumed
+            if block.written:
+                if publication.payload.size > self.payload_max or not self.listener.may_send_again(&publication):
+                    self.publications_abandoned += 1
+                    self.listener.on_abandoned(&publication)
+                    continue
+                self.publications_resent += 1
+            if publication.header.size and (
+                    not self.headers or publication.header.size + publication.payload.size > self.payload_max):
+                head = encode_publish_head(
+                    publication.subject.data[:publication.subject.size].decode(),
+                    publication.reply.data[:publication.reply.size].decode(),
+                )
+                append_publication(copy, head, Slice(NULL, 0), publication.payload)
+            else:
+                copy.append(publication.whole.data, publication.whole.size)
+        self.backlog += copy.size - block.size
+        copy.opened_at = block.opened_at
+        copy.traces = block.traces
+        copy.acknowledgements = block.acknowledgements
+        copy.acknowledgement_count = block.acknowledgement_count
+        copy.acknowledgement_capacity = block.acknowledgement_capacity
+        block.acknowledgements = NULL
+        block.acknowledgement_count = block.acknowledgement_capacity = 0
+        return copy
+
+    def check(self):
+        """Call about once a second: gives up a silent server, and pings an idle one."""
+        cdef Block block
+        if not self.ready:
+            return
+        now = self.loop.time()
+        if self.unconfirmed:
+            block = self.unconfirmed[0]
+            # A long backlog takes its time: what counts is that it gets shorter.
+            silence = now - max(block.sealed_at, self.confirmed_at)
+            if silence > self.ping_timeout:
+                self.abort(f"no answer to PING for {silence:.1f} s")
+        elif now - self.block.sealed_at > IDLE_PING_PERIOD:
+            self.write_ping()
+            self.block.sealed_at = now
+
+    async def drain(self):
+        """Wait until everything published before the call is confirmed. The caller sets the time limit."""
+        sealed = self.blocks_confirmed + len(self.unconfirmed)
+        if self.block.size or self.block.acknowledgement_count:
+            sealed += 1
+        while self.blocks_confirmed < sealed:
+            self.flush()
+            await asyncio.sleep(0.01)
+
+    cdef int part(self, str sentence) except -1:
+        """The connection is gone: fail the handshake, or report the loss."""
+        was_ready = self.ready
+        self.ready = False
+        self.connection = None
+        self.transport = None
+        self.tail.clear(0)
+        self.fail(BusError("nats_closed", sentence))
+        if was_ready:
+            self.on_lost(sentence)
+        return 0
+
+    def abort(self, str sentence="given up"):
+        """Drop the connection at once, for the reason in `sentence`; the connector makes another."""
+        transport = self.transport
+        if self.connection is not None:
+            self.part(sentence)
+        if transport is not None:
+            transport.abort()
+
+    def close(self):
+        """End the connection after what is written."""
+        transport = self.transport
+        self.ready = False
+        if self.connection is not None:
+            self.part("closed")
+        if transport is not None:
+            transport.close()

@@ -1,0 +1,40 @@
+"""The CoAP server. See coap.pyx."""
+
+from collections.abc import Collection, Mapping
+
+from kaa_gateway.counters import Counters
+from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.kp.sessions import Sessions
+from kaa_gateway.kp.uplink import Uplink
+from kaa_gateway.net.udp import DatagramCore
+
+def links_of(app_versions: Mapping[str, Collection[str]]) -> bytes: ...
+
+class CoapCore(DatagramCore):
+    pending: PendingRequests
+    def __init__(
+        self,
+        uplink: Uplink,
+        sessions: Sessions,
+        counters: Counters,
+        app_versions: Mapping[str, Collection[str]],
+        *,
+        piggyback_delay: float,
+        response_timeout: float,
+        ack_timeout: float,
+        pending_requests: int,
+        max_body_size: int,
+        block_memory: int,
+        peers: int,
+        exchanges: int,
+        exchanges_per_peer: int,
+        outstanding_per_peer: int,
+        observers: int,
+        observers_per_peer: int,
+        requests_per_second: float,
+        require_echo: bool,
+        now: float,
+    ) -> None: ...
+    def list_links(self, app_versions: Mapping[str, Collection[str]]) -> None: ...
+    def begin_drain(self) -> None: ...
+    def table_sizes(self) -> dict[str, int]: ...

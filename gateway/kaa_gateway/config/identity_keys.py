@@ -1,0 +1,105 @@
+"""The keys of service-config.yml about identity: who tells which endpoint a token belongs to, and who a client is."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from kaa_gateway.config.schema import Section
+from kaa_gateway.config.values import Boolean, Integer, Name, OptionalLevelName, OptionalPath, Seconds
+
+CACHE_MAX = 100_000_000
+"""Upper bound of what only memory limits."""
+DAY = 86400.0
+"""Seconds."""
+
+ClientAuthentication = Annotated[
+    Literal["off", "optional", "required"],
+    Meta(
+        description="`off`: credentials are not looked at; `optional`: those that are presented must be right; "
+        "`required`: no client without. See [identity.md](identity.md)."
+    ),
+]
+
+
+class StaticIdentity(Section, frozen=True, kw_only=True):
+    """The identity provider `static`."""
+
+    file: Annotated[
+        OptionalPath,
+        Meta(description="YAML file of tokens, and of clients; whoever has the provider `static` needs it."),
+    ] = None
+
+
+class Ecap(Section, frozen=True, kw_only=True):
+    """The identity provider `ecap`."""
+
+    service_instance: Annotated[
+        Name, Meta(description="Service instance that is asked for endpoint tokens by 16/ECAP.")
+    ] = "epr"
+    requests_in_flight: Annotated[
+        Integer, Meta(ge=1, le=10_000, description="Tokens that one worker asks for at one time.")
+    ] = 256
+    cache_size: Annotated[
+        Integer,
+        Meta(ge=1, le=CACHE_MAX, description="Tokens that one worker remembers; good and bad ones apart."),
+    ] = 100_000
+    cache_ttl: Annotated[
+        Seconds,
+        Meta(ge=0, le=DAY, description="Seconds that another connection may come with a good token unasked."),
+    ] = 300.0
+    negative_cache_ttl: Annotated[
+        Seconds, Meta(ge=0, le=DAY, description="Seconds that a rejected token stays rejected unasked.")
+    ] = 5.0
+    activate_tokens: Annotated[
+        Boolean, Meta(description="Whether the provider is told of a token's first use, which activates it.")
+    ] = True
+
+
+class Clients(Section, frozen=True, kw_only=True):
+    """Who tells whether a client's credentials are right."""
+
+    provider: Annotated[
+        Literal["none", "static", "ecap", "cap"],
+        Meta(
+            description="`none`: clients are not authenticated; `static`: the file; `ecap`: 16/ECAP; "
+            "`cap`: 22/CAP, by tenant."
+        ),
+    ] = "none"
+    service_instance: Annotated[
+        Name, Meta(description="Service instance that is asked for clients by 16/ECAP or 22/CAP.")
+    ] = "cm"
+    default_tenant: Annotated[
+        OptionalLevelName,
+        Meta(description="22/CAP: tenant of user names that name none; nothing: the only one that there is."),
+    ] = None
+    requests_in_flight: Annotated[
+        Integer, Meta(ge=1, le=10_000, description="Credentials that one worker has checked at one time.")
+    ] = 256
+    cache_size: Annotated[
+        Integer,
+        Meta(ge=1, le=CACHE_MAX, description="Credentials that one worker remembers, right and wrong apart."),
+    ] = 100_000
+    cache_ttl: Annotated[
+        Seconds, Meta(ge=0, le=DAY, description="Seconds that right credentials are taken unasked.")
+    ] = 60.0
+    negative_cache_ttl: Annotated[
+        Seconds, Meta(ge=0, le=DAY, description="Seconds that wrong credentials are refused unasked.")
+    ] = 5.0
+
+
+class IdentitySettings(Section, frozen=True, kw_only=True):
+    """Who tells which endpoint a token belongs to."""
+
+    provider: Annotated[
+        Literal["open", "static", "ecap"],
+        Meta(
+            description="`open`: the token is the endpoint ID, for trusted networks only; `static`: a file; "
+            "`ecap`: a service of the cluster, by 16/ECAP."
+        ),
+    ] = "open"
+    timeout: Annotated[
+        Seconds, Meta(ge=0.1, le=60, description="Seconds that a provider has to answer; then it is 503.")
+    ] = 5.0
+    static: StaticIdentity = StaticIdentity()
+    ecap: Ecap = Ecap()
+    clients: Clients = Clients()

@@ -1,0 +1,116 @@
+"""The keys of the listeners that encrypt: TLS over TCP, and DTLS over UDP.
+
+Declared as in `kaa_gateway.config.keys`, which puts them in their places; what the files must hold is checked by
+`kaa_gateway.net.certificates`.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from kaa_gateway.config.identity_keys import ClientAuthentication
+from kaa_gateway.config.schema import Section
+from kaa_gateway.config.values import Boolean, Ciphers, Integer, OptionalPath, Port, Seconds
+
+STREAM_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secrecy and authenticated encryption only; what TLS 1.3 has is not in this list."""
+
+DATAGRAM_CIPHERS = (
+    "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:ECDHE+AESCCM8:kPSK+AESGCM:kPSK+AESCCM:kPSK+AESCCM8:@SECLEVEL=0"
+)
+"""With the suites of RFC 7252 section 9.1, all that many devices have; OpenSSL speaks them at level 0 only."""
+
+
+class ServerTls(Section, frozen=True, kw_only=True):
+    """What a listener with TLS or DTLS shows to its clients, and what it asks of them."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for it.")] = False
+    port: Annotated[Port, Meta(description="Port of the listener.")] = 1
+    cert_file: Annotated[
+        OptionalPath,
+        Meta(description="Certificate of the server, and the intermediate ones after it, PEM."),
+    ] = None
+    key_file: Annotated[
+        OptionalPath, Meta(description="Private key of the certificate, PEM, without a passphrase.")
+    ] = None
+    ca_file: Annotated[
+        OptionalPath, Meta(description="Certificate authorities that clients are verified with, PEM.")
+    ] = None
+    crl_file: Annotated[
+        OptionalPath,
+        Meta(description="Revocation lists of the authorities that issue client certificates, PEM."),
+    ] = None
+    client_certificate: Annotated[
+        Literal["off", "optional", "required"],
+        Meta(
+            description="`off`: not asked for; `optional`: one that is shown must be good; `required`: by all."
+        ),
+    ] = "off"
+    ciphers: Annotated[
+        Ciphers, Meta(description="Cipher suites of version 1.2, as in openssl-ciphers(1).")
+    ] = STREAM_CIPHERS
+    handshake_timeout: Annotated[
+        Seconds, Meta(ge=0.1, le=3600, description="Seconds that a client has for its handshake.")
+    ] = 10.0
+    handshakes: Annotated[
+        Integer,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Handshakes under way in one worker; at one more, the oldest is ended.",
+        ),
+    ] = 1000
+
+
+class StreamTls(ServerTls, frozen=True, kw_only=True):
+    """TLS over TCP."""
+
+    min_version: Annotated[
+        Literal["1.2", "1.3"], Meta(description="The oldest version of TLS that is spoken.")
+    ] = "1.2"
+
+
+class MqttTls(StreamTls, frozen=True, kw_only=True):
+    """MQTT over TLS."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for MQTT over TLS.")] = False
+    port: Annotated[Port, Meta(description="TCP port of MQTT over TLS.")] = 8883
+
+
+class WebSocketTls(StreamTls, frozen=True, kw_only=True):
+    """MQTT over WebSocket over TLS."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for MQTT over WebSocket over TLS.")] = (
+        False
+    )
+    port: Annotated[Port, Meta(description="TCP port of MQTT over WebSocket over TLS.")] = 8084
+
+
+class HttpTls(StreamTls, frozen=True, kw_only=True):
+    """HTTPS."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for HTTPS.")] = False
+    port: Annotated[Port, Meta(description="TCP port of HTTPS.")] = 8443
+
+
+class CoapDtls(ServerTls, frozen=True, kw_only=True):
+    """CoAP over DTLS 1.2."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over DTLS 1.2.")] = False
+    port: Annotated[Port, Meta(description="UDP port of CoAP over DTLS.")] = 5684
+    client_authentication: ClientAuthentication = "off"
+    ciphers: Annotated[Ciphers, Meta(description="Cipher suites, as in openssl-ciphers(1).")] = (
+        DATAGRAM_CIPHERS
+    )
+    psk_file: Annotated[
+        OptionalPath,
+        Meta(description="YAML file of pre-shared keys by identity."),
+    ] = None
+    session_timeout: Annotated[
+        Seconds,
+        Meta(ge=1, le=604_800, description="Seconds of silence after which a DTLS session is forgotten."),
+    ] = 86400.0
+    sessions: Annotated[
+        Integer,
+        Meta(ge=1, le=100_000_000, description="DTLS sessions of one worker; the longest silent one goes."),
+    ] = 10_000

@@ -1,0 +1,19 @@
+from kaa_gateway.wire.buffer cimport Buffer
+from kaa_gateway.wire.esp cimport ExtensionDataView
+
+
+cdef bytes BASIC_CHALLENGE
+
+# What a response says about its connection.
+cdef enum Persistence:
+    PERSISTENT   # nothing: HTTP/1.1 keeps connections
+    KEEP_ALIVE   # to an HTTP/1.0 client that asked for it
+    CLOSE
+
+
+cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence persistence) except -1
+cdef int append_error(
+    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields=*
+) except -1
+cdef int append_taken(Buffer out, Persistence persistence) except -1
+cdef int append_continue(Buffer out) except -1

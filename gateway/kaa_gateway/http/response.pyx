@@ -1,0 +1,147 @@
+"""HTTP/1.1 responses, sans-IO: an ExtensionData, or the gateway's own error, written to a connection's output.
+
+Whatever an extension says, a response is one response: the reason phrase cannot end a line, and a status that HTTP
+does not know as final is a 502.
+
+Source: RFC 9110, RFC 9112; 1/KP, error payload `{"statusCode": int, "reasonPhrase": str}`.
+"""
+
+from email.utils import formatdate
+from http import HTTPStatus
+
+import msgspec
+
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
+
+from kaa_gateway.kp.clock cimport now_ms
+from kaa_gateway.wire.buffer cimport Slice
+from kaa_gateway.wire.nats cimport put_decimal
+
+cdef enum:
+    HEAD_SIZE_MAX = 512      # bytes of all that is written before a body
+    PHRASE_SIZE_MAX = 128    # bytes of a reason phrase in a status line
+    STATUS_MIN = 200         # final statuses; 1xx would be taken for interim ones
+    STATUS_MAX = 599
+    BAD_GATEWAY = 502
+
+cdef dict PHRASES = {int(status): status.phrase.encode() for status in HTTPStatus}
+
+cdef dict FIELDS = {
+    # RFC 9110 wants a challenge with each 401. There is no registered scheme for a token in the path, so this names
+    # what is asked for, and no client library takes it for a password prompt.
+    401: b'WWW-Authenticate: EndpointToken realm="kp1"\r\n',
+    405: b"Allow: POST\r\n",
+    503: b"Retry-After: 1\r\n",
+}
+
+# In place of the above, where it is the client that must say who it is (RFC 7617).
+cdef bytes BASIC_CHALLENGE = b'WWW-Authenticate: Basic realm="kp1", charset="UTF-8"\r\n'
+
+# The gateway does not look into payloads, and ExtensionData names no media type. Kaa's extensions speak JSON.
+cdef bytes CONTENT_TYPE = b"Content-Type: application/json\r\n"
+
+cdef int64_t date_second = -1
+cdef bytes date_field = b""
+
+
+cdef int refresh_date(int64_t second) except -1:
+    global date_second, date_field
+    date_field = b"Date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
+    date_second = second
+    return 0
+
+
+cdef inline uint8_t* put(uint8_t* at, bytes text) noexcept:
+    memcpy(at, <const char*>text, <size_t>len(text))
+    return at + len(text)
+
+
+cdef uint8_t* put_phrase(uint8_t* at, Slice phrase) noexcept nogil:
+    """Printable ASCII as it is, anything else as a question mark."""
+    cdef Py_ssize_t i
+    for i in range(min(phrase.size, PHRASE_SIZE_MAX)):
+        at[i] = phrase.data[i] if 0x20 <= phrase.data[i] < 0x7F else c"?"
+    return at + min(phrase.size, PHRASE_SIZE_MAX)
+
+
+cdef int append_head(
+    Buffer out, int status, Slice phrase, Py_ssize_t content_length, Persistence persistence, bytes fields=None
+) except -1:
+    """Append a status line and the header; a content length of -1 is not named. Hot path.
+
+    `fields` take the place of those that a status has of its own.
+    """
+    cdef uint8_t* at = out.reserve(HEAD_SIZE_MAX)
+    cdef int64_t second = now_ms() // 1000
+    if second != date_second:
+        refresh_date(second)
+    at = put_decimal(put(at, b"HTTP/1.1 "), status)
+    at[0] = c" "
+    at = put(put_phrase(at + 1, phrase), b"\r\n")
+    at = put(at, date_field)
+    if content_length >= 0:
+        if content_length:
+            at = put(at, CONTENT_TYPE)
+        at = put_decimal(put(at, b"Content-Length: "), content_length)
+        at = put(at, b"\r\n")
+    if fields is not None:
+        at = put(at, fields)
+    elif status >= 400 and status in FIELDS:
+        at = put(at, <bytes>FIELDS[status])
+    if persistence == CLOSE:
+        at = put(at, b"Connection: close\r\n")
+    elif persistence == KEEP_ALIVE:
+        at = put(at, b"Connection: keep-alive\r\n")
+    at = put(at, b"\r\n")
+    out.size = at - out.data
+    return 0
+
+
+cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence persistence) except -1:
+    """Append the response that an extension gave. Hot path; the view is borrowed."""
+    cdef int status = data.status_code
+    cdef Slice phrase = data.reason_phrase
+    cdef bytes default
+    if not STATUS_MIN <= status <= STATUS_MAX:
+        return append_error(out, BAD_GATEWAY, "The extension answered with an invalid status", persistence, True)
+    if status >= 400 and data.payload.size == 0:
+        text = None if phrase.size == 0 else phrase.data[:phrase.size].decode("utf-8", "replace")
+        return append_error(out, status, text, persistence, True)
+    if phrase.size == 0:
+        default = PHRASES.get(status, b"")
+        phrase = Slice(<const uint8_t*>default, len(default))
+    if status == 204 or status == 304:
+        return append_head(out, status, phrase, -1, persistence)
+    if status == 205:
+        return append_head(out, status, phrase, 0, persistence)
+    append_head(out, status, phrase, data.payload.size, persistence)
+    return out.append(data.payload.data, data.payload.size)
+
+
+cdef int append_error(
+    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields=None
+) except -1:
+    """Append an error of 1/KP; a phrase of None is that of the status, and a HEAD is answered without the body."""
+    cdef bytes text
+    cdef bytes body
+    if phrase is None:
+        phrase = PHRASES.get(status, b"").decode()
+    text = phrase.encode("ascii", "replace")
+    body = msgspec.json.encode({"statusCode": status, "reasonPhrase": phrase})
+    append_head(out, status, Slice(<const uint8_t*>text, len(text)), len(body), persistence, fields)
+    if with_body:
+        out.append(<const char*>body, len(body))
+    return 0
+
+
+cdef int append_taken(Buffer out, Persistence persistence) except -1:
+    """Append the response to a request that wants no answer of its extension, and has been taken."""
+    cdef bytes phrase = b"OK"
+    return append_head(out, 200, Slice(<const uint8_t*>phrase, len(phrase)), 0, persistence)
+
+
+cdef int append_continue(Buffer out) except -1:
+    """Append the interim response that asks for the body (RFC 9110 section 15.2.1)."""
+    cdef bytes text = b"HTTP/1.1 100 Continue\r\n\r\n"
+    return out.append(<const char*>text, len(text))

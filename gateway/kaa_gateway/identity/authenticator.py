@@ -1,0 +1,156 @@
+"""Which clients are admitted: what each transport demands, and what a provider says of what is presented.
+
+What lives here: the demand, remembering what the provider said, and forgetting what it takes back. What does not: the
+providers (`kaa_gateway.identity.client_provider`, `kaa_gateway.identity.static`), and ending sessions (`kaa_gateway.kp`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.identity.cache import Cache
+from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED, Credentials
+from kaa_gateway.identity.clients import ANONYMOUS_CLIENT
+from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE, SharedRequests
+
+if TYPE_CHECKING:
+    from kaa_gateway.config.identity_keys import Clients
+    from kaa_gateway.identity.client_provider import ClientProvider
+    from kaa_gateway.identity.clients import Client, Presentation
+
+log = structlog.get_logger("gateway.identity")
+
+CREDENTIALS_MISSING = "credentials_missing"
+"""Reason of the `IdentityError` (status 401) for a client that presents nothing where it must."""
+CHECKS_MAX = 3
+"""How often credentials are checked again because they were revoked while a check was under way."""
+
+
+class ClientAuthenticator:
+    """Admits clients by `provider`. `demands` maps transports to `off`, `optional` or `required`; others are `off`.
+
+    A user name decides, if one is presented, else a certificate. `end` is called with the principals that may not go
+    on, and tells how many sessions that ended.
+    """
+
+    def __init__(
+        self,
+        provider: ClientProvider,
+        demands: Mapping[str, str],
+        settings: Clients,
+        timeout: float,
+        end: Callable[[frozenset[str]], int],
+    ) -> None:
+        self._provider = provider
+        self._demands = demands
+        self._settings = settings
+        self._end = end
+        self._key = os.urandom(32)
+        self.good: Cache[bytes, Client] = Cache(settings.cache_size, self._forgotten)
+        self.bad: Cache[bytes, str] = Cache(settings.cache_size)
+        """What is said to who comes with wrong ones."""
+        self._digests_of: dict[str, set[bytes]] = {}
+        """By principal, of the right credentials."""
+        self._to_end: set[str] = set()
+        self._revoked_meanwhile: dict[Credentials, set[str]] = {}
+        """Principals that were revoked while a check was under way."""
+        self.requests: SharedRequests[Credentials, Client] = SharedRequests(
+            self._check, timeout, concurrent=settings.requests_in_flight, shown=repr
+        )
+
+    async def stop(self) -> None:
+        """Ends all checks; who waits is refused with 503."""
+        await self.requests.stop()
+
+    def authenticate(self, presentation: Presentation) -> Client | asyncio.Future[Client]:
+        """Who the peer is: see `kaa_gateway.identity.clients.Authenticator`."""
+        demand = self._demands.get(presentation.transport, "off")
+        credentials = _credentials(presentation)
+        if demand == "off" or (credentials is None and demand == "optional"):
+            return ANONYMOUS_CLIENT
+        if credentials is None:
+            raise IdentityError(401, CREDENTIALS_MISSING, "Credentials are required")
+        digest = self._digest(credentials)
+        client = self.good.get(digest)
+        if client is not None:
+            return client
+        detail = self.bad.get(digest)
+        if detail is not None:
+            raise IdentityError(401, CREDENTIALS_REJECTED, detail)
+        return self.requests.ask(credentials)
+
+    def revoke(self, principal: str) -> None:
+        """Credentials are good no more: forget them, and end who uses them."""
+        for revoked in self._revoked_meanwhile.values():
+            revoked.add(principal)
+        for digest in self._digests_of.pop(principal, ()):
+            self.good.forget(digest)
+        if not self._to_end:
+            # Once for all that are revoked in this tick: it looks at every session.
+            asyncio.get_running_loop().call_soon(self._end_revoked)
+        self._to_end.add(principal)
+
+    def _end_revoked(self) -> None:
+        principals = frozenset(self._to_end)
+        self._to_end.clear()
+        log.info("credentials revoked", principals=len(principals), ended=self._end(principals))
+
+    def doubt(self) -> None:
+        """Revocations may have been missed: whoever comes from now on is checked anew."""
+        self.good.clear()
+
+    async def _check(self, credentials: Credentials) -> Client:
+        revoked = self._revoked_meanwhile[credentials] = set()
+        digest = self._digest(credentials)
+        try:
+            for _ in range(CHECKS_MAX):
+                client = await self._provider.check(credentials)
+                if client.principal not in revoked:
+                    break
+                revoked.clear()
+            else:
+                raise IdentityError(503, IDENTITY_UNAVAILABLE)
+        except IdentityError as error:
+            if error.reason == CREDENTIALS_REJECTED:
+                self.bad.put(digest, error.detail, time.monotonic() + self._settings.negative_cache_ttl)
+            raise
+        finally:
+            del self._revoked_meanwhile[credentials]
+        self.good.put(digest, client, time.monotonic() + self._settings.cache_ttl)
+        self._digests_of.setdefault(client.principal, set()).add(digest)
+        return client
+
+    def _forgotten(self, digest: bytes, client: Client) -> None:
+        digests = self._digests_of.get(client.principal)
+        if digests is not None:
+            digests.discard(digest)
+            if not digests:
+                del self._digests_of[client.principal]
+
+    def _digest(self, credentials: Credentials) -> bytes:
+        """What remembers credentials: passwords do not stay in memory."""
+        digest = hashlib.blake2b(key=self._key)
+        certificate = credentials.certificate
+        for part in (
+            (credentials.user_name.encode(), credentials.password or b"")
+            if certificate is None
+            else (b"", certificate.issuer.encode(), certificate.serial_number.encode())
+        ):
+            digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.digest()
+
+
+def _credentials(presentation: Presentation) -> Credentials | None:
+    if presentation.user_name is not None:
+        return Credentials(presentation.user_name, presentation.password)
+    if presentation.certificate is not None:
+        return Credentials(certificate=presentation.certificate)
+    return None

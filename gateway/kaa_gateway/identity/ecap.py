@@ -1,0 +1,199 @@
+"""The identity provider `ecap`: endpoint tokens are validated by a service of the cluster.
+
+What lives here: asking it, remembering what it said, forgetting what it takes back, and telling it of a token's first
+use. What does not: how many ask at once (`kaa_gateway.identity.sharing`), and ending what uses a token (`kaa_gateway.kp`).
+
+Source: 16/ECAP "Endpoint and Client Authentication Protocol", endpoint identification by token.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import is_expired
+from kaa_gateway.bus.requests import Requests
+from kaa_gateway.errors import IdentityError, MalformedAvro
+from kaa_gateway.identity.cache import Cache
+from kaa_gateway.identity.messages import TOKEN_REVOKED, TOKEN_TRANSITION, TOKEN_VALIDATION
+from kaa_gateway.identity.provider import TOKEN_REJECTED, Identity, can_tell, shortened
+from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE, SharedRequests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kaa_gateway.bus.control import Control
+    from kaa_gateway.config.identity_keys import Ecap
+
+ACTIVE = "Active"
+"""The status that a token has once it was used."""
+ACTIVATIONS_AT_ONCE = 16
+"""Tokens that the provider is told of at one time."""
+REVALIDATIONS_MAX = 3
+"""How often a token is validated again because it was revoked while its validation was under way."""
+
+Question = tuple[str, str]
+"""Application and token."""
+
+log = structlog.get_logger("gateway.identity")
+
+
+class EcapProvider:
+    """Asks the service instance that `settings` name.
+
+    `application_of` maps application versions to their applications. `revoked` is called with an endpoint ID, the
+    versions of its application and the IDs of the tokens that it must not be used under any more.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        replica_id: str,
+        settings: Ecap,
+        timeout: float,
+        application_of: Mapping[str, str],
+        revoked: Callable[[str, frozenset[bytes], frozenset[str]], object],
+    ) -> None:
+        instance = settings.service_instance
+        self._settings = settings
+        self._timeout = timeout
+        self._revoked = revoked
+        self.configure(application_of)
+        self.validations = Requests(control, replica_id, instance, "ecap", TOKEN_VALIDATION)
+        self.good: Cache[Question, Identity] = Cache(settings.cache_size, self._forgotten)
+        self.bad: Cache[Question, str] = Cache(settings.cache_size)
+        self._question_of: dict[str, Question] = {}
+        """By token ID, of the good ones."""
+        self._revoked_meanwhile: dict[Question, set[str]] = {}
+        """IDs of tokens that were revoked while a validation was under way."""
+        self._transitions = Requests(control, replica_id, instance, "ecap", TOKEN_TRANSITION)
+        self._activated: Cache[Question, bool] = Cache(settings.cache_size)
+        self._activations: SharedRequests[Question, None] = SharedRequests(
+            self._activate, timeout, concurrent=ACTIVATIONS_AT_ONCE
+        )
+        control.subscribe(subjects.event(instance, "endpoint", "token", "revoked"), self._on_revoked)
+        control.when_reconnected(self._on_reconnected)
+
+    def configure(self, application_of: Mapping[str, str]) -> None:
+        """Take other application versions."""
+        self._application_of = application_of
+        self._versions_of: dict[str, frozenset[bytes]] = {
+            application: frozenset(
+                version.encode() for version, other in application_of.items() if other == application
+            )
+            for application in application_of.values()
+        }
+
+    async def start(self) -> None:
+        """There is nothing to make ready: the control connection is another's."""
+
+    async def stop(self) -> None:
+        """Tells of no more tokens."""
+        await self._activations.stop()
+
+    def scope(self, app_version_name: str) -> str:
+        """Tokens are those of an application. IdentityError if the version is not configured any more."""
+        application = self._application_of.get(app_version_name)
+        if application is None:
+            raise IdentityError(401, TOKEN_REJECTED)
+        return application
+
+    def known(self, scope: str, token: str) -> Identity | None:
+        """What the provider said of the token not long ago."""
+        question = (scope, token)
+        identity = self.good.get(question)
+        if identity is None and self.bad.get(question) is not None:
+            raise IdentityError(401, TOKEN_REJECTED)
+        return identity
+
+    async def resolve(self, scope: str, token: str) -> Identity:
+        """What the provider says of the token."""
+        question = (scope, token)
+        revoked = self._revoked_meanwhile[question] = set()
+        try:
+            for _ in range(REVALIDATIONS_MAX):
+                identity = self._judge(
+                    question, await self.validations.ask(self._timeout, appName=scope, token=token)
+                )
+                if identity.token_id not in revoked:
+                    break
+                revoked.clear()
+            else:
+                raise IdentityError(503, IDENTITY_UNAVAILABLE)
+        finally:
+            del self._revoked_meanwhile[question]
+        self.good.put(question, identity, identity.valid_until)
+        if identity.token_id is not None:
+            self._question_of[identity.token_id] = question
+        self._note_use(question)
+        return identity
+
+    def _judge(self, question: Question, answer: dict[str, Any]) -> Identity:
+        status: int = answer["statusCode"]
+        endpoint_id: str | None = answer["endpointId"]
+        if 200 <= status < 300:
+            if not endpoint_id:
+                log.error("the provider accepts a token and names no endpoint", token=shortened(question[1]))
+                raise IdentityError(503, IDENTITY_UNAVAILABLE)
+            valid_until = time.monotonic() + self._settings.cache_ttl
+            return Identity(endpoint_id, answer["tokenId"], valid_until)
+        if can_tell(status):
+            self.bad.put(question, TOKEN_REJECTED, time.monotonic() + self._settings.negative_cache_ttl)
+            raise IdentityError(401, TOKEN_REJECTED)
+        raise IdentityError(503, IDENTITY_UNAVAILABLE)
+
+    def _forgotten(self, question: Question, identity: Identity) -> None:
+        if identity.token_id is not None and self._question_of.get(identity.token_id) == question:
+            del self._question_of[identity.token_id]
+
+    # ------------------------------------------------------------ first use
+
+    def _note_use(self, question: Question) -> None:
+        if self._settings.activate_tokens and self._activated.get(question) is None:
+            self._activations.ask(question).add_done_callback(
+                lambda done: None if done.cancelled() else done.exception()
+            )
+
+    async def _activate(self, question: Question) -> None:
+        application, token = question
+        answer = await self._transitions.ask(
+            self._timeout, appName=application, token=token, targetStatus=ACTIVE
+        )
+        status: int = answer["statusCode"]
+        if not 200 <= status < 300:
+            # Its use is good all the same: the provider has said so.
+            log.info("token could not be activated", token=shortened(token), status=status)
+        if can_tell(status):
+            self._activated.put(question, True, math.inf)
+
+    # ------------------------------------------------------------ events
+
+    def _on_revoked(self, subject: str, datum: bytes) -> None:
+        try:
+            event = TOKEN_REVOKED.decode(datum)
+        except MalformedAvro:
+            log.warning("event dropped: malformed", subject=subject)
+            return
+        if is_expired(event):
+            log.warning("event dropped: expired", subject=subject)
+            return
+        application: str = event["appName"]
+        token_ids = frozenset[str](event["tokenIds"])
+        for (asked_application, _), revoked in self._revoked_meanwhile.items():
+            if asked_application == application:
+                revoked.update(token_ids)
+        for token_id in token_ids:
+            question = self._question_of.get(token_id)
+            if question is not None:
+                self.good.forget(question)
+                self._activated.forget(question)
+        ended = self._revoked(event["endpointId"], self._versions_of.get(application, frozenset()), token_ids)
+        log.info("tokens revoked", endpoint=event["endpointId"], tokens=len(token_ids), ended=ended)
+
+    def _on_reconnected(self) -> None:
+        """Revocations may have been missed."""
+        self.good.clear()

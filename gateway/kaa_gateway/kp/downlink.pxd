@@ -1,0 +1,44 @@
+from libc.stdint cimport uint64_t
+
+from kaa_gateway.bus.durable cimport DurableLanes
+from kaa_gateway.bus.link cimport Listener
+from kaa_gateway.kp.correlation cimport Correlation, Correlator
+from kaa_gateway.counters cimport Counters
+from kaa_gateway.kp.recent_keys cimport RecentKeys
+from kaa_gateway.kp.router cimport Router
+from kaa_gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
+from kaa_gateway.kp.uplink cimport Uplink
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.esp cimport ClientDataView, ExtensionDataView
+from kaa_gateway.wire.nats cimport Publication, ServerMessage
+
+
+cdef class Downlink(Listener):
+    # wiring
+    cdef Uplink uplink
+    cdef Router router
+    cdef Sessions sessions
+    cdef Correlator correlator
+    cdef DurableLanes durable
+    cdef Counters counters
+    # state
+    cdef Buffer scratch
+    cdef RecentKeys pushed        # hashes of a push and the session that it reached
+    cdef dict traces              # correlation ID -> trace of a message that is under way; None: tracing is off
+
+    cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0
+    cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1
+    cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1
+    cdef int dispatch(
+        self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint
+    ) except -1
+    cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1
+    cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1
+    cdef int report(
+        self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
+        Endpoint endpoint, int status, str phrase,
+    ) except -1
+    cdef int send_again(self, bytes head, const Publication* publication, Slice correlation_id) except -1
+    cdef int fail_trace(self, Slice correlation_id, str reason) except -1
+    cdef int drop(self, str reason) except -1
+    cdef int drop_message(self, str reason, Slice correlation_id) except -1

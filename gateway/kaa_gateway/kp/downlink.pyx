@@ -1,0 +1,342 @@
+"""The way down: what the link hears from NATS reaches the session that it is for. Common to all transports.
+
+An answer finds its session by its correlation ID; a push, or an answer whose session is gone, by endpoint ID. What
+cannot be delivered is counted by reason, and never fatal.
+
+Source: 4/ESP, ExtensionData; NATS "no responders".
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from kaa_gateway.bus.block cimport Acknowledgement
+from kaa_gateway.kp.clock cimport now_ms
+from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST, Correlation
+from kaa_gateway.counters cimport VersionCounters
+from kaa_gateway.kp.resource_path cimport append_topic
+from kaa_gateway.kp.router cimport Binding
+from kaa_gateway.kp.sessions cimport Attachment, Session
+from kaa_gateway.wire.avro cimport GOOD, Status
+from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, ClientDataView, read_client_data, read_extension_data
+from kaa_gateway.wire.nats cimport Publication
+
+import logging
+
+import structlog
+
+from kaa_gateway.wire.avro import MALFORMED_REASONS
+
+ROOT = logging.getLogger()  # has the level that is set at run time
+DEBUG = logging.DEBUG
+log = structlog.get_logger("gateway.kp")
+
+cdef int CONTENT_TOO_LARGE = 413
+cdef int SERVICE_UNAVAILABLE = 503
+
+
+cdef int tell(str what, str reason, Slice correlation_id, bytes extension=None) except -1:
+    """A log line at level debug about one message."""
+    if ROOT.isEnabledFor(DEBUG):
+        identifier = correlation_id.data[:min(correlation_id.size, <Py_ssize_t>CORRELATION_ID_SIZE)]
+        more = {} if extension is None else {"extension": extension.decode()}
+        log.debug(what, reason=reason, correlation_id=identifier.decode("utf-8", "replace"), **more)
+    return 0
+
+
+cdef class Downlink(Listener):
+    """One worker's way down, as the listener of its link."""
+
+    def __init__(
+        self, Uplink uplink, Router router, Sessions sessions, Correlator correlator, Counters counters
+    ):
+        self.uplink = uplink
+        self.router = router
+        self.sessions = sessions
+        self.correlator = correlator
+        self.counters = counters
+        self.durable = DurableLanes(uplink.link, self, (), "", 0, 0.0, 0)
+        self.scratch = Buffer()
+        self.pushed = RecentKeys()
+
+    def set_durable(self, DurableLanes durable not None):
+        """Name the lanes of the durable extension instances; once, before the first message."""
+        self.durable = durable
+
+    def set_traces(self, dict traces not None):
+        """Name the traces that are under way, by the correlation IDs of their messages (kaa_gateway.app.tracing)."""
+        self.traces = traces
+
+    cdef int fail_trace(self, Slice correlation_id, str reason) except -1:
+        """What the message was sent for is not done, and nothing more will come of it."""
+        if self.traces:
+            trace = self.traces.get(correlation_id.data[:correlation_id.size])
+            if trace is not None:
+                trace.failed(reason)
+        return 0
+
+    cdef int drop(self, str reason) except -1:
+        return self.counters.count("dropped", reason)
+
+    cdef int drop_message(self, str reason, Slice correlation_id) except -1:
+        tell("message dropped", reason, correlation_id)
+        return self.drop(reason)
+
+    cdef int on_message(self, const ServerMessage* message) except -1:
+        """An ExtensionData. Hot path."""
+        cdef ExtensionDataView view
+        cdef Delivery delivery
+        cdef Correlation correlation
+        cdef Session session = None
+        cdef Endpoint endpoint
+        cdef Status status = read_extension_data(message.payload.data, message.payload.size, &view)
+        if status != GOOD:
+            if self.durable.receive(message):
+                return 0
+            return self.drop(MALFORMED_REASONS[<int>status])
+        if view.timeout > 0 and view.timestamp < now_ms() - view.timeout:  # in this order it cannot overflow
+            return self.drop_message("expired", view.correlation_id)
+        delivery.correlated = self.correlator.read(view.correlation_id, &correlation)
+        if delivery.correlated:
+            delivery.service = correlation.service
+            delivery.sequence = correlation.sequence
+            session = self.sessions.find(correlation.session)
+        endpoint = self.sessions.endpoint_for(session, view.endpoint_id)
+        if message.reply.data != NULL and endpoint is not None and view.extension_instance_name.data != NULL:
+            self.router.redirect(
+                endpoint, view.extension_instance_name.data[:view.extension_instance_name.size], message.reply
+            )
+        delivery.data = &view
+        delivery.attachment = NULL
+        return self.dispatch(&delivery, view.correlation_id, session, endpoint)
+
+    cdef int dispatch(
+        self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint
+    ) except -1:
+        """Give a message to the session that it answers, else to whoever speaks for its endpoint. Hot path."""
+        cdef uint64_t hashed
+        if delivery.correlated:
+            if session is not None and session.deliver(delivery, endpoint):
+                if self.traces:
+                    trace = self.traces.get(correlation_id.data[:correlation_id.size])
+                    if trace is not None:
+                        trace.answered(delivery.data.status_code)
+                return self.count_out(session, delivery, endpoint)
+            if delivery.service == REQUEST:
+                self.fail_trace(correlation_id, "late_answer")
+                return self.drop_message("late_answer", correlation_id)
+            delivery.correlated = False
+        delivery.service = AT_MOST_ONCE
+        if endpoint is None:
+            return self.drop_message("unknown_endpoint", correlation_id)
+        hashed = self.hash_of_push(correlation_id, delivery.data) if correlation_id.size else 0
+        # A session without its device is asked only if nobody is there: it would keep the message for later.
+        if self.push(delivery, endpoint, hashed, True) or self.push(delivery, endpoint, hashed, False):
+            return 0
+        return self.drop_message("no_session", correlation_id)
+
+    cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1:
+        """Count a message that a session has taken for its device. Hot path."""
+        cdef VersionCounters version_counters = None
+        cdef Slice name = delivery.data.app_version_name
+        if endpoint is not None:
+            endpoint.traffic.messages_out += 1
+            endpoint.traffic.bytes_out += <uint64_t>delivery.data.payload.size
+            version_counters = endpoint.version_counters
+        elif name.data != NULL:
+            version_counters = self.counters.versions.get(name.data[:name.size])
+        if version_counters is None:
+            version_counters = self.counters.unrouted
+        version_counters.count_out(session.protocol, delivery.data.payload.size)
+        return 0
+
+    cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0:
+        """Of what makes a push that one. Python's hash of bytes, which nobody can foresee. Hot path."""
+        cdef Py_ssize_t sizes[2]
+        cdef Py_ssize_t id_size = correlation_id.size, path_size = push.resource_path.size
+        cdef bytes name = PyBytes_FromStringAndSize(
+            NULL, <Py_ssize_t>sizeof(sizes) + id_size + path_size + push.payload.size
+        )
+        cdef char* at = PyBytes_AS_STRING(name)
+        sizes[0], sizes[1] = id_size, path_size  # where one ends and the next begins
+        memcpy(at, sizes, sizeof(sizes))
+        at += sizeof(sizes)
+        memcpy(at, correlation_id.data, <size_t>id_size)
+        if path_size:
+            memcpy(at + id_size, push.resource_path.data, <size_t>path_size)
+        if push.payload.size:
+            memcpy(at + id_size + path_size, push.payload.data, <size_t>push.payload.size)
+        return <uint64_t>hash(name)
+
+    cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1:
+        """Whether a push reaches a session of the endpoint whose device is there, or is not. Hot path."""
+        cdef Session session
+        cdef PyObject* only = NULL
+        cdef Py_ssize_t position = 0
+        cdef bint reached = False
+        if len(endpoint.sessions) == 1:  # as almost always
+            PyDict_Next(endpoint.sessions, &position, &only, &delivery.attachment)
+            session = <Session>only
+            return session.online == online and self.push_to(session, delivery, endpoint, hashed)
+        delivery.attachment = NULL
+        for session in list(endpoint.sessions):
+            if session.online == online and self.push_to(session, delivery, endpoint, hashed):
+                reached = True
+        return reached
+
+    cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1:
+        """Whether a push reaches a session, or has before: an extension may repeat what it is not sure of."""
+        cdef uint64_t key = hashed ^ session.key * <uint64_t>0x9E3779B97F4A7C15
+        if hashed and self.pushed.has(key):
+            self.drop_message("repeated_push", delivery.data.correlation_id)
+            return True
+        if not session.deliver(delivery, endpoint):
+            return False
+        if hashed:
+            self.pushed.add(key)
+        self.count_out(session, delivery, endpoint)
+        return True
+
+    cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
+        """NATS has a block. Hot path."""
+        cdef Py_ssize_t i
+        cdef uint64_t key = 0
+        cdef Session session = None
+        for i in range(count):
+            if session is None or key != acknowledgements[i].session:
+                key = acknowledgements[i].session
+                session = self.sessions.find(key)
+            if session is not None:
+                session.acknowledge(acknowledgements[i].token)
+        return 0
+
+    cdef bint may_send_again(self, const Publication* publication) noexcept:
+        """QoS 0 is at most once."""
+        cdef Correlation correlation
+        cdef ClientDataView view
+        if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD:
+            return False
+        return (
+            not self.correlator.read(view.correlation_id, &correlation) or correlation.service != AT_MOST_ONCE
+        )
+
+    cdef int on_no_responders(self, const Publication* publication) except -1:
+        """Nobody serves an extension: try without affinity, else tell the device."""
+        return self.on_dropped(publication, "no_responders", "No replica of the extension is running")
+
+    cdef int on_denied(self, const Publication* publication) except -1:
+        """NATS lets the gateway not publish to an extension, or to the replica that it has named."""
+        return self.on_dropped(publication, "nats_permission", "The gateway may not send to the extension")
+
+    cdef int on_abandoned(self, const Publication* publication) except -1:
+        """QoS 0, when the connection to NATS is lost."""
+        cdef ClientDataView view
+        if self.traces and read_client_data(publication.payload.data, publication.payload.size, &view) == GOOD:
+            self.fail_trace(view.correlation_id, "abandoned")
+        return 0
+
+    cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1:
+        cdef Correlation correlation
+        cdef ClientDataView view
+        cdef Endpoint endpoint
+        cdef Binding binding
+        cdef Session session
+        if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD \
+                or not self.correlator.read(view.correlation_id, &correlation):
+            return self.drop("unattributed_" + reason)
+        endpoint = self.sessions.known_endpoint(view.endpoint_id)
+        extension = self.router.extension_of.get(publication.subject.data[:publication.subject.size])
+        if extension is None:
+            binding = None if endpoint is None else self.router.unbind(endpoint, publication.subject)
+            if binding is None:
+                return self.drop_message("replica_gone", view.correlation_id)
+            return self.send_again(binding.instance_head, publication, view.correlation_id)
+        tell("message refused", reason, view.correlation_id, extension)
+        self.fail_trace(view.correlation_id, reason)
+        self.counters.count("refused", reason)
+        session = self.sessions.find(correlation.session)
+        if session is None:
+            return 0
+        return self.report(
+            session, &correlation, &view, extension, endpoint, SERVICE_UNAVAILABLE, phrase
+        )
+
+    cdef int send_again(self, bytes head, const Publication* publication, Slice correlation_id) except -1:
+        """To the instance, what no replica of it has."""
+        self.uplink.republish(head, publication)
+        if self.traces:
+            trace = self.traces.get(correlation_id.data[:correlation_id.size])
+            if trace is not None:
+                trace.repeated()
+                self.uplink.link.trace(trace)
+        return 0
+
+    cdef int report(
+        self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
+        Endpoint endpoint, int status, str phrase,
+    ) except -1:
+        """Tell a session that what it sent goes nowhere."""
+        cdef Attachment attachment = None if endpoint is None else session.attachment_of(endpoint, correlation.sequence)
+        cdef Slice token = Slice(NULL, 0)
+        if attachment is not None:
+            token = Slice(<const uint8_t*>attachment.token, len(attachment.token))
+        self.scratch.size = 0
+        append_topic(
+            self.scratch, view.app_version_name, Slice(<const uint8_t*>extension, len(extension)), token,
+            view.resource_path, view.has_request_id, view.request_id, Slice(NULL, 0),
+        )
+        return session.fail(
+            Slice(self.scratch.data, self.scratch.size), correlation.service, view.has_request_id,
+            correlation.sequence, status, phrase,
+        )
+
+    # ------------------------------------------------------------ durable extension instances
+
+    cdef int on_connected(self) except -1:
+        return self.durable.on_connected()
+
+    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+        return self.durable.no_responders(reply)
+
+    cdef int on_stored(self, uint64_t session, uint32_t token) except -1:
+        """A stream has a message. Hot path."""
+        cdef Session found
+        if token:
+            found = self.sessions.find(session)
+            if found is not None:
+                found.acknowledge(token)
+        return 0
+
+    cdef int on_not_stored(
+        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
+    ) except -1:
+        """A stream has not taken a message: an error for whoever waits for an answer, and no acknowledgement.
+
+        What no stream will ever take is acknowledged behind its error: the device would repeat it for ever.
+        """
+        cdef Correlation correlation
+        cdef ClientDataView view
+        cdef Endpoint endpoint
+        cdef Session found = self.sessions.find(session)
+        self.counters.count("refused", "not_storable" if for_good else "not_stored")
+        if read_client_data(datum.data, datum.size, &view) != GOOD \
+                or not self.correlator.read(view.correlation_id, &correlation):
+            return 0
+        self.fail_trace(view.correlation_id, "not_storable" if for_good else "not_stored")
+        if found is None:
+            return 0
+        endpoint = self.sessions.known_endpoint(view.endpoint_id)
+        self.report(
+            found, &correlation, &view, instance.encode(), endpoint,
+            CONTENT_TOO_LARGE if for_good else SERVICE_UNAVAILABLE,
+            "The message is too large to be stored" if for_good else "The message could not be stored",
+        )
+        return found.acknowledge(token) if for_good and token else 0
+
+    cdef int on_backlog(self, bint full) except -1:
+        """The link's backlog passed its bound (each reader is paused when it next reads), or fell again."""
+        if full:
+            return self.counters.count("paused", "nats_backlog")
+        return self.uplink.resume_blocked()

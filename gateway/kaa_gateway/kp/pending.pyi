@@ -1,0 +1,13 @@
+"""Requests that must be answered. See pending.pyx."""
+
+from kaa_gateway.bus.histogram import Histogram
+
+class PendingRequests:
+    timeout: float
+    expired: int
+    capacity: int
+    latency: Histogram
+    def __init__(self, capacity: int, timeout: float) -> None: ...
+    def set_capacity(self, capacity: int) -> None: ...
+    def expire(self, now: float) -> None: ...
+    def count(self) -> int: ...

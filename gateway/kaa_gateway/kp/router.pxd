@@ -1,0 +1,77 @@
+from libc.stdint cimport uint8_t, uint32_t
+
+from kaa_gateway.counters cimport VersionCounters
+from kaa_gateway.bus.durable cimport DurableLane
+from kaa_gateway.kp.sessions cimport Attachment, Endpoint, Sessions
+from kaa_gateway.wire.buffer cimport Slice
+
+
+cdef class Binding:
+    # An endpoint (or all clients of an extension without endpoints) bound to an extension instance.
+    cdef bytes extension
+    cdef bytes instance_head     # PUB <instance-wide subject> <reply-to> : where messages go by default
+    cdef bytes replica_head      # the replica that session affinity has named last, or None
+    cdef bytes head              # where they go now: one of the two
+    cdef DurableLane lane        # what takes them instead, of a durable extension instance; else None
+
+
+cdef class Route:
+    # All that is fixed by a resource path.
+    cdef bytes key               # the topic without request ID
+    cdef bytes middle            # pre-encoded Avro: appVersionName, endpointId, resourcePath
+    cdef Binding binding
+    cdef Endpoint endpoint       # None for an extension without endpoints
+    cdef bytes token
+    cdef bytes app_version
+    cdef str tenant              # whose application it is, or None
+    # how the token was last found good, for sessions that come with it
+    cdef object identity
+    cdef uint32_t revocations    # the endpoint's count at that time
+    cdef VersionCounters version_counters   # counts of the application version
+
+
+cdef class RouteCache:
+    # wiring
+    cdef Sessions sessions
+    cdef Py_ssize_t generation_max
+    # state: two generations, so that the cache is bounded without a list of uses
+    cdef dict young
+    cdef dict old
+
+    cdef Route find(self, const uint8_t* key, Py_ssize_t size)
+    cdef int keep(self, Route route) except -1
+    cdef int drop(self, Route route) except -1
+
+
+cdef struct Target:
+    # What a topic says, checked against the configuration; slices borrow from the topic.
+    Slice app_version
+    Slice extension
+    bint endpoint_aware
+    Slice token        # data NULL if not endpoint_aware
+    Slice path         # the extension-specific rest, without request ID
+    bint has_request_id
+
+
+cdef class Router:
+    # wiring
+    cdef Sessions sessions
+    cdef dict app_versions       # name -> frozenset of the extension instances that it may use
+    cdef dict tenants            # application version -> ID of its tenant, where it has one
+    cdef dict endpoint_aware     # extension instance -> bool
+    cdef dict shared_bindings    # extension instance -> Binding, of extensions without endpoints
+    cdef dict lanes              # extension instance -> DurableLane, of those that are durable
+    cdef str reply_to
+    cdef dict extension_of       # instance-wide subject -> extension instance
+    cdef Py_ssize_t topic_size_max
+    # state
+    cdef RouteCache topics       # of protocols whose paths may end in a request ID
+    cdef RouteCache paths        # of those whose paths are taken as they are
+
+    cdef RouteCache cache(self, bint literal)
+    cdef str read_target(self, Slice topic, bint literal, Target* target)
+    cdef tuple named_by_filter(self, Slice topic_filter)
+    cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment)
+    cdef Binding binding(self, Endpoint endpoint, bytes extension)
+    cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1
+    cdef Binding unbind(self, Endpoint endpoint, Slice subject)

@@ -1,0 +1,28 @@
+"""Routes from resource paths to extension instances. See router.pyx."""
+
+from collections.abc import Mapping
+
+from kaa_gateway.bus.durable import DurableLanes
+from kaa_gateway.kp.sessions import Sessions
+
+class Router:
+    def __init__(
+        self,
+        sessions: Sessions,
+        app_versions: Mapping[str, frozenset[str]],
+        endpoint_aware: Mapping[str, bool],
+        tenants: Mapping[str, str],
+        replica_id: str,
+        capacity: int,
+        topic_size_max: int,
+    ) -> None: ...
+    def configure(
+        self,
+        app_versions: Mapping[str, frozenset[str]],
+        endpoint_aware: Mapping[str, bool],
+        tenants: Mapping[str, str],
+    ) -> tuple[frozenset[bytes], frozenset[bytes]]: ...
+    def set_limits(self, capacity: int, topic_size_max: int) -> None: ...
+    def set_durable(self, durable: DurableLanes) -> None: ...
+    def route_count(self) -> int: ...
+    def remove_tenant(self, tenant: str) -> frozenset[bytes]: ...

@@ -1,0 +1,294 @@
+"""Routes: what a resource path means under the configuration, compiled once per path and cached.
+
+A route holds the fixed middle of ClientData in Avro and the head of the NATS PUB, so that a message of a known path
+costs one lookup. The cache is bounded; sessions that share an endpoint share its routes. Session affinity (an
+extension replica that asked for an endpoint's messages) is kept per endpoint and extension, in the Binding.
+
+Source: 1/KP, resource paths; 4/ESP, ClientData and session affinity.
+"""
+
+from kaa_gateway.bus.durable cimport DurableLanes
+from kaa_gateway.kp.resource_path cimport (
+    ResourcePath, is_clean, split_request_id, split_resource_path, split_token,
+)
+from kaa_gateway.wire.esp cimport encode_middle
+
+from libc.stdint cimport int32_t
+
+import re
+
+from kaa_gateway.bus import subjects
+from kaa_gateway.wire.nats import encode_publish_head
+
+cdef enum:
+    TOKEN_SIZE_MAX = 256  # bytes
+
+REPLICA_SUBJECT = re.compile(rb"kaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.esp\.[A-Za-z0-9_-]{1,64}\Z")
+"""A reply-to that an extension may redirect an endpoint's messages to (4/ESP, session affinity)."""
+
+
+cdef bytes octets(Slice text):
+    return text.data[:text.size]
+
+
+cdef class Binding:
+    """Where the messages of an endpoint to an extension instance go."""
+
+    def __init__(self, bytes extension, bytes head, DurableLane lane):
+        self.extension = extension
+        self.lane = lane
+        self.instance_head = self.head = head
+
+
+cdef class Route:
+    """What is fixed for all messages of a resource path."""
+
+
+cdef class RouteCache:
+    """At most `capacity` routes by their topic."""
+
+    def __init__(self, Sessions sessions, Py_ssize_t capacity):
+        self.sessions = sessions
+        self.generation_max = max(capacity // 2, 1)
+        self.young = {}
+        self.old = {}
+
+    def __len__(self):
+        return len(self.young) + len(self.old)
+
+    cdef Route find(self, const uint8_t* key, Py_ssize_t size):
+        """The cached route of a topic without request ID, or None. Hot path."""
+        name = key[:size]
+        route = self.young.get(name)
+        if route is None:
+            route = self.old.pop(name, None)
+            if route is not None:
+                self.keep(<Route>route)
+        return <Route>route
+
+    cdef int keep(self, Route route) except -1:
+        """Add a route to the young generation; when that is full, what was not used since the last time goes."""
+        if len(self.young) >= self.generation_max:
+            for dropped in self.old.values():
+                self.drop(<Route>dropped)
+            self.old = self.young
+            self.young = {}
+        self.young[route.key] = route
+        return 0
+
+    cdef int drop(self, Route route) except -1:
+        """A route has left the cache."""
+        if route.endpoint is not None:
+            route.endpoint.route_count -= 1
+            self.sessions.release(route.endpoint)
+        return 0
+
+    def forget(self, app_versions not None):
+        """Take out the routes of application versions."""
+        for generation in (self.young, self.old):
+            for route in [each for each in generation.values() if (<Route>each).app_version in app_versions]:
+                del generation[(<Route>route).key]
+                self.drop(<Route>route)
+
+
+cdef class Router:
+    """Compiles and caches routes.
+
+    `app_versions` maps each application version to the extension instances that it may use, `endpoint_aware`
+    each extension instance to whether a token follows it, `tenants` application versions to whose they are;
+    `capacity` bounds the cached routes of each kind, `topic_size_max` the bytes of a resource path.
+    """
+
+    def __init__(
+        self, Sessions sessions, app_versions, endpoint_aware, tenants, str replica_id, Py_ssize_t capacity,
+        Py_ssize_t topic_size_max,
+    ):
+        self.sessions = sessions
+        self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
+        self.app_versions = {}
+        self.endpoint_aware = {}
+        self.tenants = {}
+        self.extension_of = {}
+        self.shared_bindings = {}
+        self.lanes = {}
+        self.topics = RouteCache(sessions, capacity)
+        self.paths = RouteCache(sessions, capacity)
+        self.topic_size_max = topic_size_max
+        self.configure(app_versions, endpoint_aware, tenants)
+
+    def configure(self, app_versions not None, endpoint_aware not None, tenants not None):
+        """Take another configuration. Returns application versions: those whose routes may not be what they were, which
+        are forgotten, and those that are no more, or belong to another tenant."""
+        new = {
+            name.encode(): frozenset(extension.encode() for extension in extensions)
+            for name, extensions in app_versions.items()
+        }
+        aware = {name.encode(): bool(is_aware) for name, is_aware in endpoint_aware.items()}
+        owners = {name.encode(): tenant for name, tenant in tenants.items()}
+        gone = frozenset(
+            name for name in self.app_versions if name not in new or owners.get(name) != self.tenants.get(name)
+        )
+        changed = gone | frozenset(
+            name for name, allowed in self.app_versions.items()
+            if any(
+                extension not in new.get(name, ()) or aware[extension] != self.endpoint_aware[extension]
+                for extension in allowed
+            )
+        )
+        self.app_versions = new
+        self.endpoint_aware = aware
+        self.tenants = owners
+        # Of what has gone there may be messages under way, so the old names stay.
+        self.extension_of.update(
+            (subjects.service(name, "esp", subjects.CLIENT_DATA).encode(), name.encode()) for name in endpoint_aware
+        )
+        self.topics.forget(changed)
+        self.paths.forget(changed)
+        return changed, gone
+
+    def set_limits(self, Py_ssize_t capacity, Py_ssize_t topic_size_max):
+        """Other bounds, for what comes from now on."""
+        self.topics.generation_max = self.paths.generation_max = max(capacity // 2, 1)
+        self.topic_size_max = topic_size_max
+
+    def set_durable(self, DurableLanes durable not None):
+        """Name the lanes of the durable extension instances; once, before the first message."""
+        self.lanes = {lane.instance.encode(): lane for lane in durable.lanes}
+
+    def route_count(self):
+        """Cached routes."""
+        return len(self.topics) + len(self.paths)
+
+    def remove_tenant(self, str tenant not None):
+        """A tenant is gone, and its application versions, which are returned: no path leads there any more."""
+        gone = frozenset(name for name, owner in self.tenants.items() if owner == tenant)
+        self.app_versions = {name: allowed for name, allowed in self.app_versions.items() if name not in gone}
+        self.topics.forget(gone)
+        self.paths.forget(gone)
+        return gone
+
+    cdef RouteCache cache(self, bint literal):
+        """The routes of topics, or those of literal paths."""
+        return self.paths if literal else self.topics
+
+    cdef str read_target(self, Slice topic, bint literal, Target* target):
+        """Check a topic of kp1 against the configuration: None if it is good, else the reason phrase of a 404.
+
+        A literal path has no request ID, whatever its last level looks like.
+        """
+        cdef ResourcePath path
+        cdef Py_ssize_t base_size
+        cdef int32_t request_id
+        if topic.size > self.topic_size_max:
+            return "Resource path is too long"
+        if not split_resource_path(topic, &path):
+            return "Resource path must be kp1/<application version>/<extension instance>/..."
+        allowed = self.app_versions.get(octets(path.app_version))
+        if allowed is None:
+            return "Unknown application version"
+        if octets(path.extension) not in allowed:
+            return "Unknown extension instance, or not allowed for this application version"
+        target.app_version = path.app_version
+        target.extension = path.extension
+        target.endpoint_aware = self.endpoint_aware[octets(path.extension)]
+        if not target.endpoint_aware:
+            target.token = Slice(NULL, 0)
+            target.path = path.rest
+        elif not split_token(path.rest, &target.token, &target.path):
+            return "Endpoint token is missing"
+        elif target.token.size > TOKEN_SIZE_MAX or not is_clean(target.token):
+            return "Endpoint token is malformed"
+        target.has_request_id = not literal and split_request_id(target.path, &base_size, &request_id)
+        if target.has_request_id:
+            target.path.size = base_size
+        if not is_clean(target.path):
+            return "Resource path is malformed"
+        return None
+
+    cdef tuple named_by_filter(self, Slice topic_filter):
+        """(application version, token) of the endpoint that a topic filter names, or None.
+
+        `+` for the extension instance stands for the endpoint-aware ones.
+        """
+        cdef ResourcePath path
+        cdef Slice token, rest
+        if not split_resource_path(topic_filter, &path) or topic_filter.size > self.topic_size_max:
+            return None
+        app_version = octets(path.app_version)
+        allowed = self.app_versions.get(app_version, ())
+        extension = octets(path.extension)
+        if not any(self.endpoint_aware[name] for name in allowed if extension in (name, b"+")):
+            return None
+        if not split_token(path.rest, &token, &rest) or token.data[0] in (c"+", c"#"):
+            return None
+        if token.size > TOKEN_SIZE_MAX or not is_clean(token):
+            return None
+        return app_version, octets(token)
+
+    cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment):
+        """Compile and cache the route of a topic whose target is good; attachment is that of its token, or None."""
+        cdef Py_ssize_t key_size = target.path.data + target.path.size - topic.data
+        cdef RouteCache routes = self.cache(literal)
+        cdef Route route = routes.find(topic.data, key_size)
+        cdef bytes extension = octets(target.extension)
+        cdef Endpoint endpoint = None if attachment is None else attachment.endpoint
+        if route is not None:
+            if route.endpoint is endpoint:
+                if endpoint is not None:
+                    route.identity = attachment.identity
+                    route.revocations = endpoint.revocations
+                return route
+            # The token has gone over to another endpoint.
+            del routes.young[route.key]
+            routes.drop(route)
+        route = Route()
+        route.key = topic.data[:key_size]
+        route.endpoint = endpoint
+        route.app_version = octets(target.app_version)
+        route.middle = encode_middle(
+            route.app_version, None if endpoint is None else endpoint.endpoint_id, octets(target.path)
+        )
+        route.binding = self.binding(endpoint, extension)
+        route.tenant = self.tenants.get(route.app_version)
+        if endpoint is not None:
+            route.token = octets(target.token)
+            route.identity = attachment.identity
+            route.revocations = endpoint.revocations
+            endpoint.route_count += 1
+            self.sessions.endpoints[endpoint.endpoint_id] = endpoint
+        routes.keep(route)
+        return route
+
+    cdef Binding binding(self, Endpoint endpoint, bytes extension):
+        cdef dict bindings = self.shared_bindings if endpoint is None else endpoint.bindings
+        binding = bindings.get(extension)
+        if binding is None:
+            subject = subjects.service(extension.decode(), "esp", subjects.CLIENT_DATA)
+            binding = bindings[extension] = Binding(
+                extension, encode_publish_head(subject, self.reply_to), self.lanes.get(extension)
+            )
+        return <Binding>binding
+
+    cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1:
+        """Send an endpoint's messages for an extension to the replica that a reply-to named, from now on.
+
+        A reply-to that is no replica subject of 4/ESP is ignored: it would let a message on NATS choose where
+        devices' data goes. So is that of a durable instance, whose messages belong to its stream.
+        """
+        cdef bytes name = octets(subject)
+        cdef Binding binding
+        if extension in self.endpoint_aware and extension not in self.lanes and REPLICA_SUBJECT.match(name):
+            target = subjects.with_message_type(name.decode(), subjects.CLIENT_DATA)
+            binding = self.binding(endpoint, extension)
+            binding.replica_head = binding.head = encode_publish_head(target, self.reply_to)
+        return 0
+
+    cdef Binding unbind(self, Endpoint endpoint, Slice subject):
+        """End the affinity to a replica that is gone: the binding that has or had it, or None."""
+        cdef Binding binding
+        cdef bytes prefix = b"PUB " + octets(subject) + b" "
+        for binding in endpoint.bindings.values():
+            if binding.replica_head is not None and binding.replica_head.startswith(prefix):
+                binding.head = binding.instance_head
+                return binding
+        return None

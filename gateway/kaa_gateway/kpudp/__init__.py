@@ -1,0 +1,1 @@
+"""KP/UDP, the compact datagram protocol of docs/kp-over-udp.md."""

@@ -1,0 +1,81 @@
+"""9/ELCE connectivity events: which endpoints can be reached through this replica, and which no longer can.
+
+Changes are gathered for a short window, so that a client which speaks for many endpoints is one event, and a
+reconnect storm a few. Per endpoint, events keep their order.
+
+Source: 9/ELCE "Endpoint Lifecycle and Connectivity Events".
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import EVENT_SIZE_MAX, MessageType
+
+if TYPE_CHECKING:
+    from kaa_gateway.bus.control import Control
+
+WINDOW = 0.1
+"""Seconds for which changes are gathered."""
+ENTRY_OVERHEAD = 4
+"""Bytes of an endpoint in an event beside the two names, at most: their lengths."""
+
+
+def _event(name: str) -> MessageType:
+    return MessageType(
+        "org.kaaproject.ipc.event.gen.v1.endpoint.connectivity",
+        name,
+        endpoints={"type": "map", "values": "string"},
+        originatorReplicaId="string",
+    )
+
+
+CONNECTED_EVENT = _event("ConnectedEvent")
+DISCONNECTED_EVENT = _event("DisconnectedEvent")
+
+
+class Connectivity:
+    """Publishes connected and disconnected events; what kp's sessions call their presence."""
+
+    def __init__(self, control: Control, instance: str, replica_id: str) -> None:
+        self._control = control
+        self._replica_id = replica_id
+        self._subjects = {
+            True: subjects.event(instance, "endpoint", "connectivity", "connected"),
+            False: subjects.event(instance, "endpoint", "connectivity", "disconnected"),
+        }
+        self._changes: dict[bool, dict[str, str]] = {True: {}, False: {}}
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def appeared(self, endpoint_id: str, app_version_name: str) -> None:
+        """An endpoint's first connection to this replica is there."""
+        self._add(True, endpoint_id, app_version_name)
+
+    def disappeared(self, endpoint_id: str, app_version_name: str) -> None:
+        """An endpoint's last connection to this replica has ended."""
+        self._add(False, endpoint_id, app_version_name)
+
+    def _add(self, connected: bool, endpoint_id: str, app_version_name: str) -> None:
+        size = len(endpoint_id.encode()) + len(app_version_name.encode()) + ENTRY_OVERHEAD
+        if endpoint_id in self._changes[not connected] or self._size + size > EVENT_SIZE_MAX:
+            self.flush()
+        self._changes[connected][endpoint_id] = app_version_name
+        self._size += size
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WINDOW, self.flush)
+
+    def flush(self) -> None:
+        """Publish what was gathered."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._size = 0
+        for connected, event in ((False, DISCONNECTED_EVENT), (True, CONNECTED_EVENT)):
+            endpoints = self._changes[connected]
+            if endpoints:
+                self._changes[connected] = {}
+                datum = event.encode(endpoints=endpoints, originatorReplicaId=self._replica_id)
+                self._control.publish_event(self._subjects[connected], datum)

@@ -1,0 +1,28 @@
+"""The MQTT server. See mqtt.pyx."""
+
+import asyncio
+
+from kaa_gateway.counters import Counters
+from kaa_gateway.identity.clients import Authenticator
+from kaa_gateway.kp.sessions import Sessions
+from kaa_gateway.kp.uplink import Uplink
+from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
+from kaa_gateway.net.stream import InputMemory, Outlet, Stream
+
+class MqttTransport:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        uplink: Uplink,
+        sessions: Sessions,
+        stored: MqttSessions,
+        counters: Counters,
+        authenticator: Authenticator,
+        limits: MqttLimits,
+        *,
+        packet_size_max: int,
+        connect_timeout: float,
+        keep_alive_max: float = 0,
+    ) -> None: ...
+    def limit(self, input_memory: InputMemory) -> None: ...
+    def connect(self, outlet: Outlet) -> Stream: ...

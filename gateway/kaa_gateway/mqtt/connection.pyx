@@ -1,0 +1,442 @@
+"""The MQTT server towards one client: packets in their legal order, keep-alive, wills, take-over.
+
+It is no broker: a PUBLISH goes to an extension or nowhere, and every well-formed topic filter is granted, because
+delivery does not depend on it (mqtt_session.pyx). PUBACK and PUBREC are sent when NATS has confirmed the message.
+
+Source: MQTT 3.1.1 (OASIS), whose section numbers the comments cite; 1/KP.
+"""
+
+import structlog
+
+from kaa_gateway.kp.correlation cimport Service
+from kaa_gateway.counters cimport MQTT
+from kaa_gateway.kp.uplink cimport BUSY, BY_ATTACHMENT, Message
+from kaa_gateway.net.stream cimport INPUT_FREE, InputMemory, Outlet
+from kaa_gateway.wire.mqtt cimport (
+    ACCEPTED, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, NOT_AUTHORIZED,
+    PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SERVER_UNAVAILABLE, SUBSCRIBE,
+    UNACCEPTABLE_PROTOCOL_VERSION, UNSUBACK, UNSUBSCRIBE, Connect, TopicFilter, append_ack, append_connack,
+    append_empty, append_suback, check_flags, check_topic_name, first_filter, next_filter, next_packet, read_connect,
+    read_empty, read_packet_id, read_publish,
+)
+
+from kaa_gateway.errors import IdentityError, ProtocolError
+from kaa_gateway.identity.clients import Client, Presentation
+
+log = structlog.get_logger("gateway.mqtt")
+
+cdef enum:
+    RECEIVED_MAX = 4096     # QoS 2 messages of a client between PUBLISH and PUBREL
+    TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete packets
+
+cdef double KEEP_ALIVE_GRACE = 1.5  # section 3.1.2.10
+
+
+cdef int violation(str reason) except -1:
+    raise ProtocolError("mqtt_" + reason)
+
+
+cdef class Will:
+    """What the client asked to be published if it goes without a DISCONNECT."""
+
+
+cdef class MqttTransport:
+    """What the MQTT connections of a worker share. Sizes are in bytes, times in seconds."""
+
+    def __init__(
+        self, loop, Uplink uplink, Sessions sessions, MqttSessions stored, Counters counters, authenticator,
+        MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0,
+    ):
+        self.loop = loop
+        self.uplink = uplink
+        self.sessions = sessions
+        self.stored = stored
+        self.counters = counters
+        self.authenticator = authenticator
+        self.limits = limits
+        self.packet_size_max = packet_size_max
+        self.connect_timeout = connect_timeout
+        self.keep_alive_max = keep_alive_max
+        self.input_memory = InputMemory()
+        self.scratch = Buffer()
+
+    def limit(self, InputMemory input_memory not None):
+        """Bound the memory of incomplete packets, together with other transports; once, before the start."""
+        self.input_memory = input_memory
+
+    cdef double keep_alive_of(self, uint16_t asked) noexcept:
+        """The keep-alive period that a client is held to, which may be shorter than what it asked for (3.1.2.10)."""
+        if self.keep_alive_max > 0 and (asked == 0 or asked > self.keep_alive_max):
+            return self.keep_alive_max
+        return asked
+
+    def connect(self, Outlet outlet):
+        """The core of a new connection."""
+        cdef MqttConnection connection = MqttConnection()
+        connection.transport = self
+        connection.outlet = outlet
+        connection.level = LEVEL_3_1_1
+        connection.last_heard = self.loop.time()
+        return connection
+
+
+cdef class MqttConnection(Stream):
+    """The server's side of one MQTT connection."""
+
+    # ------------------------------------------------------------ bytes
+
+    cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Handle the packets in these bytes, and keep an incomplete or untaken rest. Hot path."""
+        cdef Py_ssize_t taken
+        self.heard = True
+        if self.state == ENDED:
+            return 0
+        if self.tail is not None and self.tail.size:
+            self.tail.append(data, size)
+            return self.parse_tail()
+        taken = self.parse(data, size)
+        if taken < size and self.state != ENDED:
+            if self.tail is None:
+                self.tail = Buffer()
+            self.tail.append(data + taken, size - taken)
+            return self.count_tail()
+        return 0
+
+    cdef int count_tail(self) except -1:
+        """The tail has grown or shrunk."""
+        if self.tail.capacity <= INPUT_FREE and self.input_counted == 0:
+            return 0
+        if not self.transport.input_memory.take(self, self.tail.capacity):
+            self.tail.clear(0)
+            violation("input_memory_full")
+        return 0
+
+    cdef int parse_tail(self) except -1:
+        cdef Py_ssize_t taken
+        # Packets are handled while the tail's bytes are borrowed: nothing may append to it meanwhile.
+        taken = self.parse(self.tail.data, self.tail.size)
+        if taken == self.tail.size or self.state == ENDED:
+            self.tail.clear(TAIL_KEEP)
+        else:
+            self.tail.consume(taken)
+        return self.count_tail()
+
+    cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Handle whole packets until none is left or the connection is blocked: the bytes taken. Hot path."""
+        cdef Packet packet
+        cdef Py_ssize_t at = 0, consumed, limit = self.transport.packet_size_max
+        cdef uint64_t taken = 0
+        while at < size and not self.blocked and self.state != ENDED:
+            if self.state == AWAITING_CONNECT:
+                # Nothing is kept of a peer whose first byte is not CONNECT's (3.1; CVE-2023-0809).
+                if data[at] != CONNECT << 4:
+                    violation("first_packet_not_connect")
+                limit = min(self.transport.packet_size_max, <Py_ssize_t>CONNECT_SIZE_MAX)
+            consumed = next_packet(data + at, size - at, limit, &packet)
+            if consumed == 0 or not self.handle(&packet):
+                break
+            at += consumed
+            taken += 1
+        self.taken += taken
+        return at
+
+    cdef bint handle(self, const Packet* packet) except -1:
+        """Handle a packet; False if it cannot be taken now and must be offered again. Hot path."""
+        if packet.type == PUBLISH and self.state == CONNECTED:
+            return self.on_publish(packet)
+        if packet.type == CONNECT:
+            if self.state != AWAITING_CONNECT:
+                violation("second_connect")
+            self.on_connect(packet)
+        elif packet.type == PUBACK:
+            self.session.on_puback(<uint16_t>read_packet_id(packet, self.level))
+        elif packet.type == PUBREC:
+            self.session.on_pubrec(<uint16_t>read_packet_id(packet, self.level))
+        elif packet.type == PUBREL:
+            self.session.on_pubrel(<uint16_t>read_packet_id(packet, self.level))
+        elif packet.type == PUBCOMP:
+            self.session.on_pubcomp(<uint16_t>read_packet_id(packet, self.level))
+        elif packet.type == SUBSCRIBE:
+            self.on_subscribe(packet)
+        elif packet.type == UNSUBSCRIBE:
+            self.on_unsubscribe(packet)
+        elif packet.type == PINGREQ:
+            read_empty(packet)
+            append_empty(self.output, PINGRESP)
+            self.outlet.wake()
+        elif packet.type == DISCONNECT:
+            read_empty(packet)
+            self.will = None
+            self.state = ENDED
+            self.outlet.close()
+        else:
+            violation("packet_of_the_server")
+        return True
+
+    cdef int block(self) except -1:
+        self.blocked = True
+        return self.outlet.pause_reading()
+
+    cdef int resume(self) except -1:
+        """What blocked the connection has passed."""
+        if not self.blocked or self.state == ENDED:
+            return 0
+        self.blocked = False
+        if self.tail is not None and self.tail.size:
+            try:
+                self.parse_tail()
+            except ProtocolError as error:
+                self.transport.counters.count("closed", error.reason)
+                self.state = ENDED
+                self.outlet.close()
+        return 0 if self.blocked else self.outlet.resume_reading()
+
+    # ------------------------------------------------------------ CONNECT
+
+    cdef int on_connect(self, const Packet* packet) except -1:
+        cdef Connect connect
+        read_connect(packet, &connect)
+        if connect.level != LEVEL_3_1 and connect.level != LEVEL_3_1_1:
+            return self.refuse(UNACCEPTABLE_PROTOCOL_VERSION, "mqtt_unacceptable_protocol_version")
+        self.level = connect.level
+        if connect.client_id.size == 0 and (not connect.clean_session or connect.level == LEVEL_3_1):
+            return self.refuse(IDENTIFIER_REJECTED, "mqtt_identifier_rejected")
+        self.keep_alive = self.transport.keep_alive_of(connect.keep_alive) * KEEP_ALIVE_GRACE
+        if connect.will_topic.data != NULL:
+            self.will = Will()
+            self.will.topic = connect.will_topic.data[:connect.will_topic.size]
+            self.will.message = connect.will_message.data[:connect.will_message.size]
+            self.will.qos = connect.will_qos
+        self.state = AUTHENTICATING
+        client_id = connect.client_id.data[:connect.client_id.size].decode()
+        clean = bool(connect.clean_session)
+        try:
+            known = self.transport.authenticator.authenticate(Presentation(
+                "mqtt",
+                None if connect.user_name.data == NULL else connect.user_name.data[:connect.user_name.size].decode(),
+                None if connect.password.data == NULL else connect.password.data[:connect.password.size],
+                self.outlet.certificate,
+            ))
+        except IdentityError as error:
+            return self.turn_away(error)
+        if isinstance(known, Client):
+            return self.admit(known, client_id, clean)
+        known.add_done_callback(lambda done: self.authenticated(client_id, clean, done))
+        return self.block()
+
+    def authenticated(self, str client_id, bint clean, future):
+        """The client is admitted or refused; what it sent meanwhile follows."""
+        if self.state != AUTHENTICATING:
+            # Looked at all the same: asyncio complains of failures that nobody has seen.
+            future.exception()
+            return
+        try:
+            client = future.result()
+        except IdentityError as error:
+            self.turn_away(error)
+            return
+        self.admit(client, client_id, clean)
+        self.resume()
+
+    cdef int turn_away(self, error) except -1:
+        """The client is not admitted."""
+        return self.refuse(NOT_AUTHORIZED if error.status < 500 else SERVER_UNAVAILABLE, error.reason)
+
+    cdef int refuse(self, uint8_t return_code, str reason) except -1:
+        """CONNACK with a reason, and the end (3.2.2.3)."""
+        self.transport.counters.count("closed", reason)
+        append_connack(self.output, False, return_code)
+        self.will = None
+        self.state = ENDED
+        return self.outlet.close()
+
+    cdef int admit(self, client, str client_id, bint clean) except -1:
+        cdef MqttSession session = self.open_session(client, client_id, clean)
+        cdef bint present = session.stream is None and session.offline_since > 0
+        session.level = self.level
+        session.bind(self, self.outlet)
+        self.transport.sessions.set_online(session, True)
+        self.session = session
+        self.state = CONNECTED
+        self.admitted = True
+        append_connack(self.output, present, ACCEPTED)
+        self.outlet.wake()
+        return session.send_again() if present else 0
+
+    cdef MqttSession open_session(self, client, str client_id, bint clean):
+        """The stored session of a client that resumes it, or a new one (3.1.2.4, 3.1.4).
+
+        Client identifiers are shared by whole fleets, so a client is taken over only by one with the same
+        authenticated principal, or, among anonymous clients, where both ask for a session that outlives them.
+        """
+        cdef MqttTransport transport = self.transport
+        cdef str principal = client.principal
+        cdef MqttSession session = transport.stored.find(principal, client_id)
+        if session is not None:
+            if session.stream is not None and (principal or not clean):
+                (<MqttConnection>session.stream).taken_over()
+                session = transport.stored.find(principal, client_id)
+            if session is not None and session.stream is None:
+                if not clean:
+                    transport.stored.back_online(session)
+                    return session
+                transport.stored.discard(session)
+        session = MqttSession()
+        session.counters = transport.counters
+        session.protocol = MQTT
+        session.limits = transport.limits
+        session.scratch = transport.scratch
+        session.stored = transport.stored
+        session.principal = principal
+        session.tenant = client.tenant
+        session.client_id = client_id
+        session.clean = clean
+        transport.sessions.open(session)
+        if principal or not clean:
+            transport.stored.add(session)
+        return session
+
+    cdef int end(self, str reason) except -1:
+        """The client may not go on; not even its will is published."""
+        self.transport.counters.count("closed", reason)
+        self.will = None
+        if self.session is not None:
+            self.session.clean = True
+            self.leave_session()
+        self.state = ENDED
+        return self.outlet.close()
+
+    cdef int taken_over(self) except -1:
+        """Another connection of the same client has come (3.1.4)."""
+        self.transport.counters.count("closed", "mqtt_taken_over")
+        self.publish_will()
+        self.leave_session()
+        self.state = ENDED
+        return self.outlet.close()
+
+    # ------------------------------------------------------------ PUBLISH
+
+    cdef bint on_publish(self, const Packet* packet) except -1:
+        """Forward a PUBLISH; False if the uplink cannot take it now. Hot path."""
+        cdef Publish publish
+        cdef Message message
+        cdef MqttSession session = self.session
+        read_publish(packet, self.level, &publish)
+        check_topic_name(publish.topic)
+        message.topic = publish.topic
+        message.payload = publish.payload
+        message.service = <Service>publish.qos
+        message.token = 0
+        message.sequence = BY_ATTACHMENT
+        message.timeout = 0
+        message.unanswered = False
+        message.literal = False
+        if publish.qos == 1:
+            message.token = <uint32_t>PUBACK << 16 | publish.packet_id
+        elif publish.qos == 2:
+            if session.received is None:
+                session.received = {}
+            if publish.packet_id in session.received:
+                # Sent again: it was forwarded, and PUBREC was lost or is still to come (4.3.3).
+                if session.received[publish.packet_id]:
+                    append_ack(self.output, PUBREC, publish.packet_id)
+                    self.outlet.wake()
+                return True
+            if len(session.received) >= RECEIVED_MAX:
+                violation("too_many_qos_2_in_flight")
+            message.token = <uint32_t>PUBREC << 16 | publish.packet_id
+        if self.transport.uplink.publish(session, &message) == BUSY:
+            self.block()
+            return False
+        if publish.qos == 2:
+            session.received[publish.packet_id] = False
+        return True
+
+    cdef int publish_will(self) except -1:
+        """The client goes without a DISCONNECT (3.1.2.5): its will is a message like any other of it."""
+        cdef Message message
+        cdef Will will = self.will
+        if will is None or self.session is None:
+            return 0
+        self.will = None
+        message.topic = Slice(<const uint8_t*>will.topic, len(will.topic))
+        message.payload = Slice(<const uint8_t*>will.message, len(will.message))
+        message.service = <Service>will.qos
+        message.token = 0
+        message.sequence = BY_ATTACHMENT
+        message.timeout = 0
+        message.unanswered = False
+        message.literal = False
+        # A full link would keep the session for later, but its client is gone.
+        if self.transport.uplink.link.full or self.transport.uplink.publish(self.session, &message) == BUSY:
+            self.transport.counters.count("dropped", "will")
+        return 0
+
+    # ------------------------------------------------------------ SUBSCRIBE, UNSUBSCRIBE
+
+    cdef int on_subscribe(self, const Packet* packet) except -1:
+        """Grant every well-formed filter; one that names a token identifies that endpoint."""
+        cdef TopicFilter entry
+        cdef Py_ssize_t at
+        cdef bytearray codes = bytearray()
+        cdef uint8_t* granted
+        check_flags(packet, self.level)
+        at = first_filter(packet)
+        while at < packet.body.size:
+            at = next_filter(packet, at, &entry)
+            codes.append(self.session.subscribe(entry.filter, entry.qos))
+            self.transport.uplink.identify(self.session, entry.filter)
+        granted = codes
+        append_suback(
+            self.output, <uint16_t>(packet.body.data[0] << 8 | packet.body.data[1]), granted, len(codes)
+        )
+        return self.outlet.wake()
+
+    cdef int on_unsubscribe(self, const Packet* packet) except -1:
+        cdef TopicFilter entry
+        cdef Py_ssize_t at
+        check_flags(packet, self.level)
+        at = first_filter(packet)
+        while at < packet.body.size:
+            at = next_filter(packet, at, &entry)
+            self.session.unsubscribe(entry.filter)
+        append_ack(self.output, UNSUBACK, <uint16_t>(packet.body.data[0] << 8 | packet.body.data[1]))
+        return self.outlet.wake()
+
+    # ------------------------------------------------------------ time and the end
+
+    cdef int check(self, double now) except -1:
+        """CONNECT in time (3.1.4), and after it something within one and a half keep-alive periods (3.1.2.10)."""
+        cdef double silence
+        if self.heard or self.blocked or self.held:
+            # A connection that is not read cannot be heard.
+            self.heard = False
+            if self.state == CONNECTED:
+                self.last_heard = now
+        silence = now - self.last_heard
+        if self.state in (AWAITING_CONNECT, AUTHENTICATING) and silence > self.transport.connect_timeout:
+            violation("connect_timeout")
+        if self.state == CONNECTED and self.keep_alive and silence > self.keep_alive:
+            violation("keep_alive_timeout")
+        return 0
+
+    cdef int lost(self) except -1:
+        """The connection is gone, with or without DISCONNECT."""
+        self.publish_will()
+        self.leave_session()
+        self.state = ENDED
+        self.tail = None
+        self.transport.input_memory.take(self, 0)
+        return 0
+
+    cdef int leave_session(self) except -1:
+        """Part from the session, which ends or stays for the client to come back to."""
+        cdef MqttSession session = self.session
+        if session is None:
+            return 0
+        self.session = None
+        session.unbind(self.transport.loop.time())
+        self.transport.sessions.set_online(session, False)
+        if session.clean:
+            return self.transport.stored.discard(session)
+        return self.transport.stored.keep_offline(session)

@@ -1,0 +1,1 @@
+"""Sockets, TLS, DTLS, WebSocket and admission; no device protocol."""

@@ -1,0 +1,45 @@
+from libc.stdint cimport uint8_t, uint64_t
+
+from kaa_gateway.counters cimport Counters
+
+
+cdef struct Bucket:
+    # Of tokens, a second's worth at most. Below zero it is in debt: what came had to be taken all the same.
+    double tokens
+    double at          # loop time at which they were counted
+
+
+cdef class Source:
+    # A host, or the network that one IPv6 customer has.
+    cdef Py_ssize_t connections   # open ones
+    cdef Bucket message_bucket
+    cdef Bucket byte_bucket
+
+
+cdef class Admission:
+    # wiring
+    cdef Counters counters
+    # settings; 0 is no limit
+    cdef Py_ssize_t sources_max
+    cdef Py_ssize_t half_open_max
+    cdef double message_rate           # a second, of a connection
+    cdef double byte_rate
+    cdef Py_ssize_t source_connections
+    cdef double source_message_rate    # a second, of a source
+    cdef double source_byte_rate
+    cdef bint rates                    # whether a connection is counted at all
+    cdef bint knows_sources            # whether the table of sources is kept at all
+    # state
+    cdef object sources                # OrderedDict of address -> Source, the longest known first
+
+    cdef Source source(self, bytes address, double now)
+    cdef Source open(self, bytes address, double now)
+    cdef int close(self, bytes address, Source source) except -1
+    cdef double charge(
+        self, Bucket* message_bucket, Bucket* byte_bucket, Source source, uint64_t count, Py_ssize_t size, double now
+    ) except -1
+    cdef bint allows(self, bytes address, Py_ssize_t size, double now) except -1
+
+
+cdef bytes source_of(const uint8_t* address, Py_ssize_t size)
+cdef str address_text(bytes address)

@@ -1,0 +1,206 @@
+"""The files of the listeners that encrypt: contexts made of them, and made again when they change.
+
+What lives here: what must be right with certificates, keys, authorities and revocation lists, in words that name the
+key of the configuration; the context of TLS over TCP; and the watch over the files. What does not: that of DTLS
+(`kaa_gateway.net.dtls_context`), and any connection.
+
+A connection keeps the context that it began with, so new files disturb nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import structlog
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from kaa_gateway.errors import ConfigError
+from kaa_gateway.identity.clients import ClientCertificate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+    from kaa_gateway.config.tls_keys import ServerTls, StreamTls
+
+log = structlog.get_logger("gateway.transports")
+
+WATCH_PERIOD = 5.0
+"""Seconds between looks at the files: their directories may be mounts, which do not tell of changes."""
+
+_REVOCATION_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
+
+_VERIFY_MODES = {"off": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_MIN_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+Context = TypeVar("Context")
+
+
+def unusable(key: str, message: str) -> ConfigError:
+    """The error of a file or setting that a listener cannot work with."""
+    return ConfigError("tls_unusable", f"{key}: {message}")
+
+
+class Material:
+    """What the files of a listener hold, read and found to fit together. Raises ConfigError."""
+
+    def __init__(self, key: str, settings: ServerTls) -> None:
+        self.chain: list[x509.Certificate] = []
+        self.private_key: PrivateKeyTypes | None = None
+        self.authorities: list[x509.Certificate] = []
+        self.revocations: list[x509.CertificateRevocationList] = []
+        if settings.cert_file is not None and settings.key_file is not None:
+            self.chain = _certificates(f"{key}.cert-file", settings.cert_file)
+            self.private_key = _private_key(f"{key}.key-file", settings.key_file)
+            if _public_bytes(self.private_key.public_key()) != _public_bytes(self.chain[0].public_key()):
+                message = f"{settings.key_file}: is not the key of the certificate in {settings.cert_file}"
+                raise unusable(f"{key}.key-file", message)
+        if settings.client_certificate != "off":
+            assert settings.ca_file is not None
+            self.authorities = _certificates(f"{key}.ca-file", settings.ca_file)
+            if settings.crl_file is not None:
+                self.revocations = _revocations(f"{key}.crl-file", settings.crl_file)
+
+
+def stream_context(key: str, settings: StreamTls, alpn: str | None) -> ssl.SSLContext:
+    """The context of a listener with TLS over TCP, whose files are found good. Raises ConfigError."""
+    assert settings.cert_file is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _MIN_VERSIONS[settings.min_version]
+    # A client that may renegotiate makes the server compute for nothing.
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    try:
+        context.set_ciphers(settings.ciphers)
+    except ssl.SSLError:
+        raise unusable(f"{key}.ciphers", "no cipher suite that can be had is in this list") from None
+    try:
+        context.load_cert_chain(settings.cert_file, settings.key_file)
+        if settings.client_certificate != "off":
+            context.load_verify_locations(settings.ca_file)
+            if settings.crl_file is not None:
+                context.load_verify_locations(settings.crl_file)
+                context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    except (ssl.SSLError, OSError) as error:
+        # Such as a key that is too short for the security level of OpenSSL.
+        raise unusable(f"{key}.cert-file", f"cannot be used: {error.strerror or error}") from None
+    context.verify_mode = _VERIFY_MODES[settings.client_certificate]
+    if alpn is not None:
+        context.set_alpn_protocols([alpn])
+    return context
+
+
+def client_certificate(der: bytes) -> ClientCertificate:
+    """What a verified certificate says of a client. Raises ValueError if it cannot be understood."""
+    certificate = x509.load_der_x509_certificate(der)
+    return ClientCertificate(
+        issuer=certificate.issuer.rfc4514_string(),
+        serial_number=str(certificate.serial_number),
+        subject=certificate.subject.rfc4514_string(),
+    )
+
+
+def read(key: str, path: Path) -> bytes:
+    """The content of a file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unusable(key, f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _certificates(key: str, path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(read(key, path))
+    except ValueError:
+        raise unusable(key, f"{path}: holds no certificate in PEM form") from None
+
+
+def _private_key(key: str, path: Path) -> PrivateKeyTypes:
+    try:
+        return load_pem_private_key(read(key, path), None)
+    except TypeError:
+        raise unusable(key, f"{path}: the key has a passphrase; one without is needed") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise unusable(key, f"{path}: holds no private key in PEM form") from None
+
+
+def _revocations(key: str, path: Path) -> list[x509.CertificateRevocationList]:
+    found = _REVOCATION_LIST.findall(read(key, path))
+    try:
+        lists = [x509.load_pem_x509_crl(each) for each in found]
+    except ValueError:
+        lists = []
+    if not lists:
+        raise unusable(key, f"{path}: holds no certificate revocation list in PEM form")
+    return lists
+
+
+def _public_bytes(public_key: object) -> bytes:
+    encoded: bytes = public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
+    return encoded
+
+
+class ServerCredentials(Generic[Context]):
+    """The context of one listener, and the files that it was made of. Raises ConfigError.
+
+    `key` is that of the listener's section. `make` makes a context of what was read, and may take some milliseconds.
+    """
+
+    def __init__(self, key: str, settings: ServerTls, make: Callable[[Material], Context]) -> None:
+        self.key = key
+        self._settings = settings
+        self._make = make
+        files = (settings.cert_file, settings.key_file, settings.ca_file, settings.crl_file)
+        self._files = [file for file in (*files, getattr(settings, "psk_file", None)) if file is not None]
+        self._seen = self._state()
+        self.read_again()
+
+    def changed(self) -> bool:
+        """Whether the files are not those that were read last."""
+        state = self._state()
+        if state == self._seen:
+            return False
+        self._seen = state
+        return True
+
+    def read_again(self) -> None:
+        """Make a context of the files as they are now. Raises ConfigError, and then the old context stays."""
+        material = Material(self.key, self._settings)
+        self.context = self._make(material)
+        self.certificate = material.chain[0] if material.chain else None
+        """The server's own certificate; None if there are only pre-shared keys."""
+        if self.certificate is not None and self.certificate.not_valid_after_utc < datetime.now(UTC):
+            log.warning("the certificate has expired", key=f"{self.key}.cert-file")
+
+    def _state(self) -> list[tuple[int, int, int] | None]:
+        states: list[tuple[int, int, int] | None] = []
+        for file in self._files:
+            try:
+                status = file.stat()
+            except OSError:
+                states.append(None)
+            else:
+                states.append((status.st_ino, status.st_mtime_ns, status.st_size))
+        return states
+
+
+async def watch(all_credentials: Iterable[ServerCredentials[Any]], period: float = WATCH_PERIOD) -> None:
+    """Read files again whenever they change, for ever. What cannot be used is logged, and the old is kept."""
+    while True:
+        await asyncio.sleep(period)
+        for credentials in all_credentials:
+            if not credentials.changed():
+                continue
+            try:
+                await asyncio.to_thread(credentials.read_again)
+            except ConfigError as error:
+                log.error("changed files cannot be used; going on with the old ones", error=error.detail)
+            else:
+                log.info("read changed files", key=credentials.key)

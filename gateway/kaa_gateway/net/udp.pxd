@@ -1,0 +1,59 @@
+from libc.stdint cimport uint8_t, uint64_t
+
+from kaa_gateway.counters cimport Counters
+from kaa_gateway.net.admission cimport Admission
+from kaa_gateway.wire.buffer cimport Buffer
+
+cdef enum:
+    ADDRESS_SIZE_MAX = 28  # bytes of a sockaddr_in6
+
+
+cdef struct Address:
+    # Of a peer, as the socket gave it: a sockaddr_in or sockaddr_in6, so that equal peers have equal bytes.
+    unsigned int size
+    uint8_t[ADDRESS_SIZE_MAX] bytes
+
+
+cdef class DatagramCore:
+    # wiring
+    cdef UdpSocket socket
+
+    cdef int receive(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1
+    cdef int check(self, double now) except -1
+
+
+cdef class Batch:
+    # Datagrams that wait to be sent: their bytes one behind the other, and where each begins and goes.
+    cdef Buffer bytes
+    cdef Buffer entries
+
+
+cdef class UdpSocket:
+    # wiring
+    cdef readonly object loop
+    cdef DatagramCore core
+    cdef Counters counters
+    cdef Admission admission      # None if no source is limited
+    cdef object socket
+    cdef int fd
+    # state
+    cdef Buffer receive_storage
+    cdef Buffer inbox            # an Inbox, which points into receive_storage
+    cdef Batch outgoing
+    cdef double now               # loop time at which the datagrams being received were read, seconds
+    cdef bint flush_scheduled
+    cdef bint writer_added
+    cdef object flush_callback
+    # counters
+    cdef readonly uint64_t datagrams_in
+    cdef readonly uint64_t datagrams_out
+    cdef readonly uint64_t bytes_in
+    cdef readonly uint64_t bytes_out
+
+    cdef int prepare_inbox(self) except -1
+    cdef int send(self, const Address* destination, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int flush(self) except -1
+    cdef int keep_from(self, Py_ssize_t done, Py_ssize_t total) except -1
+
+
+cdef bytes address_key(const Address* address)

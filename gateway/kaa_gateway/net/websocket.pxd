@@ -1,0 +1,57 @@
+from libc.stdint cimport uint8_t, uint64_t
+
+from kaa_gateway.counters cimport Counters
+from kaa_gateway.net.stream cimport Outlet, Stream
+from kaa_gateway.wire.buffer cimport Buffer
+from kaa_gateway.wire.websocket cimport CONTROL_PAYLOAD_MAX, HEADER_SIZE_MAX, FrameHeader
+
+
+cdef enum State:
+    AWAITING_UPGRADE
+    OPEN
+    ENDED                            # refused, or a Close frame was sent or received
+
+
+cdef class WebSocketTransport:
+    # wiring
+    cdef object loop
+    cdef object make_stream          # called with the Outlet of a new WebSocket: the core of what is in it
+    cdef Counters counters
+    # settings
+    cdef uint64_t frame_size_max     # bytes
+    cdef double handshake_timeout    # seconds
+    # state
+    cdef Buffer plain                # unmasked payload, shared by all connections: emptied before a call ends
+
+
+cdef class WebSocketOutlet(Outlet):
+    # wiring
+    cdef WebSocketStream carrier
+
+
+cdef class WebSocketStream(Stream):
+    # wiring
+    cdef WebSocketTransport transport
+    cdef Stream core                 # what is in the WebSocket; None before it is one, and after the end
+    # state
+    cdef State state
+    cdef double begun                # loop time
+    cdef Buffer head                 # of the request, while it is incomplete
+    cdef FrameHeader frame           # the one being received
+    cdef uint64_t received           # bytes of its payload that are here
+    cdef bint in_frame
+    cdef bint in_message             # a message's last frame is still to come
+    cdef uint8_t[HEADER_SIZE_MAX] header_bytes           # of a header, while it is incomplete
+    cdef Py_ssize_t header_size
+    cdef uint8_t[CONTROL_PAYLOAD_MAX] control            # payload of the control frame being received
+    cdef int close_code              # what our Close frame will say, or 0
+    cdef bint close_sent
+
+    cdef int violation(self, str reason, int close_code) except -1
+    cdef Py_ssize_t upgrade(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int receive_frames(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef Py_ssize_t begin_frame(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int judge_frame(self) except -1
+    cdef Py_ssize_t take_payload(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int on_control(self) except -1
+    cdef int deliver(self) except -1

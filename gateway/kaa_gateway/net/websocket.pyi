@@ -1,0 +1,19 @@
+"""MQTT over WebSocket: the layer between a connection and its core. See websocket.pyx."""
+
+import asyncio
+from collections.abc import Callable
+
+from kaa_gateway.counters import Counters
+from kaa_gateway.net.stream import Outlet, Stream
+
+class WebSocketTransport:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        make_stream: Callable[[Outlet], Stream],
+        counters: Counters,
+        *,
+        frame_size_max: int,
+        handshake_timeout: float,
+    ) -> None: ...
+    def connect(self, outlet: Outlet) -> Stream: ...

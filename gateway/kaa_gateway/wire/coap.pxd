@@ -1,0 +1,184 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
+
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+
+cdef enum:
+    HEADER_SIZE = 4        # bytes
+    TOKEN_SIZE_MAX = 8     # bytes
+    OPTION_NUMBER_MAX = 65535
+    PAYLOAD_MARKER = 0xFF
+    ONE_BYTE_BASE = 13     # of an option delta or length that is extended by one byte
+    TWO_BYTE_BASE = 269
+
+
+cdef enum Type:
+    CON = 0
+    NON = 1
+    ACK = 2
+    RST = 3
+
+
+# Codes are class << 5 | detail (RFC 7252 section 12.1; RFC 7959; RFC 8132; RFC 8516).
+cdef enum Code:
+    EMPTY = 0
+    GET = 1
+    POST = 2
+    PUT = 3
+    FETCH = 5
+    CREATED = 0x41
+    VALID = 0x43
+    CHANGED = 0x44
+    CONTENT = 0x45
+    CONTINUE = 0x5F
+    BAD_REQUEST = 0x80
+    UNAUTHORIZED = 0x81
+    BAD_OPTION = 0x82
+    NOT_FOUND = 0x84
+    METHOD_NOT_ALLOWED = 0x85
+    REQUEST_ENTITY_INCOMPLETE = 0x88
+    REQUEST_ENTITY_TOO_LARGE = 0x8D
+    INTERNAL_SERVER_ERROR = 0xA0
+    SERVICE_UNAVAILABLE = 0xA3
+    PROXYING_NOT_SUPPORTED = 0xA5
+
+
+# Option numbers (RFC 7252 section 5.10; 7641; 7959; 7967; 9175).
+cdef enum OptionNumber:
+    IF_MATCH = 1
+    URI_HOST = 3
+    ETAG = 4
+    OBSERVE = 6
+    URI_PORT = 7
+    URI_PATH = 11
+    CONTENT_FORMAT = 12
+    MAX_AGE = 14
+    URI_QUERY = 15
+    ACCEPT = 17
+    BLOCK2 = 23
+    BLOCK1 = 27
+    SIZE2 = 28
+    PROXY_URI = 35
+    PROXY_SCHEME = 39
+    SIZE1 = 60
+    ECHO = 252
+    NO_RESPONSE = 258
+    REQUEST_TAG = 292
+
+
+# What decoding can say. The names of FORMAT_REASONS in coap.pyx follow this order.
+cdef enum Format:
+    WELL_FORMED = 0
+    TOO_SHORT           # no header: nothing in it can be used, not even to reject it
+    UNKNOWN_VERSION
+    BAD_TOKEN_LENGTH    # from here on type and message ID are good
+    TRUNCATED_TOKEN
+    NOT_EMPTY
+    BAD_OPTION_HEADER
+    TRUNCATED_OPTION
+    BAD_OPTION_NUMBER
+    EMPTY_PAYLOAD
+    NO_OPTION           # no error: what is left is the payload
+
+
+cdef struct MessageView:
+    # Slices borrow from the datagram.
+    Type type
+    uint8_t code
+    uint16_t message_id
+    Slice token
+    Slice options     # encoded; walk them with option_reader and next_option
+    Slice payload
+
+
+cdef struct OptionReader:
+    # The unread rest of a message's options, [at, end), and the number of the last one read.
+    const uint8_t* at
+    const uint8_t* end
+    uint32_t number
+
+
+cdef struct Block:
+    # The value of Block1 and Block2 (RFC 7959 section 2.2); a block has 16 << szx bytes.
+    uint32_t number
+    bint more
+    int szx
+
+
+cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil
+cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil
+
+cdef int append_header(Buffer out, Type type, uint8_t code, uint16_t message_id, Slice token) except -1
+cdef int append_option(Buffer out, uint32_t previous, uint32_t number, Slice value) except -1
+cdef int append_uint_option(Buffer out, uint32_t previous, uint32_t number, uint32_t value) except -1
+cdef int append_payload(Buffer out, Slice payload) except -1
+
+
+cdef inline OptionReader option_reader(const MessageView* view) noexcept nogil:
+    return OptionReader(view.options.data, view.options.data + view.options.size, 0)
+
+
+cdef inline bint take_extended(OptionReader* reader, uint32_t* value) noexcept nogil:
+    # Replace the nibble of a delta or length by its full value; whether its bytes are there. 15 is the caller's.
+    if value[0] < ONE_BYTE_BASE:
+        return True
+    if value[0] == ONE_BYTE_BASE:
+        if reader.end - reader.at < 1:
+            return False
+        value[0] = ONE_BYTE_BASE + reader.at[0]
+        reader.at += 1
+        return True
+    if reader.end - reader.at < 2:
+        return False
+    value[0] = TWO_BYTE_BASE + (<uint32_t>reader.at[0] << 8 | reader.at[1])
+    reader.at += 2
+    return True
+
+
+cdef inline Format next_option(OptionReader* reader, Slice* value) noexcept nogil:
+    # Read one option, whose number is left in the reader; NO_OPTION at the end or the payload marker. Hot path.
+    cdef uint32_t delta, length
+    if reader.at >= reader.end or reader.at[0] == PAYLOAD_MARKER:
+        return NO_OPTION
+    delta = reader.at[0] >> 4
+    length = reader.at[0] & 0x0F
+    if delta == 15 or length == 15:
+        return BAD_OPTION_HEADER
+    reader.at += 1
+    if not take_extended(reader, &delta) or not take_extended(reader, &length):
+        return TRUNCATED_OPTION
+    if length > reader.end - reader.at:
+        return TRUNCATED_OPTION
+    reader.number += delta
+    if reader.number > OPTION_NUMBER_MAX:
+        return BAD_OPTION_NUMBER
+    value.data = reader.at
+    value.size = length
+    reader.at += length
+    return WELL_FORMED
+
+
+cdef inline Format take_payload(const OptionReader* reader, MessageView* view) noexcept nogil:
+    # What follows the options.
+    if reader.at < reader.end:
+        view.payload = Slice(reader.at + 1, reader.end - reader.at - 1)
+        if view.payload.size == 0:
+            return EMPTY_PAYLOAD
+    return WELL_FORMED
+
+
+cdef inline uint32_t read_uint(Slice value) noexcept nogil:
+    # An option value of format uint of at most four bytes (RFC 7252 section 3.2).
+    cdef uint32_t result = 0
+    cdef Py_ssize_t i
+    for i in range(value.size):
+        result = result << 8 | value.data[i]
+    return result
+
+
+cdef inline Block read_block(Slice value) noexcept nogil:
+    cdef uint32_t bits = read_uint(value)
+    return Block(bits >> 4, (bits & 8) != 0, <int>(bits & 7))
+
+
+cdef inline uint32_t block_value(Block block) noexcept nogil:
+    return block.number << 4 | (8 if block.more else 0) | <uint32_t>block.szx

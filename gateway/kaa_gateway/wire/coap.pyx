@@ -1,0 +1,188 @@
+"""CoAP messages: decoding from a borrowed datagram, encoding into a Buffer. What they mean is the transport's.
+
+Options are walked in place. Decoders return what is wrong instead of raising: whether a malformed message is answered
+with a Reset depends on its type (RFC 7252 section 4.2).
+
+Source: RFC 7252 section 3; RFC 7959 section 2.2 (block options).
+"""
+
+from typing import NamedTuple
+
+from libc.string cimport memcpy
+
+from kaa_gateway.errors import ProtocolError
+
+cdef enum:
+    VERSION = 1
+    OPTION_HEADER_MAX = 5    # bytes
+
+FORMAT_REASONS = (
+    "",
+    "coap_too_short",
+    "coap_unknown_version",
+    "coap_token_length",
+    "coap_truncated_token",
+    "coap_empty_with_content",
+    "coap_option_header",
+    "coap_truncated_option",
+    "coap_option_number",
+    "coap_empty_payload",
+    "",
+)
+
+
+cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil:
+    """Take header and token of a datagram; `options` is left at all that follows them. Hot path.
+
+    The view borrows from `data`. From BAD_TOKEN_LENGTH on, its type, code and message ID are good.
+    """
+    cdef Py_ssize_t token_size
+    if size < HEADER_SIZE:
+        return TOO_SHORT
+    if data[0] >> 6 != VERSION:
+        return UNKNOWN_VERSION
+    view.type = <Type>(data[0] >> 4 & 3)
+    view.code = data[1]
+    view.message_id = <uint16_t>(data[2] << 8 | data[3])
+    token_size = data[0] & 0x0F
+    if token_size > TOKEN_SIZE_MAX:
+        return BAD_TOKEN_LENGTH
+    if view.code == EMPTY and size > HEADER_SIZE:
+        return NOT_EMPTY
+    if token_size > size - HEADER_SIZE:
+        return TRUNCATED_TOKEN
+    view.token = Slice(data + HEADER_SIZE, token_size)
+    view.options = Slice(data + HEADER_SIZE + token_size, size - HEADER_SIZE - token_size)
+    view.payload = Slice(NULL, 0)
+    return WELL_FORMED
+
+
+cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil:
+    """Take a whole datagram apart, and look whether its options are well-formed. As read_header else."""
+    cdef OptionReader reader
+    cdef Slice value
+    cdef Format format = read_header(data, size, view)
+    if format != WELL_FORMED:
+        return format
+    reader = option_reader(view)
+    format = next_option(&reader, &value)
+    while format == WELL_FORMED:
+        format = next_option(&reader, &value)
+    if format != NO_OPTION:
+        return format
+    view.options.size = reader.at - view.options.data
+    return take_payload(&reader, view)
+
+
+# ---------------------------------------------------------------- encoding
+
+cdef int append_header(Buffer out, Type type, uint8_t code, uint16_t message_id, Slice token) except -1:
+    """Append header and token, of at most TOKEN_SIZE_MAX bytes."""
+    cdef uint8_t* at = out.reserve(HEADER_SIZE + token.size)
+    at[0] = <uint8_t>(VERSION << 6 | <int>type << 4 | token.size)
+    at[1] = code
+    at[2] = <uint8_t>(message_id >> 8)
+    at[3] = <uint8_t>(message_id & 0xFF)
+    if token.size:
+        memcpy(at + HEADER_SIZE, token.data, <size_t>token.size)
+    out.size += HEADER_SIZE + token.size
+    return 0
+
+
+cdef inline uint8_t* put_extended(uint8_t* at, uint32_t value, uint8_t* nibble) noexcept nogil:
+    if value < ONE_BYTE_BASE:
+        nibble[0] = <uint8_t>value
+        return at
+    if value < TWO_BYTE_BASE:
+        nibble[0] = 13
+        at[0] = <uint8_t>(value - ONE_BYTE_BASE)
+        return at + 1
+    nibble[0] = 14
+    at[0] = <uint8_t>((value - TWO_BYTE_BASE) >> 8)
+    at[1] = <uint8_t>((value - TWO_BYTE_BASE) & 0xFF)
+    return at + 2
+
+
+cdef int append_option(Buffer out, uint32_t previous, uint32_t number, Slice value) except -1:
+    """Append an option; `previous` is the number of the one before it, at most its own."""
+    cdef uint8_t* start = out.reserve(OPTION_HEADER_MAX + value.size)
+    cdef uint8_t* at = start + 1
+    cdef uint8_t delta, length
+    at = put_extended(at, number - previous, &delta)
+    at = put_extended(at, <uint32_t>value.size, &length)
+    start[0] = <uint8_t>(delta << 4 | length)
+    if value.size:
+        memcpy(at, value.data, <size_t>value.size)
+    out.size = at + value.size - out.data
+    return 0
+
+
+cdef int append_uint_option(Buffer out, uint32_t previous, uint32_t number, uint32_t value) except -1:
+    """Append an option whose value is a uint, without leading zero bytes."""
+    cdef uint8_t[4] octets
+    cdef int i, size = 0
+    for i in range(3, -1, -1):
+        if size or value >> 8 * i:
+            octets[size] = <uint8_t>(value >> 8 * i & 0xFF)
+            size += 1
+    return append_option(out, previous, number, Slice(&octets[0], size))
+
+
+cdef int append_payload(Buffer out, Slice payload) except -1:
+    """Append marker and payload, or nothing if it is empty."""
+    cdef uint8_t marker = PAYLOAD_MARKER
+    if payload.size == 0:
+        return 0
+    out.append(&marker, 1)
+    return out.append(payload.data, payload.size)
+
+
+# ---------------------------------------------------------------- Python face
+
+class Message(NamedTuple):
+    """A message as Python sees it; `type` is 0 to 3 for CON, NON, ACK, RST."""
+
+    type: int
+    code: int
+    message_id: int
+    token: bytes = b""
+    options: tuple = ()
+    payload: bytes = b""
+
+
+def decode(bytes datagram not None):
+    """The Message of a datagram; raises ProtocolError."""
+    cdef MessageView view
+    cdef OptionReader reader
+    cdef Slice value
+    cdef Format format = read_message(<const uint8_t*>datagram, len(datagram), &view)
+    if format != WELL_FORMED:
+        raise ProtocolError(FORMAT_REASONS[<int>format])
+    reader = option_reader(&view)
+    options = []
+    while next_option(&reader, &value) == WELL_FORMED:
+        options.append((reader.number, value.data[:value.size]))
+    return Message(
+        <int>view.type, view.code, view.message_id, view.token.data[:view.token.size], tuple(options),
+        view.payload.data[:view.payload.size] if view.payload.size else b"",
+    )
+
+
+def encode(message):
+    """The datagram of a Message, whose options are in order of their numbers; raises ValueError."""
+    cdef Buffer out = Buffer()
+    cdef bytes token = message.token, value, payload = message.payload
+    cdef uint32_t previous = 0
+    if not 0 <= message.type <= 3 or not 0 <= message.code <= 255 or not 0 <= message.message_id <= 0xFFFF \
+            or len(token) > TOKEN_SIZE_MAX:
+        raise ValueError("type, code, message ID or token is out of range")
+    append_header(
+        out, <Type><int>message.type, message.code, message.message_id, Slice(<const uint8_t*>token, len(token))
+    )
+    for number, value in message.options:
+        if not previous <= number <= OPTION_NUMBER_MAX or len(value) > 0xFFFF + TWO_BYTE_BASE:
+            raise ValueError("options are out of order or out of range")
+        append_option(out, previous, number, Slice(<const uint8_t*>value, len(value)))
+        previous = number
+    append_payload(out, Slice(<const uint8_t*>payload, len(payload)))
+    return out.copy()

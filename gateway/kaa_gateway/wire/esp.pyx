@@ -1,0 +1,253 @@
+"""4/ESP messages, ClientData and ExtensionData, as bare Avro datums.
+
+Native callers write ClientData in three parts straight into the output of the NATS link, and read ExtensionData as a
+view of borrowed slices. The Python functions do both directions of both messages for the SDK, the bench and the tests.
+
+Bytes behind the datum are ignored: that is how an Avro reader sees a record that a newer writer has extended.
+
+Source: 4/ESP "Extension Service Protocol", schemas 0004-client-data and 0004-extension-data.
+"""
+
+from typing import NamedTuple
+
+from libc.string cimport memcpy
+
+from kaa_gateway.wire.avro cimport (
+    GOOD, LONG_SIZE_MAX, Reader, get_branch, get_bytes, get_int, get_long, get_optional_bytes, put_bytes, put_long,
+    raise_malformed,
+)
+from kaa_gateway.wire.buffer cimport Buffer
+
+from kaa_gateway.errors import MalformedAvro
+
+# Index of null in each union of the schemas; the order of branches is part of the wire format.
+cdef enum:
+    NULL_FIRST = 0
+    NULL_SECOND = 1
+
+
+class ClientData(NamedTuple):
+    """What a device sent, on its way up to an extension. Times are in milliseconds."""
+
+    correlation_id: str
+    timestamp: int
+    timeout: int
+    app_version_name: str
+    endpoint_id: str | None
+    resource_path: str
+    request_id: int | None
+    payload: bytes
+    config_name: str | None
+
+
+class ExtensionData(NamedTuple):
+    """What an extension sent, on its way down to a device. Times are in milliseconds."""
+
+    correlation_id: str
+    timestamp: int
+    timeout: int
+    app_version_name: str | None
+    extension_instance_name: str | None
+    endpoint_id: str | None
+    resource_path: str
+    request_id: int | None
+    payload: bytes | None
+    status_code: int
+    reason_phrase: str | None
+
+
+cdef Status read_client_data(const uint8_t* data, Py_ssize_t size, ClientDataView* view) noexcept nogil:
+    """Fill the view from a datum. Hot path: the slices borrow from `data`, which the caller holds."""
+    cdef Reader reader = Reader(data, data + size)
+    cdef Status status = get_bytes(&reader, &view.correlation_id)
+    if status == GOOD:
+        status = get_long(&reader, &view.timestamp)
+    if status == GOOD:
+        status = get_long(&reader, &view.timeout)
+    if status == GOOD:
+        status = get_bytes(&reader, &view.app_version_name)
+    if status == GOOD:
+        status = get_optional_bytes(&reader, NULL_SECOND, &view.endpoint_id)
+    if status == GOOD:
+        status = get_bytes(&reader, &view.resource_path)
+    if status == GOOD:
+        status = get_branch(&reader, NULL_SECOND, &view.has_request_id)
+    if status == GOOD and view.has_request_id:
+        status = get_int(&reader, &view.request_id)
+    if status == GOOD:
+        status = get_bytes(&reader, &view.payload)
+    if status == GOOD:
+        status = get_optional_bytes(&reader, NULL_FIRST, &view.config_name)
+    return status
+
+
+cdef Status read_extension_data(const uint8_t* data, Py_ssize_t size, ExtensionDataView* view) noexcept nogil:
+    """Fill the view from a datum. Hot path: the slices borrow from `data`, which the caller holds."""
+    cdef Reader reader = Reader(data, data + size)
+    cdef Status status = get_bytes(&reader, &view.correlation_id)
+    if status == GOOD:
+        status = get_long(&reader, &view.timestamp)
+    if status == GOOD:
+        status = get_long(&reader, &view.timeout)
+    if status == GOOD:
+        status = get_optional_bytes(&reader, NULL_SECOND, &view.app_version_name)
+    if status == GOOD:
+        status = get_optional_bytes(&reader, NULL_SECOND, &view.extension_instance_name)
+    if status == GOOD:
+        status = get_optional_bytes(&reader, NULL_SECOND, &view.endpoint_id)
+    if status == GOOD:
+        status = get_bytes(&reader, &view.resource_path)
+    if status == GOOD:
+        status = get_branch(&reader, NULL_SECOND, &view.has_request_id)
+    if status == GOOD and view.has_request_id:
+        status = get_int(&reader, &view.request_id)
+    if status == GOOD:
+        status = get_optional_bytes(&reader, NULL_SECOND, &view.payload)
+    if status == GOOD:
+        status = get_int(&reader, &view.status_code)
+    if status == GOOD:
+        status = get_optional_bytes(&reader, NULL_FIRST, &view.reason_phrase)
+    return status
+
+
+cdef bytes encode_middle(bytes app_version_name, bytes endpoint_id, bytes resource_path):
+    """The fields of ClientData that a route fixes: appVersionName, endpointId (None for null), resourcePath."""
+    cdef Buffer out = Buffer()
+    append_string(out, app_version_name)
+    append_optional(out, NULL_SECOND, endpoint_id)
+    append_string(out, resource_path)
+    return out.copy()
+
+
+cdef uint8_t* put_head(uint8_t* at, const char* correlation_id, int64_t timestamp, int64_t timeout) noexcept nogil:
+    """Write correlationId (36 characters, borrowed), timestamp and timeout: at most HEAD_SIZE_MAX bytes. Hot path."""
+    at[0] = CORRELATION_ID_SIZE << 1
+    memcpy(at + 1, correlation_id, CORRELATION_ID_SIZE)
+    at = put_long(at + 1 + CORRELATION_ID_SIZE, timestamp)
+    return put_long(at, timeout)
+
+
+cdef uint8_t* put_tail(
+    uint8_t* at, bint has_request_id, int32_t request_id, const uint8_t* payload, Py_ssize_t payload_size
+) noexcept nogil:
+    """Write requestId, payload (borrowed) and a null configName: TAIL_OVERHEAD_MAX + payload_size bytes. Hot path."""
+    if has_request_id:
+        at[0] = 0
+        at = put_long(at + 1, request_id)
+    else:
+        at[0] = NULL_SECOND << 1
+        at += 1
+    at = put_bytes(at, payload, payload_size)
+    at[0] = 0
+    return at + 1
+
+
+cdef int append_long(Buffer out, int64_t value) except -1:
+    out.size = put_long(out.reserve(LONG_SIZE_MAX), value) - out.data
+    return 0
+
+
+cdef int append_string(Buffer out, bytes value) except -1:
+    append_long(out, len(value))
+    return out.append(<const uint8_t*>value, len(value))
+
+
+cdef int append_optional(Buffer out, int null_branch, bytes value) except -1:
+    append_long(out, null_branch if value is None else 1 - null_branch)
+    if value is not None:
+        append_string(out, value)
+    return 0
+
+
+cdef int append_optional_int(Buffer out, value) except -1:
+    cdef int32_t number
+    append_long(out, NULL_SECOND if value is None else 0)
+    if value is not None:
+        number = value
+        append_long(out, number)
+    return 0
+
+
+cdef bytes utf8(str value):
+    return None if value is None else value.encode()
+
+
+cdef str text(Slice value):
+    if value.data == NULL:
+        return None
+    try:
+        return value.data[:value.size].decode()
+    except UnicodeDecodeError as error:
+        raise MalformedAvro("avro_not_utf8") from error
+
+
+cdef bytes octets(Slice value):
+    return None if value.data == NULL else value.data[:value.size]
+
+
+def encode_client_data(
+    str correlation_id not None, int64_t timestamp, int64_t timeout, str app_version_name not None, str endpoint_id,
+    str resource_path not None, request_id, bytes payload not None, str config_name=None,
+):
+    """A ClientData datum; request_id is None or a signed 32-bit integer (OverflowError otherwise)."""
+    cdef Buffer out = Buffer()
+    append_string(out, utf8(correlation_id))
+    append_long(out, timestamp)
+    append_long(out, timeout)
+    append_string(out, utf8(app_version_name))
+    append_optional(out, NULL_SECOND, utf8(endpoint_id))
+    append_string(out, utf8(resource_path))
+    append_optional_int(out, request_id)
+    append_string(out, payload)
+    append_optional(out, NULL_FIRST, utf8(config_name))
+    return out.copy()
+
+
+def decode_client_data(const uint8_t[::1] datum not None):
+    """The ClientData in a bytes-like object; raises MalformedAvro."""
+    cdef ClientDataView view
+    cdef const uint8_t* data = &datum[0] if datum.shape[0] else NULL
+    cdef Status status = read_client_data(data, datum.shape[0], &view)
+    if status != GOOD:
+        raise_malformed(status)
+    return ClientData(
+        text(view.correlation_id), view.timestamp, view.timeout, text(view.app_version_name), text(view.endpoint_id),
+        text(view.resource_path), view.request_id if view.has_request_id else None, octets(view.payload),
+        text(view.config_name),
+    )
+
+
+def encode_extension_data(
+    str correlation_id not None, int64_t timestamp, int64_t timeout, str app_version_name, str extension_instance_name,
+    str endpoint_id, str resource_path not None, request_id, bytes payload, int32_t status_code,
+    str reason_phrase=None,
+):
+    """An ExtensionData datum; request_id is None or a signed 32-bit integer (OverflowError otherwise)."""
+    cdef Buffer out = Buffer()
+    append_string(out, utf8(correlation_id))
+    append_long(out, timestamp)
+    append_long(out, timeout)
+    append_optional(out, NULL_SECOND, utf8(app_version_name))
+    append_optional(out, NULL_SECOND, utf8(extension_instance_name))
+    append_optional(out, NULL_SECOND, utf8(endpoint_id))
+    append_string(out, utf8(resource_path))
+    append_optional_int(out, request_id)
+    append_optional(out, NULL_SECOND, payload)
+    append_long(out, status_code)
+    append_optional(out, NULL_FIRST, utf8(reason_phrase))
+    return out.copy()
+
+
+def decode_extension_data(const uint8_t[::1] datum not None):
+    """The ExtensionData in a bytes-like object; raises MalformedAvro."""
+    cdef ExtensionDataView view
+    cdef const uint8_t* data = &datum[0] if datum.shape[0] else NULL
+    cdef Status status = read_extension_data(data, datum.shape[0], &view)
+    if status != GOOD:
+        raise_malformed(status)
+    return ExtensionData(
+        text(view.correlation_id), view.timestamp, view.timeout, text(view.app_version_name),
+        text(view.extension_instance_name), text(view.endpoint_id), text(view.resource_path),
+        view.request_id if view.has_request_id else None, octets(view.payload), view.status_code,
+        text(view.reason_phrase),
+    )

@@ -1,0 +1,340 @@
+"""The NATS client protocol: server messages out of borrowed bytes, and PUB, SUB as bytes. No connection lives here.
+
+Decoders raise ProtocolError on a violation and say "need more bytes" with a zero; every number is bounded before it is
+believed, since a server behind a wrong address may be anything.
+
+Source: NATS documentation, "Client Protocol"; ADR-4 "NATS Message Headers" for HMSG.
+"""
+
+from typing import NamedTuple
+
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcmp, memcpy
+
+from kaa_gateway.errors import ProtocolError
+
+cdef enum:
+    PAYLOAD_MAX = 64 * 1024 * 1024  # bytes; nats-server's own ceiling for max_payload
+    SIZE_DIGITS_MAX = 9  # of a payload size
+    DECIMAL_DIGITS_MAX = 20  # of any 64-bit number
+
+
+cdef int violation(str reason) except -1:
+    raise ProtocolError("nats_" + reason)
+
+
+cdef inline bint is_blank(uint8_t byte) noexcept nogil:
+    return byte == c" " or byte == c"\t"
+
+
+cdef inline const uint8_t* text_end(const uint8_t* at, const uint8_t* end) noexcept nogil:
+    """Where the first byte that is no more than a space stands, or `end`. Most of a line is passed over by words.
+
+    A subtraction borrows into the top bit of a byte that is less; bytes from 0x80 on have that bit themselves.
+    """
+    cdef uint64_t eight
+    while end - at >= 8:
+        memcpy(&eight, at, 8)
+        if (eight - <uint64_t>0x2121212121212121) & ~eight & <uint64_t>0x8080808080808080:
+            break
+        at += 8
+    while at < end and at[0] > c" ":
+        at += 1
+    return at
+
+
+cdef int split(Slice line, Slice* fields, int most) noexcept nogil:
+    """Cut a line at blanks into at most `most` fields: their number, or -1 if there are more. Hot path."""
+    cdef const uint8_t* at = line.data
+    cdef const uint8_t* end = line.data + line.size
+    cdef const uint8_t* start
+    cdef int count = 0
+    while True:
+        while at < end and is_blank(at[0]):
+            at += 1
+        if at == end:
+            return count
+        if count == most:
+            return -1
+        start = at
+        while True:
+            at = text_end(at, end)
+            if at == end or is_blank(at[0]):
+                break
+            at += 1  # what else is no more than a space
+        fields[count] = Slice(start, at - start)
+        count += 1
+
+
+cdef Py_ssize_t decimal(Slice field) noexcept nogil:
+    """A decimal number of at most SIZE_DIGITS_MAX digits, or -1."""
+    cdef Py_ssize_t value = 0, i
+    if not 0 < field.size <= SIZE_DIGITS_MAX:
+        return -1
+    for i in range(field.size):
+        if not c"0" <= field.data[i] <= c"9":
+            return -1
+        value = value * 10 + field.data[i] - c"0"
+    return value
+
+
+cdef bint starts(const uint8_t* data, Py_ssize_t size, const char* upper, Py_ssize_t count) noexcept nogil:
+    """Whether data begins with a protocol word; words are case-insensitive."""
+    cdef Py_ssize_t i
+    if size < count:
+        return False
+    for i in range(count):
+        if (data[i] & 0xDF if data[i] >= c"a" else data[i]) != <uint8_t>upper[i]:
+            return False
+    return True
+
+
+cdef Py_ssize_t read_delivery(
+    const uint8_t* data, Py_ssize_t size, Py_ssize_t line_size, bint has_header, Py_ssize_t payload_max,
+    ServerMessage* message,
+) except -1:
+    """MSG <subject> <sid> [reply] <size>, or HMSG with <header size> <total size>; `line_size` is without CR LF."""
+    cdef Slice[6] fields
+    cdef int word = 5 if has_header else 4
+    cdef int numbers = 2 if has_header else 1
+    cdef int count = split(Slice(data + word, line_size - word), fields, 3 + numbers)
+    cdef Py_ssize_t total, header_size = 0, end
+    if count not in (2 + numbers, 3 + numbers):
+        violation("malformed_msg")
+    total = decimal(fields[count - 1])
+    if has_header:
+        header_size = decimal(fields[count - 2])
+    if total < 0 or header_size < 0 or header_size > total:
+        violation("malformed_msg")
+    if total > payload_max:
+        violation("payload_too_large")
+    end = line_size + 2 + total
+    if size < end + 2:
+        return 0
+    if data[end] != c"\r" or data[end + 1] != c"\n":
+        violation("malformed_msg")
+    message.subject = fields[0]
+    message.sid = fields[1]
+    message.reply = fields[2] if count == 3 + numbers else Slice(NULL, 0)
+    message.header = Slice(data + line_size + 2, header_size)
+    message.payload = Slice(data + line_size + 2 + header_size, total - header_size)
+    return end + 2
+
+
+cdef Py_ssize_t next_message(
+    const uint8_t* data, Py_ssize_t size, Py_ssize_t payload_max, ServerMessage* message
+) except -1:
+    """Cut the next message out of a stream: the bytes it takes, or 0 if `size` bytes do not hold all of it yet.
+
+    Hot path. Slices borrow from `data`.
+    """
+    cdef const uint8_t* end
+    cdef Py_ssize_t line_max, line_size
+    if size == 0:
+        return 0
+    line_max = INFO_LINE_MAX if data[0] == c"I" or data[0] == c"i" else CONTROL_LINE_MAX
+    end = <const uint8_t*>memchr(data, c"\n", <size_t>min(size, line_max))
+    if end == NULL:
+        if size >= line_max:
+            violation("line_too_long")
+        return 0
+    line_size = end - data
+    if line_size == 0 or data[line_size - 1] != c"\r":
+        violation("malformed_line")
+    line_size -= 1
+    message.payload = Slice(data, 0)
+    if starts(data, line_size, "MSG ", 4):
+        message.operation = MSG
+        return read_delivery(data, size, line_size, False, payload_max, message)
+    if starts(data, line_size, "HMSG ", 5):
+        message.operation = HMSG
+        return read_delivery(data, size, line_size, True, payload_max, message)
+    if starts(data, line_size, "PONG", 4):
+        message.operation = PONG
+    elif starts(data, line_size, "PING", 4):
+        message.operation = PING
+    elif starts(data, line_size, "+OK", 3):
+        message.operation = OK
+    elif starts(data, line_size, "INFO ", 5):
+        message.operation = INFO
+        message.payload = Slice(data + 5, line_size - 5)
+    elif starts(data, line_size, "-ERR", 4):
+        message.operation = ERR
+        message.payload = Slice(data + 4, line_size - 4)
+    else:
+        violation("unknown_operation")
+    return line_size + 2
+
+
+cdef int status_of(Slice header) noexcept:
+    """The status code in the first line of a header, such as 503 of "NATS/1.0 503"; 0 if it has none."""
+    cdef Py_ssize_t status
+    if header.size < 12 or memcmp(header.data, b"NATS/1.0 ", 9) != 0:
+        return 0
+    status = decimal(Slice(header.data + 9, 3))
+    return <int>status if status > 0 else 0
+
+
+cdef Slice header_value(Slice header, bytes name):
+    """The value of a header field without surrounding blanks; data NULL if the header has no such field."""
+    cdef Py_ssize_t at = 0, size = len(name), start
+    cdef const uint8_t* end
+    while at < header.size:
+        end = <const uint8_t*>memchr(header.data + at, c"\n", <size_t>(header.size - at))
+        if end == NULL:
+            break
+        if end - (header.data + at) > size and memcmp(header.data + at, <const char*>name, size) == 0 \
+                and header.data[at + size] == c":":
+            start = at + size + 1
+            while is_blank(header.data[start]):
+                start += 1
+            at = end - header.data
+            while at > start and (header.data[at - 1] == c"\r" or is_blank(header.data[at - 1])):
+                at -= 1
+            return Slice(header.data + start, at - start)
+        at = end - header.data + 1
+    return Slice(NULL, 0)
+
+
+cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publication* publication) noexcept nogil:
+    """Find the next PUB or HPUB with a reply in a block that we wrote: the bytes it takes, or 0 at their end."""
+    cdef Slice[4] fields
+    cdef const uint8_t* end
+    cdef Py_ssize_t line_size, total, header_size = 0
+    cdef int word = 4, count = 3
+    if size < 5:
+        return 0
+    if memcmp(data, b"HPUB ", 5) == 0:
+        word, count = 5, 4
+    elif memcmp(data, b"PUB ", 4) != 0:
+        return 0
+    end = <const uint8_t*>memchr(data, c"\r", <size_t>size)
+    if end == NULL:
+        return 0
+    line_size = end - data
+    if split(Slice(data + word, line_size - word), fields, count) != count:
+        return 0
+    total = decimal(fields[count - 1])
+    if count == 4:
+        header_size = decimal(fields[2])
+    if total < 0 or not 0 <= header_size <= total or size - line_size < total + 4:
+        return 0
+    publication.whole = Slice(data, line_size + 2 + total + 2)
+    publication.subject = fields[0]
+    publication.reply = fields[1]
+    publication.header = Slice(data + line_size + 2, header_size)
+    publication.payload = Slice(data + line_size + 2 + header_size, total - header_size)
+    return publication.whole.size
+
+
+cdef uint8_t* put_decimal(uint8_t* at, Py_ssize_t value) noexcept nogil:
+    """Write a non-negative number, at most DECIMAL_DIGITS_MAX digits. Hot path."""
+    cdef uint8_t[DECIMAL_DIGITS_MAX] digits
+    cdef int count = 0
+    while True:
+        digits[count] = <uint8_t>(c"0" + value % 10)
+        count += 1
+        value //= 10
+        if value == 0:
+            break
+    while count:
+        count -= 1
+        at[0] = digits[count]
+        at += 1
+    return at
+
+
+cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload) except -1:
+    """A whole PUB, or HPUB if there is a header; `head` is what encode_publish_head made."""
+    cdef Py_ssize_t head_size = len(head)
+    cdef uint8_t* at = out.reserve(
+        1 + head_size + 2 * (DECIMAL_DIGITS_MAX + 1) + 2 + header.size + payload.size + 2
+    )
+    if header.size:
+        at[0] = c"H"
+        at += 1
+    memcpy(at, <const char*>head, head_size)
+    at += head_size
+    if header.size:
+        at = put_decimal(at, header.size)
+        at[0] = c" "
+        at += 1
+    at = put_decimal(at, header.size + payload.size)
+    memcpy(at, b"\r\n", 2)
+    at += 2
+    if header.size:
+        memcpy(at, header.data, <size_t>header.size)
+        at += header.size
+    memcpy(at, payload.data, <size_t>payload.size)
+    at += payload.size
+    memcpy(at, b"\r\n", 2)
+    out.size = at + 2 - out.data
+    return 0
+
+
+# ---------------------------------------------------------------- the Python face
+
+class Message(NamedTuple):
+    """What the server sent: `operation` is INFO, MSG, HMSG, PING, PONG, +OK or -ERR."""
+
+    operation: str
+    subject: bytes | None
+    sid: bytes | None
+    reply: bytes | None
+    header: bytes | None
+    payload: bytes
+
+
+cdef tuple NAMES = ("", "INFO", "MSG", "HMSG", "PING", "PONG", "+OK", "-ERR")
+
+
+cdef bytes octets(Slice field):
+    return None if field.data == NULL else field.data[:field.size]
+
+
+def decode(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX):
+    """The first message of a stream and the bytes it took, or (None, 0) if it is not whole; raises ProtocolError."""
+    cdef ServerMessage message
+    cdef const uint8_t* start = &data[0] if data.shape[0] else NULL
+    cdef Py_ssize_t consumed = next_message(start, data.shape[0], payload_max, &message)
+    if consumed == 0:
+        return None, 0
+    name = NAMES[<int>message.operation]
+    if message.operation == MSG or message.operation == HMSG:
+        return Message(
+            name, octets(message.subject), octets(message.sid), octets(message.reply),
+            octets(message.header) if message.operation == HMSG else None, octets(message.payload),
+        ), consumed
+    return Message(name, None, None, None, None, octets(message.payload)), consumed
+
+
+def encode_subscribe(str subject not None, int sid, str queue_group=None):
+    """SUB, with CR LF."""
+    return f"SUB {subject} {queue_group + ' ' if queue_group else ''}{sid}\r\n".encode()
+
+
+def encode_publish_head(str subject not None, str reply=None):
+    """PUB up to where the payload size goes; a route keeps this."""
+    return f"PUB {subject} {reply + ' ' if reply else ''}".encode()
+
+
+def encode_publish(str subject not None, str reply, bytes payload not None, bytes header=b""):
+    """A whole PUB, or HPUB if there is a header."""
+    cdef Buffer out = Buffer()
+    append_publication(
+        out, encode_publish_head(subject, reply), Slice(<const uint8_t*>header, len(header)),
+        Slice(<const uint8_t*>payload, len(payload)),
+    )
+    return out.copy()
+
+
+def decode_publication(bytes data not None):
+    """(subject, reply, header, payload) of the first publication in bytes that we wrote, and its size; else None."""
+    cdef Publication publication
+    cdef Py_ssize_t size = next_publication(<const uint8_t*>data, len(data), &publication)
+    if size == 0:
+        return None
+    return (
+        octets(publication.subject), octets(publication.reply), octets(publication.header),
+        octets(publication.payload), size,
+    )

@@ -1,1 +1,0 @@
-"""Sockets and timers; one module a device protocol, each around a sans-IO core."""
