@@ -1,13 +1,15 @@
 """A WebSocket client of bare frames: sends what a test says, legal or not, and shows what comes back."""
 
 import asyncio
-import os
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.support.nats import HOST
 
 RECEIVE_TIMEOUT_S = 20.0
+_masks = random.Random(1)
+"""Makes mask keys; the same in each run, because frames are in the names of tests."""
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 REQUEST = {
@@ -51,7 +53,7 @@ def frame(
     )
     if not masked:
         return head + payload
-    mask = os.urandom(4)
+    mask = _masks.randbytes(4)
     return head + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(payload))
 
 
