@@ -13,7 +13,7 @@ from typing import Any
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.config.keys import Http
-from kaa_gateway.http.connection import HttpTransport
+from kaa_gateway.http.connection import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.net.tcp import TcpListener
 from kaa_gateway.wire import mqtt
@@ -54,7 +54,7 @@ class DurableSimulation(WorkerDouble):
         self.downlink.set_durable(self.durable)
         self.router.set_durable(self.durable)
         self._requests = PendingRequests(REQUESTS_MAX + 1, REQUEST_TIMEOUT_S)
-        http = HttpTransport(loop, self.uplink, self.sessions, self._requests, self.counters, self, Http())
+        http = HttpServer(loop, self.uplink, self.sessions, self._requests, self.counters, self, Http())
         self._http = TcpListener(loop, http.connect, self.counters, "http", 2**20, 10)
         self._http.start(HOST, 0, reuse_port=False)
         self._client = Peer(self._http, DEVICE_HOST)

@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.coap.server import CoapCore
+from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.config.keys import Http
 from kaa_gateway.errors import IdentityError
-from kaa_gateway.http.connection import HttpTransport
+from kaa_gateway.http.connection import HttpServer
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.kp.pending import PendingRequests
-from kaa_gateway.kpudp.server import KpudpTransport
+from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.net.tcp import TcpListener
 from kaa_gateway.net.udp import UdpSocket
-from kaa_gateway.net.websocket import WebSocketTransport
+from kaa_gateway.net.websocket import WebSocketServer
 from kaa_gateway.wire.esp import ClientData, ExtensionData, encode_extension_data
 
 from tests.support.nats import HOST
@@ -124,18 +124,18 @@ class Simulation(WorkerDouble):
                 pipelined_requests=4,
                 client_authentication="required" if protocol == "http clients" else "off",
             )
-            transport = HttpTransport(
+            transport = HttpServer(
                 loop, self.uplink, self.sessions, pending, self.counters, self, settings
             )
             self.listen(transport.connect, "http")
             self._timeouts.append(pending)
         elif protocol == "websocket":
-            carrier = WebSocketTransport(
+            carrier = WebSocketServer(
                 loop, self.mqtt.connect, self.counters, frame_size_max=4096, handshake_timeout=10.0
             )
             self.listen(carrier.connect, "mqtt")
         elif protocol == "coap":
-            self._core = CoapCore(
+            self._core = CoapServer(
                 self.uplink,
                 self.sessions,
                 self.counters,
@@ -146,7 +146,7 @@ class Simulation(WorkerDouble):
             self._timeouts.append(self._core.pending)
         elif protocol == "kpudp":
             pending = PendingRequests(10, 10.0)
-            self._core = KpudpTransport(
+            self._core = KpudpServer(
                 loop,
                 self.uplink,
                 self.sessions,
@@ -320,7 +320,7 @@ class Simulation(WorkerDouble):
         self.losses.clear()
 
     def _core_is_empty(self) -> None:
-        if isinstance(self._core, CoapCore):
+        if isinstance(self._core, CoapServer):
             assert not any(self._core.table_sizes().values()), self._core.table_sizes()
         else:
             assert self._core.unacknowledged() == 0

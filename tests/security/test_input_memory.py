@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 from kaa_gateway.config.keys import Http
-from kaa_gateway.http.connection import HttpTransport
+from kaa_gateway.http.connection import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
-from kaa_gateway.net.stream import InputMemory
+from kaa_gateway.net.transport import InputMemory
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 from kaa_gateway.wire.mqtt import Publish, encode
 
@@ -38,7 +38,7 @@ def mqtt(memory: InputMemory) -> Iterator[WorkerDouble]:
 def http(memory: InputMemory) -> Iterator[WorkerDouble]:
     with WorkerDouble() as worker:
         pending = PendingRequests(10, 10.0)
-        transport = HttpTransport(
+        transport = HttpServer(
             worker.loop,  # type: ignore[arg-type]
             worker.uplink,
             worker.sessions,

@@ -15,7 +15,7 @@ from typing import Any, Self
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.connector import Connector, TlsFiles
 from kaa_gateway.bus.link import Link
-from kaa_gateway.coap.server import CoapCore
+from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.counters import Counters
 from kaa_gateway.identity.open import OpenProvider
 from kaa_gateway.identity.resolver import Resolver
@@ -121,7 +121,7 @@ class CoapServer:
             self.link, router, sessions, correlator, self.counters, self.resolver.resolve, 100, 1024 * 1024
         )
         self.link.set_listener(Downlink(uplink, router, sessions, correlator, self.counters))
-        self.core = CoapCore(
+        self.core = CoapServer(
             uplink, sessions, self.counters, app_versions, now=loop.time(), **(SETTINGS | settings)
         )
         self.socket = UdpSocket(self.clock, self.core, self.counters)  # type: ignore[arg-type]

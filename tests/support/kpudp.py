@@ -23,7 +23,7 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.kpudp.server import KpudpTransport
+from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.net.udp import UdpSocket
 
 from tests.support.esp import until
@@ -83,7 +83,7 @@ class KpudpGateway:
         )
         self.link.set_listener(Downlink(uplink, router, self.sessions, correlator, self.counters))
         self.pending = PendingRequests(pending, response_timeout)
-        self.transport = KpudpTransport(
+        self.transport = KpudpServer(
             loop, uplink, self.sessions, self.pending, self.counters, **{**SETTINGS, **settings}
         )
         self.socket = UdpSocket(loop, self.transport, self.counters)
@@ -111,7 +111,7 @@ class KpudpGateway:
 
 @asynccontextmanager
 async def kpudp_gateway(nats_url: str, **settings: Any) -> AsyncIterator[KpudpGateway]:
-    """A KP/UDP server that serves; `settings` are those of KpudpGateway and KpudpTransport."""
+    """A KP/UDP server that serves; `settings` are those of KpudpGateway and KpudpServer."""
     gateway = KpudpGateway(nats_url, **settings)
     gateway.connector.start()
     await until(lambda: gateway.link.ready, "the link to NATS")

@@ -64,7 +64,7 @@ def stream_subject(instance: str, app_version_name: str = ANY, endpoint_id: str 
 def register(extension: Extension, settings: Settings = Settings()) -> None:  # noqa: B008 - it is immutable
     """Make the extension a receiver of data samples."""
 
-    async def make_stream() -> None:
+    async def make_core() -> None:
         try:
             await extension.jetstream().add_stream(
                 name=stream_name(extension.name),
@@ -109,6 +109,6 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
             return 503, "Data samples could not be kept"
         return 200, None
 
-    extension.on_start(make_stream)
+    extension.on_start(make_core)
     for transmitter in settings.transmitters:
         extension.subscribe(dstp.event_subject(transmitter), receive, shared=True)

@@ -25,9 +25,9 @@ from kaa_gateway.bus.control import OUTBOX_MAX, Control
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
 from kaa_gateway.bus.streams import StreamError, Streams
-from kaa_gateway.coap.server import CoapCore
+from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.counters import Counters
-from kaa_gateway.http.connection import HttpTransport
+from kaa_gateway.http.connection import HttpServer
 from kaa_gateway.identity.service import IdentityService
 from kaa_gateway.identity.sharing import MAX_IN_FLIGHT
 from kaa_gateway.kp.correlation import Correlator
@@ -36,21 +36,21 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.kpudp.server import KpudpTransport
+from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.lifecycle.announcements import Announcements
 from kaa_gateway.lifecycle.connectivity import Connectivity
 from kaa_gateway.lifecycle.traffic import Owner, TrafficReports
-from kaa_gateway.mqtt.connection import MqttTransport
+from kaa_gateway.mqtt.connection import MqttServer
 from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch
 from kaa_gateway.net.dtls import DtlsSocket
 from kaa_gateway.net.ports import taking
-from kaa_gateway.net.stream import InputMemory
 from kaa_gateway.net.tcp import TcpListener
 from kaa_gateway.net.tls import TlsListener
+from kaa_gateway.net.transport import InputMemory
 from kaa_gateway.net.udp import UdpSocket
-from kaa_gateway.net.websocket import WebSocketTransport
+from kaa_gateway.net.websocket import WebSocketServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from kaa_gateway.config.keys import Coap
     from kaa_gateway.config.tls_keys import StreamTls
     from kaa_gateway.net.certificates import ServerCredentials
-    from kaa_gateway.net.stream import Outlet, Stream
+    from kaa_gateway.net.transport import ProtocolCore, Transport
 
 log = structlog.get_logger("gateway")
 
@@ -205,7 +205,7 @@ class Worker:
         self.ports: dict[str, int] = {}
         websocket = mqtt.websocket
         if mqtt.tcp.enabled or mqtt.tls.enabled or websocket.enabled or websocket.tls.enabled:
-            mqtt_transport = MqttTransport(
+            mqtt_transport = MqttServer(
                 loop,
                 uplink,
                 self.sessions,
@@ -222,7 +222,7 @@ class Worker:
                 self._listen("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, mqtt_transport.connect)
             if mqtt.tls.enabled:
                 self._listen_tls("mqtts", ("mqtt", "tls"), mqtt.tls, mqtt_transport.connect)
-            websockets = WebSocketTransport(
+            websockets = WebSocketServer(
                 loop,
                 mqtt_transport.connect,
                 self.counters,
@@ -237,7 +237,7 @@ class Worker:
         http = config.transports.http
         if http.enabled or http.tls.enabled:
             pending = self.pending["http"] = PendingRequests(limits.pending_requests, http.response_timeout)
-            self._http = HttpTransport(
+            self._http = HttpServer(
                 loop, uplink, self.sessions, pending, self.counters, self.identity.authenticator, http
             )
             self._http.limit(self.input_memory)
@@ -246,7 +246,7 @@ class Worker:
             if http.tls.enabled:
                 self._listen_tls("https", ("http", "tls"), http.tls, self._http.connect)
 
-        self._datagrams: list[tuple[str, tuple[str, ...], int, UdpSocket, CoapCore | KpudpTransport]] = []
+        self._datagrams: list[tuple[str, tuple[str, ...], int, UdpSocket, CoapServer | KpudpServer]] = []
         self._make_coap(uplink)
         self._make_kpudp(uplink)
 
@@ -312,7 +312,7 @@ class Worker:
         return tracing
 
     def _listen(
-        self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Outlet], Stream]
+        self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Transport], ProtocolCore]
     ) -> None:
         limits = self._config.limits
         listener = TcpListener(
@@ -321,7 +321,7 @@ class Worker:
         self._listeners.append((name, path, port, listener))
 
     def _listen_tls(
-        self, name: str, path: tuple[str, ...], settings: StreamTls, connect: Callable[[Outlet], Stream]
+        self, name: str, path: tuple[str, ...], settings: StreamTls, connect: Callable[[Transport], ProtocolCore]
     ) -> None:
         limits = self._config.limits
         credentials = encryption.stream_credentials(path, settings)
@@ -363,8 +363,8 @@ class Worker:
             )
             self._datagrams.append(("coaps", ("coap", "dtls"), coap.dtls.port, socket, core))
 
-    def _coap_core(self, name: str, uplink: Uplink, coap: Coap, *, require_echo: bool) -> CoapCore:
-        core = CoapCore(
+    def _coap_core(self, name: str, uplink: Uplink, coap: Coap, *, require_echo: bool) -> CoapServer:
+        core = CoapServer(
             uplink,
             self.sessions,
             self.counters,
@@ -407,7 +407,7 @@ class Worker:
         pending = self.pending["udp"] = PendingRequests(
             self._config.limits.pending_requests, udp.response_timeout
         )
-        core = KpudpTransport(
+        core = KpudpServer(
             self._loop,
             uplink,
             self.sessions,
@@ -510,7 +510,7 @@ class Worker:
         routing = _routing_of(config)
         changed, gone = self.router.configure(*routing)
         for _, _, _, _, core in self._datagrams:
-            if isinstance(core, CoapCore):
+            if isinstance(core, CoapServer):
                 core.list_links(routing[0])
         ended = self.sessions.withdraw(changed, gone, "not_configured")
         log.info("configuration applied", worker=self._index, sessions_ended=ended)

@@ -7,7 +7,7 @@ from kaa_gateway.net.udp_peers cimport PeersByAddress
 from kaa_gateway.wire.coap cimport Format, MessageView
 
 
-cdef class CoapCore(DatagramCore):
+cdef class CoapServer(DatagramCore):
     # wiring
     cdef CoapShared shared
     cdef object dtls           # the DtlsSocket that peers come through, or None

@@ -10,7 +10,7 @@ from kaa_gateway.net.udp import DatagramCore
 
 def links_of(app_versions: Mapping[str, Collection[str]]) -> bytes: ...
 
-class CoapCore(DatagramCore):
+class CoapServer(DatagramCore):
     pending: PendingRequests
     def __init__(
         self,

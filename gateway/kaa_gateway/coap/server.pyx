@@ -64,7 +64,7 @@ def links_of(app_versions):
     ).encode()
 
 
-cdef class CoapCore(DatagramCore):
+cdef class CoapServer(DatagramCore):
     """One worker's CoAP server. `app_versions` maps application versions to their extension instances; times are in
     seconds, sizes in bytes."""
 

@@ -6,12 +6,12 @@ from kaa_gateway.kp.sessions cimport Session, Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.http.parser cimport RequestLimits, RequestParser
 from kaa_gateway.http.response cimport Persistence
-from kaa_gateway.net.stream cimport InputMemory, Stream
+from kaa_gateway.net.transport cimport InputMemory, ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
 
-cdef class HttpTransport:
+cdef class HttpServer:
     # wiring
     cdef object loop
     cdef Uplink uplink
@@ -55,9 +55,9 @@ cdef enum Wait:
     END_OF_CLIENT
 
 
-cdef class HttpConnection(Stream):
+cdef class HttpConnection(ProtocolCore):
     # wiring
-    cdef HttpTransport transport
+    cdef HttpServer server
     cdef HttpSession session
     cdef RequestParser parser
     # state

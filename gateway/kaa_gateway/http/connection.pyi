@@ -8,9 +8,9 @@ from kaa_gateway.identity.clients import Authenticator
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.net.stream import InputMemory, Outlet, Stream
+from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
 
-class HttpTransport:
+class HttpServer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -22,5 +22,5 @@ class HttpTransport:
         settings: Http,
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
-    def connect(self, outlet: Outlet) -> Stream: ...
+    def connect(self, transport: Transport) -> ProtocolCore: ...
     def begin_drain(self) -> None: ...

@@ -18,7 +18,7 @@ from kaa_gateway.http.response cimport (
     BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response, append_taken,
 )
 from kaa_gateway.http.target cimport read_target, wants_no_answer
-from kaa_gateway.net.stream cimport INPUT_FREE, InputMemory, Outlet
+from kaa_gateway.net.transport cimport INPUT_FREE, InputMemory, Transport
 from kaa_gateway.wire.buffer cimport Slice
 
 from kaa_gateway.errors import IdentityError
@@ -60,7 +60,7 @@ cdef tuple refusal_of(error):
     return error.status, error.reason, error.detail or None
 
 
-cdef class HttpTransport:
+cdef class HttpServer:
     """What the HTTP connections of a worker share. `settings` are kaa.kpc.transports.http of the configuration."""
 
     def __init__(
@@ -89,7 +89,7 @@ cdef class HttpTransport:
         """Bound the memory of incomplete requests, together with other transports; once, before the start."""
         self.input_memory = input_memory
 
-    def connect(self, Outlet outlet not None):
+    def connect(self, Transport transport not None):
         """The core of a new connection."""
         cdef HttpConnection connection = HttpConnection()
         cdef HttpSession session = HttpSession()
@@ -97,8 +97,8 @@ cdef class HttpTransport:
         session.protocol = HTTP
         session.connection = connection
         session.connectionless = True
-        connection.transport = self
-        connection.outlet = outlet
+        connection.server = self
+        connection.transport = transport
         connection.session = session
         connection.parser = RequestParser(self.limits)
         connection.parser.shows_heads = self.authenticates
@@ -145,7 +145,7 @@ cdef class HttpSession(Session):
         return True
 
 
-cdef class HttpConnection(Stream):
+cdef class HttpConnection(ProtocolCore):
     """The server's side of one connection."""
 
     # ------------------------------------------------------------ bytes
@@ -166,7 +166,7 @@ cdef class HttpConnection(Stream):
     cdef int count_input(self) except -1:
         """What is kept of requests has grown or shrunk. Hot path."""
         cdef Py_ssize_t size = self.tail.capacity + self.parser.body.capacity
-        if (size <= INPUT_FREE and self.input_counted == 0) or self.transport.input_memory.take(self, size):
+        if (size <= INPUT_FREE and self.input_counted == 0) or self.server.input_memory.take(self, size):
             return 0
         self.tail.clear(0)
         if self.paused or self.authenticating:
@@ -188,9 +188,9 @@ cdef class HttpConnection(Stream):
         """Handle requests until the rest is no whole one, or as many wait as may: the bytes taken. Hot path."""
         cdef Py_ssize_t at = 0
         while at < size and not self.authenticating:
-            if self.count >= self.transport.pipelined_max and self.parser.phase == HEAD:
+            if self.count >= self.server.pipelined_max and self.parser.phase == HEAD:
                 self.paused = True
-                self.outlet.pause_reading()
+                self.transport.pause_reading()
                 break
             at += self.parser.parse(data + at, size - at)
             if self.parser.progress == COMPLETE:
@@ -214,7 +214,7 @@ cdef class HttpConnection(Stream):
         cdef uint32_t number = (self.first + self.count) & SEQUENCE_MASK
         self.count += 1
         self.taken += 1
-        if not self.transport.demands_credentials:
+        if not self.server.demands_credentials:
             self.admitted = True
         return number
 
@@ -232,7 +232,7 @@ cdef class HttpConnection(Stream):
         """Forward the request in the parser, whose resource path has been read, or refuse it. Hot path."""
         cdef uint32_t number = self.open_request()
         self.continue_owed = False
-        if not self.parser.keep_alive or self.transport.draining:
+        if not self.parser.keep_alive or self.server.draining:
             self.state = FINISHING
         if refusal is None:
             self.publish(number)
@@ -253,7 +253,7 @@ cdef class HttpConnection(Stream):
 
     cdef int refuse_body(self, tuple refusal) except -1:
         """Answer a request by its head, and keep nothing of the body, which its sender may be sending already."""
-        if self.parser.expects_continue or not self.parser.keep_alive or self.transport.draining:
+        if self.parser.expects_continue or not self.parser.keep_alive or self.server.draining:
             return self.end_with(refusal, True)
         self.refuse(self.open_request(), refusal)
         return self.parser.discard()
@@ -268,7 +268,7 @@ cdef class HttpConnection(Stream):
 
     cdef bint is_strange(self) except -1:
         """Whether the request in the parser shows other credentials than those that this connection is known by."""
-        return self.transport.authenticates and not (
+        return self.server.authenticates and not (
             self.recognised and self.parser.authorization == self.authorization
         )
 
@@ -282,15 +282,15 @@ cdef class HttpConnection(Stream):
         self.recognised = False
         self.parser.shows_heads = True
         try:
-            known = self.transport.authenticator.authenticate(
-                Presentation("http", user_name, password, self.outlet.certificate)
+            known = self.server.authenticator.authenticate(
+                Presentation("http", user_name, password, self.transport.certificate)
             )
         except IdentityError as error:
             return self.conclude(refusal_of(error), body_is_late)
         if isinstance(known, Client):
             return self.recognise(authorization, known, body_is_late)
         self.authenticating = True
-        self.outlet.pause_reading()
+        self.transport.pause_reading()
         known.add_done_callback(lambda done: self.authenticated(authorization, done))
         return 0
 
@@ -309,7 +309,7 @@ cdef class HttpConnection(Stream):
         else:
             self.recognise(authorization, client, body_is_late)
         if self.state == SERVING and not self.paused:
-            self.outlet.resume_reading()
+            self.transport.resume_reading()
             self.take_tail()
 
     cdef int recognise(self, bytes authorization, client, bint body_is_late) except -1:
@@ -334,34 +334,34 @@ cdef class HttpConnection(Stream):
         cdef int status
         if not self.parser.is_post:
             return METHOD_NOT_ALLOWED
-        status = read_target(self.parser.target, self.transport.path_prefix, self.transport.path)
+        status = read_target(self.parser.target, self.server.path_prefix, self.server.path)
         if status:
             return BAD_TARGET if status == BAD_REQUEST else NOT_FOUND
-        if not self.transport.uplink.link.ready:
+        if not self.server.uplink.link.ready:
             return NATS_AWAY
-        if self.transport.demands_credentials and self.parser.authorization is None \
-                and self.outlet.certificate is None:
+        if self.server.demands_credentials and self.parser.authorization is None \
+                and self.transport.certificate is None:
             return NO_CREDENTIALS
         return None
 
     cdef int publish(self, uint32_t number) except -1:
         """Forward the request in the parser, whose resource path has been read. Hot path."""
-        cdef HttpTransport transport = self.transport
+        cdef HttpServer server = self.server
         cdef Buffer body = self.parser.body
         cdef Message message
         cdef Outcome outcome
-        if not transport.pending.add(self.session, number, transport.loop.time()):
+        if not server.pending.add(self.session, number, server.loop.time()):
             return self.refuse(number, TOO_MANY_PENDING)
-        message.topic = Slice(transport.path.data, transport.path.size)
+        message.topic = Slice(server.path.data, server.path.size)
         message.payload = Slice(body.data, body.size)
         message.service = REQUEST
         message.unanswered = wants_no_answer(self.parser.target)
         message.token = TAKEN_TOKEN | number if message.unanswered else 0
         message.sequence = number
-        message.timeout = 0 if message.unanswered else <int64_t>(1000 * transport.pending.timeout)
+        message.timeout = 0 if message.unanswered else <int64_t>(1000 * server.pending.timeout)
         message.literal = False
         # The session may be told to fail this very request before publish returns.
-        outcome = transport.uplink.publish(self.session, &message)
+        outcome = server.uplink.publish(self.session, &message)
         if outcome == BUSY:
             return self.refuse(number, OVERLOADED)
         if outcome == IGNORED:
@@ -371,17 +371,17 @@ cdef class HttpConnection(Stream):
     cdef int send_continue(self) except -1:
         self.continue_owed = False
         append_continue(self.output)
-        return self.outlet.wake()
+        return self.transport.wake()
 
     cdef int refuse(self, uint32_t number, tuple refusal) except -1:
         """Answer a request with an error of our own."""
-        self.transport.counters.count("refused", refusal[1])
+        self.server.counters.count("refused", refusal[1])
         return self.fail(number, refusal[0], refusal[2], not self.parser.is_head, challenge_of(refusal))
 
     cdef int end_with(self, tuple refusal, bint lingers) except -1:
         """Answer what cannot be, or is not, read to its end, and take nothing after it."""
         log.info("connection ends: request refused", status=refusal[0], reason=refusal[1])
-        self.transport.counters.count("closed", refusal[1])
+        self.server.counters.count("closed", refusal[1])
         self.state = FINISHING
         self.lingers = lingers
         return self.fail(self.open_request(), refusal[0], refusal[2], True, challenge_of(refusal))
@@ -401,17 +401,17 @@ cdef class HttpConnection(Stream):
 
     cdef Buffer place(self, uint32_t number):
         """Where the response goes: to the output, or aside until its turn."""
-        return self.output if number == self.first else self.transport.scratch
+        return self.output if number == self.first else self.server.scratch
 
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
         """Answer an open request with what its extension said. Hot path."""
-        self.transport.pending.answered(self.session.key, number)
+        self.server.pending.answered(self.session.key, number)
         append_response(self.place(number), data, self.persistence(number))
         return self.answered(number)
 
     cdef int confirm(self, uint32_t number) except -1:
         """Answer an open request whose message has been taken."""
-        self.transport.pending.forget(self.session.key, number)
+        self.server.pending.forget(self.session.key, number)
         append_taken(self.place(number), self.persistence(number))
         return self.answered(number)
 
@@ -419,13 +419,13 @@ cdef class HttpConnection(Stream):
         """Answer a request with an error, if it is open."""
         if not self.is_open(number):
             return 0
-        self.transport.pending.forget(self.session.key, number)
+        self.server.pending.forget(self.session.key, number)
         append_error(self.place(number), status, phrase, self.persistence(number), with_body, fields)
         return self.answered(number)
 
     cdef int answered(self, uint32_t number) except -1:
         """A response was put in its place: move on to the next that is due. Hot path."""
-        cdef Buffer scratch = self.transport.scratch
+        cdef Buffer scratch = self.server.scratch
         if number != self.first:
             if self.early is None:
                 self.early = {}
@@ -441,7 +441,7 @@ cdef class HttpConnection(Stream):
             self.count -= 1
             if not self.early:
                 self.early = None
-        self.outlet.wake()
+        self.transport.wake()
         if self.count == 0:
             if self.state == FINISHING:
                 return self.finish()
@@ -449,9 +449,9 @@ cdef class HttpConnection(Stream):
                 self.send_continue()
         # Not for each free place: what is held moves to the front of its buffer every time.
         if self.paused and not self.authenticating and self.state == SERVING \
-                and self.count <= self.transport.pipelined_max // 2:
+                and self.count <= self.server.pipelined_max // 2:
             self.paused = False
-            self.outlet.resume_reading()
+            self.transport.resume_reading()
             return self.take_tail()
         return 0
 
@@ -459,7 +459,7 @@ cdef class HttpConnection(Stream):
         """The client may not go on: take nothing more, and close when it has the answers to what was taken."""
         if self.state != SERVING:
             return 0
-        self.transport.counters.count("closed", reason)
+        self.server.counters.count("closed", reason)
         self.recognised = False
         self.state = FINISHING
         self.lingers = False
@@ -471,7 +471,7 @@ cdef class HttpConnection(Stream):
             self.state = LINGERING
             return 0
         self.state = ENDED
-        return self.outlet.close()
+        return self.transport.close()
 
     cdef int lost(self) except -1:
         """Nobody reads the answers any more."""
@@ -479,14 +479,14 @@ cdef class HttpConnection(Stream):
         self.state = ENDED
         self.authenticating = False
         for i in range(self.count):
-            self.transport.pending.forget(self.session.key, (self.first + i) & SEQUENCE_MASK)
+            self.server.pending.forget(self.session.key, (self.first + i) & SEQUENCE_MASK)
         self.count = 0
         self.early = None
         self.tail.clear(0)
-        self.transport.input_memory.take(self, 0)
+        self.server.input_memory.take(self, 0)
         self.session.connection = None
-        self.transport.sessions.close(self.session)
-        self.transport.connections.discard(self)
+        self.server.sessions.close(self.session)
+        self.server.connections.discard(self)
         return self.parser.release()
 
     # ------------------------------------------------------------ time
@@ -519,15 +519,15 @@ cdef class HttpConnection(Stream):
             self.wait_start = now
         waited = now - self.wait_start
         if wait == REST_OF_REQUEST:
-            if waited > self.transport.read_timeout:
+            if waited > self.server.read_timeout:
                 if self.parser.discarding:
                     return self.end(TOO_SLOW[1])  # it was answered before
                 self.end_with(TOO_SLOW, False)
-        elif (wait == NEXT_REQUEST and waited > self.transport.keep_alive_timeout) \
-                or (wait == FIRST_REQUEST and waited > self.transport.read_timeout) \
+        elif (wait == NEXT_REQUEST and waited > self.server.keep_alive_timeout) \
+                or (wait == FIRST_REQUEST and waited > self.server.read_timeout) \
                 or (wait == END_OF_CLIENT and waited > LINGER_TIME):
             if wait != END_OF_CLIENT:
-                self.transport.counters.count("closed", "http_idle")
+                self.server.counters.count("closed", "http_idle")
             self.lingers = False
             return self.finish()
         return 0

@@ -6,7 +6,7 @@ from kaa_gateway.kpudp.table cimport Table
 from kaa_gateway.net.udp cimport Address, DatagramCore
 
 
-cdef class KpudpTransport(DatagramCore):
+cdef class KpudpServer(DatagramCore):
     # wiring
     cdef object loop
     cdef Shared shared

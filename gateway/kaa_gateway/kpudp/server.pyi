@@ -9,7 +9,7 @@ from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.kpudp.table import Table
 from kaa_gateway.net.udp import DatagramCore
 
-class KpudpTransport(DatagramCore):
+class KpudpServer(DatagramCore):
     peers: Table
     def __init__(
         self,

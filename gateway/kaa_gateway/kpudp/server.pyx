@@ -28,7 +28,7 @@ cdef enum:
 cdef double OLD_EPOCH = 120.0
 
 
-cdef class KpudpTransport(DatagramCore):
+cdef class KpudpServer(DatagramCore):
     """The KP/UDP of a worker, as the core of a UdpSocket.
 
     At most `peers` addresses are remembered, for `peer_timeout` seconds after their last datagram. At most

@@ -4,7 +4,7 @@ from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.session cimport MqttLimits, MqttSession, MqttSessions
-from kaa_gateway.net.stream cimport InputMemory, Stream
+from kaa_gateway.net.transport cimport InputMemory, ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.mqtt cimport Packet, Publish
 
@@ -17,7 +17,7 @@ cdef enum State:
     ENDED              # DISCONNECT, or a refusal, or the connection is gone
 
 
-cdef class MqttTransport:
+cdef class MqttServer:
     # wiring
     cdef object loop
     cdef Uplink uplink
@@ -41,9 +41,9 @@ cdef class Will:
     cdef uint8_t qos
 
 
-cdef class MqttConnection(Stream):
+cdef class MqttConnection(ProtocolCore):
     # wiring
-    cdef MqttTransport transport
+    cdef MqttServer server
     # state
     cdef State state
     cdef bint blocked            # take no more packets now: authenticating, or the uplink is busy

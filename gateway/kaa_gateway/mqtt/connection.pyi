@@ -7,9 +7,9 @@ from kaa_gateway.identity.clients import Authenticator
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
-from kaa_gateway.net.stream import InputMemory, Outlet, Stream
+from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
 
-class MqttTransport:
+class MqttServer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -25,4 +25,4 @@ class MqttTransport:
         keep_alive_max: float = 0,
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
-    def connect(self, outlet: Outlet) -> Stream: ...
+    def connect(self, transport: Transport) -> ProtocolCore: ...

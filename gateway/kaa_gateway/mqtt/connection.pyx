@@ -11,7 +11,7 @@ import structlog
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.counters cimport MQTT
 from kaa_gateway.kp.uplink cimport BUSY, BY_ATTACHMENT, Message
-from kaa_gateway.net.stream cimport INPUT_FREE, InputMemory, Outlet
+from kaa_gateway.net.transport cimport INPUT_FREE, InputMemory, Transport
 from kaa_gateway.wire.mqtt cimport (
     ACCEPTED, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, NOT_AUTHORIZED,
     PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SERVER_UNAVAILABLE, SUBSCRIBE,
@@ -40,7 +40,7 @@ cdef class Will:
     """What the client asked to be published if it goes without a DISCONNECT."""
 
 
-cdef class MqttTransport:
+cdef class MqttServer:
     """What the MQTT connections of a worker share. Sizes are in bytes, times in seconds."""
 
     def __init__(
@@ -70,17 +70,17 @@ cdef class MqttTransport:
             return self.keep_alive_max
         return asked
 
-    def connect(self, Outlet outlet):
+    def connect(self, Transport transport):
         """The core of a new connection."""
         cdef MqttConnection connection = MqttConnection()
-        connection.transport = self
-        connection.outlet = outlet
+        connection.server = self
+        connection.transport = transport
         connection.level = LEVEL_3_1_1
         connection.last_heard = self.loop.time()
         return connection
 
 
-cdef class MqttConnection(Stream):
+cdef class MqttConnection(ProtocolCore):
     """The server's side of one MQTT connection."""
 
     # ------------------------------------------------------------ bytes
@@ -106,7 +106,7 @@ cdef class MqttConnection(Stream):
         """The tail has grown or shrunk."""
         if self.tail.capacity <= INPUT_FREE and self.input_counted == 0:
             return 0
-        if not self.transport.input_memory.take(self, self.tail.capacity):
+        if not self.server.input_memory.take(self, self.tail.capacity):
             self.tail.clear(0)
             violation("input_memory_full")
         return 0
@@ -124,14 +124,14 @@ cdef class MqttConnection(Stream):
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle whole packets until none is left or the connection is blocked: the bytes taken. Hot path."""
         cdef Packet packet
-        cdef Py_ssize_t at = 0, consumed, limit = self.transport.packet_size_max
+        cdef Py_ssize_t at = 0, consumed, limit = self.server.packet_size_max
         cdef uint64_t taken = 0
         while at < size and not self.blocked and self.state != ENDED:
             if self.state == AWAITING_CONNECT:
                 # Nothing is kept of a peer whose first byte is not CONNECT's (3.1; CVE-2023-0809).
                 if data[at] != CONNECT << 4:
                     violation("first_packet_not_connect")
-                limit = min(self.transport.packet_size_max, <Py_ssize_t>CONNECT_SIZE_MAX)
+                limit = min(self.server.packet_size_max, <Py_ssize_t>CONNECT_SIZE_MAX)
             consumed = next_packet(data + at, size - at, limit, &packet)
             if consumed == 0 or not self.handle(&packet):
                 break
@@ -163,19 +163,19 @@ cdef class MqttConnection(Stream):
         elif packet.type == PINGREQ:
             read_empty(packet)
             append_empty(self.output, PINGRESP)
-            self.outlet.wake()
+            self.transport.wake()
         elif packet.type == DISCONNECT:
             read_empty(packet)
             self.will = None
             self.state = ENDED
-            self.outlet.close()
+            self.transport.close()
         else:
             violation("packet_of_the_server")
         return True
 
     cdef int block(self) except -1:
         self.blocked = True
-        return self.outlet.pause_reading()
+        return self.transport.pause_reading()
 
     cdef int resume(self) except -1:
         """What blocked the connection has passed."""
@@ -186,10 +186,10 @@ cdef class MqttConnection(Stream):
             try:
                 self.parse_tail()
             except ProtocolError as error:
-                self.transport.counters.count("closed", error.reason)
+                self.server.counters.count("closed", error.reason)
                 self.state = ENDED
-                self.outlet.close()
-        return 0 if self.blocked else self.outlet.resume_reading()
+                self.transport.close()
+        return 0 if self.blocked else self.transport.resume_reading()
 
     # ------------------------------------------------------------ CONNECT
 
@@ -201,7 +201,7 @@ cdef class MqttConnection(Stream):
         self.level = connect.level
         if connect.client_id.size == 0 and (not connect.clean_session or connect.level == LEVEL_3_1):
             return self.refuse(IDENTIFIER_REJECTED, "mqtt_identifier_rejected")
-        self.keep_alive = self.transport.keep_alive_of(connect.keep_alive) * KEEP_ALIVE_GRACE
+        self.keep_alive = self.server.keep_alive_of(connect.keep_alive) * KEEP_ALIVE_GRACE
         if connect.will_topic.data != NULL:
             self.will = Will()
             self.will.topic = connect.will_topic.data[:connect.will_topic.size]
@@ -211,11 +211,11 @@ cdef class MqttConnection(Stream):
         client_id = connect.client_id.data[:connect.client_id.size].decode()
         clean = bool(connect.clean_session)
         try:
-            known = self.transport.authenticator.authenticate(Presentation(
+            known = self.server.authenticator.authenticate(Presentation(
                 "mqtt",
                 None if connect.user_name.data == NULL else connect.user_name.data[:connect.user_name.size].decode(),
                 None if connect.password.data == NULL else connect.password.data[:connect.password.size],
-                self.outlet.certificate,
+                self.transport.certificate,
             ))
         except IdentityError as error:
             return self.turn_away(error)
@@ -244,23 +244,23 @@ cdef class MqttConnection(Stream):
 
     cdef int refuse(self, uint8_t return_code, str reason) except -1:
         """CONNACK with a reason, and the end (3.2.2.3)."""
-        self.transport.counters.count("closed", reason)
+        self.server.counters.count("closed", reason)
         append_connack(self.output, False, return_code)
         self.will = None
         self.state = ENDED
-        return self.outlet.close()
+        return self.transport.close()
 
     cdef int admit(self, client, str client_id, bint clean) except -1:
         cdef MqttSession session = self.open_session(client, client_id, clean)
-        cdef bint present = session.stream is None and session.offline_since > 0
+        cdef bint present = session.connection is None and session.offline_since > 0
         session.level = self.level
-        session.bind(self, self.outlet)
-        self.transport.sessions.set_online(session, True)
+        session.bind(self, self.transport)
+        self.server.sessions.set_online(session, True)
         self.session = session
         self.state = CONNECTED
         self.admitted = True
         append_connack(self.output, present, ACCEPTED)
-        self.outlet.wake()
+        self.transport.wake()
         return session.send_again() if present else 0
 
     cdef MqttSession open_session(self, client, str client_id, bint clean):
@@ -269,50 +269,50 @@ cdef class MqttConnection(Stream):
         Client identifiers are shared by whole fleets, so a client is taken over only by one with the same
         authenticated principal, or, among anonymous clients, where both ask for a session that outlives them.
         """
-        cdef MqttTransport transport = self.transport
+        cdef MqttServer server = self.server
         cdef str principal = client.principal
-        cdef MqttSession session = transport.stored.find(principal, client_id)
+        cdef MqttSession session = server.stored.find(principal, client_id)
         if session is not None:
-            if session.stream is not None and (principal or not clean):
-                (<MqttConnection>session.stream).taken_over()
-                session = transport.stored.find(principal, client_id)
-            if session is not None and session.stream is None:
+            if session.connection is not None and (principal or not clean):
+                (<MqttConnection>session.connection).taken_over()
+                session = server.stored.find(principal, client_id)
+            if session is not None and session.connection is None:
                 if not clean:
-                    transport.stored.back_online(session)
+                    server.stored.back_online(session)
                     return session
-                transport.stored.discard(session)
+                server.stored.discard(session)
         session = MqttSession()
-        session.counters = transport.counters
+        session.counters = server.counters
         session.protocol = MQTT
-        session.limits = transport.limits
-        session.scratch = transport.scratch
-        session.stored = transport.stored
+        session.limits = server.limits
+        session.scratch = server.scratch
+        session.stored = server.stored
         session.principal = principal
         session.tenant = client.tenant
         session.client_id = client_id
         session.clean = clean
-        transport.sessions.open(session)
+        server.sessions.open(session)
         if principal or not clean:
-            transport.stored.add(session)
+            server.stored.add(session)
         return session
 
     cdef int end(self, str reason) except -1:
         """The client may not go on; not even its will is published."""
-        self.transport.counters.count("closed", reason)
+        self.server.counters.count("closed", reason)
         self.will = None
         if self.session is not None:
             self.session.clean = True
             self.leave_session()
         self.state = ENDED
-        return self.outlet.close()
+        return self.transport.close()
 
     cdef int taken_over(self) except -1:
         """Another connection of the same client has come (3.1.4)."""
-        self.transport.counters.count("closed", "mqtt_taken_over")
+        self.server.counters.count("closed", "mqtt_taken_over")
         self.publish_will()
         self.leave_session()
         self.state = ENDED
-        return self.outlet.close()
+        return self.transport.close()
 
     # ------------------------------------------------------------ PUBLISH
 
@@ -340,12 +340,12 @@ cdef class MqttConnection(Stream):
                 # Sent again: it was forwarded, and PUBREC was lost or is still to come (4.3.3).
                 if session.received[publish.packet_id]:
                     append_ack(self.output, PUBREC, publish.packet_id)
-                    self.outlet.wake()
+                    self.transport.wake()
                 return True
             if len(session.received) >= RECEIVED_MAX:
                 violation("too_many_qos_2_in_flight")
             message.token = <uint32_t>PUBREC << 16 | publish.packet_id
-        if self.transport.uplink.publish(session, &message) == BUSY:
+        if self.server.uplink.publish(session, &message) == BUSY:
             self.block()
             return False
         if publish.qos == 2:
@@ -368,8 +368,8 @@ cdef class MqttConnection(Stream):
         message.unanswered = False
         message.literal = False
         # A full link would keep the session for later, but its client is gone.
-        if self.transport.uplink.link.full or self.transport.uplink.publish(self.session, &message) == BUSY:
-            self.transport.counters.count("dropped", "will")
+        if self.server.uplink.link.full or self.server.uplink.publish(self.session, &message) == BUSY:
+            self.server.counters.count("dropped", "will")
         return 0
 
     # ------------------------------------------------------------ SUBSCRIBE, UNSUBSCRIBE
@@ -385,12 +385,12 @@ cdef class MqttConnection(Stream):
         while at < packet.body.size:
             at = next_filter(packet, at, &entry)
             codes.append(self.session.subscribe(entry.filter, entry.qos))
-            self.transport.uplink.identify(self.session, entry.filter)
+            self.server.uplink.identify(self.session, entry.filter)
         granted = codes
         append_suback(
             self.output, <uint16_t>(packet.body.data[0] << 8 | packet.body.data[1]), granted, len(codes)
         )
-        return self.outlet.wake()
+        return self.transport.wake()
 
     cdef int on_unsubscribe(self, const Packet* packet) except -1:
         cdef TopicFilter entry
@@ -401,7 +401,7 @@ cdef class MqttConnection(Stream):
             at = next_filter(packet, at, &entry)
             self.session.unsubscribe(entry.filter)
         append_ack(self.output, UNSUBACK, <uint16_t>(packet.body.data[0] << 8 | packet.body.data[1]))
-        return self.outlet.wake()
+        return self.transport.wake()
 
     # ------------------------------------------------------------ time and the end
 
@@ -414,7 +414,7 @@ cdef class MqttConnection(Stream):
             if self.state == CONNECTED:
                 self.last_heard = now
         silence = now - self.last_heard
-        if self.state in (AWAITING_CONNECT, AUTHENTICATING) and silence > self.transport.connect_timeout:
+        if self.state in (AWAITING_CONNECT, AUTHENTICATING) and silence > self.server.connect_timeout:
             violation("connect_timeout")
         if self.state == CONNECTED and self.keep_alive and silence > self.keep_alive:
             violation("keep_alive_timeout")
@@ -426,7 +426,7 @@ cdef class MqttConnection(Stream):
         self.leave_session()
         self.state = ENDED
         self.tail = None
-        self.transport.input_memory.take(self, 0)
+        self.server.input_memory.take(self, 0)
         return 0
 
     cdef int leave_session(self) except -1:
@@ -435,8 +435,8 @@ cdef class MqttConnection(Stream):
         if session is None:
             return 0
         self.session = None
-        session.unbind(self.transport.loop.time())
-        self.transport.sessions.set_online(session, False)
+        session.unbind(self.server.loop.time())
+        self.server.sessions.set_online(session, False)
         if session.clean:
-            return self.transport.stored.discard(session)
-        return self.transport.stored.keep_offline(session)
+            return self.server.stored.discard(session)
+        return self.server.stored.keep_offline(session)

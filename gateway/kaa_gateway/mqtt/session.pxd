@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
-from kaa_gateway.net.stream cimport Outlet, Stream
+from kaa_gateway.net.transport cimport Transport, ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 
 
@@ -23,8 +23,8 @@ cdef class MqttSession(Session):
     # wiring
     cdef MqttLimits limits
     cdef MqttSessions stored
-    cdef Stream stream           # of the connection that it has now, or None
-    cdef Outlet outlet
+    cdef ProtocolCore connection           # of the connection that it has now, or None
+    cdef Transport transport
     cdef Buffer scratch          # shared by the sessions of a worker: a response topic under construction
     # identity
     cdef str client_id
@@ -42,7 +42,7 @@ cdef class MqttSession(Session):
     cdef Py_ssize_t in_flight_bytes  # of what may have to be sent again
     cdef double offline_since    # loop time
 
-    cdef int bind(self, Stream stream, Outlet outlet) except -1
+    cdef int bind(self, ProtocolCore connection, Transport transport) except -1
     cdef int unbind(self, double now) except -1
     cdef int send_again(self) except -1
     cdef int send(self, Slice topic, Slice payload, uint8_t qos) except -1

@@ -62,25 +62,25 @@ cdef class MqttSession(Session):
 
     # ------------------------------------------------------------ connection
 
-    cdef int bind(self, Stream stream, Outlet outlet) except -1:
+    cdef int bind(self, ProtocolCore connection, Transport transport) except -1:
         """The client is here, over this connection."""
-        self.stream = stream
-        self.outlet = outlet
+        self.connection = connection
+        self.transport = transport
         return 0
 
     cdef int unbind(self, double now) except -1:
         """The client's connection has ended, at loop time `now`."""
-        self.stream = None
-        self.outlet = None
+        self.connection = None
+        self.transport = None
         self.offline_since = now
         return 0
 
     cdef int resume(self) except -1:
-        return self.stream.resume() if self.stream is not None else 0
+        return self.connection.resume() if self.connection is not None else 0
 
     cdef int end(self, str reason) except -1:
-        if self.stream is not None:
-            return self.stream.end(reason)
+        if self.connection is not None:
+            return self.connection.end(reason)
         self.counters.count("dropped", reason)
         return self.stored.discard(self)
 
@@ -104,11 +104,11 @@ cdef class MqttSession(Session):
         if self.in_flight is not None:
             for packet_id, packet in self.in_flight.items():
                 if packet is None:
-                    append_ack(self.stream.output, PUBREL, packet_id)
+                    append_ack(self.connection.output, PUBREL, packet_id)
                 else:
                     again = bytes([packet[0] | DUP]) + packet[1:]
-                    self.stream.output.append(<const uint8_t*><bytes>again, len(again))
-            self.outlet.wake()
+                    self.connection.output.append(<const uint8_t*><bytes>again, len(again))
+            self.transport.wake()
         return self.send_queued()
 
     # ------------------------------------------------------------ from the client
@@ -121,17 +121,17 @@ cdef class MqttSession(Session):
             if self.received is None or packet_id not in self.received:
                 return 0
             self.received[packet_id] = True
-        if self.stream is None:
+        if self.connection is None:
             return 0
-        append_ack(self.stream.output, packet_type, packet_id)
-        return self.outlet.wake()
+        append_ack(self.connection.output, packet_type, packet_id)
+        return self.transport.wake()
 
     cdef int on_pubrel(self, uint16_t packet_id) except -1:
         """The client knows that we have its message: its identifier is free again (4.3.3)."""
         if self.received is not None:
             self.received.pop(packet_id, None)
-        append_ack(self.stream.output, PUBCOMP, packet_id)
-        return self.outlet.wake()
+        append_ack(self.connection.output, PUBCOMP, packet_id)
+        return self.transport.wake()
 
     # ------------------------------------------------------------ to the client
 
@@ -142,7 +142,7 @@ cdef class MqttSession(Session):
         cdef int status = delivery.data.status_code
         cdef bint success = 200 <= status < 300
         cdef uint8_t qos
-        if self.closed or (self.stream is None and self.clean) \
+        if self.closed or (self.connection is None and self.clean) \
                 or (delivery.correlated and delivery.service == REQUEST):  # no message of MQTT came in that way
             return False
         if endpoint is not None:
@@ -177,7 +177,7 @@ cdef class MqttSession(Session):
             self.counters.count("dropped", "no_topic")
             return True
         qos = <uint8_t>delivery.service if delivery.correlated else self.granted_qos(topic)
-        if qos == 0 and self.stream is None:
+        if qos == 0 and self.connection is None:
             return False
         if success:
             self.send(topic, delivery.data.payload, qos)
@@ -206,11 +206,11 @@ cdef class MqttSession(Session):
     cdef int send(self, Slice topic, Slice payload, uint8_t qos) except -1:
         """Publish to the client now, or keep it until there is room or it is back. Hot path."""
         if qos == 0:
-            if self.stream is None:
+            if self.connection is None:
                 return self.counters.count("dropped", "client_offline")
-            append_publish(self.stream.output, self.level, 0, topic, 0, payload)
-            return self.outlet.wake()
-        if self.stream is not None and not self.queued and self.has_room():
+            append_publish(self.connection.output, self.level, 0, topic, 0, payload)
+            return self.transport.wake()
+        if self.connection is not None and not self.queued and self.has_room():
             return self.send_in_flight(topic, payload, qos)
         if self.queued is None:
             self.queued = deque()
@@ -228,7 +228,7 @@ cdef class MqttSession(Session):
         )
 
     cdef int send_in_flight(self, Slice topic, Slice payload, uint8_t qos) except -1:
-        cdef Buffer output = self.stream.output
+        cdef Buffer output = self.connection.output
         cdef Py_ssize_t before = output.size
         cdef uint16_t packet_id
         if self.in_flight is None:
@@ -237,7 +237,7 @@ cdef class MqttSession(Session):
         append_publish(output, self.level, <uint8_t>(qos << 1), topic, packet_id, payload)
         self.in_flight[packet_id] = output.data[before:output.size]
         self.in_flight_bytes += output.size - before
-        return self.outlet.wake()
+        return self.transport.wake()
 
     cdef uint16_t next_packet_id(self) except 0:
         """A free packet identifier; the window is much smaller than their number, so there is one."""
@@ -269,8 +269,8 @@ cdef class MqttSession(Session):
         if packet is not None:
             self.in_flight_bytes -= len(packet)
             self.in_flight[packet_id] = None
-        append_ack(self.stream.output, PUBREL, packet_id)
-        return self.outlet.wake()
+        append_ack(self.connection.output, PUBREL, packet_id)
+        return self.transport.wake()
 
     cdef int on_pubcomp(self, uint16_t packet_id) except -1:
         """The client has forgotten the identifier."""

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t
 
-from kaa_gateway.coap.server cimport CoapCore
+from kaa_gateway.coap.server cimport CoapServer
 from kaa_gateway.net.udp cimport Address, DatagramCore, UdpSocket
 
 
@@ -26,7 +26,7 @@ cdef class DtlsCore(DatagramCore):
 
 cdef class DtlsSocket(UdpSocket):
     # wiring
-    cdef CoapCore coap
+    cdef CoapServer coap
     cdef object credentials
     cdef object authenticator
     cdef object failures             # HandshakeLog

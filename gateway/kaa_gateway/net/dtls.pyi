@@ -2,7 +2,7 @@
 
 import asyncio
 
-from kaa_gateway.coap.server import CoapCore
+from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.counters import Counters
 from kaa_gateway.identity.clients import Authenticator
 from kaa_gateway.net.certificates import ServerCredentials
@@ -13,7 +13,7 @@ class DtlsSocket(UdpSocket):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        core: CoapCore,
+        core: CoapServer,
         counters: Counters,
         credentials: ServerCredentials[DtlsContext],
         authenticator: Authenticator,

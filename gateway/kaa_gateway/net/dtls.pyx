@@ -63,7 +63,7 @@ cdef class DtlsSocket(UdpSocket):
     """A bound socket, its DTLS sessions, and the CoAP core that they lead to. Times are in seconds."""
 
     def __init__(
-        self, loop, CoapCore core not None, Counters counters not None, credentials, authenticator, *,
+        self, loop, CoapServer core not None, Counters counters not None, credentials, authenticator, *,
         double handshake_timeout, double session_timeout, Py_ssize_t handshakes_max, Py_ssize_t sessions_max,
     ):
         UdpSocket.__init__(self, loop, DtlsCore(), counters)

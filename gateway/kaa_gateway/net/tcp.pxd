@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from kaa_gateway.counters cimport Counters, Protocol
 from kaa_gateway.net.admission cimport Admission, Bucket, Source
 from kaa_gateway.net.epoll cimport EpollSet
-from kaa_gateway.net.stream cimport Outlet, Stream
+from kaa_gateway.net.transport cimport Transport, ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer
 
 cdef enum:
@@ -14,7 +14,7 @@ cdef enum:
 cdef class TcpListener:
     # wiring
     cdef object loop
-    cdef object make_stream          # called with the Outlet of a new connection: its Stream
+    cdef object make_core          # called with the Transport of a new connection: its ProtocolCore
     cdef Counters counters
     cdef Protocol protocol
     cdef bytearray receive_storage   # shared by all connections: emptied before a call ends
@@ -42,10 +42,10 @@ cdef class TcpListener:
     cdef int set_accepting(self, bint accepting) except -1
 
 
-cdef class TcpConnection(Outlet):
+cdef class TcpConnection(Transport):
     # wiring
     cdef TcpListener listener
-    cdef Stream stream
+    cdef ProtocolCore core
     cdef Source source               # None if sources are not limited
     cdef bytes source_address
     # state

@@ -53,12 +53,12 @@ cdef double REST = 0.5          # seconds without accepting, when descriptors or
 cdef dict PROTOCOLS = {"mqtt": Protocol.MQTT, "http": Protocol.HTTP}
 
 
-cdef class TcpConnection(Outlet):
+cdef class TcpConnection(Transport):
     """One connection: its socket, its core, and what the socket has not taken yet."""
 
     cdef int begin(self, bytes address) except -1:
         """Start a core for the connection; `address` is the peer's sockaddr."""
-        self.stream = self.listener.make_stream(self)
+        self.core = self.listener.make_core(self)
         return 0
 
     # ------------------------------------------------------------ reading
@@ -76,7 +76,7 @@ cdef class TcpConnection(Outlet):
     cdef int received(self, Py_ssize_t size) except -1:
         """Hand on what was read. Hot path. A violation ends this connection, after what was already answered."""
         try:
-            self.stream.receive(<const uint8_t*>PyByteArray_AS_STRING(self.listener.receive_storage), size)
+            self.core.receive(<const uint8_t*>PyByteArray_AS_STRING(self.listener.receive_storage), size)
         except ProtocolError as error:
             self.violated(error)
         return 0
@@ -141,24 +141,24 @@ cdef class TcpConnection(Outlet):
     cdef int charge(self, Py_ssize_t size) except -1:
         """Count what was read; a connection beyond its rate is not read until it is within it again. Hot path."""
         cdef Admission admission = self.listener.admission
-        cdef Stream stream = self.stream
+        cdef ProtocolCore core = self.core
         cdef double wait
         cdef uint64_t count = 0
-        if self.is_half_open and stream is not None and stream.is_admitted():
+        if self.is_half_open and core is not None and core.is_admitted():
             self.is_half_open = False
             del self.listener.half_open[self]
         if not admission.rates:
             return 0
-        if stream is not None:  # else these are bytes of a TLS handshake
-            count = stream.packets() - self.charged
+        if core is not None:  # else these are bytes of a TLS handshake
+            count = core.packets() - self.charged
             self.charged += count
         wait = admission.charge(
             &self.message_bucket, &self.byte_bucket, self.source, count, size, self.listener.loop.time()
         )
         if wait > 0 and not self.closing and not self.paused_by_rate:
             self.paused_by_rate = True
-            if stream is not None:
-                stream.hold(True)
+            if core is not None:
+                core.hold(True)
             self.set_interest()
             self.listener.loop.call_later(wait, self.within_rate)
         return 0
@@ -166,11 +166,11 @@ cdef class TcpConnection(Outlet):
     def within_rate(self):
         """What was sent too much has been waited for."""
         self.paused_by_rate = False
-        if self.stream is not None:
-            self.stream.hold(False)
+        if self.core is not None:
+            self.core.hold(False)
         self.set_interest()
 
-    # ------------------------------------------------------------ Outlet
+    # ------------------------------------------------------------ Transport
 
     cdef int wake(self) except -1:
         cdef TcpListener listener = self.listener
@@ -202,8 +202,8 @@ cdef class TcpConnection(Outlet):
         self.is_awake = False
         if self.fd < 0:
             return 0
-        self.stream.finish_output(self.closing)
-        output = self.stream.output
+        self.core.finish_output(self.closing)
+        output = self.core.output
         if output.size:
             self.write(output.data, output.size)
             output.clear(OUTPUT_KEEP)
@@ -258,7 +258,7 @@ cdef class TcpConnection(Outlet):
     cdef int abort(self) except -1:
         """End the connection now, and tell its core, which may not be at work."""
         cdef TcpListener listener = self.listener
-        cdef Stream stream = self.stream
+        cdef ProtocolCore core = self.core
         if self.fd < 0:
             return 0
         self.leave()
@@ -269,8 +269,8 @@ cdef class TcpConnection(Outlet):
         self.fd = -1
         self.closing = True
         self.unsent = None
-        self.stream = None
-        return stream.lost() if stream is not None else 0
+        self.core = None
+        return core.lost() if core is not None else 0
 
     cdef int check_closing(self, double now) except -1:
         """A peer that does not take its last bytes in time is cut off: it may be dead."""
@@ -285,10 +285,10 @@ cdef class TcpListener:
     """A listening port and its connections. `protocol` names the counters; sizes are in bytes."""
 
     def __init__(
-        self, loop, make_stream, Counters counters, str protocol, Py_ssize_t output_max, Py_ssize_t connections_max
+        self, loop, make_core, Counters counters, str protocol, Py_ssize_t output_max, Py_ssize_t connections_max
     ):
         self.loop = loop
-        self.make_stream = make_stream
+        self.make_core = make_core
         self.counters = counters
         self.protocol = PROTOCOLS[protocol]
         self.output_max = output_max
@@ -452,7 +452,7 @@ cdef class TcpListener:
         """Make room for a new connection: the one goes that has been half-open for longest."""
         cdef TcpConnection connection
         for connection in list(islice(self.half_open, HALF_OPEN_SCAN)):
-            if connection.stream is None or not connection.stream.is_admitted():
+            if connection.core is None or not connection.core.is_admitted():
                 self.counters.count("closed", "half_open_connections")
                 connection.abort()
                 return
@@ -475,14 +475,14 @@ cdef class TcpListener:
                 continue
             if connection.closing:
                 connection.check_closing(now)
-            elif connection.stream is not None:
-                if connection.is_half_open and connection.stream.is_admitted():
+            elif connection.core is not None:
+                if connection.is_half_open and connection.core.is_admitted():
                     connection.is_half_open = False
                     del self.half_open[connection]
-                if connection.stream.output.size == 0:
-                    connection.stream.output.clear(0)
+                if connection.core.output.size == 0:
+                    connection.core.output.clear(0)
                 try:
-                    connection.stream.check(now)
+                    connection.core.check(now)
                 except ProtocolError as error:
                     self.counters.count("closed", error.reason)
                     connection.close()

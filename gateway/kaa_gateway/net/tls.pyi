@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.certificates import ServerCredentials
-from kaa_gateway.net.stream import Outlet, Stream
 from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.transport import ProtocolCore, Transport
 
 class TlsListener(TcpListener):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        make_stream: Callable[[Outlet], Stream],
+        make_core: Callable[[Transport], ProtocolCore],
         counters: Counters,
         protocol: str,
         output_max: int,

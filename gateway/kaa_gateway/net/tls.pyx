@@ -74,14 +74,14 @@ cdef class TlsConnection(TcpConnection):
                 return 0
         self.established = True
         del listener.handshakes[self]
-        self.stream = listener.make_stream(self)
+        self.core = listener.make_core(self)
         return 1
 
     cdef int decrypt(self) except -1:
         """Hand the core what can be decrypted. Hot path."""
         cdef TlsListener listener = self.listener
         cdef Py_ssize_t size
-        while not self.closing and self.stream is not None:
+        while not self.closing and self.core is not None:
             try:
                 size = self.tls.read(RECEIVE_SIZE, listener.plain_view)
             except ssl.SSLWantReadError:
@@ -96,7 +96,7 @@ cdef class TlsConnection(TcpConnection):
             if size == 0:
                 return self.close()
             try:
-                self.stream.receive(<const uint8_t*>PyByteArray_AS_STRING(listener.plain_storage), size)
+                self.core.receive(<const uint8_t*>PyByteArray_AS_STRING(listener.plain_storage), size)
             except ProtocolError as error:
                 self.violated(error)
         return 0
@@ -127,10 +127,10 @@ cdef class TlsConnection(TcpConnection):
         if self.fd < 0:
             return 0
         try:
-            if self.stream is not None:
-                self.stream.finish_output(self.closing)
-                if self.stream.output.size:
-                    self.encrypt(self.stream.output)
+            if self.core is not None:
+                self.core.finish_output(self.closing)
+                if self.core.output.size:
+                    self.encrypt(self.core.output)
             if self.closing and self.established:
                 self.tls.unwrap()
         except ssl.SSLError:
@@ -157,10 +157,10 @@ cdef class TlsListener(TcpListener):
     """A listening port and its connections; at `handshakes_max` unfinished handshakes, the oldest makes room."""
 
     def __init__(
-        self, loop, make_stream, counters, protocol, output_max, connections_max, credentials,
+        self, loop, make_core, counters, protocol, output_max, connections_max, credentials,
         double handshake_timeout, Py_ssize_t handshakes_max,
     ):
-        TcpListener.__init__(self, loop, make_stream, counters, protocol, output_max, connections_max)
+        TcpListener.__init__(self, loop, make_core, counters, protocol, output_max, connections_max)
         self.credentials = credentials
         self.failures = HandshakeLog(protocol)
         self.handshake_timeout = handshake_timeout

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
-from kaa_gateway.net.stream cimport Outlet, Stream
+from kaa_gateway.net.transport cimport Transport, ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.websocket cimport CONTROL_PAYLOAD_MAX, HEADER_SIZE_MAX, FrameHeader
 
@@ -12,10 +12,10 @@ cdef enum State:
     ENDED                            # refused, or a Close frame was sent or received
 
 
-cdef class WebSocketTransport:
+cdef class WebSocketServer:
     # wiring
     cdef object loop
-    cdef object make_stream          # called with the Outlet of a new WebSocket: the core of what is in it
+    cdef object make_core          # called with the Transport of a new WebSocket: the core of what is in it
     cdef Counters counters
     # settings
     cdef uint64_t frame_size_max     # bytes
@@ -24,15 +24,15 @@ cdef class WebSocketTransport:
     cdef Buffer plain                # unmasked payload, shared by all connections: emptied before a call ends
 
 
-cdef class WebSocketOutlet(Outlet):
+cdef class WebSocketTransport(Transport):
     # wiring
-    cdef WebSocketStream carrier
+    cdef WebSocketConnection carrier
 
 
-cdef class WebSocketStream(Stream):
+cdef class WebSocketConnection(ProtocolCore):
     # wiring
-    cdef WebSocketTransport transport
-    cdef Stream core                 # what is in the WebSocket; None before it is one, and after the end
+    cdef WebSocketServer server
+    cdef ProtocolCore core                 # what is in the WebSocket; None before it is one, and after the end
     # state
     cdef State state
     cdef double begun                # loop time

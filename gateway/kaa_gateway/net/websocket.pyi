@@ -4,16 +4,16 @@ import asyncio
 from collections.abc import Callable
 
 from kaa_gateway.counters import Counters
-from kaa_gateway.net.stream import Outlet, Stream
+from kaa_gateway.net.transport import ProtocolCore, Transport
 
-class WebSocketTransport:
+class WebSocketServer:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        make_stream: Callable[[Outlet], Stream],
+        make_core: Callable[[Transport], ProtocolCore],
         counters: Counters,
         *,
         frame_size_max: int,
         handshake_timeout: float,
     ) -> None: ...
-    def connect(self, outlet: Outlet) -> Stream: ...
+    def connect(self, transport: Transport) -> ProtocolCore: ...

@@ -1,6 +1,6 @@
 """WebSocket: a layer between a connection, TCP or TLS, and the core whose bytes it carries in binary frames.
 
-To the connection it is a Stream, to the core an Outlet. Frames and the core's packets have nothing to do with each
+To the connection it is a ProtocolCore, to the core a Transport. Frames and the core's packets have nothing to do with each
 other (MQTT 3.1.1 section 6.0): payload is handed on as it comes, and no frame is kept. No extension is ever agreed
 on, so there is no compression; Origin is not looked at, because credentials are in MQTT and not in cookies.
 
@@ -32,48 +32,48 @@ cdef enum:
 cdef bytes END_OF_HEAD = b"\r\n\r\n"
 
 
-cdef class WebSocketTransport:
+cdef class WebSocketServer:
     """What the WebSockets of a worker share. Sizes are in bytes, times in seconds."""
 
     def __init__(
-        self, loop, make_stream, Counters counters not None, *, uint64_t frame_size_max, double handshake_timeout
+        self, loop, make_core, Counters counters not None, *, uint64_t frame_size_max, double handshake_timeout
     ):
         self.loop = loop
-        self.make_stream = make_stream
+        self.make_core = make_core
         self.counters = counters
         self.frame_size_max = frame_size_max
         self.handshake_timeout = handshake_timeout
         self.plain = Buffer()
 
-    def connect(self, Outlet outlet not None):
+    def connect(self, Transport transport not None):
         """The layer of a new connection."""
-        cdef WebSocketStream stream = WebSocketStream()
-        stream.transport = self
-        stream.outlet = outlet
-        stream.begun = self.loop.time()
-        stream.head = Buffer()
-        return stream
+        cdef WebSocketConnection connection = WebSocketConnection()
+        connection.server = self
+        connection.transport = transport
+        connection.begun = self.loop.time()
+        connection.head = Buffer()
+        return connection
 
 
-cdef class WebSocketOutlet(Outlet):
+cdef class WebSocketTransport(Transport):
     """What the core may ask for."""
 
     cdef int wake(self) except -1:
-        return self.carrier.outlet.wake()
+        return self.carrier.transport.wake()
 
     cdef int pause_reading(self) except -1:
-        return self.carrier.outlet.pause_reading()
+        return self.carrier.transport.pause_reading()
 
     cdef int resume_reading(self) except -1:
-        return self.carrier.outlet.resume_reading()
+        return self.carrier.transport.resume_reading()
 
     cdef int close(self) except -1:
         if self.carrier.close_code == 0:
             self.carrier.close_code = NORMAL
-        return self.carrier.outlet.close()
+        return self.carrier.transport.close()
 
 
-cdef class WebSocketStream(Stream):
+cdef class WebSocketConnection(ProtocolCore):
     """One WebSocket."""
 
     cdef int violation(self, str reason, int close_code) except -1:
@@ -120,16 +120,16 @@ cdef class WebSocketStream(Stream):
         self.head = None
         self.output.append(<const uint8_t*>response, len(response))
         if reason is not None:
-            self.transport.counters.count("refused", reason)
+            self.server.counters.count("refused", reason)
             self.state = ENDED
-            self.outlet.close()
+            self.transport.close()
             return size
         self.state = OPEN
-        outlet = WebSocketOutlet()
-        outlet.carrier = self
-        outlet.certificate = self.outlet.certificate
-        self.core = self.transport.make_stream(outlet)
-        self.outlet.wake()
+        transport = WebSocketTransport()
+        transport.carrier = self
+        transport.certificate = self.transport.certificate
+        self.core = self.server.make_core(transport)
+        self.transport.wake()
         return head_size - before
 
     # ------------------------------------------------------------ frames
@@ -137,7 +137,7 @@ cdef class WebSocketStream(Stream):
     cdef int receive_frames(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Unmask the payload in these bytes, and hand it to the core in one go. Hot path."""
         cdef Py_ssize_t at = 0
-        self.transport.plain.size = 0
+        self.server.plain.size = 0
         try:
             while at < size and self.state == OPEN:
                 if not self.in_frame:
@@ -150,7 +150,7 @@ cdef class WebSocketStream(Stream):
                 self.close_code = PROTOCOL_ERROR
             raise
         finally:
-            self.transport.plain.clear(PLAIN_KEEP)
+            self.server.plain.clear(PLAIN_KEEP)
         return 0
 
     cdef Py_ssize_t begin_frame(self, const uint8_t* data, Py_ssize_t size) except -1:
@@ -184,14 +184,14 @@ cdef class WebSocketStream(Stream):
             self.violation("ws_text_frame", UNSUPPORTED_DATA)
         if (self.frame.opcode == CONTINUATION) != self.in_message:
             self.violation("ws_fragmentation", PROTOCOL_ERROR)
-        if self.frame.size > self.transport.frame_size_max:
+        if self.frame.size > self.server.frame_size_max:
             self.violation("ws_frame_too_large", MESSAGE_TOO_BIG)
         self.in_message = not self.frame.final
         return 0
 
     cdef Py_ssize_t take_payload(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Unmask what there is of the frame's payload; the bytes taken. Hot path."""
-        cdef Buffer plain = self.transport.plain
+        cdef Buffer plain = self.server.plain
         cdef uint64_t left = self.frame.size - self.received
         cdef Py_ssize_t count = size if left > <uint64_t>size else <Py_ssize_t>left
         if self.frame.opcode >= CLOSE:
@@ -211,18 +211,18 @@ cdef class WebSocketStream(Stream):
         self.taken += 1
         if self.frame.opcode == PING:
             append_frame(self.output, PONG, self.control, <Py_ssize_t>self.frame.size)
-            return self.outlet.wake()
+            return self.transport.wake()
         if self.frame.opcode == CLOSE:
             self.deliver()
             self.state = ENDED
             if self.close_code == 0:
                 self.close_code = read_close(self.control, <Py_ssize_t>self.frame.size)
-            return self.outlet.close()
+            return self.transport.close()
         return 0
 
     cdef int deliver(self) except -1:
         """Hand the payload that is here to the core. Hot path."""
-        cdef Buffer plain = self.transport.plain
+        cdef Buffer plain = self.server.plain
         if plain.size and self.core is not None:
             self.core.receive(plain.data, plain.size)
         plain.size = 0
@@ -243,7 +243,7 @@ cdef class WebSocketStream(Stream):
     cdef int check(self, double now) except -1:
         """The request in time, then what the core minds."""
         if self.state == AWAITING_UPGRADE:
-            if now - self.begun > self.transport.handshake_timeout:
+            if now - self.begun > self.server.handshake_timeout:
                 raise ProtocolError("ws_handshake_timeout")
             return 0
         if self.core is not None:
@@ -260,4 +260,4 @@ cdef class WebSocketStream(Stream):
         self.core = None
         self.state = ENDED
         self.head = None
-        return 0 if core is None else (<Stream>core).lost()
+        return 0 if core is None else (<ProtocolCore>core).lost()

@@ -26,7 +26,7 @@ from kaa_gateway.kp.downlink import Downlink
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.mqtt.connection import MqttTransport
+from kaa_gateway.mqtt.connection import MqttServer
 from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.tcp import TcpListener
@@ -260,7 +260,7 @@ class WorkerDouble:
         self.link.set_listener(self.downlink)
         limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
         self.stored = MqttSessions(self.sessions, limits)
-        self.mqtt = MqttTransport(
+        self.mqtt = MqttServer(
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=65_536, connect_timeout=10.0,
         )  # fmt: skip
@@ -275,14 +275,14 @@ class WorkerDouble:
 
     def listen(
         self,
-        make_stream: Callable[[Any], Any],
+        make_core: Callable[[Any], Any],
         protocol: str,
         make_listener: Callable[..., TcpListener] = TcpListener,
     ) -> None:
         """Serve devices with these cores, and no others."""
         self.close()
         loop: Any = self.loop
-        self.listener = make_listener(loop, make_stream, self.counters, protocol, 2**20, 1000)
+        self.listener = make_listener(loop, make_core, self.counters, protocol, 2**20, 1000)
         if self._limited:
             self.listener.limit(self.admission)
         self.listener.start(HOST, 0, reuse_port=False)

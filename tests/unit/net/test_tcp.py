@@ -162,13 +162,13 @@ def test_a_fault_ends_its_connection_and_no_other() -> None:
     with WorkerDouble() as worker:
         cores = iter([worker.mqtt.connect, None, worker.mqtt.connect])
 
-        def make_stream(outlet: Any) -> Any:
+        def make_core(transport: Any) -> Any:
             core = next(cores)
             if core is None:
                 raise RuntimeError("no core")
-            return core(outlet)
+            return core(transport)
 
-        listener = TcpListener(loop, make_stream, Counters(), "mqtt", 2**20, 1000)
+        listener = TcpListener(loop, make_core, Counters(), "mqtt", 2**20, 1000)
         listener.start(HOST, 0, reuse_port=False)
         first, second, third = (Peer(listener, HOST) for _ in range(3))
         assert loop.faults == ["no core"]

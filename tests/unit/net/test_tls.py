@@ -21,7 +21,7 @@ BEGINNING = b"\x16\x03\x01\x02\x00\x01"
 """Of a ClientHello that does not go on."""
 
 
-def no_core(outlet: Any) -> Any:
+def no_core(transport: Any) -> Any:
     raise AssertionError("no handshake has ended")
 
 

@@ -7,7 +7,7 @@ cdef enum:
     INPUT_FREE = 4096  # bytes of incomplete input that a connection may hold without their being counted
 
 
-cdef class Outlet:
+cdef class Transport:
     # What a transport core may ask of the adapter that carries its bytes.
     cdef readonly object certificate   # of the peer, which the adapter has verified: a ClientCertificate, or None
 
@@ -23,12 +23,12 @@ cdef class InputMemory:
     # state
     cdef readonly Py_ssize_t bytes     # beyond what is free
 
-    cdef bint take(self, Stream stream, Py_ssize_t size) noexcept
+    cdef bint take(self, ProtocolCore core, Py_ssize_t size) noexcept
 
 
-cdef class Stream:
+cdef class ProtocolCore:
     # wiring
-    cdef Outlet outlet
+    cdef Transport transport
     # state
     cdef Buffer output     # what to write at the end of the tick
     cdef Py_ssize_t input_counted  # bytes of InputMemory.bytes that are its own

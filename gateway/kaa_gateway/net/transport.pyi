@@ -1,8 +1,8 @@
-"""The seam between a transport core and the adapter that carries its bytes. See stream.pyx."""
+"""The seam between a transport core and the adapter that carries its bytes. See transport.pyx."""
 
 from kaa_gateway.identity.clients import ClientCertificate
 
-class Outlet:
+class Transport:
     @property
     def certificate(self) -> ClientCertificate | None: ...
 
@@ -11,4 +11,4 @@ class InputMemory:
     def __init__(self, bytes_max: int = ...) -> None: ...
     def set_limit(self, bytes_max: int) -> None: ...
 
-class Stream: ...
+class ProtocolCore: ...

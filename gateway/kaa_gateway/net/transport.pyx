@@ -1,11 +1,11 @@
 """The seam between a transport core, which knows bytes, and the adapter that carries them over a socket.
 
-A core (Stream) is given bytes and leaves bytes in its output; it asks its Outlet to write, to pause, to close. Neither
+A core (ProtocolCore) is given bytes and leaves bytes in its output; it asks its Transport to write, to pause, to close. Neither
 knows the other's class, so a core runs over TCP, TLS or WebSocket alike.
 """
 
 
-cdef class Outlet:
+cdef class Transport:
     """What a core may ask for; the adapter implements it."""
 
     cdef int wake(self) except -1:
@@ -38,17 +38,17 @@ cdef class InputMemory:
         """Another bound, for what comes from now on."""
         self.bytes_max = bytes_max
 
-    cdef bint take(self, Stream stream, Py_ssize_t size) noexcept:
+    cdef bint take(self, ProtocolCore core, Py_ssize_t size) noexcept:
         """A connection's input takes `size` bytes now; False, and nothing is changed, if that is too much."""
-        cdef Py_ssize_t more = (size if size > INPUT_FREE else 0) - stream.input_counted
+        cdef Py_ssize_t more = (size if size > INPUT_FREE else 0) - core.input_counted
         if more > 0 and self.bytes + more > self.bytes_max:
             return False
         self.bytes += more
-        stream.input_counted += more
+        core.input_counted += more
         return True
 
 
-cdef class Stream:
+cdef class ProtocolCore:
     """The core of one connection."""
 
     def __cinit__(self):
@@ -85,7 +85,7 @@ cdef class Stream:
 
     cdef int end(self, str reason) except -1:
         """The client may not go on, for a reason that is a code of ours: close, and take nothing more from it."""
-        return self.outlet.close()
+        return self.transport.close()
 
     cdef int check(self, double now) except -1:
         """Called about once a second with the loop's time, for what depends on time."""
