@@ -11,7 +11,7 @@ from kaa_ext import Extension, Request
 from kaa_ext.services import echo
 
 from tests.support.cluster import Cluster
-from tests.support.coap import CoapServer, coap_server
+from tests.support.coap import RunningCoapServer, coap_server
 from tests.support.esp import until
 from tests.support.nats import NatsServer
 
@@ -20,7 +20,7 @@ CLIENT_TIMEOUT_S = 30.0
 
 
 @pytest.fixture
-async def server(nats_server: NatsServer) -> AsyncIterator[CoapServer]:
+async def server(nats_server: NatsServer) -> AsyncIterator[RunningCoapServer]:
     """A server, with the echo extension, and `slow`, which answers after the piggyback delay."""
     service = Extension("echo", nats_urls=[nats_server.url])
     echo.register(service)
@@ -72,7 +72,7 @@ async def coap_client(*arguments: str) -> bytes:
     ],
 )
 async def test_aiocoap_is_answered(
-    client: aiocoap.Context, server: CoapServer, extension: str, code: Code, answer: Code
+    client: aiocoap.Context, server: RunningCoapServer, extension: str, code: Code, answer: Code
 ) -> None:
     payload = b"" if code == Code.GET else b"hello"
     response = await ask(client, f"{server.uri}/kp1/app_v1/{extension}/token/json", payload, code=code)
@@ -81,27 +81,27 @@ async def test_aiocoap_is_answered(
 
 @pytest.mark.parametrize("extension", ["echo", "slow"])
 async def test_aiocoap_sends_and_fetches_blocks(
-    client: aiocoap.Context, server: CoapServer, extension: str
+    client: aiocoap.Context, server: RunningCoapServer, extension: str
 ) -> None:
     response = await ask(client, f"{server.uri}/kp1/app_v1/{extension}/token/json", LARGE)
     assert response.code == Code.CHANGED
     assert response.payload == LARGE
 
 
-async def test_aiocoap_non_confirmable(client: aiocoap.Context, server: CoapServer) -> None:
+async def test_aiocoap_non_confirmable(client: aiocoap.Context, server: RunningCoapServer) -> None:
     response = await ask(
         client, f"{server.uri}/kp1/app_v1/slow/token/json", b"non", transport_tuning=aiocoap.Unreliable
     )
     assert response.payload == b"non"
 
 
-async def test_aiocoap_discovers(client: aiocoap.Context, server: CoapServer) -> None:
+async def test_aiocoap_discovers(client: aiocoap.Context, server: RunningCoapServer) -> None:
     response = await ask(client, f"{server.uri}/.well-known/core", code=Code.GET)
     assert response.opt.content_format == 40
     assert b"</kp1/app_v1/echo>;ct=50" in response.payload.split(b",")
 
 
-async def test_errors_of_extension_and_gateway(client: aiocoap.Context, server: CoapServer) -> None:
+async def test_errors_of_extension_and_gateway(client: aiocoap.Context, server: RunningCoapServer) -> None:
     response = await ask(client, f"{server.uri}/kp1/app_v1/echo/token/status/404")
     assert response.code == Code.NOT_FOUND
     response = await ask(client, f"{server.uri}/kp1/app_v1/dcx/token/json")
@@ -111,7 +111,7 @@ async def test_errors_of_extension_and_gateway(client: aiocoap.Context, server: 
 
 
 async def test_aiocoap_observes_pushes(
-    client: aiocoap.Context, server: CoapServer, nats_server: NatsServer
+    client: aiocoap.Context, server: RunningCoapServer, nats_server: NatsServer
 ) -> None:
     async with Cluster(nats_server.url) as cluster:
         uri = f"{server.uri}/kp1/app_v1/echo/device-1/config/json"
@@ -138,24 +138,24 @@ async def test_aiocoap_observes_pushes(
         collecting.cancel()
 
 
-async def test_libcoap_posts(server: CoapServer) -> None:
+async def test_libcoap_posts(server: RunningCoapServer) -> None:
     output = await coap_client("-m", "post", "-e", "hello", f"{server.uri}/kp1/app_v1/echo/token/json")
     assert output.strip() == b"hello"
 
 
-async def test_libcoap_separate_response(server: CoapServer) -> None:
+async def test_libcoap_separate_response(server: RunningCoapServer) -> None:
     output = await coap_client("-m", "post", "-e", "hello", f"{server.uri}/kp1/app_v1/slow/token/json")
     assert output.strip() == b"hello"
     await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
 
 
-async def test_libcoap_non_confirmable(server: CoapServer) -> None:
+async def test_libcoap_non_confirmable(server: RunningCoapServer) -> None:
     output = await coap_client("-N", "-m", "put", "-e", "hello", f"{server.uri}/kp1/app_v1/slow/token/json")
     assert output.strip() == b"hello"
 
 
 @pytest.mark.parametrize("size", [64, 1024])
-async def test_libcoap_blocks(server: CoapServer, size: int) -> None:
+async def test_libcoap_blocks(server: RunningCoapServer, size: int) -> None:
     payload = "".join(chr(97 + i % 26) for i in range(5000))
     output = await coap_client(
         "-b", str(size), "-m", "post", "-e", payload, f"{server.uri}/kp1/app_v1/echo/token/json"
@@ -163,7 +163,7 @@ async def test_libcoap_blocks(server: CoapServer, size: int) -> None:
     assert output.strip() == payload.encode()
 
 
-async def test_libcoap_observes_pushes(server: CoapServer, nats_server: NatsServer) -> None:
+async def test_libcoap_observes_pushes(server: RunningCoapServer, nats_server: NatsServer) -> None:
     async with Cluster(nats_server.url) as cluster:
         watching = asyncio.create_task(
             coap_client("-s", "3", "-m", "get", f"{server.uri}/kp1/app_v1/echo/device-2/config/json")

@@ -174,7 +174,7 @@ async def test_what_it_prints_works_as_printed_and_ctrl_c_stops_it(ports: Ports)
         command.look()
         names = " ".join(command.seen.values())
         assert "nats-server" in names
-        assert "-m ext run dcx epts cmx ecr epmx cex tsx echo" in names
+        assert "-m kaa_ext run dcx epts cmx ecr epmx cex tsx echo" in names
         (data,) = temporary_directories(command.seen)
         assert data.exists()
         command.process.send_signal(signal.SIGINT)
@@ -303,7 +303,7 @@ async def test_a_part_that_dies_ends_all(ports: Ports) -> None:
 )
 async def test_a_signal_during_the_start(ports: Ports, number: signal.Signals, after: str) -> None:
     """SIGHUP is a terminal that was closed."""
-    needle = {"nats-server": "--store_dir", "extensions": "-m ext run"}[after]
+    needle = {"nats-server": "--store_dir", "extensions": "-m kaa_ext run"}[after]
     async with dev(ports) as command:
 
         def started() -> bool:

@@ -226,7 +226,10 @@ async def test_an_answer_that_names_another_endpoint_reaches_neither(
         assert await me.until_pingresp() == []
 
 
-@pytest.mark.parametrize("correlation_id", ["", "x", "3cf060d4-e40d-48c0-a2ad-ad0d1207f21f", "00000000-0000-8000-8000-000000000000"])
+@pytest.mark.parametrize(
+    "correlation_id",
+    ["", "x", "3cf060d4-e40d-48c0-a2ad-ad0d1207f21f", "00000000-0000-8000-8000-000000000000"],
+)
 async def test_a_correlation_id_that_is_not_ours_falls_back_to_the_endpoint(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken, correlation_id: str
 ) -> None:

@@ -124,9 +124,7 @@ class Simulation(WorkerDouble):
                 pipelined_requests=4,
                 client_authentication="required" if protocol == "http clients" else "off",
             )
-            transport = HttpServer(
-                loop, self.uplink, self.sessions, pending, self.counters, self, settings
-            )
+            transport = HttpServer(loop, self.uplink, self.sessions, pending, self.counters, self, settings)
             self.listen(transport.connect, "http")
             self._timeouts.append(pending)
         elif protocol == "websocket":

@@ -84,7 +84,7 @@ class Presence:
         self.present.discard(endpoint_id)
 
 
-class CoapServer:
+class RunningCoapServer:
     """The server, with what a test looks at. Made by `coap_server`."""
 
     def __init__(
@@ -160,13 +160,13 @@ class CoapServer:
 @asynccontextmanager
 async def coap_server(
     url: str, *, idle_timeout: float = 0, watched_max: int = 1, **settings: Any
-) -> AsyncIterator[CoapServer]:
+) -> AsyncIterator[RunningCoapServer]:
     """A server whose `settings` differ from SETTINGS, with its link up.
 
     An endpoint is present while it is observed, and with an `idle_timeout` as long after each of its messages, as the
     test's calls of `sessions.look_for_idle` have it.
     """
-    server = CoapServer(asyncio.get_running_loop(), url, settings, idle_timeout, watched_max)
+    server = RunningCoapServer(asyncio.get_running_loop(), url, settings, idle_timeout, watched_max)
     server.connector.start()
     await until(lambda: bool(server.link.ready), "the link")
     server.socket.start(HOST, 0, reuse_port=False)

@@ -12,7 +12,7 @@ from kaa_gateway.net.dtls import DtlsSocket
 from kaa_gateway.wire.coap import Message, decode, encode
 
 from tests.support.certificates import Authority
-from tests.support.coap import CON, GET, URI_PATH, CoapServer
+from tests.support.coap import CON, GET, URI_PATH, RunningCoapServer
 from tests.support.dtls import IDENTITY, KEY, DtlsClient
 
 CONTENT = 0x45
@@ -38,7 +38,7 @@ class Gate:
 
 
 class DtlsServer:
-    def __init__(self, coap: CoapServer, directory: Path, **settings: Any) -> None:
+    def __init__(self, coap: RunningCoapServer, directory: Path, **settings: Any) -> None:
         self.coap = coap
         self.gate = Gate()
         self.authority = Authority(directory)

@@ -17,7 +17,7 @@ from tests.support.held_worker import HeldWorker, held_worker, run_on_uvloop
 from tests.support.mqtt import Publish, mqtt_client
 from tests.support.nats import HOST, NatsServer
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 WATCHERS = [DEPLOY / "prometheus" / "alerts.yml", DEPLOY / "grafana" / "dashboard.json"]
 ELSEWHERE = {
     "kaa_gateway_workers",

@@ -101,7 +101,7 @@ kaa:
             assert any(path == key or path.startswith(f"{key}.") for path in paths), key
 
     def test_documentation_names_them(self) -> None:
-        text = (Path(__file__).parents[2] / "docs" / "reloading.md").read_text(encoding="utf-8")
+        text = (Path(__file__).parents[3] / "docs" / "reloading.md").read_text(encoding="utf-8")
         assert [key for key in APPLIED if f"`{key}" not in text] == []
 
 

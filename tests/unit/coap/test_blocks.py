@@ -13,7 +13,7 @@ from tests.support.coap import (
     BLOCK2,
     GET,
     CoapClient,
-    CoapServer,
+    RunningCoapServer,
     block,
     coap_server,
     option,
@@ -40,14 +40,14 @@ async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def server(shared_nats: NatsServer) -> AsyncIterator[CoapServer]:
+async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
     settings = {"max_body_size": 2048, "block_memory": 4096, "piggyback_delay": 3600.0}
     async with coap_server(shared_nats.url, **settings) as server:
         yield server
 
 
 @pytest.fixture
-async def client(server: CoapServer) -> AsyncIterator[CoapClient]:
+async def client(server: RunningCoapServer) -> AsyncIterator[CoapClient]:
     async with CoapClient(server.port) as client:
         yield client
 
@@ -78,7 +78,7 @@ async def large_answer(cluster: Cluster, client: CoapClient, *options: tuple[int
 
 
 async def test_a_body_in_blocks_is_forwarded_once_and_whole(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     for number in range(2):
         answer = await send_block(client, number, True, 5)
@@ -119,7 +119,9 @@ async def test_a_short_block_that_is_not_the_last(client: CoapClient) -> None:
     assert (await client.post(PATH, b"short", (BLOCK1, block(0, True, 0)))).code == 0x80
 
 
-async def test_transfers_are_told_apart(cluster: Cluster, server: CoapServer, client: CoapClient) -> None:
+async def test_transfers_are_told_apart(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
     other_path = "kp1/app_v1/dcx/token/other"
     bodies = {(PATH, b""): b"a" * 17, (PATH, b"t"): b"b" * 17, (other_path, b""): b"c" * 17}
     for (path, tag), body in bodies.items():
@@ -132,7 +134,7 @@ async def test_transfers_are_told_apart(cluster: Cluster, server: CoapServer, cl
         assert request.fields["payload"] == body
 
 
-async def test_the_body_is_too_large(server: CoapServer, client: CoapClient) -> None:
+async def test_the_body_is_too_large(server: RunningCoapServer, client: CoapClient) -> None:
     answer = await client.post(PATH, BODY[:16], (BLOCK1, block(0, True, 0)), (SIZE1, uint(2049)))
     assert (answer.code, option(answer, SIZE1)) == (TOO_LARGE, uint(2048))
     assert (await send_block(client, 0, True, SZX_MAX)).code == CONTINUE
@@ -141,7 +143,7 @@ async def test_the_body_is_too_large(server: CoapServer, client: CoapClient) -> 
     assert (answer.code, option(answer, SIZE1)) == (TOO_LARGE, uint(2048))
 
 
-async def test_reassembly_is_bounded(server: CoapServer, client: CoapClient) -> None:
+async def test_reassembly_is_bounded(server: RunningCoapServer, client: CoapClient) -> None:
     """At the bound of memory a transfer is put off; at that of a peer, its oldest goes."""
     for number in range(4):
         path = f"{PATH}/{number}"
@@ -158,7 +160,7 @@ async def test_reassembly_is_bounded(server: CoapServer, client: CoapClient) -> 
         assert (await send_block(other, 0, True, SZX_MAX)).code == CONTINUE
 
 
-async def test_the_number_of_bodies_is_bounded(cluster: Cluster, server: CoapServer) -> None:
+async def test_the_number_of_bodies_is_bounded(cluster: Cluster, server: RunningCoapServer) -> None:
     """However small they are: their places in the tables cost memory too."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(CoapClient(server.port)) for _ in range(BODIES_MAX + 1)]
@@ -175,7 +177,7 @@ async def test_the_number_of_bodies_is_bounded(cluster: Cluster, server: CoapSer
         assert server.tables["requests"] == BODIES_MAX
 
 
-async def test_the_number_of_kept_responses_is_bounded(cluster: Cluster, server: CoapServer) -> None:
+async def test_the_number_of_kept_responses_is_bounded(cluster: Cluster, server: RunningCoapServer) -> None:
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(CoapClient(server.port)) for _ in range(BODIES_MAX + 1)]
         for count, client in enumerate(clients):
@@ -191,7 +193,7 @@ async def test_the_number_of_kept_responses_is_bounded(cluster: Cluster, server:
 
 
 async def test_a_large_response_is_fetched_in_blocks(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     first = await large_answer(cluster, client, (BLOCK2, block(0, False, 4)))
     assert option(first, BLOCK2) == block(0, True, 4)
@@ -224,7 +226,9 @@ async def test_a_small_response_names_the_block_that_was_asked_for(
     assert option(answer, ETAG) is None
 
 
-async def test_kept_responses_are_bounded(cluster: Cluster, server: CoapServer, client: CoapClient) -> None:
+async def test_kept_responses_are_bounded(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
     """At the bound of memory, what was not fetched for longest goes."""
     async with (
         CoapClient(server.port) as second,
@@ -242,7 +246,7 @@ async def test_kept_responses_are_bounded(cluster: Cluster, server: CoapServer, 
 
 
 async def test_a_response_larger_than_all_memory(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     client.send(client.request(PATH))
     await cluster.answer(await cluster.request(), bytes(4097))

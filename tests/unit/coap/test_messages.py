@@ -19,7 +19,7 @@ from tests.support.coap import (
     RST,
     URI_PATH,
     CoapClient,
-    CoapServer,
+    RunningCoapServer,
     coap_server,
     option,
     uint,
@@ -40,19 +40,19 @@ async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def server(shared_nats: NatsServer) -> AsyncIterator[CoapServer]:
+async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
     async with coap_server(shared_nats.url, piggyback_delay=FOREVER) as server:
         yield server
 
 
 @pytest.fixture
-async def client(server: CoapServer) -> AsyncIterator[CoapClient]:
+async def client(server: RunningCoapServer) -> AsyncIterator[CoapClient]:
     async with CoapClient(server.port) as client:
         yield client
 
 
 async def test_a_duplicate_is_answered_and_has_no_effect(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     request = client.request(PATH, b"once")
     client.send(request)
@@ -66,7 +66,7 @@ async def test_a_duplicate_is_answered_and_has_no_effect(
 
 
 async def test_a_duplicate_of_a_pending_request_is_acknowledged(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     request = client.request(PATH, b"once")
     client.send(request)
@@ -84,7 +84,7 @@ async def test_a_duplicate_of_a_pending_request_is_acknowledged(
 
 @pytest.mark.parametrize(("kind", "lifetime"), [(CON, EXCHANGE_LIFETIME), (NON, NON_LIFETIME)])
 async def test_a_message_id_is_new_after_its_lifetime(
-    cluster: Cluster, server: CoapServer, client: CoapClient, kind: int, lifetime: int
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient, kind: int, lifetime: int
 ) -> None:
     request = client.request(PATH, kind=kind)
     client.send(request)
@@ -101,7 +101,7 @@ async def test_a_message_id_is_new_after_its_lifetime(
 
 
 async def test_the_same_message_id_of_another_peer_is_another_request(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     request = client.request(PATH)
     async with CoapClient(server.port) as other:
@@ -194,7 +194,7 @@ async def test_no_response(cluster: Cluster, client: CoapClient, mask: int, stat
     assert await client.hears_nothing()
 
 
-async def test_a_ping_is_answered_with_a_reset(server: CoapServer, client: CoapClient) -> None:
+async def test_a_ping_is_answered_with_a_reset(server: RunningCoapServer, client: CoapClient) -> None:
     client.send(Message(CON, 0, 77))
     assert await client.receive() == Message(RST, 0, 77)
     assert server.tables["peers"] == 0
@@ -220,7 +220,7 @@ async def test_a_ping_is_answered_with_a_reset(server: CoapServer, client: CoapC
     ],
 )
 async def test_what_is_no_request(
-    server: CoapServer, client: CoapClient, datagram: bytes, answer: Message | None
+    server: RunningCoapServer, client: CoapClient, datagram: bytes, answer: Message | None
 ) -> None:
     client.send(datagram)
     if answer is not None:
@@ -329,7 +329,7 @@ async def test_nats_away(nats_server: NatsServer) -> None:
         assert (response.code, option(response, 14)) == (0xA3, b"\x01")
 
 
-async def test_draining(cluster: Cluster, server: CoapServer, client: CoapClient) -> None:
+async def test_draining(cluster: Cluster, server: RunningCoapServer, client: CoapClient) -> None:
     """What is pending is answered, and so are duplicates; what is new is put off."""
     request = client.request(PATH)
     client.send(request)

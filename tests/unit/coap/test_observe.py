@@ -14,7 +14,7 @@ from tests.support.coap import (
     OBSERVE,
     RST,
     CoapClient,
-    CoapServer,
+    RunningCoapServer,
     coap_server,
     option,
     uint,
@@ -35,7 +35,7 @@ async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def server(shared_nats: NatsServer) -> AsyncIterator[CoapServer]:
+async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
     async with coap_server(
         shared_nats.url, observers_per_peer=2, observers=3, piggyback_delay=3600.0
     ) as server:
@@ -43,7 +43,7 @@ async def server(shared_nats: NatsServer) -> AsyncIterator[CoapServer]:
 
 
 @pytest.fixture
-async def client(server: CoapServer) -> AsyncIterator[CoapClient]:
+async def client(server: RunningCoapServer) -> AsyncIterator[CoapClient]:
     async with CoapClient(server.port) as client:
         yield client
 
@@ -64,7 +64,7 @@ async def push(cluster: Cluster, payload: bytes, path: str = RESOURCE, **changes
 
 @pytest.mark.parametrize("method", [GET, FETCH])
 async def test_a_push_is_a_notification(
-    cluster: Cluster, server: CoapServer, client: CoapClient, method: int
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient, method: int
 ) -> None:
     answer = await register(cluster, client, method=method)
     assert option(answer, OBSERVE) is not None
@@ -91,7 +91,7 @@ async def test_a_push_is_a_notification(
     ],
 )
 async def test_a_push_on_another_resource(
-    cluster: Cluster, server: CoapServer, client: CoapClient, path: str, changes: dict[str, Any]
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient, path: str, changes: dict[str, Any]
 ) -> None:
     await register(cluster, client)
     await push(cluster, b"other", path, **changes)
@@ -100,7 +100,9 @@ async def test_a_push_on_another_resource(
     assert (await client.receive()).payload == b"of any extension"
 
 
-async def test_what_does_not_register(cluster: Cluster, server: CoapServer, client: CoapClient) -> None:
+async def test_what_does_not_register(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
     assert option(await register(cluster, client, status=404), OBSERVE) is None
     assert option(await register(cluster, client, method=2), OBSERVE) is None
     assert server.tables["observers"] == 0
@@ -108,7 +110,7 @@ async def test_what_does_not_register(cluster: Cluster, server: CoapServer, clie
 
 
 async def test_notifications_wait_for_their_acknowledgement(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     """One is on its way at a time, the others follow in order; beyond the bound, the oldest of them goes."""
     await register(cluster, client)
@@ -127,7 +129,7 @@ async def test_notifications_wait_for_their_acknowledgement(
 
 
 async def test_registering_again_is_one_registration(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     first = await register(cluster, client, token=b"T")
     again = await register(cluster, client, token=b"T")
@@ -139,7 +141,7 @@ async def test_registering_again_is_one_registration(
     assert (await client.receive()).token == b"T"
 
 
-async def test_deregistration(cluster: Cluster, server: CoapServer, client: CoapClient) -> None:
+async def test_deregistration(cluster: Cluster, server: RunningCoapServer, client: CoapClient) -> None:
     await register(cluster, client, token=b"T")
     client.send(client.request(PATH, b"", (OBSERVE, uint(1)), method=GET, token=b"T"))
     (request,) = await cluster.next_requests(1, after=1)
@@ -149,7 +151,7 @@ async def test_deregistration(cluster: Cluster, server: CoapServer, client: Coap
     assert not server.presence.present
 
 
-async def test_a_reset_deregisters(cluster: Cluster, server: CoapServer, client: CoapClient) -> None:
+async def test_a_reset_deregisters(cluster: Cluster, server: RunningCoapServer, client: CoapClient) -> None:
     await register(cluster, client)
     await push(cluster, b"one")
     await push(cluster, b"two")
@@ -169,7 +171,7 @@ async def test_silence_deregisters(cluster: Cluster, shared_nats: NatsServer) ->
 
 
 async def test_an_error_ends_the_observation(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     await register(cluster, client)
     await push(cluster, b"", statusCode=404, reasonPhrase="Gone")
@@ -180,7 +182,7 @@ async def test_an_error_ends_the_observation(
     assert server.tables["observers"] == 0
 
 
-async def test_observers_are_bounded(cluster: Cluster, server: CoapServer, client: CoapClient) -> None:
+async def test_observers_are_bounded(cluster: Cluster, server: RunningCoapServer, client: CoapClient) -> None:
     """Of a peer, and of all: beyond it a request is answered, and no more."""
     assert option(await register(cluster, client), OBSERVE) is not None
     assert option(await register(cluster, client), OBSERVE) is not None
@@ -193,7 +195,7 @@ async def test_observers_are_bounded(cluster: Cluster, server: CoapServer, clien
 
 
 async def test_an_observer_may_be_silent_for_a_day(
-    cluster: Cluster, server: CoapServer, client: CoapClient
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     await register(cluster, client)
     await server.put_forward(DAY - 10)

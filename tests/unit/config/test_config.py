@@ -443,11 +443,11 @@ class TestSecrets:
 
 class TestReference:
     def test_documentation_has_the_table(self) -> None:
-        documentation = Path(__file__).parents[2] / "docs" / "configuration.md"
+        documentation = Path(__file__).parents[3] / "docs" / "configuration.md"
         assert config_reference.table() in documentation.read_text(encoding="utf-8")
 
     def test_example_of_the_documentation_is_right(self, write: Write) -> None:
-        documentation = Path(__file__).parents[2] / "docs" / "configuration.md"
+        documentation = Path(__file__).parents[3] / "docs" / "configuration.md"
         _, _, rest = documentation.read_text(encoding="utf-8").partition("<!-- example -->\n```yaml\n")
         example_file, _, _ = rest.partition("```")
         assert yaml.safe_load(example_file)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.support.cluster import Cluster
-from tests.support.coap import CoapClient, CoapServer, coap_server
+from tests.support.coap import CoapClient, RunningCoapServer, coap_server
 from tests.support.esp import until
 from tests.support.nats import NatsServer
 
@@ -23,7 +23,7 @@ async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def server(shared_nats: NatsServer) -> AsyncIterator[CoapServer]:
+async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
     async with coap_server(shared_nats.url, idle_timeout=IDLE_TIMEOUT, watched_max=3) as server:
         yield server
 
@@ -31,7 +31,7 @@ async def server(shared_nats: NatsServer) -> AsyncIterator[CoapServer]:
 class Device:
     """A device at one address, which speaks for some endpoints."""
 
-    def __init__(self, server: CoapServer, cluster: Cluster, client: CoapClient) -> None:
+    def __init__(self, server: RunningCoapServer, cluster: Cluster, client: CoapClient) -> None:
         self.server = server
         self.cluster = cluster
         self.client = client
@@ -61,7 +61,7 @@ class Device:
 
 
 @pytest.fixture
-async def device(server: CoapServer, cluster: Cluster) -> AsyncIterator[Device]:
+async def device(server: RunningCoapServer, cluster: Cluster) -> AsyncIterator[Device]:
     async with CoapClient(server.port) as client:
         yield Device(server, cluster, client)
 
