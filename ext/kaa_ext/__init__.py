@@ -5,13 +5,13 @@ keeps several extensions going until a signal. dcx, tsx and echo are services bu
 See docs/extensions.md.
 """
 
+from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.errors import ExtensionError, NotDelivered, PayloadTooLarge, StateUnavailable
 from kaa_ext.sdk.handlers import CallNext, Middleware
 from kaa_ext.sdk.requests import Request, Response
 from kaa_ext.sdk.runner import run
 from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.state import State
-from kaa_ext.services.elce import Connectivity
 
 __all__ = [
     "CallNext",

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from kaa_ext import Extension
-from kaa_ext.services import cdtp, cex, cip, cmx, dcx, dstp, ecr, eme, epmx, epts
+from kaa_ext.messages import cdtp, cip, dstp, eme
+from kaa_ext.services import cex, cmx, dcx, ecr, epmx, epts
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 

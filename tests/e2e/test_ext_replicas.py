@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 from kaa_ext.cli.session import Session, session
-from kaa_ext.services import cdtp, cex, cmx, epmx, epts
+from kaa_ext.messages import cdtp
+from kaa_ext.services import cex, cmx, epmx, epts
 from nats.aio.msg import Msg
 
 from tests.support.devices import HttpDevice, MqttDevice, http_device, mqtt_device

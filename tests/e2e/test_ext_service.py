@@ -16,8 +16,9 @@ from kaa_ext import (
     PayloadTooLarge,
     Request,
 )
+from kaa_ext.messages import dstp
 from kaa_ext.sdk import connection
-from kaa_ext.services import dcx, dstp, echo, tsx
+from kaa_ext.services import dcx, echo, tsx
 from kaa_gateway.bus import subjects
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs

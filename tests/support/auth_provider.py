@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from tests.support.schemas import rfc_schema
-from tests.unit.identity.test_messages import TYPES
+from tests.unit.bus.test_messages import TYPES
 
 INSTANCE = "auth"
 

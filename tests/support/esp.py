@@ -5,8 +5,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from kaa_ext.sdk.requests import now_ms
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import ExtensionData, decode_extension_data, encode_client_data
 from nats.aio.client import Client
 from nats.aio.msg import Msg

@@ -1,6 +1,6 @@
 """The JSON schemas of the extension protocols, restated without their descriptions, to validate what devices see.
 
-Beside a copy of the RFCs a test holds the two equal (tests/unit/ext/test_schemas.py).
+Beside a copy of the RFCs a test holds the two equal (tests/unit/ext/messages/test_schemas.py).
 
 Source: 1/KP, 2/DCP, 7/CMP, 10/EPMP and 11/CEP, `*.schema.json`; the keys are the RFC's file names. Where 11/CEP's
 text and its schema differ (an array of results, or one), both are served.

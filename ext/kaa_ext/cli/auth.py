@@ -5,13 +5,13 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
 from kaa_ext.cli.session import session
 from kaa_ext.sdk.connection import DEFAULT_NATS_URL
-from kaa_ext.sdk.requests import now_ms
-from kaa_ext.services import auth_registry
-from kaa_ext.services.auth_registry import Registry
+from kaa_ext.services.auth import credentials
+from kaa_ext.services.auth.registry import Registry
 
 app = App(name="auth", help="Make, list and take back endpoint tokens and clients.")
 
@@ -33,9 +33,9 @@ async def _registry(urls: list[str], provider: str) -> AsyncIterator[Registry]:
         yield Registry(
             provider,
             "kaa-ext",
-            await connection.state(provider, auth_registry.TOKENS, auth_registry.Token),
-            await connection.state(provider, auth_registry.CLIENTS, auth_registry.Credentials),
-            await connection.state(provider, auth_registry.CERTIFICATES, auth_registry.Credentials),
+            await connection.state(provider, credentials.TOKENS, credentials.Token),
+            await connection.state(provider, credentials.CLIENTS, credentials.ClientCredentials),
+            await connection.state(provider, credentials.CERTIFICATES, credentials.ClientCredentials),
             connection.publish,
         )
 

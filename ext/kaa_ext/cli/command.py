@@ -11,10 +11,11 @@ from nats.aio.msg import Msg
 
 from kaa_ext.cli.common import FAILED, Nats, check_instance, json_argument, run_command, servers
 from kaa_ext.cli.session import CommandError, Session, session
+from kaa_ext.messages import cip
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.connection import DEFAULT_NATS_URL
 from kaa_ext.sdk.targeted import is_no_responders
-from kaa_ext.services import cex, cip
+from kaa_ext.services import cex
 
 app = App(name="command", help="Send commands to endpoints.")
 
@@ -121,7 +122,7 @@ async def _send(
     await connection.client.subscribe(inbox, cb=answers.put)
     outstanding = await connection.state(agent, cex.OUTSTANDING, cex.Outstanding)
     datum = cip.COMMAND_REQUEST.encode(
-        timeout=int(timeout_s * 1000),
+        timeout=timeout_s,
         endpointId=endpoint,
         commandType=kind,
         commandId=number,

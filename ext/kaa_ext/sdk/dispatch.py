@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import ClientData, MalformedAvro, decode_client_data, encode_extension_data
 from nats.aio.msg import Msg
 
@@ -17,7 +18,7 @@ from kaa_ext.sdk.durable import StoredMessage
 from kaa_ext.sdk.errors import ExtensionError, NotDelivered, PayloadTooLarge
 from kaa_ext.sdk.handlers import Middleware, bind, chain, first_of, is_stream, response_of
 from kaa_ext.sdk.logs import LimitedLog
-from kaa_ext.sdk.requests import INTERNAL_ERROR, NOT_FOUND, Handler, Request, Response, Result, now_ms
+from kaa_ext.sdk.requests import INTERNAL_ERROR, NOT_FOUND, Handler, Request, Response, Result
 from kaa_ext.sdk.routes import Respond, Route, Routes
 
 if TYPE_CHECKING:

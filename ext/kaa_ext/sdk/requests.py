@@ -3,7 +3,6 @@
 Source: 4/ESP, ClientData and ExtensionData.
 """
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -70,8 +69,3 @@ with its first item and pushes the others to the endpoint.
 
 INTERNAL_ERROR = Response(500, None, HTTPStatus.INTERNAL_SERVER_ERROR.phrase)
 NOT_FOUND = Response(404, None, "Unknown resource path")
-
-
-def now_ms() -> int:
-    """UNIX time in milliseconds, the unit of every timestamp in 3/ISM."""
-    return time.time_ns() // 1_000_000

@@ -16,29 +16,30 @@ from typing import Any, Self, TypeAlias, TypeVar
 from uuid import uuid4
 
 import structlog
-from kaa_gateway.bus import subjects
+from kaa_gateway.bus import elce, subjects
+from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import encode_extension_data
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from kaa_ext.sdk.buckets import Bucket, changes_subject
 from kaa_ext.sdk.connection import Connection, Interest, NatsConnection, urls_of_environment
+from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.dispatch import Dispatcher
 from kaa_ext.sdk.durable import ACK_WAIT_S, DurableConsumer
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
 from kaa_ext.sdk.handlers import Middleware
 from kaa_ext.sdk.logs import LimitedLog
-from kaa_ext.sdk.requests import Handler, now_ms
+from kaa_ext.sdk.requests import Handler
 from kaa_ext.sdk.routes import Respond
 from kaa_ext.sdk.runner import run
 from kaa_ext.sdk.state import State
-from kaa_ext.services import elce
 
 T = TypeVar("T")
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 AnyMiddleware = TypeVar("AnyMiddleware", bound=Middleware)
 Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
-ConnectivityHandler: TypeAlias = Callable[[elce.Connectivity], Awaitable[None]]
+ConnectivityHandler: TypeAlias = Callable[[Connectivity], Awaitable[None]]
 AnyConnectivityHandler = TypeVar("AnyConnectivityHandler", bound=ConnectivityHandler)
 
 CONCURRENCY = 256
@@ -147,7 +148,7 @@ class Extension:
         for connected in (True, False):
 
             async def receive(message: Msg, connected: bool = connected) -> None:
-                await function(elce.decode(message.data, connected=connected))
+                await function(Connectivity.decode(message.data, connected=connected))
 
             self.subscribe(
                 elce.event_subject(self._gateway_instance, connected=connected), receive, shared=True

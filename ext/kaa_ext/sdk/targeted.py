@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import MessageType
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.errors import ExtensionError
-from kaa_ext.sdk.ism import MessageType
 
 if TYPE_CHECKING:
     from kaa_ext.sdk.service import Extension
@@ -42,7 +42,7 @@ class Requester:
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._waiting[correlation_id] = answer
         try:
-            datum = kind.encode(correlationId=correlation_id, timeout=int(timeout_s * 1000), **fields)
+            datum = kind.encode(correlation_id=correlation_id, timeout=timeout_s, **fields)
             await self._extension.publish(subject, datum, self._reply)
             async with asyncio.timeout(timeout_s):
                 return await answer

@@ -18,17 +18,17 @@ from uuid import uuid4
 
 import msgspec
 import structlog
+from kaa_gateway.bus.messages import deadline, now_ms
 from msgspec import UNSET, Meta, UnsetType
 from nats.aio.msg import Msg
 
+from kaa_ext.messages import cip
 from kaa_ext.sdk import payloads
+from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.errors import ExtensionError
-from kaa_ext.sdk.ism import deadline
-from kaa_ext.sdk.requests import Request, now_ms
+from kaa_ext.sdk.requests import Request
 from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.state import State
-from kaa_ext.services import cip
-from kaa_ext.services.elce import Connectivity
 
 OUTSTANDING = "outstanding"
 RESULTS = "results"
@@ -203,7 +203,7 @@ class CommandExecution:
         if not command.reply_to:
             return
         datum = cip.COMMAND_RESULT.encode(
-            correlationId=command.correlation_id,
+            correlation_id=command.correlation_id,
             appVersionName=result.app_version_name,
             endpointId=endpoint_id,
             commandType=command.type,

@@ -14,17 +14,19 @@ from uuid import uuid4
 
 import msgspec
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import now_ms
 from msgspec import UNSET, UnsetType
 from nats.aio.msg import Msg
 
+from kaa_ext.messages import cdtp
 from kaa_ext.sdk import payloads
+from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.errors import ExtensionError
-from kaa_ext.sdk.requests import Request, now_ms
+from kaa_ext.sdk.requests import Request
 from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.state import State
 from kaa_ext.sdk.targeted import Requester
-from kaa_ext.services import cdtp
-from kaa_ext.services.elce import Connectivity
+from kaa_ext.services.config_names import checked_name
 
 STATE = "endpoints"
 
@@ -140,7 +142,7 @@ class ConfigurationManagement:
         applied = Applied(body.config_id, now_ms(), status_code, reason_phrase)
         await self._note(request.app_version_name, endpoint, name, applied=applied)
         event = cdtp.CONFIG_APPLIED.encode(
-            correlationId=request.correlation_id,
+            correlation_id=request.correlation_id,
             appVersionName=request.app_version_name,
             endpointId=endpoint,
             configId=body.config_id,
@@ -311,7 +313,7 @@ def _endpoint(request: Request) -> str:
 
 def _name(request: Request) -> str:
     name = request.parameters.get("name") or request.config_name
-    return cdtp.checked_name(name) if name else cdtp.DEFAULT_NAME
+    return checked_name(name) if name else cdtp.DEFAULT_NAME
 
 
 def _answered_id(configured: Configured) -> str | None:

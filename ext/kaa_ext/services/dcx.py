@@ -14,12 +14,12 @@ import msgspec
 from kaa_gateway.bus import subjects
 from nats.aio.msg import Msg
 
+from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError, PayloadTooLarge
 from kaa_ext.sdk.requests import Request
 from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.targeted import is_no_responders
-from kaa_ext.services import dstp
 
 METRIC_SIZE_MAX = 256
 """Characters in the name of a metric."""
@@ -148,7 +148,7 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
             correlation_id = str(uuid4())
             confirmed = confirmations.expect(correlation_id)
         event = dstp.DATA_SAMPLES_EVENT.encode(
-            correlationId=correlation_id,
+            correlation_id=correlation_id,
             appVersionName=request.app_version_name,
             endpointId=request.endpoint_id,
             contentType=dstp.JSON,

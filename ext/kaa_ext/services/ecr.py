@@ -13,15 +13,15 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
+from kaa_gateway.bus.messages import is_expired, now_ms
 from nats.aio.msg import Msg
 
+from kaa_ext.messages import cdtp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
-from kaa_ext.sdk.ism import expired
-from kaa_ext.sdk.requests import now_ms
 from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.state import State
-from kaa_ext.services import cdtp
+from kaa_ext.services.config_names import checked_name
 
 STATE = "configurations"
 
@@ -57,7 +57,7 @@ class Registry:
         The identifier is a digest of the content. Setting the same again tells consumers again, which does no harm.
         """
         if name:
-            cdtp.checked_name(name)
+            checked_name(name)
         text = payloads.compact(content)
         config_id = hashlib.blake2b(text, digest_size=16).hexdigest()
         configuration = Configuration(config_id, msgspec.Raw(text), now_ms())
@@ -74,10 +74,14 @@ class Registry:
 
     async def response(self, request: dict[str, Any]) -> bytes:
         """The ConfigResponse to the fields of a ConfigRequest."""
-        answer = {name: request[name] for name in ("correlationId", "appVersionName", "endpointId")}
-        answer["contentType"] = cdtp.JSON
+        answer: dict[str, Any] = {
+            "correlation_id": request["correlationId"],
+            "appVersionName": request["appVersionName"],
+            "endpointId": request["endpointId"],
+            "contentType": cdtp.JSON,
+        }
         try:
-            name = cdtp.checked_name(request["configName"]) if request["configName"] else cdtp.DEFAULT_NAME
+            name = checked_name(request["configName"]) if request["configName"] else cdtp.DEFAULT_NAME
             found = await self.get(request["appVersionName"], request["endpointId"], name)
         except ExtensionError as error:
             answer |= {"statusCode": error.status_code, "reasonPhrase": error.reason_phrase}
@@ -97,7 +101,7 @@ def register(extension: Extension) -> None:
 
     async def answer(message: Msg) -> None:
         request = cdtp.CONFIG_REQUEST.decode(message.data)
-        if message.reply and not expired(request):
+        if message.reply and not is_expired(request):
             await extension.publish(message.reply, await registry.response(request))
 
     extension.subscribe(cdtp.request_subject(extension.name), answer, shared=True)

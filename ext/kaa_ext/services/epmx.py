@@ -12,12 +12,12 @@ from typing import Literal, TypeAlias
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from kaa_ext.messages import eme
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.requests import Request
 from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.state import State
-from kaa_ext.services import eme
 
 STATE = "metadata"
 
@@ -131,7 +131,7 @@ class EndpointMetadata:
         changes = eme.changes(_texts(before), _texts(after))
         if any(changes.values()):
             event = eme.METADATA_UPDATED.encode(
-                correlationId=request.correlation_id,
+                correlation_id=request.correlation_id,
                 appVersionName=request.app_version_name,
                 endpointId=endpoint_id,
                 originatorReplicaId=self._extension.replica_id,

@@ -11,18 +11,17 @@ Source: 13/DSTP "Data Sample Transmission Protocol", receiver.
 import msgspec
 import nats.errors
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import is_expired, now_ms
 from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError
 
+from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.buckets import NAME_IN_USE
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
-from kaa_ext.sdk.ism import expired
-from kaa_ext.sdk.requests import now_ms
 from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.state import escaped
-from kaa_ext.services import dstp
 
 ANY = "*"
 
@@ -80,12 +79,12 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
 
     async def receive(message: Msg) -> None:
         event = dstp.DATA_SAMPLES_EVENT.decode(message.data)
-        if expired(event):
+        if is_expired(event):
             return
         status_code, reason_phrase = await keep(event)
         if message.reply:
             processed = dstp.DATA_SAMPLES_PROCESSED.encode(
-                correlationId=event["correlationId"],
+                correlation_id=event["correlationId"],
                 receiverServiceInstanceName=extension.name,
                 statusCode=status_code,
                 reasonPhrase=reason_phrase,

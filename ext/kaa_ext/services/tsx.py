@@ -12,10 +12,11 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 import msgspec
+from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
-from kaa_ext.sdk.requests import Request, now_ms
+from kaa_ext.sdk.requests import Request
 from kaa_ext.sdk.service import Extension
 
 

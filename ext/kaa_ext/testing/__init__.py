@@ -19,14 +19,15 @@ from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.elce import CONNECTED_EVENT, DISCONNECTED_EVENT, event_subject
+from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import decode_extension_data, encode_client_data
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk import payloads
-from kaa_ext.sdk.requests import Response, now_ms
+from kaa_ext.sdk.requests import Response
 from kaa_ext.sdk.service import DEFAULT_GATEWAY_INSTANCE, Extension
-from kaa_ext.services.elce import CONNECTED_EVENT, DISCONNECTED_EVENT, event_subject
 from kaa_ext.testing.local import LocalBus, LocalConnection
 
 TIMEOUT_S = 20.0

@@ -1,7 +1,8 @@
-"""Control messages between services: Avro records with the head that 3/ISM gives them all.
+"""Messages between services: Avro records with the header fields that 3/ISM gives each of them.
 
-What lives here: a record type's codec, on fastavro. What does not: the types, which stand with those who use them, and
-the two of 4/ESP, which are native (kaa_gateway.wire.esp).
+What lives here: the codec of a record type, on fastavro. What does not: the message types, a module a protocol (those
+of the gateway stand beside this one: `elce`, `ecap`, `cap`, `tle`), and the two messages of 4/ESP, which are native
+(kaa_gateway.wire.esp).
 
 Source: 3/ISM "Inter-Service Messaging". Datums are bare: no container, no fingerprint.
 """
@@ -18,16 +19,18 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from kaa_gateway.errors import MalformedAvro
 
 EVENT_SIZE_MAX = 768 * 1024
-"""Bytes of an event, below NATS's usual limit of 1 MiB; what is more goes into another event."""
+"""Bytes of an event, below NATS's usual limit of 1 MiB; larger events are split."""
 
-OPTIONAL_STRING = ["string", "null"]
-"""As 16/ECAP and 22/CAP order the branches of what must be given, if only as null."""
-NULLABLE_STRING = ["null", "string"]
-"""As they order those of what may be left out."""
+NULLABLE_STRING = ["string", "null"]
+"""A string that must be given, if only as null: 16/ECAP and 22/CAP put the branches in this order."""
+OPTIONAL_STRING = ["null", "string"]
+"""A string that may be left out; null by default."""
+OPTIONAL_BYTES = ["null", "bytes"]
+"""Bytes that may be left out; null by default."""
 
 
 class MessageType:
-    """One record type: `fields` are those after the head, by name, with their Avro types."""
+    """An Avro record type. `fields` are those after the header, by name, with their Avro types."""
 
     def __init__(self, namespace: str, name: str, **fields: Any) -> None:
         self.name = name
@@ -46,14 +49,17 @@ class MessageType:
         )
 
     def encode(self, *, correlation_id: str | None = None, timeout: float = 0, **fields: Any) -> bytes:
-        """A datum of now; `timeout` is the seconds until it is of no use, 0 for never."""
+        """Return a datum with the current time. `timeout` is in seconds; 0 never expires.
+
+        Without `correlation_id` the datum has a new UUID.
+        """
         out = io.BytesIO()
         schemaless_writer(
             out,
             self.schema,
             {
                 "correlationId": correlation_id or str(uuid.uuid4()),
-                "timestamp": time.time_ns() // 1_000_000,
+                "timestamp": now_ms(),
                 "timeout": int(timeout * 1000),
                 **fields,
             },
@@ -61,7 +67,7 @@ class MessageType:
         return out.getvalue()
 
     def decode(self, datum: bytes) -> dict[str, Any]:
-        """The fields of a datum, all of it. MalformedAvro if it is not one."""
+        """Return the fields of a datum. Raise MalformedAvro if it is not one, or has bytes left over."""
         source = io.BytesIO(datum)
         try:
             fields = schemaless_reader(source, self.schema, None)
@@ -73,7 +79,7 @@ class MessageType:
 
 
 class Kind(NamedTuple):
-    """A message type, and the last token of the subjects that it goes to."""
+    """A message type, and the last token of its subjects."""
 
     subject: str
     type: MessageType
@@ -86,12 +92,23 @@ class Exchange(NamedTuple):
     answer: Kind
 
 
-def is_expired(fields: dict[str, Any]) -> bool:
-    """Whether a message says that it is of no use any more."""
-    timeout: int = fields["timeout"]
+def now_ms() -> int:
+    """Return the UNIX time in milliseconds, the unit of every timestamp in 3/ISM."""
+    return time.time_ns() // 1_000_000
+
+
+def deadline(fields: dict[str, Any]) -> int | None:
+    """Return the UNIX time in milliseconds at which a message expires; None if it never does."""
     timestamp: int = fields["timestamp"]
-    return timeout > 0 and timestamp + timeout < time.time_ns() // 1_000_000
+    timeout: int = fields["timeout"]
+    return timestamp + timeout if timeout > 0 else None
+
+
+def is_expired(fields: dict[str, Any]) -> bool:
+    """Return whether a message has expired, and must be dropped."""
+    at = deadline(fields)
+    return at is not None and at < now_ms()
 
 
 def _default(kind: Any) -> dict[str, Any]:
-    return {"default": None} if kind is NULLABLE_STRING else {}
+    return {"default": None} if isinstance(kind, list) and kind[0] == "null" else {}

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import structlog
 
-from kaa_gateway.bus import subjects
+from kaa_gateway.bus import cap, ecap
 from kaa_gateway.bus.messages import MessageType, is_expired
 from kaa_gateway.bus.requests import Requests
 from kaa_gateway.errors import IdentityError, MalformedAvro
-from kaa_gateway.identity import messages
 from kaa_gateway.identity.clients import Client, ClientCertificate
 from kaa_gateway.identity.provider import can_tell
 from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE
@@ -78,13 +77,12 @@ class _ServiceClients:
         revoked: Revoked,
     ) -> None:
         by_password, by_certificate = (
-            (messages.ECAP_PASSWORD, messages.ECAP_CERTIFICATE)
+            (ecap.CLIENT_PASSWORD, ecap.CLIENT_CERTIFICATE)
             if protocol == "ecap"
-            else (messages.CAP_BASIC, messages.CAP_CERTIFICATE)
+            else (cap.BASIC, cap.CERTIFICATE)
         )
         self._timeout = timeout
         self._control = control
-        self._instance = instance
         self._revoked = revoked
         self._passwords = Requests(control, replica_id, instance, protocol, by_password)
         self._certificates = Requests(control, replica_id, instance, protocol, by_certificate)
@@ -96,9 +94,7 @@ class _ServiceClients:
     async def stop(self) -> None:
         """There is nothing to let go of."""
 
-    def _subscribe(
-        self, group: str, entity: str, kind: MessageType, principal_of: Callable[[Any], str]
-    ) -> None:
+    def _subscribe(self, subject: str, kind: MessageType, principal_of: Callable[[Any], str]) -> None:
         def receive(subject: str, datum: bytes) -> None:
             try:
                 event = kind.decode(datum)
@@ -110,7 +106,7 @@ class _ServiceClients:
                 return
             self._revoked(principal_of(event))
 
-        self._control.subscribe(subjects.event(self._instance, entity, group, "revoked"), receive)
+        self._control.subscribe(subject, receive)
 
     async def _by_certificate(self, certificate: ClientCertificate) -> dict[str, Any]:
         return await self._certificates.ask(
@@ -125,8 +121,11 @@ class EcapClients(_ServiceClients):
         self, control: Control, replica_id: str, instance: str, timeout: float, revoked: Revoked
     ) -> None:
         super().__init__("ecap", control, replica_id, instance, timeout, revoked)
-        kind = messages.ECAP_CREDENTIAL_REVOKED
-        self._subscribe("credential", "client", kind, lambda event: _principal("ecap", event["credentialId"]))
+        self._subscribe(
+            ecap.credential_revoked_subject(instance),
+            ecap.CREDENTIAL_REVOKED,
+            lambda event: _principal("ecap", event["credentialId"]),
+        )
 
     async def check(self, credentials: Credentials) -> Client:
         """Ask the service."""
@@ -160,11 +159,10 @@ class CapClients(_ServiceClients):
     ) -> None:
         super().__init__("cap", control, replica_id, instance, timeout, revoked)
         self.configure(tenants, default_tenant)
-        for group in ("basic", "certificate"):
+        for kind in cap.CREDENTIAL_KINDS:
             self._subscribe(
-                group,
-                "client-credentials",
-                messages.CAP_CREDENTIALS_REVOKED,
+                cap.credentials_revoked_subject(instance, kind),
+                cap.CREDENTIALS_REVOKED,
                 lambda event: _principal("cap", event["tenantId"], event["credentialsId"]),
             )
 

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from kaa_gateway.bus import subjects
+from kaa_gateway.bus.ecap import TOKEN_REVOKED, TOKEN_TRANSITION, TOKEN_VALIDATION, token_revoked_subject
 from kaa_gateway.bus.messages import is_expired
 from kaa_gateway.bus.requests import Requests
 from kaa_gateway.errors import IdentityError, MalformedAvro
 from kaa_gateway.identity.cache import Cache
-from kaa_gateway.identity.messages import TOKEN_REVOKED, TOKEN_TRANSITION, TOKEN_VALIDATION
 from kaa_gateway.identity.provider import TOKEN_REJECTED, Identity, can_tell, shortened
 from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE, SharedRequests
 
@@ -75,7 +74,7 @@ class EcapProvider:
         self._activations: SharedRequests[Question, None] = SharedRequests(
             self._activate, timeout, concurrent=ACTIVATIONS_AT_ONCE
         )
-        control.subscribe(subjects.event(instance, "endpoint", "token", "revoked"), self._on_revoked)
+        control.subscribe(token_revoked_subject(instance), self._on_revoked)
         control.when_reconnected(self._on_reconnected)
 
     def configure(self, application_of: Mapping[str, str]) -> None:

@@ -13,12 +13,12 @@ import structlog
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.messages import is_expired
+from kaa_gateway.bus.tle import TENANT_UNREGISTERED
 from kaa_gateway.errors import IdentityError, MalformedAvro
 from kaa_gateway.identity.authenticator import ClientAuthenticator
 from kaa_gateway.identity.client_provider import CapClients, EcapClients
 from kaa_gateway.identity.clients import AdmitAnonymous
 from kaa_gateway.identity.ecap import EcapProvider
-from kaa_gateway.identity.messages import TENANT_UNREGISTERED
 from kaa_gateway.identity.open import OpenProvider
 from kaa_gateway.identity.provider import Identity
 from kaa_gateway.identity.resolver import Resolver

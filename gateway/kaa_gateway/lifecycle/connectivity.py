@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from kaa_gateway.bus import subjects
-from kaa_gateway.bus.messages import EVENT_SIZE_MAX, MessageType
+from kaa_gateway.bus.elce import CONNECTED_EVENT, DISCONNECTED_EVENT, event_subject
+from kaa_gateway.bus.messages import EVENT_SIZE_MAX
 
 if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control
@@ -23,19 +23,6 @@ ENTRY_OVERHEAD = 4
 """Bytes of an endpoint in an event beside the two names, at most: their lengths."""
 
 
-def _event(name: str) -> MessageType:
-    return MessageType(
-        "org.kaaproject.ipc.event.gen.v1.endpoint.connectivity",
-        name,
-        endpoints={"type": "map", "values": "string"},
-        originatorReplicaId="string",
-    )
-
-
-CONNECTED_EVENT = _event("ConnectedEvent")
-DISCONNECTED_EVENT = _event("DisconnectedEvent")
-
-
 class Connectivity:
     """Publishes connected and disconnected events; what kp's sessions call their presence."""
 
@@ -43,8 +30,7 @@ class Connectivity:
         self._control = control
         self._replica_id = replica_id
         self._subjects = {
-            True: subjects.event(instance, "endpoint", "connectivity", "connected"),
-            False: subjects.event(instance, "endpoint", "connectivity", "disconnected"),
+            connected: event_subject(instance, connected=connected) for connected in (True, False)
         }
         self._changes: dict[bool, dict[str, str]] = {True: {}, False: {}}
         self._size = 0

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kaa_ext import Extension, Response
-from kaa_ext.sdk.requests import now_ms
 from kaa_ext.services.tsx import Time, register, time_at
 from kaa_ext.testing import offline
+from kaa_gateway.bus.messages import now_ms
 
 SUMMER = 1_530_464_400_123
 """2018-07-01T17:00:00.123Z."""

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from kaa_ext import Extension, Response
-from kaa_ext.services import cdtp, cmx, ecr
+from kaa_ext.messages import cdtp
+from kaa_ext.services import cmx, ecr
 from kaa_ext.testing import Gateway, offline, until
 
 APP = "app_v1"
@@ -238,7 +239,7 @@ async def test_a_provider_that_is_silent_is_504_and_one_that_fails_is_502() -> N
             await until(lambda count=count: len(requests) > count, "the request")  # type: ignore[misc]
             request = cdtp.CONFIG_REQUEST.decode(requests[-1].data)
             datum = cdtp.CONFIG_RESPONSE.encode(
-                correlationId=request["correlationId"],
+                correlation_id=request["correlationId"],
                 appVersionName=APP,
                 endpointId="ep",
                 configId="x",

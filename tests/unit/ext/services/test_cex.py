@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from kaa_ext import Extension, Response
-from kaa_ext.sdk.requests import now_ms
-from kaa_ext.services import cex, cip
+from kaa_ext.messages import cip
+from kaa_ext.services import cex
 from kaa_ext.testing import Gateway, offline, until
+from kaa_gateway.bus.messages import now_ms
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
@@ -31,15 +32,14 @@ class Services:
         kind: str = "reboot",
         payload: bytes | None = None,
         *,
+        correlation_id: str | None = None,
         timeout_ms: int = 0,
         **changes: Any,
     ) -> None:
+        fields = {"endpointId": "ep", "commandType": kind, "commandId": number, "payload": payload, **changes}
         datum = cip.COMMAND_REQUEST.encode(
-            **{
-                "correlationId": f"c-{number}", "endpointId": "ep", "commandType": kind, "commandId": number,
-                "payload": payload, "timeout": timeout_ms, **changes,
-            }
-        )  # fmt: skip
+            correlation_id=correlation_id or f"c-{number}", timeout=timeout_ms / 1000, **fields
+        )
         await self.gateway.publish(cip.request_subject("cex"), datum, CALLER)
 
     async def accepted(self, number: int, **fields: Any) -> None:
@@ -183,12 +183,12 @@ async def test_outstanding_commands_are_bounded() -> None:
 async def test_a_repeated_command_is_one_command_under_one_push_id() -> None:
     async with services() as kaa:
         await kaa.accepted(1)
-        await kaa.accepted(1, correlationId="again")
+        await kaa.accepted(1, correlation_id="again")
         assert len({push.push_id for push in kaa.gateway.pushes}) == 1
         assert await kaa.commands() == [{"id": 1}]
         await kaa.ask("/result/reboot", {"id": 1, "statusCode": 200})
         assert [each["correlationId"] for each in await kaa.results(1)] == ["again"]
-        await kaa.invoke(1, correlationId="late")
+        await kaa.invoke(1, correlation_id="late")
         assert [each["correlationId"] for each in await kaa.results(2)] == ["again", "late"]
         assert len(kaa.gateway.pushes) == 2
 

@@ -16,7 +16,7 @@ from kaa_ext import (
     StateUnavailable,
 )
 from kaa_ext.sdk.durable import StoredMessage
-from kaa_ext.sdk.requests import now_ms
+from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import ExtensionData, decode_extension_data, encode_client_data
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs

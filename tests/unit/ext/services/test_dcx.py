@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kaa_ext import Extension, ExtensionError, PayloadTooLarge, Response
-from kaa_ext.services import dstp
+from kaa_ext.messages import dstp
 from kaa_ext.services.dcx import Settings, data_samples, plain_sample, register
 from kaa_ext.testing import Gateway, offline, until
 
@@ -131,7 +131,7 @@ async def confirm(gateway: Gateway, *outcomes: tuple[str, int, str | None]) -> R
     await until(lambda: bool(heard), "the event")
     for receiver, status_code, reason_phrase in outcomes:
         datum = dstp.DATA_SAMPLES_PROCESSED.encode(
-            correlationId=dstp.DATA_SAMPLES_EVENT.decode(heard[0].data)["correlationId"],
+            correlation_id=dstp.DATA_SAMPLES_EVENT.decode(heard[0].data)["correlationId"],
             receiverServiceInstanceName=receiver,
             statusCode=status_code,
             reasonPhrase=reason_phrase,
@@ -184,7 +184,7 @@ async def test_a_drain_waits_for_confirmations() -> None:
         await asyncio.sleep(0)
         fields = {"receiverServiceInstanceName": "a", "statusCode": 200}
         correlation_id = dstp.DATA_SAMPLES_EVENT.decode(heard[0].data)["correlationId"]
-        datum = dstp.DATA_SAMPLES_PROCESSED.encode(correlationId=correlation_id, **fields)
+        datum = dstp.DATA_SAMPLES_PROCESSED.encode(correlation_id=correlation_id, **fields)
         await gateway.publish(heard[0].reply, datum)
         assert (await asking).status_code == 200
         await stopping

@@ -4,44 +4,46 @@ Source: 15/EME "Endpoint Metadata Events".
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.messages import OPTIONAL_STRING, MessageType
 
-from kaa_ext.sdk.ism import OPTIONAL_STRING, STRING, MessageType
+NAMESPACE = "org.kaaproject.ipc.event.gen.v1.endpoint.metadata"
 
 _VALUES = {"type": "map", "values": OPTIONAL_STRING}
 
 METADATA_UPDATED = MessageType(
-    "event.gen.v1.endpoint.metadata",
+    NAMESPACE,
     "MetadataUpdatedEvent",
-    appVersionName=STRING,
-    endpointId=STRING,
+    appVersionName="string",
+    endpointId="string",
     removed=_VALUES,
     added=_VALUES,
     updated={
         "type": "map",
         "values": {
             "type": "record",
-            "name": "org.kaaproject.ipc.event.gen.v1.endpoint.metadata.MetadataKeyUpdatedDto",
+            "name": f"{NAMESPACE}.MetadataKeyUpdatedDto",
             "fields": [
                 {"name": "newValue", "type": OPTIONAL_STRING},
                 {"name": "oldValue", "type": OPTIONAL_STRING},
             ],
         },
     },
-    originatorReplicaId=STRING,
+    originatorReplicaId="string",
 )
 
 NULL = b"null"
 
 
 def event_subject(instance: str) -> str:
-    """Subject of a service instance's events."""
+    """Return the subject of a service instance's events."""
     return subjects.event(instance, "endpoint", "metadata", "updated")
 
 
-def changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, dict[str, object]]:
-    """The fields `removed`, `added` and `updated` of an event, of metadata given as JSON texts."""
+def changes(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return the fields `removed`, `added` and `updated` of an event; the values given are JSON texts."""
     return {
         "removed": {key: _text(value) for key, value in before.items() if key not in after},
         "added": {key: _text(value) for key, value in after.items() if key not in before},

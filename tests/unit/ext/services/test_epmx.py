@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from kaa_ext import Extension
-from kaa_ext.services import eme, epmx
+from kaa_ext.messages import eme
+from kaa_ext.services import epmx
 from kaa_ext.testing import Gateway, offline
 from nats.aio.msg import Msg
 

@@ -10,24 +10,25 @@ import fastavro
 import pytest
 from kaa_ext import Extension
 from kaa_ext.sdk.errors import ExtensionError, NotDelivered, StateUnavailable
-from kaa_ext.sdk.requests import now_ms
-from kaa_ext.services import auth, auth_expiry
-from kaa_ext.services.auth_expiry import Expiries
-from kaa_ext.services.auth_registry import (
+from kaa_ext.services import auth
+from kaa_ext.services.auth import expiry
+from kaa_ext.services.auth.credentials import (
     CERTIFICATES,
     CLIENTS,
     TOKENS,
-    Credentials,
-    Kept,
+    ClientCredentials,
+    Credential,
     Key,
-    Registry,
     Token,
 )
+from kaa_ext.services.auth.expiry import ExpiryWatch
+from kaa_ext.services.auth.registry import Registry
 from kaa_ext.testing import Gateway, nats_server, offline, online, until
+from kaa_gateway.bus.messages import now_ms
 from nats.aio.msg import Msg
 
 from tests.support.schemas import rfc_schema
-from tests.unit.identity.test_messages import TYPES
+from tests.unit.bus.test_messages import TYPES
 
 HOUR_MS = 3_600_000
 EVENTS = "kaa.v1.events.auth"
@@ -99,8 +100,8 @@ def registry_on(extension: Extension) -> Registry:
         "auth",
         "kaa-ext",
         extension.state(TOKENS, Token),
-        extension.state(CLIENTS, Credentials),
-        extension.state(CERTIFICATES, Credentials),
+        extension.state(CLIENTS, ClientCredentials),
+        extension.state(CERTIFICATES, ClientCredentials),
         extension.publish,
     )
 
@@ -235,10 +236,10 @@ class Scripted(Registry):
 
     def __init__(self, *failures: Exception) -> None:
         self.failures = list(failures)
-        self.here: dict[Key, Kept] = {}
+        self.here: dict[Key, Credential] = {}
         self.ended: list[Key] = []
 
-    async def kept(self) -> AsyncIterator[tuple[str, Key, Kept]]:
+    async def stored(self) -> AsyncIterator[tuple[str, Key, Credential]]:
         for key, kept in self.here.items():
             yield TOKENS, key, kept
 
@@ -254,8 +255,8 @@ def token(expires: int | None) -> Token:
 
 
 @asynccontextmanager
-async def keeping(expiries: Expiries, registry: Registry) -> AsyncIterator[None]:
-    task = asyncio.create_task(expiries.keep(registry))
+async def keeping(expiries: ExpiryWatch, registry: Registry) -> AsyncIterator[None]:
+    task = asyncio.create_task(expiries.run(registry))
     try:
         yield
         assert not task.done()
@@ -264,7 +265,7 @@ async def keeping(expiries: Expiries, registry: Registry) -> AsyncIterator[None]
 
 
 async def test_an_expiry_that_was_moved_or_taken_away_ends_nothing() -> None:
-    expiries, registry = Expiries(), Scripted()
+    expiries, registry = ExpiryWatch(), Scripted()
     first = now_ms() - 3
     expiries.note(TOKENS, ("moved",), token(first))
     expiries.note(TOKENS, ("moved",), token(first + HOUR_MS))
@@ -279,17 +280,17 @@ async def test_an_expiry_that_was_moved_or_taken_away_ends_nothing() -> None:
 
 
 async def test_what_could_not_be_told_is_told_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth_expiry, "RETRY_MS", 1)
-    expiries, registry = Expiries(), Scripted(NotDelivered("away"), StateUnavailable("away"))
+    monkeypatch.setattr(expiry, "RETRY_MS", 1)
+    expiries, registry = ExpiryWatch(), Scripted(NotDelivered("away"), StateUnavailable("away"))
     async with keeping(expiries, registry):
         expiries.note(TOKENS, ("due",), token(now_ms()))
         await until(lambda: registry.ended == [("due",)], "the third attempt")
 
 
 async def test_what_nobody_told_of_is_found_by_reading_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth_expiry, "READ_AGAIN_S", 0.0)
-    monkeypatch.setattr(auth_expiry, "CLOCK_CHECK_S", 0.01)
+    monkeypatch.setattr(expiry, "READ_AGAIN_S", 0.0)
+    monkeypatch.setattr(expiry, "CLOCK_CHECK_S", 0.01)
     registry = Scripted()
-    async with keeping(Expiries(), registry):
+    async with keeping(ExpiryWatch(), registry):
         registry.here[("missed",)] = token(now_ms())
         await until(lambda: ("missed",) in registry.ended, "what was missed")
