@@ -15,10 +15,9 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml setup.py README.md LICENSE ./
+COPY pyproject.toml setup.py native.py README.md LICENSE ./
 COPY gateway gateway
 COPY ext ext
-COPY bench bench
 RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip wheel --quiet --no-cache-dir --wheel-dir /wheels '.[tracing]'
 

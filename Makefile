@@ -9,7 +9,7 @@ PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-debug test-asan fuzz test-deploy test-page image lint bench peers profile annotate wheel clean
+.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page image lint bench peers profile annotate wheel wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,7 @@ $(VENV)/.installed: $(VENV)/.running
 
 # What running and building need, which is what a first `make run` waits for.
 $(VENV)/.running: pyproject.toml
+	PYTHON=$(PYTHON) scripts/requirements build
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
 	$(PIP) --editable '.[dev,build]'
@@ -33,30 +34,46 @@ build-debug: setup .make/debug ## Build them with bounds checks, assertions and 
 
 build-asan: setup .make/asan ## Build them for AddressSanitizer and UndefinedBehaviorSanitizer
 
+# A first `make run` waits for the gateway alone, without the bench.
+.make/gateway: $(NATIVE) $(VENV)/.running
+	@if ls .make 2>/dev/null | grep -qvxE 'gateway|release'; then find gateway bench -name '*.so' -delete; rm -rf .make; fi
+	@mkdir -p .make
+	KAA_NATIVE=gateway $(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
 # A build of another kind looks up to date by its time stamps, and is not.
 .make/%: $(NATIVE) $(VENV)/.running
-	@if [ $* != release ] || ls .make 2>/dev/null | grep -qvx release; then find gateway bench -name '*.so' -delete; fi
-	@rm -rf .make && mkdir -p .make
+	@if [ $* != release ] || ls .make 2>/dev/null | grep -qvxE 'gateway|release'; then find gateway bench -name '*.so' -delete; rm -rf .make; fi
+	@mkdir -p .make
 	KAA_BUILD=$* $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 .make/fuzz: export CC := $(CLANG)
 .make/fuzz: export LDSHARED := $(CLANG) -shared
 
-run: build ## Start NATS, the gateway and the reference extensions here; Ctrl-C stops them
+run: .make/gateway ## Start NATS, the gateway and the reference extensions here; Ctrl-C stops them
 	$(BIN)/kaa-gateway dev $(ARGS)
 
-test: setup build peers ## Run the whole test suite (ARGS for pytest)
-	$(BIN)/python -m pytest $(ARGS)
+# Most tests wait for processes and sockets, so four at a time suit two processors.
+PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile
 
-test-debug: build-debug peers ## Run it on native modules built with bounds checks and assertions
-	$(BIN)/python -m pytest $(ARGS)
+test: setup build ## Run all tests but the slow ones (ARGS for pytest)
+	PYTHON=$(PYTHON) scripts/requirements test
+	$(PYTEST) -m 'not slow' $(ARGS)
+
+test-slow: setup build peers ## Run the tests that take minutes or measure: soak, comparison, cluster, long fuzz
+	PYTHON=$(PYTHON) scripts/requirements all
+	$(BIN)/python -m pytest -m slow --timeout 600 $(ARGS)
+
+test-debug: build-debug ## Run the same tests on native modules built with bounds checks and assertions
+	PYTHON=$(PYTHON) scripts/requirements test
+	$(PYTEST) -m 'not slow' $(ARGS)
 
 # What they say goes past pytest (--capture sys), which dies with the process.
 # Locust switches stacks behind AddressSanitizer's back, and programs that end-to-end tests start cannot all bear it.
 # The simulator and the comparison count on keeping up with the clock, which is too fast for them here; memory that a
 # process has freed stays its own for a while, so that growth says nothing.
-test-asan: build-asan ## Run it, but for the end-to-end tests, under AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first error
+test-asan: build-asan ## Run them, but for the end-to-end tests, under AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first error
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" $(BIN)/python -m pytest --timeout 1200 --capture sys \
 	--ignore tests/unit/bench/test_locust.py --ignore tests/unit/bench/test_sim_run.py --ignore tests/unit/bench/test_compare.py \
@@ -79,11 +96,12 @@ $(VENV)/.deploy: $(VENV)/.installed
 	$(PIP) --editable '.[deploy]'
 	@touch $@
 
-lint: setup build ## Ruff, mypy, cython-lint
+lint: setup build ## Ruff, mypy, cython-lint, the schema of the workflow file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 120 gateway bench
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: setup build peers ## The gateway beside its peers that are installed, in one table (ARGS for kaa-bench compare)
 	$(BIN)/kaa-bench compare $(ARGS)
@@ -103,6 +121,9 @@ annotate: setup ## Print which functions on a message's way call Python, and in 
 
 wheel: $(VENV)/.running ## Build a wheel into dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+wheels: $(VENV)/.running ## Build a wheel for each CPython that is here, 3.11 to 3.14, and try each without a compiler
+	$(BIN)/python scripts/wheels.py
 
 clean: ## Remove .venv and everything built
 	rm -rf $(VENV) .make build dist *.egg-info

@@ -1,8 +1,9 @@
 """Builds the native modules of the gateway; in place (`build_ext --inplace`), those of the bench too.
 
-Everything else about the package is in pyproject.toml.
+`KAA_NATIVE=gateway` leaves those of the bench out. Everything else about the package is in pyproject.toml.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,9 +13,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import native
 
+ROOTS = os.environ.get("KAA_NATIVE", "gateway bench" if "--inplace" in sys.argv else "gateway").split()
+
 setup(
     version=native.version(),
-    ext_modules=native.modules(*(("gateway", "bench") if "--inplace" in sys.argv else ("gateway",))),
+    ext_modules=native.modules(*ROOTS),
     package_dir={f"kaa_{each}": f"{each}/kaa_{each}" for each in ("gateway", "ext", "bench")},
     options=native.options(),
 )

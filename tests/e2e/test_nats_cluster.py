@@ -21,7 +21,7 @@ PATH = "kp1/app_v1/dcx/thing/json"
 SERVICE_UNAVAILABLE = 0xA3
 """5.03."""
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def durable(name: str, replicas: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from kaa_bench.soak.run import INSTANCES, KINDS, Soak
 from rich.console import Console
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 async def test_nothing_acknowledged_is_lost_whatever_breaks() -> None:
     soak = Soak(print, devices=1, interval_s=0.03, pause_s=0.5)

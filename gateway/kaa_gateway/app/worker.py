@@ -321,7 +321,11 @@ class Worker:
         self._listeners.append((name, path, port, listener))
 
     def _listen_tls(
-        self, name: str, path: tuple[str, ...], settings: StreamTls, connect: Callable[[Transport], ProtocolCore]
+        self,
+        name: str,
+        path: tuple[str, ...],
+        settings: StreamTls,
+        connect: Callable[[Transport], ProtocolCore],
     ) -> None:
         limits = self._config.limits
         credentials = encryption.stream_credentials(path, settings)

@@ -23,6 +23,9 @@ from rich.console import Console
 from tests.support.schemas import rfc_schema
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WARM_UP_S", 0.05)
