@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from kaa_gateway.wire.mqtt import Connack, Puback, Publish, Suback, Subscribe, Unsubscribe, encode
+from kaa_bench.mqtt_packets import Connack, Puback, Publish, Suback, Subscribe, Unsubscribe, encode
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until

@@ -6,7 +6,7 @@ Byte vectors are written out here; each cites its section.
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from kaa_gateway.wire.mqtt import (
+from kaa_bench.mqtt_packets import (
     Connack,
     Connect,
     Pingreq,

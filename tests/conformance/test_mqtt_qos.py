@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from kaa_gateway.wire.mqtt import Puback, Pubcomp, Publish, Pubrec, Pubrel
+from kaa_bench.mqtt_packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
 
 from tests.support.cluster import Cluster
 from tests.support.gateway import GatewayProcess

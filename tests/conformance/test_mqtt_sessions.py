@@ -6,7 +6,7 @@ Client identifiers are scoped to authenticated principals (test_mqtt_waiting.py)
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from kaa_gateway.wire.mqtt import Connack, Disconnect, Puback, Pubcomp, Publish, Pubrec, Pubrel, Will
+from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Pubcomp, Publish, Pubrec, Pubrel, Will
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until

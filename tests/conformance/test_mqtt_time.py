@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from kaa_gateway.wire.mqtt import Connack, Disconnect, Puback, Publish, Will
+from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Publish, Will
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until

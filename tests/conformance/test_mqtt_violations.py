@@ -6,7 +6,7 @@ Source: MQTT 3.1.1, section 4.8 and those that each vector cites.
 from collections.abc import Callable
 
 import pytest
-from kaa_gateway.wire.mqtt import (
+from kaa_bench.mqtt_packets import (
     Connack,
     Connect,
     Pingresp,

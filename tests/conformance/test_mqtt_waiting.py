@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaa_bench.mqtt_packets import Connack, Connect, Disconnect, Pingreq, Pingresp, Puback, Publish, Will
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity import service as service_module
 from kaa_gateway.identity.clients import Client, Presentation
-from kaa_gateway.wire.mqtt import Connack, Connect, Disconnect, Pingreq, Pingresp, Puback, Publish, Will
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until

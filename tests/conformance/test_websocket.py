@@ -5,8 +5,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from kaa_gateway.wire import mqtt
-from kaa_gateway.wire.mqtt import Connect, Pingreq, encode
+from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.mqtt_packets import Connect, Pingreq, encode
 
 from tests.support.encrypted import EncryptedGateway
 from tests.support.nats import NatsServer, free_port

@@ -6,9 +6,9 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
+from kaa_bench.mqtt_packets import Connect, encode
 from kaa_ext import Extension
 from kaa_ext.services import echo
-from kaa_gateway.wire.mqtt import Connect, encode
 
 from tests.support.certificates import Issued
 from tests.support.encrypted import EncryptedGateway, Pki, run

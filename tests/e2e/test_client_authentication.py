@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kaa_bench.mqtt_packets import Connack, Connect, Publish
 from kaa_gateway.identity.passwords import hashed
-from kaa_gateway.wire.mqtt import Connack, Connect, Publish
 
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.cluster import Cluster

@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import nats
 import pytest
+from kaa_bench.mqtt_packets import Publish
 from kaa_bench.peers.kpudp_client import KpudpClient
 from kaa_ext import Extension, Request
-from kaa_gateway.wire.mqtt import Publish
 from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 

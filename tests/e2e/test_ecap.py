@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from kaa_gateway.wire.mqtt import Publish
+from kaa_bench.mqtt_packets import Publish
 
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.cluster import Cluster

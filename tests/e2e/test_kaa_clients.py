@@ -9,9 +9,7 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest
-from kaa_ext import Extension
-from kaa_ext.services import dcx
-from kaa_gateway.wire.mqtt import (
+from kaa_bench.mqtt_packets import (
     Connack,
     Connect,
     Disconnect,
@@ -22,6 +20,8 @@ from kaa_gateway.wire.mqtt import (
     Unsuback,
     Unsubscribe,
 )
+from kaa_ext import Extension
+from kaa_ext.services import dcx
 
 from tests.support.cluster import TO_REPLICA, Cluster
 from tests.support.gateway import GatewayProcess

@@ -10,8 +10,8 @@ import aiocoap
 import httpx
 import pytest
 from fastavro.schema import to_parsing_canonical_form
+from kaa_bench.mqtt_packets import Disconnect, Publish
 from kaa_bench.peers.kpudp_client import KpudpClient
-from kaa_gateway.wire.mqtt import Disconnect, Publish
 
 from tests.support import schemas
 from tests.support.cluster import OUR_EVENT_SCHEMAS, STATISTICS, Cluster

@@ -3,9 +3,9 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_ext import Extension, Request
 from kaa_gateway.bus import subjects
-from kaa_gateway.wire.mqtt import Puback, Publish
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until

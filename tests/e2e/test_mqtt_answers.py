@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from kaa_gateway.wire.mqtt import Puback, Publish, Pubrec
+from kaa_bench.mqtt_packets import Puback, Publish, Pubrec
 
 from tests.support.cluster import TO_INSTANCE, TO_REPLICA, Cluster
 from tests.support.gateway import GatewayProcess

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
-from kaa_gateway.wire.mqtt import Puback, Publish
+from kaa_bench.mqtt_packets import Puback, Publish
 
 from tests.support.cluster import TO_REPLICA, Cluster
 from tests.support.gateway import GatewayProcess

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
-from kaa_gateway.wire.mqtt import Disconnect, Puback, Publish
+from kaa_bench.mqtt_packets import Disconnect, Puback, Publish
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until

@@ -7,7 +7,7 @@ import asyncio
 
 import httpx
 import pytest
-from kaa_gateway.wire.mqtt import Publish
+from kaa_bench.mqtt_packets import Publish
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 import pytest
-from kaa_gateway.wire.mqtt import Puback, Publish
+from kaa_bench.mqtt_packets import Puback, Publish
 
 from tests.support.cluster import Cluster
 from tests.support.coap import CoapClient, option

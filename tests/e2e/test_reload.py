@@ -11,8 +11,8 @@ from typing import Any
 import fastavro
 import httpx
 import pytest
+from kaa_bench.mqtt_packets import Publish
 from kaa_gateway.lifecycle import announcements
-from kaa_gateway.wire.mqtt import Publish
 
 from tests.support import schemas
 from tests.support.cluster import Cluster

@@ -10,9 +10,9 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography import x509
+from kaa_bench import mqtt_packets as mqtt
 from kaa_ext import Extension
 from kaa_ext.services import echo
-from kaa_gateway.wire import mqtt
 
 from tests.support.certificates import Issued
 from tests.support.cluster import Cluster

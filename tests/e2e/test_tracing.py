@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
+from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_ext import Extension, Request, Response
 from kaa_ext.sdk.tracing import Tracing
-from kaa_gateway.wire.mqtt import Puback, Publish
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource

@@ -10,13 +10,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.config.keys import Http
 from kaa_gateway.http.connection import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.net.tcp import TcpListener
-from kaa_gateway.wire import mqtt
 
 from tests.fuzz.simulation import EVENT, LONG, UNIT
 from tests.support.nats import HOST

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.errors import GatewayError, MalformedAvro, ProtocolError
 from kaa_gateway.http.parser import RequestLimits, read_requests
 from kaa_gateway.http.target import resource_path
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.resource_path import parse, request_id_of
 from kaa_gateway.mqtt.session import filter_matches
-from kaa_gateway.wire import avro, coap, esp, kpudp, mqtt, nats
+from kaa_gateway.wire import avro, coap, esp, kpudp, nats
 
 from tests.fuzz.durable import (
     GOOD_ANSWER,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kaa_gateway.wire.mqtt import (
+from kaa_bench.mqtt_packets import (
     Connack,
     Connect,
     Disconnect,
@@ -38,7 +38,7 @@ from tests.support.gateway import GatewayProcess
 from tests.support.nats import HOST
 
 if TYPE_CHECKING:
-    from kaa_gateway.wire.mqtt import Packet
+    from kaa_bench.mqtt_packets import Packet
 
 CASES = 6000
 SEED = 20261123

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from kaa_gateway.wire.mqtt import Connect, Pingreq, Publish, encode
+from kaa_bench.mqtt_packets import Connect, Pingreq, Publish, encode
 
 from tests.support.encrypted import EncryptedGateway
 from tests.support.nats import HOST, NatsServer, free_port

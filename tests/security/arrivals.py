@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import uvloop
+from kaa_bench.mqtt_packets import Connack, Connect, Puback, Publish, encode
 from kaa_bench.processes import cpu_seconds, private_memory
 from kaa_gateway.bus import subjects
-from kaa_gateway.wire.mqtt import Connack, Connect, Puback, Publish, encode
 from nats.aio.client import Client
 
 from tests.support.auth_provider import INSTANCE, AuthProvider

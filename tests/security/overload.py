@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from kaa_gateway.wire import coap, mqtt
+from kaa_bench import mqtt_packets as mqtt
+from kaa_gateway.wire import coap
 
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import HOST, NatsServer

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from kaa_bench.mqtt_packets import Connect, Pingreq, Puback, Pubcomp, Publish, Pubrec, Subscribe, encode
 from kaa_gateway.coap.server import RunningCoapServer
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.wire import coap
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
-from kaa_gateway.wire.mqtt import Connect, Pingreq, Puback, Pubcomp, Publish, Pubrec, Subscribe, encode
 
 from tests.support.coap import SETTINGS
 from tests.support.nats import HOST

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote_from_bytes
 
 import pytest
-from kaa_gateway.wire import coap, mqtt
+from kaa_bench import mqtt_packets as mqtt
+from kaa_gateway.wire import coap
 from structlog.testing import capture_logs
 
 from tests.fuzz.simulation import SUBJECTS, Simulation

@@ -11,8 +11,9 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.errors import ProtocolError
-from kaa_gateway.wire import coap, mqtt
+from kaa_gateway.wire import coap
 from kaa_gateway.wire.esp import encode_extension_data
 
 from tests.fuzz.simulation import Simulation

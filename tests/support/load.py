@@ -9,10 +9,10 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
+from kaa_bench.mqtt_packets import Pingreq, Pingresp, Puback, Publish
 from kaa_ext import Extension, Request
 from kaa_gateway.bus import subjects
 from kaa_gateway.wire.esp import decode_client_data
-from kaa_gateway.wire.mqtt import Pingreq, Pingresp, Puback, Publish
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from kaa_gateway.wire import mqtt
-from kaa_gateway.wire.mqtt import Connack, Connect, Pingreq, Pingresp, Publish, Suback, Subscribe
+from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.mqtt_packets import Connack, Connect, Pingreq, Pingresp, Publish, Suback, Subscribe
 
 from tests.support.nats import HOST
 

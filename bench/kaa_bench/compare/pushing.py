@@ -11,8 +11,9 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.wire import esp, mqtt
+from kaa_gateway.wire import esp
 
+from kaa_bench import mqtt_packets as mqtt
 from kaa_bench import packets
 from kaa_bench.compare.instruments import Instrument
 from kaa_bench.connecting import (

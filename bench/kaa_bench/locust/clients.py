@@ -8,8 +8,9 @@ import random
 import socket
 import time
 
-from kaa_gateway.wire import coap, kpudp, mqtt
+from kaa_gateway.wire import coap, kpudp
 
+from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.errors import BenchError
 
 TIMEOUT_S = 30.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import ClassVar
 
-from kaa_gateway.wire import mqtt
-
+from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.processes import HOST
 from kaa_bench.soak.devices import Device
 

@@ -6,7 +6,7 @@ from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.session cimport MqttLimits, MqttSession, MqttSessions
 from kaa_gateway.net.transport cimport InputMemory, ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.mqtt cimport Packet, Publish
+from kaa_gateway.wire.mqtt cimport Packet
 
 
 # Each state of a connection, and the packets that are legal in it: see MqttConnection.handle.

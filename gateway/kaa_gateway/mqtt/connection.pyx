@@ -15,9 +15,9 @@ from kaa_gateway.net.transport cimport INPUT_FREE, InputMemory, Transport
 from kaa_gateway.wire.mqtt cimport (
     ACCEPTED, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, NOT_AUTHORIZED,
     PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SERVER_UNAVAILABLE, SUBSCRIBE,
-    UNACCEPTABLE_PROTOCOL_VERSION, UNSUBACK, UNSUBSCRIBE, Connect, TopicFilter, append_ack, append_connack,
-    append_empty, append_suback, check_flags, check_topic_name, first_filter, next_filter, next_packet, read_connect,
-    read_empty, read_packet_id, read_publish,
+    UNACCEPTABLE_PROTOCOL_VERSION, UNSUBACK, UNSUBSCRIBE, ConnectView, PublishView, TopicFilter, append_ack,
+    append_connack, append_empty, append_suback, check_flags, check_topic_name, first_filter, next_filter, next_packet,
+    read_connect, read_empty, read_packet_id, read_publish,
 )
 
 from kaa_gateway.errors import IdentityError, ProtocolError
@@ -194,7 +194,7 @@ cdef class MqttConnection(ProtocolCore):
     # ------------------------------------------------------------ CONNECT
 
     cdef int on_connect(self, const Packet* packet) except -1:
-        cdef Connect connect
+        cdef ConnectView connect
         read_connect(packet, &connect)
         if connect.level != LEVEL_3_1 and connect.level != LEVEL_3_1_1:
             return self.refuse(UNACCEPTABLE_PROTOCOL_VERSION, "mqtt_unacceptable_protocol_version")
@@ -318,7 +318,7 @@ cdef class MqttConnection(ProtocolCore):
 
     cdef bint on_publish(self, const Packet* packet) except -1:
         """Forward a PUBLISH; False if the uplink cannot take it now. Hot path."""
-        cdef Publish publish
+        cdef PublishView publish
         cdef Message message
         cdef MqttSession session = self.session
         read_publish(packet, self.level, &publish)

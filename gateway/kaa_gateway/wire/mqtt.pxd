@@ -40,14 +40,14 @@ cdef enum ConnectReturnCode:
 
 
 cdef struct Packet:
-    # A packet cut out of the stream; body is what follows the fixed header, borrowed from the stream's bytes.
+    # A packet cut out of a stream. `body` is what follows the fixed header, and borrows from the stream's bytes.
     uint8_t type
     uint8_t flags
     Slice body
 
 
-cdef struct Connect:
-    # Slices borrow from the packet; an absent field has data NULL.
+cdef struct ConnectView:
+    # The fields of a CONNECT. Slices borrow from the packet; an absent field has data NULL.
     uint8_t level
     bint clean_session
     uint16_t keep_alive  # seconds, 0 = off
@@ -60,8 +60,8 @@ cdef struct Connect:
     Slice password
 
 
-cdef struct Publish:
-    # Slices borrow from the packet. The topic is not yet checked: see check_topic_name.
+cdef struct PublishView:
+    # The fields of a PUBLISH. Slices borrow from the packet. The topic is not checked yet: see check_topic_name.
     Slice topic
     Slice payload
     uint16_t packet_id  # 0 for QoS 0
@@ -71,15 +71,15 @@ cdef struct Publish:
 
 
 cdef struct TopicFilter:
-    # One entry of a SUBSCRIBE or UNSUBSCRIBE; filter borrows from the packet.
+    # An entry of a SUBSCRIBE or UNSUBSCRIBE; `filter` borrows from the packet.
     Slice filter
-    uint8_t qos  # requested; of SUBSCRIBE only
+    uint8_t qos  # requested; of a SUBSCRIBE only
 
 
 cdef Py_ssize_t next_packet(const uint8_t* data, Py_ssize_t size, Py_ssize_t size_max, Packet* packet) except -1
 cdef int check_flags(const Packet* packet, uint8_t level) except -1
-cdef int read_connect(const Packet* packet, Connect* connect) except -1
-cdef int read_publish(const Packet* packet, uint8_t level, Publish* publish) except -1
+cdef int read_connect(const Packet* packet, ConnectView* connect) except -1
+cdef int read_publish(const Packet* packet, uint8_t level, PublishView* publish) except -1
 cdef int read_packet_id(const Packet* packet, uint8_t level) except -1
 cdef int read_empty(const Packet* packet) except -1
 cdef Py_ssize_t first_filter(const Packet* packet) except -1

@@ -3,12 +3,13 @@
 import socket
 
 import pytest
+from kaa_bench import mqtt_packets as mqtt
 from kaa_bench import packets
 from kaa_bench.compare.instruments import LoadGenerator, Sink
 from kaa_bench.connecting import LoadSpec
 from kaa_bench.load.mqtt_request import REQUEST_ID_DIGITS, MqttRequestLoad
 from kaa_bench.load.nats_request import NatsRequestLoad
-from kaa_gateway.wire import esp, mqtt
+from kaa_gateway.wire import esp
 
 from tests.support.nats import NatsServer
 from tests.unit.bench.peer import STALL_TIMEOUT_S, Serve, peers, read_exactly

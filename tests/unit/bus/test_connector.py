@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
+from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_gateway.bus import connector as connector_module
 from kaa_gateway.bus.connector import Connector, Credentials, Server, TlsFiles
 from kaa_gateway.bus.link import Link
 from kaa_gateway.config.keys import NatsTls
 from kaa_gateway.errors import BusError
-from kaa_gateway.wire.mqtt import Puback, Publish
 from structlog.testing import capture_logs
 
 from tests.support.cluster import Cluster

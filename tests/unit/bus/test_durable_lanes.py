@@ -9,11 +9,11 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
+from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_gateway.app.worker import Worker
 from kaa_gateway.bus.durable import read_answer
 from kaa_gateway.config import ExtensionInstance
 from kaa_gateway.config.keys import Durable
-from kaa_gateway.wire.mqtt import Puback, Publish
 
 from tests.support.esp import until
 from tests.support.fake_nats import FakeConnection, FakeNats

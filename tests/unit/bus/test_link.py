@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from kaa_bench.mqtt_packets import Pingreq, Pingresp, Puback, Publish, Pubrec
 from kaa_gateway.app.worker import Worker
 from kaa_gateway.bus import subjects
-from kaa_gateway.wire.mqtt import Pingreq, Pingresp, Puback, Publish, Pubrec
 from structlog.testing import capture_logs
 
 from tests.support import schemas

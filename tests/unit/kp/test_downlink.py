@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
 from kaa_gateway.kp.correlation import Correlator
-from kaa_gateway.wire import mqtt
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
 from tests.unit.kp.worker_double import APP, REPLY_TO, Device, WorkerDouble

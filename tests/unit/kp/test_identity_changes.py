@@ -9,11 +9,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.mqtt_packets import Publish
 from kaa_gateway.identity.clients import Client
 from kaa_gateway.identity.provider import Identity
-from kaa_gateway.wire import mqtt
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
-from kaa_gateway.wire.mqtt import Publish
 
 from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
 

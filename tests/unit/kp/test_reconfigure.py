@@ -1,6 +1,6 @@
 """Another configuration in the native parts: which routes and sessions go, and which stay as they are."""
 
-from kaa_gateway.wire.mqtt import Publish
+from kaa_bench.mqtt_packets import Publish
 
 from tests.unit.kp.worker_double import APP, OTHER_APP, TENANT, WorkerDouble
 

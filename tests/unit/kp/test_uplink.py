@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
 from kaa_gateway.kp.correlation import Correlator
-from kaa_gateway.wire import mqtt
 
 from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
 

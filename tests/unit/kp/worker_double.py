@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.link import Link
 from kaa_gateway.counters import Counters
@@ -30,7 +31,7 @@ from kaa_gateway.mqtt.connection import MqttServer
 from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.tcp import TcpListener
-from kaa_gateway.wire import esp, mqtt
+from kaa_gateway.wire import esp
 
 from tests.support.nats import HOST
 

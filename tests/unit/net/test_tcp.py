@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from kaa_bench.mqtt_packets import Connect, Pingreq, Pingresp, Publish, encode
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.tcp import TcpListener
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
-from kaa_gateway.wire.mqtt import Connect, Pingreq, Pingresp, Publish, encode
 
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, Loop, Peer, WorkerDouble

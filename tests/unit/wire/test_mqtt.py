@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kaa_gateway.errors import ProtocolError
-from kaa_gateway.wire import mqtt
-from kaa_gateway.wire.mqtt import (
+from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.mqtt_packets import (
     LEVEL_3_1,
     LEVEL_3_1_1,
     Connack,
@@ -33,9 +32,10 @@ from kaa_gateway.wire.mqtt import (
     decode,
     encode,
 )
+from kaa_gateway.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from kaa_gateway.wire.mqtt import Packet
+    from kaa_bench.mqtt_packets import Packet
 
 SIZE_MAX = 268_435_455
 

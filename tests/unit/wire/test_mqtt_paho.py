@@ -10,8 +10,8 @@ import paho.mqtt.client as paho
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.mqtt.session import filter_matches
-from kaa_gateway.wire import mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 HOST = "127.0.0.1"

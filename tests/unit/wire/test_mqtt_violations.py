@@ -6,13 +6,14 @@ Source: MQTT Version 3.1.1 (OASIS Standard), whose section numbers the table cit
 import re
 from pathlib import Path
 
-import kaa_gateway.wire.mqtt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kaa_bench.mqtt_packets import decode
 from kaa_gateway.errors import ProtocolError
-from kaa_gateway.wire.mqtt import decode
 
+ROOT = Path(__file__).resolve().parents[3]
+SOURCES = ("gateway/kaa_gateway/wire/mqtt.pyx", "bench/kaa_bench/mqtt_packets.pyx")
 CONNECT = "0004 4d515454 04"
 """The variable header of CONNECT up to its flags."""
 
@@ -117,7 +118,7 @@ def test_violation(reason: str, octets: bytes) -> None:
 
 
 def test_every_reason_of_the_decoder_is_in_the_table() -> None:
-    source = Path(kaa_gateway.wire.mqtt.__file__).with_name("mqtt.pyx").read_text(encoding="utf-8")
+    source = "".join((ROOT / path).read_text(encoding="utf-8") for path in SOURCES)
     reasons = set(re.findall(r'\bviolation\(\s*"(\w+)"', source))
     assert len(reasons) > 15
     assert reasons == {reason for reason, _, _ in VIOLATIONS}

@@ -10,8 +10,8 @@ import ssl
 from typing import cast
 
 from kaa_gateway.errors import ProtocolError
-from kaa_gateway.wire import mqtt
 
+from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.sim.sessions import Pushed, SessionError
 from kaa_bench.sim.sessions.websocket import WebSocketPipe
 

@@ -1,4 +1,4 @@
-"""MQTT 3.1 and 3.1.1 packets. See mqtt.pyx."""
+"""MQTT 3.1 and 3.1.1 packets as Python objects. See mqtt_packets.pyx."""
 
 from typing import NamedTuple
 
