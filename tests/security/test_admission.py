@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from kaa_bench.mqtt_packets import Connect, Pingreq, Puback, Pubcomp, Publish, Pubrec, Subscribe, encode
-from kaa_gateway.coap.server import RunningCoapServer
+from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.wire import coap
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
@@ -177,7 +177,7 @@ class DatagramWorker:
 
     def __init__(self, worker: WorkerDouble, **settings: Any) -> None:
         loop: Any = worker.loop
-        core = RunningCoapServer(
+        core = CoapServer(
             worker.uplink,
             worker.sessions,
             worker.counters,
