@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kaa_gateway.app.encryption import datagram_credentials, stream_credentials
+from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.config.tls_keys import CoapDtls, MqttTls
 from kaa_gateway.net.dtls import DtlsSocket
 from kaa_gateway.net.tcp import TcpListener
@@ -125,7 +126,8 @@ class EncryptedSimulation(Simulation):
             self._core,
             self.counters,
             datagram_credentials(("coap", "dtls"), settings),
-            self,
+            dtls_clients(self),
+            protocol="coap",
             handshake_timeout=HANDSHAKE_TIMEOUT_S,
             session_timeout=SESSION_TIMEOUT_S,
             handshakes_max=HANDSHAKES_MAX,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kaa_gateway.app.encryption import datagram_credentials
+from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.config.tls_keys import CoapDtls
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.clients import Client, Presentation
@@ -55,7 +56,8 @@ class DtlsServer:
         credentials = datagram_credentials(("coap", "dtls"), self.settings)
         limits = {"handshake_timeout": 10.0, "session_timeout": 100.0, "handshakes_max": 3, "sessions_max": 3}
         self.socket = DtlsSocket(
-            coap.clock, coap.core, coap.counters, credentials, self.gate, **(limits | settings)  # type: ignore[arg-type]
+            coap.clock, coap.core, coap.counters, credentials, dtls_clients(self.gate),
+            protocol="coap", **(limits | settings)  # type: ignore[arg-type]
         )  # fmt: skip
 
     @property

@@ -25,6 +25,7 @@ from kaa_gateway.bus.control import OUTBOX_MAX, Control
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
 from kaa_gateway.bus.streams import StreamError, Streams
+from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.counters import Counters
 from kaa_gateway.http.connection import HttpServer
@@ -359,7 +360,8 @@ class Worker:
                 core,
                 self.counters,
                 credentials,
-                self.identity.authenticator,
+                dtls_clients(self.identity.authenticator),
+                protocol="coap",
                 handshake_timeout=coap.dtls.handshake_timeout,
                 session_timeout=coap.dtls.session_timeout,
                 handshakes_max=coap.dtls.handshakes,

@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.pending cimport PendingRequests
-from kaa_gateway.kp.sessions cimport Sessions
+from kaa_gateway.kp.sessions cimport Session, Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.coap.answered cimport Answered, AnsweredOfPeer, AnsweredRequests
 from kaa_gateway.coap.blocks cimport BodyTable
@@ -11,8 +11,8 @@ from kaa_gateway.coap.exchanges cimport (
     Exchange, ExchangeList, ExchangeTable, RetransmissionTimer, Transmission,
 )
 from kaa_gateway.coap.observe cimport Observer
+from kaa_gateway.net.addresses cimport Address
 from kaa_gateway.net.udp cimport DatagramCore
-from kaa_gateway.net.udp_peers cimport UdpPeer
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport MessageView, Type
 
@@ -53,9 +53,10 @@ cdef class CoapShared:
     cdef double now                      # the loop's time of the last datagram or check: exact enough here
 
 
-cdef class CoapMessages(UdpPeer):
+cdef class CoapMessages(Session):
     # wiring
     cdef CoapShared shared
+    cdef Address address
     # state
     cdef ExchangeTable exchanges         # not yet answered
     cdef AnsweredOfPeer answered

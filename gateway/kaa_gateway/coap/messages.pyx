@@ -34,7 +34,7 @@ cdef class CoapShared:
     """The tables and settings that the peers of a worker share."""
 
 
-cdef class CoapMessages(UdpPeer):
+cdef class CoapMessages(Session):
     """What is known of one peer, as an endpoint of CoAP messages."""
 
     # ------------------------------------------------------------ in

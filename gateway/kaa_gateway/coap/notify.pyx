@@ -11,7 +11,7 @@ from kaa_gateway.coap.answer cimport (
 from kaa_gateway.coap.blocks cimport Body
 from kaa_gateway.coap.messages cimport CoapShared
 from kaa_gateway.coap.observe cimport observer_of
-from kaa_gateway.net.udp cimport address_key
+from kaa_gateway.net.addresses cimport address_key
 from kaa_gateway.wire.coap cimport BAD_REQUEST, CON, CONTENT, GET, INTERNAL_SERVER_ERROR
 
 cdef enum:

@@ -21,7 +21,7 @@ from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, ARRIVED, PENDING
 from kaa_gateway.coap.messages cimport CoapShared
 from kaa_gateway.coap.observe cimport Observer
 from kaa_gateway.coap.request cimport NO_REFUSAL, refusal_of
-from kaa_gateway.net.udp cimport address_key
+from kaa_gateway.net.addresses cimport address_key
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport (
     ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, FETCH, GET, METHOD_NOT_ALLOWED, NON,

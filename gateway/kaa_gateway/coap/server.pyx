@@ -26,8 +26,6 @@ from kaa_gateway.coap.exchanges cimport (
 )
 from kaa_gateway.coap.messages cimport CoapMessages
 from kaa_gateway.coap.request cimport Request, read_request
-from kaa_gateway.net.udp cimport address_key
-from kaa_gateway.net.udp_peers cimport PeersByAddress
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport (
     ACK, BAD_TOKEN_LENGTH, CON, EMPTY, RST, WELL_FORMED, append_header, read_header,
@@ -78,7 +76,7 @@ cdef class CoapServer(DatagramCore):
         cdef CoapShared shared = CoapShared()
         self.shared = shared
         self.peers_max = peers
-        self.peers = PeersByAddress()
+        self.peers = AddressTable()
         self.silence = OrderedDict()
         shared.core = self
         shared.uplink = uplink
@@ -190,6 +188,7 @@ cdef class CoapServer(DatagramCore):
         """The peer at an address, or a new one; None if there is none, and none can be made. Hot path."""
         cdef CoapShared shared = self.shared
         cdef CoapPeer peer = <CoapPeer>self.peers.find(source)
+        cdef object client
         if peer is not None:
             if now - peer.heard > HEARD_RESOLUTION:
                 peer.heard = now
@@ -211,13 +210,13 @@ cdef class CoapServer(DatagramCore):
         peer.next_message_id = random.getrandbits(16)
         # A peer that was forgotten and comes back must not see smaller numbers than before (RFC 7641 section 4.4).
         peer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
-        if self.dtls is not None:
-            client = self.dtls.client_at(address_key(source))
+        client = self.socket.client_of(source)
+        if client is not None:
             peer.principal = client.principal
             peer.tenant = client.tenant
             peer.proved_until = INFINITY
-        self.peers.add(peer)
-        peer.answered.salt = peer.address_hash
+        self.peers.add(source, peer)
+        peer.answered.salt = self.peers.hash_of(source)
         self.silence[peer] = None
         shared.sessions.open(peer)
         shared.counters.connections_opened[<int>COAP] += 1
@@ -240,24 +239,21 @@ cdef class CoapServer(DatagramCore):
         return False
 
     cdef int close_peer(self, CoapPeer peer) except -1:
-        self.peers.remove(peer)
+        self.peers.remove(&peer.address)
         del self.silence[peer]
         peer.close()
         self.shared.counters.connections_closed[<int>COAP] += 1
         return 0
 
     cdef int forget(self, const Address* address) except -1:
-        """Whoever speaks from this address now is another peer."""
         cdef CoapPeer peer = <CoapPeer>self.peers.find(address)
         return 0 if peer is None else self.close_peer(peer)
 
     def end_peer(self, CoapPeer peer not None, str reason not None):
         """The client of a peer may not go on."""
         self.shared.counters.count("closed", reason)
-        if self.dtls is None:
-            self.close_peer(peer)
-        else:
-            self.dtls.end(address_key(&peer.address))
+        self.socket.disconnect(&peer.address)
+        self.forget(&peer.address)
 
     # ------------------------------------------------------------ time
 

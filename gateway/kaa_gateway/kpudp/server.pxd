@@ -3,7 +3,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint64_t
 from kaa_gateway.kpudp.outbox cimport Outbox
 from kaa_gateway.kpudp.peer cimport KpudpPeer, Shared
 from kaa_gateway.kpudp.table cimport Table
-from kaa_gateway.net.udp cimport Address, DatagramCore
+from kaa_gateway.net.addresses cimport Address
+from kaa_gateway.net.udp cimport DatagramCore
 
 
 cdef class KpudpServer(DatagramCore):

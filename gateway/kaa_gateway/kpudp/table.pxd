@@ -1,14 +1,15 @@
 from libc.stdint cimport uint64_t
 
-from kaa_gateway.net.udp cimport Address
-from kaa_gateway.net.udp_peers cimport PeersByAddress, UdpPeer
+from kaa_gateway.kp.sessions cimport Session
+from kaa_gateway.net.addresses cimport Address, AddressTable
 
 
 cdef class Queue
 
 
-cdef class Entry(UdpPeer):
+cdef class Entry(Session):
     # A peer's place in the table.
+    cdef Address address
     cdef double heard        # loop time of the last datagram from it, seconds
     cdef uint64_t turn       # the order of those datagrams
     cdef bint proved         # it has repeated what we sent to its address
@@ -40,7 +41,7 @@ cdef class Group:
 
 cdef class Table:
     # state
-    cdef PeersByAddress entries
+    cdef AddressTable entries
     cdef Group strangers     # whose addresses are not proved
     cdef Group proved
     cdef uint64_t turns

@@ -10,7 +10,7 @@ cdef enum:
     STRANGERS_PART = 4  # one place in so many is for peers that have not proved their address
 
 
-cdef class Entry(UdpPeer):
+cdef class Entry(Session):
     """A peer's place in the table."""
 
     cdef bint is_busy(self) noexcept:
@@ -65,7 +65,7 @@ cdef class Table:
     """At most `capacity` entries, at least 8. What `add`, `hear` and `place` return has to be removed by the caller."""
 
     def __init__(self, Py_ssize_t capacity):
-        self.entries = PeersByAddress()
+        self.entries = AddressTable()
         self.strangers = Group(capacity // STRANGERS_PART)
         self.proved = Group(capacity - capacity // STRANGERS_PART)
 
@@ -80,7 +80,7 @@ cdef class Table:
         return <Entry>self.entries.find(address)
 
     cdef Entry add(self, Entry entry):
-        self.entries.add(entry)
+        self.entries.add(&entry.address, entry)
         return self.place(entry)
 
     cdef Entry hear(self, Entry entry, double now):
@@ -108,7 +108,7 @@ cdef class Table:
     cdef int remove(self, Entry entry) except -1:
         if entry.queue is not None:
             entry.queue.remove(entry)
-            self.entries.remove(entry)
+            self.entries.remove(&entry.address)
         return 0
 
     cdef Entry overdue(self, double deadline):

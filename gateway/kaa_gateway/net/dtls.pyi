@@ -1,23 +1,25 @@
-"""CoAP over DTLS 1.2. See dtls.pyx."""
+"""DTLS 1.2. See dtls.pyx."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
-from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.counters import Counters
-from kaa_gateway.identity.clients import Authenticator
+from kaa_gateway.identity.clients import ClientCertificate
 from kaa_gateway.net.certificates import ServerCredentials
 from kaa_gateway.net.dtls_context import DtlsContext
-from kaa_gateway.net.udp import UdpSocket
+from kaa_gateway.net.udp import DatagramCore, UdpSocket
 
 class DtlsSocket(UdpSocket):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        core: CoapServer,
+        core: DatagramCore,
         counters: Counters,
         credentials: ServerCredentials[DtlsContext],
-        authenticator: Authenticator,
+        authenticate: Callable[[str | None, ClientCertificate | None], Any],
         *,
+        protocol: str,
         handshake_timeout: float,
         session_timeout: float,
         handshakes_max: int,

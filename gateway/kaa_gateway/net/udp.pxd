@@ -1,17 +1,9 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
+from kaa_gateway.net.addresses cimport Address
 from kaa_gateway.net.admission cimport Admission
 from kaa_gateway.wire.buffer cimport Buffer
-
-cdef enum:
-    ADDRESS_SIZE_MAX = 28  # bytes of a sockaddr_in6
-
-
-cdef struct Address:
-    # Of a peer, as the socket gave it: a sockaddr_in or sockaddr_in6, so that equal peers have equal bytes.
-    unsigned int size
-    uint8_t[ADDRESS_SIZE_MAX] bytes
 
 
 cdef class DatagramCore:
@@ -20,12 +12,7 @@ cdef class DatagramCore:
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1
     cdef int check(self, double now) except -1
-
-
-cdef class Batch:
-    # Datagrams that wait to be sent: their bytes one behind the other, and where each begins and goes.
-    cdef Buffer bytes
-    cdef Buffer entries
+    cdef int forget(self, const Address* address) except -1
 
 
 cdef class UdpSocket:
@@ -38,8 +25,9 @@ cdef class UdpSocket:
     cdef int fd
     # state
     cdef Buffer receive_storage
-    cdef Buffer inbox            # an Inbox, which points into receive_storage
-    cdef Batch outgoing
+    cdef Buffer inbox             # an Inbox, which points into receive_storage
+    cdef Buffer outgoing_bytes    # of the datagrams that wait to be sent, one behind the other
+    cdef Buffer outgoing          # an Outgoing for each of them
     cdef double now               # loop time at which the datagrams being received were read, seconds
     cdef bint flush_scheduled
     cdef bint writer_added
@@ -51,9 +39,9 @@ cdef class UdpSocket:
     cdef readonly uint64_t bytes_out
 
     cdef int prepare_inbox(self) except -1
+    cdef int on_datagram(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1
+    cdef object client_of(self, const Address* address)
+    cdef int disconnect(self, const Address* address) except -1
     cdef int send(self, const Address* destination, const uint8_t* data, Py_ssize_t size) except -1
     cdef int flush(self) except -1
     cdef int keep_from(self, Py_ssize_t done, Py_ssize_t total) except -1
-
-
-cdef bytes address_key(const Address* address)

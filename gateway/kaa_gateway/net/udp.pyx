@@ -1,7 +1,7 @@
-"""UDP: the adapter between a datagram socket and a protocol core, many datagrams a system call.
+"""The UDP adapter: it carries datagrams between a socket and a protocol core, many in a system call.
 
-A readable socket is emptied with recvmmsg; what the core sends in a tick leaves with sendmmsg at its end. asyncio's
-datagram transports would cost an object and a system call for each.
+A readable socket is emptied with recvmmsg. What the core sends in a tick leaves with sendmmsg at the end of the tick.
+asyncio's datagram transports would cost an object and a system call for each datagram.
 
 Source: recvmmsg(2), sendmmsg(2).
 """
@@ -11,73 +11,50 @@ import socket
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.string cimport memset
 
-import structlog
-
 from kaa_gateway.errors import ProtocolError
 
+from kaa_gateway.net.addresses cimport ADDRESS_SIZE_MAX
 from kaa_gateway.net.admission cimport source_of
-
-log = structlog.get_logger("gateway.transports")
-
-cdef extern from "<sys/socket.h>" nogil:
-    struct iovec:
-        void* iov_base
-        size_t iov_len
-    struct msghdr:
-        void* msg_name
-        unsigned int msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        int msg_flags
-    struct mmsghdr:
-        msghdr msg_hdr
-        unsigned int msg_len
-    int recvmmsg(int fd, mmsghdr* messages, unsigned int count, int flags, void* timeout)
-    int sendmmsg(int fd, mmsghdr* messages, unsigned int count, int flags)
-    int MSG_DONTWAIT
-    int MSG_TRUNC
+from kaa_gateway.net.sockets cimport MSG_DONTWAIT, MSG_TRUNC, iovec, mmsghdr, recvmmsg, sendmmsg
 
 cdef enum:
-    DATAGRAMS_AT_ONCE = 64             # of a system call, each way
-    READS_PER_TICK = 8                 # recvmmsg calls before others have their turn
+    DATAGRAMS_AT_ONCE = 64             # datagrams in a system call, each way
+    READS_PER_TICK = 8                 # recvmmsg calls before other sockets have their turn
     DATAGRAM_SIZE_MAX = 65536          # bytes; more than UDP can carry
-    DATAGRAM_STRIDE = 65536 + 4 * 64   # bytes: at a power of two all datagrams would share the same few cache lines
+    DATAGRAM_STRIDE = 65536 + 4 * 64   # bytes; with a power of two all datagrams would share the same few cache lines
     OUTGOING_MAX = 8 * 1024 * 1024     # bytes that wait for the socket; more are dropped, as UDP may
+    OUTGOING_KEEP = 256 * 1024         # bytes of the send buffer kept between ticks
     SOCKET_BUFFER = 4 * 1024 * 1024    # bytes asked of the kernel, each way
-    OUTGOING_KEEP = 256 * 1024         # bytes of send buffer kept between ticks
 
 
 cdef struct Inbox:
-    # What recvmmsg fills: prepared once, since its pointers never change.
+    # What recvmmsg fills. It is prepared once, since its pointers never change.
     mmsghdr[DATAGRAMS_AT_ONCE] messages
     iovec[DATAGRAMS_AT_ONCE] vectors
     Address[DATAGRAMS_AT_ONCE] sources
 
 
-cdef struct Entry:
+cdef struct Outgoing:
+    # A datagram that waits to be sent.
     Address destination
     Py_ssize_t offset
     Py_ssize_t size
 
 
 cdef class DatagramCore:
-    """The core of a datagram protocol: datagrams in, and through `socket.send` out."""
+    """The core of a datagram protocol. It receives datagrams, and sends through `socket.send`."""
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1:
-        """Take a datagram, borrowed for the call. Hot path. ProtocolError counts it as malformed."""
+        """Handle a datagram, borrowed for the call. Hot path. A ProtocolError counts it as malformed."""
         return 0
 
     cdef int check(self, double now) except -1:
-        """Called some ten times a second with the loop's time, for what depends on time."""
+        """Act on time that has passed: called some ten times a second with the loop's time."""
         return 0
 
-
-cdef class Batch:
-    """Datagrams that wait to be sent."""
-
-    def __cinit__(self):
-        self.bytes = Buffer()
-        self.entries = Buffer()
+    cdef int forget(self, const Address* address) except -1:
+        """Forget the peer at an address: its session below has ended, and what comes next is from another."""
+        return 0
 
 
 cdef class UdpSocket:
@@ -91,22 +68,23 @@ cdef class UdpSocket:
         self.receive_storage = Buffer()
         self.inbox = Buffer()
         self.prepare_inbox()
-        self.outgoing = Batch()
+        self.outgoing_bytes = Buffer()
+        self.outgoing = Buffer()
         self.flush_callback = self.run_flush
         core.socket = self
 
     def limit(self, Admission admission not None):
-        """Hold each source to the limits that are common to a worker's listeners; once, before the start."""
+        """Limit each source as the other listeners of the worker do. Call it before `start`."""
         if admission.source_message_rate > 0 or admission.source_byte_rate > 0:
             self.admission = admission
 
     def start(self, host, port, *, reuse_port):
-        """Bind; OSError if the port is taken."""
+        """Bind the socket and read it. Raises OSError if the port is taken."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             if family == socket.AF_INET6:
-                # As over TCP: and an IPv4 address within an IPv6 one would be of one source with all others.
+                # As over TCP. All IPv4 addresses mapped into IPv6 would also count as one source.
                 self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if reuse_port:
                 self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -121,16 +99,16 @@ cdef class UdpSocket:
 
     @property
     def port(self):
-        """The port it is bound to, which the system chose if 0 was asked for."""
+        """The port that the socket is bound to; the system has chosen it if 0 was asked for."""
         return self.socket.getsockname()[1]
 
     def check(self):
-        """Call about ten times a second: lets the core act on time that has passed."""
+        """Let the core act on time that has passed. Call it about ten times a second."""
         if self.fd >= 0:
             self.core.check(self.loop.time())
 
     def stop(self):
-        """Send what waits if the socket takes it, and close."""
+        """Send what waits, as far as the socket takes it, and close."""
         if self.fd < 0:
             return
         self.flush()
@@ -141,6 +119,7 @@ cdef class UdpSocket:
         self.socket.close()
 
     cdef int prepare_inbox(self) except -1:
+        """Point each message of the inbox to its part of the storage."""
         cdef uint8_t* storage = self.receive_storage.reserve(DATAGRAMS_AT_ONCE * DATAGRAM_STRIDE)
         cdef Inbox* inbox = <Inbox*>self.inbox.reserve(sizeof(Inbox))
         cdef int i
@@ -155,7 +134,7 @@ cdef class UdpSocket:
         return 0
 
     def on_readable(self):
-        """Hot path."""
+        """Read what has arrived. Hot path."""
         cdef Inbox* inbox = <Inbox*>self.inbox.data
         cdef mmsghdr* message
         cdef Address* source
@@ -164,7 +143,7 @@ cdef class UdpSocket:
         for _turn in range(READS_PER_TICK):
             count = recvmmsg(self.fd, inbox.messages, DATAGRAMS_AT_ONCE, MSG_DONTWAIT, NULL)
             if count <= 0:
-                # What else can be wrong is an earlier datagram's ICMP error, which concerns that peer only.
+                # Besides EAGAIN this is the ICMP error of an earlier datagram, which concerns its peer only.
                 return
             for i in range(count):
                 message = &inbox.messages[i]
@@ -181,7 +160,7 @@ cdef class UdpSocket:
                 ):
                     continue
                 try:
-                    self.core.receive(
+                    self.on_datagram(
                         <const uint8_t*>inbox.vectors[i].iov_base, <Py_ssize_t>message.msg_len, source
                     )
                 except ProtocolError as error:
@@ -191,42 +170,55 @@ cdef class UdpSocket:
             if count < DATAGRAMS_AT_ONCE:
                 return
 
+    cdef int on_datagram(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1:
+        """Hand a datagram to the core. Hot path."""
+        return self.core.receive(data, size, source)
+
+    cdef object client_of(self, const Address* address):
+        """Return the admitted client whose session is at an address, or None where the socket knows no clients."""
+        return None
+
+    cdef int disconnect(self, const Address* address) except -1:
+        """End the session of the client at an address, where the socket has sessions."""
+        return 0
+
     cdef int send(self, const Address* destination, const uint8_t* data, Py_ssize_t size) except -1:
         """Send a datagram at the end of this tick; the bytes are copied. Hot path."""
-        cdef Entry entry
-        if self.outgoing.bytes.size + size > OUTGOING_MAX:
+        cdef Outgoing* outgoing
+        if self.outgoing_bytes.size + size > OUTGOING_MAX:
             return self.counters.count("dropped", "udp_send_buffer_full")
-        entry.destination = destination[0]
-        entry.offset = self.outgoing.bytes.size
-        entry.size = size
-        self.outgoing.entries.append(&entry, sizeof(Entry))
-        self.outgoing.bytes.append(data, size)
+        outgoing = <Outgoing*>self.outgoing.reserve(sizeof(Outgoing))
+        outgoing.destination = destination[0]
+        outgoing.offset = self.outgoing_bytes.size
+        outgoing.size = size
+        self.outgoing_bytes.append(data, size)
+        self.outgoing.size += <Py_ssize_t>sizeof(Outgoing)
         if not self.flush_scheduled and not self.writer_added:
             self.flush_scheduled = True
             self.loop.call_soon(self.flush_callback)
         return 0
 
     def run_flush(self):
-        """The end of a tick, or the socket takes datagrams again."""
+        """Send what waits, at the end of a tick or when the socket takes datagrams again."""
         self.flush_scheduled = False
         if self.fd >= 0:
             self.flush()
 
     cdef int flush(self) except -1:
-        """Write what waits: DATAGRAMS_AT_ONCE a system call."""
+        """Send what waits, DATAGRAMS_AT_ONCE in a system call."""
         cdef mmsghdr[DATAGRAMS_AT_ONCE] messages
         cdef iovec[DATAGRAMS_AT_ONCE] vectors
-        cdef Entry* entries = <Entry*>self.outgoing.entries.data
-        cdef Py_ssize_t total = self.outgoing.entries.size // <Py_ssize_t>sizeof(Entry), done = 0, i, count
+        cdef Outgoing* waiting = <Outgoing*>self.outgoing.data
+        cdef Py_ssize_t total = self.outgoing.size // <Py_ssize_t>sizeof(Outgoing), done = 0, i, count
         cdef int sent
         memset(messages, 0, <size_t>min(total, <Py_ssize_t>DATAGRAMS_AT_ONCE) * sizeof(mmsghdr))
         while done < total:
             count = min(total - done, <Py_ssize_t>DATAGRAMS_AT_ONCE)
             for i in range(count):
-                vectors[i].iov_base = self.outgoing.bytes.data + entries[done + i].offset
-                vectors[i].iov_len = <size_t>entries[done + i].size
-                messages[i].msg_hdr.msg_name = entries[done + i].destination.bytes
-                messages[i].msg_hdr.msg_namelen = entries[done + i].destination.size
+                vectors[i].iov_base = self.outgoing_bytes.data + waiting[done + i].offset
+                vectors[i].iov_len = <size_t>waiting[done + i].size
+                messages[i].msg_hdr.msg_name = waiting[done + i].destination.bytes
+                messages[i].msg_hdr.msg_namelen = waiting[done + i].destination.size
                 messages[i].msg_hdr.msg_iov = &vectors[i]
                 messages[i].msg_hdr.msg_iovlen = 1
             sent = sendmmsg(self.fd, messages, <unsigned int>count, MSG_DONTWAIT)
@@ -235,38 +227,33 @@ cdef class UdpSocket:
                     continue
                 if errno == EAGAIN:
                     break
-                # The first datagram of the batch cannot be sent to its peer: it is lost, as UDP may lose it.
+                # The first datagram of these cannot be sent to its peer. It is lost, as UDP may lose it.
                 self.counters.count("dropped", "udp_unsendable")
                 done += 1
                 continue
             for i in range(sent):
                 self.datagrams_out += 1
-                self.bytes_out += <uint64_t>entries[done + i].size
+                self.bytes_out += <uint64_t>waiting[done + i].size
             done += sent
         return self.keep_from(done, total)
 
     cdef int keep_from(self, Py_ssize_t done, Py_ssize_t total) except -1:
-        """Forget the datagrams before `done`; wait for the socket if any are left."""
-        cdef Entry* entries = <Entry*>self.outgoing.entries.data
+        """Drop the datagrams before `done`, and wait for the socket if any are left."""
+        cdef Outgoing* waiting = <Outgoing*>self.outgoing.data
         cdef Py_ssize_t offset, i
         if done == total:
-            self.outgoing.bytes.clear(OUTGOING_KEEP)
-            self.outgoing.entries.clear(OUTGOING_KEEP)
+            self.outgoing_bytes.clear(OUTGOING_KEEP)
+            self.outgoing.clear(OUTGOING_KEEP)
             if self.writer_added:
                 self.writer_added = False
                 self.loop.remove_writer(self.fd)
             return 0
-        offset = entries[done].offset
+        offset = waiting[done].offset
         for i in range(done, total):
-            entries[i].offset -= offset
-        self.outgoing.bytes.consume(offset)
-        self.outgoing.entries.consume(done * <Py_ssize_t>sizeof(Entry))
+            waiting[i].offset -= offset
+        self.outgoing_bytes.consume(offset)
+        self.outgoing.consume(done * <Py_ssize_t>sizeof(Outgoing))
         if not self.writer_added:
             self.writer_added = True
             self.loop.add_writer(self.fd, self.flush_callback)
         return 0
-
-
-cdef bytes address_key(const Address* address):
-    """The bytes that tell a peer from all others."""
-    return address.bytes[:address.size]

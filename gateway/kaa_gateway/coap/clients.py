@@ -1,0 +1,29 @@
+"""Who the clients of CoAP over DTLS are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kaa_gateway.identity.clients import Client, Presentation
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from kaa_gateway.identity.clients import Authenticator, ClientCertificate
+
+    Authenticate = Callable[[str | None, ClientCertificate | None], Client | asyncio.Future[Client]]
+
+
+def dtls_clients(authenticator: Authenticator) -> Authenticate:
+    """Return the function that a `DtlsSocket` asks for its clients."""
+
+    def authenticate(
+        psk_identity: str | None, certificate: ClientCertificate | None
+    ) -> Client | asyncio.Future[Client]:
+        if psk_identity is not None:
+            # The key proves the identity: it was given to nobody else.
+            return Client(f"psk:{psk_identity}")
+        return authenticator.authenticate(Presentation("coap", certificate=certificate))
+
+    return authenticate
