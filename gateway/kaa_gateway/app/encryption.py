@@ -1,7 +1,7 @@
-"""The listeners of a configuration that encrypt, and what each works with.
+"""The credentials of the listeners that encrypt, made from the files that the configuration names.
 
-`kaa_gateway.config` has checked which keys are set; here their files are read, so this is where one that is missing or
-does not fit the others is found, at start and by `check-config`.
+`kaa_gateway.config` has checked which keys are set. The files are read here, at the start and by `check-config`; one
+that is missing, or does not fit the others, is found here.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from kaa_gateway.app.listeners import section_of
 from kaa_gateway.config import encrypted
 from kaa_gateway.config.tls_keys import CoapDtls, StreamTls
 from kaa_gateway.errors import ConfigError
@@ -19,29 +20,24 @@ if TYPE_CHECKING:
     from kaa_gateway.config.keys import Transports
 
 HTTP_1_1 = "http/1.1"
-"""What HTTPS says of itself in ALPN (RFC 7301)."""
-
-
-def key_of(path: tuple[str, ...]) -> str:
-    """The key of a listener's section in the configuration."""
-    return ".".join(("kaa", "kpc", "transports", *path))
+"""The protocol that HTTPS names in ALPN (RFC 7301)."""
 
 
 def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCredentials[ssl.SSLContext]:
-    """What a listener with TLS over TCP works with. Raises ConfigError."""
-    key = key_of(path)
+    """Return the credentials of a listener with TLS over TCP. Raises ConfigError."""
+    key = section_of(path)
     alpn = None if path[0] == "mqtt" and path[1] == "tls" else HTTP_1_1
     return ServerCredentials(key, settings, lambda material: stream_context(key, settings, alpn))
 
 
 def datagram_credentials(path: tuple[str, ...], settings: CoapDtls) -> ServerCredentials[DtlsContext]:
-    """What the listener with DTLS works with. Raises ConfigError."""
-    key = key_of(path)
+    """Return the credentials of the listener with DTLS. Raises ConfigError."""
+    key = section_of(path)
     return ServerCredentials(key, settings, lambda material: DtlsContext(key, settings, material))
 
 
 def problems(transports: Transports) -> list[str]:
-    """What is wrong with the files of the enabled listeners that encrypt: one line each, at most one a listener."""
+    """Return what is wrong with the files of the enabled listeners that encrypt: at most one line for a listener."""
     found = []
     for path, settings in encrypted(transports).items():
         if not settings.enabled:

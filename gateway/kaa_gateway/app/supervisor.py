@@ -106,7 +106,7 @@ async def _run_alone(config: Config, path: Path, environ: Mapping[str, str]) -> 
     worker = Worker(config)
     reloader = Reloader(path, environ, config, worker.reconfigure)
     worker.registry.register(ReloadCollector(reloader))
-    worker.heed_announcements(lambda: reloader.request("17/SCMP"))
+    worker.subscribe_announcements(lambda: reloader.request("17/SCMP"))
 
     async def start() -> None:
         await worker.start()
@@ -147,7 +147,7 @@ def _worker_process(config: Config, index: int, admin_socket: Path, supervisor: 
 async def _run_in_process(config: Config, index: int, admin_socket: Path, supervisor: Connection) -> None:
     loop = asyncio.get_running_loop()
     worker = Worker(config, index, admin_socket)
-    worker.heed_announcements(lambda: supervisor.send(None))
+    worker.subscribe_announcements(lambda: supervisor.send(None))
     configuring: asyncio.Task[None] | None = None
     orphaned = False
 

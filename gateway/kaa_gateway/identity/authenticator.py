@@ -1,7 +1,8 @@
 """Which clients are admitted: what each transport demands, and what a provider says of what is presented.
 
-What lives here: the demand, remembering what the provider said, and forgetting what it takes back. What does not: the
-providers (`kaa_gateway.identity.client_provider`, `kaa_gateway.identity.static`), and ending sessions (`kaa_gateway.kp`).
+What lives here: the demand of each transport, a cache of what the provider said, and revocations. What does not: the
+providers (`kaa_gateway.identity.client_provider`, `kaa_gateway.identity.static`), and ending sessions
+(`kaa_gateway.kp`).
 """
 
 from __future__ import annotations

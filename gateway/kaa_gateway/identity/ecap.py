@@ -1,7 +1,8 @@
 """The identity provider `ecap`: endpoint tokens are validated by a service of the cluster.
 
-What lives here: asking it, remembering what it said, forgetting what it takes back, and telling it of a token's first
-use. What does not: how many ask at once (`kaa_gateway.identity.sharing`), and ending what uses a token (`kaa_gateway.kp`).
+What lives here: requests to it, a cache of its answers, revocations, and reports of a token's first use. What does
+not: how many requests are under way at once (`kaa_gateway.identity.sharing`), and ending what uses a token
+(`kaa_gateway.kp`).
 
 Source: 16/ECAP "Endpoint and Client Authentication Protocol", endpoint identification by token.
 """

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
-from kaa_gateway.app import tracing
-from kaa_gateway.app.tracing import BoundedProcessor, CountingExporter, MessageTrace, MessageTracer, Tracing
+from kaa_gateway.app import message_traces, tracing
+from kaa_gateway.app.message_traces import MessageTrace, MessageTracer
+from kaa_gateway.app.span_export import BoundedProcessor, CountingExporter
+from kaa_gateway.app.tracing import Tracing
 from kaa_gateway.config.keys import Tracing as Settings
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
@@ -136,7 +138,7 @@ def test_what_nobody_answers_has_timed_out(traced: Traced) -> None:
 
 
 def test_a_message_beyond_the_bound_is_not_traced(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "UNDER_WAY_MAX", 2)
+    monkeypatch.setattr(message_traces, "UNDER_WAY_MAX", 2)
     first = traced.begin(b"1")
     traced.begin(b"2")
     assert traced.tracer.begin(b"3", "http", "app_v1", "dcx", 5, True, 0.0) is None

@@ -1,0 +1,135 @@
+"""The listeners of one worker: how they start, apply other limits, drain and stop.
+
+What lives here: a listener with its place in the configuration, and what is done with all of them together. What does
+not: which listeners there are and what serves their connections (`kaa_gateway.app.protocols`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.net.ports import taking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kaa_gateway.admin.metrics import Queue
+    from kaa_gateway.config.keys import Limits
+    from kaa_gateway.http.connection import HttpServer
+    from kaa_gateway.kp.pending import PendingRequests
+    from kaa_gateway.kpudp.server import KpudpServer
+    from kaa_gateway.net.admission import Admission
+    from kaa_gateway.net.certificates import ServerCredentials
+    from kaa_gateway.net.tcp import TcpListener
+    from kaa_gateway.net.udp import UdpSocket
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that connections have at the end to take what was written to them."""
+
+
+def section_of(path: tuple[str, ...]) -> str:
+    """Return the key of a listener's section in the configuration."""
+    return ".".join(("kaa", "kpc", "transports", *path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listener:
+    """An enabled listener of the configuration."""
+
+    name: str
+    """The scheme of its addresses, and its name in logs and metrics."""
+    path: tuple[str, ...]
+    """Where its section stands below kaa.kpc.transports."""
+    port: int
+    """The configured port; 0 takes a free one."""
+    socket: TcpListener | UdpSocket
+
+    @property
+    def port_key(self) -> str:
+        """The key of the port."""
+        return f"{section_of(self.path)}.port"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamListener(Listener):
+    """A listener for TCP connections."""
+
+    socket: TcpListener
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatagramListener(Listener):
+    """A listener for datagrams, and the protocol core that takes them."""
+
+    socket: UdpSocket
+    core: CoapServer | KpudpServer
+
+
+@dataclass
+class Listeners:
+    """All listeners of one worker, and what was made for them."""
+
+    streams: list[StreamListener] = field(default_factory=list)
+    datagrams: list[DatagramListener] = field(default_factory=list)
+    http: HttpServer | None = None
+    credentials: list[ServerCredentials[Any]] = field(default_factory=list)
+    """Of the listeners that encrypt."""
+    pending: dict[str, PendingRequests] = field(default_factory=dict)
+    """Requests that wait for an extension, by protocol."""
+    queues: list[Queue] = field(default_factory=list)
+    """What devices can fill, but for the tables in `pending` and connections."""
+
+    def start(self, host: str, admission: Admission, *, reuse_port: bool) -> Iterator[tuple[str, int]]:
+        """Start each listener, and yield its name and the port that it got. Raises PortError."""
+        for listener in (*self.streams, *self.datagrams):
+            listener.socket.limit(admission)
+            with taking(listener.port_key, listener.port):
+                listener.socket.start(host, listener.port, reuse_port=reuse_port)
+            yield listener.name, listener.socket.port
+
+    def set_limits(self, limits: Limits) -> None:
+        """Apply other limits from now on."""
+        for table in self.pending.values():
+            table.set_capacity(limits.pending_requests)
+        for listener in self.streams:
+            listener.socket.set_limits(limits.output_buffer, limits.connections)
+
+    def list_links(self, app_versions: Mapping[str, frozenset[str]]) -> None:
+        """Have CoAP discovery list the resources of these application versions (RFC 6690)."""
+        for listener in self.datagrams:
+            if isinstance(listener.core, CoapServer):
+                listener.core.list_links(app_versions)
+
+    def expire(self, now: float) -> None:
+        """Answer requests whose time is over, and retransmit what is due; call several times a second."""
+        for table in self.pending.values():
+            table.expire(now)
+        for listener in self.datagrams:
+            listener.socket.check()
+
+    def check_connections(self) -> None:
+        """Close connections whose time is over; call about once a second."""
+        for listener in self.streams:
+            listener.socket.check()
+
+    def begin_drain(self) -> None:
+        """Accept no more connections and requests; those that are there go on."""
+        for listener in self.streams:
+            listener.socket.stop_accepting()
+        if self.http is not None:
+            self.http.begin_drain()
+        for each in self.datagrams:
+            each.core.begin_drain()
+
+    def pending_count(self) -> int:
+        """Return the number of requests that no extension has answered yet."""
+        return sum(table.count() for table in self.pending.values())
+
+    async def stop(self) -> None:
+        """Close all connections and sockets."""
+        for listener in self.streams:
+            await listener.socket.stop(CLOSE_TIMEOUT)
+        for each in self.datagrams:
+            each.socket.stop()

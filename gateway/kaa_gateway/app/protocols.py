@@ -1,0 +1,244 @@
+"""The protocol servers of one worker, and the listeners that they serve, built from the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kaa_gateway.admin.metrics import Queue
+from kaa_gateway.app import encryption
+from kaa_gateway.app.listeners import DatagramListener, Listeners, StreamListener
+from kaa_gateway.coap.clients import dtls_clients
+from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.http.connection import HttpServer
+from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.kpudp.server import KpudpServer
+from kaa_gateway.mqtt.connection import MqttServer
+from kaa_gateway.net.dtls import DtlsSocket
+from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tls import TlsListener
+from kaa_gateway.net.udp import UdpSocket
+from kaa_gateway.net.websocket import WebSocketServer
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from kaa_gateway.config import Config
+    from kaa_gateway.config.tls_keys import StreamTls
+    from kaa_gateway.counters import Counters
+    from kaa_gateway.identity.clients import Authenticator
+    from kaa_gateway.kp.sessions import Sessions
+    from kaa_gateway.kp.uplink import Uplink
+    from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
+    from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
+
+
+class Protocols:
+    """Builds the listeners of a worker; `build_*` add those of one protocol to `listeners`."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        config: Config,
+        *,
+        uplink: Uplink,
+        sessions: Sessions,
+        counters: Counters,
+        authenticator: Authenticator,
+        input_memory: InputMemory,
+    ) -> None:
+        self._loop = loop
+        self._config = config
+        self._uplink = uplink
+        self._sessions = sessions
+        self._counters = counters
+        self._authenticator = authenticator
+        self._input_memory = input_memory
+        self.listeners = Listeners()
+
+    def build_mqtt(self, mqtt_sessions: MqttSessions, mqtt_limits: MqttLimits) -> None:
+        """Add MQTT over TCP, TLS and WebSocket."""
+        mqtt = self._config.transports.mqtt
+        websocket = mqtt.websocket
+        if not (mqtt.tcp.enabled or mqtt.tls.enabled or websocket.enabled or websocket.tls.enabled):
+            return
+        server = MqttServer(
+            self._loop,
+            self._uplink,
+            self._sessions,
+            mqtt_sessions,
+            self._counters,
+            self._authenticator,
+            mqtt_limits,
+            packet_size_max=mqtt.max_packet_size,
+            connect_timeout=mqtt.connect_timeout,
+            keep_alive_max=mqtt.max_keep_alive,
+        )
+        server.limit(self._input_memory)
+        if mqtt.tcp.enabled:
+            self._listen("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, server.connect)
+        if mqtt.tls.enabled:
+            self._listen_tls("mqtts", ("mqtt", "tls"), mqtt.tls, server.connect)
+        websocket_server = WebSocketServer(
+            self._loop,
+            server.connect,
+            self._counters,
+            frame_size_max=websocket.max_frame_size,
+            handshake_timeout=websocket.handshake_timeout,
+        )
+        if websocket.enabled:
+            self._listen("ws", ("mqtt", "websocket"), websocket.port, websocket_server.connect)
+        if websocket.tls.enabled:
+            self._listen_tls("wss", ("mqtt", "websocket", "tls"), websocket.tls, websocket_server.connect)
+
+    def build_http(self) -> None:
+        """Add HTTP and HTTPS."""
+        http = self._config.transports.http
+        if not (http.enabled or http.tls.enabled):
+            return
+        server = HttpServer(
+            self._loop,
+            self._uplink,
+            self._sessions,
+            self._pending_requests("http", http.response_timeout),
+            self._counters,
+            self._authenticator,
+            http,
+        )
+        server.limit(self._input_memory)
+        self.listeners.http = server
+        if http.enabled:
+            self._listen("http", ("http",), http.port, server.connect)
+        if http.tls.enabled:
+            self._listen_tls("https", ("http", "tls"), http.tls, server.connect)
+
+    def build_coap(self) -> None:
+        """Add CoAP over UDP and DTLS."""
+        coap = self._config.transports.coap
+        if coap.enabled:
+            core = self._coap_server("coap", require_echo=coap.require_echo)
+            socket = UdpSocket(self._loop, core, self._counters)
+            self.listeners.datagrams.append(
+                DatagramListener(name="coap", path=("coap",), port=coap.port, socket=socket, core=core)
+            )
+        if coap.dtls.enabled:
+            path = ("coap", "dtls")
+            # A cookie has proved the address of each of its peers.
+            core = self._coap_server("coaps", require_echo=False)
+            credentials = encryption.datagram_credentials(path, coap.dtls)
+            self.listeners.credentials.append(credentials)
+            dtls_socket = DtlsSocket(
+                self._loop,
+                core,
+                self._counters,
+                credentials,
+                dtls_clients(self._authenticator),
+                protocol="coap",
+                handshake_timeout=coap.dtls.handshake_timeout,
+                session_timeout=coap.dtls.session_timeout,
+                handshakes_max=coap.dtls.handshakes,
+                sessions_max=coap.dtls.sessions,
+            )
+            self.listeners.datagrams.append(
+                DatagramListener(name="coaps", path=path, port=coap.dtls.port, socket=dtls_socket, core=core)
+            )
+
+    def build_kpudp(self) -> None:
+        """Add KP/UDP."""
+        udp = self._config.transports.udp
+        if not udp.enabled:
+            return
+        core = KpudpServer(
+            self._loop,
+            self._uplink,
+            self._sessions,
+            self._pending_requests("udp", udp.response_timeout),
+            self._counters,
+            peers=udp.peers,
+            peer_timeout=udp.peer_timeout,
+            ack_timeout=udp.ack_timeout,
+            unacknowledged=udp.unacknowledged,
+        )
+        self.listeners.queues += [
+            Queue("udp_peers", lambda: sum(core.peers.counts()), lambda: udp.peers),
+            Queue("udp_unacknowledged", core.unacknowledged, lambda: udp.unacknowledged),
+        ]
+        socket = UdpSocket(self._loop, core, self._counters)
+        self.listeners.datagrams.append(
+            DatagramListener(name="udp", path=("udp",), port=udp.port, socket=socket, core=core)
+        )
+
+    def _listen(
+        self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Transport], ProtocolCore]
+    ) -> None:
+        limits = self._config.limits
+        socket = TcpListener(
+            self._loop, connect, self._counters, path[0], limits.output_buffer, limits.connections
+        )
+        self.listeners.streams.append(StreamListener(name=name, path=path, port=port, socket=socket))
+
+    def _listen_tls(
+        self,
+        name: str,
+        path: tuple[str, ...],
+        settings: StreamTls,
+        connect: Callable[[Transport], ProtocolCore],
+    ) -> None:
+        limits = self._config.limits
+        credentials = encryption.stream_credentials(path, settings)
+        self.listeners.credentials.append(credentials)
+        socket = TlsListener(
+            self._loop,
+            connect,
+            self._counters,
+            path[0],
+            limits.output_buffer,
+            limits.connections,
+            credentials,
+            settings.handshake_timeout,
+            settings.handshakes,
+        )
+        self.listeners.streams.append(StreamListener(name=name, path=path, port=settings.port, socket=socket))
+
+    def _pending_requests(self, protocol: str, timeout: float) -> PendingRequests:
+        pending = PendingRequests(self._config.limits.pending_requests, timeout)
+        self.listeners.pending[protocol] = pending
+        return pending
+
+    def _coap_server(self, name: str, *, require_echo: bool) -> CoapServer:
+        coap = self._config.transports.coap
+        core = CoapServer(
+            self._uplink,
+            self._sessions,
+            self._counters,
+            {version.name: version.allowed for version in self._config.app_versions.values()},
+            piggyback_delay=coap.piggyback_delay,
+            response_timeout=coap.response_timeout,
+            ack_timeout=coap.ack_timeout,
+            pending_requests=self._config.limits.pending_requests,
+            max_body_size=coap.max_body_size,
+            block_memory=coap.block_memory,
+            peers=coap.peers,
+            exchanges=coap.exchanges,
+            exchanges_per_peer=coap.exchanges_per_peer,
+            outstanding_per_peer=coap.outstanding_per_peer,
+            observers=coap.observers,
+            observers_per_peer=coap.observers_per_peer,
+            requests_per_second=coap.requests_per_second,
+            require_echo=require_echo,
+            now=self._loop.time(),
+        )
+        self.listeners.pending[name] = core.pending
+        sizes = core.table_sizes
+        self.listeners.queues += [
+            Queue(f"{name}_peers", lambda: sizes()["peers"], lambda: coap.peers),
+            Queue(f"{name}_exchanges", lambda: sizes()["answered"], lambda: coap.exchanges),
+            Queue(f"{name}_observers", lambda: sizes()["observers"], lambda: coap.observers),
+            Queue(
+                f"{name}_request_block_bytes", lambda: sizes()["requests_bytes"], lambda: coap.block_memory
+            ),
+            Queue(
+                f"{name}_response_block_bytes", lambda: sizes()["responses_bytes"], lambda: coap.block_memory
+            ),
+        ]
+        return core

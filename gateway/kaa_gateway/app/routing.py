@@ -1,0 +1,38 @@
+"""What the configuration says about application versions, in the form that routes and traffic reports need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kaa_gateway.lifecycle.traffic import Owner
+
+if TYPE_CHECKING:
+    from kaa_gateway.config import Config
+
+
+class Routing(NamedTuple):
+    """What routes are made from."""
+
+    app_versions: dict[str, frozenset[str]]
+    """The extension instances that each application version may use."""
+    endpoint_aware: dict[str, bool]
+    """Whether the endpoint token is in the resource paths of an extension instance."""
+    tenants: dict[str, str]
+    """The tenant of each application version that has one."""
+
+
+def routing_of(config: Config) -> Routing:
+    """Return what the routes of a configuration are made from."""
+    return Routing(
+        {version.name: version.allowed for version in config.app_versions.values()},
+        {instance.name: instance.endpoint_aware for instance in config.extension_instances.values()},
+        {version.name: version.tenant for version in config.app_versions.values() if version.tenant},
+    )
+
+
+def owners_of(config: Config) -> dict[str, Owner]:
+    """Return tenant and application of each application version; the tenant of one that has none is empty."""
+    return {
+        name: Owner(version.tenant or "", version.application)
+        for name, version in config.app_versions.items()
+    }
