@@ -16,7 +16,6 @@ from kaa_gateway import __version__, logs
 from kaa_gateway.bus.histogram import Histogram, bounds
 
 if TYPE_CHECKING:
-    from kaa_gateway.app.tracing import Tracing
     from kaa_gateway.bus.control import Control
     from kaa_gateway.bus.durable import DurableLanes
     from kaa_gateway.bus.link import Link
@@ -38,6 +37,14 @@ class Queue(NamedTuple):
     bound: Callable[[], int]
 
 
+class SpanCounts(Protocol):
+    """The tracing of a worker, as far as metrics show it."""
+
+    def counts(self) -> dict[str, int]:
+        """Return what became of spans, by outcome."""
+        ...
+
+
 class Observed(Protocol):
     """What a worker shows."""
 
@@ -51,7 +58,12 @@ class Observed(Protocol):
     identity: IdentityService
     credentials: list[ServerCredentials[Any]]
     uplink: Uplink
-    tracing: Tracing | None
+
+    @property
+    def tracing(self) -> SpanCounts | None:
+        """The tracing, if it is enabled."""
+        ...
+
     pending: dict[str, PendingRequests]
     """By protocol."""
     queues: list[Queue]
