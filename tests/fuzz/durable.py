@@ -14,7 +14,7 @@ from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.config.keys import Http
-from kaa_gateway.http.connection import HttpServer
+from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.net.tcp import TcpListener
 

@@ -15,7 +15,7 @@ from kaa_gateway.bus import subjects
 from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.config.keys import Http
 from kaa_gateway.errors import IdentityError
-from kaa_gateway.http.connection import HttpServer
+from kaa_gateway.http.server import HttpServer
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer

@@ -17,6 +17,7 @@ COUNTED = [
     r'\bcount\(\s*"\w+",\s*"\w+" if \w+ else "(\w+)"',
     r'\bdrop_message\("(\w+)"',
     r'\.(?:drop|end|refuse_and_close)\("(\w+)"\)',
+    r'\bRefusal\(\s*\w+,\s*"(\w+)"',
     # A refusal: status, reason, and the sentence for the device.
     r'cdef tuple \w+ = \(\s*\w+,\s*"(\w+)"',
     r'\brefuse\((?:[^()"]|\([^()]*\)|"[^"]*",)*?"([a-z0-9_]+)",?\s*\)',

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kaa_gateway.admin.metrics import Queue
     from kaa_gateway.config.keys import Limits
-    from kaa_gateway.http.connection import HttpServer
+    from kaa_gateway.http.server import HttpServer
     from kaa_gateway.kp.pending import PendingRequests
     from kaa_gateway.kpudp.server import KpudpServer
     from kaa_gateway.net.admission import Admission

@@ -9,7 +9,7 @@ from kaa_gateway.app import encryption
 from kaa_gateway.app.listeners import DatagramListener, Listeners, StreamListener
 from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.coap.server import CoapServer
-from kaa_gateway.http.connection import HttpServer
+from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.mqtt.connection import MqttServer

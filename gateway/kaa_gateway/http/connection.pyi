@@ -1,26 +1,5 @@
-"""The HTTP/1.1 server. See http.pyx."""
+"""The server's side of one HTTP connection. See connection.pyx."""
 
-import asyncio
+from collections.abc import Mapping
 
-from kaa_gateway.config.keys import Http
-from kaa_gateway.counters import Counters
-from kaa_gateway.identity.clients import Authenticator
-from kaa_gateway.kp.pending import PendingRequests
-from kaa_gateway.kp.sessions import Sessions
-from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
-
-class HttpServer:
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        uplink: Uplink,
-        sessions: Sessions,
-        pending: PendingRequests,
-        counters: Counters,
-        authenticator: Authenticator,
-        settings: Http,
-    ) -> None: ...
-    def limit(self, input_memory: InputMemory) -> None: ...
-    def connect(self, transport: Transport) -> ProtocolCore: ...
-    def begin_drain(self) -> None: ...
+TRANSITIONS: Mapping[str, frozenset[str]]

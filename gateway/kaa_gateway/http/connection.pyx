@@ -1,24 +1,24 @@
-"""The HTTP/1.1 server: a POST below /kp1 is a request to an extension, whose answer is its response.
+"""The server's side of an HTTP/1.1 connection: a POST below /kp1 is a request to an extension.
 
-A connection is a session. Its requests are numbered; responses leave in the order of the requests, whatever the order
-in which extensions answer. What lives elsewhere: reading requests (http_parser.pyx), their URLs (http_target.pyx),
-writing responses (http_response.pyx), and the deadlines of requests (kaa_gateway.kp.pending).
+A connection is a session. Its requests are numbered; responses leave in the order of the requests, even if extensions
+answer in another. Requests are parsed in parser.pyx, responses are written in response.pyx, and requests that no
+extension answers expire in kaa_gateway.kp.pending.
 
 Source: 1/KP and its HTTP binding; RFC 9112, RFC 9110.
 """
 
 import structlog
 
-from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
-from kaa_gateway.counters cimport HTTP
-from kaa_gateway.kp.sessions cimport Delivery, Endpoint
-from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, REFUSED
+from libc.stdint cimport int64_t
+
+from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_POST, NOT_FOUND, REFUSED
 from kaa_gateway.http.response cimport (
-    BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_response, append_taken,
+    BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_response,
 )
-from kaa_gateway.http.target cimport read_target, wants_no_answer
-from kaa_gateway.net.transport cimport INPUT_FREE, InputMemory, Transport
+from kaa_gateway.http.session cimport HttpSession
+from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
+from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
+from kaa_gateway.net.transport cimport INPUT_FREE
 from kaa_gateway.wire.buffer cimport Slice
 
 from kaa_gateway.errors import IdentityError
@@ -27,169 +27,127 @@ from kaa_gateway.identity.clients import Client, Presentation, basic_credentials
 log = structlog.get_logger("gateway.http")
 
 cdef enum:
-    TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete heads
-    BAD_REQUEST = 400
-    TAKEN_TOKEN = 0x10000000  # with the number of the request, what Session.acknowledge is called with
+    BUFFER_KEEP = 4096        # bytes of an empty buffer that are kept for later
+    TAKEN_TOKEN = 0x10000000  # with the number of a request, the token of Session.acknowledge
 
-# Seconds that a client which is still sending has to read a refusal: closing at once would reset it (RFC 9112 9.6).
+# Seconds that a client which is still sending has to read a refusal: to close at once would reset the connection, and
+# the client might never see the response (RFC 9112 section 9.6).
 cdef double LINGER_TIME = 2.0
 
-# Refusals of requests that are well-formed, so that whoever sends them deserves to read why.
+# Statuses of such refusals where the client may well be an honest one.
 cdef tuple LINGERING_STATUSES = (413, 414, 417, 431)
 
-# (status, reason code, reason phrase)
-cdef tuple BAD_TARGET = (BAD_REQUEST, "http_target", "Malformed request target")
-cdef tuple NOT_FOUND = (404, "http_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/...")
-cdef tuple METHOD_NOT_ALLOWED = (405, "http_method", "Only POST is allowed")
-cdef tuple NO_CREDENTIALS = (401, "credentials_missing", "Credentials are required")
-cdef tuple BAD_CREDENTIALS = (401, "credentials_rejected", None)
-cdef tuple TOO_SLOW = (408, "http_read_timeout", "The request did not arrive in time")
-cdef tuple NATS_AWAY = (503, "nats_away", "NATS is not connected")
-cdef tuple OVERLOADED = (503, "backlog", "Too many messages wait to be forwarded")
-cdef tuple NO_INPUT_MEMORY = (503, "input_memory_full", "Too many bytes of unfinished requests are held")
-cdef tuple TOO_MANY_PENDING = (503, "too_many_pending_requests", "Too many requests wait for an answer")
+cdef Refusal METHOD_NOT_ALLOWED = Refusal(405, "http_method", "Only POST is allowed")
+cdef Refusal NO_CREDENTIALS = Refusal(401, "credentials_missing", "Credentials are required")
+cdef Refusal BAD_CREDENTIALS = Refusal(401, "credentials_rejected", None)
+cdef Refusal TOO_SLOW = Refusal(408, "http_read_timeout", "The request did not arrive in time")
+cdef Refusal NATS_AWAY = Refusal(503, "nats_away", "NATS is not connected")
+cdef Refusal OVERLOADED = Refusal(503, "backlog", "Too many messages wait to be forwarded")
+cdef Refusal NO_INPUT_MEMORY = Refusal(503, "input_memory_full", "Too many bytes of unfinished requests are held")
+cdef Refusal TOO_MANY_PENDING = Refusal(503, "too_many_pending_requests", "Too many requests wait for an answer")
+
+cdef tuple STATES = (
+    "reading", "continue due", "pipeline full", "authenticating", "finishing", "refusing", "lingering", "closed",
+)
+
+TRANSITIONS = {
+    "reading": frozenset(
+        {"continue due", "pipeline full", "authenticating", "finishing", "refusing", "closed"}
+    ),
+    "continue due": frozenset({"reading", "finishing", "refusing", "closed"}),
+    "pipeline full": frozenset({"reading", "finishing", "closed"}),
+    "authenticating": frozenset({"reading", "finishing", "closed"}),
+    "finishing": frozenset({"closed"}),
+    "refusing": frozenset({"lingering", "closed"}),
+    "lingering": frozenset({"closed"}),
+    "closed": frozenset(),
+}
+
+cdef uint32_t[STATE_COUNT] legal_moves  # of each state, the set of the states that may follow it
 
 
-cdef bytes challenge_of(tuple refusal):
-    """How a client that must say who it is is asked to, if that is what a refusal is about."""
-    return BASIC_CHALLENGE if refusal[0] == 401 else None
+cdef int fill_legal_moves() except -1:
+    cdef int i, j
+    for i in range(STATE_COUNT):
+        for j in range(STATE_COUNT):
+            if STATES[j] in TRANSITIONS[STATES[i]]:
+                legal_moves[i] |= <uint32_t>1 << j
+    return 0
 
 
-cdef tuple refusal_of(error):
-    """What a client that is not admitted is told."""
-    return error.status, error.reason, error.detail or None
+fill_legal_moves()
 
 
-cdef class HttpServer:
-    """What the HTTP connections of a worker share. `settings` are kaa.kpc.transports.http of the configuration."""
-
-    def __init__(
-        self, loop, Uplink uplink not None, Sessions sessions not None, PendingRequests pending not None,
-        Counters counters not None, authenticator, settings,
-    ):
-        self.loop = loop
-        self.uplink = uplink
-        self.sessions = sessions
-        self.pending = pending
-        self.counters = counters
-        self.authenticator = authenticator
-        self.authenticates = settings.client_authentication != "off"
-        self.demands_credentials = settings.client_authentication == "required"
-        self.limits = RequestLimits(settings.max_body_size, settings.max_header_size, settings.max_url_length)
-        self.path_prefix = settings.path_prefix.encode()
-        self.read_timeout = settings.read_timeout
-        self.keep_alive_timeout = settings.keep_alive_timeout
-        self.pipelined_max = settings.pipelined_requests
-        self.connections = set()
-        self.input_memory = InputMemory()
-        self.path = Buffer()
-        self.scratch = Buffer()
-
-    def limit(self, InputMemory input_memory not None):
-        """Bound the memory of incomplete requests, together with other transports; once, before the start."""
-        self.input_memory = input_memory
-
-    def connect(self, Transport transport not None):
-        """The core of a new connection."""
-        cdef HttpConnection connection = HttpConnection()
-        cdef HttpSession session = HttpSession()
-        session.counters = self.counters
-        session.protocol = HTTP
-        session.connection = connection
-        session.connectionless = True
-        connection.server = self
-        connection.transport = transport
-        connection.session = session
-        connection.parser = RequestParser(self.limits)
-        connection.parser.shows_heads = self.authenticates
-        connection.tail = Buffer()
-        connection.wait_start = self.loop.time()
-        self.sessions.open(session)
-        self.connections.add(connection)
-        return connection
-
-    def begin_drain(self):
-        """End idle connections now, and the others after the responses that they wait for."""
-        cdef HttpConnection connection
-        self.draining = True
-        for connection in list(self.connections):
-            connection.drain()
+cdef bytes challenge_of(Refusal refusal):
+    """Return the WWW-Authenticate of a refusal that asks the client to authenticate; None for others."""
+    return BASIC_CHALLENGE if refusal.status == 401 else None
 
 
-cdef class HttpSession(Session):
-    """The session of one connection. It can be answered, but not pushed to."""
-
-    cdef int fail(
-        self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
-    ) except -1:
-        if self.connection is None:
-            return 0
-        return self.connection.fail(sequence, status, reason_phrase, True)
-
-    cdef int acknowledge(self, uint32_t token) except -1:
-        """NATS has a request that wants no answer of its extension."""
-        cdef uint32_t number = token & SEQUENCE_MASK
-        if self.connection is None or not self.connection.is_open(number):
-            return 0
-        return self.connection.confirm(number)
-
-    cdef int end(self, str reason) except -1:
-        return 0 if self.connection is None else self.connection.end(reason)
-
-    cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
-        """Hot path."""
-        if self.connection is None or not delivery.correlated or delivery.service != REQUEST \
-                or not self.connection.is_open(delivery.sequence):
-            return False
-        self.connection.respond(delivery.sequence, delivery.data)
-        return True
+cdef Refusal refusal_of(error):
+    """Return the refusal that an IdentityError means."""
+    return Refusal(error.status, error.reason, error.detail or None)
 
 
 cdef class HttpConnection(ProtocolCore):
     """The server's side of one connection."""
 
+    cdef int move(self, State state) except -1:
+        """Go to another state."""
+        if not legal_moves[<int>self.state] >> <int>state & 1:
+            raise RuntimeError(f"{STATES[<int>self.state]} cannot become {STATES[<int>state]}")
+        self.state = state
+        return 0
+
+    cdef bint is_serving(self) noexcept:
+        """Return whether the client may send more. Hot path."""
+        return self.state < FINISHING
+
     # ------------------------------------------------------------ bytes
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle the requests in these bytes, and keep what cannot be handled yet. Hot path."""
-        cdef Py_ssize_t taken
-        if self.state != SERVING:
-            return 0
-        if self.tail.size or self.paused or self.authenticating:
-            self.tail.append(data, size)
-            return self.count_input() if self.paused or self.authenticating else self.take_tail()
-        taken = self.take(data, size)
-        if taken < size:
-            self.tail.append(data + taken, size - taken)
+        cdef Py_ssize_t consumed
+        if self.state >= PIPELINE_FULL:
+            if not self.is_serving():
+                return 0
+            self.input.append(data, size)
+            return self.count_input()
+        if self.input.size:
+            self.input.append(data, size)
+            return self.parse_input()
+        consumed = self.parse(data, size)
+        if consumed < size:
+            self.input.append(data + consumed, size - consumed)
         return self.count_input()
 
     cdef int count_input(self) except -1:
-        """What is kept of requests has grown or shrunk. Hot path."""
-        cdef Py_ssize_t size = self.tail.capacity + self.parser.body.capacity
+        """Count the bytes that are held of incomplete requests, and refuse them if they are too many. Hot path."""
+        cdef Py_ssize_t size = self.input.capacity + self.parser.body.capacity
         if (size <= INPUT_FREE and self.input_counted == 0) or self.server.input_memory.take(self, size):
             return 0
-        self.tail.clear(0)
-        if self.paused or self.authenticating:
-            # The body in the parser is that of a request which is taken.
+        self.input.clear(0)
+        if self.state == PIPELINE_FULL or self.state == AUTHENTICATING:
+            # The body in the parser belongs to a request that is not refused.
             return self.end("input_memory_full")
         self.parser.body.clear(0)
-        return self.end_with(NO_INPUT_MEMORY, True)
+        return self.refuse_and_close(NO_INPUT_MEMORY, True)
 
-    cdef int take_tail(self) except -1:
-        # Requests are handled while the tail's bytes are borrowed: nothing appends to it meanwhile.
-        cdef Py_ssize_t taken = self.take(self.tail.data, self.tail.size)
-        if taken == self.tail.size:
-            self.tail.clear(TAIL_KEEP)
+    cdef int parse_input(self) except -1:
+        """Handle the requests in the input buffer."""
+        # Its bytes are borrowed meanwhile: nothing that a request causes appends to it.
+        cdef Py_ssize_t consumed = self.parse(self.input.data, self.input.size)
+        if consumed == self.input.size:
+            self.input.clear(BUFFER_KEEP)
         else:
-            self.tail.consume(taken)
+            self.input.consume(consumed)
         return self.count_input()
 
-    cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Handle requests until the rest is no whole one, or as many wait as may: the bytes taken. Hot path."""
+    cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Handle requests until the rest is incomplete or has to wait; return the bytes consumed. Hot path."""
         cdef Py_ssize_t at = 0
-        while at < size and not self.authenticating:
+        while at < size and self.state != AUTHENTICATING:
             if self.count >= self.server.pipelined_max and self.parser.phase == HEAD:
-                self.paused = True
+                self.move(PIPELINE_FULL)
                 self.transport.pause_reading()
                 break
             at += self.parser.parse(data + at, size - at)
@@ -198,19 +156,19 @@ cdef class HttpConnection(ProtocolCore):
             elif self.parser.progress == HEADED:
                 self.on_head(at == size)
             elif self.parser.progress == REFUSED and self.parser.discarding:
-                self.end(self.parser.refusal[1])  # it was answered before
+                self.end(self.parser.refusal.reason)  # the request has its response
             elif self.parser.progress == REFUSED:
-                self.end_with(self.parser.refusal, self.parser.refusal[0] in LINGERING_STATUSES)
+                self.refuse_and_close(self.parser.refusal, self.parser.refusal.status in LINGERING_STATUSES)
             else:
                 break
-            if self.state != SERVING:
+            if not self.is_serving():
                 return size
         return at
 
     # ------------------------------------------------------------ requests
 
     cdef uint32_t open_request(self) except? 0:
-        """The number of a new request, whose response is due after those of the others."""
+        """Return the number of a new request, whose response follows those of the open ones."""
         cdef uint32_t number = (self.first + self.count) & SEQUENCE_MASK
         self.count += 1
         self.taken += 1
@@ -219,21 +177,22 @@ cdef class HttpConnection(ProtocolCore):
         return number
 
     cdef int on_request(self) except -1:
-        """A request is here. Hot path."""
-        cdef tuple refusal
+        """Handle the complete request in the parser. Hot path."""
+        cdef Refusal refusal
         if self.parser.discarding:
-            return self.parser.next_request()  # it was answered before
-        refusal = self.judge()
-        if refusal is None and self.is_strange():
+            return self.parser.next_request()  # it has its response
+        refusal = self.check_request()
+        if refusal is None and self.needs_authentication():
             return self.authenticate(False)
-        return self.settle(refusal)
+        return self.dispatch(refusal)
 
-    cdef int settle(self, tuple refusal) except -1:
-        """Forward the request in the parser, whose resource path has been read, or refuse it. Hot path."""
+    cdef int dispatch(self, Refusal refusal) except -1:
+        """Forward the request in the parser, or refuse it. Hot path."""
         cdef uint32_t number = self.open_request()
-        self.continue_owed = False
         if not self.parser.keep_alive or self.server.draining:
-            self.state = FINISHING
+            self.move(FINISHING)
+        elif self.state != READING:
+            self.move(READING)
         if refusal is None:
             self.publish(number)
         else:
@@ -241,102 +200,100 @@ cdef class HttpConnection(ProtocolCore):
         return self.parser.next_request()
 
     cdef int on_head(self, bint body_is_late) except -1:
-        """A head is here and its body is not: its sender must say who it is first, or waits to be asked for it."""
-        cdef tuple refusal
-        cdef bint is_strange = self.is_strange()
-        if not is_strange and not self.parser.expects_continue:
+        """Handle the head in the parser, before its body: authenticate its client, or answer its expectation."""
+        cdef Refusal refusal
+        cdef bint unknown = self.needs_authentication()
+        if not unknown and not self.parser.expects_continue:
             return 0
-        refusal = self.judge()
+        refusal = self.check_request()
         if refusal is not None:
             return self.refuse_body(refusal)
-        return self.authenticate(body_is_late) if is_strange else self.ask_for_body(body_is_late)
+        return self.authenticate(body_is_late) if unknown else self.ask_for_body(body_is_late)
 
-    cdef int refuse_body(self, tuple refusal) except -1:
-        """Answer a request by its head, and keep nothing of the body, which its sender may be sending already."""
+    cdef int refuse_body(self, Refusal refusal) except -1:
+        """Refuse a request by its head. The client may be sending the body already, of which nothing is kept."""
         if self.parser.expects_continue or not self.parser.keep_alive or self.server.draining:
-            return self.end_with(refusal, True)
+            return self.refuse_and_close(refusal, True)
         self.refuse(self.open_request(), refusal)
-        return self.parser.discard()
+        return self.parser.discard_body()
 
     cdef int ask_for_body(self, bint body_is_late) except -1:
-        """The body is welcome, if its sender waits to hear so (RFC 9110 section 10.1.1)."""
+        """Send 100 Continue after the responses before it, if the client waits for it (RFC 9110 section 10.1.1)."""
         if self.parser.expects_continue and body_is_late:
-            self.continue_owed = True
+            self.move(CONTINUE_DUE)
             if self.count == 0:
                 self.send_continue()
         return 0
 
-    cdef bint is_strange(self) except -1:
-        """Whether the request in the parser shows other credentials than those that this connection is known by."""
+    cdef bint needs_authentication(self) except -1:
+        """Return whether the request in the parser has other credentials than those of the session's client."""
         return self.server.authenticates and not (
-            self.recognised and self.parser.authorization == self.authorization
+            self.identified and self.parser.authorization == self.authorization
         )
 
     cdef int authenticate(self, bint body_is_late) except -1:
-        """Ask whose credentials a request presents, which the connection's requests before it did not."""
+        """Ask whose credentials the request in the parser has."""
         cdef bytes authorization = self.parser.authorization
         try:
             user_name, password = basic_credentials(authorization)
         except ValueError:
-            return self.conclude(BAD_CREDENTIALS, body_is_late)
-        self.recognised = False
-        self.parser.shows_heads = True
+            return self.go_on(BAD_CREDENTIALS, body_is_late)
+        self.identified = False
+        self.parser.stops_at_heads = True
         try:
             known = self.server.authenticator.authenticate(
                 Presentation("http", user_name, password, self.transport.certificate)
             )
         except IdentityError as error:
-            return self.conclude(refusal_of(error), body_is_late)
+            return self.go_on(refusal_of(error), body_is_late)
         if isinstance(known, Client):
-            return self.recognise(authorization, known, body_is_late)
-        self.authenticating = True
+            return self.identify(authorization, known, body_is_late)
+        self.move(AUTHENTICATING)
         self.transport.pause_reading()
         known.add_done_callback(lambda done: self.authenticated(authorization, done))
         return 0
 
     def authenticated(self, bytes authorization, future):
-        """The client of the request in the parser is known, or refused; what follows is taken."""
-        cdef bint body_is_late = self.tail.size == 0
-        if not self.authenticating or self.state != SERVING:
-            # Looked at all the same: asyncio complains of failures that nobody has seen.
+        """Go on with the request in the parser, whose client is known or refused, and with the bytes behind it."""
+        cdef bint body_is_late = self.input.size == 0
+        if self.state != AUTHENTICATING:
+            # Asyncio logs an exception of a future that nobody has looked at.
             future.exception()
             return
-        self.authenticating = False
+        self.move(READING)
         try:
             client = future.result()
         except IdentityError as error:
-            self.conclude(refusal_of(error), body_is_late)
+            self.go_on(refusal_of(error), body_is_late)
         else:
-            self.recognise(authorization, client, body_is_late)
-        if self.state == SERVING and not self.paused:
+            self.identify(authorization, client, body_is_late)
+        if self.is_serving():
             self.transport.resume_reading()
-            self.take_tail()
+            self.parse_input()
 
-    cdef int recognise(self, bytes authorization, client, bint body_is_late) except -1:
-        """The client of the request in the parser is known: from now on this authorization needs no question."""
-        self.recognised = self.admitted = True
-        self.parser.shows_heads = False
+    cdef int identify(self, bytes authorization, client, bint body_is_late) except -1:
+        """Make a client the session's, and go on with its request. The same credentials are not checked again."""
+        self.identified = self.admitted = True
+        self.parser.stops_at_heads = False
         self.authorization = authorization
         self.session.principal = client.principal
         self.session.tenant = client.tenant
         self.session.last_route = None
-        # Read anew: the path is kept for one request of the worker at a time.
-        return self.conclude(self.judge(), body_is_late)
+        # Checked again: NATS may have gone while the provider was asked.
+        return self.go_on(self.check_request(), body_is_late)
 
-    cdef int conclude(self, tuple refusal, bint body_is_late) except -1:
-        """Its client is known, or refused: go on with the request in the parser, of which only the head may be here."""
+    cdef int go_on(self, Refusal refusal, bint body_is_late) except -1:
+        """Go on with the request in the parser after its authentication; perhaps only its head is here."""
         if self.parser.progress == COMPLETE:
-            return self.settle(refusal)
+            return self.dispatch(refusal)
         return self.ask_for_body(body_is_late) if refusal is None else self.refuse_body(refusal)
 
-    cdef tuple judge(self):
-        """Read the resource path of a request; why it cannot be forwarded, or None. Hot path."""
-        cdef int status
-        if not self.parser.is_post:
+    cdef Refusal check_request(self):
+        """Return why the request in the parser cannot be forwarded, or None. Hot path."""
+        if self.parser.method != METHOD_POST:
             return METHOD_NOT_ALLOWED
-        status = read_target(self.parser.target, self.server.path_prefix, self.server.path)
-        if status:
-            return BAD_TARGET if status == BAD_REQUEST else NOT_FOUND
+        if self.parser.path_refusal is not None:
+            return self.parser.path_refusal
         if not self.server.uplink.link.ready:
             return NATS_AWAY
         if self.server.demands_credentials and self.parser.authorization is None \
@@ -345,22 +302,22 @@ cdef class HttpConnection(ProtocolCore):
         return None
 
     cdef int publish(self, uint32_t number) except -1:
-        """Forward the request in the parser, whose resource path has been read. Hot path."""
+        """Forward the request in the parser. Hot path."""
         cdef HttpServer server = self.server
         cdef Buffer body = self.parser.body
         cdef Message message
         cdef Outcome outcome
         if not server.pending.add(self.session, number, server.loop.time()):
             return self.refuse(number, TOO_MANY_PENDING)
-        message.topic = Slice(server.path.data, server.path.size)
+        message.topic = self.parser.path
         message.payload = Slice(body.data, body.size)
         message.service = REQUEST
-        message.unanswered = wants_no_answer(self.parser.target)
+        message.unanswered = self.parser.wants_no_answer()
         message.token = TAKEN_TOKEN | number if message.unanswered else 0
         message.sequence = number
         message.timeout = 0 if message.unanswered else <int64_t>(1000 * server.pending.timeout)
         message.literal = False
-        # The session may be told to fail this very request before publish returns.
+        # The uplink may call session.fail for this request before it returns.
         outcome = server.uplink.publish(self.session, &message)
         if outcome == BUSY:
             return self.refuse(number, OVERLOADED)
@@ -369,68 +326,74 @@ cdef class HttpConnection(ProtocolCore):
         return 0
 
     cdef int send_continue(self) except -1:
-        self.continue_owed = False
+        """Send 100 Continue, which is due."""
+        self.move(READING)
         append_continue(self.output)
         return self.transport.wake()
 
-    cdef int refuse(self, uint32_t number, tuple refusal) except -1:
-        """Answer a request with an error of our own."""
-        self.server.counters.count("refused", refusal[1])
-        return self.fail(number, refusal[0], refusal[2], not self.parser.is_head, challenge_of(refusal))
+    cdef int refuse(self, uint32_t number, Refusal refusal) except -1:
+        """Answer a request with an error of the gateway's own."""
+        self.server.counters.count("refused", refusal.reason)
+        return self.fail(
+            number, refusal.status, refusal.phrase, self.parser.method != METHOD_HEAD, challenge_of(refusal)
+        )
 
-    cdef int end_with(self, tuple refusal, bint lingers) except -1:
-        """Answer what cannot be, or is not, read to its end, and take nothing after it."""
-        log.info("connection ends: request refused", status=refusal[0], reason=refusal[1])
-        self.server.counters.count("closed", refusal[1])
-        self.state = FINISHING
-        self.lingers = lingers
-        return self.fail(self.open_request(), refusal[0], refusal[2], True, challenge_of(refusal))
+    cdef int refuse_and_close(self, Refusal refusal, bint lingers) except -1:
+        """Answer a request that is not read to its end, and read nothing after it.
+
+        With `lingers`, the client has LINGER_TIME to read the response before the connection is closed.
+        """
+        log.info("connection ends: request refused", status=refusal.status, reason=refusal.reason)
+        self.server.counters.count("closed", refusal.reason)
+        self.move(REFUSING if lingers else FINISHING)
+        return self.fail(self.open_request(), refusal.status, refusal.phrase, True, challenge_of(refusal))
 
     # ------------------------------------------------------------ responses
 
     cdef bint is_open(self, uint32_t number) noexcept:
-        """Whether the request of this number waits for its response. Hot path."""
+        """Return whether the request of this number waits for its response. Hot path."""
         return ((number - self.first) & SEQUENCE_MASK) < self.count and (
             self.early is None or number not in self.early
         )
 
     cdef Persistence persistence(self, uint32_t number) noexcept:
-        if self.state == FINISHING and ((self.first + self.count - 1 - number) & SEQUENCE_MASK) == 0:
+        """Return what the response to this request says about the connection. Hot path."""
+        if not self.is_serving() and ((self.first + self.count - 1 - number) & SEQUENCE_MASK) == 0:
             return CLOSE
         return KEEP_ALIVE if self.parser.is_http_1_0 else PERSISTENT
 
-    cdef Buffer place(self, uint32_t number):
-        """Where the response goes: to the output, or aside until its turn."""
+    cdef Buffer buffer_of(self, uint32_t number):
+        """Return where the response to this request is written: the output, or a scratch buffer before its turn."""
         return self.output if number == self.first else self.server.scratch
 
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
-        """Answer an open request with what its extension said. Hot path."""
+        """Answer an open request with an ExtensionData. Hot path."""
         self.server.pending.answered(self.session.key, number)
-        append_response(self.place(number), data, self.persistence(number))
-        return self.answered(number)
+        append_response(self.buffer_of(number), data, self.persistence(number))
+        return self.send_in_order(number)
 
-    cdef int confirm(self, uint32_t number) except -1:
-        """Answer an open request whose message has been taken."""
+    cdef int acknowledge(self, uint32_t number) except -1:
+        """Answer an open request that wants no answer of its extension, and whose message NATS has."""
         self.server.pending.forget(self.session.key, number)
-        append_taken(self.place(number), self.persistence(number))
-        return self.answered(number)
+        append_ok(self.buffer_of(number), self.persistence(number))
+        return self.send_in_order(number)
 
     cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=None) except -1:
         """Answer a request with an error, if it is open."""
         if not self.is_open(number):
             return 0
         self.server.pending.forget(self.session.key, number)
-        append_error(self.place(number), status, phrase, self.persistence(number), with_body, fields)
-        return self.answered(number)
+        append_error(self.buffer_of(number), status, phrase, self.persistence(number), with_body, fields)
+        return self.send_in_order(number)
 
-    cdef int answered(self, uint32_t number) except -1:
-        """A response was put in its place: move on to the next that is due. Hot path."""
+    cdef int send_in_order(self, uint32_t number) except -1:
+        """Send the response in `buffer_of(number)` and those that follow it, or keep it until its turn. Hot path."""
         cdef Buffer scratch = self.server.scratch
         if number != self.first:
             if self.early is None:
                 self.early = {}
             self.early[number] = scratch.copy()
-            scratch.clear(TAIL_KEEP)
+            scratch.clear(BUFFER_KEEP)
             return 0
         self.first = (self.first + 1) & SEQUENCE_MASK
         self.count -= 1
@@ -442,49 +405,47 @@ cdef class HttpConnection(ProtocolCore):
             if not self.early:
                 self.early = None
         self.transport.wake()
-        if self.count == 0:
-            if self.state == FINISHING:
-                return self.finish()
-            if self.continue_owed:
-                self.send_continue()
-        # Not for each free place: what is held moves to the front of its buffer every time.
-        if self.paused and not self.authenticating and self.state == SERVING \
-                and self.count <= self.server.pipelined_max // 2:
-            self.paused = False
+        if self.state == READING:
+            return 0
+        if self.count == 0 and not self.is_serving():
+            return self.finish()
+        if self.count == 0 and self.state == CONTINUE_DUE:
+            return self.send_continue()
+        # Not at each response: what remains of the input is moved to the front of its buffer every time.
+        if self.state == PIPELINE_FULL and self.count <= self.server.pipelined_max // 2:
+            self.move(READING)
             self.transport.resume_reading()
-            return self.take_tail()
+            return self.parse_input()
         return 0
 
     cdef int end(self, str reason) except -1:
-        """The client may not go on: take nothing more, and close when it has the answers to what was taken."""
-        if self.state != SERVING:
+        """Read nothing more, and close after the responses that are due; `reason` is a code."""
+        if not self.is_serving():
             return 0
         self.server.counters.count("closed", reason)
-        self.recognised = False
-        self.state = FINISHING
-        self.lingers = False
+        self.identified = False
+        self.move(FINISHING)
         return 0 if self.count else self.finish()
 
     cdef int finish(self) except -1:
-        """The last response is written."""
-        if self.lingers:
-            self.state = LINGERING
-            return 0
-        self.state = ENDED
+        """Close: no response is due any more. Let a client that is still sending read the last one first."""
+        if self.state == REFUSING:
+            return self.move(LINGERING)
+        self.move(CLOSED)
         return self.transport.close()
 
     cdef int lost(self) except -1:
-        """Nobody reads the answers any more."""
+        """Forget the open requests: nobody reads their responses."""
         cdef uint32_t i
-        self.state = ENDED
-        self.authenticating = False
+        if self.state != CLOSED:
+            self.move(CLOSED)
         for i in range(self.count):
             self.server.pending.forget(self.session.key, (self.first + i) & SEQUENCE_MASK)
         self.count = 0
         self.early = None
-        self.tail.clear(0)
+        self.input.clear(0)
         self.server.input_memory.take(self, 0)
-        self.session.connection = None
+        (<HttpSession>self.session).connection = None
         self.server.sessions.close(self.session)
         self.server.connections.discard(self)
         return self.parser.release()
@@ -492,26 +453,25 @@ cdef class HttpConnection(ProtocolCore):
     # ------------------------------------------------------------ time
 
     cdef bint is_receiving(self) noexcept:
-        """Whether a part of a request is here."""
-        return not self.authenticating and (
-            self.parser.phase != HEAD or (self.tail.size > 0 and not self.paused)
-        )
+        """Return whether a part of a request is here, and the rest is not."""
+        return self.state < PIPELINE_FULL and (self.parser.phase != HEAD or self.input.size > 0)
 
     cdef Wait current_wait(self) noexcept:
+        """Return what the connection waits for."""
         if self.state == LINGERING:
             return END_OF_CLIENT
-        if self.state == SERVING and self.is_receiving():
+        if self.is_receiving():
             return REST_OF_REQUEST
-        if self.count or self.authenticating:
+        if self.count or self.state == AUTHENTICATING:
             return ANSWER
         return NEXT_REQUEST if self.first else FIRST_REQUEST
 
     cdef int check(self, double now) except -1:
-        """End a connection whose client lets us wait too long; an answer's deadline is not ours."""
+        """Close a connection whose client is too slow or idle. Answers of extensions expire elsewhere."""
         cdef uint32_t number = self.first + self.count
         cdef Wait wait = self.current_wait()
         cdef double waited
-        if self.state == ENDED:
+        if self.state == CLOSED:
             return 0
         if wait != self.wait or number != self.wait_number or self.held:
             self.wait = wait
@@ -521,19 +481,19 @@ cdef class HttpConnection(ProtocolCore):
         if wait == REST_OF_REQUEST:
             if waited > self.server.read_timeout:
                 if self.parser.discarding:
-                    return self.end(TOO_SLOW[1])  # it was answered before
-                self.end_with(TOO_SLOW, False)
+                    return self.end(TOO_SLOW.reason)  # the request has its response
+                self.refuse_and_close(TOO_SLOW, False)
         elif (wait == NEXT_REQUEST and waited > self.server.keep_alive_timeout) \
-                or (wait == FIRST_REQUEST and waited > self.server.read_timeout) \
-                or (wait == END_OF_CLIENT and waited > LINGER_TIME):
-            if wait != END_OF_CLIENT:
-                self.server.counters.count("closed", "http_idle")
-            self.lingers = False
+                or (wait == FIRST_REQUEST and waited > self.server.read_timeout):
+            self.server.counters.count("closed", "http_idle")
+            return self.finish()
+        elif wait == END_OF_CLIENT and waited > LINGER_TIME:
             return self.finish()
         return 0
 
     cdef int drain(self) except -1:
-        if self.state != SERVING or self.is_receiving() or self.authenticating:
+        """Close after the open requests, or after the one that is arriving."""
+        if self.state == AUTHENTICATING or not self.is_serving() or self.is_receiving():
             return 0
-        self.state = FINISHING
+        self.move(FINISHING)
         return 0 if self.count else self.finish()

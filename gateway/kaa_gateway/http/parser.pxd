@@ -1,6 +1,10 @@
 from libc.stdint cimport int64_t, uint8_t
 
-from kaa_gateway.wire.buffer cimport Buffer
+from kaa_gateway.http.response cimport Refusal
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+
+
+cdef Refusal NOT_FOUND
 
 
 cdef class RequestLimits:
@@ -12,15 +16,22 @@ cdef class RequestLimits:
 # What RequestParser.parse has come to.
 cdef enum Progress:
     INCOMPLETE   # more bytes are needed
-    HEADED       # the head is here and its body is not, and the client waits for 100 Continue, or `shows_heads`
+    HEADED       # the head is here and its body is not, and the client expects 100 Continue or `stops_at_heads` is set
     COMPLETE     # a request is here, until next_request
     REFUSED      # `refusal` says why; nothing that follows can be understood
 
 
+# What the next byte belongs to.
 cdef enum Phase:
     HEAD
     SIZED_BODY
     CHUNKED_BODY
+
+
+cdef enum Method:
+    METHOD_POST
+    METHOD_HEAD
+    METHOD_OTHER
 
 
 cdef class Window:
@@ -32,9 +43,10 @@ cdef class Window:
 cdef class RequestParser:
     # wiring
     cdef RequestLimits limits
+    cdef bytes path_prefix       # that a resource path may have, such as "/kpc"; or nothing
     cdef object native           # httptools.HttpRequestParser
-    cdef bint shows_heads        # to whoever may not want the body
-    cdef Window window           # what it is shown
+    cdef Window window           # the bytes that it is shown
+    cdef bint stops_at_heads     # report each head that has a body (HEADED), so that it can be refused before the body
     # state of the parser
     cdef Progress progress
     cdef Phase phase
@@ -43,17 +55,19 @@ cdef class RequestParser:
     cdef Py_ssize_t request_line_size   # 0 until it is here
     cdef Py_ssize_t body_left    # bytes of a sized body that are still to come
     cdef Py_ssize_t framing_size  # bytes of a chunked body that are not content
-    cdef bint head_ended
-    cdef bint message_ended
-    cdef bint discarding         # nobody wants this body: it is read, and not kept
+    cdef bint head_ended         # httptools has seen the end of the head,
+    cdef bint message_ended      # and of the message
+    cdef bint discarding         # the body is read and not kept
     cdef bint upgrade_ignored    # httptools takes the body for another protocol's bytes, so it is not shown it
     # the request, while it is COMPLETE or HEADED
+    cdef Method method
     cdef bytes target
+    cdef Slice path              # resource path of a POST; borrowed from `target` or `decoded`
+    cdef Buffer decoded          # the path, where it was percent-encoded
+    cdef Refusal path_refusal    # why there is no path, or None
     cdef bytes authorization     # the field's value, or None
     cdef Buffer body
     cdef Py_ssize_t content_size  # bytes of the body so far, kept or not
-    cdef bint is_post
-    cdef bint is_head
     cdef bint is_http_1_0
     cdef bint keep_alive
     # header fields that matter
@@ -65,19 +79,22 @@ cdef class RequestParser:
     cdef bint chunked
     cdef bint expects_continue
     cdef bint expects_unknown
-    cdef readonly tuple refusal  # (status, reason code, reason phrase)
+    cdef readonly Refusal refusal
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int next_request(self) except -1
-    cdef int discard(self) except -1
+    cdef int discard_body(self) except -1
     cdef int release(self) except -1
+    cdef bint wants_no_answer(self) noexcept
     cdef Py_ssize_t read_head(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t head_size(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int end_head(self, const uint8_t* head) except -1
-    cdef tuple judge_head(self, const uint8_t* head)
-    cdef tuple judge_request_line(self, const uint8_t* line)
+    cdef Refusal check_head(self, const uint8_t* head)
+    cdef Refusal read_request_line(self, const uint8_t* line)
+    cdef Refusal read_target(self)
+    cdef bint decode_path(self, Slice encoded) except -1
     cdef Py_ssize_t read_sized_body(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t read_chunked_body(self, const uint8_t* data, Py_ssize_t size) except -1
-    cdef int keep(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int add_content(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1
-    cdef int refuse(self, tuple refusal) except -1
+    cdef int refuse(self, Refusal refusal) except -1

@@ -1,4 +1,4 @@
-"""HTTP/1.1 requests out of a byte stream. See http_parser.pyx."""
+"""HTTP/1.1 requests out of a byte stream. See parser.pyx."""
 
 from collections.abc import Iterable
 
@@ -7,4 +7,5 @@ class RequestLimits:
 
 def read_requests(
     pieces: Iterable[bytes], limits: RequestLimits
-) -> tuple[list[tuple[bytes, bytes, bool]], tuple[int, str, str] | None]: ...
+) -> tuple[list[tuple[bytes, bytes, bool]], int | None]: ...
+def resource_path(target: bytes, prefix: bytes) -> bytes | int: ...

@@ -1,18 +1,24 @@
-"""HTTP/1.1 requests out of a byte stream, sans-IO: heads, bodies, limits, and all that must be refused.
+"""Read HTTP/1.1 requests from a byte stream, sans-IO: heads, request targets, bodies, and their limits.
 
-httptools (llhttp) reads the syntax. It cannot stop behind a request and has no limits, so this module shows it bytes
-of one request at a time: a whole head, then its body. What two parsers could take differently is refused, because a
-request that a proxy and we delimit differently is a way to smuggle another one.
+httptools (llhttp) reads the syntax. It cannot stop at the end of a request and has no limits, so the parser shows it
+the bytes of one request at a time: a whole head, then the body. A request whose end another parser could see elsewhere
+is refused: behind a proxy, it would be a way to smuggle a second request.
 
-What lives elsewhere: what a request asks for (http_target.pyx, http.pyx), and answers (http_response.pyx).
+A request target names the resource path of 1/KP. Its levels are percent-decoded once; an encoded slash is refused, as
+it would change their number. `..` is a level like any other, because resource paths name no files.
 
-Source: RFC 9112 (HTTP/1.1), whose sections the comments cite; RFC 9110 (HTTP semantics).
+Decisions about whole requests are made in connection.pyx, responses are written in response.pyx.
+
+Source: RFC 9112 (HTTP/1.1), whose sections the comments cite; RFC 9110 (HTTP semantics); RFC 3986 section 2.1 (percent
+encoding); 1/KP, resource paths.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.string cimport memchr, memcmp
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
+
+from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
 
 cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char* a, const char* b, size_t size)
@@ -24,19 +30,23 @@ cdef enum:
     FRAMING_FACTOR = 16         # bytes of chunk framing for each byte of content that are taken for honest
     BODY_KEEP = 512             # bytes of body buffer that a connection keeps between requests
 
-cdef tuple MALFORMED = (400, "http_malformed_request", "Malformed request")
-cdef tuple BAD_LINE_END = (400, "http_line_end", "Lines of the head must end with CRLF")
-cdef tuple FOLDED = (400, "http_folded_field", "A header field must be on one line")
-cdef tuple BAD_HOST = (400, "http_host", "Exactly one valid Host is required")
-cdef tuple BAD_LENGTH = (400, "http_body_length", "The length of the body is ambiguous")
-cdef tuple UPGRADE_WITH_CHUNKS = (400, "http_upgrade", "Upgrade is not supported")
-cdef tuple BODY_TOO_LARGE = (413, "http_body_too_large", "Request body is too large")
-cdef tuple URL_TOO_LONG = (414, "http_url_too_long", "Request target is too long")
-cdef tuple UNKNOWN_EXPECTATION = (417, "http_expectation", "Only 100-continue can be expected")
-cdef tuple HEADER_TOO_LARGE = (431, "http_header_too_large", "Header fields are too large")
-cdef tuple UNKNOWN_METHOD = (501, "http_unknown_method", "Unknown method")
-cdef tuple UNKNOWN_CODING = (501, "http_transfer_encoding", "The only transfer coding is chunked")
-cdef tuple BAD_VERSION = (505, "http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken")
+cdef Refusal MALFORMED = Refusal(400, "http_malformed_request", "Malformed request")
+cdef Refusal BAD_LINE_END = Refusal(400, "http_line_end", "Lines of the head must end with CRLF")
+cdef Refusal FOLDED = Refusal(400, "http_folded_field", "A header field must be on one line")
+cdef Refusal BAD_HOST = Refusal(400, "http_host", "Exactly one valid Host is required")
+cdef Refusal BAD_LENGTH = Refusal(400, "http_body_length", "The length of the body is ambiguous")
+cdef Refusal BAD_TARGET = Refusal(400, "http_target", "Malformed request target")
+cdef Refusal UPGRADE_WITH_CHUNKS = Refusal(400, "http_upgrade", "Upgrade is not supported")
+cdef Refusal NOT_FOUND = Refusal(
+    404, "http_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/..."
+)
+cdef Refusal BODY_TOO_LARGE = Refusal(413, "http_body_too_large", "Request body is too large")
+cdef Refusal URL_TOO_LONG = Refusal(414, "http_url_too_long", "Request target is too long")
+cdef Refusal UNKNOWN_EXPECTATION = Refusal(417, "http_expectation", "Only 100-continue can be expected")
+cdef Refusal HEADER_TOO_LARGE = Refusal(431, "http_header_too_large", "Header fields are too large")
+cdef Refusal UNKNOWN_METHOD = Refusal(501, "http_unknown_method", "Unknown method")
+cdef Refusal UNKNOWN_CODING = Refusal(501, "http_transfer_encoding", "The only transfer coding is chunked")
+cdef Refusal BAD_VERSION = Refusal(505, "http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken")
 
 
 cdef class RequestLimits:
@@ -49,11 +59,12 @@ cdef class RequestLimits:
 
 
 cdef inline bint same(bytes text, const char* lower, Py_ssize_t size) noexcept:
+    """Return whether a text is the other one, in whatever case."""
     return len(text) == size and strncasecmp(<const char*>text, lower, <size_t>size) == 0
 
 
 cdef bint is_host(bytes value):
-    """Whether this may be a host and port (RFC 9110 section 7.2): nothing in it that delimits something else."""
+    """Return whether a value may be a host and port (RFC 9110 section 7.2)."""
     cdef uint8_t character
     for character in value:
         if character <= 0x20 or character >= 0x7F or character in b'",/?#@\\<>':
@@ -62,8 +73,10 @@ cdef bint is_host(bytes value):
 
 
 cdef int64_t content_length_of(bytes value) noexcept:
-    """The number in a Content-Length, whose digits httptools has checked, before which any number of zeros may stand;
-    of one with more digits than can be held, a number that is too large all the same. Hot path."""
+    """Return the number in a Content-Length, which httptools has checked to be digits. Hot path.
+
+    Leading zeros do not count. A number of more than LENGTH_DIGITS_MAX digits is cut, and is too large all the same.
+    """
     cdef int64_t number = 0
     cdef int digits = 0
     cdef uint8_t character
@@ -74,59 +87,92 @@ cdef int64_t content_length_of(bytes value) noexcept:
     return number
 
 
+cdef inline int hex_value(uint8_t character) noexcept nogil:
+    """Return the value of a hexadecimal digit, or -1."""
+    if c"0" <= character <= c"9":
+        return character - c"0"
+    character |= 0x20
+    if c"a" <= character <= c"f":
+        return character - c"a" + 10
+    return -1
+
+
+cdef Slice absolute_path(Slice target) noexcept nogil:
+    """Return the path of an absolute-form target `http://authority/path`; its data is NULL if there is none."""
+    cdef Py_ssize_t scheme_size
+    cdef const uint8_t* slash
+    if target.size > 7 and strncasecmp(<const char*>target.data, b"http://", 7) == 0:
+        scheme_size = 7
+    elif target.size > 8 and strncasecmp(<const char*>target.data, b"https://", 8) == 0:
+        scheme_size = 8
+    else:
+        return Slice(NULL, 0)
+    slash = <const uint8_t*>memchr(target.data + scheme_size, c"/", <size_t>(target.size - scheme_size))
+    if slash == NULL or memchr(target.data, c"?", <size_t>(slash - target.data)) != NULL:
+        return Slice(NULL, 0)
+    return Slice(slash, target.data + target.size - slash)
+
+
 cdef class Window:
-    """Borrowed bytes, as an object that httptools can look at: one a connection, since a memoryview a look costs more
-    than the look."""
+    """Borrowed bytes as an object with the buffer interface, for httptools.
+
+    A connection has one: to make a memoryview costs more than to parse a small body.
+    """
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         PyBuffer_FillInfo(view, self, <void*>self.data, self.size, 1, flags)
 
 
 cdef class RequestParser:
-    """One connection's requests, one at a time; its `on_...` methods are called by httptools."""
+    """Reads the requests of one connection, one at a time. httptools calls its `on_...` methods."""
 
-    def __init__(self, RequestLimits limits):
+    def __init__(self, RequestLimits limits not None, bytes path_prefix not None):
         self.limits = limits
+        self.path_prefix = path_prefix
         self.body = Buffer()
         self.window = Window()
         self.native = HttpRequestParser(self)
         self.next_request()
 
     cdef int next_request(self) except -1:
-        """Make ready for the next request; this one's target and body are gone. Hot path."""
+        """Forget this request, and expect the next. Hot path."""
         self.progress = INCOMPLETE
         self.phase = HEAD
         self.scanned = self.line_start = self.request_line_size = 0
         self.body_left = self.framing_size = self.content_size = 0
         self.head_ended = self.message_ended = self.upgrade_ignored = self.discarding = False
         self.target = self.authorization = None
+        self.path = Slice(NULL, 0)
+        self.decoded = self.path_refusal = None
         self.body.clear(BODY_KEEP)
         self.host_count = self.length_count = self.transfer_encoding_count = 0
         self.content_length = -1
         self.host_malformed = self.chunked = self.expects_continue = self.expects_unknown = False
         return 0
 
-    cdef int discard(self) except -1:
-        """Keep nothing of the body that follows the head, and read it all the same."""
+    cdef int discard_body(self) except -1:
+        """Read the body that follows the head without keeping it."""
         self.discarding = True
         return 0
 
     cdef int release(self) except -1:
-        """The connection is gone: break the cycle with httptools, and give memory back."""
+        """Break the reference cycle with httptools and give memory back: the connection is gone."""
         self.native = None
         self.body.clear(0)
         return 0
 
-    cdef int refuse(self, tuple refusal) except -1:
+    cdef int refuse(self, Refusal refusal) except -1:
+        """End the stream of requests: nothing that follows can be understood."""
         self.progress = REFUSED
         self.refusal = refusal
         self.body.clear(0)
         return 0
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Take bytes of one request, borrowed for the call: how many; `progress` says what they came to. Hot path.
+        """Read bytes of one request, borrowed for the call; return how many were consumed. Hot path.
 
-        Of an incomplete head nothing is taken: it must be offered again from its start, with more.
+        `progress` says what they came to. Nothing of an incomplete head is consumed: it must be given again from its
+        start, with more bytes.
         """
         cdef Py_ssize_t at = 0
         self.progress = INCOMPLETE
@@ -141,7 +187,7 @@ cdef class RequestParser:
     # ------------------------------------------------------------ head
 
     cdef Py_ssize_t read_head(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Show httptools a head once it is whole; the bytes taken."""
+        """Show httptools the head once it is whole; return the bytes consumed."""
         cdef Py_ssize_t at = 0, count
         if self.scanned == 0:
             # Some clients send an empty line after a body (section 2.2).
@@ -158,7 +204,7 @@ cdef class RequestParser:
         return at + count
 
     cdef Py_ssize_t head_size(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """The size of the head that starts here, or 0 if it is not whole or was refused; looks at each byte once."""
+        """Return the size of the head that starts here; 0 if it is incomplete or refused. Looks at each byte once."""
         cdef const uint8_t* found
         cdef Py_ssize_t end
         while True:
@@ -188,10 +234,12 @@ cdef class RequestParser:
             self.line_start = end + 1
 
     cdef int end_head(self, const uint8_t* head) except -1:
-        """httptools has read the head: judge it, and see what body follows."""
-        cdef tuple refusal = self.judge_head(head)
+        """Check a head that httptools has read, and find out what body follows."""
+        cdef Refusal refusal = self.check_head(head)
         if refusal is not None:
             return self.refuse(refusal)
+        if self.method == METHOD_POST:
+            self.path_refusal = self.read_target()
         if self.chunked:
             self.phase = CHUNKED_BODY
         else:
@@ -200,13 +248,13 @@ cdef class RequestParser:
             if self.body_left == 0:
                 self.progress = COMPLETE
                 return 0
-        if self.expects_continue or self.shows_heads:
+        if self.expects_continue or self.stops_at_heads:
             self.progress = HEADED
         return 0
 
-    cdef tuple judge_head(self, const uint8_t* head):
-        """The refusal that this head deserves, or None."""
-        cdef tuple refusal = self.judge_request_line(head)
+    cdef Refusal check_head(self, const uint8_t* head):
+        """Return why a head is refused, or None."""
+        cdef Refusal refusal = self.read_request_line(head)
         if refusal is not None:
             return refusal
         if not self.head_ended:
@@ -214,7 +262,7 @@ cdef class RequestParser:
         if self.host_count > 1 or self.host_malformed or (self.host_count == 0 and not self.is_http_1_0):
             return BAD_HOST
         if self.transfer_encoding_count:
-            # Sections 6.1 and 6.3; a 1.0 client cannot mean it.
+            # Sections 6.1 and 6.3. HTTP/1.0 has no transfer codings.
             if self.length_count or self.is_http_1_0:
                 return BAD_LENGTH
             if self.transfer_encoding_count > 1 or not self.chunked:
@@ -230,12 +278,12 @@ cdef class RequestParser:
         if self.expects_unknown:
             return UNKNOWN_EXPECTATION
         if memcmp(head, b"CONNECT ", 8) == 0:
-            self.keep_alive = False  # what follows would be the tunnel's
+            self.keep_alive = False  # the bytes that follow would be those of a tunnel
             self.content_length = -1
         return None
 
-    cdef tuple judge_request_line(self, const uint8_t* line):
-        """The request line is `method SP request-target SP HTTP-version CRLF` (section 3), with nothing to spare."""
+    cdef Refusal read_request_line(self, const uint8_t* line):
+        """Read `method SP request-target SP HTTP-version CRLF` (section 3); return why it is refused, or None."""
         cdef const uint8_t* space = <const uint8_t*>memchr(line, c" ", <size_t>self.request_line_size)
         cdef const uint8_t* version = line + self.request_line_size - VERSION_SIZE - 2
         cdef Py_ssize_t target_size = 0 if self.target is None else len(self.target)
@@ -246,19 +294,93 @@ cdef class RequestParser:
         if memcmp(version, b"HTTP/1.", VERSION_SIZE - 1) != 0 or version[7] not in (c"0", c"1"):
             return BAD_VERSION
         self.is_http_1_0 = version[7] == c"0"
-        self.is_post = memcmp(line, b"POST ", 5) == 0
-        self.is_head = memcmp(line, b"HEAD ", 5) == 0
+        if memcmp(line, b"POST ", 5) == 0:
+            self.method = METHOD_POST
+        elif memcmp(line, b"HEAD ", 5) == 0:
+            self.method = METHOD_HEAD
+        else:
+            self.method = METHOD_OTHER
         return None
+
+    # ------------------------------------------------------------ request target
+
+    cdef Refusal read_target(self):
+        """Set `path` to the resource path of the request target; return why there is none, or None. Hot path.
+
+        The path has no leading slash and no query. `path_prefix` may stand before it or not.
+        """
+        cdef Slice path = Slice(<const uint8_t*>self.target, len(self.target))
+        cdef Py_ssize_t prefix_size = len(self.path_prefix)
+        cdef const uint8_t* query
+        if path.data[0] != c"/":
+            path = absolute_path(path)
+            if path.data == NULL:
+                return BAD_TARGET
+        query = <const uint8_t*>memchr(path.data, c"?", <size_t>path.size)
+        if query != NULL:
+            path.size = query - path.data
+        if memchr(path.data, c"#", <size_t>path.size) != NULL:
+            return BAD_TARGET
+        if memchr(path.data, c"%", <size_t>path.size) != NULL:
+            if not self.decode_path(path):
+                return BAD_TARGET
+            path = Slice(self.decoded.data, self.decoded.size)
+        if not is_clean(path):
+            return BAD_TARGET
+        if prefix_size and path.size > prefix_size and path.data[prefix_size] == c"/" \
+                and memcmp(path.data, <const char*>self.path_prefix, <size_t>prefix_size) == 0:
+            path.data += prefix_size
+            path.size -= prefix_size
+        self.path = Slice(path.data + 1, path.size - 1)
+        return None if is_kp1(self.path) else NOT_FOUND
+
+    cdef bint decode_path(self, Slice encoded) except -1:
+        """Percent-decode a path into `decoded`; return False if it is malformed or has an encoded slash."""
+        cdef uint8_t* out
+        cdef Py_ssize_t at = 0, size = 0
+        cdef int high, low
+        self.decoded = Buffer()
+        out = self.decoded.reserve(encoded.size)
+        while at < encoded.size:
+            if encoded.data[at] != c"%":
+                out[size] = encoded.data[at]
+                at += 1
+            else:
+                if encoded.size - at < 3:
+                    return False
+                high = hex_value(encoded.data[at + 1])
+                low = hex_value(encoded.data[at + 2])
+                if high < 0 or low < 0 or (high << 4 | low) == c"/":
+                    return False
+                out[size] = <uint8_t>(high << 4 | low)
+                at += 3
+            size += 1
+        self.decoded.size = size
+        return True
+
+    cdef bint wants_no_answer(self) noexcept:
+        """Return whether the query of the request target has the parameter that asks for no answer. Hot path."""
+        cdef const uint8_t* at = <const uint8_t*>self.target
+        cdef const uint8_t* end = at + len(self.target)
+        cdef const uint8_t* ampersand
+        at = <const uint8_t*>memchr(at, c"?", <size_t>(end - at))
+        while at != NULL:
+            at += 1
+            ampersand = <const uint8_t*>memchr(at, c"&", <size_t>(end - at))
+            if asks_no_answer(Slice(at, (end if ampersand == NULL else ampersand) - at)):
+                return True
+            at = ampersand
+        return False
 
     # ------------------------------------------------------------ body
 
     cdef Py_ssize_t read_sized_body(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Take what there is of a body with Content-Length."""
+        """Read what is here of a body with Content-Length; return the bytes consumed."""
         cdef Py_ssize_t count = min(size, self.body_left)
         if count == 0:
             return 0
         if self.upgrade_ignored:
-            self.keep(data, count)
+            self.add_content(data, count)
         elif not self.feed(data, count):
             return count
         self.body_left -= count
@@ -270,7 +392,10 @@ cdef class RequestParser:
         return count
 
     cdef Py_ssize_t read_chunked_body(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Take what there is of a chunked body; its end is that of a line, so httptools never sees beyond it."""
+        """Read what is here of a chunked body; return the bytes consumed.
+
+        The body ends with a line, so httptools is shown one line at a time and never sees beyond the end.
+        """
         cdef const uint8_t* found
         cdef Py_ssize_t at = 0, end, content_size
         while at < size:
@@ -292,15 +417,15 @@ cdef class RequestParser:
                 return at
         return at
 
-    cdef int keep(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Bytes of the content. Hot path."""
+    cdef int add_content(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Count bytes of the content, and keep them unless the body is discarded. Hot path."""
         self.content_size += size
         return 0 if self.discarding else self.body.append(data, size)
 
     # ------------------------------------------------------------ httptools
 
     cdef int feed(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Show httptools bytes, borrowed for the call; 0 if it refused them."""
+        """Show httptools bytes, borrowed for the call; return 0 if it refused them."""
         self.window.data = data
         self.window.size = size
         try:
@@ -317,11 +442,11 @@ cdef class RequestParser:
         return 1
 
     def on_url(self, bytes url not None):
-        """The request target, whole, since heads are shown whole."""
+        """Take the request target, which is whole because heads are shown whole."""
         self.target = url
 
     def on_header(self, bytes name not None, bytes value not None):
-        """One header field, in its order; trailers are ignored (section 7.1.2)."""
+        """Take one header field. Trailers are ignored (section 7.1.2)."""
         cdef Py_ssize_t size = len(name)
         if self.head_ended:
             return
@@ -343,25 +468,25 @@ cdef class RequestParser:
             self.chunked = same(value, b"chunked", 7)
 
     def on_headers_complete(self):
-        """The head has ended."""
+        """Note the end of the head."""
         self.head_ended = True
         self.keep_alive = self.native.should_keep_alive()
 
     def on_body(self, bytes data not None):
-        """Content, without the framing of chunks."""
-        self.keep(<const uint8_t*>data, len(data))
+        """Take content, which is without the framing of chunks."""
+        self.add_content(<const uint8_t*>data, len(data))
 
     def on_message_complete(self):
-        """The message has ended, as httptools sees it."""
+        """Note the end of the message."""
         self.message_ended = True
 
 
 def read_requests(pieces, RequestLimits limits not None):
-    """What a connection is asked that receives these pieces, each in a read of its own.
+    """Return the requests in these pieces of one stream, each piece being a read of its own; for tests.
 
-    Returns ([(request target, body, whether the connection is kept)], refusal or None); for tests and tools.
+    Returns ([(request target, body, whether the connection persists)], status of the refusal or None).
     """
-    cdef RequestParser parser = RequestParser(limits)
+    cdef RequestParser parser = RequestParser(limits, b"")
     cdef bytes held = b""
     cdef Py_ssize_t at
     requests = []
@@ -380,4 +505,14 @@ def read_requests(pieces, RequestLimits limits not None):
                 break
         held = held[at:]
     parser.release()
-    return requests, parser.refusal
+    return requests, None if parser.refusal is None else parser.refusal.status
+
+
+def resource_path(bytes target not None, bytes prefix not None):
+    """Return the resource path of a request target, or the status of its refusal; for tests."""
+    cdef RequestParser parser = RequestParser(RequestLimits(0, 0, 0), prefix)
+    cdef Refusal refusal
+    parser.target = target
+    refusal = parser.read_target()
+    parser.release()
+    return parser.path.data[:parser.path.size] if refusal is None else refusal.status

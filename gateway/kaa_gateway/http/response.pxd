@@ -2,6 +2,12 @@ from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
 
+cdef class Refusal:
+    cdef readonly int status
+    cdef readonly str reason    # code that counts it: docs/reasons.md
+    cdef readonly str phrase    # for the client; None stands for the phrase of the status
+
+
 cdef bytes BASIC_CHALLENGE
 
 # What a response says about its connection.
@@ -15,5 +21,5 @@ cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence 
 cdef int append_error(
     Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields=*
 ) except -1
-cdef int append_taken(Buffer out, Persistence persistence) except -1
+cdef int append_ok(Buffer out, Persistence persistence) except -1
 cdef int append_continue(Buffer out) except -1

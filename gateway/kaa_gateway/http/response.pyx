@@ -1,7 +1,7 @@
-"""HTTP/1.1 responses, sans-IO: an ExtensionData, or the gateway's own error, written to a connection's output.
+"""Write HTTP/1.1 responses, sans-IO: those of extensions and the gateway's own errors.
 
-Whatever an extension says, a response is one response: the reason phrase cannot end a line, and a status that HTTP
-does not know as final is a 502.
+An extension cannot break the framing of HTTP: control characters of its reason phrase are replaced, and a status code
+that is not final becomes 502.
 
 Source: RFC 9110, RFC 9112; 1/KP, error payload `{"statusCode": int, "reasonPhrase": str}`.
 """
@@ -28,24 +28,34 @@ cdef enum:
 cdef dict PHRASES = {int(status): status.phrase.encode() for status in HTTPStatus}
 
 cdef dict FIELDS = {
-    # RFC 9110 wants a challenge with each 401. There is no registered scheme for a token in the path, so this names
-    # what is asked for, and no client library takes it for a password prompt.
+    # RFC 9110 section 11.6.1 requires a challenge with each 401. No registered scheme stands for a token in the path;
+    # with this unregistered one, no client library asks its user for a password.
     401: b'WWW-Authenticate: EndpointToken realm="kp1"\r\n',
     405: b"Allow: POST\r\n",
     503: b"Retry-After: 1\r\n",
 }
 
-# In place of the above, where it is the client that must say who it is (RFC 7617).
+# The challenge where the client itself must authenticate (RFC 7617).
 cdef bytes BASIC_CHALLENGE = b'WWW-Authenticate: Basic realm="kp1", charset="UTF-8"\r\n'
 
-# The gateway does not look into payloads, and ExtensionData names no media type. Kaa's extensions speak JSON.
+# ExtensionData names no media type, and the gateway does not look into payloads. Kaa's extensions speak JSON.
 cdef bytes CONTENT_TYPE = b"Content-Type: application/json\r\n"
 
 cdef int64_t date_second = -1
 cdef bytes date_field = b""
 
 
+cdef class Refusal:
+    """An error that the gateway itself answers a request with."""
+
+    def __init__(self, int status, str reason not None, str phrase):
+        self.status = status
+        self.reason = reason
+        self.phrase = phrase
+
+
 cdef int refresh_date(int64_t second) except -1:
+    """Set the Date field to this second of Unix time."""
     global date_second, date_field
     date_field = b"Date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
     date_second = second
@@ -53,12 +63,13 @@ cdef int refresh_date(int64_t second) except -1:
 
 
 cdef inline uint8_t* put(uint8_t* at, bytes text) noexcept:
+    """Copy a text; return the address behind it."""
     memcpy(at, <const char*>text, <size_t>len(text))
     return at + len(text)
 
 
 cdef uint8_t* put_phrase(uint8_t* at, Slice phrase) noexcept nogil:
-    """Printable ASCII as it is, anything else as a question mark."""
+    """Copy a reason phrase; return the address behind it. Bytes that are not printable ASCII become `?`."""
     cdef Py_ssize_t i
     for i in range(min(phrase.size, PHRASE_SIZE_MAX)):
         at[i] = phrase.data[i] if 0x20 <= phrase.data[i] < 0x7F else c"?"
@@ -68,9 +79,9 @@ cdef uint8_t* put_phrase(uint8_t* at, Slice phrase) noexcept nogil:
 cdef int append_head(
     Buffer out, int status, Slice phrase, Py_ssize_t content_length, Persistence persistence, bytes fields=None
 ) except -1:
-    """Append a status line and the header; a content length of -1 is not named. Hot path.
+    """Append a status line and the header. Hot path.
 
-    `fields` take the place of those that a status has of its own.
+    With a content length of -1 there is no Content-Length. `fields` replace those of FIELDS.
     """
     cdef uint8_t* at = out.reserve(HEAD_SIZE_MAX)
     cdef int64_t second = now_ms() // 1000
@@ -99,7 +110,7 @@ cdef int append_head(
 
 
 cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence persistence) except -1:
-    """Append the response that an extension gave. Hot path; the view is borrowed."""
+    """Append the response of an extension. Hot path; the view is borrowed for the call."""
     cdef int status = data.status_code
     cdef Slice phrase = data.reason_phrase
     cdef bytes default
@@ -122,7 +133,7 @@ cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence 
 cdef int append_error(
     Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields=None
 ) except -1:
-    """Append an error of 1/KP; a phrase of None is that of the status, and a HEAD is answered without the body."""
+    """Append an error of 1/KP. A phrase of None stands for that of the status; HEAD is answered without the body."""
     cdef bytes text
     cdef bytes body
     if phrase is None:
@@ -135,13 +146,13 @@ cdef int append_error(
     return 0
 
 
-cdef int append_taken(Buffer out, Persistence persistence) except -1:
-    """Append the response to a request that wants no answer of its extension, and has been taken."""
+cdef int append_ok(Buffer out, Persistence persistence) except -1:
+    """Append 200 without content: NATS has a message that wants no answer of its extension."""
     cdef bytes phrase = b"OK"
     return append_head(out, 200, Slice(<const uint8_t*>phrase, len(phrase)), 0, persistence)
 
 
 cdef int append_continue(Buffer out) except -1:
-    """Append the interim response that asks for the body (RFC 9110 section 15.2.1)."""
+    """Append the interim response 100 Continue (RFC 9110 section 15.2.1)."""
     cdef bytes text = b"HTTP/1.1 100 Continue\r\n\r\n"
     return out.append(<const char*>text, len(text))

@@ -41,8 +41,7 @@ REQUESTS = {
 def read(
     *pieces: bytes, limits: RequestLimits = LIMITS
 ) -> tuple[list[tuple[bytes, bytes, bool]], int | None]:
-    requests, refusal = read_requests(pieces, limits)
-    return requests, None if refusal is None else refusal[0]
+    return read_requests(pieces, limits)
 
 
 @pytest.mark.parametrize("name", REQUESTS)

@@ -1,0 +1,32 @@
+from libc.stdint cimport uint32_t
+
+from kaa_gateway.counters cimport Counters
+from kaa_gateway.http.parser cimport RequestLimits
+from kaa_gateway.kp.pending cimport PendingRequests
+from kaa_gateway.kp.sessions cimport Sessions
+from kaa_gateway.kp.uplink cimport Uplink
+from kaa_gateway.net.transport cimport InputMemory
+from kaa_gateway.wire.buffer cimport Buffer
+
+
+cdef class HttpServer:
+    # wiring
+    cdef object loop
+    cdef Uplink uplink
+    cdef Sessions sessions
+    cdef PendingRequests pending
+    cdef Counters counters
+    cdef object authenticator          # of clients: an Authenticator of kaa_gateway.identity.clients
+    # settings
+    cdef bint authenticates            # the credentials of each request are checked
+    cdef bint demands_credentials      # and a request without credentials is refused
+    cdef RequestLimits limits
+    cdef InputMemory input_memory
+    cdef bytes path_prefix
+    cdef double read_timeout           # seconds
+    cdef double keep_alive_timeout     # seconds
+    cdef uint32_t pipelined_max        # requests of a connection
+    # state
+    cdef set connections
+    cdef bint draining
+    cdef Buffer scratch                # a response that is given before its turn

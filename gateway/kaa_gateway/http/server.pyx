@@ -1,0 +1,65 @@
+"""The HTTP/1.1 server of a worker: makes connections, and holds what they share.
+
+Source: 1/KP and its HTTP binding; RFC 9112, RFC 9110.
+"""
+
+from kaa_gateway.counters cimport HTTP
+from kaa_gateway.http.connection cimport HttpConnection
+from kaa_gateway.http.parser cimport RequestParser
+from kaa_gateway.http.session cimport HttpSession
+from kaa_gateway.net.transport cimport Transport
+
+
+cdef class HttpServer:
+    """What the HTTP connections of a worker share. `settings` are kaa.kpc.transports.http of the configuration."""
+
+    def __init__(
+        self, loop, Uplink uplink not None, Sessions sessions not None, PendingRequests pending not None,
+        Counters counters not None, authenticator, settings,
+    ):
+        self.loop = loop
+        self.uplink = uplink
+        self.sessions = sessions
+        self.pending = pending
+        self.counters = counters
+        self.authenticator = authenticator
+        self.authenticates = settings.client_authentication != "off"
+        self.demands_credentials = settings.client_authentication == "required"
+        self.limits = RequestLimits(settings.max_body_size, settings.max_header_size, settings.max_url_length)
+        self.path_prefix = settings.path_prefix.encode()
+        self.read_timeout = settings.read_timeout
+        self.keep_alive_timeout = settings.keep_alive_timeout
+        self.pipelined_max = settings.pipelined_requests
+        self.connections = set()
+        self.input_memory = InputMemory()
+        self.scratch = Buffer()
+
+    def limit(self, InputMemory input_memory not None):
+        """Bound the memory of incomplete requests, together with other transports; once, before the start."""
+        self.input_memory = input_memory
+
+    def connect(self, Transport transport not None):
+        """Return the core of a new connection."""
+        cdef HttpConnection connection = HttpConnection()
+        cdef HttpSession session = HttpSession()
+        session.counters = self.counters
+        session.protocol = HTTP
+        session.connection = connection
+        session.connectionless = True
+        connection.server = self
+        connection.transport = transport
+        connection.session = session
+        connection.parser = RequestParser(self.limits, self.path_prefix)
+        connection.parser.stops_at_heads = self.authenticates
+        connection.input = Buffer()
+        connection.wait_start = self.loop.time()
+        self.sessions.open(session)
+        self.connections.add(connection)
+        return connection
+
+    def begin_drain(self):
+        """Close idle connections now, and the others after the responses that they wait for."""
+        cdef HttpConnection connection
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()

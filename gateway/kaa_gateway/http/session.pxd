@@ -1,0 +1,7 @@
+from kaa_gateway.http.connection cimport HttpConnection
+from kaa_gateway.kp.sessions cimport Session
+
+
+cdef class HttpSession(Session):
+    # wiring
+    cdef HttpConnection connection     # None once it is gone

@@ -1,0 +1,38 @@
+"""The session of an HTTP connection: hands what comes from NATS to the request that it answers."""
+
+from libc.stdint cimport uint32_t
+
+from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
+from kaa_gateway.kp.sessions cimport Delivery, Endpoint
+from kaa_gateway.wire.buffer cimport Slice
+
+
+cdef class HttpSession(Session):
+    """The session of one connection. Its requests can be answered; nothing can be pushed to it."""
+
+    cdef int fail(
+        self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
+    ) except -1:
+        """Answer the request of this number with an error, if it is open."""
+        if self.connection is None:
+            return 0
+        return self.connection.fail(sequence, status, reason_phrase, True)
+
+    cdef int acknowledge(self, uint32_t token) except -1:
+        """Answer a request that wants no answer of its extension: NATS has its message."""
+        cdef uint32_t number = token & SEQUENCE_MASK
+        if self.connection is None or not self.connection.is_open(number):
+            return 0
+        return self.connection.acknowledge(number)
+
+    cdef int end(self, str reason) except -1:
+        """Close the connection, for a reason that is a code."""
+        return 0 if self.connection is None else self.connection.end(reason)
+
+    cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
+        """Answer an open request with an ExtensionData; return False if it answers none. Hot path."""
+        if self.connection is None or not delivery.correlated or delivery.service != REQUEST \
+                or not self.connection.is_open(delivery.sequence):
+            return False
+        self.connection.respond(delivery.sequence, delivery.data)
+        return True

@@ -1,3 +1,0 @@
-"""From the URL of a request to a resource path. See http_target.pyx."""
-
-def resource_path(target: bytes, prefix: bytes) -> bytes | int: ...
