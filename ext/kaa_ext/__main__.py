@@ -1,4 +1,4 @@
-"""`python -m ext` is `kaa-ext`."""
+"""`python -m kaa_ext` is `kaa-ext`."""
 
 from kaa_ext.cli.main import main
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import httpx
 import pytest_asyncio
-from kaa_ext.sdk.service import Extension
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.services import echo
 
 from tests.support.gateway import GatewayProcess

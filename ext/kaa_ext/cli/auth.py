@@ -9,7 +9,7 @@ from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
 from kaa_ext.cli.session import session
-from kaa_ext.sdk.connection import DEFAULT_NATS_URL
+from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services.auth import credentials
 from kaa_ext.services.auth.registry import Registry
 

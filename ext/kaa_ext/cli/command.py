@@ -13,8 +13,8 @@ from kaa_ext.cli.common import FAILED, Nats, check_instance, json_argument, run_
 from kaa_ext.cli.session import CommandError, Session, session
 from kaa_ext.messages import cip
 from kaa_ext.sdk import payloads
-from kaa_ext.sdk.connection import DEFAULT_NATS_URL
 from kaa_ext.sdk.targeted import is_no_responders
+from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import cex
 
 app = App(name="command", help="Send commands to endpoints.")

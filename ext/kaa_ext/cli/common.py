@@ -13,8 +13,8 @@ from cyclopts import Parameter
 from kaa_gateway.bus import subjects
 
 from kaa_ext.cli.session import CommandError
-from kaa_ext.sdk.connection import nats_urls
 from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
+from kaa_ext.sdk.urls import nats_urls
 
 USAGE_ERROR = 2
 FAILED = 1

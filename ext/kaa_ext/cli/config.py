@@ -10,7 +10,7 @@ from cyclopts import App, Parameter
 from kaa_ext.cli.common import FAILED, AppVersion, Nats, check_instance, json_argument, run_command, servers
 from kaa_ext.cli.session import session
 from kaa_ext.messages import cdtp
-from kaa_ext.sdk.connection import DEFAULT_NATS_URL
+from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import cmx, ecr
 
 app = App(name="config", help="Set, get and follow the configurations of endpoints.")

@@ -15,8 +15,8 @@ from nats.js.errors import NotFoundError
 
 from kaa_ext.cli.common import FAILED, Nats, check_instance, duration, run_command, servers
 from kaa_ext.cli.session import CommandError, Session, session
-from kaa_ext.sdk.connection import DEFAULT_NATS_URL
 from kaa_ext.sdk.streams import stored
+from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import epts
 
 app = App(name="data", help="Print the data samples that endpoints have sent.")

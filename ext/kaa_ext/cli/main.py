@@ -17,11 +17,11 @@ from kaa_ext.cli import data as cli_data
 from kaa_ext.cli import scaffold
 from kaa_ext.cli.common import INTERRUPTED, Nats, fail, servers
 from kaa_ext.cli.settings import SettingsError, convert, read
-from kaa_ext.sdk.connection import DEFAULT_NATS_URL
+from kaa_ext.sdk.extension import DEFAULT_GATEWAY_INSTANCE, Extension
 from kaa_ext.sdk.logs import LogLevel, configure
 from kaa_ext.sdk.middleware import Metrics, log_requests
 from kaa_ext.sdk.runner import run
-from kaa_ext.sdk.service import DEFAULT_GATEWAY_INSTANCE, Extension
+from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import auth, cex, cmx, dcx, echo, ecr, epmx, epts, tsx
 
 

@@ -9,9 +9,10 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from kaa_ext.sdk.buckets import JetStreamBucket
-from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, FLUSH_TIMEOUT_S, JETSTREAM_TIMEOUT_S, masked
+from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, FLUSH_TIMEOUT_S, JETSTREAM_TIMEOUT_S
 from kaa_ext.sdk.errors import ExtError
 from kaa_ext.sdk.state import State
+from kaa_ext.sdk.urls import masked
 
 T = TypeVar("T")
 

@@ -1,1 +1,1 @@
-"""The SDK for extension services."""
+"""The SDK for extension services. Its public names are those of `kaa_ext`; it imports no service and no command."""

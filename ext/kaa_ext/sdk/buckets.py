@@ -1,7 +1,7 @@
-"""A JetStream key-value bucket as the state of a service needs it: keys with revisions, compare and set.
+"""JetStream key-value buckets: keys with revisions, and writes that compare the revision.
 
-Keys are those of NATS already (see state.py). A key that is deleted leaves nothing behind, not even a marker, so that a
-bucket is as large as what is in it.
+Keys have the characters that NATS allows (see state.py). A deleted key leaves no marker behind, so a bucket is as large
+as its content.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -12,53 +12,53 @@ from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
+from kaa_ext.sdk.errors import NotDelivered, StateUnavailable, text_of
 from kaa_ext.sdk.streams import stored
 
 NAME_IN_USE = 10058
-"""JetStream's code for a stream that exists with another configuration."""
+"""JetStream's error code for a stream that exists with another configuration."""
 
 
 class Entry(NamedTuple):
-    """A value, and the revision that names this version of it. An empty value is a key that is being deleted."""
+    """A value and its revision. The value is empty while the key is being deleted."""
 
     value: bytes
     revision: int
 
 
-class Conflict(Exception):  # noqa: N818 - an outcome, of the two that a conditional write has
-    """The key has another revision than was expected."""
+class Conflict(Exception):  # noqa: N818 - one of the two outcomes of a conditional write
+    """The key has another revision than the caller expected."""
 
 
 def changes_subject(name: str) -> str:
-    """Where NATS tells of each value that a bucket takes, to those who listen at that time."""
+    """Return the subject on which NATS publishes each value that is written to a bucket."""
     return f"$KV.{name}.>"
 
 
 class Bucket(Protocol):
-    """What `State` stands on. Each method may raise StateUnavailable."""
+    """The key-value store below `State`. Each method may raise StateUnavailable."""
 
     async def open(self) -> None:
-        """Make the bucket if it is not there."""
+        """Make the bucket if it does not exist."""
 
     async def get(self, key: str) -> Entry | None:
-        """What is there now."""
+        """Return the current value of a key, or None."""
 
     async def put(self, key: str, value: bytes) -> None:
-        """Write, whatever is there."""
+        """Write a value, whatever the revision."""
 
     async def replace(self, key: str, value: bytes, revision: int) -> None:
-        """Write if the key has this revision, 0 for none; else Conflict."""
+        """Write a value if the key has this revision (0: no key). Raise Conflict if not."""
 
     async def delete(self, key: str, revision: int) -> None:
-        """Remove the key if it has this revision; else Conflict."""
+        """Remove the key if it has this revision. Raise Conflict if not."""
 
     def entries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """All that is there now."""
+        """Yield all keys with their values."""
 
 
 class JetStreamBucket:
-    """A bucket of a NATS server. `jetstream` gives the context of the connection that there is now."""
+    """A bucket of a NATS server. `jetstream` returns the context of the current connection."""
 
     def __init__(
         self, jetstream: Callable[[], JetStreamContext], name: str, ttl_s: float | None, replicas: int
@@ -68,18 +68,18 @@ class JetStreamBucket:
         self._name = name
 
     async def open(self) -> None:
-        """Make the bucket if it is not there; one that is there stays as it is."""
+        """Make the bucket if it does not exist. An existing one stays as it is."""
         try:
             await self._jetstream().create_key_value(self._config)
         except APIError as error:
             if error.err_code != NAME_IN_USE:
                 raise _unavailable(error) from error
-            # It is there with other settings, which are then the operator's.
+            # It exists with other settings, which are the operator's.
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 
     async def get(self, key: str) -> Entry | None:
-        """What is there now."""
+        """Return the current value of a key, or None."""
         try:
             found = await self._keys().get(key)
         except KeyNotFoundError:
@@ -89,14 +89,14 @@ class JetStreamBucket:
         return Entry(found.value or b"", found.revision or 0)
 
     async def put(self, key: str, value: bytes) -> None:
-        """Write, whatever is there."""
+        """Write a value, whatever the revision."""
         try:
             await self._keys().put(key, value)
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 
     async def replace(self, key: str, value: bytes, revision: int) -> None:
-        """Write if the key has this revision, 0 for none; else Conflict."""
+        """Write a value if the key has this revision (0: no key). Raise Conflict if not."""
         try:
             await self._keys().update(key, value, revision)
         except KeyWrongLastSequenceError as error:
@@ -105,9 +105,9 @@ class JetStreamBucket:
             raise _unavailable(error) from error
 
     async def delete(self, key: str, revision: int) -> None:
-        """Remove the key if it has this revision; else Conflict."""
+        """Remove the key if it has this revision. Raise Conflict if not."""
         try:
-            # NATS removes without comparing, but only up to a revision. So the empty value comes first.
+            # NATS purges without comparing, but only up to a revision. So an empty value is written first.
             emptied = await self._keys().update(key, b"", revision)
             await self._jetstream().purge_stream(
                 f"KV_{self._name}", seq=emptied + 1, subject=f"$KV.{self._name}.{key}"
@@ -118,7 +118,7 @@ class JetStreamBucket:
             raise _unavailable(error) from error
 
     async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """All that is there now."""
+        """Yield all keys with their values."""
         prefix = f"$KV.{self._name}."
         try:
             found = stored(
@@ -133,7 +133,7 @@ class JetStreamBucket:
             raise _unavailable(error) from error
 
     def _keys(self) -> KeyValue:
-        # What `js.key_value` makes, without asking the server first what it says of the bucket.
+        # As `js.key_value` makes it, without its request for the state of the bucket.
         return KeyValue(
             name=self._name,
             stream=f"KV_{self._name}",
@@ -144,4 +144,4 @@ class JetStreamBucket:
 
 
 def _unavailable(error: Exception) -> StateUnavailable:
-    return StateUnavailable(str(error) or type(error).__name__)
+    return StateUnavailable(text_of(error))

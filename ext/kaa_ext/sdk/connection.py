@@ -1,15 +1,13 @@
-"""The NATS connection of an extension: nats-py, kept up for ever.
+"""The NATS connection of an extension: a nats-py client that is replaced when it closes.
 
-nats-py reconnects by itself, but closes for good on some errors of the server (an authorization violation,
-for one); then this opens a new client. Knows nothing of 4/ESP.
+nats-py reconnects by itself, but closes for good on some errors of the server, such as an authorization violation; then
+a new client is opened. Nothing here knows 4/ESP.
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
@@ -20,27 +18,26 @@ from nats.js import JetStreamContext
 
 from kaa_ext.sdk.buckets import Bucket, JetStreamBucket
 from kaa_ext.sdk.durable import DurableConsumer
-from kaa_ext.sdk.errors import NotDelivered, PayloadTooLarge
-
-DEFAULT_NATS_URL = "nats://localhost:4222"
+from kaa_ext.sdk.errors import NotDelivered, PayloadTooLarge, text_of
+from kaa_ext.sdk.urls import masked
 
 CONNECT_TIMEOUT_S = 5
 RECONNECT_WAIT_S = 1
 PING_INTERVAL_S = 20
 FLUSH_TIMEOUT_S = 10
 JETSTREAM_TIMEOUT_S = 5
-"""How long JetStream has for an answer."""
+"""How long we wait for an answer of JetStream."""
 PENDING_MESSAGES = 65_536
-"""Messages of one subscription that wait for their callback; more are dropped."""
+"""Messages of one subscription that wait for their callback; further ones are dropped."""
 PENDING_BYTES = 64 * 1024 * 1024
 OUTGOING_BYTES = 8 * 1024 * 1024
-"""What is kept to be sent while NATS is away, or slow; more is refused as NotDelivered."""
+"""Bytes that wait to be sent while NATS is away or slow; more raises NotDelivered."""
 
 
 class Interest(NamedTuple):
-    """A subject to subscribe, with the queue group ("" for none) and what takes its messages.
+    """A subject to subscribe to, with the queue group ("" for none) and the callback.
 
-    `answers` marks those that handlers wait for: they still come in while the others are drained.
+    `answers` marks messages that handlers wait for: their subscription stays while the others are drained.
     """
 
     subject: str
@@ -49,69 +46,40 @@ class Interest(NamedTuple):
     answers: bool = False
 
 
-def nats_urls(text: str) -> list[str]:
-    """The server URLs in a comma-separated list. ValueError says what is wrong, without the credentials."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
-        raise ValueError("no NATS URL given")
-    urls = [name if "://" in name else f"nats://{name}" for name in names]
-    for url in urls:
-        try:
-            parts = urlsplit(url)
-            valid = parts.scheme in ("nats", "tls") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            valid = False
-        if not valid:
-            raise ValueError(f"NATS URL {masked(url)}: expected nats://host:port or tls://host:port")
-    return urls
-
-
-def urls_of_environment() -> list[str]:
-    """The servers in NATS_URLS, else the one of this machine."""
-    return nats_urls(os.environ.get("NATS_URLS") or DEFAULT_NATS_URL)
-
-
-def masked(url: str) -> str:
-    """The URL without its credentials, for a log line."""
-    scheme, separator, rest = url.rpartition("://")
-    credentials, at, host = rest.rpartition("@")
-    return f"{scheme}{separator}{'***' if credentials else ''}{at}{host}"
-
-
 class Connection(Protocol):
-    """What an extension stands on: NATS, or what kaa_ext.testing has in its place."""
+    """The connection that an extension uses: NATS, or the double of kaa_ext.testing."""
 
     @property
     def waiting(self) -> int:
-        """Messages that have come in and wait for their callback."""
+        """Return how many received messages wait for their callback."""
 
     def jetstream(self) -> JetStreamContext:
-        """JetStream, if it can be reached; else NotDelivered."""
+        """Return JetStream. Raise NotDelivered while it cannot be reached."""
 
     def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
-        """A key-value bucket, which may not be there yet."""
+        """Return a key-value bucket, which may not exist yet."""
 
     async def open(self) -> None:
         """Connect and subscribe."""
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Send a message, or keep it for a moment; else NotDelivered."""
+        """Send a message, or keep it until it can be sent. Raise NotDelivered if neither is possible."""
 
     async def drain(self) -> None:
-        """End the subscriptions but those to answers."""
+        """End all subscriptions except those to answers."""
 
     async def flush(self) -> None:
-        """Return when all that was published has left."""
+        """Return when all published messages have left."""
 
     async def close(self) -> None:
         """Disconnect."""
 
 
 class NatsConnection:
-    """One client of NATS. Its subscriptions are the `interests` that there are when it is opened.
+    """A client of NATS. It subscribes to the `interests` when it is opened.
 
-    `on_dropped` is called once for each message that came in faster than the callbacks took them. `consumer` runs
-    while the client is connected.
+    `on_dropped` is called for each message that is dropped because the callbacks are too slow. `consumer` runs while
+    the client is open.
     """
 
     def __init__(
@@ -136,21 +104,21 @@ class NatsConnection:
 
     @property
     def waiting(self) -> int:
-        """Messages that have come in and wait for their callback."""
+        """Return how many received messages wait for their callback."""
         return sum(subscription.pending_msgs for _, subscription in self._subscriptions)
 
     def jetstream(self) -> JetStreamContext:
-        """JetStream on the client that there is now. NotDelivered while NATS is away."""
+        """Return JetStream on the current client. Raise NotDelivered while NATS is away."""
         if self._client is None or not self._client.is_connected:
             raise NotDelivered("not connected to NATS")
         return self._client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
 
     def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
-        """A key-value bucket of JetStream, which may not be there yet."""
+        """Return a key-value bucket of JetStream, which may not exist yet."""
         return JetStreamBucket(self.jetstream, name, ttl_s, replicas)
 
     async def open(self) -> None:
-        """Connect and subscribe; returns when the server knows the subscriptions, however long that takes."""
+        """Connect and subscribe. Return when the server knows the subscriptions, however long that takes."""
         self._keeper = asyncio.create_task(self._keep_up())
         opened = asyncio.create_task(self._opened.wait())
         try:
@@ -161,7 +129,7 @@ class NatsConnection:
             opened.cancel()
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Hand a message to nats-py, which keeps `OUTGOING_BYTES` while NATS is away; else NotDelivered."""
+        """Pass a message to nats-py, which keeps `OUTGOING_BYTES` while NATS is away. Else raise NotDelivered."""
         client = self._client
         if client is None:
             raise NotDelivered("not connected to NATS")
@@ -170,10 +138,10 @@ class NatsConnection:
         except nats.errors.MaxPayloadError as error:
             raise PayloadTooLarge(f"{len(payload)} bytes are more than NATS takes") from error
         except nats.errors.Error as error:
-            raise NotDelivered(_said(error)) from error
+            raise NotDelivered(text_of(error)) from error
 
     async def drain(self) -> None:
-        """End the subscriptions but those to answers, when all that NATS had sent has been through its callbacks."""
+        """End all subscriptions except those to answers, after the callbacks of all messages that NATS has sent."""
         if self._client is None or not self._client.is_connected:
             self._log.warning("NATS is away, nothing to drain")
             return
@@ -184,21 +152,21 @@ class NatsConnection:
                 *(each.drain() for interest, each in self._subscriptions if not interest.answers)  # type: ignore[no-untyped-call]
             )
         except nats.errors.Error as error:
-            self._log.warning("NATS went away during the drain", error=_said(error))
+            self._log.warning("NATS went away during the drain", error=text_of(error))
 
     async def flush(self) -> None:
-        """Return when the server has taken all that was published. NotDelivered when it does not answer."""
+        """Return when the server has taken all published messages. Raise NotDelivered if it does not answer."""
         if self._client is None or not self._client.is_connected:
             raise NotDelivered("not connected to NATS")
         try:
             await self._client.flush(FLUSH_TIMEOUT_S)
         except nats.errors.Error as error:
-            raise NotDelivered(_said(error)) from error
+            raise NotDelivered(text_of(error)) from error
 
     async def close(self) -> None:
-        """Disconnect. What was not flushed may be lost."""
+        """Disconnect. Messages that were not flushed may be lost."""
         while self._keeper is not None and not self._keeper.done():
-            # Again and again, because nats-py swallows a cancellation in some places.
+            # More than once, because nats-py swallows a cancellation in some places.
             self._keeper.cancel()
             await asyncio.wait({self._keeper}, timeout=RECONNECT_WAIT_S)
 
@@ -215,7 +183,7 @@ class NatsConnection:
                 await closed.wait()
                 self._log.error("NATS closed the connection, opening a new one")
             except nats.errors.Error as error:
-                self._log.warning("NATS connection failed, trying again", error=_said(error))
+                self._log.warning("NATS connection failed, trying again", error=text_of(error))
             finally:
                 self._client = None
                 self._opened.clear()
@@ -240,11 +208,11 @@ class NatsConnection:
             if isinstance(error, nats.errors.SlowConsumerError):
                 self._on_dropped()
             elif isinstance(error, nats.errors.UnexpectedEOF):
-                pass  # on_disconnected says so
+                pass  # on_disconnected logs it
             elif client.is_connected:
-                self._log.error("NATS error", error=_said(error))
+                self._log.error("NATS error", error=text_of(error))
             else:
-                self._log.warning("NATS unreachable, trying again", error=_said(error))
+                self._log.warning("NATS unreachable, trying again", error=text_of(error))
 
         await client.connect(
             self._urls,
@@ -276,8 +244,3 @@ class NatsConnection:
         self._log.debug(
             "NATS connected", server=client.connected_url and masked(client.connected_url.geturl())
         )
-
-
-def _said(error: Exception) -> str:
-    """The message of an error; several of asyncio's and nats-py's have none but their name."""
-    return str(error) or type(error).__name__

@@ -1,6 +1,6 @@
-"""What becomes of one ClientData: it is decoded, finds its handler, and is answered.
+"""The way of one ClientData through an extension: decode it, find its handler, answer it.
 
-Routing is in routes.py, what a handler may look like in handlers.py.
+Routing is in routes.py; the forms of handlers are in handlers.py.
 
 Source: 4/ESP "Extension Service Protocol".
 """
@@ -22,17 +22,17 @@ from kaa_ext.sdk.requests import INTERNAL_ERROR, NOT_FOUND, Handler, Request, Re
 from kaa_ext.sdk.routes import Respond, Route, Routes
 
 if TYPE_CHECKING:
-    from kaa_ext.sdk.service import Extension
+    from kaa_ext.sdk.extension import Extension
 
 SERVER_ERRORS = 500
-"""Status codes from here on say that it was not the device's fault."""
+"""The first of the status codes for errors that are not the device's fault."""
 TRACE_PARENT = "traceparent"
 """The header of W3C Trace Context."""
 REPLICA_SUBJECT = subjects.replica("*", "esp", subjects.EXTENSION_DATA).split("*")
 
 
 class Dispatcher:
-    """The requests of one extension. `tasks` are those in progress, and other work that a drain waits for."""
+    """Handles the requests of one extension. `tasks` are requests in progress and other work that a drain waits for."""
 
     def __init__(self, extension: "Extension", concurrency: int, limited: LimitedLog) -> None:
         self.middleware: list[Middleware] = []
@@ -45,18 +45,18 @@ class Dispatcher:
         self._slots = asyncio.Semaphore(concurrency)
 
     def add(self, resource_path: str, function: Handler, respond: Respond) -> None:
-        """Register a handler. ValueError or TypeError for one that cannot be."""
+        """Register a handler. Raise ValueError for a wrong pattern, TypeError for wrong parameters."""
         self._routes.add(resource_path, bind(function), respond, is_stream(function))
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something that a drain waits for."""
+        """Run a coroutine that a drain waits for."""
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
     async def receive(self, message: Msg | StoredMessage) -> None:
-        """Take one ClientData. Waits, and the subscription with it, while `concurrency` handlers run."""
+        """Handle one ClientData. Waits while `concurrency` handlers run, and so holds up the subscription."""
         try:
             data = decode_client_data(message.data)
         except MalformedAvro as error:
@@ -112,7 +112,7 @@ class Dispatcher:
         await self._done(message)
 
     def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a request in a task of its own, which gives its slot back at the end."""
+        """Run a request in its own task, which releases its slot at the end."""
         self.spawn(work).add_done_callback(lambda _: self._slots.release())
 
     async def _finish(
@@ -130,7 +130,7 @@ class Dispatcher:
     async def _handle(
         self, message: Msg | StoredMessage, data: ClientData, route: Route, request: Request
     ) -> None:
-        """A request whose handler has middleware around it, or is a stream."""
+        """Handle a request whose handler has middleware around it, or streams."""
         stream: AsyncIterator[Result] | None = None
         failure: Exception | None = None
 
@@ -161,7 +161,7 @@ class Dispatcher:
             await self._push_rest(stream, route, request)
 
     async def _push_rest(self, stream: AsyncIterator[Result], route: Route, request: Request) -> None:
-        """Push what a stream yields after its first item, until it ends or the service drains."""
+        """Push the items of a stream after the first, until it ends or the service drains."""
         try:
             async for item in stream:
                 response = response_of(item)
@@ -182,7 +182,7 @@ class Dispatcher:
             self._failure(route, error)
 
     async def _done(self, message: Msg | StoredMessage) -> None:
-        """A message needs nothing more: if it came from a stream, that may forget it."""
+        """Acknowledge a message that came from a stream."""
         if isinstance(message, StoredMessage):
             try:
                 await message.done()
@@ -190,9 +190,9 @@ class Dispatcher:
                 self._limited.warning("unacknowledged", "a message will come again", error=str(error))
 
     async def _retried(self, message: Msg | StoredMessage, error: Exception) -> bool:
-        """Have a message of a stream delivered again whose handler has failed; False if that is not to be.
+        """Have a message of a stream delivered again after its handler failed. Return False if that is no use.
 
-        What the device has done wrong would be wrong again; what we could not do may go better.
+        A request that the device got wrong would fail again; only errors of ours may pass.
         """
         refused = isinstance(error, ExtensionError) and error.status_code < SERVER_ERRORS
         if not isinstance(message, StoredMessage) or refused or message.is_last_try:
@@ -248,7 +248,7 @@ class Dispatcher:
 
 
 def _replica_id(reply: str) -> str | None:
-    """The gateway replica that a request's reply-to names."""
+    """Return the gateway replica that the reply-to of a request names, or None."""
     before, after = REPLICA_SUBJECT
     if reply.startswith(before) and reply.endswith(after):
         return reply[len(before) : -len(after)] or None

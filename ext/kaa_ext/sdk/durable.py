@@ -1,8 +1,8 @@
-"""Consumes an extension's requests from JetStream: what a gateway has acknowledged to devices is handled, or kept.
+"""Consumes the requests of a durable extension from its JetStream stream.
 
-One durable pull consumer, named as the stream, is shared by the replicas of an extension. A message is acknowledged
-when its handler is done, so it outlives this process; one that is not acknowledged comes again. Knows nothing of
-4/ESP but the header that carries its reply-to.
+The replicas of an extension share one durable pull consumer, which has the name of the stream. A message is
+acknowledged when its handler is done; one that is not acknowledged is delivered again, also after the death of this
+process. Of 4/ESP this module knows only the header that carries the reply-to.
 
 Source: NATS documentation, "JetStream consumers"; the gateway's docs/guarantees.md.
 """
@@ -20,68 +20,65 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from kaa_ext.sdk.errors import NotDelivered
-
-REPLY_TO_HEADER = "Kaa-Reply-To"
-"""What the gateway puts the 4/ESP reply-to into."""
+from kaa_ext.sdk.errors import NotDelivered, text_of
 
 ACK_WAIT_S = 30.0
-"""How long a handler may take before its message is given to somebody else as well."""
+"""How long a handler may take before its message is delivered again."""
 DELIVERIES_MAX = 10
-"""How often a message whose handler fails is tried."""
+"""How often a message is delivered while its handler fails."""
 RETRY_FIRST_S = 0.5
-"""The pause before a failed message comes again; doubles."""
+"""The pause before a failed message is delivered again; it doubles each time."""
 RETRY_MAX_S = 30.0
 FETCH_MESSAGES = 256
-"""Asked for at a time."""
+"""Messages of one fetch request."""
 FETCH_EXPIRES_S = 1.0
-"""How long a request stands; `stop` waits for its end, so that nothing is sent to nobody."""
+"""How long a fetch request lasts. `stop` waits for its end, so that no message is sent to a closed inbox."""
 FETCH_GRACE_S = 2.0
 ENDED = ("404", "408")
-"""Statuses that end a request: nothing there, or its time is over."""
+"""Statuses that end a fetch request: no messages, or its time is over."""
 ACK_PENDING_MAX = 4096
-"""Messages of all replicas that are handed out and not acknowledged."""
+"""Messages of all replicas that are delivered and not acknowledged."""
 REBIND_WAIT_S = 0.5
 
 
-class StreamGone(nats.errors.Error):
+class ConsumerGone(nats.errors.Error):
     """The server has no such consumer, or has ended it."""
 
 
 class StoredMessage:
-    """A message of the stream; `data`, `headers` and `reply` are those of the core NATS message that it was."""
+    """A message of the stream, with the `data`, `headers` and `reply` of the ClientData that the gateway published."""
 
     def __init__(self, message: Msg) -> None:
         self._message = message
         self.data = message.data
         self.headers = message.headers
-        self.reply = (message.headers or {}).get(REPLY_TO_HEADER, "")
+        self.reply = (message.headers or {}).get(subjects.REPLY_TO_HEADER, "")
 
     @property
     def is_last_try(self) -> bool:
-        """Whether it is not delivered again if its handler fails."""
+        """Return whether this is the last delivery, even if the handler fails."""
         return bool(self._message.metadata.num_delivered >= DELIVERIES_MAX)
 
     async def done(self) -> None:
-        """Let the stream forget it. If NATS does not hear of it, it comes again."""
-        await self._tell(self._message.ack())
+        """Acknowledge the message. If NATS does not receive that, the message is delivered again."""
+        await self._acknowledge(self._message.ack())
 
     async def retry(self) -> None:
-        """Have it delivered again, a while later."""
+        """Have the message delivered again after a pause."""
         pause = min(RETRY_FIRST_S * 2.0 ** (self._message.metadata.num_delivered - 1), RETRY_MAX_S)
-        await self._tell(self._message.nak(delay=pause))
+        await self._acknowledge(self._message.nak(delay=pause))
 
-    async def _tell(self, acknowledgement: Awaitable[None]) -> None:
+    async def _acknowledge(self, acknowledgement: Awaitable[None]) -> None:
         try:
             await acknowledgement
         except nats.errors.Error as error:
-            raise NotDelivered(str(error) or type(error).__name__) from error
+            raise NotDelivered(text_of(error)) from error
 
 
 class DurableConsumer:
-    """Fetches what an extension instance's stream holds and hands it to `receive`, in order, until it is stopped.
+    """Fetches the messages of an extension instance's stream and passes them to `receive` in order.
 
-    What is not done with in `ack_wait_s` seconds is given to another replica, or comes again.
+    A message that is not acknowledged within `ack_wait_s` seconds is delivered again, to this or another replica.
     """
 
     def __init__(
@@ -96,44 +93,44 @@ class DurableConsumer:
         self._log: Any = structlog.get_logger(extension=extension, stream=self._name)
 
     def start(self, client: Client) -> None:
-        """Begin to consume over a connection of nats-py, which may reconnect."""
+        """Begin to consume over a nats-py client, which may reconnect."""
         self._task = asyncio.create_task(self._run(client), name=f"consumer {self._name}")
 
     async def stop(self) -> None:
-        """Fetch nothing more; returns when all that was fetched has been received."""
+        """Stop fetching. Return when all fetched messages have been passed on."""
         self._stopping = True
         if self._task is not None:
             await asyncio.wait({self._task})
 
     async def abandon(self) -> None:
-        """The connection has gone for good; another may `start` again."""
+        """Stop at once, because the client is closed. `start` may be called with another."""
         while self._task is not None and not self._task.done():
-            # Again and again, because nats-py swallows a cancellation in some places.
+            # More than once, because nats-py swallows a cancellation in some places.
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1)
 
     async def _run(self, client: Client) -> None:
-        said = ""
+        logged = ""
         while not self._stopping:
             try:
                 await self._bind(client)
                 inbox = client.new_inbox()
                 subscription = await client.subscribe(inbox)
-                said = ""
+                logged = ""
                 try:
                     while not self._stopping:
                         await self._fetch(client, inbox, subscription)
                 finally:
                     await subscription.unsubscribe()
             except nats.errors.Error as error:
-                sentence = str(error) or type(error).__name__
-                if sentence != said:
+                sentence = text_of(error)
+                if sentence != logged:
                     self._log.warning("stream cannot be read, trying again", error=sentence)
-                    said = sentence
+                    logged = sentence
                 await asyncio.sleep(REBIND_WAIT_S)
 
     async def _bind(self, client: Client) -> None:
-        """Make the consumer, or make sure that it is there."""
+        """Make the consumer if it does not exist."""
         config = ConsumerConfig(
             name=self._name,
             durable_name=self._name,
@@ -145,9 +142,9 @@ class DurableConsumer:
         await client.jsm().add_consumer(self._name, config)
 
     async def _fetch(self, client: Client, inbox: str, subscription: Subscription) -> None:
-        """Ask for some messages, and receive what comes until the server has ended the request.
+        """Request messages, and pass them on until the server ends the request.
 
-        Not by nats-py's own `fetch`, which holds messages back until it has as many as it asked for.
+        nats-py's own `fetch` would hold messages back until it has as many as it requested.
         """
         request = {"batch": FETCH_MESSAGES, "expires": int(FETCH_EXPIRES_S * 1e9)}
         await client.publish(
@@ -164,4 +161,4 @@ class DurableConsumer:
             elif status in ENDED:
                 return
             else:
-                raise StreamGone(f"{status} {(message.headers or {}).get('Description', '')}")
+                raise ConsumerGone(f"{status} {(message.headers or {}).get('Description', '')}")

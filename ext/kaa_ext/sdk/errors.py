@@ -4,15 +4,14 @@ from http import HTTPStatus
 
 
 class ExtError(Exception):
-    """Base of all errors that the SDK raises on purpose."""
+    """The base of all errors that the SDK raises."""
 
 
 class ExtensionError(ExtError):
     """Raised by a handler: answers the request with an error status.
 
     `status_code` is the HTTP status, 400 to 599. `reason_phrase` goes to the device, so it says what the
-    device can do better and nothing about the inside of the service; the default is the standard phrase of
-    the status.
+    device can do better, and nothing about the inside of the service; the default is the standard phrase of the status.
     """
 
     def __init__(self, status_code: int, reason_phrase: str | None = None) -> None:
@@ -27,19 +26,24 @@ class ExtensionError(ExtError):
 
 
 class NotDelivered(ExtError):  # noqa: N818 - says what happened to the message
-    """A message could not be handed to NATS: no connection, and no room to keep it until there is one."""
+    """NATS did not take a message: there is no connection, and no room to keep the message until there is one."""
 
 
 class PayloadTooLarge(NotDelivered):
-    """A message is larger than the NATS server takes (its `max_payload`)."""
+    """A message is larger than the `max_payload` of the NATS server."""
 
 
 class StateUnavailable(ExtensionError):  # noqa: N818 - says what is wrong with the state
-    """JetStream did not answer, or not in time: what was asked of it may or may not have happened.
+    """JetStream did not answer in time: the operation may or may not have happened.
 
-    A handler lets it pass: the device is told 503, and asks again.
+    A handler lets this error pass: the device gets 503 and repeats its request.
     """
 
     def __init__(self, reason: str) -> None:
         super().__init__(503, "State is not available")
         self.reason = reason
+
+
+def text_of(error: Exception) -> str:
+    """Return the message of an error, or its name: several errors of asyncio and nats-py have no message."""
+    return str(error) or type(error).__name__

@@ -1,7 +1,7 @@
-"""From the function that a service registers to one that takes a request and gives a response.
+"""Makes uniform calls of the functions that a service registers as handlers.
 
-A function may take the decoded payload beside the request, return a value that becomes JSON, be async, or be an async
-generator; and middleware may stand around it. All of that is settled here, once, when the extension starts.
+A handler may take the decoded payload beside the request, return a value that becomes JSON, be async, or be an async
+generator; middleware may stand around it. `bind` and `is_stream` look at a function once, when it is registered.
 """
 
 import inspect
@@ -15,15 +15,15 @@ from kaa_ext.sdk.requests import Handler, Request, Response, Result
 
 CallNext: TypeAlias = Callable[[Request], Awaitable[Response]]
 Middleware: TypeAlias = Callable[[Request, CallNext], Awaitable[Response]]
-"""Stands around a handler: what it awaits from `call_next` is always a response, of errors too."""
+"""A function around a handler. `call_next` always returns a response, also for errors."""
 
 _JSON_TYPES = (msgspec.Struct, dict, list)
 
 
 def bind(function: Handler) -> Callable[[Request], Any]:
-    """The function as one that takes the request only. TypeError if its parameters are wrong.
+    """Return the handler as a function that takes only the request. Raise TypeError if its parameters are wrong.
 
-    What it returns is still a result, an awaitable of one, or an async iterator of several.
+    The function still returns a result, an awaitable of one, or an async iterator of several.
     """
     kind = payloads.payload_type(function)
     if kind is None:
@@ -37,12 +37,12 @@ def bind(function: Handler) -> Callable[[Request], Any]:
 
 
 def is_stream(function: Handler) -> bool:
-    """Whether a handler answers with its first item, and pushes the others."""
+    """Return whether a handler is an async generator: it answers with its first item and pushes the others."""
     return inspect.isasyncgenfunction(function)
 
 
 def response_of(result: object) -> Response:
-    """The response that a handler's result stands for. TypeError if it stands for none."""
+    """Return the response for a handler's result. Raise TypeError if the result has a wrong type."""
     if isinstance(result, Response):
         return result
     if result is None:
@@ -55,12 +55,12 @@ def response_of(result: object) -> Response:
 
 
 async def first_of(items: AsyncIterator[Result]) -> Result:
-    """The first item of a stream, which answers its request; nothing if there is none."""
+    """Return the first item of a stream, or None if there is none."""
     return await anext(items, None)
 
 
 def chain(middleware: Sequence[Middleware], innermost: CallNext) -> CallNext:
-    """The innermost call with all middleware around it, the first outermost."""
+    """Return `innermost` with all middleware around it; the first one is the outermost."""
     for layer in reversed(middleware):
         innermost = _around(layer, innermost)
     return innermost

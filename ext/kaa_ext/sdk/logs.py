@@ -1,4 +1,4 @@
-"""Log lines of extension services, and a limit for those that a peer can cause."""
+"""Log lines of extension services, and a rate limit for lines that a peer can cause."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ LIMITED_LOG_INTERVAL_S = 10.0
 
 
 def configure(level: LogLevel) -> None:
-    """Send log lines of this level and above to stderr, for a process that runs extensions."""
+    """Send the log lines of this process, of this level and above, to stderr."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     structlog.configure(
         processors=[
@@ -29,9 +29,9 @@ def configure(level: LogLevel) -> None:
 
 
 class LimitedLog:
-    """Logs a reason at most once per `LIMITED_LOG_INTERVAL_S`, and says then how often it came up in between.
+    """Logs each reason at most once per `LIMITED_LOG_INTERVAL_S`, with the number of lines left out since.
 
-    A reason is a code of ours, never data of a peer: the table holds one entry per reason.
+    A reason is a code of ours, never data of a peer: the table has an entry for each reason.
     """
 
     def __init__(self, log: Any) -> None:
@@ -39,7 +39,7 @@ class LimitedLog:
         self._seen: dict[str, tuple[float, int]] = {}
 
     def warning(self, reason: str, event: str, **details: object) -> None:
-        """Log a warning, unless this reason was logged a moment ago."""
+        """Log a warning, unless this reason was logged within the interval."""
         now = time.monotonic()
         logged_at, suppressed = self._seen.get(reason, (-LIMITED_LOG_INTERVAL_S, 0))
         if now - logged_at < LIMITED_LOG_INTERVAL_S:

@@ -1,10 +1,10 @@
-"""Middleware that most services want: log lines and metrics for requests.
+"""Middleware for most services: log lines and metrics of requests.
 
     extension.middleware(log_requests)
     metrics = Metrics()
     metrics.watch(extension)
 
-Neither shows a payload. Log lines name endpoints, metrics do not.
+Neither shows a payload. Log lines name endpoints; metrics do not.
 """
 
 import time
@@ -16,15 +16,15 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.handlers import CallNext
 from kaa_ext.sdk.requests import Request, Response
-from kaa_ext.sdk.service import Extension
 
 _log: Any = structlog.get_logger("ext.requests")
 
 
 async def log_requests(request: Request, call_next: CallNext) -> Response:
-    """A line for each request: debug if it went well, info if the device was refused, warning for our own errors."""
+    """Log each request: debug for success, info for 4xx, warning for 5xx."""
     started = time.perf_counter()
     response = await call_next(request)
     status_code = response.status_code
@@ -41,9 +41,9 @@ async def log_requests(request: Request, call_next: CallNext) -> Response:
 
 
 class Metrics(Collector):
-    """Prometheus metrics of the extensions of a process: requests by route and status, their time, and all `stats`.
+    """The Prometheus metrics of the extensions of a process: requests by route and status, their time, and all `stats`.
 
-    Routes are the patterns that handlers were registered for, so what devices send does not grow the tables.
+    A route is the pattern that a handler was registered for, so devices cannot make the tables grow.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Metrics(Collector):
         self.registry.register(self)
 
     def watch(self, extension: Extension) -> None:
-        """Count what this extension does."""
+        """Add an extension to the metrics."""
         self._extensions.append(extension)
 
         async def count(request: Request, call_next: CallNext) -> Response:
@@ -77,7 +77,7 @@ class Metrics(Collector):
         extension.middleware(count)
 
     def collect(self) -> Iterable[Metric]:
-        """The `stats` of the extensions, read when they are asked for."""
+        """Return the `stats` of the extensions; called by Prometheus's registry at each scrape."""
         family = CounterMetricFamily(
             "kaa_ext_events",
             "What an extension counts; docs/extensions.md explains the events.",

@@ -1,6 +1,6 @@
-"""JSON payloads to typed values and back, for handlers and services; what is wrong is said to the device.
+"""Decodes JSON payloads to typed values and encodes values to JSON; errors have a reason for the device.
 
-A reason names the byte or the field that is wrong, and never echoes more of the payload than a field's name.
+The reason names the byte or the field that is wrong. It repeats nothing of the payload except the name of a field.
 """
 
 import inspect
@@ -19,18 +19,18 @@ _encode = msgspec.json.Encoder().encode
 
 
 def decoder(kind: type[T]) -> Callable[[bytes], T]:
-    """A function from a JSON payload to a value of this type; ExtensionError 400 says what is wrong with it.
+    """Return a function that decodes a JSON payload to this type. It raises ExtensionError 400 for a wrong payload.
 
-    For a struct an empty payload stands for an object without fields: 1/KP allows it wherever nothing is required.
+    For a struct, an empty payload is an object without fields: 1/KP allows it where no field is required.
     """
     decode = msgspec.json.Decoder(kind).decode
-    instead_of_nothing = b"{}" if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else b""
+    empty = b"{}" if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else b""
 
     def decode_payload(payload: bytes) -> T:
         try:
             if not payload.isascii():
                 payload.decode()
-            return decode(payload or instead_of_nothing)
+            return decode(payload or empty)
         except UnicodeDecodeError as error:
             raise ExtensionError(400, f"Invalid UTF-8 at byte {error.start}") from error
         except msgspec.ValidationError as error:
@@ -39,7 +39,7 @@ def decoder(kind: type[T]) -> Callable[[bytes], T]:
             if not payload:
                 raise ExtensionError(400, "Empty payload") from error
             position = _BYTE_POSITION.search(str(error))
-            # The one error without a position is that of a text which ends too early.
+            # Only the error for a text that ends too early has no position.
             at = position[1] if position else len(payload)
             raise ExtensionError(400, f"Invalid JSON at byte {at}") from error
         except RecursionError as error:
@@ -49,14 +49,14 @@ def decoder(kind: type[T]) -> Callable[[bytes], T]:
 
 
 def encode(value: object) -> bytes:
-    """A value as JSON."""
+    """Return a value as JSON."""
     return _encode(value)
 
 
 def compact(payload: bytes) -> bytes:
-    """A JSON text without its white space, otherwise as it is: numbers are not rounded, nor keys sorted.
+    """Return a JSON text without white space. Numbers are not rounded and keys are not sorted.
 
-    ExtensionError 400 if it is not JSON.
+    Raise ExtensionError 400 if it is not JSON.
     """
     return msgspec.json.format(bytes(_decode_any(payload)), indent=-1)
 
@@ -65,9 +65,9 @@ _decode_any = decoder(msgspec.Raw)
 
 
 def payload_type(function: Callable[..., Any]) -> Any | None:
-    """The type of the second parameter of a handler: what its payload is decoded to. None without such a parameter.
+    """Return the annotated type of a handler's second parameter, which its payload is decoded to; None without one.
 
-    TypeError for a handler whose parameters are not (request) or (request, body: <type>).
+    Raise TypeError for a handler whose parameters are not (request) or (request, body: <type>).
     """
     name = getattr(function, "__qualname__", repr(function))
     parameters = list(inspect.signature(function).parameters.values())
@@ -84,5 +84,5 @@ def payload_type(function: Callable[..., Any]) -> Any | None:
 
 
 def _sentence(message: str) -> str:
-    """msgspec's words without the back quotes, and without the root in a path: `a` for `$.a`."""
+    """Return a message of msgspec without its back quotes, and with paths as `a` instead of `$.a`."""
     return message.replace("`$.", "`").replace("`", "")

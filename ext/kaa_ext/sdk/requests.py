@@ -1,4 +1,4 @@
-"""What a handler of an extension gets and gives: typed, immutable, free of NATS and Avro.
+"""The requests and responses of handlers: typed, immutable, independent of NATS and Avro.
 
 Source: 4/ESP, ClientData and ExtensionData.
 """
@@ -13,14 +13,14 @@ from kaa_ext.sdk.errors import ExtensionError
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One message of a device.
+    """A message of a device.
 
-    `endpoint_id` is None for an endpoint-unaware extension, `request_id` when the device wants no response.
-    `resource_path` is without the endpoint token and may be empty. `timestamp` (of the gateway) and
-    `deadline` are UNIX times in milliseconds; no deadline is None. `config_name` is that of 4/ESP, None
-    means the default configuration. `parameters` holds what the levels in braces of the handler's resource
-    path (`route`) stood for. `gateway_replica_id` names the gateway that the message came through, if it says so;
-    `trace_parent` is the W3C `traceparent` of a message that the gateway traces.
+    `endpoint_id` is None for an endpoint-unaware extension; `request_id` is None if the device wants no response.
+    `resource_path` does not contain the endpoint token and may be empty. `timestamp` (of the gateway) and `deadline`
+    (None for never) are UNIX times in milliseconds. `config_name` is the one of 4/ESP; None is the default
+    configuration. `parameters` has the values of the levels in braces of `route`, the handler's resource path.
+    `gateway_replica_id` is the gateway replica that sent the message, if its reply-to names one. `trace_parent` is the
+    W3C `traceparent` of a message that the gateway traces.
     """
 
     endpoint_id: str | None
@@ -53,15 +53,15 @@ class Response(msgspec.Struct, frozen=True):
 
     @classmethod
     def of_error(cls, error: ExtensionError) -> "Response":
-        """The response which tells a device of an error. It has no payload."""
+        """Return the response for an error. It has no payload."""
         return cls(error.status_code, None, error.reason_phrase)
 
 
 Result: TypeAlias = bytes | Response | msgspec.Struct | dict[str, Any] | list[Any] | None
-"""What a handler returns: a payload, nothing (status 200), a value that becomes JSON, or a whole response."""
+"""A handler's result: a payload, None (status 200), a value that becomes JSON, or a complete response."""
 
 Handler: TypeAlias = Callable[..., Result | Awaitable[Result] | AsyncIterator[Result]]
-"""Takes the request, and the decoded payload if it has a second parameter, whose annotation says of what type.
+"""A function that takes the request, and as an optional second parameter the payload, decoded to its annotated type.
 
 A plain handler runs on the event loop and must not block; an async one runs beside others; an async generator answers
 with its first item and pushes the others to the endpoint.

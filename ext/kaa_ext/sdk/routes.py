@@ -1,8 +1,8 @@
-"""From the resource path of a message to the handler that was registered for it.
+"""Finds the handler for the resource path of a message.
 
-A pattern is a resource path in which `{name}` stands for one level, and a final `*` for anything, also
-nothing: `/json`, `/plain/{metric}`, `/config/json*`, `*`. The most specific pattern wins: an exact path
-first, then the one with the longest text before its first wildcard.
+A pattern is a resource path in which `{name}` matches one level, and a final `*` matches anything, also nothing:
+`/json`, `/plain/{metric}`, `/config/json*`, `*`. The most specific pattern wins: an exact path first, then the pattern
+with the longest text before its first wildcard.
 """
 
 import re
@@ -12,14 +12,14 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from kaa_ext.sdk.requests import Request
 
 Respond: TypeAlias = Literal["requested", "always"]
-"""Whether results go out for requests with a request ID only, or for all: 1/KP leaves that to us."""
+"""Which requests are answered: those with a request ID, or all. 1/KP leaves that to the extension."""
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NO_PARAMETERS: Mapping[str, str] = {}
 
 
 class Route(NamedTuple):
-    """A registered handler. Its result is several things one after another if it `streams`."""
+    """A registered handler. A handler that `streams` is an async generator."""
 
     pattern: str
     handler: Callable[[Request], Any]
@@ -37,7 +37,7 @@ class Routes:
     def add(
         self, pattern: str, handler: Callable[[Request], Any], respond: Respond, streams: bool = False
     ) -> None:
-        """Register a handler. ValueError for a pattern that is not well formed, or is taken."""
+        """Register a handler. Raise ValueError for a pattern that is not well formed or has a handler already."""
         literal = pattern.removesuffix("*")
         pieces = _PARAMETER.split(literal)
         texts, names = pieces[::2], pieces[1::2]
@@ -62,7 +62,7 @@ class Routes:
         self._patterns.sort(key=lambda entry: -entry[0])
 
     def find(self, resource_path: str) -> tuple[Route, Mapping[str, str]] | None:
-        """The route of a resource path, and what its levels in braces stand for."""
+        """Return the route of a resource path and the values of its levels in braces; None if there is no route."""
         route = self._exact.get(resource_path)
         if route is not None:
             return route, _NO_PARAMETERS

@@ -1,4 +1,4 @@
-"""Runs extensions in one process until a signal asks it to stop."""
+"""Runs extensions in one process until SIGINT or SIGTERM."""
 
 import asyncio
 import signal
@@ -9,17 +9,17 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Service(Protocol):
-    """What can be started and stopped: an `Extension`."""
+    """Something that can be started and stopped: an `Extension`."""
 
     async def start(self) -> None:
-        """Return when it serves."""
+        """Start, and return when the service is ready."""
 
     async def stop(self) -> None:
-        """Finish what is in flight; does nothing harmful to a service which was not started."""
+        """Finish what is in flight. Harmless for a service that was not started."""
 
 
 async def run(*services: Service, on_ready: Callable[[], None] = lambda: None) -> None:
-    """Start the services, call `on_ready`, drain them on SIGINT or SIGTERM; a second signal ends at once."""
+    """Start the services, call `on_ready`, and stop them at SIGINT or SIGTERM; a second signal cuts that short."""
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
 

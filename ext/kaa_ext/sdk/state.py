@@ -1,7 +1,7 @@
-"""The state of a service: typed values by key, shared by its replicas and kept over restarts, in a JetStream bucket.
+"""The state of a service: typed values by key, in a JetStream bucket that its replicas share.
 
-A key is made of parts, such as an application version and an endpoint ID. In the bucket each part is escaped, since
-NATS keys take only some characters, and the parts are joined with dots: `escaped` below says how.
+A key has parts, such as an application version and an endpoint ID. NATS allows only some characters in keys, so each
+part is escaped (see `escaped`), and the parts are joined with dots.
 """
 
 import random
@@ -19,33 +19,33 @@ from kaa_ext.sdk.errors import StateUnavailable
 T = TypeVar("T")
 
 ATTEMPTS = 20
-"""How often a change is tried while other replicas change the same key."""
+"""Attempts of a change while other replicas change the same key."""
 PAUSE_S = 0.005
-"""The longest pause before the second attempt; it grows with each."""
+"""The longest pause before the second attempt; it grows with each attempt."""
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 _ESCAPE = re.compile("=([0-9A-F]{2})")
 
 
 def escaped(part: str) -> str:
-    """A part of a key as the bucket has it: all but letters, digits, `_` and `-` is `=` and two hexadecimal digits.
+    """Return a part of a key as it is in the bucket.
 
-    An empty part is `=`.
+    Bytes other than letters, digits, `_` and `-` become `=` and two hexadecimal digits; an empty part becomes `=`.
     """
     return _UNSAFE.sub(lambda found: b"=%02X" % found[0][0], part.encode()).decode() or "="
 
 
 def unescaped(part: str) -> str:
-    """The part that was escaped so."""
+    """Return the part of a key that `escaped` turned into this text."""
     if part == "=":
         return ""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), part).encode("latin-1").decode()
 
 
 class State(Generic[T]):
-    """The values of one bucket, all of one type. Made by `Extension.state`.
+    """The values of a bucket, all of one type. Made by `Extension.state`.
 
-    Every method may raise StateUnavailable, which tells a device 503.
+    Every method may raise StateUnavailable, which becomes 503 for a device.
     """
 
     def __init__(self, bucket: Callable[[], Bucket], kind: type[T]) -> None:
@@ -54,12 +54,12 @@ class State(Generic[T]):
         self._encode = msgspec.json.Encoder().encode
 
     async def open(self) -> None:
-        """Make the bucket if it is not there."""
+        """Make the bucket if it does not exist."""
         self._bucket = self._make_bucket()
         await self._bucket.open()
 
-    def hearing(self, changed: Callable[[tuple[str, ...], T], None]) -> Callable[[Msg], None]:
-        """What calls `changed` with key and value of each message that tells of a change (buckets.changes_subject)."""
+    def listener(self, changed: Callable[[tuple[str, ...], T], None]) -> Callable[[Msg], None]:
+        """Return a subscriber of `buckets.changes_subject`: `changed` gets the key and value of each change."""
 
         def receive(message: Msg) -> None:
             if message.data:
@@ -68,19 +68,19 @@ class State(Generic[T]):
         return receive
 
     async def get(self, *key: str) -> T | None:
-        """The value of a key, or None."""
+        """Return the value of a key, or None."""
         entry = await self._bucket.get(_joined(key))
         return self._decode(entry.value) if entry and entry.value else None
 
     async def put(self, *key: str, value: T) -> None:
-        """Set a key, whatever its value is."""
+        """Set the value of a key, whatever it was before."""
         await self._bucket.put(_joined(key), self._encode(value))
 
     async def change(self, *key: str, change: Callable[[T | None], T | None]) -> T | None:
-        """Replace the value of a key by what `change` makes of it, as one step that no other replica comes between.
+        """Replace the value of a key by the result of `change`, atomically. Return the new value.
 
-        `change` may be called several times, so it only computes, and leaves the value that it is given as it is.
-        Either value may be None, for none. Returns the new one. What `change` raises passes, and nothing is changed.
+        `change` gets the current value (None: no key) and returns the new one (None: remove the key). It may be called
+        several times, so it must have no side effects and must not modify its argument. If it raises, nothing changes.
         """
         joined = _joined(key)
         for attempt in range(ATTEMPTS):
@@ -101,7 +101,7 @@ class State(Generic[T]):
         raise StateUnavailable("the key is changed by too many at once")
 
     async def entries(self) -> AsyncIterator[tuple[tuple[str, ...], T]]:
-        """All keys and their values, as they are now."""
+        """Yield all keys and their values."""
         async for key, entry in self._bucket.entries():
             if entry.value:
                 yield _parts(key), self._decode(entry.value)

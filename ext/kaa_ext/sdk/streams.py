@@ -1,7 +1,7 @@
-"""Reading a JetStream stream from one end to the other, for the keys of a bucket and the samples of endpoints.
+"""Reads all stored messages of a JetStream stream, for the keys of a bucket and the samples of endpoints.
 
-nats-py's own `KeyValue.watch` takes a bucket for empty if its messages are faster than the answer that says how many
-there are, and leaves a consumer behind each time.
+nats-py's own `KeyValue.watch` reports an empty bucket if the messages arrive before their count does, and leaves a
+consumer behind each time.
 """
 
 from collections.abc import AsyncIterator
@@ -14,9 +14,9 @@ from nats.js import JetStreamContext, api
 
 FETCH_MESSAGES = 256
 FETCH_TIMEOUT_S = 1.0
-"""After this long without a message we ask whether there is still one to come: it may have been removed."""
+"""After this time without a message we ask the server how many remain: some may have been removed."""
 INACTIVE_S = 60.0
-"""When the server forgets a reader that has died."""
+"""Seconds until the server removes the consumer of a dead reader."""
 
 
 async def stored(
@@ -26,7 +26,7 @@ async def stored(
     policy: api.DeliverPolicy,
     since: datetime | None = None,
 ) -> AsyncIterator[Msg]:
-    """What a stream has now on a subject, in order."""
+    """Yield the messages that a stream has on a subject now, in order."""
     config = api.ConsumerConfig(
         filter_subject=subject,
         deliver_policy=policy,
@@ -37,15 +37,15 @@ async def stored(
     consumer = await jetstream.add_consumer(stream, config)
     reader = await jetstream.pull_subscribe_bind(consumer.name, stream)
     try:
-        waiting = consumer.num_pending or 0
-        while waiting:
+        remaining = consumer.num_pending or 0
+        while remaining:
             try:
-                messages = await reader.fetch(min(waiting, FETCH_MESSAGES), FETCH_TIMEOUT_S)
+                messages = await reader.fetch(min(remaining, FETCH_MESSAGES), FETCH_TIMEOUT_S)
             except nats.errors.TimeoutError:
-                waiting = (await reader.consumer_info()).num_pending or 0
+                remaining = (await reader.consumer_info()).num_pending or 0
                 continue
             for message in messages:
-                waiting = message.metadata.num_pending
+                remaining = message.metadata.num_pending
                 yield message
     finally:
         with suppress(nats.errors.Error):

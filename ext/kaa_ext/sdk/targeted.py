@@ -1,4 +1,4 @@
-"""Requests to another service that are answered on our replica's subject: 3/ISM's targeted messages.
+"""Requests to another service, answered on this replica's subject: the targeted messages of 3/ISM.
 
 Source: 3/ISM "Inter-Service Messaging", session affinity.
 """
@@ -14,16 +14,17 @@ from nats.aio.msg import Msg
 from kaa_ext.sdk.errors import ExtensionError
 
 if TYPE_CHECKING:
-    from kaa_ext.sdk.service import Extension
+    from kaa_ext.sdk.extension import Extension
 
 NO_RESPONDERS = "503"
+"""The status with which NATS answers a request that nobody subscribes to."""
 
 
 class Requester:
     """Sends requests and finds their answers by correlation ID.
 
-    `answer` is the message type that comes back on `kaa.v1.replica.<us>.<protocol>.<answer_name>`. As many requests are
-    outstanding as there are handlers that wait for them, so their number needs no bound of its own.
+    `answer` is the message type that arrives on `kaa.v1.replica.<replica ID>.<protocol>.<answer_name>`. Each handler
+    waits for one request at a time, so the limit of handlers bounds the outstanding requests as well.
     """
 
     def __init__(self, extension: "Extension", protocol: str, answer_name: str, answer: MessageType) -> None:
@@ -36,7 +37,7 @@ class Requester:
     async def ask(self, subject: str, kind: MessageType, timeout_s: float, **fields: Any) -> dict[str, Any]:
         """Send a request of this type and return the fields of its answer.
 
-        ExtensionError 503 if nobody serves the subject, 504 if no answer comes in time.
+        Raise ExtensionError 503 if nobody subscribes to the subject, 504 if no answer arrives in time.
         """
         correlation_id = str(uuid4())
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
@@ -53,7 +54,7 @@ class Requester:
 
     def _receive(self, message: Msg) -> None:
         if is_no_responders(message):
-            # NATS does not say which request had nobody to take it. There is one subject, so it is all of them.
+            # NATS does not say which request it means. All go to the same service, so all of them fail.
             for answer in self._waiting.values():
                 if not answer.done():
                     answer.set_exception(ExtensionError(503, "A service behind this one is not running"))
@@ -65,5 +66,5 @@ class Requester:
 
 
 def is_no_responders(message: Msg) -> bool:
-    """Whether this is NATS saying, on a reply-to, that nobody takes what was published with it."""
+    """Return whether this is the report of NATS, on a reply-to, that nobody subscribes to the request's subject."""
     return bool(message.headers) and (message.headers or {}).get("Status") == NO_RESPONDERS

@@ -3,8 +3,8 @@
     tracing = Tracing()
     tracing.watch(extension)
 
-The gateway has decided which messages are traced; of the others there is no span. A span is current while its handler
-runs, so that those of instrumented libraries become its children.
+The gateway decides which messages are traced; other messages have no span. A span is current while its handler runs, so
+spans of instrumented libraries become its children.
 
 Source: W3C Trace Context; OpenTelemetry semantic conventions, "Messaging spans".
 """
@@ -20,15 +20,15 @@ from opentelemetry.trace import TracerProvider as AnyTracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from kaa_ext.sdk.dispatch import SERVER_ERRORS, TRACE_PARENT
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.handlers import CallNext
 from kaa_ext.sdk.requests import Request, Response
-from kaa_ext.sdk.service import Extension
 
 _CONTEXT = TraceContextTextMapPropagator()
 
 
 def provider_of_environment(service_name: str) -> TracerProvider:
-    """A provider that exports over OTLP as the OTEL_* variables say; `service_name` is for want of one among them."""
+    """Return a provider that exports over OTLP as the OTEL_* variables say; they override `service_name`."""
     resource = Resource.create({"service.name": service_name}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
@@ -36,14 +36,14 @@ def provider_of_environment(service_name: str) -> TracerProvider:
 
 
 class Tracing:
-    """Spans by a provider of yours, or else one that exports as the OTEL_* environment variables say."""
+    """Makes spans with the given provider, by default one that exports as the OTEL_* environment variables say."""
 
     def __init__(self, provider: AnyTracerProvider | None = None) -> None:
         provider = provider or provider_of_environment("kaa-ext")
         self._tracer = provider.get_tracer("kaa-ext", __version__)
 
     def watch(self, extension: Extension) -> None:
-        """Trace the requests of this extension."""
+        """Trace the requests of an extension."""
         subject = subjects.service(extension.name, "esp", subjects.CLIENT_DATA)
 
         async def trace(request: Request, call_next: CallNext) -> Response:

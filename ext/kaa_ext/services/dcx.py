@@ -17,8 +17,8 @@ from nats.aio.msg import Msg
 from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError, PayloadTooLarge
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
-from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.targeted import is_no_responders
 
 METRIC_SIZE_MAX = 256

@@ -4,8 +4,8 @@ On resource path `/status/<code>` the answer has that HTTP status, 200 to 599.
 """
 
 from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request, Response
-from kaa_ext.sdk.service import Extension
 
 
 def register(extension: Extension) -> None:

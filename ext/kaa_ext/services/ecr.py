@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 from kaa_ext.messages import cdtp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
-from kaa_ext.sdk.service import Extension
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.state import State
 from kaa_ext.services.config_names import checked_name
 

@@ -15,8 +15,8 @@ from msgspec import UNSET, UnsetType
 from kaa_ext.messages import eme
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
-from kaa_ext.sdk.service import Extension
 from kaa_ext.sdk.state import State
 
 STATE = "metadata"

@@ -20,7 +20,7 @@ from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.buckets import NAME_IN_USE
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
-from kaa_ext.sdk.service import Extension
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.state import escaped
 
 ANY = "*"

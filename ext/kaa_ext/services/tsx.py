@@ -16,8 +16,8 @@ from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
-from kaa_ext.sdk.service import Extension
 
 
 class TimeRequest(msgspec.Struct):

@@ -26,8 +26,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk import payloads
+from kaa_ext.sdk.extension import DEFAULT_GATEWAY_INSTANCE, Extension
 from kaa_ext.sdk.requests import Response
-from kaa_ext.sdk.service import DEFAULT_GATEWAY_INSTANCE, Extension
 from kaa_ext.testing.local import LocalBus, LocalConnection
 
 TIMEOUT_S = 20.0

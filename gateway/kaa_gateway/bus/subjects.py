@@ -12,6 +12,9 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,127}\Z")
 CLIENT_DATA = "ClientData"
 EXTENSION_DATA = "ExtensionData"
 
+REPLY_TO_HEADER = "Kaa-Reply-To"
+"""The header of a durable ClientData that carries the reply-to of 4/ESP; its own reply-to is JetStream's."""
+
 
 def service(instance: str, protocol: str, message_type: str) -> str:
     """Subject of a targeted message to any replica of a service instance."""

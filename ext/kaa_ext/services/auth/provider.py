@@ -15,7 +15,7 @@ from kaa_gateway.bus.messages import NULLABLE_STRING, Exchange, is_expired
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.errors import ExtensionError
-from kaa_ext.sdk.service import Extension
+from kaa_ext.sdk.extension import Extension
 from kaa_ext.services.auth.credentials import (
     CERTIFICATES,
     CLIENTS,

@@ -92,7 +92,10 @@ class Registry:
     async def add_client(
         self, tenant: str, user_name: str, password: str | None = None, *, expires: int | None = None
     ) -> tuple[str, str]:
-        """Add a client, or replace its password. Return the password, by default a random one, and the credentials' ID."""
+        """Add a client, or replace its password. Return the password and the credentials' ID.
+
+        The password is random by default.
+        """
         password = password or secrets.token_urlsafe(16)
         salt = os.urandom(16)
         added = ClientCredentials(

@@ -10,6 +10,7 @@ import pytest
 from kaa_ext import Extension, Response
 from kaa_ext.messages import cip
 from kaa_ext.services import cex
+from kaa_ext.services.cex import expiry as cex_expiry
 from kaa_ext.testing import Gateway, offline, until
 from kaa_gateway.bus.messages import now_ms
 from nats.aio.msg import Msg
@@ -246,7 +247,7 @@ async def test_without_timeout_a_command_has_the_time_of_the_settings() -> None:
 
 
 async def test_a_replica_ends_the_commands_of_one_that_died(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cex, "SCAN_INTERVAL_S", 0.05)
+    monkeypatch.setattr(cex_expiry, "SCAN_INTERVAL_S", 0.05)
     async with services() as kaa:
         command = cex.Command("reboot", 1, now_ms() + 50, "p", "c-1", CALLER)
         state = kaa.replicas[0]._states[cex.OUTSTANDING]
@@ -259,12 +260,12 @@ async def test_a_replica_ends_the_commands_of_one_that_died(monkeypatch: pytest.
 async def test_a_record_that_cannot_be_read_does_not_keep_others_from_their_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cex, "RETRY_S", 0.05)
+    monkeypatch.setattr(cex_expiry, "RETRY_S", 0.05)
     async with services() as kaa:
         bucket = kaa.replicas[0]._states[cex.OUTSTANDING]._bucket
         await bucket.put("broken", b"{")
         with capture_logs() as lines:
-            monkeypatch.setattr(cex, "SCAN_INTERVAL_S", 0.05)
+            monkeypatch.setattr(cex_expiry, "SCAN_INTERVAL_S", 0.05)
             await kaa.invoke(1, timeout_ms=150)
             assert [each["statusCode"] for each in await kaa.results(1)] == [408]
             for replica in kaa.replicas:

@@ -1,14 +1,13 @@
-"""An extension service: 4/ESP on one side, handlers registered by resource path on the other.
+"""One replica of an extension service: what a service registers, what it sends, and its life.
 
-Requests come in as ClientData, on the subject of the instance (shared by its replicas through a queue
-group) and on that of this replica; answers and pushes go out as ExtensionData. What becomes of one request is in
-dispatch.py, NATS in connection.py.
+Requests arrive as ClientData, on the subject of the instance (shared by its replicas through a queue group) and on that
+of this replica; answers and pushes leave as ExtensionData. What happens to one request is in dispatch.py, messages of
+other services are in subscriptions.py, NATS is in connection.py.
 
 Source: 4/ESP "Extension Service Protocol", 3/ISM "Inter-Service Messaging", 9/ELCE.
 """
 
 import asyncio
-import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
@@ -23,7 +22,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from kaa_ext.sdk.buckets import Bucket, changes_subject
-from kaa_ext.sdk.connection import Connection, Interest, NatsConnection, urls_of_environment
+from kaa_ext.sdk.connection import Connection, Interest, NatsConnection
 from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.dispatch import Dispatcher
 from kaa_ext.sdk.durable import ACK_WAIT_S, DurableConsumer
@@ -34,49 +33,35 @@ from kaa_ext.sdk.requests import Handler
 from kaa_ext.sdk.routes import Respond
 from kaa_ext.sdk.runner import run
 from kaa_ext.sdk.state import State
+from kaa_ext.sdk.stats import STATS
+from kaa_ext.sdk.subscriptions import Subscriber, Subscriptions
+from kaa_ext.sdk.urls import urls_of_environment
 
 T = TypeVar("T")
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
 AnyMiddleware = TypeVar("AnyMiddleware", bound=Middleware)
-Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
 ConnectivityHandler: TypeAlias = Callable[[Connectivity], Awaitable[None]]
 AnyConnectivityHandler = TypeVar("AnyConnectivityHandler", bound=ConnectivityHandler)
 
 CONCURRENCY = 256
-"""Async handlers of one extension that run at a time; further requests wait, in order."""
+"""Async handlers of an extension that run at a time; further requests wait, in order."""
 DRAIN_TIMEOUT_S = 25.0
-"""How long `stop` waits for what is in flight: within the 30 s that a Kaa service has for its shutdown."""
+"""How long `stop` waits for what is in flight: less than the 30 s that a Kaa service has for its shutdown."""
 STATE_RETRY_S = 1.0
 DEFAULT_GATEWAY_INSTANCE = "kpc"
-
-STATS = (
-    "requests",  # ClientData that reached a handler
-    "responses",  # ExtensionData sent as answers
-    "pushes",  # ExtensionData sent by `push`
-    "messages",  # messages of other services, events among them, that reached a subscriber
-    "unanswered",  # results that were not wanted: no request ID
-    "retried",  # requests of a stream that come again because their handler failed
-    "failed",  # requests and messages whose handler raised something else than ExtensionError
-    "not_found",  # requests for a resource path without handler
-    "expired",  # ClientData dropped because its timeout was over
-    "malformed",  # ClientData dropped because it is not the Avro of 4/ESP
-    "overrun",  # messages dropped because they came in faster than they were handled
-    "undelivered",  # answers that NATS did not take
-    "abandoned",  # requests that `stop` did not wait for any longer
-)
 
 
 class Extension:
     """One replica of an extension service instance.
 
-    `name` is the service instance name, which replicas share; `replica_id` is unique in the cluster
-    (default: random). `nats_urls` are those in the environment variable NATS_URLS by default. `gateway_instance` is
-    the communication service that pushes go to. With `affinity`, the gateway sends further messages of an endpoint
-    which this replica has answered to this replica. A `durable` extension takes its requests from the stream that
-    the gateway keeps for it, and acknowledges each when its handler is done; one that takes longer than `ack_wait_s`
-    comes again. `state_replicas` is how many NATS servers keep each state.
+    `name` is the service instance name, which replicas share; `replica_id` is unique in the cluster (default: random).
+    `nats_urls` are by default those in the environment variable NATS_URLS. `gateway_instance` is the communication
+    service that pushes go to. With `affinity`, the gateway sends later messages of an endpoint that this replica has
+    answered to this replica. A `durable` extension takes its requests from the stream that the gateway keeps for it,
+    and acknowledges each when its handler is done; a request that takes longer than `ack_wait_s` is delivered again.
+    `state_replicas` is the number of NATS servers that keep each state.
 
-    Use it as `async with extension:`, or `await extension.run()`. `stats` counts, by the names in `STATS`.
+    Use it as `async with extension:`, or `await extension.run()`. `stats` counts events by the names in `STATS`.
     """
 
     def __init__(
@@ -102,21 +87,19 @@ class Extension:
         self._affinity_subject = (
             subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA) if affinity else ""
         )
-        self._concurrency = concurrency
         self._drain_timeout_s = drain_timeout_s
         self._state_replicas = state_replicas
         self._states: dict[str, State[Any]] = {}
         self._starters: list[Callable[[], Awaitable[None]]] = []
         self._background: set[asyncio.Task[None]] = set()
         self._dispatcher = Dispatcher(self, concurrency, self._limited)
+        self._subscriptions = Subscriptions(self._dispatcher, self.stats, self._limited, concurrency)
         receive = self._dispatcher.receive
         self._consumer = DurableConsumer(name, receive, ack_wait_s) if durable else None
-        self._interests: list[Interest] = []
+        interests = self._subscriptions.interests
         if not durable:
-            self._interests.append(
-                Interest(subjects.service(name, "esp", subjects.CLIENT_DATA), name, receive)
-            )
-        self._interests.append(
+            interests.append(Interest(subjects.service(name, "esp", subjects.CLIENT_DATA), name, receive))
+        interests.append(
             Interest(subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA), "", receive)
         )
         self._connection: Connection
@@ -129,7 +112,7 @@ class Extension:
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Register the decorated function for a resource path, or a pattern of them (see routes.py).
 
-        Devices get no answer to requests without request ID, unless `respond` is "always".
+        Requests without request ID are not answered, unless `respond` is "always".
         """
 
         def register(function: AnyHandler) -> AnyHandler:
@@ -161,13 +144,12 @@ class Extension:
         """Call a function for each message on a subject; with `shared` on one of the replicas, else on each.
 
         Plain functions are called in order and must not block. Async ones run side by side, as handlers do.
-        `answers` marks what handlers wait for: it still comes in while the service drains.
+        `answers` marks messages that handlers wait for: they are still received while the service drains.
         """
-        queue = self.name if shared else ""
-        self._interests.append(Interest(subject, queue, self._subscriber(subject, function), answers))
+        self._subscriptions.add(subject, self.name if shared else "", function, answers=answers)
 
     def on_start(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Await this function when the service starts, again and again while it raises StateUnavailable."""
+        """Await this function when the service starts; repeat it while it raises StateUnavailable."""
         self._starters.append(function)
 
     def state(
@@ -178,11 +160,11 @@ class Extension:
         ttl_s: float | None = None,
         changed: Callable[[tuple[str, ...], T], None] | None = None,
     ) -> State[T]:
-        """The state of this name, of values of one type; it is made when the service starts.
+        """Declare the state of this name, whose values have one type. It is made when the service starts.
 
-        It is the JetStream bucket `<extension>-<name>`. With `ttl_s` values go that many seconds after they were set.
-        `changed` is called on each replica with the key and the value of each that is set, by whomever, as long as NATS
-        is there: what happens meanwhile nobody tells.
+        It is the JetStream bucket `<extension>-<name>`. With `ttl_s`, values are removed that many seconds after they
+        were set. `changed` is called on each replica with the key and the value of each change, of any replica or
+        command; changes while NATS is away are missed.
         """
         if name in self._states:
             raise ValueError(f"state {name!r} is declared twice")
@@ -193,18 +175,23 @@ class Extension:
 
         state = self._states[name] = State(bucket, kind)
         if changed is not None:
-            self.subscribe(changes_subject(bucket_name), state.hearing(changed))
+            self.subscribe(changes_subject(bucket_name), state.listener(changed))
         return state
 
     def use_servers(self, nats_urls: Sequence[str]) -> None:
-        """Connect to other NATS servers than those that were named first."""
+        """Connect to these NATS servers instead of those that were given first."""
         self._connection = NatsConnection(
-            self.name, self.replica_id, nats_urls, self._interests, self._count_overrun, self._consumer
+            self.name,
+            self.replica_id,
+            nats_urls,
+            self._subscriptions.interests,
+            self._count_overrun,
+            self._consumer,
         )
 
     def use_connection(self, make: Callable[[Sequence[Interest]], Connection]) -> None:
-        """Put another connection in the place of NATS, made for what the service subscribes to: see testing.py."""
-        self._connection = make(self._interests)
+        """Replace the NATS connection by one that `make` returns for the subscriptions (see kaa_ext.testing)."""
+        self._connection = make(self._subscriptions.interests)
 
     # ------------------------------------------------------------ what a service sends
 
@@ -220,11 +207,11 @@ class Extension:
         status_code: int = 200,
         push_id: str | None = None,
     ) -> None:
-        """Send an endpoint what it did not ask for. NotDelivered when NATS does not take it.
+        """Send an endpoint a message that it did not request. Raise NotDelivered if NATS does not take it.
 
-        Every replica of the gateway instance gets the message; the one that the endpoint is connected to
-        delivers it. With `gateway_replica_id` only that one gets it. A connection is sent one push of a `push_id` (a
-        UUID) only: what may have been pushed before can be pushed again under the same.
+        Every replica of the gateway instance gets the message; the replica that the endpoint is connected to delivers
+        it. With `gateway_replica_id` only that replica gets it. A push with the same `push_id` (a UUID) is delivered
+        once to a connection, so a push can be repeated.
         """
         if gateway_replica_id is not None:
             name = _subject_name("gateway replica ID", gateway_replica_id)
@@ -239,7 +226,7 @@ class Extension:
         self.stats["pushes"] += 1
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Publish any other message, such as an event. NotDelivered when NATS does not take it."""
+        """Publish any other message, such as an event. Raise NotDelivered if NATS does not take it."""
         await self._connection.publish(subject, payload, reply)
 
     async def answer(self, subject: str, datum: bytes) -> None:
@@ -247,11 +234,11 @@ class Extension:
         await self._connection.publish(subject, datum, self._affinity_subject)
 
     def jetstream(self) -> JetStreamContext:
-        """JetStream, for streams of a service's own. NotDelivered while NATS is away."""
+        """Return JetStream, for a service's own streams. Raise NotDelivered while NATS is away."""
         return self._connection.jetstream()
 
     def push_subject(self, gateway_instance: str | None = None) -> str:
-        """Where each replica of a gateway instance (ours, unless another is named) takes ExtensionData."""
+        """Return the subject on which every replica of a gateway instance (default: ours) takes ExtensionData."""
         if gateway_instance is None:
             name = self._gateway_instance
         else:
@@ -261,7 +248,7 @@ class Extension:
     # ------------------------------------------------------------ life
 
     async def start(self) -> None:
-        """Connect and subscribe, make the states, call what `on_start` was given. Waits for NATS."""
+        """Connect and subscribe, make the states, call the functions of `on_start`. Waits for NATS."""
         try:
             await self._connection.open()
             for prepare in [*(state.open for state in self._states.values()), *self._starters]:
@@ -294,7 +281,7 @@ class Extension:
         await run(self)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something beside the handlers until the service stops, which cancels it."""
+        """Run a coroutine beside the handlers; `stop` cancels it."""
         task = asyncio.create_task(self._guarded(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -302,7 +289,7 @@ class Extension:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - nobody else would hear of it
+        except Exception as error:  # noqa: BLE001 - nothing awaits this task
             self.stats["failed"] += 1
             self._log.error("background work has failed", exc_info=error)
 
@@ -316,7 +303,7 @@ class Extension:
         await self.stop()
 
     async def _prepare(self, prepare: Callable[[], Awaitable[None]]) -> None:
-        """Do something that JetStream is needed for, again and again until it is there."""
+        """Await something that needs JetStream, again and again until JetStream is there."""
         while True:
             try:
                 return await prepare()
@@ -334,38 +321,13 @@ class Extension:
         except NotDelivered as error:
             self._log.error("the last answers may not have left", error=str(error))
 
-    def _subscriber(self, subject: str, function: Subscriber) -> Callable[[Msg], Awaitable[None]]:
-        slots = asyncio.Semaphore(self._concurrency)
-
-        async def receive(message: Msg) -> None:
-            self.stats["messages"] += 1
-            if inspect.iscoroutinefunction(function):
-                await slots.acquire()
-                task = self._dispatcher.spawn(call(message))
-                task.add_done_callback(lambda _: slots.release())
-            else:
-                await call(message)
-
-        async def call(message: Msg) -> None:
-            try:
-                result = function(message)
-                if result is not None:
-                    await result
-            except Exception as error:  # noqa: BLE001 - one bad message must not end the subscription
-                self.stats["failed"] += 1
-                self._limited.warning(
-                    f"{type(error).__name__} on {subject}", "message was not handled", exc_info=error
-                )
-
-        return receive
-
     def _count_overrun(self) -> None:
         self.stats["overrun"] += 1
         self._limited.warning("overrun", "messages come in faster than they are handled and are dropped")
 
 
 def _subject_name(what: str, name: str) -> str:
-    """The name, if it may stand in a NATS subject; ValueError if not."""
+    """Return the name if it may stand in a NATS subject; else raise ValueError."""
     if not subjects.NAME.fullmatch(name):
         raise ValueError(f"{what} {name!r}: expected 1 to 128 letters, digits, dashes and underscores")
     return name

@@ -1,7 +1,7 @@
 """NATS URLs of an extension: what is accepted, and what a log line may show."""
 
 import pytest
-from kaa_ext.sdk.connection import masked, nats_urls
+from kaa_ext.sdk.urls import masked, nats_urls
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""Commands and their results as JetStream holds them.
+
+State `outstanding`: key (endpoint ID). State `results`, for a limited time: key (endpoint ID, command type, command
+ID). Times are UNIX times in milliseconds.
+"""
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+OUTSTANDING = "outstanding"
+RESULTS = "results"
+"""The names of the states."""
+
+EXPIRED = 408
+"""The status code of a command whose time is over."""
+
+
+class Fetched(msgspec.Struct, rename="camel"):
+    """The request by which an endpoint got a command: its time, and the gateway replica that sent it."""
+
+    timestamp: int
+    gateway_replica_id: str | None
+
+
+class Command(msgspec.Struct, rename="camel", omit_defaults=True):
+    """An outstanding command. `correlation_id` and `reply_to` are for the answer to its caller."""
+
+    type: str
+    id: int
+    deadline: int
+    push_id: str
+    correlation_id: str
+    reply_to: str = ""
+    payload: msgspec.Raw | UnsetType = UNSET
+    fetched: Fetched | None = None
+
+    def is_same(self, other: "Command") -> bool:
+        """Return whether two commands of an endpoint have one type and ID, and so are one command."""
+        return (self.type, self.id) == (other.type, other.id)
+
+
+class Outstanding(msgspec.Struct, omit_defaults=True):
+    """The outstanding commands of an endpoint, and the command types that it said it does or does not observe."""
+
+    commands: list[Command] = []
+    observe: dict[str, bool] = {}
+
+    def is_observed(self, kind: str) -> bool:
+        """Return whether commands of this type are pushed."""
+        return self.observe.get(kind, True)
+
+
+class Result(msgspec.Struct, rename="camel", omit_defaults=True):
+    """The result of a command."""
+
+    status_code: int
+    completed_at: int
+    app_version_name: str = ""
+    reason_phrase: str | None = None
+    payload: msgspec.Raw | UnsetType = UNSET
+
+    @property
+    def is_of_expiry(self) -> bool:
+        """Return whether cex made this result because the time was over, not the endpoint."""
+        return self.status_code == EXPIRED and not self.app_version_name

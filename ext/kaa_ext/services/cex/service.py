@@ -1,0 +1,237 @@
+"""Takes commands from callers, gives them to devices, and tells callers of the results.
+
+Source: 11/CEP "Command Execution Protocol", 12/CIP "Command Invocation Protocol".
+"""
+
+import re
+from typing import Annotated
+from uuid import uuid4
+
+import msgspec
+from kaa_gateway.bus.messages import deadline, now_ms
+from msgspec import UNSET, Meta, UnsetType
+from nats.aio.msg import Msg
+
+from kaa_ext.messages import cip
+from kaa_ext.sdk import payloads
+from kaa_ext.sdk.connectivity import Connectivity
+from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.extension import Extension
+from kaa_ext.sdk.requests import Request
+from kaa_ext.services.cex.commands import EXPIRED, Command, Fetched, Result
+from kaa_ext.services.cex.expiry import DeadlineWatch
+from kaa_ext.services.cex.store import CommandStore
+from kaa_ext.services.connections import for_each_endpoint, was_on_connection
+
+_TYPE = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+Int = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+"""An Avro int, as command IDs and status codes are in 12/CIP."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """How long a command without timeout is outstanding, and how long results are kept, in seconds."""
+
+    retention: float = 3600.0
+    result_retention: float = 24 * 3600.0
+
+    def __post_init__(self) -> None:
+        if self.retention <= 0 or self.result_retention <= 0:
+            raise ValueError("retention and result-retention: expected a number of seconds above 0")
+
+
+class CommandRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The payload of an endpoint's request for its outstanding commands."""
+
+    observe: bool | UnsetType = UNSET
+
+
+class CommandForEndpoint(msgspec.Struct):
+    """A command in a payload for its endpoint."""
+
+    id: int
+    payload: msgspec.Raw | UnsetType = UNSET
+
+
+class CommandResult(msgspec.Struct, rename="camel", forbid_unknown_fields=True):
+    """A result in a payload of an endpoint."""
+
+    id: Int
+    status_code: Int
+    reason_phrase: str | UnsetType = UNSET
+    payload: msgspec.Raw | UnsetType = UNSET
+
+
+class CommandExecution:
+    """The service, on an extension."""
+
+    def __init__(self, extension: Extension, settings: Settings) -> None:
+        self._extension = extension
+        self._settings = settings
+        self._store = CommandStore(extension, settings.result_retention)
+        self._deadlines = DeadlineWatch(self._store, self._end_expired)
+
+    async def start(self) -> None:
+        """Begin to watch the deadlines."""
+        self._extension.spawn(self._deadlines.run())
+
+    # ------------------------------------------------------------ callers
+
+    async def invoke(self, message: Msg) -> None:
+        """Accept the command of a caller and push it; or answer it if it is refused, done or expired."""
+        fields = cip.COMMAND_REQUEST.decode(message.data)
+        endpoint_id, kind, number = fields["endpointId"], fields["commandType"], fields["commandId"]
+        until = deadline(fields) or now_ms() + int(self._settings.retention * 1000)
+        try:
+            if not _TYPE.fullmatch(kind):
+                raise ExtensionError(400, "The type of a command has 1 to 128 letters, digits, _ and -")
+            payload = UNSET if fields["payload"] is None else msgspec.Raw(payloads.compact(fields["payload"]))
+            command = Command(
+                kind, number, until, str(uuid4()), fields["correlationId"], message.reply, payload
+            )
+            done = await self._store.result(endpoint_id, kind, number)
+            if done is not None:
+                await self._answer_caller(endpoint_id, command, done)
+                return
+            if until < now_ms():
+                await self._end_expired(endpoint_id, command)
+                return
+            accepted = await self._store.accept(endpoint_id, command)
+        except ExtensionError as error:
+            command = Command(kind, number, until, "", fields["correlationId"], message.reply)
+            refused = Result(error.status_code, now_ms(), reason_phrase=error.reason_phrase)
+            await self._answer_caller(endpoint_id, command, refused)
+            return
+        self._deadlines.note(endpoint_id, accepted.command.deadline)
+        if accepted.is_observed:
+            await self._push(endpoint_id, accepted.command)
+
+    async def _answer_caller(self, endpoint_id: str, command: Command, result: Result) -> None:
+        if not command.reply_to:
+            return
+        datum = cip.COMMAND_RESULT.encode(
+            correlation_id=command.correlation_id,
+            appVersionName=result.app_version_name,
+            endpointId=endpoint_id,
+            commandType=command.type,
+            commandId=command.id,
+            statusCode=result.status_code,
+            reasonPhrase=result.reason_phrase,
+            payload=None if result.payload is UNSET else bytes(result.payload),
+        )
+        await self._extension.publish(command.reply_to, datum)
+
+    # ------------------------------------------------------------ devices
+
+    async def commands(self, request: Request, body: CommandRequest) -> list[CommandForEndpoint]:
+        """Return the outstanding commands of a type."""
+        fetched = Fetched(request.timestamp, request.gateway_replica_id)
+        observe = body.observe if isinstance(body.observe, bool) else None
+        commands = await self._store.fetch(_endpoint(request), _type(request), fetched, observe)
+        return [_for_endpoint(each) for each in commands]
+
+    async def results(self, request: Request, results: list[CommandResult]) -> None:
+        """Complete commands with the results of their endpoint. A repeated result gets the answer of the first.
+
+        Raise ExtensionError 410 for a command whose time is over, 404 for an unknown one.
+        """
+        endpoint_id, kind = _endpoint(request), _type(request)
+        outstanding = await self._store.outstanding(endpoint_id)
+        by_id = {each.id: each for each in outstanding.commands if each.type == kind}
+        unknown: list[int] = []
+        for sent in results:
+            command = by_id.get(sent.id)
+            if command is not None:
+                await self._complete(endpoint_id, command, _result_of(sent, request.app_version_name))
+                continue
+            known = await self._store.result(endpoint_id, kind, sent.id)
+            if known is None:
+                unknown.append(sent.id)
+            elif known.is_of_expiry:
+                raise ExtensionError(410, f"The time of command {sent.id} is over")
+        if unknown:
+            raise ExtensionError(404, f"Unknown command {unknown[0]}")
+
+    async def connectivity(self, event: Connectivity) -> None:
+        """Push the outstanding commands of endpoints that have connected and have not fetched them."""
+        if not event.connected:
+            return
+
+        async def push_outstanding(endpoint_id: str, app_version_name: str) -> None:
+            outstanding = await self._store.outstanding(endpoint_id)
+            for command in outstanding.commands:
+                if not outstanding.is_observed(command.type) or command.deadline <= now_ms():
+                    continue
+                fetched = command.fetched
+                if fetched is None or not was_on_connection(
+                    event, fetched.gateway_replica_id, fetched.timestamp
+                ):
+                    await self._push(endpoint_id, command, event.gateway_replica_id)
+
+        await for_each_endpoint(event, push_outstanding)
+
+    async def _push(self, endpoint_id: str, command: Command, gateway_replica_id: str | None = None) -> None:
+        await self._extension.push(
+            endpoint_id,
+            f"/command/{command.type}",
+            payloads.encode([_for_endpoint(command)]),
+            gateway_replica_id=gateway_replica_id,
+            push_id=command.push_id,
+        )
+
+    # ------------------------------------------------------------ the end of a command
+
+    async def _complete(self, endpoint_id: str, command: Command, result: Result) -> None:
+        """End a command: store the result, answer the caller, and only then remove the command.
+
+        In this order, a replica that dies on the way leaves the command outstanding: the endpoint, which has no answer,
+        repeats its result, or the time of the command ends. The first stored result counts.
+        """
+        kept = await self._store.keep_result(endpoint_id, command, result)
+        if kept is result or kept.status_code != EXPIRED:
+            # Several replicas may end a command: only the one whose result was stored tells of the expiry.
+            await self._answer_caller(endpoint_id, command, kept)
+        await self._store.remove(endpoint_id, command)
+
+    async def _end_expired(self, endpoint_id: str, command: Command) -> None:
+        reason = "The endpoint has sent no result in time"
+        await self._complete(endpoint_id, command, Result(EXPIRED, now_ms(), reason_phrase=reason))
+
+
+def register(extension: Extension, settings: Settings = Settings()) -> None:  # noqa: B008 - it is immutable
+    """Make the extension a command execution service."""
+    service = CommandExecution(extension, settings)
+
+    @extension.handler("/command/{type}")
+    async def command(request: Request, body: CommandRequest) -> list[CommandForEndpoint]:
+        return await service.commands(request, body)
+
+    @extension.handler("/result/{type}")
+    async def result(request: Request, body: CommandResult | list[CommandResult]) -> None:
+        await service.results(request, body if isinstance(body, list) else [body])
+
+    extension.subscribe(cip.request_subject(extension.name), service.invoke, shared=True)
+    extension.on_connectivity(service.connectivity)
+    extension.on_start(service.start)
+
+
+def _endpoint(request: Request) -> str:
+    if request.endpoint_id is None:
+        raise ExtensionError(400, "A command needs an endpoint")
+    return request.endpoint_id
+
+
+def _type(request: Request) -> str:
+    kind = request.parameters["type"]
+    if not _TYPE.fullmatch(kind):
+        raise ExtensionError(400, "The type of a command has 1 to 128 letters, digits, _ and -")
+    return kind
+
+
+def _for_endpoint(command: Command) -> CommandForEndpoint:
+    return CommandForEndpoint(command.id, command.payload)
+
+
+def _result_of(sent: CommandResult, app_version_name: str) -> Result:
+    reason_phrase = None if sent.reason_phrase is UNSET else sent.reason_phrase
+    return Result(sent.status_code, now_ms(), app_version_name, reason_phrase, sent.payload)
