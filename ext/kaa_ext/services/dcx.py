@@ -1,10 +1,10 @@
 """dcx, data collection: 2/DCP from devices, 13/DSTP to the receivers of data samples.
 
-A batch is answered with 200 when each receiver of `must-confirm` has said that it has processed it; without any, when
-the event was handed to NATS.
+A batch is answered with 200 when every receiver in `must-confirm` has confirmed it; without receivers there, when NATS
+has taken the event.
 
 Source: 2/DCP "Data Collection Protocol", 13/DSTP. Beyond them, as Kaa's own clients need it: the payload may be one
-object, number or boolean in place of an array, which is one sample; and `/plain/<metric>` takes a bare value.
+object, number or boolean instead of an array, and is then one sample; `/plain/<metric>` takes a single value.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _COMPOSITE = (b"{", b"[")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """`must_confirm` are service instances of receivers; `confirmation_timeout` is in seconds."""
+    """`must_confirm` names service instances of receivers; `confirmation_timeout` is in seconds."""
 
     must_confirm: frozenset[str] = frozenset()
     confirmation_timeout: float = 10.0
@@ -45,7 +45,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def data_samples(payload: bytes) -> list[bytes]:
-    """The samples in a payload, each as the JSON that the device sent; ExtensionError 400 for all else."""
+    """Return the samples in a payload, each as the JSON of the device. Raise ExtensionError 400 for other payloads."""
     if payload.lstrip(_JSON_SPACE).startswith(b"["):
         return [bytes(sample) for sample in _decode_batch(payload)]
     sample = bytes(_decode_one(payload))
@@ -55,7 +55,7 @@ def data_samples(payload: bytes) -> list[bytes]:
 
 
 def plain_sample(metric: str, payload: bytes) -> bytes:
-    """The sample that a bare value of a metric stands for: a JSON number, boolean or string; other text is a string."""
+    """Return the sample for a single value of a metric: a JSON number, boolean or string; other text is a string."""
     if len(metric) > METRIC_SIZE_MAX:
         raise ExtensionError(400, f"The name of a metric has at most {METRIC_SIZE_MAX} characters")
     if not payload.strip():
@@ -72,7 +72,7 @@ def plain_sample(metric: str, payload: bytes) -> bytes:
 
 
 class Confirmations:
-    """What receivers have said of the batches that still wait for them: one entry a handler that waits."""
+    """The batches that wait for confirmations of receivers, one for each handler that waits."""
 
     def __init__(self, receivers: frozenset[str], timeout_s: float) -> None:
         self._receivers = receivers
@@ -80,13 +80,13 @@ class Confirmations:
         self._missing: dict[str, tuple[set[str], asyncio.Future[None]]] = {}
 
     def expect(self, correlation_id: str) -> "asyncio.Future[None]":
-        """Begin to listen for the confirmations of an event, before it is published."""
+        """Add an event that needs confirmations. Call this before the event is published."""
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._missing[correlation_id] = set(self._receivers), confirmed
         return confirmed
 
     async def wait(self, correlation_id: str, confirmed: "asyncio.Future[None]") -> None:
-        """Return when all receivers have confirmed. ExtensionError for the first that could not, or did not in time."""
+        """Return when all receivers have confirmed. Raise ExtensionError for a failure, or 504 at the timeout."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 await confirmed
@@ -95,13 +95,13 @@ class Confirmations:
             raise ExtensionError(504, f"Not confirmed in time by {', '.join(sorted(missing))}") from error
 
     def forget(self, correlation_id: str) -> None:
-        """Listen no longer."""
+        """Remove an event."""
         self._missing.pop(correlation_id, None)
 
     def receive(self, message: Msg) -> None:
-        """A receiver has processed an event, or could not; or NATS says that there is none."""
+        """Handle the confirmation of a receiver, its failure, or the report of NATS that there is no receiver."""
         if is_no_responders(message):
-            # It does not say of which event, but there is one subject for all.
+            # The report does not name the event, but all events have one subject.
             for _, waiting in self._missing.values():
                 if not waiting.done():
                     waiting.set_exception(ExtensionError(503, "No receiver of data samples is running"))
@@ -130,21 +130,21 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
 
     @extension.handler("/json")
     async def collect(request: Request) -> None:
-        await hand_on(request, data_samples(request.payload))
+        await publish(request, data_samples(request.payload))
 
     @extension.handler("/plain/{metric}")
     async def collect_plain(request: Request) -> None:
-        await hand_on(request, [plain_sample(request.parameters["metric"], request.payload)])
+        await publish(request, [plain_sample(request.parameters["metric"], request.payload)])
 
-    async def hand_on(request: Request, samples: list[bytes]) -> None:
+    async def publish(request: Request, samples: list[bytes]) -> None:
         if request.endpoint_id is None:
             raise ExtensionError(400, "Data samples need an endpoint")
         if not samples:
             return
         correlation_id = request.correlation_id
-        waited_for = bool(settings.must_confirm) and request.request_id is not None
-        if waited_for:
-            # Not the request's: NATS may bring that twice, and each is confirmed by itself.
+        wait = bool(settings.must_confirm) and request.request_id is not None
+        if wait:
+            # Not the ID of the request: NATS may deliver a request twice, and each event is confirmed by itself.
             correlation_id = str(uuid4())
             confirmed = confirmations.expect(correlation_id)
         event = dstp.DATA_SAMPLES_EVENT.encode(
@@ -156,7 +156,7 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
         )
         try:
             await extension.publish(event_subject, event, reply_subject)
-            if waited_for:
+            if wait:
                 await confirmations.wait(correlation_id, confirmed)
         except PayloadTooLarge as error:
             raise ExtensionError(413, "Batch of data samples is too large") from error

@@ -1,6 +1,6 @@
-"""echo: answers each request with its own payload. For tests, benches and a first look.
+"""echo: answers each request with its payload, for tests and benchmarks.
 
-On resource path `/status/<code>` the answer has that HTTP status, 200 to 599.
+On the resource path `/status/<code>` the answer has that HTTP status, 200 to 599.
 """
 
 from kaa_ext.sdk.errors import ExtensionError
@@ -9,7 +9,7 @@ from kaa_ext.sdk.requests import Request, Response
 
 
 def register(extension: Extension) -> None:
-    """Make the extension an echo."""
+    """Make the extension an echo service."""
 
     @extension.handler("*")
     def echo(request: Request) -> bytes:

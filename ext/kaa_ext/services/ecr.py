@@ -1,9 +1,9 @@
-"""ecr, the endpoint configuration registry: a 6/CDTP provider whose configurations are in JetStream.
+"""ecr, the endpoint configuration registry: a 6/CDTP provider that keeps configurations in JetStream.
 
-A configuration is set through `Registry`, which `kaa-ext config` uses: no replica of ecr need run for that. Those that
-run answer the requests of consumers such as cmx.
+`Registry` sets configurations; `kaa-ext config` uses it on its own, no replica of ecr need run for that. Running
+replicas answer the requests of consumers such as cmx.
 
-State `configurations`: key (application version, endpoint ID), and for a named configuration its name behind them.
+State `configurations`: key (application version, endpoint ID), for a named configuration with the name as third part.
 
 Source: 6/CDTP "Configuration Data Transport Protocol", provider.
 """
@@ -27,7 +27,7 @@ STATE = "configurations"
 
 
 class Configuration(msgspec.Struct, rename="camel"):
-    """What an endpoint is to be configured with. `updated_at` is a UNIX time in milliseconds."""
+    """A configuration of an endpoint. `updated_at` is a UNIX time in milliseconds."""
 
     config_id: str
     content: msgspec.Raw
@@ -48,13 +48,13 @@ class Registry:
         self._publish = publish
 
     async def get(self, app_version_name: str, endpoint_id: str, name: str) -> Configuration | None:
-        """The configuration of this name, cdtp.DEFAULT_NAME among them."""
+        """Return the configuration of this name, which may be cdtp.DEFAULT_NAME; None if there is none."""
         return await self._state.get(*_key(app_version_name, endpoint_id, name))
 
     async def set(self, app_version_name: str, endpoint_id: str, name: str, content: bytes) -> Configuration:
-        """Make this JSON the configuration, and tell consumers. ExtensionError 400 if it is not JSON.
+        """Store a configuration and publish its event. Raise ExtensionError 400 if `content` is not JSON.
 
-        The identifier is a digest of the content. Setting the same again tells consumers again, which does no harm.
+        The identifier is a digest of the content. Setting the same content again publishes the event again.
         """
         if name:
             checked_name(name)
@@ -73,7 +73,7 @@ class Registry:
         return configuration
 
     async def response(self, request: dict[str, Any]) -> bytes:
-        """The ConfigResponse to the fields of a ConfigRequest."""
+        """Return the ConfigResponse to a ConfigRequest, which is given by its fields."""
         answer: dict[str, Any] = {
             "correlation_id": request["correlationId"],
             "appVersionName": request["appVersionName"],

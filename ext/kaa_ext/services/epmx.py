@@ -1,6 +1,6 @@
-"""epmx, endpoint metadata: 10/EPMP to devices, 15/EME to the services that want to know of changes.
+"""epmx, endpoint metadata: 10/EPMP to devices, 15/EME events of changes to other services.
 
-State `metadata`: key (endpoint ID); its metadata as a JSON object.
+State `metadata`: key (endpoint ID); the value is the metadata as a JSON object.
 
 Source: 10/EPMP "Endpoint Metadata Protocol", 15/EME "Endpoint Metadata Events".
 """
@@ -33,7 +33,7 @@ Access: TypeAlias = Literal["none", "read", "write", "read-write"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """What devices may do with a key: as `access` says, and for keys that are not in it as `default_access` says."""
+    """The access of devices to metadata keys: `access` by key, `default_access` for all other keys."""
 
     default_access: Access = "read-write"
     access: dict[str, Access] = {}
@@ -43,16 +43,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("access: expected metadata keys, of letters, digits and underscores")
 
     def readable(self, key: str) -> bool:
-        """Whether a device may read a key."""
+        """Return whether a device may read a key."""
         return "read" in self.access.get(key, self.default_access)
 
     def writable(self, key: str) -> bool:
-        """Whether a device may create, change and delete a key."""
+        """Return whether a device may create, change and delete a key."""
         return "write" in self.access.get(key, self.default_access)
 
 
 class GetRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """Payload of a request for metadata; no keys are all."""
+    """The payload of a request for metadata; without `keys` it means all."""
 
     keys: list[str] | UnsetType = UNSET
 
@@ -66,12 +66,12 @@ class EndpointMetadata:
         self._metadata: State[Metadata] = extension.state(STATE, Metadata)
 
     async def keys(self, request: Request) -> list[str]:
-        """The keys that the device may read or write."""
+        """Return the keys that the device may read or write."""
         settings = self._settings
         return [key for key in await self._read(request) if settings.readable(key) or settings.writable(key)]
 
     async def get(self, request: Request, body: GetRequest) -> Metadata:
-        """All that the device may read, or the keys that it names."""
+        """Return the keys that the device names, or all that it may read."""
         metadata = await self._read(request)
         if body.keys is UNSET:
             return {key: value for key, value in metadata.items() if self._settings.readable(key)}
@@ -80,7 +80,7 @@ class EndpointMetadata:
         return {key: metadata[key] for key in wanted if key in metadata}
 
     async def update(self, request: Request, body: Metadata) -> None:
-        """Replace all that the device may write."""
+        """Replace all keys that the device may write."""
         new = self._writable(body)
 
         def replace(metadata: Metadata) -> Metadata:
@@ -95,7 +95,7 @@ class EndpointMetadata:
         await self._change(request, lambda metadata: {**metadata, **new})
 
     async def delete_keys(self, request: Request, body: list[str]) -> None:
-        """Delete some keys; those that are not there are no error."""
+        """Delete some keys. Missing ones are not an error."""
         keys = _checked(body)
         if not keys:
             raise ExtensionError(400, "Expected at least one key")
@@ -108,7 +108,7 @@ class EndpointMetadata:
         return await self._metadata.get(_endpoint(request)) or {}
 
     async def _change(self, request: Request, change: Callable[[Metadata], Metadata]) -> None:
-        """Change the metadata as one step, and tell other services if there is anything to tell."""
+        """Change the metadata atomically, and publish an event if anything changed."""
         endpoint_id = _endpoint(request)
         before: Metadata = {}
         after: Metadata = {}
@@ -140,7 +140,7 @@ class EndpointMetadata:
             await self._extension.publish(eme.event_subject(self._extension.name), event)
 
     def _writable(self, body: Metadata) -> Metadata:
-        """What a device wants to write, without white space."""
+        """Return the metadata that a device sends, without white space. Raise ExtensionError 400 or 403."""
         if not body:
             raise ExtensionError(400, "Expected at least one key")
         self._refuse_unless(self._settings.writable, _checked(body), "write")
@@ -184,7 +184,7 @@ def _endpoint(request: Request) -> str:
 
 
 def _checked(keys: Iterable[str]) -> list[str]:
-    """Metadata keys as 10/EPMP wants them. ExtensionError 400 if they are not."""
+    """Return the keys as a list. Raise ExtensionError 400 unless they are distinct and as 10/EPMP requires."""
     seen: dict[str, None] = {}
     for key in keys:
         if not _KEY.fullmatch(key):

@@ -1,9 +1,10 @@
 """epts, endpoint time series: a 13/DSTP receiver that keeps data samples in a JetStream stream.
 
-A batch is confirmed when the stream has it. `kaa-ext data` reads the stream; no replica of epts need run for that.
+A batch is confirmed when the stream has stored it. `kaa-ext data` reads the stream on its own; no replica of epts need
+run for that.
 
 Stream `<instance>-samples`, subject `<instance>.samples.<application version>.<endpoint ID>`, both escaped as in
-state.py; one message a batch, `Batch` in JSON.
+kaa_ext.sdk.state; each message is a `Batch` in JSON.
 
 Source: 13/DSTP "Data Sample Transmission Protocol", receiver.
 """
@@ -19,7 +20,7 @@ from nats.js.errors import APIError
 from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.buckets import NAME_IN_USE
-from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
+from kaa_ext.sdk.errors import NotDelivered, StateUnavailable, text_of
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.state import escaped
 
@@ -27,7 +28,7 @@ ANY = "*"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """The instances whose samples are kept, and for how long (seconds) and how much (bytes); the oldest go first."""
+    """The instances whose samples are kept, for how many seconds, and how many bytes; the oldest are removed first."""
 
     transmitters: frozenset[str] = frozenset({"dcx"})
     retention: float = 7 * 24 * 3600.0
@@ -41,7 +42,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Batch(msgspec.Struct, rename="camel"):
-    """The samples of one message of a device. `timestamp` is the UNIX time in milliseconds at which it came in."""
+    """The samples of one message of a device. `timestamp` is the UNIX time in milliseconds of its arrival."""
 
     timestamp: int
     app_version_name: str
@@ -50,12 +51,12 @@ class Batch(msgspec.Struct, rename="camel"):
 
 
 def stream_name(instance: str) -> str:
-    """The stream of a receiver instance."""
+    """Return the name of a receiver instance's stream."""
     return f"{instance}-samples"
 
 
 def stream_subject(instance: str, app_version_name: str = ANY, endpoint_id: str = ANY) -> str:
-    """The subject of an endpoint's samples; ANY for those of all."""
+    """Return the subject of an endpoint's samples; ANY stands for all versions or endpoints."""
     version, endpoint = (part if part == ANY else escaped(part) for part in (app_version_name, endpoint_id))
     return f"{instance}.samples.{version}.{endpoint}"
 
@@ -63,7 +64,7 @@ def stream_subject(instance: str, app_version_name: str = ANY, endpoint_id: str 
 def register(extension: Extension, settings: Settings = Settings()) -> None:  # noqa: B008 - it is immutable
     """Make the extension a receiver of data samples."""
 
-    async def make_core() -> None:
+    async def make_stream() -> None:
         try:
             await extension.jetstream().add_stream(
                 name=stream_name(extension.name),
@@ -73,15 +74,15 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
                 discard=api.DiscardPolicy.OLD,
             )
         except (nats.errors.Error, NotDelivered) as error:
-            # If it is there with other limits, these are the operator's.
+            # A stream that exists with other limits is the operator's.
             if not (isinstance(error, APIError) and error.err_code == NAME_IN_USE):
-                raise StateUnavailable(str(error) or type(error).__name__) from error
+                raise StateUnavailable(text_of(error)) from error
 
     async def receive(message: Msg) -> None:
         event = dstp.DATA_SAMPLES_EVENT.decode(message.data)
         if is_expired(event):
             return
-        status_code, reason_phrase = await keep(event)
+        status_code, reason_phrase = await store(event)
         if message.reply:
             processed = dstp.DATA_SAMPLES_PROCESSED.encode(
                 correlation_id=event["correlationId"],
@@ -91,7 +92,7 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
             )
             await extension.publish(message.reply, processed)
 
-    async def keep(event: dict[str, object]) -> tuple[int, str | None]:
+    async def store(event: dict[str, object]) -> tuple[int, str | None]:
         if event["contentType"] != dstp.JSON:
             return 415, "Only JSON is kept"
         version, endpoint = str(event["appVersionName"]), str(event["endpointId"])
@@ -108,6 +109,6 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
             return 503, "Data samples could not be kept"
         return 200, None
 
-    extension.on_start(make_core)
+    extension.on_start(make_stream)
     for transmitter in settings.transmitters:
         extension.subscribe(dstp.event_subject(transmitter), receive, shared=True)

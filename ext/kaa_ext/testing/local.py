@@ -1,6 +1,6 @@
-"""NATS as far as extensions need it, in one process: for the test kit (testing.py), and never for service.
+"""A double of NATS in one process, for tests.
 
-Subjects with `*` and `>`, queue groups, no-responders reports, and key-value buckets; no streams.
+It has subjects with `*` and `>`, queue groups, no-responders reports, and key-value buckets; no streams.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from kaa_ext.sdk.errors import NotDelivered
 
 
 class LocalBus:
-    """Subjects with `*` and `>`, queue groups and no-responders reports, all in one process; and buckets in memory."""
+    """The server: routes messages to subscriptions, and keeps buckets in memory."""
 
     def __init__(self) -> None:
         self.buckets: dict[str, MemoryBucket] = {}
@@ -37,7 +37,7 @@ class LocalBus:
         ]
 
     async def subscribe(self, subject: str, callback: Callable[[Msg], Any]) -> None:
-        """Call a plain function for each message on a subject."""
+        """Have a plain function called for each message on a subject."""
 
         async def call(message: Msg) -> None:
             callback(message)
@@ -45,24 +45,24 @@ class LocalBus:
         self.join(self, [Interest(subject, "", call)])
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Send a message to all that it matches, each in a task of its own."""
-        taken = list(self._takers(subject))
-        for callback in taken:
+        """Send a message to all matching subscriptions, each in its own task."""
+        receivers = list(self._receivers(subject))
+        for callback in receivers:
             self._call(callback, Msg(None, subject, reply, payload))  # type: ignore[arg-type]
-        if not taken and reply:
-            for callback in self._takers(reply):
+        if not receivers and reply:
+            for callback in self._receivers(reply):
                 self._call(callback, Msg(None, reply, "", b"", {"Status": "503"}))  # type: ignore[arg-type]
 
-    def _takers(self, subject: str) -> Iterator[Callable[[Msg], Any]]:
-        """What a message goes to: all subscriptions of no queue group, and one of each group, in turn."""
+    def _receivers(self, subject: str) -> Iterator[Callable[[Msg], Any]]:
+        """Yield the callbacks for a message: those without queue group, and one of each group, in turn."""
         groups: set[str] = set()
-        for taker in list(self._interests):
-            _, interest = taker
+        for member in list(self._interests):
+            _, interest = member
             if _matches(interest.subject, subject) and interest.queue not in groups:
                 if interest.queue:
                     groups.add(interest.queue)
-                    self._interests.remove(taker)
-                    self._interests.append(taker)
+                    self._interests.remove(member)
+                    self._interests.append(member)
                 yield interest.callback
 
     def _call(self, callback: Callable[[Msg], Any], message: Msg) -> None:
@@ -81,11 +81,11 @@ class LocalConnection:
         self._interests = interests
 
     def jetstream(self) -> JetStreamContext:
-        """There is none."""
+        """Raise NotDelivered: there is no JetStream here."""
         raise NotDelivered("there is no JetStream here: streams need `online`")
 
     def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
-        """The bucket of this name, which all connections share."""
+        """Return the bucket of this name, which all connections share."""
         return self._bus.buckets.setdefault(name, MemoryBucket(name, self._bus.publish))
 
     async def open(self) -> None:
@@ -97,11 +97,11 @@ class LocalConnection:
         await self._bus.publish(subject, payload, reply)
 
     async def drain(self) -> None:
-        """End the subscriptions but those to answers."""
+        """End all subscriptions except those to answers."""
         self._bus.leave(self, answers_too=False)
 
     async def flush(self) -> None:
-        """All has left already."""
+        """Do nothing: messages leave at once."""
 
     async def close(self) -> None:
         """End the subscriptions."""
@@ -109,7 +109,7 @@ class LocalConnection:
 
 
 class MemoryBucket:
-    """A bucket in memory, which tells of changes as NATS does. Values stay, whatever their time to live."""
+    """A bucket in memory that publishes its changes as NATS does. It ignores the time to live."""
 
     def __init__(self, name: str, publish: Callable[[str, bytes], Awaitable[None]]) -> None:
         self._name = name
@@ -118,31 +118,31 @@ class MemoryBucket:
         self._revisions = itertools.count(1)
 
     async def open(self) -> None:
-        """Nothing to make."""
+        """Do nothing: the bucket exists."""
 
     async def get(self, key: str) -> Entry | None:
-        """What is there now."""
-        # Gives way, as a real one does, so that a change which is not atomic shows.
+        """Return the current value of a key, or None."""
+        # Let other tasks run, as a real bucket does, so that tests detect changes that are not atomic.
         await asyncio.sleep(0)
         return self._entries.get(key)
 
     async def put(self, key: str, value: bytes) -> None:
-        """Write, whatever is there."""
+        """Write a value, whatever the revision."""
         self._entries[key] = Entry(value, next(self._revisions))
         await self._publish(f"$KV.{self._name}.{key}", value)
 
     async def replace(self, key: str, value: bytes, revision: int) -> None:
-        """Write if the key has this revision."""
+        """Write a value if the key has this revision. Raise Conflict if not."""
         self._check(key, revision)
         await self.put(key, value)
 
     async def delete(self, key: str, revision: int) -> None:
-        """Remove the key if it has this revision."""
+        """Remove the key if it has this revision. Raise Conflict if not."""
         self._check(key, revision)
         del self._entries[key]
 
     async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """All that is there now."""
+        """Yield all keys with their values."""
         for key, entry in list(self._entries.items()):
             yield key, entry
 

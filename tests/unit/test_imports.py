@@ -1,0 +1,124 @@
+"""Imports point down only: which package may import which, cimports and imports for types included."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+COMMON = {"errors", "counters", "logs", "clock", "version"}
+"""Modules of kaa_gateway that stand below all packages, and __version__."""
+PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients"}
+ALL = {"*"}
+
+ALLOWED: dict[str, set[str]] = {
+    "wire": {"errors"},
+    "bus": {"wire"} | COMMON,
+    "kp": {"bus", "wire"} | COMMON,
+    "identity": {"bus"} | COMMON,
+    "lifecycle": {"bus"} | COMMON,
+    "net": {"wire"} | COMMON,
+    "mqtt": PROTOCOL | COMMON,
+    "http": PROTOCOL | COMMON,
+    "coap": PROTOCOL | COMMON,
+    "kpudp": PROTOCOL | COMMON,
+    "config": {"bus", "wire"} | COMMON,
+    "admin": {"config", "bus"} | COMMON,
+    "app": ALL,
+    "cli": ALL,
+    "__main__": ALL,
+    "kaa_ext.messages": {"bus"},
+    "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "version"},
+    "kaa_ext.testing": {"kaa_ext.sdk", "bus", "wire", "errors", "version"},
+    "kaa_ext.services": {"kaa_ext.messages", "kaa_ext.sdk", "bus", "wire", "errors", "version"},
+    "kaa_ext.cli": {
+        "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus", "wire", "errors", "version",
+    },
+    "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
+    "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "version"},
+}  # fmt: skip
+"""What each package may import beside itself; packages of kaa_gateway by their second name."""
+
+KNOWN: set[tuple[str, str]] = {
+    ("admin", "identity"),
+    ("admin", "kp"),
+    ("admin", "net"),
+    ("bus", "config"),
+    ("http", "config"),
+    ("identity", "config"),
+    ("lifecycle", "kp"),
+    ("net", "config"),
+    ("net", "identity.clients"),
+}
+"""Pairs (package, package) that are still wrong; to be emptied."""
+
+PACKAGES = {"kaa_gateway": ROOT / "gateway", "kaa_ext": ROOT / "ext", "kaa_bench": ROOT / "bench"}
+CYTHON_IMPORT = re.compile(
+    r"^\s*(?:from\s+([\w.]+)\s+c?import\s+\(?([\w, ]*)|c?import\s+([\w.]+))", re.MULTILINE
+)
+
+
+def sources() -> Iterator[Path]:
+    for name, directory in PACKAGES.items():
+        for path in sorted((directory / name).rglob("*.p*")):
+            if path.suffix in (".py", ".pyi", ".pyx", ".pxd"):
+                yield path
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports; `from a import b` may be the module a.b, or a name of a."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix in (".pyx", ".pxd"):
+        for found in CYTHON_IMPORT.finditer(text):
+            module, names, plain = found.groups()
+            if plain:
+                yield plain
+            else:
+                yield from (
+                    f"{module}.{name.split()[0]}" for name in (names or "?").split(",") if name.strip()
+                )
+        return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def package_of(module: str) -> str | None:
+    """The name that a module of ours has in the table; None for other people's modules."""
+    top, _, rest = module.partition(".")
+    parts = rest.split(".")
+    if top == "kaa_gateway":
+        if parts[0] in ("__version__", "__init__", ""):
+            return "version"
+        return "identity.clients" if parts[:2] == ["identity", "clients"] else parts[0]
+    if top == "kaa_ext":
+        return f"kaa_ext.{parts[0]}" if (PACKAGES[top] / top / parts[0]).is_dir() and rest else "kaa_ext"
+    return "kaa_bench" if top == "kaa_bench" else None
+
+
+def violations() -> Iterator[tuple[str, str, str]]:
+    for path in sources():
+        module = ".".join(path.relative_to(PACKAGES[path.relative_to(ROOT).parts[1]]).with_suffix("").parts)
+        package = package_of(module)
+        assert package is not None
+        package = package.removesuffix(".clients")
+        allowed = ALLOWED.get(package, set()) if package not in COMMON else COMMON
+        for name in imported(path):
+            other = package_of(name)
+            if other is None or other.removesuffix(".clients") == package or "*" in allowed:
+                continue
+            if other not in allowed:
+                yield package, other, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_imports_point_down() -> None:
+    assert [text for package, other, text in violations() if (package, other) not in KNOWN] == []
+
+
+def test_every_package_is_in_the_table() -> None:
+    packages = {path.parent.name for path in (ROOT / "gateway/kaa_gateway").glob("*/__init__.py")}
+    assert packages <= set(ALLOWED)
