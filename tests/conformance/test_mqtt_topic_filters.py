@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kaa_gateway.mqtt.session import filter_matches
+from kaa_gateway.mqtt.subscriptions import filter_matches
 from paho.mqtt.client import topic_matches_sub
 
 

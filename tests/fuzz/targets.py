@@ -17,7 +17,7 @@ from kaa_gateway.errors import GatewayError, MalformedAvro, ProtocolError
 from kaa_gateway.http.parser import RequestLimits, read_requests, resource_path
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.resource_path import parse, request_id_of
-from kaa_gateway.mqtt.session import filter_matches
+from kaa_gateway.mqtt.subscriptions import filter_matches
 from kaa_gateway.wire import avro, coap, esp, kpudp, nats
 
 from tests.fuzz.durable import (

@@ -12,7 +12,7 @@ from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
-from kaa_gateway.mqtt.connection import MqttServer
+from kaa_gateway.mqtt.server import MqttServer
 from kaa_gateway.net.dtls import DtlsSocket
 from kaa_gateway.net.tcp import TcpListener
 from kaa_gateway.net.tls import TlsListener
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.kp.sessions import Sessions
     from kaa_gateway.kp.uplink import Uplink
-    from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
+    from kaa_gateway.mqtt.session import MqttLimits
+    from kaa_gateway.mqtt.session_store import MqttSessionStore
     from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
 
 
@@ -56,7 +57,7 @@ class Protocols:
         self._input_memory = input_memory
         self.listeners = Listeners()
 
-    def build_mqtt(self, mqtt_sessions: MqttSessions, mqtt_limits: MqttLimits) -> None:
+    def build_mqtt(self, mqtt_sessions: MqttSessionStore, mqtt_limits: MqttLimits) -> None:
         """Add MQTT over TCP, TLS and WebSocket."""
         mqtt = self._config.transports.mqtt
         websocket = mqtt.websocket

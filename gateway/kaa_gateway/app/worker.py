@@ -40,7 +40,8 @@ from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.lifecycle.announcements import Announcements
 from kaa_gateway.lifecycle.connectivity import Connectivity
 from kaa_gateway.lifecycle.traffic import TrafficReports
-from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
+from kaa_gateway.mqtt.session import MqttLimits
+from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch
 from kaa_gateway.net.ports import taking
@@ -156,7 +157,7 @@ class Worker:
             source_byte_rate=limits.bytes_per_second_of_source,
         )
         self._mqtt_limits = self._make_mqtt_limits()
-        self._mqtt_sessions = MqttSessions(self.sessions, self._mqtt_limits)
+        self._mqtt_sessions = MqttSessionStore(self.sessions, self._mqtt_limits)
         self._listeners = self._make_listeners()
         self.pending: dict[str, PendingRequests] = self._listeners.pending
         """Requests that wait for an extension, by protocol."""

@@ -1,17 +1,19 @@
-"""The MQTT server towards one client: packets in their legal order, keep-alive, wills, take-over.
+"""One MQTT connection: packets in their legal order, keep-alive, the will, session take-over.
 
-It is no broker: a PUBLISH goes to an extension or nowhere, and every well-formed topic filter is granted, because
-delivery does not depend on it (mqtt_session.pyx). PUBACK and PUBREC are sent when NATS has confirmed the message.
+The gateway is no broker: a PUBLISH goes to an extension or nowhere, and every well-formed topic filter is granted,
+because delivery does not depend on it (session.pyx). PUBACK and PUBREC are sent when NATS has confirmed the message.
 
 Source: MQTT 3.1.1 (OASIS), whose section numbers the comments cite; 1/KP.
 """
 
-import structlog
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.counters cimport MQTT
+from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.uplink cimport BUSY, BY_ATTACHMENT, Message
-from kaa_gateway.net.transport cimport INPUT_FREE, InputMemory, Transport
+from kaa_gateway.mqtt.session cimport OFFLINE
+from kaa_gateway.net.transport cimport INPUT_FREE, Transport
+from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.mqtt cimport (
     ACCEPTED, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, NOT_AUTHORIZED,
     PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SERVER_UNAVAILABLE, SUBSCRIBE,
@@ -22,8 +24,6 @@ from kaa_gateway.wire.mqtt cimport (
 
 from kaa_gateway.errors import IdentityError, ProtocolError
 from kaa_gateway.identity.clients import Client, Presentation
-
-log = structlog.get_logger("gateway.mqtt")
 
 cdef enum:
     RECEIVED_MAX = 4096     # QoS 2 messages of a client between PUBLISH and PUBREL
@@ -37,58 +37,24 @@ cdef int violation(str reason) except -1:
 
 
 cdef class Will:
-    """What the client asked to be published if it goes without a DISCONNECT."""
-
-
-cdef class MqttServer:
-    """What the MQTT connections of a worker share. Sizes are in bytes, times in seconds."""
-
-    def __init__(
-        self, loop, Uplink uplink, Sessions sessions, MqttSessions stored, Counters counters, authenticator,
-        MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0,
-    ):
-        self.loop = loop
-        self.uplink = uplink
-        self.sessions = sessions
-        self.stored = stored
-        self.counters = counters
-        self.authenticator = authenticator
-        self.limits = limits
-        self.packet_size_max = packet_size_max
-        self.connect_timeout = connect_timeout
-        self.keep_alive_max = keep_alive_max
-        self.input_memory = InputMemory()
-        self.scratch = Buffer()
-
-    def limit(self, InputMemory input_memory not None):
-        """Bound the memory of incomplete packets, together with other transports; once, before the start."""
-        self.input_memory = input_memory
-
-    cdef double keep_alive_of(self, uint16_t asked) noexcept:
-        """The keep-alive period that a client is held to, which may be shorter than what it asked for (3.1.2.10)."""
-        if self.keep_alive_max > 0 and (asked == 0 or asked > self.keep_alive_max):
-            return self.keep_alive_max
-        return asked
-
-    def connect(self, Transport transport):
-        """The core of a new connection."""
-        cdef MqttConnection connection = MqttConnection()
-        connection.server = self
-        connection.transport = transport
-        connection.level = LEVEL_3_1_1
-        connection.last_heard = self.loop.time()
-        return connection
+    """The message that the server publishes if the client goes without a DISCONNECT (3.1.2.5)."""
 
 
 cdef class MqttConnection(ProtocolCore):
-    """The server's side of one MQTT connection."""
+    """The protocol core of one MQTT connection."""
+
+    def __init__(self, MqttServer server not None, Transport transport not None):
+        self.server = server
+        self.transport = transport
+        self.level = LEVEL_3_1_1
+        self.last_active = server.loop.time()
 
     # ------------------------------------------------------------ bytes
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Handle the packets in these bytes, and keep an incomplete or untaken rest. Hot path."""
+        """Handle the packets in `data`, borrowed for the call, and keep the rest. Hot path."""
         cdef Py_ssize_t taken
-        self.heard = True
+        self.active = True
         if self.state == ENDED:
             return 0
         if self.tail is not None and self.tail.size:
@@ -103,7 +69,7 @@ cdef class MqttConnection(ProtocolCore):
         return 0
 
     cdef int count_tail(self) except -1:
-        """The tail has grown or shrunk."""
+        """Count the memory of the tail, which has grown or shrunk."""
         if self.tail.capacity <= INPUT_FREE and self.input_counted == 0:
             return 0
         if not self.server.input_memory.take(self, self.tail.capacity):
@@ -112,6 +78,7 @@ cdef class MqttConnection(ProtocolCore):
         return 0
 
     cdef int parse_tail(self) except -1:
+        """Handle the packets in the tail."""
         cdef Py_ssize_t taken
         # Packets are handled while the tail's bytes are borrowed: nothing may append to it meanwhile.
         taken = self.parse(self.tail.data, self.tail.size)
@@ -122,13 +89,13 @@ cdef class MqttConnection(ProtocolCore):
         return self.count_tail()
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Handle whole packets until none is left or the connection is blocked: the bytes taken. Hot path."""
+        """Handle whole packets until none is left or the connection is blocked. Return the bytes taken. Hot path."""
         cdef Packet packet
         cdef Py_ssize_t at = 0, consumed, limit = self.server.packet_size_max
         cdef uint64_t taken = 0
         while at < size and not self.blocked and self.state != ENDED:
             if self.state == AWAITING_CONNECT:
-                # Nothing is kept of a peer whose first byte is not CONNECT's (3.1; CVE-2023-0809).
+                # A peer whose first byte is not that of CONNECT is closed at once (3.1; CVE-2023-0809).
                 if data[at] != CONNECT << 4:
                     violation("first_packet_not_connect")
                 limit = min(self.server.packet_size_max, <Py_ssize_t>CONNECT_SIZE_MAX)
@@ -141,7 +108,7 @@ cdef class MqttConnection(ProtocolCore):
         return at
 
     cdef bint handle(self, const Packet* packet) except -1:
-        """Handle a packet; False if it cannot be taken now and must be offered again. Hot path."""
+        """Handle a packet. Return False if it cannot be taken now and must be offered again. Hot path."""
         if packet.type == PUBLISH and self.state == CONNECTED:
             return self.on_publish(packet)
         if packet.type == CONNECT:
@@ -174,11 +141,12 @@ cdef class MqttConnection(ProtocolCore):
         return True
 
     cdef int block(self) except -1:
+        """Handle no packets, and read no bytes, until `resume`."""
         self.blocked = True
         return self.transport.pause_reading()
 
     cdef int resume(self) except -1:
-        """What blocked the connection has passed."""
+        """Go on after `block`."""
         if not self.blocked or self.state == ENDED:
             return 0
         self.blocked = False
@@ -194,6 +162,7 @@ cdef class MqttConnection(ProtocolCore):
     # ------------------------------------------------------------ CONNECT
 
     cdef int on_connect(self, const Packet* packet) except -1:
+        """Check a CONNECT, and authenticate its client (3.1.4)."""
         cdef ConnectView connect
         read_connect(packet, &connect)
         if connect.level != LEVEL_3_1 and connect.level != LEVEL_3_1_1:
@@ -201,7 +170,7 @@ cdef class MqttConnection(ProtocolCore):
         self.level = connect.level
         if connect.client_id.size == 0 and (not connect.clean_session or connect.level == LEVEL_3_1):
             return self.refuse(IDENTIFIER_REJECTED, "mqtt_identifier_rejected")
-        self.keep_alive = self.server.keep_alive_of(connect.keep_alive) * KEEP_ALIVE_GRACE
+        self.keep_alive = self.server.allowed_keep_alive(connect.keep_alive) * KEEP_ALIVE_GRACE
         if connect.will_topic.data != NULL:
             self.will = Will()
             self.will.topic = connect.will_topic.data[:connect.will_topic.size]
@@ -218,32 +187,31 @@ cdef class MqttConnection(ProtocolCore):
                 self.transport.certificate,
             ))
         except IdentityError as error:
-            return self.turn_away(error)
+            return self.refuse_client(error)
         if isinstance(known, Client):
             return self.admit(known, client_id, clean)
         known.add_done_callback(lambda done: self.authenticated(client_id, clean, done))
         return self.block()
 
     def authenticated(self, str client_id, bint clean, future):
-        """The client is admitted or refused; what it sent meanwhile follows."""
+        """Admit or refuse the client, then handle what it has sent meanwhile."""
         if self.state != AUTHENTICATING:
-            # Looked at all the same: asyncio complains of failures that nobody has seen.
-            future.exception()
+            future.exception()  # asyncio logs exceptions that are not retrieved
             return
         try:
             client = future.result()
         except IdentityError as error:
-            self.turn_away(error)
+            self.refuse_client(error)
             return
         self.admit(client, client_id, clean)
         self.resume()
 
-    cdef int turn_away(self, error) except -1:
-        """The client is not admitted."""
+    cdef int refuse_client(self, error) except -1:
+        """Refuse a client that is not authenticated, or cannot be now."""
         return self.refuse(NOT_AUTHORIZED if error.status < 500 else SERVER_UNAVAILABLE, error.reason)
 
     cdef int refuse(self, uint8_t return_code, str reason) except -1:
-        """CONNACK with a reason, and the end (3.2.2.3)."""
+        """Send CONNACK with a return code other than 0, and close the connection (3.2.2.3)."""
         self.server.counters.count("closed", reason)
         append_connack(self.output, False, return_code)
         self.will = None
@@ -251,8 +219,9 @@ cdef class MqttConnection(ProtocolCore):
         return self.transport.close()
 
     cdef int admit(self, client, str client_id, bint clean) except -1:
+        """Bind the connection to a session, and send CONNACK."""
         cdef MqttSession session = self.open_session(client, client_id, clean)
-        cdef bint present = session.connection is None and session.offline_since > 0
+        cdef bint present = session.state == OFFLINE
         session.level = self.level
         session.bind(self, self.transport)
         self.server.sessions.set_online(session, True)
@@ -264,80 +233,71 @@ cdef class MqttConnection(ProtocolCore):
         return session.send_again() if present else 0
 
     cdef MqttSession open_session(self, client, str client_id, bint clean):
-        """The stored session of a client that resumes it, or a new one (3.1.2.4, 3.1.4).
+        """Return the stored session of a client that resumes it, or a new one (3.1.2.4, 3.1.4).
 
-        Client identifiers are shared by whole fleets, so a client is taken over only by one with the same
-        authenticated principal, or, among anonymous clients, where both ask for a session that outlives them.
+        Whole fleets share one client identifier. So a client takes over the connection of another only if both have
+        the same authenticated principal, or, if they are anonymous, both ask for a session that outlives them.
         """
         cdef MqttServer server = self.server
         cdef str principal = client.principal
-        cdef MqttSession session = server.stored.find(principal, client_id)
+        cdef MqttSession session = server.store.find(principal, client_id)
         if session is not None:
             if session.connection is not None and (principal or not clean):
                 (<MqttConnection>session.connection).taken_over()
-                session = server.stored.find(principal, client_id)
+                session = server.store.find(principal, client_id)
             if session is not None and session.connection is None:
                 if not clean:
-                    server.stored.back_online(session)
+                    server.store.back_online(session)
                     return session
-                server.stored.discard(session)
+                server.store.discard(session)
         session = MqttSession()
         session.counters = server.counters
         session.protocol = MQTT
         session.limits = server.limits
         session.scratch = server.scratch
-        session.stored = server.stored
+        session.store = server.store
         session.principal = principal
         session.tenant = client.tenant
         session.client_id = client_id
         session.clean = clean
         server.sessions.open(session)
         if principal or not clean:
-            server.stored.add(session)
+            server.store.add(session)
         return session
 
     cdef int end(self, str reason) except -1:
-        """The client may not go on; not even its will is published."""
+        """Close the connection and discard its session. The will is not published."""
         self.server.counters.count("closed", reason)
         self.will = None
-        if self.session is not None:
-            self.session.clean = True
-            self.leave_session()
+        self.leave_session(True)
         self.state = ENDED
         return self.transport.close()
 
     cdef int taken_over(self) except -1:
-        """Another connection of the same client has come (3.1.4)."""
+        """Close this connection, because its client has made another one (3.1.4)."""
         self.server.counters.count("closed", "mqtt_taken_over")
         self.publish_will()
-        self.leave_session()
+        self.leave_session(False)
         self.state = ENDED
         return self.transport.close()
 
     # ------------------------------------------------------------ PUBLISH
 
     cdef bint on_publish(self, const Packet* packet) except -1:
-        """Forward a PUBLISH; False if the uplink cannot take it now. Hot path."""
+        """Forward a PUBLISH. Return False if the uplink cannot take it now. Hot path."""
         cdef PublishView publish
         cdef Message message
         cdef MqttSession session = self.session
         read_publish(packet, self.level, &publish)
         check_topic_name(publish.topic)
-        message.topic = publish.topic
-        message.payload = publish.payload
-        message.service = <Service>publish.qos
-        message.token = 0
-        message.sequence = BY_ATTACHMENT
-        message.timeout = 0
-        message.unanswered = False
-        message.literal = False
+        message = message_of(publish.topic, publish.payload, publish.qos)
         if publish.qos == 1:
             message.token = <uint32_t>PUBACK << 16 | publish.packet_id
         elif publish.qos == 2:
             if session.received is None:
                 session.received = {}
             if publish.packet_id in session.received:
-                # Sent again: it was forwarded, and PUBREC was lost or is still to come (4.3.3).
+                # Sent again. It has been forwarded; PUBREC was lost, or is still to be sent (4.3.3).
                 if session.received[publish.packet_id]:
                     append_ack(self.output, PUBREC, publish.packet_id)
                     self.transport.wake()
@@ -353,21 +313,17 @@ cdef class MqttConnection(ProtocolCore):
         return True
 
     cdef int publish_will(self) except -1:
-        """The client goes without a DISCONNECT (3.1.2.5): its will is a message like any other of it."""
+        """Publish the will of a client that goes without a DISCONNECT (3.1.2.5), like any other message of it."""
         cdef Message message
         cdef Will will = self.will
         if will is None or self.session is None:
             return 0
         self.will = None
-        message.topic = Slice(<const uint8_t*>will.topic, len(will.topic))
-        message.payload = Slice(<const uint8_t*>will.message, len(will.message))
-        message.service = <Service>will.qos
-        message.token = 0
-        message.sequence = BY_ATTACHMENT
-        message.timeout = 0
-        message.unanswered = False
-        message.literal = False
-        # A full link would keep the session for later, but its client is gone.
+        message = message_of(
+            Slice(<const uint8_t*>will.topic, len(will.topic)),
+            Slice(<const uint8_t*>will.message, len(will.message)), will.qos,
+        )
+        # A full link would resume the session later, but its client is gone.
         if self.server.uplink.link.full or self.server.uplink.publish(self.session, &message) == BUSY:
             self.server.counters.count("dropped", "will")
         return 0
@@ -375,7 +331,7 @@ cdef class MqttConnection(ProtocolCore):
     # ------------------------------------------------------------ SUBSCRIBE, UNSUBSCRIBE
 
     cdef int on_subscribe(self, const Packet* packet) except -1:
-        """Grant every well-formed filter; one that names a token identifies that endpoint."""
+        """Grant every well-formed topic filter. One that names a token lets the session speak for that endpoint."""
         cdef TopicFilter entry
         cdef Py_ssize_t at
         cdef bytearray codes = bytearray()
@@ -393,6 +349,7 @@ cdef class MqttConnection(ProtocolCore):
         return self.transport.wake()
 
     cdef int on_unsubscribe(self, const Packet* packet) except -1:
+        """Forget topic filters."""
         cdef TopicFilter entry
         cdef Py_ssize_t at
         check_flags(packet, self.level)
@@ -406,14 +363,14 @@ cdef class MqttConnection(ProtocolCore):
     # ------------------------------------------------------------ time and the end
 
     cdef int check(self, double now) except -1:
-        """CONNECT in time (3.1.4), and after it something within one and a half keep-alive periods (3.1.2.10)."""
+        """End a connection without CONNECT in time (3.1.4), or silent for one and a half keep-alives (3.1.2.10)."""
         cdef double silence
-        if self.heard or self.blocked or self.held:
-            # A connection that is not read cannot be heard.
-            self.heard = False
+        # While the gateway does not read, silence is not the client's.
+        if self.active or self.blocked or self.held:
+            self.active = False
             if self.state == CONNECTED:
-                self.last_heard = now
-        silence = now - self.last_heard
+                self.last_active = now
+        silence = now - self.last_active
         if self.state in (AWAITING_CONNECT, AUTHENTICATING) and silence > self.server.connect_timeout:
             violation("connect_timeout")
         if self.state == CONNECTED and self.keep_alive and silence > self.keep_alive:
@@ -421,22 +378,36 @@ cdef class MqttConnection(ProtocolCore):
         return 0
 
     cdef int lost(self) except -1:
-        """The connection is gone, with or without DISCONNECT."""
+        """The connection is gone, with or without a DISCONNECT."""
         self.publish_will()
-        self.leave_session()
+        self.leave_session(False)
         self.state = ENDED
         self.tail = None
         self.server.input_memory.take(self, 0)
         return 0
 
-    cdef int leave_session(self) except -1:
-        """Part from the session, which ends or stays for the client to come back to."""
+    cdef int leave_session(self, bint discard) except -1:
+        """Unbind the session, and keep it for its client unless it is a clean one or `discard` says otherwise."""
         cdef MqttSession session = self.session
         if session is None:
             return 0
         self.session = None
         session.unbind(self.server.loop.time())
         self.server.sessions.set_online(session, False)
-        if session.clean:
-            return self.server.stored.discard(session)
-        return self.server.stored.keep_offline(session)
+        if discard or session.clean:
+            return self.server.store.discard(session)
+        return self.server.store.keep_offline(session)
+
+
+cdef inline Message message_of(Slice topic, Slice payload, uint8_t qos) noexcept:
+    """Return a message of this QoS for the uplink, without a token. Hot path."""
+    cdef Message message
+    message.topic = topic
+    message.payload = payload
+    message.service = <Service>qos
+    message.token = 0
+    message.sequence = BY_ATTACHMENT
+    message.timeout = 0
+    message.unanswered = False
+    message.literal = False
+    return message

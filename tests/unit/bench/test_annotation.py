@@ -23,12 +23,13 @@ LINES_WITH_PYTHON = {
     # The dict of QoS 2's packet identifiers.
     "gateway/kaa_gateway/mqtt/connection.pyx": {
         "MqttConnection.receive": 1, "MqttConnection.parse": 0, "MqttConnection.handle": 2,
-        "MqttConnection.on_publish": 7,
+        "MqttConnection.on_publish": 7, "message_of": 0,
     },
     # Counters of what cannot be delivered, the queue of QoS 1 and 2, and filters.
     "gateway/kaa_gateway/mqtt/session.pyx": {
-        "MqttSession.deliver": 10, "MqttSession.acknowledge": 3, "MqttSession.send": 5, "MqttSession.granted_qos": 3,
+        "MqttSession.deliver": 10, "MqttSession.acknowledge": 3, "MqttSession.send": 5,
     },
+    "gateway/kaa_gateway/mqtt/subscriptions.pyx": {"Subscriptions.qos_of": 3, "matches": 0},
     # Violations and faults, and the list of those that have output.
     "gateway/kaa_gateway/net/tcp.pyx": {
         "TcpConnection.read": 1, "TcpConnection.received": 3, "TcpConnection.flush": 1, "TcpConnection.write": 2,

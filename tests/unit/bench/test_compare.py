@@ -22,7 +22,6 @@ from rich.console import Console
 
 from tests.support.schemas import rfc_schema
 
-
 pytestmark = pytest.mark.slow
 
 

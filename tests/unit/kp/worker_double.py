@@ -27,8 +27,9 @@ from kaa_gateway.kp.downlink import Downlink
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.mqtt.connection import MqttServer
-from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
+from kaa_gateway.mqtt.server import MqttServer
+from kaa_gateway.mqtt.session import MqttLimits
+from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.tcp import TcpListener
 from kaa_gateway.wire import esp
@@ -260,7 +261,7 @@ class WorkerDouble:
         self.downlink = Downlink(self.uplink, self.router, self.sessions, self.correlator, self.counters)
         self.link.set_listener(self.downlink)
         limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
-        self.stored = MqttSessions(self.sessions, limits)
+        self.stored = MqttSessionStore(self.sessions, limits)
         self.mqtt = MqttServer(
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=65_536, connect_timeout=10.0,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kaa_bench import mqtt_packets as mqtt
-from kaa_gateway.mqtt.session import filter_matches
+from kaa_gateway.mqtt.subscriptions import filter_matches
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 HOST = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""The MQTT server. See mqtt.pyx."""
+"""The MQTT server. See server.pyx."""
 
 import asyncio
 
@@ -6,7 +6,8 @@ from kaa_gateway.counters import Counters
 from kaa_gateway.identity.clients import Authenticator
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.mqtt.session import MqttLimits, MqttSessions
+from kaa_gateway.mqtt.session import MqttLimits
+from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
 
 class MqttServer:
@@ -15,7 +16,7 @@ class MqttServer:
         loop: asyncio.AbstractEventLoop,
         uplink: Uplink,
         sessions: Sessions,
-        stored: MqttSessions,
+        store: MqttSessionStore,
         counters: Counters,
         authenticator: Authenticator,
         limits: MqttLimits,

@@ -1,0 +1,9 @@
+"""Sessions that their clients can find again. See session_store.pyx."""
+
+from kaa_gateway.kp.sessions import Sessions
+from kaa_gateway.mqtt.session import MqttLimits
+
+class MqttSessionStore:
+    def __init__(self, sessions: Sessions, limits: MqttLimits) -> None: ...
+    def expire(self, now: float) -> None: ...
+    def offline_count(self) -> int: ...

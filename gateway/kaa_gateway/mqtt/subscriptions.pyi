@@ -1,0 +1,3 @@
+"""The topic filters of a session. See subscriptions.pyx."""
+
+def filter_matches(topic_filter: bytes, topic: bytes) -> bool: ...
