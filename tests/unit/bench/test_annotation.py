@@ -27,7 +27,7 @@ LINES_WITH_PYTHON = {
     },
     # Counters of what cannot be delivered, the queue of QoS 1 and 2, and filters.
     "gateway/kaa_gateway/mqtt/session.pyx": {
-        "MqttSession.deliver": 10, "MqttSession.acknowledge": 3, "MqttSession.send": 5,
+        "MqttSession.deliver": 11, "MqttSession.acknowledge": 3, "MqttSession.send": 5,
     },
     "gateway/kaa_gateway/mqtt/subscriptions.pyx": {"Subscriptions.qos_of": 3, "matches": 0},
     # Violations and faults, and the list of those that have output.
