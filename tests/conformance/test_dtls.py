@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from kaa_gateway.app.encryption import datagram_credentials
-from kaa_gateway.config.tls_keys import CoapDtls
+from kaa_gateway.config.keys import CoapDtls
 from kaa_gateway.errors import ConfigError, IdentityError
 from kaa_gateway.identity.clients import Client
 from kaa_gateway.net import dtls_context

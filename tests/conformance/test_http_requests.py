@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from kaa_gateway.config.identity_keys import IdentitySettings, StaticIdentity
-from kaa_gateway.config.keys import Limits
+from kaa_gateway.config.keys import IdentitySettings, Limits, StaticIdentity
 
 from tests.support.http_gateway import HttpGateway, post, running_gateway
 from tests.support.nats import NatsServer

@@ -14,7 +14,7 @@ from typing import Any
 
 from kaa_gateway.app.encryption import datagram_credentials, stream_credentials
 from kaa_gateway.coap.clients import dtls_clients
-from kaa_gateway.config.tls_keys import CoapDtls, MqttTls
+from kaa_gateway.config.keys import CoapDtls, MqttTls
 from kaa_gateway.net.dtls import DtlsSocket
 from kaa_gateway.net.tcp import TcpListener
 from kaa_gateway.net.tls import TlsListener

@@ -6,8 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 
 import pytest
-from kaa_gateway.config.identity_keys import Clients, IdentitySettings
-from kaa_gateway.config.keys import Limits
+from kaa_gateway.config.keys import Clients, IdentitySettings, Limits
 
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.esp import until

@@ -6,7 +6,7 @@ from typing import Any
 
 from kaa_gateway.app.encryption import datagram_credentials
 from kaa_gateway.coap.clients import dtls_clients
-from kaa_gateway.config.tls_keys import CoapDtls
+from kaa_gateway.config.keys import CoapDtls
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.net.dtls import DtlsSocket

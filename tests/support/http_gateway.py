@@ -9,10 +9,10 @@ from typing import Any, Self
 from kaa_gateway.app.worker import Worker
 from kaa_gateway.bus import subjects
 from kaa_gateway.config import AppVersion, Config, ExtensionInstance
-from kaa_gateway.config.identity_keys import IdentitySettings
 from kaa_gateway.config.keys import (
     Coap,
     Http,
+    IdentitySettings,
     Limits,
     Mqtt,
     MqttTcp,

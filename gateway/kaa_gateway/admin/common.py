@@ -14,7 +14,7 @@ import yaml
 from aiohttp import web
 
 from kaa_gateway import logs
-from kaa_gateway.config.values import masked
+from kaa_gateway.config import masked
 
 if TYPE_CHECKING:
     from kaa_gateway.config import Config

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from kaa_gateway.app.listeners import section_of
 from kaa_gateway.config import encrypted
-from kaa_gateway.config.tls_keys import CoapDtls, StreamTls
+from kaa_gateway.config.keys import CoapDtls, StreamTls
 from kaa_gateway.errors import ConfigError
 from kaa_gateway.net.certificates import ServerCredentials, stream_context
 from kaa_gateway.net.dtls_context import DtlsContext

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kaa_gateway.config import Config
-    from kaa_gateway.config.tls_keys import StreamTls
+    from kaa_gateway.config.keys import StreamTls
     from kaa_gateway.counters import Counters
     from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.kp.sessions import Sessions

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from kaa_gateway.config.keys import Document
 from kaa_gateway.config.schema import Path, keys
-from kaa_gateway.config.values import annotation, expected, written
+from kaa_gateway.config.value_types import annotation
+from kaa_gateway.config.values import expected, written
 
 _PLACEHOLDERS = {"applications": "<application>", "versions": "<version>", "extension-instances": "<name>"}
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias, get_args, get_origin
 from msgspec import NODEFAULT, Struct
 from msgspec.structs import fields
 
-from kaa_gateway.config.values import annotation
+from kaa_gateway.config.value_types import annotation
 
 Path: TypeAlias = tuple[str, ...]
 """Where a key stands: its names from the root; only names that the operator chooses may have dots."""

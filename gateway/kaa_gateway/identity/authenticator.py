@@ -23,7 +23,7 @@ from kaa_gateway.identity.clients import ANONYMOUS_CLIENT
 from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE, SharedRequests
 
 if TYPE_CHECKING:
-    from kaa_gateway.config.identity_keys import Clients
+    from kaa_gateway.config.keys import Clients
     from kaa_gateway.identity.client_provider import ClientProvider
     from kaa_gateway.identity.clients import Client, Presentation
 

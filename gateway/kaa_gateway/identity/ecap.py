@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kaa_gateway.bus.control import Control
-    from kaa_gateway.config.identity_keys import Ecap
+    from kaa_gateway.config.keys import Ecap
 
 ACTIVE = "Active"
 """The status that a token has once it was used."""

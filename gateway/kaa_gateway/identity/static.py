@@ -23,7 +23,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
-from kaa_gateway.config.document import Mapping, Scalar, Value, one_line, parse
+from kaa_gateway.config.yaml_tree import Mapping, Scalar, Value, one_line, parse
 from kaa_gateway.errors import ConfigError, IdentityError
 from kaa_gateway.identity import passwords
 from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED

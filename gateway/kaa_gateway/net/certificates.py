@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-    from kaa_gateway.config.tls_keys import ServerTls, StreamTls
+    from kaa_gateway.config.keys import ServerTls, StreamTls
 
 log = structlog.get_logger("gateway.transports")
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
 
-from kaa_gateway.config.document import Mapping, Scalar, parse
+from kaa_gateway.config.yaml_tree import Mapping, Scalar, parse
 from kaa_gateway.net.certificates import Material, read, unusable
 from kaa_gateway.net.handshakes import other_reason, verification_reason
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cryptography import x509
 
-    from kaa_gateway.config.tls_keys import CoapDtls
+    from kaa_gateway.config.keys import CoapDtls
 
 DATAGRAM_SIZE = 1200
 """Bytes of UDP payload that every path carries (RFC 8085 section 3.2 with room for IPv6)."""

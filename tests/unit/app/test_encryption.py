@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from kaa_gateway import cli
 from kaa_gateway.app.encryption import problems, stream_credentials
-from kaa_gateway.config.keys import Http, Transports
-from kaa_gateway.config.tls_keys import HttpTls
+from kaa_gateway.config.keys import Http, HttpTls, Transports
 from kaa_gateway.errors import ConfigError
 from kaa_gateway.net.certificates import client_certificate, watch
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kaa_gateway.config import DEFAULT_PATH, Config, check, config_path, load, masked
+from kaa_gateway.config import Config, check, config_path, load, masked
 from kaa_gateway.config import reference as config_reference
-from kaa_gateway.config.keys import Document, random_replica_id
+from kaa_gateway.config.keys import Document
+from kaa_gateway.config.keys.service import random_replica_id
+from kaa_gateway.config.loading import DEFAULT_PATH
 from kaa_gateway.config.schema import keys
 
 from tests.support.config import MQTT_PORT, Write, problems, writer
@@ -303,7 +305,7 @@ class TestPath:
         ]
 
     def test_missing_default_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("kaa_gateway.config.DEFAULT_PATH", tmp_path / "none.yml")
+        monkeypatch.setattr("kaa_gateway.config.loading.DEFAULT_PATH", tmp_path / "none.yml")
         assert problems(config_path({})) == [
             "none.yml: no such file; set APP_CONFIG_PATH to the path of your service-config.yml"
         ]

@@ -7,9 +7,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from kaa_gateway.config import check, load
-from kaa_gateway.config.document import MAX_DEPTH, TOO_LARGE
 from kaa_gateway.config.keys import Document
 from kaa_gateway.config.schema import keys
+from kaa_gateway.config.yaml_tree import MAX_DEPTH, TOO_LARGE
 
 from tests.support.config import MQTT_PORT, Write, problems, writer
 
@@ -282,6 +282,6 @@ class TestTracing:
         file = write("kaa.kpc.tracing:\n  enabled: true")
         assert problems(file) == []
         for absent in ("opentelemetry.no_such.module", "json.no_such_module"):
-            monkeypatch.setattr("kaa_gateway.config.TRACING_EXTRA", absent)
+            monkeypatch.setattr("kaa_gateway.config.cross_checks.TRACING_EXTRA", absent)
             (problem,) = problems(file)
             assert problem.startswith("service-config.yml:2: kaa.kpc.tracing.enabled: needs the extra")

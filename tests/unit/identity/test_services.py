@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kaa_gateway.bus.connector import TlsFiles
 from kaa_gateway.bus.control import Control
-from kaa_gateway.config.identity_keys import Clients, Ecap
+from kaa_gateway.config.keys import Clients, Ecap
 from kaa_gateway.errors import ConfigError, IdentityError
 from kaa_gateway.identity import passwords
 from kaa_gateway.identity.authenticator import ClientAuthenticator

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from kaa_gateway.app.encryption import stream_credentials
-from kaa_gateway.config.tls_keys import MqttTls
+from kaa_gateway.config.keys import MqttTls
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.handshakes import HandshakeLog
 from kaa_gateway.net.tls import TlsListener

@@ -1,16 +1,12 @@
-"""The keys of service-config.yml about identity: who tells which endpoint a token belongs to, and who a client is."""
+"""The keys of `kaa.kpc.identity`: who knows endpoint tokens, and who knows clients."""
 
 from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from kaa_gateway.config.keys.units import DAY, MANY
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.values import Boolean, Integer, Name, OptionalLevelName, OptionalPath, Seconds
-
-CACHE_MAX = 100_000_000
-"""Upper bound of what only memory limits."""
-DAY = 86400.0
-"""Seconds."""
+from kaa_gateway.config.value_types import Boolean, Integer, Name, OptionalLevelName, OptionalPath, Seconds
 
 ClientAuthentication = Annotated[
     Literal["off", "optional", "required"],
@@ -41,7 +37,7 @@ class Ecap(Section, frozen=True, kw_only=True):
     ] = 256
     cache_size: Annotated[
         Integer,
-        Meta(ge=1, le=CACHE_MAX, description="Tokens that one worker remembers; good and bad ones apart."),
+        Meta(ge=1, le=MANY, description="Tokens that one worker remembers; good and bad ones apart."),
     ] = 100_000
     cache_ttl: Annotated[
         Seconds,
@@ -77,7 +73,7 @@ class Clients(Section, frozen=True, kw_only=True):
     ] = 256
     cache_size: Annotated[
         Integer,
-        Meta(ge=1, le=CACHE_MAX, description="Credentials that one worker remembers, right and wrong apart."),
+        Meta(ge=1, le=MANY, description="Credentials that one worker remembers, right and wrong apart."),
     ] = 100_000
     cache_ttl: Annotated[
         Seconds, Meta(ge=0, le=DAY, description="Seconds that right credentials are taken unasked.")

@@ -1,0 +1,114 @@
+"""What several keys of a configuration must agree on."""
+
+from importlib.util import find_spec
+
+from kaa_gateway.config.keys import CoapDtls, Document
+from kaa_gateway.config.listeners import encrypted, listener_ports
+from kaa_gateway.config.sources import Sources
+
+TRACING_EXTRA = "opentelemetry.exporter.otlp.proto.http"
+"""What the extra `tracing` brings."""
+
+
+def cross_check(document: Document, sources: Sources) -> None:
+    """Report to `sources` where keys do not agree."""
+    _check_applications(document, sources)
+    _check_ports(document, sources)
+    _check_tls(document, sources)
+    kpc = document.kaa.kpc
+    _check_identity(document, sources)
+    if (kpc.nats.tls.cert_file is None) != (kpc.nats.tls.key_file is None):
+        present, absent = ("cert-file", "key-file") if kpc.nats.tls.cert_file else ("key-file", "cert-file")
+        path = ("kaa", "kpc", "nats", "tls", present)
+        sources.report(path, f"needs kaa.kpc.nats.tls.{absent}, which is not set")
+    if 0 < kpc.durable.max_age < kpc.durable.duplicate_window:
+        sources.report(("kaa", "kpc", "durable", "duplicate-window"), "is more than kaa.kpc.durable.max-age")
+    if kpc.tracing.enabled and not _is_installed(TRACING_EXTRA):
+        message = "needs the extra `tracing`: pip install 'kaa-gateway[tracing]'"
+        sources.report(("kaa", "kpc", "tracing", "enabled"), message)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _check_tls(document: Document, sources: Sources) -> None:
+    """Check which files an encrypted listener has; `kaa_gateway.net.certificates` reads them."""
+    transports = ("kaa", "kpc", "transports")
+    for path, listener in encrypted(document.kaa.kpc.transports).items():
+        here = (*transports, *path)
+        key = ".".join(here)
+        if not listener.enabled:
+            continue
+        with_psk = isinstance(listener, CoapDtls) and listener.psk_file is not None
+        if listener.cert_file is None and not with_psk:
+            psk = f" or {key}.psk-file" if isinstance(listener, CoapDtls) else ""
+            sources.report((*here, "enabled"), f"needs {key}.cert-file{psk}, which is not set")
+        if (listener.cert_file is None) != (listener.key_file is None):
+            present, absent = ("cert-file", "key-file") if listener.cert_file else ("key-file", "cert-file")
+            sources.report((*here, present), f"needs {key}.{absent}, which is not set")
+        if listener.client_certificate != "off" and listener.ca_file is None:
+            message = f"{listener.client_certificate} needs {key}.ca-file, which is not set"
+            sources.report((*here, "client-certificate"), message)
+        if listener.client_certificate == "off":
+            for name, file in (("ca-file", listener.ca_file), ("crl-file", listener.crl_file)):
+                if file is not None:
+                    message = f"means nothing while {key}.client-certificate is off"
+                    sources.report((*here, name), message, "warning")
+
+
+def _check_identity(document: Document, sources: Sources) -> None:
+    identity, path = document.kaa.kpc.identity, ("kaa", "kpc", "identity")
+    if identity.static.file is None:
+        for provider, where in (
+            (identity.provider, (*path, "provider")),
+            (identity.clients.provider, (*path, "clients", "provider")),
+        ):
+            if provider == "static":
+                sources.report(where, "static needs kaa.kpc.identity.static.file, which is not set")
+    transports = document.kaa.kpc.transports
+    if identity.clients.provider == "none":
+        for name, authentication in (
+            ("mqtt", transports.mqtt.client_authentication),
+            ("http", transports.http.client_authentication),
+            ("coap.dtls", transports.coap.dtls.client_authentication),
+        ):
+            if authentication != "off":
+                sources.report(
+                    ("kaa", "kpc", "transports", *name.split("."), "client-authentication"),
+                    f"{authentication} needs kaa.kpc.identity.clients.provider, which is none",
+                )
+    tenants = {application.tenant for application in document.kaa.applications.values()} - {None}
+    if identity.clients.provider == "cap" and identity.clients.default_tenant is None and not tenants:
+        sources.report(
+            (*path, "clients", "provider"),
+            "cap needs a tenant: kaa.applications.<application>.tenant or kaa.kpc.identity.clients.default-tenant",
+        )
+
+
+def _check_applications(document: Document, sources: Sources) -> None:
+    first: dict[str, str] = {}
+    for application, keys in document.kaa.applications.items():
+        for name, version in keys.versions.items():
+            path = ("kaa", "applications", application, "versions", name, "allowed-extension-instances")
+            if first.setdefault(name, application) != application:
+                sources.report(path[:-1], f'the application "{first[name]}" has a version of this name too')
+            missing = [
+                instance
+                for instance in dict.fromkeys(version.allowed_extension_instances)
+                if instance not in document.kaa.extension_instances
+            ]
+            if missing:
+                message = "not declared in kaa.extension-instances, so taken as endpoint-aware: "
+                sources.report(path, message + ", ".join(missing), "warning")
+
+
+def _check_ports(document: Document, sources: Sources) -> None:
+    first: dict[tuple[str, int], tuple[str, ...]] = {}
+    for path, below, port in listener_ports(document):
+        if (other := first.setdefault((below, port), path)) != path:
+            here, there = (path, other) if sources.has(path) else (other, path)
+            sources.report(here, f"port {port} is that of {'.'.join(there)} too")

@@ -1,0 +1,62 @@
+"""The keys of service-config.yml: their names, types, bounds, defaults and what each is for.
+
+What lives here: one module for each part of the file, and one struct for each section. A field is a key
+(`max_packet_size` is `max-packet-size`). Its `Meta` has the bounds, and the sentence that docs/configuration.md shows.
+Nothing else declares a key. KPC's keys are those of its public documentation; the others are ours. What does not live
+here: reading (`kaa_gateway.config.sources`), and what several keys must agree on (`kaa_gateway.config.cross_checks`).
+"""
+
+from kaa_gateway.config.keys.applications import Application, ApplicationVersion, ExtensionInstanceKeys
+from kaa_gateway.config.keys.coap import DATAGRAM_CIPHERS, Coap, CoapDtls
+from kaa_gateway.config.keys.diagnostics import Log, Tracing
+from kaa_gateway.config.keys.document import Document, Kaa, Kpc
+from kaa_gateway.config.keys.durable import Durable
+from kaa_gateway.config.keys.events import Events
+from kaa_gateway.config.keys.http import Http, HttpTls
+from kaa_gateway.config.keys.identity import Clients, Ecap, IdentitySettings, StaticIdentity
+from kaa_gateway.config.keys.limits import Limits
+from kaa_gateway.config.keys.mqtt import Mqtt, MqttTcp, MqttTls, MqttWebSocket, WebSocketTls
+from kaa_gateway.config.keys.nats import Nats, NatsTls
+from kaa_gateway.config.keys.service import Instance, Replica, Server, Service
+from kaa_gateway.config.keys.tls import STREAM_CIPHERS, ServerTls, StreamTls
+from kaa_gateway.config.keys.transports import Transports
+from kaa_gateway.config.keys.udp import Udp
+
+__all__ = [
+    "DATAGRAM_CIPHERS",
+    "STREAM_CIPHERS",
+    "Application",
+    "ApplicationVersion",
+    "Clients",
+    "Coap",
+    "CoapDtls",
+    "Document",
+    "Durable",
+    "Ecap",
+    "Events",
+    "ExtensionInstanceKeys",
+    "Http",
+    "HttpTls",
+    "IdentitySettings",
+    "Instance",
+    "Kaa",
+    "Kpc",
+    "Limits",
+    "Log",
+    "Mqtt",
+    "MqttTcp",
+    "MqttTls",
+    "MqttWebSocket",
+    "Nats",
+    "NatsTls",
+    "Replica",
+    "Server",
+    "ServerTls",
+    "Service",
+    "StaticIdentity",
+    "StreamTls",
+    "Tracing",
+    "Transports",
+    "Udp",
+    "WebSocketTls",
+]

@@ -1,0 +1,94 @@
+"""The keys of `kaa.kpc.transports.coap`."""
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from kaa_gateway.config.keys.identity import ClientAuthentication
+from kaa_gateway.config.keys.tls import ServerTls
+from kaa_gateway.config.keys.units import DAY, MANY, GiB, KiB, MiB
+from kaa_gateway.config.schema import Section
+from kaa_gateway.config.value_types import Boolean, Ciphers, Integer, OptionalPath, Port, Seconds, Size
+
+DATAGRAM_CIPHERS = (
+    "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:ECDHE+AESCCM8:kPSK+AESGCM:kPSK+AESCCM:kPSK+AESCCM8:@SECLEVEL=0"
+)
+"""With the suites of RFC 7252 section 9.1, all that many devices have; OpenSSL speaks them at level 0 only."""
+
+
+class CoapDtls(ServerTls, frozen=True, kw_only=True):
+    """CoAP over DTLS 1.2."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over DTLS 1.2.")] = False
+    port: Annotated[Port, Meta(description="UDP port of CoAP over DTLS.")] = 5684
+    client_authentication: ClientAuthentication = "off"
+    ciphers: Annotated[Ciphers, Meta(description="Cipher suites, as in openssl-ciphers(1).")] = (
+        DATAGRAM_CIPHERS
+    )
+    psk_file: Annotated[
+        OptionalPath,
+        Meta(description="YAML file of pre-shared keys by identity."),
+    ] = None
+    session_timeout: Annotated[
+        Seconds,
+        Meta(ge=1, le=7 * DAY, description="Seconds of silence after which a DTLS session is forgotten."),
+    ] = DAY
+    sessions: Annotated[
+        Integer,
+        Meta(ge=1, le=MANY, description="DTLS sessions of one worker; the longest silent one goes."),
+    ] = 10_000
+
+
+class Coap(Section, frozen=True, kw_only=True):
+    """The CoAP server."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over UDP.")] = True
+    port: Annotated[Port, Meta(description="UDP port of CoAP.")] = 5683
+    dtls: CoapDtls = CoapDtls()
+    piggyback_delay: Annotated[
+        Seconds,
+        Meta(
+            ge=0,
+            le=2,
+            description="Seconds that a confirmable request waits for its answer before an empty "
+            "acknowledgement is sent and the answer follows separately.",
+        ),
+    ] = 0.1
+    response_timeout: Annotated[
+        Seconds, Meta(ge=0.1, le=240, description="Seconds that an extension has to answer; then it is 5.04.")
+    ] = 30.0
+    ack_timeout: Annotated[
+        Seconds, Meta(ge=0.1, le=60, description="Seconds before the first retransmission (RFC 7252: 2).")
+    ] = 2.0
+    max_body_size: Annotated[
+        Size, Meta(ge=KiB, le=64 * MiB, description="Largest body in blocks; a larger one is 4.13.")
+    ] = MiB
+    block_memory: Annotated[
+        Size, Meta(ge=64 * KiB, le=64 * GiB, description="Bytes of unfinished block transfers, each way.")
+    ] = 64 * MiB
+    peers: Annotated[
+        Integer, Meta(ge=1, le=MANY, description="Addresses that one worker remembers; the idlest goes.")
+    ] = 100_000
+    exchanges: Annotated[
+        Integer,
+        Meta(ge=16, le=MANY, description="Message IDs that one worker remembers, to tell duplicates."),
+    ] = 65_536
+    exchanges_per_peer: Annotated[
+        Integer, Meta(ge=2, le=65_535, description="Message IDs of one address that are remembered.")
+    ] = 256
+    outstanding_per_peer: Annotated[
+        Integer, Meta(ge=1, le=65_535, description="Requests of one address that wait for their answers.")
+    ] = 64
+    observers: Annotated[
+        Integer, Meta(ge=1, le=MANY, description="Observe registrations of one worker; more are refused.")
+    ] = 50_000
+    observers_per_peer: Annotated[
+        Integer, Meta(ge=1, le=MANY, description="Observe registrations of one address.")
+    ] = 16
+    requests_per_second: Annotated[
+        Seconds, Meta(ge=0, le=1e6, description="Datagrams a second taken from one address; 0 is no limit.")
+    ] = 0.0
+    require_echo: Annotated[
+        Boolean,
+        Meta(description="Whether an address must prove itself by Echo (RFC 9175) before any request."),
+    ] = False

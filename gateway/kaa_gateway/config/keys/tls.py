@@ -1,0 +1,63 @@
+"""The keys that all listeners with TLS or DTLS have.
+
+`kaa_gateway.net.certificates` checks what the files hold.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from kaa_gateway.config.schema import Section
+from kaa_gateway.config.value_types import Boolean, Ciphers, Integer, OptionalPath, Port, Seconds
+
+STREAM_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Forward secrecy and authenticated encryption only; what TLS 1.3 has is not in this list."""
+
+
+class ServerTls(Section, frozen=True, kw_only=True):
+    """What a listener with TLS or DTLS shows to its clients, and what it asks of them."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for it.")] = False
+    port: Annotated[Port, Meta(description="Port of the listener.")] = 1
+    cert_file: Annotated[
+        OptionalPath,
+        Meta(description="Certificate of the server, and the intermediate ones after it, PEM."),
+    ] = None
+    key_file: Annotated[
+        OptionalPath, Meta(description="Private key of the certificate, PEM, without a passphrase.")
+    ] = None
+    ca_file: Annotated[
+        OptionalPath, Meta(description="Certificate authorities that clients are verified with, PEM.")
+    ] = None
+    crl_file: Annotated[
+        OptionalPath,
+        Meta(description="Revocation lists of the authorities that issue client certificates, PEM."),
+    ] = None
+    client_certificate: Annotated[
+        Literal["off", "optional", "required"],
+        Meta(
+            description="`off`: not asked for; `optional`: one that is shown must be good; `required`: by all."
+        ),
+    ] = "off"
+    ciphers: Annotated[
+        Ciphers, Meta(description="Cipher suites of version 1.2, as in openssl-ciphers(1).")
+    ] = STREAM_CIPHERS
+    handshake_timeout: Annotated[
+        Seconds, Meta(ge=0.1, le=3600, description="Seconds that a client has for its handshake.")
+    ] = 10.0
+    handshakes: Annotated[
+        Integer,
+        Meta(
+            ge=1,
+            le=1_000_000,
+            description="Handshakes under way in one worker; at one more, the oldest is ended.",
+        ),
+    ] = 1000
+
+
+class StreamTls(ServerTls, frozen=True, kw_only=True):
+    """TLS over TCP."""
+
+    min_version: Annotated[
+        Literal["1.2", "1.3"], Meta(description="The oldest version of TLS that is spoken.")
+    ] = "1.2"

@@ -1,0 +1,47 @@
+"""Which listeners a configuration has, with the places of their keys."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from kaa_gateway.config.keys import Document, ServerTls, Transports
+from kaa_gateway.config.schema import Path
+
+
+class ListenerPort(NamedTuple):
+    """The port of a listener."""
+
+    path: Path
+    """Where it is set."""
+    below: str
+    """The protocol below: `tcp` or `udp`."""
+    number: int
+
+
+def encrypted(transports: Transports) -> dict[Path, ServerTls]:
+    """Return the listeners that encrypt, enabled or not, by where their keys are below kaa.kpc.transports."""
+    return {
+        ("mqtt", "tls"): transports.mqtt.tls,
+        ("mqtt", "websocket", "tls"): transports.mqtt.websocket.tls,
+        ("http", "tls"): transports.http.tls,
+        ("coap", "dtls"): transports.coap.dtls,
+    }
+
+
+def listener_ports(document: Document) -> Iterator[ListenerPort]:
+    """Yield the ports of the enabled listeners."""
+    transports = document.kaa.kpc.transports
+    yield ListenerPort(("server", "port"), "tcp", document.server.port)
+    for path, listener in (
+        (("mqtt", "tcp"), transports.mqtt.tcp),
+        (("mqtt", "tls"), transports.mqtt.tls),
+        (("mqtt", "websocket"), transports.mqtt.websocket),
+        (("mqtt", "websocket", "tls"), transports.mqtt.websocket.tls),
+        (("http",), transports.http),
+        (("http", "tls"), transports.http.tls),
+        (("coap",), transports.coap),
+        (("coap", "dtls"), transports.coap.dtls),
+        (("udp",), transports.udp),
+    ):
+        if listener.enabled:
+            below = "udp" if path[0] in ("coap", "udp") else "tcp"
+            yield ListenerPort(("kaa", "kpc", "transports", *path, "port"), below, listener.port)

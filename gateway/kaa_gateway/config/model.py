@@ -1,0 +1,55 @@
+"""The configuration of one gateway as its parts get it: typed, checked, and with everything derived."""
+
+from msgspec import Struct, field
+
+from kaa_gateway.config.keys import (
+    Durable,
+    Events,
+    IdentitySettings,
+    Limits,
+    Log,
+    Nats,
+    Server,
+    Service,
+    Tracing,
+    Transports,
+)
+
+
+class AppVersion(Struct, frozen=True, kw_only=True):
+    """An application version and the extension instances that its endpoints may use."""
+
+    name: str
+    application: str
+    tenant: str | None = None
+    allowed: frozenset[str] = frozenset()
+
+
+class ExtensionInstance(Struct, frozen=True, kw_only=True):
+    """An extension service instance; endpoint-aware ones have the endpoint token in their resource paths."""
+
+    name: str
+    endpoint_aware: bool = True
+    durable: bool = False
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """The whole configuration of one gateway; without arguments, the defaults."""
+
+    service: Service = field(default_factory=Service)
+    server: Server = Server()
+    transports: Transports = Transports()
+    identity: IdentitySettings = IdentitySettings()
+    nats: Nats = Nats()
+    durable: Durable = Durable()
+    limits: Limits = Limits()
+    events: Events = Events()
+    workers: int = 1
+    log: Log = Log()
+    tracing: Tracing = Tracing()
+    app_versions: dict[str, AppVersion] = field(default_factory=dict)
+    """By application version name."""
+    extension_instances: dict[str, ExtensionInstance] = field(default_factory=dict)
+    """By name: all that are declared, and all that an application version is allowed to use."""
+    warnings: tuple[str, ...] = ()
+    """What the operator should know though the gateway starts; one line each, for the log."""
