@@ -19,7 +19,7 @@ COUNTED = [
     r'\.(?:drop|end|refuse_and_close)\("(\w+)"\)',
     r'\bRefusal\(\s*\w+,\s*"(\w+)"',
     # A refusal: status, reason, and the sentence for the device.
-    r'cdef tuple \w+ = \(\s*\w+,\s*"(\w+)"',
+    r'(?:cdef tuple|cdef Refusal) \w+ = (?:Refusal)?\(\s*\w+,\s*"(\w+)"',
     r'\brefuse\((?:[^()"]|\([^()]*\)|"[^"]*",)*?"([a-z0-9_]+)",?\s*\)',
     r'IdentityError\(\s*\w+,\s*"(\w+)"',
 ]

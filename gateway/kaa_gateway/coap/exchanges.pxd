@@ -1,18 +1,22 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kaa_gateway.coap.options cimport Request
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.coap cimport TOKEN_SIZE_MAX, Block, Type
+from kaa_gateway.wire.coap cimport TOKEN_SIZE_MAX, Block, MessageView, Type
+
+cdef enum:
+    NOWHERE = -1              # no place in the deduplication table
+    SHORT_RESPONSE_MAX = 24   # bytes of a datagram that need no allocation of their own
 
 
-# What has become of a request. A confirmable one is acknowledged with its answer, or before it if that takes long.
 cdef enum Stage:
-    ARRIVED         # not forwarded, nothing sent
-    PENDING         # forwarded, nothing sent
-    ACKNOWLEDGED    # forwarded, an empty acknowledgement sent
+    RECEIVED        # not forwarded, nothing sent
+    FORWARDED       # to the extension; nothing sent
+    ACKNOWLEDGED    # forwarded, and an empty acknowledgement sent: the response will be a separate one
 
 
 cdef class Exchange:
-    # A request of a peer, from its arrival until it is answered; then it is one of the AnsweredRequests.
+    # A request of a peer, from its arrival until its response.
     # wiring
     cdef object peer                 # CoapPeer
     cdef Exchange previous           # in the list that it is in
@@ -22,14 +26,14 @@ cdef class Exchange:
     # state
     cdef Type type
     cdef Stage stage
-    cdef bint has_answer             # its extension has given one
+    cdef bint answered               # the extension has answered
     cdef uint8_t method
     cdef uint8_t token_size
     cdef uint8_t[TOKEN_SIZE_MAX] token_bytes
     cdef uint16_t message_id
-    cdef uint32_t sequence           # what its answer comes back with
-    cdef double deadline             # of the message ID
-    cdef double piggyback_deadline
+    cdef uint32_t sequence           # correlates the extension's answer
+    cdef double lifetime_end         # loop time until which a duplicate may come
+    cdef double piggyback_deadline   # loop time
     # what the request asked for
     cdef int accept
     cdef int observe
@@ -39,8 +43,11 @@ cdef class Exchange:
     cdef Block block1
     cdef bint has_block2
     cdef int szx
-    cdef Buffer resource             # method, Request-Tag and path: what blocks of its answer are found by
+    cdef Buffer transfer_key         # method, Request-Tag and path: identifies a blockwise transfer
 
+    cdef int begin(self, object peer, const MessageView* view, uint32_t sequence, double now) except -1
+    cdef int set_transfer_key(self, Slice request_tag, Slice path) except -1
+    cdef void set_options(self, const Request* request) noexcept
     cdef Slice token(self) noexcept
 
 
@@ -55,7 +62,6 @@ cdef class ExchangeList:
 
 
 cdef class ExchangeTable:
-    # The exchanges of one peer by message ID.
     # state
     cdef list buckets                # a power of two of them: the first Exchange of each, or None
     cdef Py_ssize_t count
@@ -67,25 +73,60 @@ cdef class ExchangeTable:
     cdef int grow(self) except -1
 
 
-cdef class Transmission:
-    # A confirmable message of ours, until it is acknowledged or given up.
-    # wiring
-    cdef object peer                 # CoapPeer
-    cdef object observer             # the Observer whose notification it is, or None
-    # state
-    cdef uint16_t message_id
-    cdef bytes datagram
-    cdef double timeout              # seconds until the next retransmission
-    cdef int attempts                # retransmissions so far
-    cdef int64_t slot                # of the timer
+cdef struct CompletedOfPeer:
+    # The completed requests of one peer, in the order of their completion.
+    uint64_t salt           # of this peer; nobody outside can know it
+    int32_t first           # places; NOWHERE if there are none
+    int32_t last
+    Py_ssize_t count
 
 
-cdef class RetransmissionTimer:
+cdef union DatagramBytes:
+    uint8_t[SHORT_RESPONSE_MAX] inline_bytes
+    uint8_t* allocated      # owned
+
+
+cdef struct CompletedRequest:
+    # A request whose exchange is over. One cache line: of a hundred thousand, few are ever looked at.
+    CompletedOfPeer* peer   # borrowed: a peer removes all of its own before it goes
+    double lifetime_end     # loop time until which a duplicate may come
+    int32_t earlier         # of all peers, in the order of their completion
+    int32_t later
+    int32_t later_of_peer
+    int32_t chained         # the next of its bucket, or the next free place
+    uint16_t message_id
+    Type type
+    int32_t response_size   # 0: nothing was sent, or an empty acknowledgement
+    DatagramBytes response
+
+
+cdef class DeduplicationTable:
     # state
-    cdef dict slots                  # tenth of a second -> {Transmission: None}
-    cdef int64_t now                 # the last slot that is over
+    cdef CompletedRequest* places
+    cdef int32_t place_count     # allocated
+    cdef int32_t* buckets        # message ID and peer -> place; twice as many as places
+    cdef int32_t first           # the earliest completed
+    cdef int32_t last
+    cdef int32_t first_free
+    cdef Py_ssize_t capacity
     cdef readonly Py_ssize_t count
 
-    cdef int add(self, Transmission transmission, double deadline) except -1
-    cdef int remove(self, Transmission transmission) except -1
-    cdef list due(self, double now)
+    cdef int add(
+        self, CompletedOfPeer* peer, Type type, uint16_t message_id, double lifetime_end, Slice response
+    ) except -1
+    cdef const CompletedRequest* find(self, CompletedOfPeer* peer, uint16_t message_id, double now) noexcept
+    cdef void remove_oldest_of(self, CompletedOfPeer* peer) noexcept
+    cdef void remove_all_of(self, CompletedOfPeer* peer) noexcept
+    cdef void expire(self, double now) noexcept
+
+    cdef int32_t* bucket_of(self, const CompletedOfPeer* peer, uint16_t message_id) noexcept
+    cdef void unlink(self, int32_t place) noexcept
+    cdef void remove(self, int32_t place) noexcept
+    cdef int grow(self) except -1
+
+
+cdef inline Slice response_of(const CompletedRequest* completed) noexcept:
+    # The datagram to send again; borrowed until the table is next added to.
+    if completed.response_size > SHORT_RESPONSE_MAX:
+        return Slice(completed.response.allocated, completed.response_size)
+    return Slice(&completed.response.inline_bytes[0], completed.response_size)

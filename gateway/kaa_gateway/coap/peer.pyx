@@ -1,344 +1,640 @@
-"""Requests and responses of CoAP, for one peer: what becomes ClientData, and how its answer goes back.
+"""One peer of the CoAP server: the way of its requests up to the extension, and of responses and notifications down.
 
-Which message a request came in, and how often, is the message layer's (coap_messages.pyx); notifications are
-coap_notify.pyx.
+The way of a request: `receive_request` finds duplicates, opens an exchange and serves it; `forward` hands the message
+to the uplink. The way of its response: `deliver` has the extension's answer, `respond` encodes it, completes the
+exchange and sends it. Everything with rules of its own is beside the peer: options.pyx (what messages say),
+exchanges.pyx (requests and their duplicates), retransmission.pyx, blocks.pyx and observations.pyx.
 
-Source: RFC 7252 section 5; RFC 7959 (blockwise); RFC 7967 (No-Response); 1/KP, its CoAP binding.
+Source: RFC 7252 sections 4 (messages) and 5 (requests and responses); RFC 7641 (Observe); RFC 7959 (blockwise
+transfers); RFC 7967 (No-Response); RFC 9175 (Echo, amplification); 1/KP, its CoAP binding.
 """
 
-from libc.stdint cimport int64_t, uint16_t
-
+from kaa_gateway.coap.blocks cimport ADDED, BLOCKS_MISSING, BlockResult, Body
+from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED, RECEIVED, response_of
+from kaa_gateway.coap.observations cimport Notification
+from kaa_gateway.coap.options cimport (
+    DIAGNOSTIC_SIZE_MAX, NO_FAULT, code_of_status, encode_response, format_of_payload, is_cut, octets,
+    refusal_for, start_response,
+)
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport is_kp1
 from kaa_gateway.kp.sessions cimport Delivery
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.coap.answer cimport (
-    PHRASE_SIZE_MAX, SZX_MAX, code_of_status, content_format, octets, start_answer,
-)
-from kaa_gateway.coap.blocks cimport Body, BodyTable
-from kaa_gateway.coap.answered cimport Answered
-from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, ARRIVED, PENDING
-from kaa_gateway.coap.messages cimport CoapShared
-from kaa_gateway.coap.observe cimport Observer
-from kaa_gateway.coap.request cimport NO_REFUSAL, refusal_of
 from kaa_gateway.net.addresses cimport address_key
-from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport (
-    ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, FETCH, GET, METHOD_NOT_ALLOWED, NON,
-    NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST, SERVICE_UNAVAILABLE,
-    UNAUTHORIZED, VALID, Type,
+    ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, EMPTY, FETCH, GET, HEADER_SIZE, INTERNAL_SERVER_ERROR,
+    METHOD_NOT_ALLOWED, NON, NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST,
+    SERVICE_UNAVAILABLE, UNAUTHORIZED, VALID, append_header,
 )
 
 cdef enum:
-    RETRY_AFTER = 1              # seconds, in Max-Age of a 5.03
-    LINK_FORMAT = 40             # Content-Format of application/link-format
-    REGISTER = 0                 # values of Observe in a request
+    RETRY_AFTER = 1                 # seconds, in Max-Age of a 5.03
+    LINK_FORMAT = 40                # Content-Format of application/link-format
+    REGISTER = 0                    # values of Observe in a request (RFC 7641 section 2)
     DEREGISTER = 1
+    OBSERVE_MASK = 0xFFFFFF         # of Observe in a notification
     OK = 200
-    TAKEN_TOKEN = 0x10000000     # with the sequence of the exchange, what Session.acknowledge is called with
+    TAKEN_TOKEN = 0x10000000        # with the sequence of the exchange, the argument of `acknowledge`
+    GENERATION_MASK = 0xFFF         # bits of a sequence above the message ID
+    ANY_SIZE = 1 << 30              # bytes
+    SPARE_EXCHANGES = 1024          # kept for use, at most
+    SPARE_KEY_SIZE = 256            # bytes of a transfer key, in each
+
+# Seconds for which an address stays verified.
+cdef double VERIFIED_LIFETIME = 3600.0
 
 cdef bytes WELL_KNOWN_CORE = b".well-known/core"
 
-# (code, reason code, diagnostic payload)
-cdef tuple BAD_METHOD = (METHOD_NOT_ALLOWED, "coap_method", "POST, PUT, GET or FETCH")
-cdef tuple NO_ADDRESS_PROOF = (UNAUTHORIZED, "coap_echo_required", "")
-cdef tuple NOT_KP1 = (
+cdef Refusal BAD_METHOD = Refusal(METHOD_NOT_ALLOWED, "coap_method", "POST, PUT, GET or FETCH")
+cdef Refusal ECHO_REQUIRED = Refusal(UNAUTHORIZED, "coap_echo_required", "")
+cdef Refusal NOT_KP1 = Refusal(
     NOT_FOUND, "coap_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/..."
 )
-cdef tuple LONG_PATH = (NOT_FOUND, "coap_long_path", "Resource path is too long")
-cdef tuple DRAINING = (SERVICE_UNAVAILABLE, "draining", "The gateway is shutting down")
-cdef tuple NATS_AWAY = (SERVICE_UNAVAILABLE, "nats_away", "NATS is not connected")
-cdef tuple OVERLOADED = (SERVICE_UNAVAILABLE, "backlog", "Too many messages wait to be forwarded")
-cdef tuple TOO_MANY_PENDING = (
+cdef Refusal LONG_PATH = Refusal(NOT_FOUND, "coap_long_path", "Resource path is too long")
+cdef Refusal DRAINING = Refusal(SERVICE_UNAVAILABLE, "draining", "The gateway is shutting down")
+cdef Refusal NATS_AWAY = Refusal(SERVICE_UNAVAILABLE, "nats_away", "NATS is not connected")
+cdef Refusal OVERLOADED = Refusal(SERVICE_UNAVAILABLE, "backlog", "Too many messages wait to be forwarded")
+cdef Refusal TOO_MANY_PENDING = Refusal(
     SERVICE_UNAVAILABLE, "too_many_pending_requests", "Too many requests wait for an answer"
 )
-cdef tuple NO_BLOCK_MEMORY = (SERVICE_UNAVAILABLE, "coap_block_memory", "Too many blockwise transfers")
-cdef tuple INCOMPLETE = (REQUEST_ENTITY_INCOMPLETE, "coap_incomplete", "Blocks before this one are missing")
-cdef tuple SHORT_BLOCK = (BAD_REQUEST, "coap_short_block", "A block that is not the last must be whole")
-cdef tuple TOO_LARGE = (REQUEST_ENTITY_TOO_LARGE, "coap_body_too_large", "The body is too large")
-cdef tuple NO_BODY = (REQUEST_ENTITY_INCOMPLETE, "coap_no_such_body", "No response is kept that has this block")
-cdef tuple NO_BLOCK = (BAD_REQUEST, "coap_block_number", "The body has no such block")
+cdef Refusal NO_MEMORY = Refusal(SERVICE_UNAVAILABLE, "coap_block_memory", "Too many blockwise transfers")
+cdef Refusal INCOMPLETE = Refusal(
+    REQUEST_ENTITY_INCOMPLETE, "coap_incomplete", "Blocks before this one are missing"
+)
+cdef Refusal SHORT_BLOCK = Refusal(BAD_REQUEST, "coap_short_block", "A block that is not the last must be whole")
+cdef Refusal TOO_LARGE = Refusal(REQUEST_ENTITY_TOO_LARGE, "coap_body_too_large", "The body is too large")
+cdef Refusal NO_BODY = Refusal(
+    REQUEST_ENTITY_INCOMPLETE, "coap_no_such_body", "No response is kept that has this block"
+)
+cdef Refusal NO_BLOCK = Refusal(BAD_REQUEST, "coap_block_number", "The body has no such block")
 
 
-cdef class CoapPeer(CoapNotifier):
-    """A device, or whatever sends CoAP from one address."""
+cdef inline Slice diagnostic_of(const ExtensionDataView* data) noexcept:
+    """Return an extension's reason phrase as a diagnostic payload."""
+    return Slice(data.reason_phrase.data, min(data.reason_phrase.size, <Py_ssize_t>DIAGNOSTIC_SIZE_MAX))
 
-    cdef bint is_busy(self) noexcept:
-        """Whether forgetting it now would lose more than the memory of old requests."""
-        return self.pending_count > 0 or len(self.transmissions) > 0 or len(self.observers) > 0
 
-    cdef int end(self, str reason) except -1:
-        self.shared.core.end_peer(self, reason)
-        return 0
+cdef class CoapContext:
+    """The tables and settings that the peers of a server share."""
+
+
+cdef class CoapPeer(Session):
+    """A device, or any other client that sends CoAP from one address."""
 
     # ------------------------------------------------------------ requests
 
-    cdef int on_request(self, const MessageView* view, const Request* request, double now) except -1:
-        """A well-formed request, whose resource path is in `shared.path`. Hot path."""
-        cdef CoapShared shared = self.shared
+    cdef int receive_request(self, const MessageView* view, const Request* request, double now) except -1:
+        """Handle a well-formed request, whose resource path is in `context.path`. Hot path.
+
+        `view` and `request` borrow from the datagram and end with the call.
+        """
+        cdef CoapContext context = self.context
+        cdef Slice path = Slice(context.path.data, context.path.size)
         cdef Exchange exchange = self.exchanges.find(view.message_id)
-        cdef tuple refusal
-        cdef const Answered* answered
+        cdef const CompletedRequest* completed
+        cdef Refusal refusal
+        cdef Observation observation
         if exchange is not None:
-            if exchange.deadline > now:
-                return self.on_duplicate(exchange)
-            self.settle(exchange)
-        answered = shared.answered.find(&self.answered, view.message_id, now)
-        if answered != NULL:
-            return self.on_answered_duplicate(answered)
+            if exchange.lifetime_end > now:
+                return self.repeat_acknowledgement(exchange)
+            self.stop_waiting(exchange)
+        completed = context.completed.find(&self.completed, view.message_id, now)
+        if completed != NULL:
+            return self.repeat_response(completed)
         exchange = self.open_exchange(view, now)
-        if request.refusal != NO_REFUSAL:
-            refusal = refusal_of(request.refusal)
-            if view.type == NON and refusal[0] == BAD_OPTION:
-                self.shared.counters.count("refused", refusal[1])
-                self.settle(exchange)
-                self.remember(exchange, Slice(NULL, 0))
-                return self.send_empty(RST, view.message_id)  # 5.4.1: it is rejected, not answered
+        if request.fault != NO_FAULT:
+            refusal = refusal_for(request.fault)
+            if view.type == NON and refusal.code == BAD_OPTION:
+                context.counters.count("refused", refusal.reason)
+                self.complete(exchange, Slice(NULL, 0))
+                return self.send_empty(RST, view.message_id)  # RFC 7252 section 5.4.1: rejected, not answered
             return self.refuse(exchange, refusal)
-        exchange.accept = request.accept
-        exchange.observe = request.observe
-        exchange.no_response = request.no_response
-        exchange.unanswered = request.unanswered
-        exchange.has_block2 = request.has_block2
-        exchange.szx = min(request.block2.szx, <int>SZX_MAX) if request.has_block2 else SZX_MAX
-        refusal = self.judge(view, request, now)
-        if refusal is not None:
-            return self.refuse(exchange, refusal)
-        return self.serve(exchange, view, request, now)
-
-    cdef tuple judge(self, const MessageView* view, const Request* request, double now):
-        """Why a request cannot be served whatever it is for, or None. Hot path."""
-        if request.echo.data != NULL and self.shared.echo.is_good(address_key(&self.address), request.echo, now):
-            self.prove(now)
-        if self.shared.require_echo and self.proved_until <= now:
-            return NO_ADDRESS_PROOF
+        exchange.set_options(request)
+        if request.echo.data != NULL and context.echo.is_valid(
+            address_key(&self.address), request.echo.data[:request.echo.size], now
+        ):
+            self.verify_address(now)
+        if context.require_echo and self.verified_until <= now:
+            return self.refuse(exchange, ECHO_REQUIRED)
         if view.code not in (POST, GET, PUT, FETCH):
-            return BAD_METHOD
-        if self.shared.draining:
-            return DRAINING
-        return None
-
-    cdef int serve(self, Exchange exchange, const MessageView* view, const Request* request, double now) except -1:
-        """Hot path."""
-        cdef Buffer path = self.shared.path
-        cdef Observer observer
-        if not is_kp1(Slice(path.data, path.size)):
-            if path.copy() == WELL_KNOWN_CORE and view.code == GET:
-                return self.list_links(exchange, request, now)
+            return self.refuse(exchange, BAD_METHOD)
+        if context.draining:
+            return self.refuse(exchange, DRAINING)
+        if not is_kp1(path):
+            if view.code == GET and context.path.copy() == WELL_KNOWN_CORE:
+                return self.list_links(exchange, request)
             return self.refuse(exchange, NOT_KP1)
-        if path.size > self.shared.uplink.router.topic_size_max:
+        if path.size > context.uplink.router.topic_size_max:
             return self.refuse(exchange, LONG_PATH)  # before anything is kept under its name
-        self.name_resource(exchange, request.request_tag)
+        exchange.set_transfer_key(request.request_tag, path)
         if request.has_block2 and request.block2.number > 0 and not request.has_block1:
-            return self.continue_response(exchange, request, now)
+            return self.send_next_block(exchange, request, now)
         if request.observe == DEREGISTER:
-            observer = self.observers.get(view.token.data[:view.token.size])
-            if observer is not None:
-                self.deregister(observer)
+            observation = self.observations.get(view.token.data[:view.token.size])
+            if observation is not None:
+                self.end_observation(observation)
         if request.has_block1:
             exchange.has_block1 = True
             exchange.block1 = request.block1
-            return self.on_block(exchange, request, view.payload, now)
-        return self.publish(exchange, view.payload, now)
+            return self.receive_block(exchange, request, view.payload, now)
+        return self.forward(exchange, view.payload, now)
 
-    cdef int name_resource(self, Exchange exchange, Slice tag) except -1:
-        """What a transfer's blocks have in common: method, size of the Request-Tag, that, and the path. Hot path."""
-        cdef Buffer path = self.shared.path
-        cdef uint8_t* at = exchange.resource.reserve(2)
-        at[0] = exchange.method
-        at[1] = <uint8_t>tag.size
-        exchange.resource.size = 2
-        if tag.size:
-            exchange.resource.append(tag.data, tag.size)
-        return exchange.resource.append(path.data, path.size)
+    cdef Exchange open_exchange(self, const MessageView* view, double now):
+        """Return a new exchange, by whose message ID duplicates are found. Hot path."""
+        cdef CoapContext context = self.context
+        cdef Exchange exchange = <Exchange>context.spare.pop() if context.spare else Exchange()
+        # The open exchanges are fewer than the bound, and stay.
+        if self.exchanges.count + self.completed.count >= context.exchanges_per_peer:
+            context.completed.remove_oldest_of(&self.completed)
+        self.generation = (self.generation + 1) & GENERATION_MASK
+        exchange.begin(self, view, self.generation << 16 | view.message_id, now)
+        exchange.piggyback_deadline = now + context.piggyback_delay
+        self.exchanges.add(exchange)
+        return exchange
 
-    cdef int publish(self, Exchange exchange, Slice payload, double now) except -1:
-        """Forward a whole request, whose path has been read. Hot path."""
-        cdef CoapShared shared = self.shared
+    cdef int receive_block(self, Exchange exchange, const Request* request, Slice payload, double now) except -1:
+        """Add a block to a request's body, and forward the body with its last block."""
+        cdef CoapContext context = self.context
+        cdef int64_t offset = <int64_t>request.block1.number << (request.block1.szx + 4)
+        cdef BlockResult result
+        cdef Response response
+        cdef bytes key
+        cdef Body body
+        if request.block1.more and payload.size != 16 << request.block1.szx:
+            return self.refuse(exchange, SHORT_BLOCK)
+        if request.size1 > context.body_size_max or offset + payload.size > context.body_size_max:
+            return self.refuse(exchange, TOO_LARGE)
+        if offset == 0 and not request.block1.more:
+            return self.forward(exchange, payload, now)
+        key = exchange.transfer_key.copy()
+        result = context.requests.add_block(self, key, request.block1, payload, now)
+        if result != ADDED:
+            return self.refuse(exchange, INCOMPLETE if result == BLOCKS_MISSING else NO_MEMORY)
+        if request.block1.more:
+            start_response(&response, CONTINUE)
+            return self.respond(exchange, &response)
+        body = context.requests.take(self, key)
+        return self.forward(exchange, Slice(body.content.data, body.content.size), now)
+
+    cdef int forward(self, Exchange exchange, Slice payload, double now) except -1:
+        """Forward a whole request, whose path is in `context.path`, to its extension. Hot path."""
+        cdef CoapContext context = self.context
         cdef Message message
         cdef Outcome outcome
-        if not shared.uplink.link.ready:
+        if not context.uplink.link.ready:
             return self.refuse(exchange, NATS_AWAY)
-        if self.pending_count + len(self.transmissions) >= shared.outstanding_per_peer \
-                or not shared.pending.add(self, exchange.sequence, now):
+        if self.pending_count + len(self.transmissions) >= context.outstanding_per_peer \
+                or not context.pending.add(self, exchange.sequence, now):
             return self.refuse(exchange, TOO_MANY_PENDING)
-        exchange.stage = PENDING
+        exchange.stage = FORWARDED
         self.pending_count += 1
         if exchange.type == CON:
-            shared.waiting.append(exchange)
-        message.topic = Slice(shared.path.data, shared.path.size)
+            context.unacknowledged.append(exchange)
+        message.topic = Slice(context.path.data, context.path.size)
         message.payload = payload
         message.service = REQUEST
         message.unanswered = exchange.unanswered
         message.token = TAKEN_TOKEN | exchange.sequence if exchange.unanswered else 0
         message.sequence = exchange.sequence
-        message.timeout = 0 if exchange.unanswered else <int64_t>(1000 * shared.pending.timeout)
+        message.timeout = 0 if exchange.unanswered else <int64_t>(1000 * context.pending.timeout)
         message.literal = True
-        # The session may be told to fail this very request before publish returns.
-        outcome = shared.uplink.publish(self, &message)
+        # `fail` may be called for this request before publish returns.
+        outcome = context.uplink.publish(self, &message)
         if outcome == BUSY:
             return self.refuse(exchange, OVERLOADED)
         if outcome == IGNORED:
             return self.refuse(exchange, NOT_KP1)
         return 0
 
-    # ------------------------------------------------------------ blocks
+    # ------------------------------------------------------------ duplicates of requests
 
-    cdef int on_block(self, Exchange exchange, const Request* request, Slice payload, double now) except -1:
-        """Take a block of a request's body, and forward the body if it was the last."""
-        cdef BodyTable requests = self.shared.requests
-        cdef int64_t offset = <int64_t>request.block1.number << (request.block1.szx + 4)
-        cdef Body body
-        cdef Answer answer
-        if request.block1.more and payload.size != 16 << request.block1.szx:
-            return self.refuse(exchange, SHORT_BLOCK)
-        if request.size1 > self.shared.body_size_max or offset + payload.size > self.shared.body_size_max:
-            return self.refuse(exchange, TOO_LARGE)
-        if offset == 0 and not request.block1.more:
-            return self.publish(exchange, payload, now)
-        if offset == 0:
-            body = requests.open(self, exchange.resource.copy(), now)
-            if body is None:
-                return self.refuse(exchange, NO_BLOCK_MEMORY)
-        else:
-            body = requests.find(self, exchange.resource.copy(), now)
-        if body is None or body.content.size != offset:
-            return self.refuse(exchange, INCOMPLETE)
-        if not requests.extend(body, payload.data, payload.size):
-            requests.remove(body)
-            return self.refuse(exchange, NO_BLOCK_MEMORY)
-        if request.block1.more:
-            start_answer(&answer, CONTINUE)
-            return self.respond(exchange, &answer)
-        requests.remove(body)
-        return self.publish(exchange, Slice(body.content.data, body.content.size), now)
+    cdef int repeat_acknowledgement(self, Exchange exchange) except -1:
+        """Acknowledge a duplicate of a request that has no response yet (RFC 7252 sections 4.2 and 4.3)."""
+        self.context.counters.count("dropped", "coap_duplicate")
+        if exchange.type != CON:
+            return 0
+        if exchange.stage == FORWARDED:
+            return self.acknowledge_separately(exchange)
+        return self.send_empty(ACK, exchange.message_id)
 
-    cdef int continue_response(self, Exchange exchange, const Request* request, double now) except -1:
-        """Answer a request for a further block of a response that is kept."""
-        cdef Body body = self.shared.responses.find(self, exchange.resource.copy(), now)
-        cdef Answer answer
-        if body is None:
-            return self.refuse(exchange, NO_BODY)
-        start_answer(&answer, <uint8_t>body.code)
-        answer.offset = <int64_t>request.block2.number << (request.block2.szx + 4)
-        if answer.offset >= body.content.size:
-            return self.refuse(exchange, NO_BLOCK)
-        answer.body = Slice(body.content.data, body.content.size)
-        answer.content_format = body.content_format
-        answer.etag = octets(body.etag)
-        return self.respond(exchange, &answer)
+    cdef int repeat_response(self, const CompletedRequest* completed) except -1:
+        """Answer a duplicate of a completed request as the request was answered."""
+        cdef Slice response = response_of(completed)
+        self.context.counters.count("dropped", "coap_duplicate")
+        if completed.type != CON:
+            return 0
+        if response.size == 0:
+            return self.send_empty(ACK, completed.message_id)
+        return self.send(response.data, response.size) if response.size <= self.send_limit(self.context.now) else 0
 
-    cdef int list_links(self, Exchange exchange, const Request* request, double now) except -1:
-        """/.well-known/core."""
-        cdef Answer answer
-        start_answer(&answer, CONTENT)
-        answer.body = octets(self.shared.links)
-        answer.content_format = LINK_FORMAT
-        answer.etag = octets(b"core")
-        if request.has_block2:
-            answer.offset = <int64_t>request.block2.number << (request.block2.szx + 4)
-            if answer.offset and answer.offset >= answer.body.size:
-                return self.refuse(exchange, NO_BLOCK)
-        return self.respond(exchange, &answer)
+    cdef int acknowledge_separately(self, Exchange exchange) except -1:
+        """Send an empty acknowledgement: the extension takes long, and the response will be a separate one."""
+        exchange.list.remove(exchange)
+        exchange.stage = ACKNOWLEDGED
+        return self.send_empty(ACK, exchange.message_id)
 
     # ------------------------------------------------------------ responses
 
-    cdef Exchange find(self, uint32_t sequence):
-        """The exchange of a request that waits for its answer, or None. Hot path."""
-        cdef Exchange exchange = self.exchanges.find(<uint16_t>(sequence & 0xFFFF))
-        if exchange is None or exchange.sequence != sequence or exchange.stage == ARRIVED:
-            return None
-        return exchange
-
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
-        """Hot path."""
+        """Send an extension's answer as the response to its request, or a push as notifications. Hot path.
+
+        Return False if nobody waits for it.
+        """
         cdef Exchange exchange
-        cdef Observer observer
-        cdef bint reached = False
+        cdef Observation observation
+        cdef bint observed = False
         if delivery.correlated:
-            exchange = self.find(delivery.sequence)
+            exchange = self.find_exchange(delivery.sequence)
             if exchange is None:
                 return False
-            self.answer(exchange, delivery.data, endpoint)
+            self.respond_with(exchange, delivery.data, endpoint)
             return True
-        for observer in list(self.observers.values()):
-            if observer.matches(delivery.data, endpoint):
-                self.notify(observer, delivery.data)
-                reached = True
-        return reached
+        for observation in list(self.observations.values()):
+            if observation.matches(delivery.data, endpoint):
+                self.notify(observation, delivery.data)
+                observed = True
+        return observed
 
     cdef int acknowledge(self, uint32_t token) except -1:
-        """NATS has a request that wants no answer of its extension."""
-        cdef Exchange exchange = self.find(token & SEQUENCE_MASK)
-        cdef Answer answer
+        """Respond to a request that wants no answer of its extension: NATS has taken it."""
+        cdef Exchange exchange = self.find_exchange(token & SEQUENCE_MASK)
+        cdef Response response
         if exchange is None:
             return 0
-        start_answer(&answer, code_of_status(OK, exchange.method))
-        return self.respond(exchange, &answer)
+        start_response(&response, code_of_status(OK, exchange.method))
+        return self.respond(exchange, &response)
 
     cdef int fail(
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
     ) except -1:
-        cdef Exchange exchange = self.find(sequence)
+        """Respond to a request that cannot be forwarded or was not answered in time."""
+        cdef Exchange exchange = self.find_exchange(sequence)
         if exchange is None:
             return 0
-        return self.answer_error(exchange, code_of_status(status, exchange.method), reason_phrase)
+        return self.respond_error(exchange, code_of_status(status, exchange.method), reason_phrase.encode())
 
-    cdef int answer(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1:
-        """Answer a request with what its extension said. Hot path."""
-        cdef Answer answer
-        exchange.has_answer = True
-        start_answer(&answer, code_of_status(data.status_code, exchange.method))
-        if answer.code >= BAD_REQUEST and data.reason_phrase.size:
-            answer.body = Slice(data.reason_phrase.data, min(data.reason_phrase.size, <Py_ssize_t>PHRASE_SIZE_MAX))
-        elif answer.code != VALID and data.payload.size:
-            answer.body = data.payload
-            answer.content_format = content_format(exchange.accept)
-        if answer.code == SERVICE_UNAVAILABLE:
-            answer.max_age = RETRY_AFTER
-        if exchange.observe == REGISTER and answer.code == CONTENT and endpoint is not None:
-            answer.observe = self.observe(exchange, endpoint)
-        return self.respond(exchange, &answer)
+    cdef Exchange find_exchange(self, uint32_t sequence):
+        """Return the exchange that waits for the answer with this sequence, or None. Hot path."""
+        cdef Exchange exchange = self.exchanges.find(<uint16_t>(sequence & 0xFFFF))
+        if exchange is None or exchange.sequence != sequence or exchange.stage == RECEIVED:
+            return None
+        return exchange
 
-    cdef int refuse(self, Exchange exchange, tuple refusal) except -1:
-        """Answer a request with an error of our own."""
-        self.shared.counters.count("refused", refusal[1])
-        return self.answer_error(exchange, refusal[0], refusal[2])
+    cdef int respond_with(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1:
+        """Respond to a request with the answer of its extension. Hot path."""
+        cdef Response response
+        exchange.answered = True
+        start_response(&response, code_of_status(data.status_code, exchange.method))
+        if response.code >= BAD_REQUEST and data.reason_phrase.size:
+            response.body = diagnostic_of(data)
+        elif response.code != VALID and data.payload.size:
+            response.body = data.payload
+            response.content_format = format_of_payload(exchange.accept)
+        if response.code == SERVICE_UNAVAILABLE:
+            response.max_age = RETRY_AFTER
+        if exchange.observe == REGISTER and response.code == CONTENT and endpoint is not None:
+            response.observe = self.observe(exchange, endpoint)
+        return self.respond(exchange, &response)
 
-    cdef int answer_error(self, Exchange exchange, uint8_t code, str phrase) except -1:
-        cdef Answer answer
-        cdef bytes text = phrase.encode()
+    cdef int send_next_block(self, Exchange exchange, const Request* request, double now) except -1:
+        """Respond with a further block of a response that was kept."""
+        cdef Body body = self.context.responses.find(self, exchange.transfer_key.copy(), now)
+        cdef Response response
+        if body is None:
+            return self.refuse(exchange, NO_BODY)
+        start_response(&response, body.code)
+        body.select_block(request.block2, &response)
+        if response.offset >= response.body.size:
+            return self.refuse(exchange, NO_BLOCK)
+        return self.respond(exchange, &response)
+
+    cdef int list_links(self, Exchange exchange, const Request* request) except -1:
+        """Respond with /.well-known/core."""
+        cdef Response response
+        start_response(&response, CONTENT)
+        response.body = octets(self.context.links)
+        response.content_format = LINK_FORMAT
+        response.etag = octets(b"core")
+        if request.has_block2:
+            response.offset = <int64_t>request.block2.number << (request.block2.szx + 4)
+            if response.offset and response.offset >= response.body.size:
+                return self.refuse(exchange, NO_BLOCK)
+        return self.respond(exchange, &response)
+
+    cdef int refuse(self, Exchange exchange, Refusal refusal) except -1:
+        """Respond with an error of the gateway's own, and count it."""
+        self.context.counters.count("refused", refusal.reason)
+        return self.respond_error(exchange, refusal.code, refusal.diagnostic)
+
+    cdef int respond_error(self, Exchange exchange, uint8_t code, bytes diagnostic) except -1:
+        """Respond with an error and a diagnostic payload."""
+        cdef CoapContext context = self.context
+        cdef Response response
         cdef bytes echo
-        start_answer(&answer, code)
-        answer.body = octets(text)
+        start_response(&response, code)
+        response.body = octets(diagnostic)
         if code == SERVICE_UNAVAILABLE:
-            answer.max_age = RETRY_AFTER
+            response.max_age = RETRY_AFTER
         elif code == REQUEST_ENTITY_TOO_LARGE:
-            answer.size1 = self.shared.body_size_max
-        elif code == UNAUTHORIZED and self.shared.require_echo:
-            echo = self.shared.echo.make(address_key(&self.address), self.shared.now)
-            answer.echo = octets(echo)
-        return self.respond(exchange, &answer)
+            response.size1 = context.body_size_max
+        elif code == UNAUTHORIZED and context.require_echo:
+            echo = context.echo.make(address_key(&self.address), context.now)
+            response.echo = octets(echo)
+        return self.respond(exchange, &response)
 
-    cdef int respond(self, Exchange exchange, Answer* answer) except -1:
-        """Send a response, as its request wants it, and settle the exchange. Hot path."""
-        cdef Buffer out = self.shared.out
-        cdef Slice resource = Slice(exchange.resource.data, exchange.resource.size)
-        cdef bint separate = exchange.type != CON or exchange.stage == ACKNOWLEDGED
-        cdef uint16_t message_id = self.new_message_id() if separate else exchange.message_id
-        cdef Type type = exchange.type if separate else ACK
-        cdef bint suppressed = answer.code != CONTINUE and exchange.no_response >> ((answer.code >> 5) - 1) & 1
-        self.settle(exchange)
-        answer.has_block1 = exchange.has_block1
-        answer.block1 = exchange.block1
-        answer.has_block2 = exchange.has_block2 and answer.code < BAD_REQUEST
-        if answer.code < BAD_REQUEST:
-            answer.szx = exchange.szx
-        if not suppressed and not self.compose(type, message_id, exchange.token(), answer, resource):
+    cdef int respond(self, Exchange exchange, Response* response) except -1:
+        """Send the response to a request and complete the exchange. Hot path.
+
+        The response is piggybacked on the acknowledgement, or a separate message if that was sent or the request was
+        non-confirmable (RFC 7252 section 5.2).
+        """
+        cdef Buffer out = self.context.out
+        cdef bint piggybacked = exchange.type == CON and exchange.stage != ACKNOWLEDGED
+        cdef uint16_t message_id = exchange.message_id if piggybacked else self.new_message_id()
+        cdef Type type = ACK if piggybacked else exchange.type
+        cdef bint suppressed = (
+            response.code != CONTINUE and exchange.no_response >> ((response.code >> 5) - 1) & 1  # RFC 7967
+        )
+        response.has_block1 = exchange.has_block1
+        response.block1 = exchange.block1
+        response.has_block2 = exchange.has_block2 and response.code < BAD_REQUEST
+        if response.code < BAD_REQUEST:
+            response.szx = exchange.szx
+        if not suppressed and not self.encode(
+            type, message_id, exchange.token(), response, Slice(exchange.transfer_key.data, exchange.transfer_key.size)
+        ):
             suppressed = True
-        self.remember(exchange, Slice(out.data, 0 if suppressed or separate else out.size))
+        self.complete(exchange, Slice(out.data, out.size if piggybacked and not suppressed else 0))
         if suppressed:
-            return 0 if separate else self.send_empty(ACK, message_id)
+            return self.send_empty(ACK, message_id) if piggybacked else 0
         if type == CON:
-            return self.transmit(message_id, None)
+            return self.send_confirmable(message_id, None)
         return self.send(out.data, out.size)
+
+    cdef int complete(self, Exchange exchange, Slice datagram) except -1:
+        """End an exchange, and keep the datagram that answers duplicates of its request. Hot path.
+
+        An empty one stands for an empty acknowledgement. The exchange may be used for another request from here on.
+        """
+        cdef CoapContext context = self.context
+        self.stop_waiting(exchange)
+        context.completed.add(&self.completed, exchange.type, exchange.message_id, exchange.lifetime_end, datagram)
+        if len(context.spare) < SPARE_EXCHANGES:
+            exchange.peer = None
+            exchange.transfer_key.clear(SPARE_KEY_SIZE)
+            context.spare.append(exchange)
+        return 0
+
+    cdef int stop_waiting(self, Exchange exchange) except -1:
+        """Take an exchange out of all tables of open ones. Hot path."""
+        cdef CoapContext context = self.context
+        if exchange.list is not None:
+            exchange.list.remove(exchange)
+        if exchange.stage != RECEIVED:
+            self.pending_count -= 1
+            if exchange.answered:
+                context.pending.answered(self.key, exchange.sequence)
+            else:
+                context.pending.forget(self.key, exchange.sequence)
+        return self.exchanges.remove(exchange)
+
+    # ------------------------------------------------------------ observations
+
+    cdef int64_t observe(self, Exchange exchange, Endpoint endpoint) except -2:
+        """Register the client of a successful request. Return the value of Observe in its response, or -1 for none."""
+        cdef CoapContext context = self.context
+        cdef bytes key = exchange.transfer_key.copy()
+        cdef bytes token = exchange.token_bytes[:exchange.token_size]
+        cdef Observation observation = self.observations.get(token)
+        if observation is not None and observation.transfer_key != key:
+            self.end_observation(observation)
+            observation = None
+        if observation is None:
+            observation = context.observations.register(self.observations, token, key, endpoint)
+            if observation is None:
+                context.counters.count("refused", "coap_too_many_observers")
+                return -1
+            context.sessions.set_online(self, True)
+        observation.accept = exchange.accept
+        observation.szx = exchange.szx
+        self.observe_sequence = (self.observe_sequence + 1) & OBSERVE_MASK
+        return self.observe_sequence
+
+    cdef int end_observation(self, Observation observation) except -1:
+        """Remove an observation, if it is not yet removed, and stop retransmitting its notification."""
+        if not self.context.observations.remove(self.observations, observation):
+            return 0
+        if observation.outstanding is not None:
+            self.end_transmission(observation.outstanding)
+        if not self.observations:
+            self.context.sessions.set_online(self, False)
+        return 0
+
+    cdef int notify(self, Observation observation, const ExtensionDataView* data) except -1:
+        """Send a push as a notification, or queue it behind the one that is not yet acknowledged.
+
+        Each is confirmable: a push may be a command, not only the newest state.
+        """
+        cdef uint8_t code = code_of_status(data.status_code, GET)
+        cdef int format = -1
+        cdef Slice body = data.payload
+        if code < BAD_REQUEST:
+            code = CONTENT
+            format = format_of_payload(observation.accept)
+        elif data.reason_phrase.size:
+            body = diagnostic_of(data)
+        if observation.outstanding is None and not observation.queue:
+            return self.send_notification(observation, code, format, body)
+        return self.context.observations.enqueue(observation, code, format, body)
+
+    cdef int send_notification(self, Observation observation, uint8_t code, int content_format, Slice body) except -1:
+        """Send a notification; one with an error code ends its observation (RFC 7641 section 4.2)."""
+        cdef uint16_t message_id = self.new_message_id()
+        cdef Response response
+        start_response(&response, code)
+        response.body = body
+        response.content_format = content_format if body.size else -1
+        response.szx = observation.szx
+        if code < BAD_REQUEST:
+            self.observe_sequence = (self.observe_sequence + 1) & OBSERVE_MASK
+            response.observe = self.observe_sequence
+        else:
+            self.end_observation(observation)
+        if not self.encode(
+            CON, message_id, octets(observation.token), &response, octets(observation.transfer_key)
+        ):
+            return 0
+        return self.send_confirmable(message_id, observation if code < BAD_REQUEST else None)
+
+    cdef int send_queued(self, Observation observation) except -1:
+        """Send queued notifications until one of them has to be acknowledged."""
+        cdef Notification notification
+        while observation.outstanding is None:
+            notification = self.context.observations.dequeue(observation)
+            if notification is None:
+                break
+            self.send_notification(
+                observation, notification.code, notification.content_format, octets(notification.body)
+            )
+        return 0
+
+    # ------------------------------------------------------------ acknowledgements of our messages
+
+    cdef int receive_acknowledgement(self, uint16_t message_id, double now) except -1:
+        """Handle an ACK. One for our message ID proves that the peer receives at its address."""
+        cdef Transmission transmission = self.transmissions.get(message_id)
+        if transmission is None:
+            return 0
+        self.verify_address(now)
+        self.end_transmission(transmission)
+        return 0 if transmission.observation is None else self.send_queued(transmission.observation)
+
+    cdef int receive_reset(self, uint16_t message_id) except -1:
+        """Handle an RST: the peer rejects a message of ours, which ends the observation that it belongs to."""
+        cdef Transmission transmission = self.transmissions.get(message_id)
+        if transmission is None:
+            return 0
+        return self.give_up(transmission)
+
+    cdef int retransmit(self, Transmission transmission, double now) except -1:
+        """Send a confirmable message that is due again, or give it up. The timer has let go of it."""
+        cdef Py_ssize_t size = len(transmission.datagram)
+        if not transmission.next_timeout():
+            self.context.counters.count("dropped", "coap_unacknowledged")
+            return self.give_up(transmission)
+        self.context.timer.add(transmission, now + transmission.timeout)
+        if size <= self.send_limit(now):
+            self.send(<const uint8_t*>transmission.datagram, size)
+        return 0
+
+    cdef int give_up(self, Transmission transmission) except -1:
+        """End a transmission that the peer has rejected or never acknowledged, and its observation with it."""
+        cdef Observation observation = transmission.observation
+        self.end_transmission(transmission)
+        if observation is None:
+            return 0
+        self.context.counters.count("closed", "coap_observer_gone")
+        return self.end_observation(observation)
+
+    cdef int end_transmission(self, Transmission transmission) except -1:
+        """Stop retransmitting a message."""
+        cdef Observation observation = transmission.observation
+        self.transmissions.pop(transmission.message_id, None)
+        self.context.timer.remove(transmission)
+        if observation is not None:
+            observation.outstanding = None
+        return 0
+
+    # ------------------------------------------------------------ sending
+
+    cdef uint16_t new_message_id(self) noexcept:
+        self.next_message_id += 1
+        return self.next_message_id
+
+    cdef bint encode(
+        self, Type type, uint16_t message_id, Slice token, Response* response, Slice transfer_key
+    ) except -1:
+        """Write a response into `context.out`, no larger than may be sent now. Return False if that is impossible.
+
+        A body of more than one block is kept for the requests for its other blocks, and has an ETag. Hot path.
+        """
+        cdef CoapContext context = self.context
+        cdef int64_t limit = self.send_limit(context.now)
+        cdef Body body
+        cdef bytes echo
+        if not encode_response(context.out, type, message_id, token, response, limit):
+            context.counters.count("dropped", "coap_amplification")
+            return False
+        if not is_cut(response) or response.etag.data != NULL:
+            return True
+        body = context.responses.keep(
+            self, transfer_key.data[:transfer_key.size], response, context.now
+        )
+        if body is None:
+            context.counters.count("dropped", "coap_response_too_large")
+            start_response(response, INTERNAL_SERVER_ERROR)
+        else:
+            response.etag = octets(body.etag)
+            if limit < response.body.size:
+                # Returned with the request for the next block, this lifts the limit.
+                echo = context.echo.make(address_key(&self.address), context.now)
+                response.echo = octets(echo)
+        return encode_response(context.out, type, message_id, token, response, limit)
+
+    cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1:
+        """Send the message in `context.out`, and again until it is acknowledged (RFC 7252 section 4.2)."""
+        cdef CoapContext context = self.context
+        cdef Transmission transmission = context.timer.start(self, message_id, context.out.copy(), context.now)
+        self.transmissions[message_id] = transmission
+        if observation is not None:
+            transmission.observation = observation
+            observation.outstanding = transmission
+        return self.send(context.out.data, context.out.size)
+
+    cdef int send(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Send a datagram, and count it against the limit for unverified addresses. Hot path."""
+        self.amplification_credit = max(self.amplification_credit - size, <int64_t>0)
+        return self.context.core.socket.send(&self.address, data, size)
+
+    cdef int send_empty(self, Type type, uint16_t message_id) except -1:
+        """Send an empty acknowledgement or Reset, if the limit allows even that."""
+        cdef Buffer out = self.context.out
+        if self.send_limit(self.context.now) < HEADER_SIZE:
+            return 0
+        out.size = 0
+        append_header(out, type, EMPTY, message_id, Slice(NULL, 0))
+        return self.send(out.data, out.size)
+
+    # ------------------------------------------------------------ limits
+
+    cdef bint may_request(self, double now) noexcept:
+        """Return whether the rate limit allows one more request: a bucket that holds a second's worth. Hot path."""
+        cdef double rate = self.context.requests_per_second
+        if rate <= 0:
+            return True
+        self.request_credit = min(self.request_credit + (now - self.request_credit_at) * rate, max(rate, 1.0))
+        self.request_credit_at = now
+        if self.request_credit < 1:
+            return False
+        self.request_credit -= 1
+        return True
+
+    cdef int verify_address(self, double now) except -1:
+        """Lift the limit of what may be sent: the peer receives at its address."""
+        self.verified_until = max(self.verified_until, now + VERIFIED_LIFETIME)
+        return 0
+
+    cdef int64_t send_limit(self, double now) noexcept:
+        """Return how many bytes may be sent to this peer now (RFC 9175 section 2.4). Hot path."""
+        return ANY_SIZE if now < self.verified_until else self.amplification_credit
+
+    # ------------------------------------------------------------ the end
+
+    cdef bint is_busy(self) noexcept:
+        """Return whether the end of the peer would lose more than completed requests."""
+        return self.pending_count > 0 or len(self.transmissions) > 0 or len(self.observations) > 0
+
+    cdef int end(self, str reason) except -1:
+        """End the session of a client that may not go on."""
+        self.context.counters.count("closed", reason)
+        self.context.core.socket.disconnect(&self.address)
+        return self.context.core.forget(&self.address)
+
+    cdef int close(self) except -1:
+        """Remove everything of this peer from the shared tables, and close its session."""
+        cdef CoapContext context = self.context
+        cdef Observation observation
+        cdef Transmission transmission
+        cdef Exchange exchange
+        for observation in list(self.observations.values()):
+            self.end_observation(observation)
+        exchange = self.exchanges.any_one()
+        while exchange is not None:
+            self.stop_waiting(exchange)
+            exchange = self.exchanges.any_one()
+        context.completed.remove_all_of(&self.completed)
+        for transmission in list(self.transmissions.values()):
+            self.end_transmission(transmission)
+        context.requests.remove_all(self)
+        context.responses.remove_all(self)
+        return context.sessions.close(self)

@@ -1,4 +1,4 @@
-"""The CoAP server. See coap.pyx."""
+"""The CoAP server. See server.pyx."""
 
 from collections.abc import Collection, Mapping
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from kaa_gateway.coap.answer import code_for
+from kaa_gateway.coap.options import code_for
 from kaa_gateway.coap.server import links_of
 from kaa_gateway.wire.coap import Message
 

@@ -1,3 +1,0 @@
-"""CoAP responses and notifications. See coap_answer.pyx."""
-
-def code_for(status: int, method: int) -> int: ...

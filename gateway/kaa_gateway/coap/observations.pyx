@@ -1,0 +1,118 @@
+"""The observations of a CoAP server: who is registered on which resource, and the notifications that wait.
+
+A push is a notification for the registrations on exactly its resource: the same endpoint, extension instance and
+resource path. A notification does not name its path, so an observer of a part of a path could not tell what changed.
+
+Source: RFC 7641; 1/KP, its CoAP binding.
+"""
+
+from collections import deque
+
+from libc.string cimport memcmp
+
+from kaa_gateway.coap.options cimport octets
+from kaa_gateway.kp.resource_path cimport ResourcePath, split_resource_path, split_token
+
+cdef enum:
+    QUEUED_NOTIFICATIONS_MAX = 16        # of an observation
+    QUEUED_BYTES_MAX = 16 * 1024 * 1024  # of the notifications of all observations
+
+
+cdef inline Slice without_slash(Slice path) noexcept nogil:
+    if path.size and path.data[0] == c"/":
+        return Slice(path.data + 1, path.size - 1)
+    return path
+
+
+cdef inline bint equals(Slice text, bytes name) noexcept:
+    return text.size == len(name) and memcmp(text.data, <const char*>name, <size_t>text.size) == 0
+
+
+cdef class Notification:
+    """A notification that waits for the one before it to be acknowledged."""
+
+
+cdef class Observation:
+    """One entry of a list of observers (RFC 7641 section 4.1)."""
+
+    cdef bint matches(self, const ExtensionDataView* data, Endpoint endpoint) noexcept:
+        """Return whether a push is for this observation. One without an extension instance is for those of any."""
+        return (
+            endpoint is self.endpoint
+            and (data.extension_instance_name.data == NULL or equals(data.extension_instance_name, self.extension))
+            and equals(without_slash(data.resource_path), self.path)
+        )
+
+
+cdef class ObservationTable:
+    """The bounds that the observations of all peers share. The observations of a peer are a dict by token, its own."""
+
+    def __init__(self, Counters counters not None, Py_ssize_t observations_max, Py_ssize_t per_peer_max):
+        self.counters = counters
+        self.observations_max = observations_max
+        self.per_peer_max = per_peer_max
+
+    cdef Observation register(self, dict of_peer, bytes token, bytes transfer_key, Endpoint endpoint):
+        """Add and return an observation of a peer, or return None if there are too many.
+
+        The path within `transfer_key` has been routed, so it is well-formed.
+        """
+        cdef Observation observation
+        cdef ResourcePath parts
+        cdef Slice endpoint_token, path, topic
+        if len(of_peer) >= self.per_peer_max or self.count >= self.observations_max:
+            return None
+        topic = octets(transfer_key)
+        topic = Slice(topic.data + 2 + topic.data[1], topic.size - 2 - topic.data[1])
+        split_resource_path(topic, &parts)
+        split_token(parts.rest, &endpoint_token, &path)
+        path = without_slash(path)
+        observation = Observation()
+        observation.endpoint = endpoint
+        observation.token = token
+        observation.transfer_key = transfer_key
+        observation.extension = parts.extension.data[:parts.extension.size]
+        observation.path = path.data[:path.size]
+        observation.queue = deque()
+        of_peer[token] = observation
+        self.count += 1
+        return observation
+
+    cdef bint remove(self, dict of_peer, Observation observation) except -1:
+        """Remove an observation and its queue. Return False if it was removed before."""
+        cdef Notification notification
+        if of_peer.pop(observation.token, None) is None:
+            return False
+        self.count -= 1
+        for notification in observation.queue:
+            self.queued_bytes -= len(notification.body)
+        observation.queue.clear()
+        return True
+
+    cdef int enqueue(self, Observation observation, uint8_t code, int content_format, Slice body) except -1:
+        """Queue a notification behind those that wait.
+
+        If the queue is full its oldest notification is dropped; if memory is short, the new one.
+        """
+        cdef Notification notification
+        if len(observation.queue) >= QUEUED_NOTIFICATIONS_MAX:
+            self.dequeue(observation)
+            self.counters.count("dropped", "coap_notification_queue_full")
+        if self.queued_bytes + body.size > QUEUED_BYTES_MAX:
+            return self.counters.count("dropped", "coap_notification_memory")
+        notification = Notification()
+        notification.code = code
+        notification.content_format = content_format
+        notification.body = body.data[:body.size] if body.size else b""
+        self.queued_bytes += body.size
+        observation.queue.append(notification)
+        return 0
+
+    cdef Notification dequeue(self, Observation observation):
+        """Remove and return the notification that has waited longest, or None."""
+        cdef Notification notification
+        if not observation.queue:
+            return None
+        notification = observation.queue.popleft()
+        self.queued_bytes -= len(notification.body)
+        return notification

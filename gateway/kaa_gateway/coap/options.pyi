@@ -1,0 +1,3 @@
+"""The options of CoAP requests and responses. See options.pyx."""
+
+def code_for(status: int, method: int) -> int: ...
