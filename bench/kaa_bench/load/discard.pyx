@@ -16,6 +16,7 @@ from kaa_gateway.wire.coap cimport ACK as COAP_ACK, CON, EMPTY, HEADER_SIZE as C
 from kaa_gateway.wire.kpudp cimport (
     CONFIRMED_DATA, HEAD_SIZE, HEADER_SIZE as KPUDP_HEADER_SIZE, WELL_FORMED, Frame, put_ack, put_header, read_frame,
 )
+from kaa_gateway.wire.text cimport memmem
 
 cdef extern from "<poll.h>" nogil:
     enum:
@@ -28,9 +29,6 @@ cdef extern from "<poll.h>" nogil:
         short revents
 
     int poll(pollfd* fds, unsigned long count, int timeout_ms)
-
-cdef extern from "<string.h>" nogil:
-    void* memmem(const void* haystack, size_t haystack_size, const void* needle, size_t needle_size)
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:

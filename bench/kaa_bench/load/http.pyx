@@ -9,14 +9,10 @@ Source: RFC 9112, sections 4, 5, 6.
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
+from posix.strings cimport strncasecmp
 
 from kaa_bench.load.loop cimport MALFORMED_RESPONSE, NONE, UNEXPECTED_PACKET
-
-cdef extern from "<string.h>" nogil:
-    void* memmem(const void* haystack, size_t haystack_size, const void* needle, size_t needle_size)
-
-cdef extern from "<strings.h>" nogil:
-    int strncasecmp(const char* left, const char* right, size_t size)
+from kaa_gateway.wire.text cimport memmem
 
 cdef enum:
     STATUS_MIN = 100

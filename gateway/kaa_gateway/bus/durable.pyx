@@ -21,6 +21,7 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memmove
 
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE
+from kaa_gateway.wire.text cimport memmem, put_padded, put_text
 
 log = structlog.get_logger("gateway.bus")
 
@@ -45,29 +46,12 @@ NO_STREAM = "no stream takes the subject"
 SILENT = "the stream does not answer"
 
 
-cdef extern from "<string.h>":
-    void* memmem(const void* haystack, size_t haystack_size, const void* needle, size_t needle_size) nogil
-
-
-cdef inline uint8_t* put(uint8_t* at, bytes text):
-    memcpy(at, <const char*>text, <size_t>len(text))
-    return at + len(text)
-
-
 cdef inline uint8_t* put_number(uint8_t* at, uint32_t number) noexcept nogil:
     cdef const char* digits = "0123456789abcdef"
     cdef int i
     for i in range(DIGITS):
         at[i] = <uint8_t>digits[(number >> 4 * (DIGITS - 1 - i)) & 0xF]
     return at + DIGITS
-
-
-cdef inline void put_size(uint8_t* at, Py_ssize_t value) noexcept nogil:
-    """A decimal of fixed width: NATS reads leading zeros."""
-    cdef int i
-    for i in range(DIGITS - 1, -1, -1):
-        at[i] = <uint8_t>(c"0" + value % 10)
-        value //= 10
 
 
 cdef bint read_number(const uint8_t* at, int digits, uint32_t* number) noexcept nogil:
@@ -154,11 +138,11 @@ cdef class DurableLane:
         cdef Py_ssize_t size = self.datum_offset + datum_size + 2
         if <uint32_t>(self.next - self.first) == self.capacity:
             self.grow_ring()
-        at = put_number(put(at, self.head), self.next)
-        at = put(at, self.middle)
-        put_size(self.data.data + self.data.size + self.size_offset, self.header_size + datum_size)
+        at = put_number(put_text(at, self.head), self.next)
+        at = put_text(at, self.middle)
+        put_padded(self.data.data + self.data.size + self.size_offset, self.header_size + datum_size, DIGITS)
         memcpy(at, message_id, CORRELATION_ID_SIZE)
-        at = put(at + CORRELATION_ID_SIZE, self.rest)
+        at = put_text(at + CORRELATION_ID_SIZE, self.rest)
         memcpy(at + datum_size, b"\r\n", 2)
         self.data.size += size
         self.ring[self.next & (self.capacity - 1)] = Entry(
@@ -191,9 +175,9 @@ cdef class DurableLane:
         offset = self.datum_offset - 2  # before the blank line
         at = start + offset
         memmove(at + size, at, <size_t>(entry.size - offset))
-        put(at, field)
-        put_size(start + self.size_offset, header_size + datum_size)
-        put(start + self.size_offset - 1 - len(digits), digits)
+        put_text(at, field)
+        put_padded(start + self.size_offset, header_size + datum_size, DIGITS)
+        put_text(start + self.size_offset - 1 - len(digits), digits)
         entry.size += <uint32_t>size
         self.end += size
         self.data.size += size

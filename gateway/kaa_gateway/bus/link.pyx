@@ -17,7 +17,8 @@ import structlog
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 
-from kaa_gateway.bus.histogram cimport Histogram, monotonic
+from kaa_gateway.bus.histogram cimport Histogram
+from kaa_gateway.clock cimport monotonic
 from kaa_gateway.wire.nats cimport (
     ERR, HMSG, INFO, MSG, PING, PONG, append_publication, header_value, next_message, next_publication, status_of,
 )

@@ -15,13 +15,11 @@ encoding); 1/KP, resource paths.
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.string cimport memchr, memcmp
+from posix.strings cimport strncasecmp
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
 from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
-
-cdef extern from "<strings.h>" nogil:
-    int strncasecmp(const char* a, const char* b, size_t size)
 
 cdef enum:
     REQUEST_LINE_OVERHEAD = 32  # bytes of a request line that are not its target: method, version, spaces, CRLF

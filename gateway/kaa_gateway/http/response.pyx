@@ -12,11 +12,10 @@ from http import HTTPStatus
 import msgspec
 
 from libc.stdint cimport int64_t, uint8_t
-from libc.string cimport memcpy
 
-from kaa_gateway.kp.clock cimport now_ms
+from kaa_gateway.clock cimport now_ms
 from kaa_gateway.wire.buffer cimport Slice
-from kaa_gateway.wire.nats cimport put_decimal
+from kaa_gateway.wire.text cimport put_decimal, put_text
 
 cdef enum:
     HEAD_SIZE_MAX = 512      # bytes of all that is written before a body
@@ -62,12 +61,6 @@ cdef int refresh_date(int64_t second) except -1:
     return 0
 
 
-cdef inline uint8_t* put(uint8_t* at, bytes text) noexcept:
-    """Copy a text; return the address behind it."""
-    memcpy(at, <const char*>text, <size_t>len(text))
-    return at + len(text)
-
-
 cdef uint8_t* put_phrase(uint8_t* at, Slice phrase) noexcept nogil:
     """Copy a reason phrase; return the address behind it. Bytes that are not printable ASCII become `?`."""
     cdef Py_ssize_t i
@@ -87,24 +80,24 @@ cdef int append_head(
     cdef int64_t second = now_ms() // 1000
     if second != date_second:
         refresh_date(second)
-    at = put_decimal(put(at, b"HTTP/1.1 "), status)
+    at = put_decimal(put_text(at, b"HTTP/1.1 "), status)
     at[0] = c" "
-    at = put(put_phrase(at + 1, phrase), b"\r\n")
-    at = put(at, date_field)
+    at = put_text(put_phrase(at + 1, phrase), b"\r\n")
+    at = put_text(at, date_field)
     if content_length >= 0:
         if content_length:
-            at = put(at, CONTENT_TYPE)
-        at = put_decimal(put(at, b"Content-Length: "), content_length)
-        at = put(at, b"\r\n")
+            at = put_text(at, CONTENT_TYPE)
+        at = put_decimal(put_text(at, b"Content-Length: "), content_length)
+        at = put_text(at, b"\r\n")
     if fields is not None:
-        at = put(at, fields)
+        at = put_text(at, fields)
     elif status >= 400 and status in FIELDS:
-        at = put(at, <bytes>FIELDS[status])
+        at = put_text(at, <bytes>FIELDS[status])
     if persistence == CLOSE:
-        at = put(at, b"Connection: close\r\n")
+        at = put_text(at, b"Connection: close\r\n")
     elif persistence == KEEP_ALIVE:
-        at = put(at, b"Connection: keep-alive\r\n")
-    at = put(at, b"\r\n")
+        at = put_text(at, b"Connection: keep-alive\r\n")
+    at = put_text(at, b"\r\n")
     out.size = at - out.data
     return 0
 

@@ -13,7 +13,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kaa_gateway.bus.block cimport Acknowledgement
-from kaa_gateway.kp.clock cimport now_ms
+from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST, Correlation
 from kaa_gateway.counters cimport VersionCounters
 from kaa_gateway.kp.resource_path cimport append_topic

@@ -10,7 +10,7 @@ cdef struct Pending:
     PyObject* session      # owned
     uint64_t key           # session key and sequence
     double deadline        # seconds, of the loop
-    double started         # seconds, by histogram.monotonic
+    double started         # seconds, by clock.monotonic
     int32_t earlier        # in the order of deadlines
     int32_t later
     int32_t chained        # the next of its bucket, or the next free place

@@ -10,7 +10,7 @@ Source: 1/KP "Kaa Protocol", sections on resource paths and request IDs.
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from kaa_gateway.wire.nats cimport put_decimal
+from kaa_gateway.wire.text cimport put_decimal
 
 cdef enum:
     REQUEST_ID_DIGITS_MAX = 10  # of an Avro int, leading zeros included

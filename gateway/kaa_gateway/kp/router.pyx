@@ -11,6 +11,7 @@ from kaa_gateway.bus.durable cimport DurableLanes
 from kaa_gateway.kp.resource_path cimport (
     ResourcePath, is_clean, split_request_id, split_resource_path, split_token,
 )
+from kaa_gateway.wire.buffer cimport to_bytes
 from kaa_gateway.wire.esp cimport encode_middle
 
 from libc.stdint cimport int32_t
@@ -25,10 +26,6 @@ cdef enum:
 
 REPLICA_SUBJECT = re.compile(rb"kaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.esp\.[A-Za-z0-9_-]{1,64}\Z")
 """A reply-to that an extension may redirect an endpoint's messages to (4/ESP, session affinity)."""
-
-
-cdef bytes octets(Slice text):
-    return text.data[:text.size]
 
 
 cdef class Binding:
@@ -183,14 +180,14 @@ cdef class Router:
             return "Resource path is too long"
         if not split_resource_path(topic, &path):
             return "Resource path must be kp1/<application version>/<extension instance>/..."
-        allowed = self.app_versions.get(octets(path.app_version))
+        allowed = self.app_versions.get(to_bytes(path.app_version))
         if allowed is None:
             return "Unknown application version"
-        if octets(path.extension) not in allowed:
+        if to_bytes(path.extension) not in allowed:
             return "Unknown extension instance, or not allowed for this application version"
         target.app_version = path.app_version
         target.extension = path.extension
-        target.endpoint_aware = self.endpoint_aware[octets(path.extension)]
+        target.endpoint_aware = self.endpoint_aware[to_bytes(path.extension)]
         if not target.endpoint_aware:
             target.token = Slice(NULL, 0)
             target.path = path.rest
@@ -214,23 +211,23 @@ cdef class Router:
         cdef Slice token, rest
         if not split_resource_path(topic_filter, &path) or topic_filter.size > self.topic_size_max:
             return None
-        app_version = octets(path.app_version)
+        app_version = to_bytes(path.app_version)
         allowed = self.app_versions.get(app_version, ())
-        extension = octets(path.extension)
+        extension = to_bytes(path.extension)
         if not any(self.endpoint_aware[name] for name in allowed if extension in (name, b"+")):
             return None
         if not split_token(path.rest, &token, &rest) or token.data[0] in (c"+", c"#"):
             return None
         if token.size > TOKEN_SIZE_MAX or not is_clean(token):
             return None
-        return app_version, octets(token)
+        return app_version, to_bytes(token)
 
     cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment):
         """Compile and cache the route of a topic whose target is good; attachment is that of its token, or None."""
         cdef Py_ssize_t key_size = target.path.data + target.path.size - topic.data
         cdef RouteCache routes = self.cache(literal)
         cdef Route route = routes.find(topic.data, key_size)
-        cdef bytes extension = octets(target.extension)
+        cdef bytes extension = to_bytes(target.extension)
         cdef Endpoint endpoint = None if attachment is None else attachment.endpoint
         if route is not None:
             if route.endpoint is endpoint:
@@ -244,14 +241,14 @@ cdef class Router:
         route = Route()
         route.key = topic.data[:key_size]
         route.endpoint = endpoint
-        route.app_version = octets(target.app_version)
+        route.app_version = to_bytes(target.app_version)
         route.middle = encode_middle(
-            route.app_version, None if endpoint is None else endpoint.endpoint_id, octets(target.path)
+            route.app_version, None if endpoint is None else endpoint.endpoint_id, to_bytes(target.path)
         )
         route.binding = self.binding(endpoint, extension)
         route.tenant = self.tenants.get(route.app_version)
         if endpoint is not None:
-            route.token = octets(target.token)
+            route.token = to_bytes(target.token)
             route.identity = attachment.identity
             route.revocations = endpoint.revocations
             endpoint.route_count += 1
@@ -275,7 +272,7 @@ cdef class Router:
         A reply-to that is no replica subject of 4/ESP is ignored: it would let a message on NATS choose where
         devices' data goes. So is that of a durable instance, whose messages belong to its stream.
         """
-        cdef bytes name = octets(subject)
+        cdef bytes name = to_bytes(subject)
         cdef Binding binding
         if extension in self.endpoint_aware and extension not in self.lanes and REPLICA_SUBJECT.match(name):
             target = subjects.with_message_type(name.decode(), subjects.CLIENT_DATA)
@@ -286,7 +283,7 @@ cdef class Router:
     cdef Binding unbind(self, Endpoint endpoint, Slice subject):
         """End the affinity to a replica that is gone: the binding that has or had it, or None."""
         cdef Binding binding
-        cdef bytes prefix = b"PUB " + octets(subject) + b" "
+        cdef bytes prefix = b"PUB " + to_bytes(subject) + b" "
         for binding in endpoint.bindings.values():
             if binding.replica_head is not None and binding.replica_head.startswith(prefix):
                 binding.head = binding.instance_head

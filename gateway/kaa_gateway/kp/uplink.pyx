@@ -10,11 +10,11 @@ Source: 1/KP; 4/ESP, ClientData.
 from libc.string cimport memcmp, memcpy
 
 from kaa_gateway.bus.durable cimport ONCE, PROMPT, UNTIL_STORED, Effort
-from kaa_gateway.bus.histogram cimport monotonic
-from kaa_gateway.kp.clock cimport now_ms
+from kaa_gateway.clock cimport monotonic, now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
 from kaa_gateway.kp.resource_path cimport is_kp1, split_request_id
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
+from kaa_gateway.wire.text cimport put_padded
 
 from http import HTTPStatus
 
@@ -54,7 +54,7 @@ cdef class WaitingMessage:
     cdef int64_t timeout
     cdef bint unanswered
     cdef bint literal
-    cdef double came_at   # by histogram.monotonic
+    cdef double came_at   # by clock.monotonic
 
 
 cdef class Uplink:
@@ -190,7 +190,7 @@ cdef class Uplink:
             # Written again, with a header, in place of this, which is not committed.
             self.publish_traced(session, route, message, has_request_id, correlation_id, datum, size)
         else:
-            put_padded(start + head_size, size)
+            put_padded(start + head_size, size, SIZE_FIELD)
             memcpy(datum - 2, b"\r\n", 2)
             memcpy(at, b"\r\n", 2)
             self.link.commit(at + 2 - start)
@@ -512,11 +512,3 @@ cdef class Uplink:
 cdef inline bint cannot_take(DurableLane lane, const Message* message) noexcept:
     """Whether a lane has no room, or a stream that stores nothing would keep a request waiting. Hot path."""
     return lane.full or (lane.stalled and message.service == REQUEST)
-
-
-cdef inline void put_padded(uint8_t* at, Py_ssize_t value) noexcept nogil:
-    """Write a decimal of exactly SIZE_FIELD digits; the value is below 10 ** SIZE_FIELD (64 MiB has 8 digits)."""
-    cdef int i
-    for i in range(SIZE_FIELD - 1, -1, -1):
-        at[i] = <uint8_t>(c"0" + value % 10)
-        value //= 10

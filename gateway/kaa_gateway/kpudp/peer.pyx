@@ -16,6 +16,7 @@ from kaa_gateway.kp.sessions cimport Attachment
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.kpudp.outbox cimport Outgoing
 from kaa_gateway.kpudp.window cimport ANSWERED, OUTDATED, UNSEEN, Sighting
+from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.kpudp cimport (
     ACK, ALIAS_HAS_ANOTHER_PATH, ALIAS_MAX, CONFIRMED_DATA, DATA, DATAGRAM_SIZE_MAX, HEADER_SIZE, MALFORMED,
     PATH_SIZE_MAX, PHRASE_SIZE_MAX, PING, PONG, PUSH, PUSH_OVERHEAD, REQUEST, RESET, RESPONSE, RESPONSE_OVERHEAD,
@@ -34,10 +35,6 @@ cdef enum:
 
 cdef bytes TOO_LARGE = b"The response does not fit a datagram"
 cdef bytes NOT_KP1 = b"Resource path must be kp1/<application version>/<extension instance>/..."
-
-
-cdef inline Slice slice_of(bytes text):
-    return Slice(<const uint8_t*>text, len(text))
 
 
 cdef class Shared:

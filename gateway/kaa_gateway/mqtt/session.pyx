@@ -15,6 +15,7 @@ import msgspec
 from kaa_gateway.kp.correlation cimport REQUEST
 from kaa_gateway.kp.resource_path cimport CleanText, append_topic, is_clean_topic_again
 from kaa_gateway.kp.sessions cimport Attachment, Session
+from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.mqtt cimport PUBCOMP, PUBREC, PUBREL, append_ack, append_publish
 
 cdef enum:
@@ -29,10 +30,6 @@ cdef bytes ERROR_SUFFIX = b"/error"
 cdef CleanText last_version
 cdef CleanText last_extension
 cdef CleanText last_path
-
-
-cdef Slice slice_of(bytes text):
-    return Slice(<const uint8_t*>text, len(text))
 
 
 cdef class MqttLimits:

@@ -4,6 +4,8 @@ A core (ProtocolCore) is given bytes and leaves bytes in its output; it asks its
 knows the other's class, so a core runs over TCP, TLS or WebSocket alike.
 """
 
+from cpython.pyport cimport PY_SSIZE_T_MAX
+
 
 cdef class Transport:
     """What a core may ask for; the adapter implements it."""
@@ -90,7 +92,3 @@ cdef class ProtocolCore:
     cdef int check(self, double now) except -1:
         """Called about once a second with the loop's time, for what depends on time."""
         return 0
-
-
-cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX

@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 from kaa_gateway.errors import ProtocolError
 from kaa_gateway.net.websocket_upgrade import answer, refusal
 
+from kaa_gateway.wire.text cimport memmem
 from kaa_gateway.wire.websocket cimport (
     BINARY, CLOSE, CONTINUATION, GOING_AWAY, HEADER_INCOMPLETE, HEADER_WELL_FORMED, MESSAGE_TOO_BIG, NORMAL,
     PING, PONG, PROTOCOL_ERROR, TEXT, UNSUPPORTED_DATA, CloseCode, HeaderFormat, append_close, append_frame, read_close,
@@ -19,9 +20,6 @@ from kaa_gateway.wire.websocket cimport (
 )
 
 from kaa_gateway.wire.websocket import FORMAT_REASONS
-
-cdef extern from "<string.h>" nogil:
-    void* memmem(const void* haystack, size_t haystack_size, const void* needle, size_t needle_size)
 
 cdef enum:
     HEAD_SIZE_MAX = 8 * 1024   # bytes of the Upgrade request

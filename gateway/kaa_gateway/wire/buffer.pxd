@@ -1,4 +1,5 @@
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t
 from libc.string cimport memcpy
 
@@ -7,6 +8,18 @@ cdef struct Slice:
     # Borrowed bytes: never owned, valid only for the call that handed it over. `data` is NULL where a value is absent.
     const uint8_t* data
     Py_ssize_t size
+
+
+cdef inline Slice slice_of(bytes text) noexcept:
+    # Borrow the bytes of an object, which the caller holds; None gives an absent value.
+    if text is None:
+        return Slice(NULL, 0)
+    return Slice(<const uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+
+cdef inline bytes to_bytes(Slice borrowed):
+    # Copy borrowed bytes; an absent value gives None.
+    return None if borrowed.data == NULL else borrowed.data[:borrowed.size]
 
 
 cdef class Buffer:

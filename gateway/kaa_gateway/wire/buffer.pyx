@@ -3,6 +3,7 @@
 What lives here is memory only: no protocol, no socket.
 """
 
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stdlib cimport free, realloc
 from libc.string cimport memmove
 
@@ -55,7 +56,3 @@ cdef class Buffer:
     cdef bytes copy(self):
         """The contents as a bytes object."""
         return self.data[:self.size] if self.size else b""
-
-
-cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX

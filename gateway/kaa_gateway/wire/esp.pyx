@@ -16,7 +16,7 @@ from kaa_gateway.wire.avro cimport (
     GOOD, LONG_SIZE_MAX, Reader, get_branch, get_bytes, get_int, get_long, get_optional_bytes, put_bytes, put_long,
     raise_malformed,
 )
-from kaa_gateway.wire.buffer cimport Buffer
+from kaa_gateway.wire.buffer cimport Buffer, to_bytes
 
 from kaa_gateway.errors import MalformedAvro
 
@@ -181,10 +181,6 @@ cdef str text(Slice value):
         raise MalformedAvro("avro_not_utf8") from error
 
 
-cdef bytes octets(Slice value):
-    return None if value.data == NULL else value.data[:value.size]
-
-
 def encode_client_data(
     str correlation_id not None, int64_t timestamp, int64_t timeout, str app_version_name not None, str endpoint_id,
     str resource_path not None, request_id, bytes payload not None, str config_name=None,
@@ -212,7 +208,7 @@ def decode_client_data(const uint8_t[::1] datum not None):
         raise_malformed(status)
     return ClientData(
         text(view.correlation_id), view.timestamp, view.timeout, text(view.app_version_name), text(view.endpoint_id),
-        text(view.resource_path), view.request_id if view.has_request_id else None, octets(view.payload),
+        text(view.resource_path), view.request_id if view.has_request_id else None, to_bytes(view.payload),
         text(view.config_name),
     )
 
@@ -248,6 +244,6 @@ def decode_extension_data(const uint8_t[::1] datum not None):
     return ExtensionData(
         text(view.correlation_id), view.timestamp, view.timeout, text(view.app_version_name),
         text(view.extension_instance_name), text(view.endpoint_id), text(view.resource_path),
-        view.request_id if view.has_request_id else None, octets(view.payload), view.status_code,
+        view.request_id if view.has_request_id else None, to_bytes(view.payload), view.status_code,
         text(view.reason_phrase),
     )

@@ -43,5 +43,4 @@ cdef Py_ssize_t next_message(
 cdef int status_of(Slice header) noexcept
 cdef Slice header_value(Slice header, bytes name)
 cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publication* publication) noexcept nogil
-cdef uint8_t* put_decimal(uint8_t* at, Py_ssize_t value) noexcept nogil
 cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload) except -1

@@ -11,12 +11,14 @@ from typing import NamedTuple
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
+from kaa_gateway.wire.buffer cimport slice_of, to_bytes
+from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
+
 from kaa_gateway.errors import ProtocolError
 
 cdef enum:
     PAYLOAD_MAX = 64 * 1024 * 1024  # bytes; nats-server's own ceiling for max_payload
     SIZE_DIGITS_MAX = 9  # of a payload size
-    DECIMAL_DIGITS_MAX = 20  # of any 64-bit number
 
 
 cdef int violation(str reason) except -1:
@@ -227,23 +229,6 @@ cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publicati
     return publication.whole.size
 
 
-cdef uint8_t* put_decimal(uint8_t* at, Py_ssize_t value) noexcept nogil:
-    """Write a non-negative number, at most DECIMAL_DIGITS_MAX digits. Hot path."""
-    cdef uint8_t[DECIMAL_DIGITS_MAX] digits
-    cdef int count = 0
-    while True:
-        digits[count] = <uint8_t>(c"0" + value % 10)
-        count += 1
-        value //= 10
-        if value == 0:
-            break
-    while count:
-        count -= 1
-        at[0] = digits[count]
-        at += 1
-    return at
-
-
 cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload) except -1:
     """A whole PUB, or HPUB if there is a header; `head` is what encode_publish_head made."""
     cdef Py_ssize_t head_size = len(head)
@@ -288,10 +273,6 @@ class Message(NamedTuple):
 cdef tuple NAMES = ("", "INFO", "MSG", "HMSG", "PING", "PONG", "+OK", "-ERR")
 
 
-cdef bytes octets(Slice field):
-    return None if field.data == NULL else field.data[:field.size]
-
-
 def decode(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX):
     """The first message of a stream and the bytes it took, or (None, 0) if it is not whole; raises ProtocolError."""
     cdef ServerMessage message
@@ -302,10 +283,10 @@ def decode(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX)
     name = NAMES[<int>message.operation]
     if message.operation == MSG or message.operation == HMSG:
         return Message(
-            name, octets(message.subject), octets(message.sid), octets(message.reply),
-            octets(message.header) if message.operation == HMSG else None, octets(message.payload),
+            name, to_bytes(message.subject), to_bytes(message.sid), to_bytes(message.reply),
+            to_bytes(message.header) if message.operation == HMSG else None, to_bytes(message.payload),
         ), consumed
-    return Message(name, None, None, None, None, octets(message.payload)), consumed
+    return Message(name, None, None, None, None, to_bytes(message.payload)), consumed
 
 
 def encode_subscribe(str subject not None, int sid, str queue_group=None):
@@ -322,8 +303,7 @@ def encode_publish(str subject not None, str reply, bytes payload not None, byte
     """A whole PUB, or HPUB if there is a header."""
     cdef Buffer out = Buffer()
     append_publication(
-        out, encode_publish_head(subject, reply), Slice(<const uint8_t*>header, len(header)),
-        Slice(<const uint8_t*>payload, len(payload)),
+        out, encode_publish_head(subject, reply), slice_of(header), slice_of(payload),
     )
     return out.copy()
 
@@ -335,6 +315,6 @@ def decode_publication(bytes data not None):
     if size == 0:
         return None
     return (
-        octets(publication.subject), octets(publication.reply), octets(publication.header),
-        octets(publication.payload), size,
+        to_bytes(publication.subject), to_bytes(publication.reply), to_bytes(publication.header),
+        to_bytes(publication.payload), size,
     )
