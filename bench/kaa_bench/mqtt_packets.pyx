@@ -11,7 +11,7 @@ from typing import NamedTuple
 from libc.stdint cimport uint8_t
 
 from kaa_gateway.wire cimport mqtt
-from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.buffer cimport Buffer, Slice, to_bytes
 
 from kaa_gateway.errors import ProtocolError
 
@@ -142,10 +142,6 @@ cdef str text(Slice field):
     return None if field.data == NULL else field.data[:field.size].decode()
 
 
-cdef bytes octets(Slice field):
-    return None if field.data == NULL else field.data[:field.size]
-
-
 cdef object decode_connect(const mqtt.Packet* packet):
     cdef mqtt.ConnectView connect
     mqtt.read_connect(packet, &connect)
@@ -154,11 +150,11 @@ cdef object decode_connect(const mqtt.Packet* packet):
     will = None
     if connect.will_topic.data != NULL:
         will = Will(
-            text(connect.will_topic), octets(connect.will_message), connect.will_qos, bool(connect.will_retain)
+            text(connect.will_topic), to_bytes(connect.will_message), connect.will_qos, bool(connect.will_retain)
         )
     return Connect(
         text(connect.client_id), bool(connect.clean_session), connect.keep_alive, will, text(connect.user_name),
-        octets(connect.password), connect.level,
+        to_bytes(connect.password), connect.level,
     )
 
 
@@ -167,7 +163,7 @@ cdef object decode_publish(const mqtt.Packet* packet, uint8_t level):
     mqtt.read_publish(packet, level, &publish)
     mqtt.check_topic_name(publish.topic)
     return Publish(
-        text(publish.topic), octets(publish.payload), publish.qos, publish.packet_id, bool(publish.dup),
+        text(publish.topic), to_bytes(publish.payload), publish.qos, publish.packet_id, bool(publish.dup),
         bool(publish.retain),
     )
 
