@@ -1,3 +1,4 @@
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.coap.blocks cimport BodyTable
@@ -50,6 +51,7 @@ cdef class CoapContext:
     cdef Buffer out                      # the message that is being written
 
 
+@cython.final
 cdef class CoapPeer(Session):
     # wiring
     cdef CoapContext context

@@ -9,6 +9,8 @@ Source: RFC 7252 sections 4 (messages) and 5 (requests and responses); RFC 7641 
 transfers); RFC 7967 (No-Response); RFC 9175 (Echo, amplification); 1/KP, its CoAP binding.
 """
 
+cimport cython
+
 from kaa_gateway.coap.blocks cimport ADDED, BLOCKS_MISSING, BlockResult, Body
 from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED, RECEIVED, response_of
 from kaa_gateway.coap.observations cimport Notification
@@ -78,6 +80,7 @@ cdef class CoapContext:
     """The tables and settings that the peers of a server share."""
 
 
+@cython.final
 cdef class CoapPeer(Session):
     """A device, or any other client that sends CoAP from one address."""
 

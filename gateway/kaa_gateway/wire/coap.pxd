@@ -65,19 +65,19 @@ cdef enum OptionNumber:
     REQUEST_TAG = 292
 
 
-# What decoding can say. The names of FORMAT_REASONS in coap.pyx follow this order.
+# The result of decoding. FORMAT_REASONS in coap.pyx follows this order.
 cdef enum Format:
     WELL_FORMED = 0
-    TOO_SHORT           # no header: nothing in it can be used, not even to reject it
+    TOO_SHORT           # for a header: the message cannot even be rejected
     UNKNOWN_VERSION
-    BAD_TOKEN_LENGTH    # from here on type and message ID are good
+    BAD_TOKEN_LENGTH    # from here on type and message ID are valid
     TRUNCATED_TOKEN
     NOT_EMPTY
     BAD_OPTION_HEADER
     TRUNCATED_OPTION
     BAD_OPTION_NUMBER
     EMPTY_PAYLOAD
-    NO_OPTION           # no error: what is left is the payload
+    NO_OPTION           # no error: there are no more options
 
 
 cdef struct MessageView:
@@ -86,7 +86,7 @@ cdef struct MessageView:
     uint8_t code
     uint16_t message_id
     Slice token
-    Slice options     # encoded; walk them with option_reader and next_option
+    Slice options     # encoded; read them with option_reader and next_option
     Slice payload
 
 
@@ -118,7 +118,7 @@ cdef inline OptionReader option_reader(const MessageView* view) noexcept nogil:
 
 
 cdef inline bint take_extended(OptionReader* reader, uint32_t* value) noexcept nogil:
-    # Replace the nibble of a delta or length by its full value; whether its bytes are there. 15 is the caller's.
+    # Replace a nibble of a delta or length by its full value; False if bytes are missing. The caller rejects 15.
     if value[0] < ONE_BYTE_BASE:
         return True
     if value[0] == ONE_BYTE_BASE:
@@ -135,7 +135,7 @@ cdef inline bint take_extended(OptionReader* reader, uint32_t* value) noexcept n
 
 
 cdef inline Format next_option(OptionReader* reader, Slice* value) noexcept nogil:
-    # Read one option, whose number is left in the reader; NO_OPTION at the end or the payload marker. Hot path.
+    # Read an option, whose number is then the reader's; NO_OPTION at the end or the payload marker. Hot path.
     cdef uint32_t delta, length
     if reader.at >= reader.end or reader.at[0] == PAYLOAD_MARKER:
         return NO_OPTION
@@ -158,7 +158,7 @@ cdef inline Format next_option(OptionReader* reader, Slice* value) noexcept nogi
 
 
 cdef inline Format take_payload(const OptionReader* reader, MessageView* view) noexcept nogil:
-    # What follows the options.
+    # Set the payload of the view to what follows the options.
     if reader.at < reader.end:
         view.payload = Slice(reader.at + 1, reader.end - reader.at - 1)
         if view.payload.size == 0:
@@ -167,7 +167,7 @@ cdef inline Format take_payload(const OptionReader* reader, MessageView* view) n
 
 
 cdef inline uint32_t read_uint(Slice value) noexcept nogil:
-    # An option value of format uint of at most four bytes (RFC 7252 section 3.2).
+    # Return an option value of format uint of at most four bytes (RFC 7252 section 3.2).
     cdef uint32_t result = 0
     cdef Py_ssize_t i
     for i in range(value.size):

@@ -1,7 +1,7 @@
-"""CoAP messages: decoding from a borrowed datagram, encoding into a Buffer. What they mean is the transport's.
+"""The CoAP codec: messages are decoded from a borrowed datagram and encoded into a Buffer.
 
-Options are walked in place. Decoders return what is wrong instead of raising: whether a malformed message is answered
-with a Reset depends on its type (RFC 7252 section 4.2).
+Options are read in place. Decoders return a Format instead of raising, because whether a malformed message is answered
+with a Reset depends on its type (RFC 7252 section 4.2). The meaning of messages is kaa_gateway.coap's.
 
 Source: RFC 7252 section 3; RFC 7959 section 2.2 (block options).
 """
@@ -32,9 +32,9 @@ FORMAT_REASONS = (
 
 
 cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil:
-    """Take header and token of a datagram; `options` is left at all that follows them. Hot path.
+    """Read the header and the token of a datagram; `options` of the view is all that follows them. Hot path.
 
-    The view borrows from `data`. From BAD_TOKEN_LENGTH on, its type, code and message ID are good.
+    The view borrows from `data`. Its type, code and message ID are valid for results from BAD_TOKEN_LENGTH on.
     """
     cdef Py_ssize_t token_size
     if size < HEADER_SIZE:
@@ -58,7 +58,7 @@ cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view)
 
 
 cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view) noexcept nogil:
-    """Take a whole datagram apart, and look whether its options are well-formed. As read_header else."""
+    """Read a whole datagram and check that its options are well-formed. The view is as that of read_header."""
     cdef OptionReader reader
     cdef Slice value
     cdef Format format = read_header(data, size, view)
@@ -77,7 +77,7 @@ cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view
 # ---------------------------------------------------------------- encoding
 
 cdef int append_header(Buffer out, Type type, uint8_t code, uint16_t message_id, Slice token) except -1:
-    """Append header and token, of at most TOKEN_SIZE_MAX bytes."""
+    """Append the header and the token, which has at most TOKEN_SIZE_MAX bytes."""
     cdef uint8_t* at = out.reserve(HEADER_SIZE + token.size)
     at[0] = <uint8_t>(VERSION << 6 | <int>type << 4 | token.size)
     at[1] = code
@@ -104,7 +104,7 @@ cdef inline uint8_t* put_extended(uint8_t* at, uint32_t value, uint8_t* nibble) 
 
 
 cdef int append_option(Buffer out, uint32_t previous, uint32_t number, Slice value) except -1:
-    """Append an option; `previous` is the number of the one before it, at most its own."""
+    """Append an option; `previous` is the number of the option before it, or 0."""
     cdef uint8_t* start = out.reserve(OPTION_HEADER_MAX + value.size)
     cdef uint8_t* at = start + 1
     cdef uint8_t delta, length
@@ -118,7 +118,7 @@ cdef int append_option(Buffer out, uint32_t previous, uint32_t number, Slice val
 
 
 cdef int append_uint_option(Buffer out, uint32_t previous, uint32_t number, uint32_t value) except -1:
-    """Append an option whose value is a uint, without leading zero bytes."""
+    """Append an option with a uint value, without leading zero bytes."""
     cdef uint8_t[4] octets
     cdef int i, size = 0
     for i in range(3, -1, -1):
@@ -129,7 +129,7 @@ cdef int append_uint_option(Buffer out, uint32_t previous, uint32_t number, uint
 
 
 cdef int append_payload(Buffer out, Slice payload) except -1:
-    """Append marker and payload, or nothing if it is empty."""
+    """Append the payload marker and the payload, or nothing if the payload is empty."""
     cdef uint8_t marker = PAYLOAD_MARKER
     if payload.size == 0:
         return 0
@@ -140,7 +140,7 @@ cdef int append_payload(Buffer out, Slice payload) except -1:
 # ---------------------------------------------------------------- Python face
 
 class Message(NamedTuple):
-    """A message as Python sees it; `type` is 0 to 3 for CON, NON, ACK, RST."""
+    """A decoded message; `type` is 0 to 3 for CON, NON, ACK and RST."""
 
     type: int
     code: int
@@ -151,7 +151,7 @@ class Message(NamedTuple):
 
 
 def decode(bytes datagram not None):
-    """The Message of a datagram; raises ProtocolError."""
+    """Return the Message of a datagram. Raise ProtocolError if it is malformed."""
     cdef MessageView view
     cdef OptionReader reader
     cdef Slice value
@@ -169,7 +169,7 @@ def decode(bytes datagram not None):
 
 
 def encode(message):
-    """The datagram of a Message, whose options are in order of their numbers; raises ValueError."""
+    """Return the datagram of a Message. Raise ValueError if a field is out of range or options are out of order."""
     cdef Buffer out = Buffer()
     cdef bytes token = message.token, value, payload = message.payload
     cdef uint32_t previous = 0
