@@ -13,18 +13,20 @@ from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services.auth import credentials
 from kaa_ext.services.auth.registry import Registry
 
-app = App(name="auth", help="Make, list and take back endpoint tokens and clients.")
+app = App(name="auth", help="Add, list, suspend and revoke endpoint tokens and clients.")
 
-Provider = Annotated[str, Parameter(name="--provider", help="Service instance of the provider (auth).")]
+Provider = Annotated[str, Parameter(name="--provider", help="Service instance of the provider.")]
 Id = Annotated[
-    str, Parameter(name="ID", help="As `add`, `add-client`, `add-certificate` and `list` print it.")
+    str, Parameter(name="ID", help="The ID that `add`, `add-client`, `add-certificate` and `list` print.")
 ]
-Time = Annotated[str, Parameter(name="IN", help="From now on, as in 90s, 12h or 30d; or `never`.")]
+Time = Annotated[str, Parameter(name="IN", help="Time from now, such as 90s, 12h or 30d; or `never`.")]
 ExpiresIn = Annotated[
     str | None,
-    Parameter(name="--expires-in", help="How long it is good, as in 90s, 12h or 30d; for ever by default."),
+    Parameter(name="--expires-in", help="How long it is valid, such as 90s, 12h or 30d (default: for ever)."),
 ]
-Tenant = Annotated[str, Parameter(name="--tenant", help="Tenant of the client; none is one of 16/ECAP.")]
+Tenant = Annotated[
+    str, Parameter(name="--tenant", help="Tenant of the client; clients of 16/ECAP have none.")
+]
 
 
 @asynccontextmanager
@@ -41,7 +43,7 @@ async def _registry(urls: list[str], provider: str) -> AsyncIterator[Registry]:
 
 
 def _expires(option: str, text: str | None) -> int | None:
-    """The UNIX time in milliseconds at which something expires that is good for so long."""
+    """Return the UNIX time in milliseconds at the end of a duration from now; None for None."""
     return None if text is None else now_ms() + int(duration(option, text).total_seconds() * 1000)
 
 
@@ -67,7 +69,7 @@ def add_token(
     provider: Provider = "auth",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Make an endpoint token, and print it and its ID. It is shown this once.
+    """Add an endpoint token, and print it and its ID. The token cannot be shown again.
 
     Example: kaa-ext auth add my-device --app demo_application
 
@@ -76,16 +78,16 @@ def add_token(
     endpoint
         Endpoint ID, of your choice.
     application
-        Application of the endpoint; the token is good for all its versions.
+        Application of the endpoint; the token is valid for all its versions.
     token
-        The token; a random one by default.
+        The token (default: a random one).
     """
 
     expires = _expires("--expires-in", expires_in)
 
     async def work(registry: Registry) -> None:
-        made, token_id = await registry.add_token(application, endpoint, token, expires=expires)
-        print(f"{made}  {token_id}")
+        added, token_id = await registry.add_token(application, endpoint, token, expires=expires)
+        print(f"{added}  {token_id}")
 
     return _run(nats, provider, work)
 
@@ -100,23 +102,23 @@ def add_client(
     provider: Provider = "auth",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Make a client, or give one another password; print the password and the credentials' ID.
+    """Add a client, or replace the password of one. Print the password and the credentials' ID.
 
     Example: kaa-ext auth add-client pump-house --tenant demo
 
     Parameters
     ----------
     user_name
-        Its user name.
+        User name.
     password
-        Its password; a random one by default.
+        Password (default: a random one).
     """
 
     expires = _expires("--expires-in", expires_in)
 
     async def work(registry: Registry) -> None:
-        made, credentials_id = await registry.add_client(tenant, user_name, password, expires=expires)
-        print(f"{made}  {credentials_id}")
+        password_, credentials_id = await registry.add_client(tenant, user_name, password, expires=expires)
+        print(f"{password_}  {credentials_id}")
 
     return _run(nats, provider, work)
 
@@ -131,16 +133,16 @@ def add_certificate(
     provider: Provider = "auth",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Make a client of a certificate, and print the credentials' ID.
+    """Add a client by its certificate, and print the credentials' ID.
 
     Example: kaa-ext auth add-certificate 'CN=Devices CA,O=Example' 4711 --tenant demo
 
     Parameters
     ----------
     issuer
-        The certificate's issuer, as RFC 4514 writes it.
+        Issuer of the certificate, in the form of RFC 4514.
     serial_number
-        Its serial number, base 10.
+        Serial number of the certificate, in decimal.
     """
 
     expires = _expires("--expires-in", expires_in)
@@ -153,7 +155,7 @@ def add_certificate(
 
 @app.command(name="list")
 def list_entries(*, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
-    """List tokens and clients: ID, kind, application or tenant, name, status, expiry. Tokens are shortened."""
+    """List tokens and clients: ID, kind, application or tenant, name, status, expiry. Tokens are abbreviated."""
 
     async def work(registry: Registry) -> None:
         async for entry in registry.entries():
@@ -164,25 +166,25 @@ def list_entries(*, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) 
 
 @app.command
 def revoke(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
-    """Take back a token or a client by its ID; gateways end its use at once."""
+    """Revoke a token or a client by its ID; gateways end its sessions at once."""
     return _run(nats, provider, lambda registry: registry.set_status(id_, "Revoked"))
 
 
 @app.command
 def suspend(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
-    """Take back a token or a client for a while: see `resume`."""
+    """Suspend a token or a client until `resume`; gateways end its sessions at once."""
     return _run(nats, provider, lambda registry: registry.set_status(id_, "Suspended"))
 
 
 @app.command
 def resume(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
-    """Let a token or a client be good again."""
+    """Make a suspended or revoked token or client valid again."""
     return _run(nats, provider, lambda registry: registry.set_status(id_, "Active"))
 
 
 @app.command
 def expire(id_: Id, in_: Time, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
-    """Let a token or a client expire after another time than was said; one that has expired is good again.
+    """Set when a token or a client expires. An expired one becomes valid again.
 
     Example: kaa-ext auth expire t-1f9c8e2b7a60 30d
     """

@@ -1,4 +1,4 @@
-"""`kaa-ext command`: has endpoints execute commands (12/CIP, 11/CEP)."""
+"""`kaa-ext command`: sends commands to endpoints and shows their results (12/CIP, 11/CEP)."""
 
 import asyncio
 import random
@@ -17,15 +17,15 @@ from kaa_ext.sdk.targeted import is_no_responders
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import cex
 
-app = App(name="command", help="Send commands to endpoints.")
+app = App(name="command", help="Send commands to endpoints, and show their results.")
 
 ACCEPT_TIMEOUT_S = 10.0
-"""How long an agent has to take a command."""
+"""How long we wait for the agent to accept a command."""
 POLL_S = 0.05
 ANSWER_LATER_S = 5.0
-"""How much longer than a command's time we wait for the agent to say that it is over."""
+"""How long after a command's timeout we wait for the agent's report of it."""
 
-Agent = Annotated[str, Parameter(name="--agent", help="Service instance that speaks to devices (cex).")]
+Agent = Annotated[str, Parameter(name="--agent", help="Service instance that sends the commands to devices.")]
 
 
 @app.command
@@ -39,22 +39,22 @@ def send(
     agent: Agent = "cex",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Send a command to an endpoint; one that is away gets it when it connects.
+    """Send a command to an endpoint. An endpoint that is away gets it when it connects.
 
     Example: kaa-ext command send my-device reboot '{"delay": 5}' --wait
 
-    With --wait the exit code is 0 if the endpoint says that it went well (2xx), else 1.
+    With --wait the exit code is 0 if the endpoint reports success (2xx), else 1.
 
     Parameters
     ----------
     endpoint
-        Endpoint ID. Where identity is `open`, that is its token.
+        Endpoint ID. With identity `open` it is the token.
     type
-        What kind of command it is, such as reboot.
+        Type of the command, such as reboot.
     payload
-        JSON; @FILE for that of a file, @- for standard input.
+        JSON; @FILE reads a file, @- standard input.
     wait
-        Wait for the result of the endpoint, and print it.
+        Wait for the endpoint's result, and print it.
     timeout
         Seconds that the endpoint has for its result.
     """
@@ -78,16 +78,16 @@ def result(
     agent: Agent = "cex",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Print the result of a command that was sent before. Exit code 1 if there is none, or it is an error.
+    """Print the result of an earlier command. The exit code is 1 if there is none, or it is an error.
 
     Parameters
     ----------
     endpoint
         Endpoint ID.
     type
-        What kind of command it was.
+        Type of the command.
     id
-        What `send` has printed.
+        The number that `send` printed.
     """
     urls = servers(nats)
     check_instance(agent)

@@ -1,4 +1,4 @@
-"""What the commands of `kaa-ext` share: parameters, reading JSON, running, and how errors are said."""
+"""Parameters, input and error messages that the commands of `kaa-ext` share."""
 
 import asyncio
 import re
@@ -33,13 +33,13 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
-    """Say in one line what is wrong, and end."""
+    """Print an error message of one line, and exit."""
     print(f"kaa-ext: {message}", file=sys.stderr)
     sys.exit(code)
 
 
 def run_command(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command to its exit code; what goes wrong is one line."""
+    """Run a command and return its exit code. Print errors as one line."""
     try:
         return uvloop.run(work)
     except CommandError as error:
@@ -53,7 +53,7 @@ def run_command(work: Coroutine[Any, Any, int]) -> int:
 
 
 def servers(text: str) -> list[str]:
-    """The NATS servers of a --nats."""
+    """Return the NATS servers in the value of --nats."""
     try:
         return nats_urls(text)
     except ValueError as error:
@@ -61,14 +61,14 @@ def servers(text: str) -> list[str]:
 
 
 def check_instance(*names: str) -> None:
-    """End if one of these cannot be the name of a service instance."""
+    """Exit with an error if one of these cannot be the name of a service instance."""
     for name in names:
         if not subjects.NAME.fullmatch(name):
             fail(f"service instance {name!r}: expected 1 to 128 letters, digits, dashes and underscores")
 
 
 def duration(option: str, text: str) -> timedelta:
-    """The time that an option gives, such as 90s or 7d."""
+    """Return the duration in the value of an option, such as 90s or 7d."""
     found = _DURATION.fullmatch(text)
     if found is None:
         fail(f"{option} {text}: expected a number up to 99999 with s, m, h or d, as in 90s or 7d")
@@ -76,7 +76,7 @@ def duration(option: str, text: str) -> timedelta:
 
 
 def json_argument(text: str) -> bytes:
-    """The JSON that an argument gives: itself, that of a file for @FILE, of standard input for @-."""
+    """Return the JSON of an argument: its text, the content of a file for @FILE, standard input for @-."""
     if text == "@-":
         return sys.stdin.buffer.read()
     if text.startswith("@"):

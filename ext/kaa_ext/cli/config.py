@@ -1,4 +1,4 @@
-"""`kaa-ext config`: what endpoints are configured with (6/CDTP, 7/CMP)."""
+"""`kaa-ext config`: sets and shows the configurations of endpoints (6/CDTP, 7/CMP)."""
 
 import json
 import time
@@ -13,10 +13,10 @@ from kaa_ext.messages import cdtp
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import cmx, ecr
 
-app = App(name="config", help="Set, get and follow the configurations of endpoints.")
+app = App(name="config", help="Set, get and check the configurations of endpoints.")
 
-Name = Annotated[str, Parameter(name="--name", help="A named configuration instead of the default one.")]
-Provider = Annotated[str, Parameter(name="--provider", help="Service instance of the registry (ecr).")]
+Name = Annotated[str, Parameter(name="--name", help="Name of the configuration (default: the unnamed one).")]
+Provider = Annotated[str, Parameter(name="--provider", help="Service instance of the registry.")]
 
 
 @app.command(name="set")
@@ -29,16 +29,16 @@ def set_configuration(
     provider: Provider = "ecr",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Set the configuration of an endpoint; it is pushed at once if the endpoint is connected.
+    """Set the configuration of an endpoint. It is pushed at once if the endpoint is connected.
 
     Example: kaa-ext config set my-device '{"interval": 10}' --app-version demo_application_v1
 
     Parameters
     ----------
     endpoint
-        Endpoint ID. Where identity is `open`, that is its token.
+        Endpoint ID. With identity `open` it is the token.
     configuration
-        JSON; @FILE for that of a file, @- for standard input.
+        JSON; @FILE reads a file, @- standard input.
     """
     content = json_argument(configuration)
     urls = servers(nats)
@@ -64,7 +64,7 @@ def get_configuration(
     provider: Provider = "ecr",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Print the configuration of an endpoint. Exit code 1 if there is none.
+    """Print the configuration of an endpoint. The exit code is 1 if there is none.
 
     Parameters
     ----------
@@ -93,10 +93,12 @@ def status(
     *,
     app_version: AppVersion,
     provider: Provider = "ecr",
-    consumer: Annotated[str, Parameter(help="Service instance that speaks to devices (cmx).")] = "cmx",
+    consumer: Annotated[
+        str, Parameter(help="Service instance that gives configurations to devices.")
+    ] = "cmx",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Print, for each configuration of an endpoint, which one is current and what the endpoint did with it.
+    """Print for each configuration of an endpoint its current version, and whether the endpoint has applied it.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`kaa-ext data`: the data samples that endpoints have sent, as epts keeps them."""
+"""`kaa-ext data`: prints the data samples that epts keeps."""
 
 import sys
 import time
@@ -19,18 +19,16 @@ from kaa_ext.sdk.streams import stored
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import epts
 
-app = App(name="data", help="Print the data samples that endpoints have sent.")
+app = App(name="data", help="Print the data samples of endpoints.")
 
 _decode = msgspec.json.Decoder(epts.Batch).decode
 
-Receiver = Annotated[
-    str, Parameter(name="--receiver", help="Service instance that keeps the samples (epts).")
-]
+Receiver = Annotated[str, Parameter(name="--receiver", help="Service instance that keeps the samples.")]
 AnyVersion = Annotated[
-    str, Parameter(name="--app-version", help="Only those of this application version; * for all.")
+    str, Parameter(name="--app-version", help="Application version of the samples; * for all.")
 ]
 Metric = Annotated[
-    str | None, Parameter(name="--metric", help="Only this field of samples that are objects.")
+    str | None, Parameter(name="--metric", help="Print only this field, of samples that are objects.")
 ]
 
 
@@ -43,7 +41,7 @@ def tail(
     receiver: Receiver = "epts",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Print samples as they come in, until Ctrl-C: time, application version, endpoint, sample.
+    """Print samples as they arrive, until Ctrl-C: time, application version, endpoint, sample.
 
     Parameters
     ----------
@@ -55,7 +53,7 @@ def tail(
 
     async def work() -> int:
         async with session(urls) as connection:
-            async for batch in _coming(connection, receiver, app_version, endpoint):
+            async for batch in _arriving(connection, receiver, app_version, endpoint):
                 for line in _lines(batch, metric):
                     print(line, flush=True)
         return 0
@@ -74,7 +72,7 @@ def query(
     receiver: Receiver = "epts",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
-    """Print samples that are kept, the oldest first. Exit code 1 if there are none.
+    """Print stored samples, the oldest first. The exit code is 1 if there are none.
 
     Example: kaa-ext data query my-device --since 1h --metric temperature
 
@@ -83,9 +81,9 @@ def query(
     endpoint
         Endpoint ID; * for all.
     last
-        At most so many, the newest.
+        Number of samples to print; older ones are left out.
     since
-        Not older than this: a number with s, m, h or d, as in 90s or 7d.
+        Greatest age of a sample: a number with s, m, h or d, such as 90s or 7d.
     """
     after = None if since is None else datetime.now(UTC) - duration("--since", since)
     urls = servers(nats)
@@ -102,10 +100,10 @@ def query(
     return run_command(work())
 
 
-async def _coming(
+async def _arriving(
     connection: Session, receiver: str, app_version: str, endpoint: str
 ) -> AsyncIterator[epts.Batch]:
-    """What the stream gets from now on."""
+    """Yield the batches that the stream receives from now on."""
     with _known(receiver):
         subscription = await connection.jetstream().subscribe(
             epts.stream_subject(receiver, app_version, endpoint),
@@ -120,7 +118,7 @@ async def _coming(
 async def _stored(
     connection: Session, receiver: str, app_version: str, endpoint: str, since: datetime | None
 ) -> AsyncIterator[epts.Batch]:
-    """What the stream has."""
+    """Yield the batches that the stream has."""
     policy = api.DeliverPolicy.ALL if since is None else api.DeliverPolicy.BY_START_TIME
     subject = epts.stream_subject(receiver, app_version, endpoint)
     with _known(receiver):
@@ -140,7 +138,7 @@ def _known(receiver: str) -> Iterator[None]:
 
 
 def _lines(batch: epts.Batch, metric: str | None) -> list[str]:
-    """A line for each sample, or for each that has the metric."""
+    """Return a line for each sample, or for each that has the metric."""
     seconds, milliseconds = divmod(batch.timestamp, 1000)
     when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03}Z"
     head = f"{when} {batch.app_version_name} {batch.endpoint_id}"

@@ -1,4 +1,4 @@
-"""kaa-ext: runs the reference extension services, several in one process if wanted, and what the shell says to them."""
+"""The command `kaa-ext`: runs the reference services, writes a new one, and has the sub-commands that use services."""
 
 import sys
 from collections.abc import Callable
@@ -26,7 +26,7 @@ from kaa_ext.services import auth, cex, cmx, dcx, echo, ecr, epmx, epts, tsx
 
 
 class Service(NamedTuple):
-    """A reference service: what makes an extension one, and the type of its settings if it has any."""
+    """A reference service: its `register` function, and the type of its settings if it has any."""
 
     register: Callable[..., None]
     settings: type[msgspec.Struct] | None = None
@@ -44,9 +44,7 @@ SERVICES: dict[str, Service] = {
     "tsx": Service(tsx.register),
 }
 
-app = App(
-    name="kaa-ext", help="Kaa extension services: run them, write one, and speak to devices through them."
-)
+app = App(name="kaa-ext", help="Run Kaa extension services, write a new one, and use them from the shell.")
 app.version_flags = ()
 app.command(cli_auth.app)
 app.command(cli_config.app)
@@ -66,26 +64,26 @@ def run_services(
     tracing: Annotated[bool, Parameter(negative=())] = False,
     log_level: LogLevel = "info",
 ) -> None:
-    """Run services until Ctrl-C. Start the same command twice, and the two share the load.
+    """Run services until Ctrl-C. If the same command is started twice, the two processes share the load.
 
-    dcx (data collection), epts (keeps the data), cmx (configuration), ecr (has the configurations), epmx (metadata),
-    cex (commands), tsx (time), echo; auth (tokens and clients, for gateways).
+    Services: dcx (data collection), epts (storage of the data), cmx (configuration), ecr (registry of the
+    configurations), epmx (metadata), cex (commands), tsx (time), echo; auth (tokens and clients, for gateways).
 
     Example: kaa-ext run dcx epts --settings services.yml
 
     Parameters
     ----------
     services
-        Names of services; NAME=TYPE runs one under another instance name, as in dcx2=dcx.
+        Names of services; NAME=TYPE gives the instance another name, such as dcx2=dcx.
     settings
         YAML file with the settings of services, by instance name; docs/extensions.md lists them.
     durable
-        A service that takes its requests from the stream which the gateway keeps for it, where
-        kaa.extension-instances.<name>.durable is true; may be given several times.
+        Name of a service that takes its requests from a stream of the gateway
+        (kaa.extension-instances.NAME.durable is true); may be given several times.
     gateway_instance
-        Service instance name of the gateway, for messages that no device asked for.
+        Service instance name of the gateway, for pushes to devices.
     state_replicas
-        NATS servers that keep each state; for a cluster.
+        Number of servers of a NATS cluster that keep each state.
     metrics_port
         Serve Prometheus metrics on this port.
     tracing
@@ -136,16 +134,16 @@ def run_services(
 
 @app.command
 def new(name: str, *, directory: Path | None = None) -> None:
-    """Write the beginnings of an extension service of your own: code, test, README.
+    """Write a new extension service: code, test, README.
 
     Example: kaa-ext new thermostat
 
     Parameters
     ----------
     name
-        Its service instance name.
+        Service instance name.
     directory
-        Where to write it; a new directory of that name by default.
+        Directory to write to (default: a new one of that name).
     """
     try:
         written = scaffold.write(name, directory or Path(name))
@@ -158,7 +156,7 @@ def new(name: str, *, directory: Path | None = None) -> None:
 
 
 def _kinds(services: tuple[str, ...]) -> dict[str, str]:
-    """The type of each service by its instance name. ValueError says what is wrong."""
+    """Return the type of each service by its instance name. Raise ValueError for a wrong list."""
     known = ", ".join(SERVICES)
     if not services:
         raise ValueError(f"no service named; known: {known}")
@@ -174,7 +172,7 @@ def _kinds(services: tuple[str, ...]) -> dict[str, str]:
 
 
 def _register(extension: Extension, kind: str, path: Path | None, sections: dict[str, Any]) -> None:
-    """Make the extension the service that it is to be. SettingsError if its settings cannot be used."""
+    """Register the handlers of a service. Raise SettingsError if its settings are wrong."""
     service = SERVICES[kind]
     if path is None or extension.name not in sections:
         service.register(extension)
@@ -185,7 +183,7 @@ def _register(extension: Extension, kind: str, path: Path | None, sections: dict
 
 
 def _trace(*extensions: Extension) -> None:
-    """Continue the gateway's traces, which needs an extra."""
+    """Trace the requests of extensions. Exit with an error without the extra `tracing`."""
     try:
         from kaa_ext.sdk.tracing import Tracing
     except ModuleNotFoundError:
@@ -196,7 +194,7 @@ def _trace(*extensions: Extension) -> None:
 
 
 def main() -> None:
-    """Console entry point."""
+    """Run the command line; the entry point of `kaa-ext`."""
     try:
         sys.exit(app(sys.argv[1:], exit_on_error=False, print_error=False))
     except CycloptsError as error:

@@ -1,4 +1,4 @@
-"""`kaa-ext new`: writes the beginnings of an extension service, from templates/."""
+"""`kaa-ext new`: writes a new extension service from templates/."""
 
 import keyword
 from importlib import resources
@@ -8,11 +8,11 @@ from kaa_gateway.bus import subjects
 
 
 def write(name: str, directory: Path) -> list[Path]:
-    """Write a project into a new directory, and return its files. ValueError says why not."""
+    """Write a project into a new directory, and return its files. Raise ValueError for a wrong name or directory."""
     if not subjects.NAME.fullmatch(name):
         raise ValueError(f"name {name!r}: expected 1 to 128 letters, digits, dashes and underscores")
     module = name.replace("-", "_")
-    if not module.isidentifier() or keyword.iskeyword(module) or module in ("ext", "gateway"):
+    if not module.isidentifier() or keyword.iskeyword(module) or module in ("kaa_ext", "kaa_gateway"):
         raise ValueError(f"name {name!r} cannot be that of a Python module as well")
     if directory.exists():
         raise ValueError(f"{directory} is there already")

@@ -1,4 +1,4 @@
-"""A short connection to NATS for one command of `kaa-ext`: fails in one sentence where a service would wait."""
+"""A short NATS connection for a command of `kaa-ext`. It fails with one sentence where a service would wait."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -18,21 +18,21 @@ T = TypeVar("T")
 
 
 class CommandError(ExtError):
-    """A command could not do what it was asked; the message is one sentence for the user."""
+    """A command has failed; the message is a sentence for the user."""
 
 
 class Session:
-    """What commands need of NATS."""
+    """The operations of NATS that commands need."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
 
     def jetstream(self) -> JetStreamContext:
-        """JetStream on this connection."""
+        """Return JetStream on this connection."""
         return self.client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
 
     async def state(self, instance: str, name: str, kind: type[T]) -> State[T]:
-        """A state of a service instance, as Extension.state has it; CommandError if the service has never run."""
+        """Return a state of a service instance. Raise CommandError if the service has never run."""
         bucket = f"{instance}-{name}"
         try:
             await self.jetstream().stream_info(f"KV_{bucket}")
@@ -45,19 +45,19 @@ class Session:
         return state
 
     async def publish(self, subject: str, payload: bytes) -> None:
-        """Send a message; it is at the server on return."""
+        """Publish a message, and wait until the server has it."""
         await self.client.publish(subject, payload)
         await self.client.flush(FLUSH_TIMEOUT_S)
 
 
 @asynccontextmanager
 async def session(urls: Sequence[str]) -> AsyncIterator[Session]:
-    """Connect, or CommandError. So does whatever NATS refuses later."""
+    """Connect to NATS. Raise CommandError if that fails, or if an operation inside fails."""
     client = Client()
     names = ", ".join(map(masked, urls))
 
     async def silent(error: Exception) -> None:
-        pass  # what goes wrong is raised to whoever asked
+        pass  # the failed call raises the error
 
     try:
         await client.connect(

@@ -5,7 +5,7 @@
     epmx:
       access: {serial_number: read}
 
-What is missing has its default. What is wrong is one sentence that names the key.
+Missing keys have their defaults. An error is a sentence that names the key.
 """
 
 from pathlib import Path
@@ -16,11 +16,11 @@ import yaml
 
 
 class SettingsError(ValueError):
-    """A settings file cannot be used; the message says why."""
+    """A settings file is wrong; the message says how."""
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The sections of a settings file by service instance, not yet checked."""
+    """Return the sections of a settings file by service instance, unchecked."""
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def convert(path: Path, instance: str, section: Any, kind: type[msgspec.Struct]) -> msgspec.Struct:
-    """The settings of one instance, checked."""
+    """Convert the section of an instance to its settings. Raise SettingsError if it does not fit."""
     try:
         return msgspec.convert(section if section is not None else {}, kind)
     except msgspec.ValidationError as error:

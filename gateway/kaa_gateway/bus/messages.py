@@ -34,7 +34,7 @@ class MessageType:
 
     def __init__(self, namespace: str, name: str, **fields: Any) -> None:
         self.name = name
-        self.schema = parse_schema(
+        schema = parse_schema(
             {
                 "namespace": namespace,
                 "name": name,
@@ -47,6 +47,8 @@ class MessageType:
                 ],
             }
         )
+        assert isinstance(schema, dict)
+        self.schema = schema
 
     def encode(self, *, correlation_id: str | None = None, timeout: float = 0, **fields: Any) -> bytes:
         """Return a datum with the current time. `timeout` is in seconds; 0 never expires.

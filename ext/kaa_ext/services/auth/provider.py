@@ -132,8 +132,8 @@ def _serve(
     extension: Extension, protocol: str, exchange: Exchange, answer: Callable[[Fields], Awaitable[Fields]]
 ) -> None:
     """Answer the requests of an exchange; fields that must be given and that `answer` leaves out are null."""
-    schema: Any = exchange.answer.type.schema
-    nullable = [field["name"] for field in schema["fields"] if field["type"] == NULLABLE_STRING]
+    fields_of_answer = exchange.answer.type.schema["fields"]
+    nullable = [field["name"] for field in fields_of_answer if field["type"] == NULLABLE_STRING]
 
     async def receive(message: Msg) -> None:
         request = exchange.request.type.decode(message.data)

@@ -1,4 +1,4 @@
-"""State: keys as NATS takes them, and changes that nobody comes between, in memory and in JetStream."""
+"""State in memory: keys as NATS takes them, and atomic changes. tests/e2e/ext/test_state.py has it in JetStream."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kaa_ext import Extension, State
 from kaa_ext.sdk.state import escaped, unescaped
-from kaa_ext.testing import offline, online, until
+from kaa_ext.testing import offline, until
 from nats.js.kv import VALID_KEY_RE
 
-from tests.support.nats import NatsServer
+Where = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 class Tally(msgspec.Struct):
@@ -36,12 +36,12 @@ def test_escaped_parts(part: str, key: str) -> None:
     assert escaped(part) == key
 
 
-@pytest.fixture(params=["memory", "jetstream"])
-async def tallies(request: pytest.FixtureRequest) -> AsyncIterator[list[State[Tally]]]:
+@pytest.fixture
+async def tallies() -> AsyncIterator[list[State[Tally]]]:
     """The same state, as two replicas see it."""
     replicas = [Extension("svc") for _ in range(2)]
     states = [replica.state("tallies", Tally) for replica in replicas]
-    async with offline(*replicas) if request.param == "memory" else online(*replicas):
+    async with offline(*replicas):
         yield states
 
 
@@ -86,47 +86,6 @@ async def test_a_change_that_raises_changes_nothing(tallies: list[State[Tally]])
     assert await tallies[0].get("k") == Tally(1)
 
 
-async def test_state_that_is_gone_is_503_to_the_device() -> None:
-    extension = Extension("svc")
-    state = extension.state("tallies", Tally)
-
-    @extension.handler("/count")
-    async def count(request: object) -> None:
-        await state.put("k", value=Tally(1))
-
-    async with online(extension) as gateway:
-        assert (await gateway.request("svc", "/count")).status_code == 200
-        await extension.jetstream().delete_stream("KV_svc-tallies")
-        answer = await gateway.request("svc", "/count")
-        assert (answer.status_code, answer.reason_phrase) == (503, "State is not available")
-        assert extension.stats["failed"] == 0
-
-
-async def test_entries_are_all_there_each_time_and_leave_nothing_behind() -> None:
-    extension = Extension("svc")
-    state = extension.state("tallies", Tally)
-    async with online(extension):
-        for number in range(50):
-            await state.put("k", str(number), value=Tally(number))
-            assert len([key async for key, _ in state.entries()]) == (2 if number else 1)
-            await state.change("k", str(number), change=lambda tally: None)
-            await state.put("always", value=Tally())
-        info = await extension.jetstream().stream_info("KV_svc-tallies")
-        assert info.state.consumer_count == 0
-        assert info.state.messages == 1
-
-
-async def test_a_start_waits_for_jetstream(nats_server: NatsServer) -> None:
-    extension = Extension("svc", nats_urls=[nats_server.url])
-    extension.state("tallies", Tally)
-    starting = asyncio.create_task(extension.start())
-    done, _ = await asyncio.wait({starting}, timeout=0.3)
-    assert not done
-    starting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await starting
-
-
 def test_a_state_is_declared_once() -> None:
     extension = Extension("svc")
     extension.state("a", Tally)
@@ -136,21 +95,26 @@ def test_a_state_is_declared_once() -> None:
         extension.state("a.b", Tally)
 
 
-@pytest.mark.parametrize("where", [offline, online])
-async def test_each_replica_hears_of_changes(where: Callable[..., AbstractAsyncContextManager[Any]]) -> None:
-    heard: list[list[tuple[tuple[str, ...], int]]] = [[], []]
+@pytest.fixture
+def where() -> Where:
+    """The way to run extensions."""
+    return offline
+
+
+async def test_each_replica_is_told_of_changes(where: Where) -> None:
+    changes: list[list[tuple[tuple[str, ...], int]]] = [[], []]
 
     def listener(to: list[tuple[tuple[str, ...], int]]) -> Callable[[tuple[str, ...], Tally], None]:
         return lambda key, tally: to.append((key, tally.count))
 
-    replicas = [Extension("svc") for _ in heard]
+    replicas = [Extension("svc") for _ in changes]
     here, _ = (
         replica.state("tallies", Tally, changed=listener(to))
-        for replica, to in zip(replicas, heard, strict=True)
+        for replica, to in zip(replicas, changes, strict=True)
     )
     async with where(*replicas):
         await here.put("a.b", "", value=Tally(1))
         await here.change("a.b", "", change=lambda tally: None)
         await here.put("c", value=Tally(2))
-        await until(lambda: all(len(each) == 2 for each in heard), "the changes")
-    assert heard == [[(("a.b", ""), 1), (("c",), 2)]] * 2
+        await until(lambda: all(len(each) == 2 for each in changes), "the changes")
+    assert changes == [[(("a.b", ""), 1), (("c",), 2)]] * 2

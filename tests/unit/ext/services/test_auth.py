@@ -23,7 +23,7 @@ from kaa_ext.services.auth.credentials import (
 )
 from kaa_ext.services.auth.expiry import ExpiryWatch
 from kaa_ext.services.auth.registry import Registry
-from kaa_ext.testing import Gateway, nats_server, offline, online, until
+from kaa_ext.testing import Gateway, offline, online, until
 from kaa_gateway.bus.messages import now_ms
 from nats.aio.msg import Msg
 
@@ -116,16 +116,11 @@ async def asked(*serving: Extension, **where: Any) -> AsyncIterator[Asked]:
         yield Asked(gateway, registry, await gateway.listen(f"{EVENTS}.>"))
 
 
-@pytest.fixture(params=["memory", "jetstream"])
-async def provider(request: pytest.FixtureRequest) -> AsyncIterator[Asked]:
+@pytest.fixture
+async def provider() -> AsyncIterator[Asked]:
     """Two replicas of auth."""
-    replicas = (Extension("auth"), Extension("auth"))
-    if request.param == "memory":
-        async with asked(*replicas) as made:
-            yield made
-    else:
-        async with nats_server() as url, asked(*replicas, nats_url=url) as made:
-            yield made
+    async with asked(Extension("auth"), Extension("auth")) as made:
+        yield made
 
 
 async def statuses(provider: Asked, token: str, user: str, serial: str) -> dict[str, int]:
@@ -220,15 +215,6 @@ async def test_suspended_revoked_and_unknown(provider: Asked) -> None:
     for change in (registry.set_status("t-0", "Active"), registry.set_expiry("t-0", None)):
         with pytest.raises(ExtensionError, match="404 Nothing has the ID t-0"):
             await change
-
-
-async def test_what_expired_while_no_replica_ran_is_told_at_the_start() -> None:
-    async with nats_server() as url, asked(nats_url=url) as provider:
-        _, id_ = await provider.registry.add_token("app", "ep", expires=now_ms())
-        late = Extension("auth")
-        auth.register(late)
-        async with online(late, nats_url=url, replica_id="other"):
-            await provider.until_told(TOKEN_REVOKED, id_)
 
 
 class Scripted(Registry):

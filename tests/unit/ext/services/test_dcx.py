@@ -182,9 +182,10 @@ async def test_a_drain_waits_for_confirmations() -> None:
         await until(lambda: bool(heard), "the event")
         stopping = asyncio.create_task(extension.stop())
         await asyncio.sleep(0)
-        fields = {"receiverServiceInstanceName": "a", "statusCode": 200}
         correlation_id = dstp.DATA_SAMPLES_EVENT.decode(heard[0].data)["correlationId"]
-        datum = dstp.DATA_SAMPLES_PROCESSED.encode(correlation_id=correlation_id, **fields)
+        datum = dstp.DATA_SAMPLES_PROCESSED.encode(
+            correlation_id=correlation_id, receiverServiceInstanceName="a", statusCode=200
+        )
         await gateway.publish(heard[0].reply, datum)
         assert (await asking).status_code == 200
         await stopping

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from kaa_ext import Extension
 from kaa_ext.cli import main as cli
+from kaa_ext.cli.common import INTERRUPTED
 from kaa_ext.services import cex, cmx, dcx, ecr, epts
 from kaa_ext.testing import Gateway, online
 
@@ -68,7 +69,7 @@ class Shell:
 async def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shell]:
     extensions = {name: Extension(name) for name in ("dcx", "epts", "cmx", "ecr", "cex")}
     for name, service in (("epts", epts), ("cmx", cmx), ("ecr", ecr), ("cex", cex)):
-        service.register(extensions[name])  # type: ignore[attr-defined]
+        service.register(extensions[name])
     dcx.register(extensions["dcx"], dcx.Settings(must_confirm=frozenset({"epts"}), confirmation_timeout=30))
     async with AsyncExitStack() as stack:
         server = stack.enter_context(NatsServer(jetstream=True))
@@ -166,7 +167,7 @@ async def test_data(shell: Shell) -> None:
         assert json.loads(line[3])["temperature"] > 20
         tail.send_signal(signal.SIGINT)
         _, errors = await asyncio.wait_for(tail.communicate(), TIMEOUT_S)
-        assert tail.returncode == cli.INTERRUPTED, errors
+        assert tail.returncode == INTERRUPTED, errors
         assert b"Traceback" not in errors
     await shell.gateway.request("dcx", "/plain/humidity", b"40.50", endpoint_id="other")
     output = await shell.ok("data", "query")
