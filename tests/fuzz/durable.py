@@ -16,7 +16,7 @@ from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.config.keys import Http
 from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
-from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tcp_listener import TcpListener
 
 from tests.fuzz.simulation import EVENT, LONG, UNIT
 from tests.support.nats import HOST
@@ -55,7 +55,9 @@ class DurableSimulation(WorkerDouble):
         self.router.set_durable(self.durable)
         self._requests = PendingRequests(REQUESTS_MAX + 1, REQUEST_TIMEOUT_S)
         http = HttpServer(loop, self.uplink, self.sessions, self._requests, self.counters, self, Http())
-        self._http = TcpListener(loop, http.connect, self.counters, "http", 2**20, 10)
+        self._http = TcpListener(
+            loop, http.connect, self.counters, protocol="http", output_max=2**20, connections_max=10
+        )
         self._http.start(HOST, 0, reuse_port=False)
         self._client = Peer(self._http, DEVICE_HOST)
         self._unanswered = 0

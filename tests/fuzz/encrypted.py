@@ -16,7 +16,7 @@ from kaa_gateway.app.encryption import datagram_credentials, stream_credentials
 from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.config.keys import CoapDtls, MqttTls
 from kaa_gateway.net.dtls import DtlsSocket
-from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.tls import TlsListener
 from OpenSSL import SSL
 

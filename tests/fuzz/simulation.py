@@ -19,7 +19,7 @@ from kaa_gateway.http.server import HttpServer
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
-from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.net.websocket import WebSocketServer
 from kaa_gateway.wire.esp import ClientData, ExtensionData, encode_extension_data

@@ -10,7 +10,7 @@ from kaa_bench.mqtt_packets import Publish, encode
 from kaa_gateway.config.keys import Http
 from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
-from kaa_gateway.net.transport import InputMemory
+from kaa_gateway.net.input_memory import InputMemory
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, WorkerDouble

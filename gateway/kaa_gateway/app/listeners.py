@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from kaa_gateway.http.server import HttpServer
     from kaa_gateway.kp.pending import PendingRequests
     from kaa_gateway.kpudp.server import KpudpServer
-    from kaa_gateway.net.admission import Admission
     from kaa_gateway.net.certificates import ServerCredentials
-    from kaa_gateway.net.tcp import TcpListener
+    from kaa_gateway.net.tcp_listener import TcpListener
     from kaa_gateway.net.udp import UdpSocket
 
 CLOSE_TIMEOUT = 2.0
@@ -81,10 +80,9 @@ class Listeners:
     queues: list[Queue] = field(default_factory=list)
     """What devices can fill, but for the tables in `pending` and connections."""
 
-    def start(self, host: str, admission: Admission, *, reuse_port: bool) -> Iterator[tuple[str, int]]:
+    def start(self, host: str, *, reuse_port: bool) -> Iterator[tuple[str, int]]:
         """Start each listener, and yield its name and the port that it got. Raises PortError."""
         for listener in (*self.streams, *self.datagrams):
-            listener.socket.limit(admission)
             with taking(listener.port_key, listener.port):
                 listener.socket.start(host, listener.port, reuse_port=reuse_port)
             yield listener.name, listener.socket.port

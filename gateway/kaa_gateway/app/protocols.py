@@ -14,7 +14,7 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.mqtt.server import MqttServer
 from kaa_gateway.net.dtls import DtlsSocket
-from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.tls import TlsListener
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.net.websocket import WebSocketServer
@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from kaa_gateway.kp.uplink import Uplink
     from kaa_gateway.mqtt.session import MqttLimits
     from kaa_gateway.mqtt.session_store import MqttSessionStore
-    from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
+    from kaa_gateway.net.admission import Admission
+    from kaa_gateway.net.input_memory import InputMemory
+    from kaa_gateway.net.transport import ProtocolCore, Transport
 
 
 class Protocols:
@@ -47,6 +49,7 @@ class Protocols:
         counters: Counters,
         authenticator: Authenticator,
         input_memory: InputMemory,
+        admission: Admission,
     ) -> None:
         self._loop = loop
         self._config = config
@@ -55,6 +58,7 @@ class Protocols:
         self._counters = counters
         self._authenticator = authenticator
         self._input_memory = input_memory
+        self._admission = admission
         self.listeners = Listeners()
 
     def build_mqtt(self, mqtt_sessions: MqttSessionStore, mqtt_limits: MqttLimits) -> None:
@@ -119,6 +123,7 @@ class Protocols:
         if coap.enabled:
             core = self._coap_server("coap", require_echo=coap.require_echo)
             socket = UdpSocket(self._loop, core, self._counters)
+            socket.limit(self._admission)
             self.listeners.datagrams.append(
                 DatagramListener(name="coap", path=("coap",), port=coap.port, socket=socket, core=core)
             )
@@ -140,6 +145,7 @@ class Protocols:
                 handshakes_max=coap.dtls.handshakes,
                 sessions_max=coap.dtls.sessions,
             )
+            dtls_socket.limit(self._admission)
             self.listeners.datagrams.append(
                 DatagramListener(name="coaps", path=path, port=coap.dtls.port, socket=dtls_socket, core=core)
             )
@@ -165,6 +171,7 @@ class Protocols:
             Queue("udp_unacknowledged", core.unacknowledged, lambda: udp.unacknowledged),
         ]
         socket = UdpSocket(self._loop, core, self._counters)
+        socket.limit(self._admission)
         self.listeners.datagrams.append(
             DatagramListener(name="udp", path=("udp",), port=udp.port, socket=socket, core=core)
         )
@@ -174,7 +181,13 @@ class Protocols:
     ) -> None:
         limits = self._config.limits
         socket = TcpListener(
-            self._loop, connect, self._counters, path[0], limits.output_buffer, limits.connections
+            self._loop,
+            connect,
+            self._counters,
+            protocol=path[0],
+            output_max=limits.output_buffer,
+            connections_max=limits.connections,
+            admission=self._admission,
         )
         self.listeners.streams.append(StreamListener(name=name, path=path, port=port, socket=socket))
 
@@ -192,12 +205,13 @@ class Protocols:
             self._loop,
             connect,
             self._counters,
-            path[0],
-            limits.output_buffer,
-            limits.connections,
-            credentials,
-            settings.handshake_timeout,
-            settings.handshakes,
+            protocol=path[0],
+            output_max=limits.output_buffer,
+            connections_max=limits.connections,
+            admission=self._admission,
+            credentials=credentials,
+            handshake_timeout=settings.handshake_timeout,
+            handshakes_max=settings.handshakes,
         )
         self.listeners.streams.append(StreamListener(name=name, path=path, port=settings.port, socket=socket))
 

@@ -45,7 +45,7 @@ from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch
 from kaa_gateway.net.ports import taking
-from kaa_gateway.net.transport import InputMemory
+from kaa_gateway.net.input_memory import InputMemory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -265,6 +265,7 @@ class Worker:
             counters=self.counters,
             authenticator=self.identity.authenticator,
             input_memory=self.input_memory,
+            admission=self.admission,
         )
         protocols.build_mqtt(self._mqtt_sessions, self._mqtt_limits)
         protocols.build_http()
@@ -343,7 +344,7 @@ class Worker:
             await asyncio.sleep(LINK_POLL)
         await self._streams.ensure()
         reuse_port = self._config.workers > 1
-        for name, port in self._listeners.start(host, self.admission, reuse_port=reuse_port):
+        for name, port in self._listeners.start(host, reuse_port=reuse_port):
             self.ports[name] = port
         if self._traffic is not None:
             self._traffic.start()

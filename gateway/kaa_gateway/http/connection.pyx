@@ -18,7 +18,7 @@ from kaa_gateway.http.response cimport (
 from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.net.transport cimport INPUT_FREE
+from kaa_gateway.net.input_memory cimport INPUT_FREE
 from kaa_gateway.wire.buffer cimport Slice
 
 from kaa_gateway.errors import IdentityError
@@ -123,7 +123,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef int count_input(self) except -1:
         """Count the bytes that are held of incomplete requests, and refuse them if they are too many. Hot path."""
         cdef Py_ssize_t size = self.input.capacity + self.parser.body.capacity
-        if (size <= INPUT_FREE and self.input_counted == 0) or self.server.input_memory.take(self, size):
+        if (size <= INPUT_FREE and self.input_counted == 0) or self.server.input_memory.reserve(self, size):
             return 0
         self.input.clear(0)
         if self.state == PIPELINE_FULL or self.state == AUTHENTICATING:
@@ -444,7 +444,7 @@ cdef class HttpConnection(ProtocolCore):
         self.count = 0
         self.early = None
         self.input.clear(0)
-        self.server.input_memory.take(self, 0)
+        self.server.input_memory.reserve(self, 0)
         (<HttpSession>self.session).connection = None
         self.server.sessions.close(self.session)
         self.server.connections.discard(self)

@@ -5,7 +5,7 @@ from kaa_gateway.http.parser cimport RequestLimits
 from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
-from kaa_gateway.net.transport cimport InputMemory
+from kaa_gateway.net.input_memory cimport InputMemory
 from kaa_gateway.wire.buffer cimport Buffer
 
 

@@ -8,7 +8,8 @@ from kaa_gateway.identity.clients import Authenticator
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
+from kaa_gateway.net.input_memory import InputMemory
+from kaa_gateway.net.transport import ProtocolCore, Transport
 
 class HttpServer:
     def __init__(

@@ -18,9 +18,10 @@ from kaa_gateway.bus import cap, ecap
 from kaa_gateway.bus.messages import MessageType, is_expired
 from kaa_gateway.bus.requests import Requests
 from kaa_gateway.errors import IdentityError, MalformedAvro
-from kaa_gateway.identity.clients import Client, ClientCertificate
+from kaa_gateway.identity.clients import Client
 from kaa_gateway.identity.provider import can_tell
 from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE
+from kaa_gateway.wire.certificate import ClientCertificate
 
 if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control

@@ -11,20 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from kaa_gateway.wire.certificate import ClientCertificate
 
 ANONYMOUS = ""
-
-
-class ClientCertificate(NamedTuple):
-    """A certificate whose chain the TLS layer has verified."""
-
-    issuer: str
-    """Its issuer as RFC 4514 writes a name: `CN=Devices CA,O=Example`."""
-    serial_number: str
-    """Base 10, as 16/ECAP and 22/CAP have it."""
-    subject: str
-    """Written as the issuer is."""
 
 
 class Presentation(NamedTuple):

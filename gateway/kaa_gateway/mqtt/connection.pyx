@@ -12,7 +12,8 @@ from kaa_gateway.counters cimport MQTT
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.uplink cimport BUSY, BY_ATTACHMENT, Message
 from kaa_gateway.mqtt.session cimport OFFLINE
-from kaa_gateway.net.transport cimport INPUT_FREE, Transport
+from kaa_gateway.net.input_memory cimport INPUT_FREE
+from kaa_gateway.net.transport cimport Transport
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.mqtt cimport (
     ACCEPTED, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, NOT_AUTHORIZED,
@@ -72,7 +73,7 @@ cdef class MqttConnection(ProtocolCore):
         """Count the memory of the tail, which has grown or shrunk."""
         if self.tail.capacity <= INPUT_FREE and self.input_counted == 0:
             return 0
-        if not self.server.input_memory.take(self, self.tail.capacity):
+        if not self.server.input_memory.reserve(self, self.tail.capacity):
             self.tail.clear(0)
             violation("input_memory_full")
         return 0
@@ -383,7 +384,7 @@ cdef class MqttConnection(ProtocolCore):
         self.leave_session(False)
         self.state = ENDED
         self.tail = None
-        self.server.input_memory.take(self, 0)
+        self.server.input_memory.reserve(self, 0)
         return 0
 
     cdef int leave_session(self, bint discard) except -1:

@@ -5,7 +5,7 @@ from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.session cimport MqttLimits
 from kaa_gateway.mqtt.session_store cimport MqttSessionStore
-from kaa_gateway.net.transport cimport InputMemory
+from kaa_gateway.net.input_memory cimport InputMemory
 from kaa_gateway.wire.buffer cimport Buffer
 
 

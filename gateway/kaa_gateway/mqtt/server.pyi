@@ -8,7 +8,8 @@ from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.mqtt.session import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
-from kaa_gateway.net.transport import InputMemory, ProtocolCore, Transport
+from kaa_gateway.net.input_memory import InputMemory
+from kaa_gateway.net.transport import ProtocolCore, Transport
 
 class MqttServer:
     def __init__(

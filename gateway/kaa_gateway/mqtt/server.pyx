@@ -1,7 +1,8 @@
 """What the MQTT connections of a worker share. The protocol itself is in connection.pyx."""
 
 from kaa_gateway.mqtt.connection cimport MqttConnection
-from kaa_gateway.net.transport cimport InputMemory, Transport
+from kaa_gateway.net.input_memory cimport InputMemory
+from kaa_gateway.net.transport cimport Transport
 
 
 cdef class MqttServer:

@@ -21,7 +21,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from kaa_gateway.errors import ConfigError
-from kaa_gateway.identity.clients import ClientCertificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,16 +94,6 @@ def stream_context(key: str, settings: StreamTls, alpn: str | None) -> ssl.SSLCo
     if alpn is not None:
         context.set_alpn_protocols([alpn])
     return context
-
-
-def client_certificate(der: bytes) -> ClientCertificate:
-    """What a verified certificate says of a client. Raises ValueError if it cannot be understood."""
-    certificate = x509.load_der_x509_certificate(der)
-    return ClientCertificate(
-        issuer=certificate.issuer.rfc4514_string(),
-        serial_number=str(certificate.serial_number),
-        subject=certificate.subject.rfc4514_string(),
-    )
 
 
 def read(key: str, path: Path) -> bytes:

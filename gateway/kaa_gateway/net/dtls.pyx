@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
 from kaa_gateway.errors import IdentityError, ProtocolError
-from kaa_gateway.net.certificates import client_certificate
 from kaa_gateway.net.dtls_context import DATAGRAM_SIZE as CONTEXT_DATAGRAM_SIZE
 from kaa_gateway.net.dtls_context import failure
 from kaa_gateway.net.handshakes import HandshakeLog
+from kaa_gateway.wire.certificate import read_client_certificate
 
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.net.addresses cimport address_key
@@ -169,7 +169,7 @@ cdef class DtlsSocket(UdpSocket):
             shown = session.connection.get_peer_certificate(as_cryptography=True)
             if shown is not None:
                 try:
-                    certificate = client_certificate(shown.public_bytes(Encoding.DER))
+                    certificate = read_client_certificate(shown.public_bytes(Encoding.DER))
                 except ValueError as error:
                     return self.fail_handshake(session, "tls_certificate_malformed", str(error))
         del self.handshakes[session.key]

@@ -5,8 +5,9 @@ import ssl
 from collections.abc import Callable
 
 from kaa_gateway.counters import Counters
+from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import ServerCredentials
-from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.transport import ProtocolCore, Transport
 
 class TlsListener(TcpListener):
@@ -15,9 +16,11 @@ class TlsListener(TcpListener):
         loop: asyncio.AbstractEventLoop,
         make_core: Callable[[Transport], ProtocolCore],
         counters: Counters,
+        *,
         protocol: str,
         output_max: int,
         connections_max: int,
+        admission: Admission | None = ...,
         credentials: ServerCredentials[ssl.SSLContext],
         handshake_timeout: float,
         handshakes_max: int,

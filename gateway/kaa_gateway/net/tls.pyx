@@ -1,7 +1,7 @@
-"""TLS over TCP: the adapter of tcp.pyx with encryption between the socket and the core.
+"""TLS over TCP: a TCP connection with encryption between its socket and its protocol core.
 
-OpenSSL works on memory (ssl.MemoryBIO), so that sockets, back-pressure and bounds are those of plain TCP, a stalled
-handshake holds up nobody, and the reason of a failed one is known. Contexts come from certificates.py.
+OpenSSL works on memory (ssl.MemoryBIO), so sockets, back-pressure and bounds are those of plain TCP, a slow handshake
+delays nobody, and the reason of a failed handshake is known. Contexts come from `kaa_gateway.net.certificates`.
 
 Source: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2).
 """
@@ -16,11 +16,11 @@ from libc.stdint cimport uint8_t
 import structlog
 
 from kaa_gateway.errors import ProtocolError
-from kaa_gateway.net.certificates import client_certificate
 from kaa_gateway.net.handshakes import HandshakeLog, failure
+from kaa_gateway.wire.certificate import read_client_certificate
 
 from kaa_gateway.net.admission cimport address_text
-from kaa_gateway.net.tcp cimport OUTPUT_KEEP, RECEIVE_SIZE
+from kaa_gateway.net.tcp_connection cimport OUTPUT_KEEP, RECEIVE_SIZE
 
 log = structlog.get_logger("gateway.transports")
 
@@ -29,33 +29,37 @@ cdef enum:
 
 
 cdef class TlsConnection(TcpConnection):
-    """One connection; its core begins when the handshake has ended."""
+    """One TLS connection. Its core is made when the handshake is complete."""
 
-    cdef int begin(self, bytes address) except -1:
-        """Make ready for a handshake."""
+    cdef int start(self, bytes address) except -1:
+        """Prepare the handshake. If too many are under way, the oldest fails."""
         cdef TlsListener listener = self.listener
         self.address = address
         if len(listener.handshakes) >= listener.handshakes_max:
-            (<TlsConnection>next(iter(listener.handshakes))).fail("tls_handshakes_full", "a newer one took its place")
+            (<TlsConnection>next(iter(listener.handshakes))).fail_handshake(
+                "tls_handshakes_full", "a newer one took its place"
+            )
         listener.handshakes[self] = listener.loop.time()
         self.incoming = ssl.MemoryBIO()
         self.outgoing = ssl.MemoryBIO()
         self.tls = listener.credentials.context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         return 0
 
-    cdef int received(self, Py_ssize_t size) except -1:
-        """Hot path."""
-        if not self.spoke:
-            self.spoke = True
+    # ------------------------------------------------------------ reading
+
+    cdef int on_bytes(self, Py_ssize_t size) except -1:
+        """Decrypt what was read for the core, or continue the handshake. Hot path."""
+        if not self.received_any:
+            self.received_any = True
             if PyByteArray_AS_STRING(self.listener.receive_storage)[0] != HANDSHAKE:
-                return self.fail("tls_not_tls", "the first byte is not that of a handshake")
+                return self.fail_handshake("tls_not_tls", "the first byte is not that of a handshake")
         self.incoming.write(self.listener.receive_view[:size])
         if self.established or self.shake_hands():
             self.decrypt()
         return self.wake() if self.outgoing.pending else 0
 
     cdef int shake_hands(self) except -1:
-        """Go on with the handshake; 1 if that was its end, and the core has begun."""
+        """Continue the handshake. Return 1 when it is complete and the core has been made."""
         cdef TlsListener listener = self.listener
         try:
             self.tls.do_handshake()
@@ -63,14 +67,14 @@ cdef class TlsConnection(TcpConnection):
             return 0
         except ssl.SSLError as error:
             reason, detail = failure(error)
-            self.fail(reason, detail)
+            self.fail_handshake(reason, detail)
             return 0
         certificate = self.tls.getpeercert(True)
         if certificate is not None:
             try:
-                self.certificate = client_certificate(certificate)
+                self.certificate = read_client_certificate(certificate)
             except ValueError as error:
-                self.fail("tls_certificate_malformed", str(error))
+                self.fail_handshake("tls_certificate_malformed", str(error))
                 return 0
         self.established = True
         del listener.handshakes[self]
@@ -78,7 +82,7 @@ cdef class TlsConnection(TcpConnection):
         return 1
 
     cdef int decrypt(self) except -1:
-        """Hand the core what can be decrypted. Hot path."""
+        """Give the core what can be decrypted. Hot path."""
         cdef TlsListener listener = self.listener
         cdef Py_ssize_t size
         while not self.closing and self.core is not None:
@@ -98,32 +102,18 @@ cdef class TlsConnection(TcpConnection):
             try:
                 self.core.receive(<const uint8_t*>PyByteArray_AS_STRING(listener.plain_storage), size)
             except ProtocolError as error:
-                self.violated(error)
+                self.on_violation(error)
         return 0
 
-    cdef int fail(self, str reason, str detail) except -1:
-        """The handshake has come to nothing: say why, and end the connection after the alert, if there is one."""
-        cdef TlsListener listener = self.listener
-        listener.handshakes.pop(self, None)
-        listener.counters.count("closed", reason)
-        listener.failures.failed(reason, detail, address_text(self.address), listener.loop.time())
-        return self.close()
+    cdef int on_end_of_stream(self) except -1:
+        """Close the connection that the peer has closed, perhaps within its handshake."""
+        return TcpConnection.on_end_of_stream(self) if self.established else self.abort()
 
-    cdef int ended(self) except -1:
-        """The peer has ended, perhaps within its handshake."""
-        return TcpConnection.ended(self) if self.established else self.abort()
-
-    cdef int abort(self) except -1:
-        cdef TlsListener listener = self.listener
-        if listener.handshakes.pop(self, None) is not None and not self.closing:
-            listener.counters.count("closed", "tls_handshake_aborted")
-        TcpConnection.abort(self)
-        self.tls = self.incoming = self.outgoing = None
-        return 0
+    # ------------------------------------------------------------ writing
 
     cdef int flush(self) except -1:
-        """Encrypt the core's output, and write it with what the handshake has to say."""
-        self.is_awake = False
+        """Encrypt the core's output, and write it after the records of the handshake. Hot path."""
+        self.flush_pending = False
         if self.fd < 0:
             return 0
         try:
@@ -134,11 +124,12 @@ cdef class TlsConnection(TcpConnection):
             if self.closing and self.established:
                 self.tls.unwrap()
         except ssl.SSLError:
-            pass  # unwrap wants the peer's close_notify, which nobody waits for; a broken connection has said so
+            pass  # unwrap wants the peer's close_notify, for which nobody waits; a broken connection was logged before
         self.write_outgoing()
         return self.finish() if self.closing else 0
 
     cdef int encrypt(self, Buffer output) except -1:
+        """Encrypt all bytes of a buffer, and empty it. Hot path."""
         cdef Py_ssize_t at = 0
         while at < output.size:
             at += self.tls.write(PyMemoryView_FromMemory(<char*>output.data + at, output.size - at, PyBUF_READ))
@@ -146,21 +137,47 @@ cdef class TlsConnection(TcpConnection):
         return 0
 
     cdef int write_outgoing(self) except -1:
+        """Write the records that OpenSSL has made. Hot path."""
         cdef bytes encrypted
         if self.outgoing.pending:
             encrypted = self.outgoing.read()
             self.write(<const uint8_t*>encrypted, len(encrypted))
         return 0
 
+    # ------------------------------------------------------------ the end
+
+    cdef int fail_handshake(self, str reason, str detail) except -1:
+        """Count and log a failed handshake, and close the connection after the alert, if OpenSSL has made one."""
+        cdef TlsListener listener = self.listener
+        listener.handshakes.pop(self, None)
+        listener.counters.count("closed", reason)
+        listener.failures.failed(reason, detail, address_text(self.address), listener.loop.time())
+        return self.close()
+
+    cdef int abort(self) except -1:
+        """Close the connection now, and release what OpenSSL holds."""
+        cdef TlsListener listener = self.listener
+        if listener.handshakes.pop(self, None) is not None and not self.closing:
+            listener.counters.count("closed", "tls_handshake_aborted")
+        TcpConnection.abort(self)
+        self.tls = self.incoming = self.outgoing = None
+        return 0
+
 
 cdef class TlsListener(TcpListener):
-    """A listening port and its connections; at `handshakes_max` unfinished handshakes, the oldest makes room."""
+    """A listening port and its TLS connections.
+
+    When `handshakes_max` are under way, a new one makes the oldest fail. `handshake_timeout` is in seconds.
+    """
 
     def __init__(
-        self, loop, make_core, counters, protocol, output_max, connections_max, credentials,
+        self, loop, make_core, counters, *, protocol, output_max, connections_max, admission=None, credentials,
         double handshake_timeout, Py_ssize_t handshakes_max,
     ):
-        TcpListener.__init__(self, loop, make_core, counters, protocol, output_max, connections_max)
+        TcpListener.__init__(
+            self, loop, make_core, counters, protocol=protocol, output_max=output_max, connections_max=connections_max,
+            admission=admission,
+        )
         self.credentials = credentials
         self.failures = HandshakeLog(protocol)
         self.handshake_timeout = handshake_timeout
@@ -173,14 +190,14 @@ cdef class TlsListener(TcpListener):
         return TlsConnection()
 
     def handshake_count(self):
-        """Handshakes under way."""
+        """Return the number of handshakes under way."""
         return len(self.handshakes)
 
     def check(self):
-        """Call about once a second: ends handshakes that take too long, and lets cores act on time."""
+        """Apply time-outs, those of handshakes first. Call it about once a second."""
         cdef double now = self.loop.time(), begun
         for connection, begun in list(self.handshakes.items()):
             if now - begun < self.handshake_timeout:
                 break
-            (<TlsConnection>connection).fail("tls_handshake_timeout", "it did not end in time")
+            (<TlsConnection>connection).fail_handshake("tls_handshake_timeout", "it did not end in time")
         TcpListener.check(self)

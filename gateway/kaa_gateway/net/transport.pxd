@@ -3,13 +3,8 @@ from libc.stdint cimport uint8_t, uint64_t
 from kaa_gateway.wire.buffer cimport Buffer
 
 
-cdef enum:
-    INPUT_FREE = 4096  # bytes of incomplete input that a connection may hold without their being counted
-
-
 cdef class Transport:
-    # What a transport core may ask of the adapter that carries its bytes.
-    cdef readonly object certificate   # of the peer, which the adapter has verified: a ClientCertificate, or None
+    cdef readonly object certificate   # ClientCertificate that the peer has proved to own, or None
 
     cdef int wake(self) except -1
     cdef int pause_reading(self) except -1
@@ -17,24 +12,15 @@ cdef class Transport:
     cdef int close(self) except -1
 
 
-cdef class InputMemory:
-    # settings
-    cdef Py_ssize_t bytes_max
-    # state
-    cdef readonly Py_ssize_t bytes     # beyond what is free
-
-    cdef bint take(self, ProtocolCore core, Py_ssize_t size) noexcept
-
-
 cdef class ProtocolCore:
     # wiring
     cdef Transport transport
     # state
-    cdef Buffer output     # what to write at the end of the tick
-    cdef Py_ssize_t input_counted  # bytes of InputMemory.bytes that are its own
-    cdef uint64_t taken    # packets or requests, whole ones
-    cdef bint admitted     # the peer has said who it is, or asked for something
-    cdef bint held         # it is not read because it has sent too much, which is not to be taken for silence
+    cdef Buffer output             # bytes to write at the end of the tick
+    cdef Py_ssize_t input_counted  # bytes of incomplete input that InputMemory counts for this core
+    cdef uint64_t taken            # whole packets or requests received so far
+    cdef bint admitted             # the peer has been authenticated, or has made a request that needs no credentials
+    cdef bint held                 # the transport does not read now, because the peer has exceeded its rate
 
     cdef uint64_t packets(self) noexcept
     cdef bint is_admitted(self) noexcept

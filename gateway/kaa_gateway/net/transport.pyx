@@ -1,94 +1,74 @@
-"""The seam between a transport core, which knows bytes, and the adapter that carries them over a socket.
+"""The interfaces between a protocol core and the transport that carries its bytes.
 
-A core (ProtocolCore) is given bytes and leaves bytes in its output; it asks its Transport to write, to pause, to close. Neither
-knows the other's class, so a core runs over TCP, TLS or WebSocket alike.
+A protocol core (MQTT, HTTP) is given the bytes that a peer sends, and appends the bytes that answer them to its output
+buffer. It never touches a socket: it asks its transport to write, to pause reading, to close. Neither knows the class of
+the other, so a core runs over TCP, TLS or WebSocket alike.
+
+What lives here: the two interfaces. What does not: sockets (tcp_connection.pyx, tls.pyx), WebSocket (websocket.pyx).
 """
 
 from cpython.pyport cimport PY_SSIZE_T_MAX
 
 
 cdef class Transport:
-    """What a core may ask for; the adapter implements it."""
+    """The transport of one connection, as its protocol core sees it."""
 
     cdef int wake(self) except -1:
-        """There is output: write it at the end of this tick. Hot path."""
+        """Write the core's output at the end of this tick of the event loop. Hot path."""
         return 0
 
     cdef int pause_reading(self) except -1:
-        """Read no more until resume_reading: the core cannot take more now."""
+        """Stop reading until `resume_reading`. The kernel's buffers fill up, and the peer feels back-pressure."""
         return 0
 
     cdef int resume_reading(self) except -1:
-        """The core takes bytes again."""
+        """Read again."""
         return 0
 
     cdef int close(self) except -1:
-        """Write what there is, then end the connection."""
+        """Write the core's output, then close the connection."""
         return 0
 
 
-cdef class InputMemory:
-    """What the connections of a worker hold of packets and requests that are not whole yet, in bytes.
-
-    Each has INPUT_FREE bytes for nothing, so that counting begins where a connection asks for more than others do.
-    """
-
-    def __init__(self, Py_ssize_t bytes_max=PY_SSIZE_T_MAX):
-        self.bytes_max = bytes_max
-
-    def set_limit(self, Py_ssize_t bytes_max):
-        """Another bound, for what comes from now on."""
-        self.bytes_max = bytes_max
-
-    cdef bint take(self, ProtocolCore core, Py_ssize_t size) noexcept:
-        """A connection's input takes `size` bytes now; False, and nothing is changed, if that is too much."""
-        cdef Py_ssize_t more = (size if size > INPUT_FREE else 0) - core.input_counted
-        if more > 0 and self.bytes + more > self.bytes_max:
-            return False
-        self.bytes += more
-        core.input_counted += more
-        return True
-
-
 cdef class ProtocolCore:
-    """The core of one connection."""
+    """The protocol of one connection: bytes in, bytes out."""
 
     def __cinit__(self):
         self.output = Buffer()
 
     cdef uint64_t packets(self) noexcept:
-        """Packets or requests that it has taken so far."""
+        """Return how many packets or requests have been received."""
         return self.taken
 
     cdef bint is_admitted(self) noexcept:
-        """Whether the peer has said who it is, or asked for something."""
+        """Return whether the peer is past the half-open state."""
         return self.admitted
 
     cdef int hold(self, bint held) except -1:
-        """It is not read from now on, or again, because it has sent too much."""
+        """Note that the transport stops or resumes reading: silence while it does not read is not the peer's."""
         self.held = held
         return 0
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Take bytes, borrowed for the call. Hot path."""
+        """Handle received bytes, which are borrowed for the call. ProtocolError closes the connection. Hot path."""
         return 0
 
     cdef int finish_output(self, bint closing) except -1:
-        """Called before output is written, once a tick; `closing` says that nothing comes after it. Hot path."""
+        """Complete the output before it is written, once a tick. After `closing`, nothing more is written. Hot path."""
         return 0
 
     cdef int resume(self) except -1:
-        """The uplink takes messages again: go on with the bytes that were kept back."""
+        """Handle the bytes that were kept back: the uplink takes messages again."""
         return 0
 
     cdef int lost(self) except -1:
-        """The connection is gone; nothing more can be written."""
+        """Release everything: the connection is closed, and nothing more can be written."""
         return 0
 
     cdef int end(self, str reason) except -1:
-        """The client may not go on, for a reason that is a code of ours: close, and take nothing more from it."""
+        """Close the connection, and handle nothing more from this client. `reason` is a code of ours."""
         return self.transport.close()
 
     cdef int check(self, double now) except -1:
-        """Called about once a second with the loop's time, for what depends on time."""
+        """Apply time-outs; called about once a second with the loop's time. ProtocolError closes the connection."""
         return 0

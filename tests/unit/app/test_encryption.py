@@ -12,7 +12,8 @@ from kaa_gateway import cli
 from kaa_gateway.app.encryption import problems, stream_credentials
 from kaa_gateway.config.keys import Http, HttpTls, Transports
 from kaa_gateway.errors import ConfigError
-from kaa_gateway.net.certificates import client_certificate, watch
+from kaa_gateway.net.certificates import watch
+from kaa_gateway.wire.certificate import read_client_certificate
 
 from tests.support.certificates import Authority
 from tests.support.esp import until
@@ -95,7 +96,7 @@ def test_check_config(authority: Authority, tmp_path: Path, capsys: pytest.Captu
 def test_client_certificate(authority: Authority) -> None:
     """Issuer and subject as RFC 4514 writes them, the last part of the name first; the serial number in base 10."""
     issued = authority.issue("device")
-    shown = client_certificate(issued.certificate.public_bytes(Encoding.DER))
+    shown = read_client_certificate(issued.certificate.public_bytes(Encoding.DER))
     assert shown.issuer == "CN=devices-ca,O=Example"
     assert shown.subject == "CN=device,O=Example"
     assert shown.serial_number == issued.serial_number

@@ -17,10 +17,11 @@ from kaa_gateway.identity import passwords
 from kaa_gateway.identity.authenticator import ClientAuthenticator
 from kaa_gateway.identity.cache import Cache
 from kaa_gateway.identity.client_provider import Credentials, EcapClients
-from kaa_gateway.identity.clients import Client, ClientCertificate, Presentation, basic_credentials
+from kaa_gateway.identity.clients import Client, Presentation, basic_credentials
 from kaa_gateway.identity.ecap import EcapProvider
 from kaa_gateway.identity.resolver import Resolver
 from kaa_gateway.identity.static import StaticClients
+from kaa_gateway.wire.certificate import ClientCertificate
 
 from tests.support.auth_provider import INSTANCE, AuthProvider
 from tests.support.esp import until

@@ -31,7 +31,7 @@ from kaa_gateway.mqtt.server import MqttServer
 from kaa_gateway.mqtt.session import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
-from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.wire import esp
 
 from tests.support.nats import HOST
@@ -284,9 +284,15 @@ class WorkerDouble:
         """Serve devices with these cores, and no others."""
         self.close()
         loop: Any = self.loop
-        self.listener = make_listener(loop, make_core, self.counters, protocol, 2**20, 1000)
-        if self._limited:
-            self.listener.limit(self.admission)
+        self.listener = make_listener(
+            loop,
+            make_core,
+            self.counters,
+            protocol=protocol,
+            output_max=2**20,
+            connections_max=1000,
+            admission=self.admission if self._limited else None,
+        )
         self.listener.start(HOST, 0, reuse_port=False)
 
     def connect_nats(self, *, headers: bool = True, payload_max: int = 2**20) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kaa_bench.mqtt_packets import Connect, Pingreq, Pingresp, Publish, encode
 from kaa_gateway.counters import Counters
-from kaa_gateway.net.tcp import TcpListener
+from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
 from tests.support.nats import HOST
@@ -168,7 +168,9 @@ def test_a_fault_ends_its_connection_and_no_other() -> None:
                 raise RuntimeError("no core")
             return core(transport)
 
-        listener = TcpListener(loop, make_core, Counters(), "mqtt", 2**20, 1000)
+        listener = TcpListener(
+            loop, make_core, Counters(), protocol="mqtt", output_max=2**20, connections_max=1000
+        )
         listener.start(HOST, 0, reuse_port=False)
         first, second, third = (Peer(listener, HOST) for _ in range(3))
         assert loop.faults == ["no core"]

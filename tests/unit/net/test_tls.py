@@ -32,7 +32,17 @@ class Listener:
         server = Authority(directory).issue("gateway")
         settings = MqttTls(enabled=True, cert_file=server.cert_file, key_file=server.key_file)
         credentials = stream_credentials(("mqtt", "tls"), settings)
-        self.tls = TlsListener(self.clock, no_core, self.counters, "mqtt", 1024, 100, credentials, 10.0, 3)  # type: ignore[arg-type]
+        self.tls = TlsListener(
+            self.clock,  # type: ignore[arg-type]
+            no_core,
+            self.counters,
+            protocol="mqtt",
+            output_max=1024,
+            connections_max=100,
+            credentials=credentials,
+            handshake_timeout=10.0,
+            handshakes_max=3,
+        )
         self.clients: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def connect(self, data: bytes = BEGINNING) -> asyncio.StreamReader:

@@ -1,0 +1,6 @@
+"""The bound of incomplete input. See input_memory.pyx."""
+
+class InputMemory:
+    bytes: int
+    def __init__(self, bytes_max: int = ...) -> None: ...
+    def set_limit(self, bytes_max: int) -> None: ...

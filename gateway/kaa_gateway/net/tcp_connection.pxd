@@ -1,0 +1,51 @@
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from kaa_gateway.net.admission cimport Bucket, Source
+from kaa_gateway.net.transport cimport ProtocolCore, Transport
+from kaa_gateway.wire.buffer cimport Buffer
+
+cdef class TcpConnection(Transport)
+
+from kaa_gateway.net.tcp_listener cimport TcpListener
+
+cdef enum:
+    RECEIVE_SIZE = 256 * 1024  # bytes read from a connection at once
+    OUTPUT_KEEP = 2048         # bytes of output buffer that a connection keeps until the next check
+
+
+cdef class TcpConnection(Transport):
+    # wiring
+    cdef TcpListener listener
+    cdef ProtocolCore core           # None before its start and after the end
+    cdef Source source               # None if sources are not limited
+    cdef bytes source_address
+    # state
+    cdef int fd                      # -1 when closed
+    cdef uint32_t interest           # epoll events that are waited for
+    cdef Bucket message_bucket
+    cdef Bucket byte_bucket
+    cdef uint64_t messages_charged   # of those that the core has received
+    cdef double closing_since        # loop time at which check first saw it closing, or 0
+    cdef Buffer unsent               # what the socket did not take; None until it happens
+    cdef uint8_t is_half_open
+    cdef uint8_t flush_pending       # it is in the listener's list of those to flush
+    cdef uint8_t closing
+    cdef uint8_t paused_by_core
+    cdef uint8_t paused_by_writer
+    cdef uint8_t paused_by_rate
+
+    cdef int start(self, bytes address) except -1
+    cdef int read(self) except -1
+    cdef int on_bytes(self, Py_ssize_t size) except -1
+    cdef int on_violation(self, error) except -1
+    cdef int on_end_of_stream(self) except -1
+    cdef int set_interest(self) except -1
+    cdef bint admit(self, bytes address) except -1
+    cdef int leave_half_open(self) except -1
+    cdef int charge(self, Py_ssize_t size) except -1
+    cdef int flush(self) except -1
+    cdef int write(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int write_unsent(self) except -1
+    cdef int finish(self) except -1
+    cdef int abort(self) except -1
+    cdef int check_closing(self, double now) except -1

@@ -1,0 +1,41 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from kaa_gateway.counters cimport Counters, Protocol
+from kaa_gateway.net.admission cimport Admission
+from kaa_gateway.net.epoll cimport EpollSet
+
+cdef class TcpListener
+
+from kaa_gateway.net.tcp_connection cimport TcpConnection
+
+
+cdef class TcpListener:
+    # wiring
+    cdef object loop
+    cdef object make_core            # called with the Transport of a new connection; returns its ProtocolCore
+    cdef Counters counters
+    cdef Admission admission         # None if nothing is limited
+    # settings
+    cdef Protocol protocol
+    cdef Py_ssize_t output_max       # bytes queued to one connection
+    cdef Py_ssize_t connections_max
+    # state
+    cdef bytearray receive_storage   # shared by all connections: emptied before a call ends
+    cdef object receive_view
+    cdef EpollSet epoll              # None before the start
+    cdef list sockets                # that listen
+    cdef list connections            # TcpConnection by descriptor, or None
+    cdef Py_ssize_t connected        # open connections
+    cdef uint64_t passes             # of the event loop in which a socket was ready
+    cdef uint64_t accepted_in        # the pass that accepted last
+    cdef bint accepting_paused       # for want of descriptors or memory
+    cdef dict half_open              # TcpConnection -> None, the oldest first
+    cdef list to_flush               # connections with output to write at the end of the tick
+    cdef bint flush_scheduled
+    cdef object flush_callback
+
+    cdef TcpConnection make_connection(self)
+    cdef int handle(self, TcpConnection connection, uint32_t events) except -1
+    cdef int accept(self, int listening) except -1
+    cdef int pause_accepting(self) except -1
+    cdef int set_accepting(self, bint accepting) except -1

@@ -1,0 +1,274 @@
+"""A listening TCP port: accepts connections, reads and writes those that are ready, and ends those that are idle.
+
+The sockets of a listener are in one epoll set, which the event loop watches as a whole: a transport of asyncio would cost
+an object for each connection, and a call of Python for each read.
+
+What lives here: accepting, the tick (read what is ready, then flush), half-open connections, time-outs, the stop. What
+does not: one connection (tcp_connection.pyx).
+"""
+
+import asyncio
+from itertools import islice
+
+from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
+from libc.stdint cimport uint8_t
+
+import structlog
+
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.net.listening import listen
+
+from kaa_gateway.net.epoll cimport EPOLLIN, EPOLLOUT, epoll_event
+from kaa_gateway.net.tcp_connection cimport RECEIVE_SIZE
+
+log = structlog.get_logger("gateway.transports")
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct sockaddr:
+        pass
+    ctypedef unsigned int socklen_t
+    int accept4(int fd, sockaddr* address, socklen_t* size, int flags)
+    int SOCK_CLOEXEC
+    int SOCK_NONBLOCK
+
+cdef extern from "<unistd.h>" nogil:
+    int close_descriptor "close"(int fd)
+
+cdef enum:
+    EVENTS_AT_ONCE = 512        # handled in one pass of the loop
+    ACCEPTED_AT_ONCE = 64       # connections accepted in one pass of the loop
+    ADDRESS_SIZE_MAX = 128      # bytes of a sockaddr_storage
+    HALF_OPEN_SCAN = 64         # connections looked at for one that is still half-open
+
+cdef double ACCEPT_PAUSE = 0.5  # seconds without accepting, after descriptors or memory have run out
+
+cdef dict PROTOCOLS = {"mqtt": Protocol.MQTT, "http": Protocol.HTTP}
+
+
+cdef class TcpListener:
+    """A listening port and its connections. `protocol` names the counters; `output_max` is in bytes.
+
+    `admission` has the limits that are common to all listeners of a worker.
+    """
+
+    def __init__(
+        self, loop, make_core, Counters counters not None, *, str protocol, Py_ssize_t output_max,
+        Py_ssize_t connections_max, Admission admission=None,
+    ):
+        self.loop = loop
+        self.make_core = make_core
+        self.counters = counters
+        self.admission = admission
+        self.protocol = PROTOCOLS[protocol]
+        self.output_max = output_max
+        self.connections_max = connections_max
+        self.receive_storage = bytearray(RECEIVE_SIZE)
+        self.receive_view = memoryview(self.receive_storage)
+        self.sockets = []
+        self.connections = []
+        self.half_open = {}
+        self.to_flush = []
+        self.flush_callback = self.run_flush
+
+    def start(self, host, port, *, reuse_port):
+        """Listen. Raises OSError if the port is taken."""
+        self.sockets = listen(host, port, reuse_port=reuse_port)
+        self.epoll = EpollSet(self.loop, self.on_ready)
+        self.set_accepting(True)
+
+    @property
+    def port(self):
+        """The port it listens on, which the system has chosen if 0 was asked for."""
+        return self.sockets[0].getsockname()[1]
+
+    def set_limits(self, Py_ssize_t output_max, Py_ssize_t connections_max):
+        """Set other bounds, which hold for output and connections that come from now on."""
+        self.output_max = output_max
+        self.connections_max = connections_max
+
+    def connection_count(self):
+        """Return the number of open connections."""
+        return self.connected
+
+    # ------------------------------------------------------------ the tick
+
+    def on_ready(self):
+        """Accept, read and write the sockets that are ready, then write the output of the cores. Hot path."""
+        cdef epoll_event[EVENTS_AT_ONCE] events
+        cdef TcpConnection connection
+        cdef int i, fd, count = self.epoll.wait(events, EVENTS_AT_ONCE)
+        cdef bint flush_here = not self.flush_scheduled
+        self.flush_scheduled = True
+        self.passes += 1
+        try:
+            for i in range(count):
+                fd = events[i].data.fd
+                connection = self.connections[fd] if fd < len(self.connections) else None
+                if connection is not None:
+                    self.handle(connection, events[i].events)
+                else:
+                    self.accept(fd)
+        finally:
+            if flush_here:
+                self.run_flush()
+
+    cdef int handle(self, TcpConnection connection, uint32_t events) except -1:
+        """Read and write one connection. A fault of the gateway closes this one, and not others. Hot path."""
+        try:
+            if connection.interest & EPOLLOUT:
+                connection.write_unsent()
+            if connection.fd >= 0 and connection.interest & EPOLLIN and events != EPOLLOUT and not connection.closing:
+                connection.read()
+        except Exception as error:
+            self.on_fault(connection, error)
+        return 0
+
+    def on_fault(self, TcpConnection connection, error):
+        """Abort a connection in whose handling the gateway has failed, and report the error."""
+        self.loop.call_exception_handler({"message": "a connection ended by a fault", "exception": error})
+        connection.abort()
+
+    def run_flush(self):
+        """Write the output of all cores that have asked for it; the end of a tick."""
+        cdef TcpConnection connection
+        self.flush_scheduled = False
+        to_flush = self.to_flush
+        self.to_flush = []
+        for connection in to_flush:
+            try:
+                connection.flush()
+            except Exception as error:
+                self.on_fault(connection, error)
+
+    # ------------------------------------------------------------ new connections
+
+    cdef int accept(self, int listening) except -1:
+        """Accept the connections that wait at a listening socket."""
+        cdef uint8_t[ADDRESS_SIZE_MAX] address
+        cdef socklen_t size
+        cdef int fd, count = 1
+        if listening not in [sock.fileno() for sock in self.sockets]:
+            return 0  # the event of a connection that was closed earlier in this pass
+        if self.passes - self.accepted_in == 1:
+            # More than one came in the last pass. Otherwise asking for a second would be a wasted system call.
+            count = ACCEPTED_AT_ONCE
+        self.accepted_in = self.passes
+        for _ in range(count):
+            size = ADDRESS_SIZE_MAX
+            fd = accept4(listening, <sockaddr*>address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+                    return self.pause_accepting()
+                if errno in (ECONNABORTED, EINTR):
+                    continue
+                return 0
+            self.serve(fd, address[:size])
+        return 0
+
+    def serve(self, int fd, bytes address not None):
+        """Start a connection over a connected socket, which it owns from now on. `address` is the peer's sockaddr."""
+        cdef TcpConnection connection
+        if self.connected >= self.connections_max:
+            self.counters.count("closed", "too_many_connections")
+            close_descriptor(fd)
+            return
+        connection = self.make_connection()
+        connection.listener = self
+        connection.fd = -1
+        if self.admission is not None and not connection.admit(address):
+            close_descriptor(fd)
+            return
+        while fd >= len(self.connections):
+            self.connections.append(None)
+        self.connections[fd] = connection
+        self.connected += 1
+        self.counters.connections_opened[<int>self.protocol] += 1
+        connection.fd = fd
+        try:
+            connection.start(address)
+            connection.set_interest()
+        except Exception as error:
+            self.on_fault(connection, error)
+
+    cdef TcpConnection make_connection(self):
+        return TcpConnection()
+
+    cdef int pause_accepting(self) except -1:
+        """Let new connections wait in the kernel for a while: there are no more descriptors, or no memory."""
+        self.counters.count("paused", "no_descriptors")
+        log.warning("accepting pauses: no more descriptors, or memory", connections=self.connected)
+        self.accepting_paused = True
+        self.set_accepting(False)
+        self.loop.call_later(ACCEPT_PAUSE, self.resume_accepting)
+        return 0
+
+    def resume_accepting(self):
+        """Accept again after a pause, unless the listener has been stopped."""
+        if self.accepting_paused:
+            self.accepting_paused = False
+            self.set_accepting(True)
+
+    cdef int set_accepting(self, bint accepting) except -1:
+        cdef uint32_t wanted = EPOLLIN if accepting else 0
+        for listening in self.sockets:
+            self.epoll.change(listening.fileno(), EPOLLIN - wanted, wanted)
+        return 0
+
+    def close_half_open(self):
+        """Make room for a new connection: close the one that has been half-open for longest."""
+        cdef TcpConnection connection
+        for connection in list(islice(self.half_open, HALF_OPEN_SCAN)):
+            if connection.core is None or not connection.core.is_admitted():
+                self.counters.count("closed", "half_open_connections")
+                connection.abort()
+                return
+            connection.leave_half_open()  # it was admitted, and nothing has been read since
+
+    def half_open_count(self):
+        """Return the number of connections that are not admitted yet; it may include some just admitted."""
+        return len(self.half_open)
+
+    # ------------------------------------------------------------ time and the end
+
+    def check(self):
+        """Apply time-outs, and free idle buffers. Call it about once a second."""
+        cdef TcpConnection connection
+        cdef double now = self.loop.time()
+        for connection in list(self.connections):
+            if connection is None:
+                continue
+            if connection.closing:
+                connection.check_closing(now)
+            elif connection.core is not None:
+                if connection.is_half_open and connection.core.is_admitted():
+                    connection.leave_half_open()
+                if connection.core.output.size == 0:
+                    connection.core.output.clear(0)
+                try:
+                    connection.core.check(now)
+                except ProtocolError as error:
+                    self.counters.count("closed", error.reason)
+                    connection.close()
+
+    def stop_accepting(self):
+        """Close the listening sockets."""
+        self.accepting_paused = False
+        for listening in self.sockets:
+            listening.close()
+        self.sockets = []
+
+    async def stop(self, timeout):
+        """Close every connection after its output. Abort those that are left after `timeout` seconds."""
+        cdef TcpConnection connection
+        self.stop_accepting()
+        for connection in self.connections:
+            if connection is not None:
+                connection.close()
+        deadline = self.loop.time() + timeout
+        while self.connected and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            if connection is not None:
+                connection.abort()
+        if self.epoll is not None:
+            self.epoll.close()
