@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from kaa_gateway.identity.clients import Authenticator, ClientCertificate
+    from kaa_gateway.identity.clients import Authenticator
+    from kaa_gateway.wire.certificate import ClientCertificate
 
     Authenticate = Callable[[str | None, ClientCertificate | None], Client | asyncio.Future[Client]]
 
