@@ -44,8 +44,8 @@ from kaa_gateway.mqtt.session import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch
-from kaa_gateway.net.ports import taking
 from kaa_gateway.net.input_memory import InputMemory
+from kaa_gateway.net.ports import taking
 
 if TYPE_CHECKING:
     from collections.abc import Callable
