@@ -1,6 +1,7 @@
 """`kaa-bench`: the comparison's command line: options, exit status."""
 
 import asyncio
+import os
 import signal
 import sys
 import time
@@ -171,6 +172,8 @@ def soak(
 
 def main() -> None:
     """Entry point."""
+    # The processes that this one starts import nothing from the caller's directory.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # The servers are stopped on the way out, so SIGTERM takes the way of Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -12,7 +12,7 @@ import structlog
 from cyclopts import App, Parameter, validators
 
 from kaa_gateway import __version__, logs
-from kaa_gateway.app import dev, encryption, supervisor
+from kaa_gateway.app import dev, encryption, running
 from kaa_gateway.config import check, config_path, load
 from kaa_gateway.errors import ConfigError, GatewayError
 from kaa_gateway.identity.passwords import hashed
@@ -47,7 +47,7 @@ def run() -> int:
             "identity provider is `open`: whoever can connect may speak for any endpoint",
             key="kaa.kpc.identity.provider",
         )
-    return supervisor.run(config, path, os.environ)
+    return running.run(config, path, os.environ)
 
 
 @app.command(name="dev")
@@ -121,7 +121,9 @@ def version() -> None:
 
 
 def main() -> None:
-    """Console entry point: exit code 1 and one line a problem on what a user can mend."""
+    """Console entry point: exit code 1, and one line for each problem that a user can solve."""
+    # The processes that this one starts import nothing from the caller's directory.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         sys.exit(app(sys.argv[1:]))
     except ConfigError as error:

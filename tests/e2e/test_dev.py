@@ -101,9 +101,11 @@ class Dev:
 
 
 @asynccontextmanager
-async def dev(ports: Ports, *arguments: str) -> AsyncIterator[Dev]:
+async def dev(
+    ports: Ports, *arguments: str, program: tuple[str, ...] = (sys.executable, "-P", "-m", "kaa_gateway")
+) -> AsyncIterator[Dev]:
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "kaa_gateway", "dev", "--config", str(ports.file)),
+        *(*program, "dev", "--config", str(ports.file)),
         *("--nats-port", str(ports.nats), *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -163,7 +163,7 @@ class HttpPeer(Peer):
 
     def arguments(self) -> list[str]:
         """See `Peer.arguments`."""
-        return ["-m", self.module, *map(str, self.address)]
+        return ["-P", "-m", self.module, *map(str, self.address)]
 
 
 class Httptools(HttpPeer):

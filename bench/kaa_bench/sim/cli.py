@@ -1,5 +1,6 @@
 """`kaa-sim`: load and fleets for any gateway that can be reached."""
 
+import os
 import signal
 import sys
 from json import dumps as encode_json
@@ -184,6 +185,8 @@ def _fail(error: BenchError) -> int:
 
 def main() -> None:
     """Entry point."""
+    # The processes that this one starts import nothing from the caller's directory.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # The children are stopped on the way out, so SIGTERM takes the way of Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
