@@ -1,8 +1,7 @@
-"""Runs workers until a signal: one in this process, or several in processes of their own that share the ports.
+"""The supervisor of several worker processes that share the ports of devices.
 
-SIGTERM and SIGINT drain, SIGHUP reads the configuration again; a worker process that dies is started again, after a
-growing pause. The supervisor of several serves their management API, and reads the configuration for them; it has no
-part in what devices send.
+A worker that dies is started again, after a growing pause. The supervisor serves the management API of all workers, and
+reads the configuration for them. It has no part in what devices send.
 """
 
 from __future__ import annotations
@@ -11,32 +10,28 @@ import asyncio
 import contextlib
 import multiprocessing
 import signal
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
-import uvloop
 
 from kaa_gateway import logs
 from kaa_gateway.admin.access import Guard
 from kaa_gateway.admin.fleet import Fleet, FleetServer
 from kaa_gateway.admin.fleet_api import FleetApi
 from kaa_gateway.app.reload import ReloadCollector, Reloader
-from kaa_gateway.app.worker import Worker
-from kaa_gateway.errors import GatewayError
+from kaa_gateway.app.worker_process import EXIT_CANNOT_START, run_worker
 from kaa_gateway.net.ports import taking
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
     from multiprocessing.connection import Connection
     from multiprocessing.context import SpawnProcess
+    from pathlib import Path
 
     from kaa_gateway.config import Config
 
 log = structlog.get_logger("gateway")
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RESTART_FIRST = 0.5
 """Seconds before a dead worker is started again; doubles while it keeps dying."""
 RESTART_MAX = 30.0
@@ -48,139 +43,10 @@ STOP_MARGIN = 10.0
 """Seconds beyond graceful-shutdown after which a worker process is killed."""
 SEND_TIMEOUT = 30.0
 """Seconds that a worker has to take a new configuration before it is killed."""
-EXIT_CANNOT_START = 2
-"""Exit code of a worker that cannot start, and would not by trying again."""
 
 
-async def serve(
-    start: Callable[[], Awaitable[None]],
-    stop: Callable[[], Awaitable[None]],
-    hang_up: Callable[[], None] | None = None,
-) -> None:
-    """Await `start`, then SIGTERM or SIGINT, then `stop`; a signal during the start cancels it.
-
-    `hang_up` is called at each SIGHUP.
-
-    `stop` is awaited whatever happens, and must bear a start that came only half way. What `start` raised is raised
-    after it.
-    """
-    loop = asyncio.get_running_loop()
-    signalled = asyncio.Event()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, signalled.set)
-    if hang_up is not None:
-        loop.add_signal_handler(signal.SIGHUP, hang_up)
-    waiting = loop.create_task(signalled.wait())
-    starting = loop.create_task(_awaited(start))
-    try:
-        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting
-            await waiting
-    finally:
-        for task in (starting, waiting):
-            task.cancel()
-        await asyncio.wait({starting, waiting})
-        await stop()
-        for number in SIGNALS:
-            loop.remove_signal_handler(number)
-        if hang_up is not None:
-            loop.remove_signal_handler(signal.SIGHUP)
-
-
-async def _awaited(action: Callable[[], Awaitable[None]]) -> None:
-    await action()
-
-
-def run(config: Config, path: Path, environ: Mapping[str, str]) -> int:
-    """Serve until a signal; the exit code. GatewayError if it cannot start.
-
-    `path` and `environ` are what `config` was loaded from, and is again when it changes.
-    """
-    several = config.workers > 1
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run((_run_several if several else _run_alone)(config, path, environ))
-
-
-async def _run_alone(config: Config, path: Path, environ: Mapping[str, str]) -> int:
-    worker = Worker(config)
-    reloader = Reloader(path, environ, config, worker.reconfigure)
-    worker.registry.register(ReloadCollector(reloader))
-    worker.subscribe_announcements(lambda: reloader.request("17/SCMP"))
-
-    async def start() -> None:
-        await worker.start()
-        reloader.start()
-
-    async def stop() -> None:
-        await reloader.stop()
-        await worker.stop()
-
-    await serve(start, stop, lambda: reloader.request("SIGHUP"))
-    return 0
-
-
-async def _run_several(config: Config, path: Path, environ: Mapping[str, str]) -> int:
-    with tempfile.TemporaryDirectory(prefix="kaa-gateway-") as directory:
-        supervisor = _Supervisor(config, Path(directory), path, environ)
-        await serve(supervisor.start, supervisor.stop, lambda: supervisor.reloader.request("SIGHUP"))
-        return supervisor.exit_code
-
-
-# ------------------------------------------------------------ in a worker process
-
-
-def _worker_process(config: Config, index: int, admin_socket: Path, supervisor: Connection) -> None:
-    """What a worker process runs."""
-    logs.configure(config.log.level, config.log.format)
-    # A terminal sends Ctrl-C to us too; before we can handle it, it is the supervisor's. So is its end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run_in_process(config, index, admin_socket, supervisor))
-    except GatewayError as error:
-        log.error("worker cannot start", worker=index, error=error.detail or str(error))
-        raise SystemExit(EXIT_CANNOT_START) from None
-
-
-async def _run_in_process(config: Config, index: int, admin_socket: Path, supervisor: Connection) -> None:
-    loop = asyncio.get_running_loop()
-    worker = Worker(config, index, admin_socket)
-    worker.subscribe_announcements(lambda: supervisor.send(None))
-    configuring: asyncio.Task[None] | None = None
-    orphaned = False
-
-    def hear() -> None:
-        nonlocal configuring, orphaned
-        try:
-            new: Config = supervisor.recv()
-        except (EOFError, OSError):
-            # The supervisor is gone, even if it was killed: nobody else would stop us.
-            orphaned = True
-            loop.remove_reader(supervisor.fileno())
-            log.error("the supervisor has gone; stopping")
-            signal.raise_signal(signal.SIGTERM)
-            return
-        configuring = loop.create_task(worker.reconfigure(new))
-
-    loop.add_reader(supervisor.fileno(), hear)
-    await serve(worker.start, worker.stop)
-    if orphaned:
-        # Nor would anybody else remove the sockets; the last worker finds their directory empty.
-        admin_socket.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            admin_socket.parent.rmdir()
-
-
-# ------------------------------------------------------------ in the supervisor
-
-
-class _Supervisor:
-    """Several worker processes, started again when they die. Their sockets are in `directory`.
-
-    Over its connection a worker is sent each new configuration, and sends None when the cluster announces one.
-    """
+class Supervisor:
+    """Several worker processes, started again when they die. Their management sockets are in `directory`."""
 
     def __init__(self, config: Config, directory: Path, path: Path, environ: Mapping[str, str]) -> None:
         self.reloader = Reloader(path, environ, config, self._configure)
@@ -193,7 +59,7 @@ class _Supervisor:
         self._pause: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
         self._stopping = False
-        self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._fleet = Fleet({index: directory / f"worker-{index}.sock" for index in range(config.workers)})
         self._admin = FleetServer(
             self._fleet,
@@ -210,15 +76,15 @@ class _Supervisor:
             await self._admin.start(self._config.transports.bind_address, self._config.server.port)
         for index in self._fleet.sockets:
             self._start(index)
-        self._looking = self._loop.create_task(self._look_again())
+        self._watching = self._loop.create_task(self._watch())
         self.reloader.start()
 
     async def stop(self) -> None:
         """Have all workers drain, and kill those that do not in time."""
         self._stopping = True
         await self.reloader.stop()
-        if self._looking is not None:
-            self._looking.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
         for process in self._processes.values():
             if process.is_alive():
                 process.terminate()
@@ -245,7 +111,7 @@ class _Supervisor:
 
     async def _send(self, index: int, config: Config) -> None:
         try:
-            # Aside, because a worker that hangs would hold us up.
+            # In a thread, because a worker that hangs would block the loop.
             async with asyncio.timeout(SEND_TIMEOUT):
                 await asyncio.to_thread(self._connections[index].send, config)
         except OSError:
@@ -254,7 +120,7 @@ class _Supervisor:
             log.error("worker does not take the new configuration, killing it", worker=index)
             self._processes[index].kill()
 
-    def _hear(self, index: int, connection: Connection) -> None:
+    def _receive(self, index: int, connection: Connection) -> None:
         try:
             connection.recv()
         except (EOFError, OSError):
@@ -263,36 +129,36 @@ class _Supervisor:
         self.reloader.request("17/SCMP")
 
     def _connect(self, index: int) -> Connection:
-        """A new connection to a worker; its end of it."""
+        """Make a new connection to a worker, and return the worker's end."""
         if (former := self._connections.pop(index, None)) is not None:
             self._loop.remove_reader(former.fileno())
             former.close()
         ours, theirs = self._context.Pipe()
         self._connections[index] = ours
-        self._loop.add_reader(ours.fileno(), self._hear, index, ours)
+        self._loop.add_reader(ours.fileno(), self._receive, index, ours)
         return theirs
 
     def _start(self, index: int) -> None:
         theirs = self._connect(index)
         process = self._context.Process(
-            target=_worker_process,
+            target=run_worker,
             args=(self._config, index, self._fleet.sockets[index], theirs),
             name=f"kaa-gateway-{index}",
         )
         process.start()
-        # So that we hear of its end, and it of ours.
+        # So that each process notices the end of the other.
         theirs.close()
         self._fleet.starts[index] += 1
         self._processes[index] = process
         self._started_at[index] = self._loop.time()
         self._restart_at.pop(index, None)
 
-    async def _look_again(self) -> None:
+    async def _watch(self) -> None:
         while not self._stopping:
             await asyncio.sleep(POLL_PERIOD)
-            self._look()
+            self._check()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         now = self._loop.time()
         for index, process in list(self._processes.items()):
             if process.is_alive() or index in self._restart_at:

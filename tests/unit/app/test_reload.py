@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import structlog
 from kaa_gateway.app import reload
-from kaa_gateway.app.reload import APPLIED, Reloader, applicable, differences
+from kaa_gateway.app.changes import APPLIED, applicable, differences
+from kaa_gateway.app.reload import Reloader
 from kaa_gateway.config import Config, load
 from kaa_gateway.config.reference import reference
 from structlog.testing import capture_logs

@@ -1,0 +1,116 @@
+"""What `kaa-gateway dev` prints: the addresses of the platform, and commands to try it with."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kaa_gateway.config import Config
+
+ADDRESSES = (
+    ("MQTT", "mqtt"),
+    ("MQTTS", "mqtts"),
+    ("WebSocket", "ws"),
+    ("WebSocket", "wss"),
+    ("HTTP", "http"),
+    ("HTTPS", "https"),
+    ("CoAP", "coap"),
+    ("CoAPS", "coaps"),
+    ("KP/UDP", "udp"),
+)
+"""What the listeners are called, and the schemes of their addresses."""
+NATS_PORT = 4222
+"""Where the commands of the extensions look for NATS unless told."""
+
+
+class Platform(NamedTuple):
+    """What the commands need to know of the platform."""
+
+    config: Config
+    ports: Mapping[str, int]
+    """By name of the listener; `admin` is the management port."""
+    nats_url: str
+    nats_port: int
+    tenant: str | None
+    """The tenant of clients, if tokens and clients are checked."""
+
+
+def greeting(platform: Platform) -> list[str]:
+    """Return the lines to print, the last of which is `ready`."""
+    lines = [*_addresses(platform), ""]
+    version = next(
+        (name for name, version in sorted(platform.config.app_versions.items()) if "dcx" in version.allowed),
+        None,
+    )
+    if version is not None:
+        lines += _data_commands(platform, version)
+        if {"cmx", "cex"} <= platform.config.app_versions[version].allowed:
+            lines += [
+                "Set its configuration, and send it a command:",
+                "",
+                f"  {_kaa_ext()} config set my-device '{{\"interval\": 10}}' --app-version {version}"
+                f"{_nats_option(platform)}",
+                f"  {_kaa_ext()} command send my-device reboot --wait{_nats_option(platform)}",
+                "",
+            ]
+    return [*lines, "ready"]
+
+
+def _addresses(platform: Platform) -> Iterator[str]:
+    ports = platform.ports
+    yield f"NATS        {platform.nats_url}"
+    prefix = platform.config.transports.http.path_prefix
+    paths = {"ws": "/ws", "wss": "/ws", "http": prefix, "https": prefix}
+    for title, name in ADDRESSES:
+        if name in ports:
+            yield f"{title:<12}{name}://localhost:{ports[name]}{paths.get(name, '')}"
+    yield f"Management  http://localhost:{ports['admin']}/health/ready"
+
+
+def _data_commands(platform: Platform, version: str) -> Iterator[str]:
+    ports, nats = platform.ports, _nats_option(platform)
+    token, user, curl_user, mosquitto_user = "my-device", "", "", ""
+    if platform.tenant is not None:
+        application = platform.config.app_versions[version].application
+        token, user = "my-token", "my-client"
+        curl_user, mosquitto_user = f"-u {user}:my-password ", f"-u {user} -P my-password "
+        yield from (
+            "Make a token of the endpoint my-device, and a client that may connect:",
+            "",
+            f"  {_kaa_ext()} auth add my-device --app {application} --token {token}{nats}",
+            f"  {_kaa_ext()} auth add-client {user} --tenant {platform.tenant} --password my-password{nats}",
+            "",
+        )
+    topic = f"kp1/{version}/dcx/{token}/json"
+    if "http" in ports:
+        url = f"http://localhost:{ports['http']}{platform.config.transports.http.path_prefix}/{topic}"
+        data = '{"temperature": 21.5}'
+        yield from ("Send data as a device:", "", f"  curl -i {curl_user}-d '{data}' {url}")
+    if "mqtt" in ports:
+        yield (
+            f"  mosquitto_pub -p {ports['mqtt']} {mosquitto_user}-q 1 -t {topic}/1 "
+            f"-m '{{\"temperature\": 21.5}}'"
+        )
+    yield ""
+    if platform.tenant is not None:
+        yield from (
+            "See what there is, and take it back:",
+            "",
+            f"  {_kaa_ext()} auth list{nats}",
+            f"  {_kaa_ext()} auth revoke ID{nats}",
+            "",
+        )
+
+
+def _nats_option(platform: Platform) -> str:
+    return f" --nats {platform.nats_url}" if platform.nats_port != NATS_PORT else ""
+
+
+def _kaa_ext() -> str:
+    """Return the command of the extensions, as it can be typed here."""
+    path = Path(sysconfig.get_path("scripts")) / "kaa-ext"
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

@@ -1,0 +1,55 @@
+"""`kaa-gateway run`: one worker in this process, or a supervisor of several worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from kaa_gateway.app.reload import ReloadCollector, Reloader
+from kaa_gateway.app.serving import serve
+from kaa_gateway.app.supervisor import Supervisor
+from kaa_gateway.app.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kaa_gateway.config import Config
+
+
+def run(config: Config, path: Path, environ: Mapping[str, str]) -> int:
+    """Serve until a signal, and return the exit code. Raises GatewayError if the gateway cannot start.
+
+    `path` and `environ` are the sources of `config`, which is read again when they change.
+    """
+    several = config.workers > 1
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run((_run_several if several else _run_alone)(config, path, environ))
+
+
+async def _run_alone(config: Config, path: Path, environ: Mapping[str, str]) -> int:
+    worker = Worker(config)
+    reloader = Reloader(path, environ, config, worker.reconfigure)
+    worker.registry.register(ReloadCollector(reloader))
+    worker.subscribe_announcements(lambda: reloader.request("17/SCMP"))
+
+    async def start() -> None:
+        await worker.start()
+        reloader.start()
+
+    async def stop() -> None:
+        await reloader.stop()
+        await worker.stop()
+
+    await serve(start, stop, lambda: reloader.request("SIGHUP"))
+    return 0
+
+
+async def _run_several(config: Config, path: Path, environ: Mapping[str, str]) -> int:
+    with tempfile.TemporaryDirectory(prefix="kaa-gateway-") as directory:
+        supervisor = Supervisor(config, Path(directory), path, environ)
+        await serve(supervisor.start, supervisor.stop, lambda: supervisor.reloader.request("SIGHUP"))
+        return supervisor.exit_code
