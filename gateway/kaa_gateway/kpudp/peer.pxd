@@ -1,31 +1,36 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.pending cimport PendingRequests
-from kaa_gateway.kp.sessions cimport Delivery, Endpoint, Sessions
+from kaa_gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
 from kaa_gateway.kp.uplink cimport Uplink
-from kaa_gateway.kpudp.outbox cimport Correspondent, Outbox
-from kaa_gateway.kpudp.table cimport Entry, Table
-from kaa_gateway.kpudp.window cimport DuplicateWindow
+from kaa_gateway.kpudp.tables cimport DuplicateWindow, PeerTable, Place, RetransmissionTimer, Transmission
+from kaa_gateway.net.udp cimport DatagramCore
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.kpudp cimport Frame
 
 
-cdef class Shared:
-    # What the peers of a worker share.
+cdef class KpudpContext:
+    # What the peers of a server have in common.
     # wiring
+    cdef object loop
+    cdef DatagramCore core
     cdef Uplink uplink
     cdef Sessions sessions
     cdef PendingRequests pending
     cdef Counters counters
-    cdef Outbox outbox
-    cdef Table table
+    cdef RetransmissionTimer timer
+    cdef PeerTable peers
+    cdef object flush_callback
     # state
     cdef double now              # loop time of the last check, seconds
     cdef list taken              # Exchanges whose ACK is due at the next check, unless RESPONSE is sent before
-    cdef Buffer scratch          # a path, then a frame
+    cdef list unsent             # KpudpPeers that have output in this tick
+    cdef list spare              # Buffers to use again
+    cdef Buffer scratch          # a path, while it is written
 
-    cdef int keep_bound(self, Entry excess) except -1
+    cdef Buffer open_output(self, KpudpPeer peer)
+    cdef int evict(self, Place place) except -1
 
 
 cdef enum ExchangeState:
@@ -35,40 +40,63 @@ cdef enum ExchangeState:
 
 
 cdef class Exchange:
-    # A request of the device; it has a place in the outbox.
+    # A request of the device; it has a place in the retransmission timer.
+    # wiring
     cdef KpudpPeer peer
+    # state
     cdef uint16_t message_id
     cdef uint32_t sequence       # what the answer comes back with
     cdef ExchangeState state
     cdef uint16_t response_id    # message ID of the response
 
 
-cdef class KpudpPeer(Correspondent):
+cdef class KpudpPeer(Session):
     # wiring
-    cdef Shared shared
-    # state
+    cdef KpudpContext context
+    # state of its address
+    cdef Place place
+    cdef Transmission challenge  # the PING that proves the address, or None
+    cdef uint64_t received_bytes
+    cdef uint64_t sent_bytes
+    cdef uint8_t epoch
     cdef uint8_t previous_epoch
     cdef double previous_until   # loop time until which datagrams of the previous epoch are dropped
+    # state of its messages
     cdef list aliases            # paths by alias, or None
     cdef DuplicateWindow window
     cdef dict refused            # message ID -> status, of confirmed data that was not taken; None if there is none
     cdef dict exchanges          # message ID -> Exchange
     cdef uint32_t requests       # so far
-    cdef int pushes              # not acknowledged yet
+    # state of ours
+    cdef Buffer output           # the datagram of this tick, or None
+    cdef uint16_t last_message_id
+    cdef dict unacknowledged     # message ID -> Transmission
+    cdef int pushes              # of those
 
-    cdef int take(self, const Frame* frame) except -1
-    cdef bint resolve(self, const Frame* frame, Slice* path) except -1
+    cdef bint is_busy(self) noexcept
+    cdef int drop(self, str reason) except -1
+    cdef int on_frame(self, const Frame* frame) except -1
     cdef int on_message(self, const Frame* frame) except -1
+    cdef bint resolve(self, const Frame* frame, Slice* path) except -1
     cdef int on_duplicate(self, const Frame* frame) except -1
     cdef int publish_data(self, const Frame* frame, Slice path) except -1
     cdef int publish_request(self, const Frame* frame, Slice path) except -1
     cdef int on_ping(self, const Frame* frame) except -1
     cdef int on_pong(self, const Frame* frame) except -1
-    cdef int on_concluded(self, const Frame* frame) except -1
+    cdef int on_acknowledgement(self, const Frame* frame) except -1
     cdef int refuse_data(self, uint16_t message_id, int status) except -1
-    cdef int send_late_ack(self, Exchange exchange) except -1
+    cdef int acknowledge_late(self, Exchange exchange) except -1
     cdef int respond(self, Exchange exchange, int status, Slice phrase, Slice payload) except -1
     cdef bint push(self, Delivery* delivery, Endpoint endpoint) except -1
-    cdef bint is_heard_last(self, Endpoint endpoint) except -1
-    cdef int drop(self, str reason) except -1
-    cdef int end(self, str reason) except -1
+    cdef bint is_latest_of(self, Endpoint endpoint) except -1
+    cdef uint8_t* reserve_frame(self, Py_ssize_t size) except? NULL
+    cdef int send_output(self) except -1
+    cdef int send_ack(self, uint16_t message_id) except -1
+    cdef int send_reset(self, uint16_t message_id, uint16_t reason) except -1
+    cdef int send_pong(self, uint16_t message_id, Slice data) except -1
+    cdef int challenge_address(self) except -1
+    cdef uint16_t next_message_id(self) except? 0
+    cdef Transmission send_confirmable(self, uint8_t type, uint16_t message_id, bytes frame)
+    cdef int transmit(self, Transmission transmission) except -1
+    cdef int retransmit(self, Transmission transmission) except -1
+    cdef Transmission complete(self, uint16_t message_id)

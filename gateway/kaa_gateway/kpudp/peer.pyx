@@ -1,49 +1,80 @@
-"""A peer of the KP/UDP server: the session of a source address, with its aliases, duplicates, requests and pushes.
+"""A peer of the KP/UDP server: the session of a source address in one epoch, and what the peers have in common.
 
-What lives elsewhere: datagrams (kpudp.pyx), sending and sending again (kpudp_outbox.pyx), which peers there are
-(kpudp_table.pyx), message IDs seen (kpudp_window.pyx), and the deadlines of requests (kaa_gateway.kp.pending).
+What lives here: what frames mean, requests and pushes, proof of the address, and sending within the limit that holds
+until then. What does not: datagrams and who becomes a peer (server.pyx), and the tables (tables.pyx).
 
-Source: docs/kp-over-udp.md, "States of the server".
+Source: docs/kp-over-udp.md, "States of the server", "Confirmable messages" and "Peers, and their address".
 """
 
+import os
+import random
+
 from libc.stdint cimport int64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from kaa_gateway.counters cimport KPUDP
 from kaa_gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, REQUEST as REQUEST_SERVICE, Service
 from kaa_gateway.kp.resource_path cimport append_topic, is_clean
 from kaa_gateway.kp.sessions cimport Attachment
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.kpudp.outbox cimport Outgoing
-from kaa_gateway.kpudp.window cimport ANSWERED, OUTDATED, UNSEEN, Sighting
+from kaa_gateway.kpudp.tables cimport ANSWERED, NEW, OUTDATED, TRANSMISSIONS_MAX, MessageIdStatus
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.kpudp cimport (
-    ACK, ALIAS_HAS_ANOTHER_PATH, ALIAS_MAX, CONFIRMED_DATA, DATA, DATAGRAM_SIZE_MAX, HEADER_SIZE, MALFORMED,
-    PATH_SIZE_MAX, PHRASE_SIZE_MAX, PING, PONG, PUSH, PUSH_OVERHEAD, REQUEST, RESET, RESPONSE, RESPONSE_OVERHEAD,
-    UNKNOWN_ALIAS, put_push, put_response,
+    ACK, ALIAS_HAS_ANOTHER_PATH, ALIAS_MAX, CONFIRMED_DATA, DATA, DATAGRAM_SIZE_MAX, HEAD_SIZE, HEAD_SIZE_MAX,
+    HEADER_SIZE, MALFORMED, PATH_SIZE_MAX, PHRASE_SIZE_MAX, PING, PING_DATA_SIZE_MAX, PONG, PUSH, PUSH_OVERHEAD,
+    REQUEST, RESET, RESET_SIZE, RESPONSE, RESPONSE_OVERHEAD, UNKNOWN_ALIAS, put_ack, put_header, put_probe, put_push,
+    put_reset, put_response,
 )
 
 cdef enum:
-    REQUESTS_MAX = 16       # of a peer, whose responses it has not acknowledged
-    PUSHES_MAX = 16         # to a peer, not acknowledged
-    REFUSED_MAX = 64        # messages of a peer whose refusal is remembered; the next older are judged anew
+    REQUESTS_MAX = 16        # of a peer, whose responses it has not acknowledged
+    PUSHES_MAX = 16          # to a peer, not acknowledged
+    REFUSED_MAX = 64         # messages of a peer whose refusal is remembered
+    AMPLIFICATION_MAX = 3    # bytes to a peer for each byte from it, until its address is proved
+    SPARE_BUFFERS = 256      # kept between ticks
+    # HTTP statuses
     NOT_FOUND = 404
     CONTENT_TOO_LARGE = 413
     BAD_GATEWAY = 502
-    REQUEST_TOKEN = 0x20000  # with the message ID, what Session.acknowledge is called with
+    # With the message ID, the token with which Session.acknowledge is called
     DATA_TOKEN = 0x10000
+    REQUEST_TOKEN = 0x20000
 
 cdef bytes TOO_LARGE = b"The response does not fit a datagram"
 cdef bytes NOT_KP1 = b"Resource path must be kp1/<application version>/<extension instance>/..."
 
 
-cdef class Shared:
-    """What the peers of a worker share."""
+cdef class KpudpContext:
+    """The wiring that the peers of a server share, and their datagrams of this tick."""
 
-    cdef int keep_bound(self, Entry excess) except -1:
-        """Forget the peer that the table has no place for."""
-        if excess is not None:
-            (<KpudpPeer>excess).end("kpudp_too_many_peers")
+    def __init__(self):
+        self.taken = []
+        self.unsent = []
+        self.spare = []
+        self.scratch = Buffer()
+        self.flush_callback = self.flush
+
+    cdef Buffer open_output(self, KpudpPeer peer):
+        """Return the buffer for a peer's datagram of this tick. Hot path."""
+        if not self.unsent:
+            self.loop.call_soon(self.flush_callback)
+        self.unsent.append(peer)
+        return self.spare.pop() if self.spare else Buffer()
+
+    def flush(self):
+        """Send the datagrams of this tick, at its end."""
+        cdef KpudpPeer peer
+        unsent = self.unsent
+        self.unsent = []
+        for peer in unsent:
+            peer.send_output()
+
+    cdef int evict(self, Place place) except -1:
+        """End the peer whose place has to be given up, if there is one."""
+        cdef KpudpPeer peer
+        if place is not None:
+            peer = place.peer  # holds the peer, which gives up its place
+            peer.end("kpudp_too_many_peers")
         return 0
 
 
@@ -51,56 +82,60 @@ cdef class Exchange:
     """A request of the device, until it has acknowledged the response."""
 
 
-cdef class KpudpPeer(Correspondent):
+cdef class KpudpPeer(Session):
     """The session of one source address in one epoch."""
 
     def __cinit__(self):
         self.window = DuplicateWindow()
         self.exchanges = {}
+        self.unacknowledged = {}
+        self.last_message_id = <uint16_t>random.getrandbits(16)
 
     cdef bint is_busy(self) noexcept:
+        """Return whether the peer is in the middle of an exchange."""
         return len(self.unacknowledged) > 0 or len(self.exchanges) > 0
 
     cdef int drop(self, str reason) except -1:
+        """Count a message that was not taken."""
         return self.counters.count("dropped", reason)
 
     # ------------------------------------------------------------ from the device
 
-    cdef int take(self, const Frame* frame) except -1:
+    cdef int on_frame(self, const Frame* frame) except -1:
         """Handle a well-formed frame, whose slices are borrowed for the call. Hot path."""
         if frame.type <= REQUEST:
             return self.on_message(frame)
         if frame.type == ACK or frame.type == RESET:
-            return self.on_concluded(frame)
+            return self.on_acknowledgement(frame)
         if frame.type == PING:
             return self.on_ping(frame)
         if frame.type == PONG:
             return self.on_pong(frame)
         self.drop("kpudp_wrong_direction")
-        return self.reset(frame.message_id, MALFORMED)
+        return self.send_reset(frame.message_id, MALFORMED)
 
     cdef int on_message(self, const Frame* frame) except -1:
         """DATA, CONFIRMED DATA or REQUEST. Hot path."""
         cdef Slice path
-        cdef Sighting sighting = self.window.look(frame.message_id)
-        if sighting == OUTDATED:
+        cdef MessageIdStatus status = self.window.look_up(frame.message_id)
+        if status == OUTDATED:
             return self.drop("kpudp_outdated")
-        if sighting != UNSEEN:
+        if status != NEW:
             return self.on_duplicate(frame)
         if not self.resolve(frame, &path):
             return 0
         if self.refused is not None:
-            self.refused.pop(frame.message_id, None)  # what an older message of this ID was told
+            self.refused.pop(frame.message_id, None)  # the refusal of an older message of this ID
         if frame.type == REQUEST:
             self.publish_request(frame, path)
         else:
             self.publish_data(frame, path)
-        if not self.proved and frame.type != DATA:
-            self.ask_for_proof()
+        if not self.place.proved and frame.type != DATA:
+            self.challenge_address()
         return 0
 
     cdef bint resolve(self, const Frame* frame, Slice* path) except -1:
-        """The path of a frame, whose alias it may register; False if the device was told why there is none.
+        """Find the path of a frame, and register its alias. Return False if the device was told why there is none.
 
         Hot path. The path borrows from the frame, or from the aliases, which do not change within an epoch.
         """
@@ -108,7 +143,7 @@ cdef class KpudpPeer(Correspondent):
         if frame.path.data == NULL:
             if known is None:
                 self.drop("kpudp_unknown_alias")
-                self.reset(frame.message_id, UNKNOWN_ALIAS)
+                self.send_reset(frame.message_id, UNKNOWN_ALIAS)
                 return False
             path[0] = slice_of(<bytes>known)
             return True
@@ -122,27 +157,27 @@ cdef class KpudpPeer(Correspondent):
         elif len(<bytes>known) != frame.path.size \
                 or memcmp(<const char*><bytes>known, frame.path.data, <size_t>frame.path.size) != 0:
             self.drop("kpudp_alias_has_another_path")
-            self.reset(frame.message_id, ALIAS_HAS_ANOTHER_PATH)
+            self.send_reset(frame.message_id, ALIAS_HAS_ANOTHER_PATH)
             return False
         return True
 
     cdef int on_duplicate(self, const Frame* frame) except -1:
-        """Answer a message as the first time, or by silence if that is still to come."""
+        """Answer a duplicate as its original was answered. An original without an answer yet is met with silence."""
         cdef Exchange exchange
         self.drop("kpudp_duplicate")
         if frame.type == DATA:
             return 0
         if self.refused is not None and frame.message_id in self.refused:
-            return self.reset(frame.message_id, self.refused[frame.message_id])
+            return self.send_reset(frame.message_id, self.refused[frame.message_id])
         exchange = self.exchanges.get(frame.message_id)
         if exchange is not None and exchange.state == RESPONDED:
             return self.transmit(self.unacknowledged[exchange.response_id])
-        if self.window.look(frame.message_id) == ANSWERED:
-            return self.acknowledge_message(frame.message_id)
+        if self.window.look_up(frame.message_id) == ANSWERED:
+            return self.send_ack(frame.message_id)
         return 0
 
     cdef int publish_data(self, const Frame* frame, Slice path) except -1:
-        """Hot path."""
+        """Publish DATA or CONFIRMED DATA. Hot path."""
         cdef Message message
         cdef Outcome outcome
         message.topic = path
@@ -156,37 +191,37 @@ cdef class KpudpPeer(Correspondent):
         if frame.type == CONFIRMED_DATA:
             message.service = AT_LEAST_ONCE
             message.token = DATA_TOKEN | frame.message_id
-        # Seen before it is published: the session may be told to fail this very message before publish returns.
-        self.window.see(frame.message_id)
-        outcome = self.shared.uplink.publish(self, &message)
+        # Remembered before it is published: `fail` may be called for this very message before `publish` returns.
+        self.window.add(frame.message_id)
+        outcome = self.context.uplink.publish(self, &message)
         if outcome == BUSY:
-            self.window.forget(frame.message_id)
+            self.window.remove(frame.message_id)
             return self.drop("kpudp_busy")
         if outcome == IGNORED and frame.type == CONFIRMED_DATA:
             return self.refuse_data(frame.message_id, NOT_FOUND)
         return 0
 
     cdef int publish_request(self, const Frame* frame, Slice path) except -1:
-        """Hot path."""
-        cdef Shared shared = self.shared
+        """Publish a REQUEST. Hot path."""
+        cdef KpudpContext context = self.context
         cdef Exchange exchange
         cdef Message message
         cdef Outcome outcome
         if frame.message_id in self.exchanges:
-            # The window has moved on since, but that one still waits, or its response is not acknowledged.
+            # The window has moved on, but that request still waits, or its response is not acknowledged.
             return self.drop("kpudp_message_id_in_use")
         if len(self.exchanges) >= REQUESTS_MAX:
             return self.drop("kpudp_outstanding_requests")
-        if not shared.uplink.link.ready:
+        if not context.uplink.link.ready:
             return self.drop("kpudp_busy")
-        if not self.outbox.reserve():
+        if not self.context.timer.reserve():
             return self.drop("kpudp_unacknowledged")
         exchange = Exchange()
         exchange.peer = self
         exchange.message_id = frame.message_id
         exchange.sequence = (self.requests & 0xFFF) << 16 | frame.message_id
-        if not shared.pending.add(self, exchange.sequence, shared.now):
-            self.outbox.release()
+        if not context.pending.add(self, exchange.sequence, context.now):
+            self.context.timer.release()
             return self.drop("kpudp_pending_requests")
         self.requests += 1
         self.exchanges[frame.message_id] = exchange
@@ -195,83 +230,86 @@ cdef class KpudpPeer(Correspondent):
         message.service = REQUEST_SERVICE
         message.token = REQUEST_TOKEN | frame.message_id
         message.sequence = exchange.sequence
-        message.timeout = <int64_t>(1000 * shared.pending.timeout)
+        message.timeout = <int64_t>(1000 * context.pending.timeout)
         message.unanswered = False
         message.literal = True
-        self.window.see(frame.message_id)
-        outcome = shared.uplink.publish(self, &message)
+        self.window.add(frame.message_id)
+        outcome = context.uplink.publish(self, &message)
         if outcome == BUSY:
-            self.window.forget(frame.message_id)
+            self.window.remove(frame.message_id)
             del self.exchanges[frame.message_id]
-            shared.pending.forget(self.key, exchange.sequence)
-            self.outbox.release()
+            context.pending.forget(self.key, exchange.sequence)
+            self.context.timer.release()
             return self.drop("kpudp_busy")
         if outcome == IGNORED:
-            shared.pending.forget(self.key, exchange.sequence)
+            context.pending.forget(self.key, exchange.sequence)
             return self.respond(exchange, NOT_FOUND, slice_of(NOT_KP1), Slice(NULL, 0))
         return 0
 
     cdef int on_ping(self, const Frame* frame) except -1:
-        """PING, and the announcement of an endpoint by its path. It has no effect that a second one would repeat."""
+        """Answer PING, and identify the endpoint that its path announces. Duplicates do no harm."""
         cdef Slice path
         if frame.path.data != NULL:
             if not self.resolve(frame, &path):
                 return 0
-            self.shared.uplink.identify(self, path)
-        self.pong(frame.message_id, frame.payload)
-        return self.ask_for_proof()
+            self.context.uplink.identify(self, path)
+        self.send_pong(frame.message_id, frame.payload)
+        return self.challenge_address()
 
     cdef int on_pong(self, const Frame* frame) except -1:
-        """The answer to our PING: the device is where it says that it is."""
-        cdef Outgoing outgoing
-        if self.proved:
+        """Handle the answer to our PING: its data proves that the device receives at its address."""
+        cdef Transmission challenge = self.challenge, transmission
+        if self.place.proved:
             return 0
-        if not self.check_proof(frame.message_id, frame.payload):
+        if challenge is None or challenge.message_id != frame.message_id or frame.payload.size != PING_DATA_SIZE_MAX \
+                or memcmp(<const char*>challenge.frame + HEAD_SIZE_MAX, frame.payload.data, PING_DATA_SIZE_MAX) != 0:
             return self.drop("kpudp_wrong_proof")
-        self.shared.keep_bound(self.shared.table.place(self))
-        self.shared.sessions.set_online(self, True)
-        # What the limit has held back.
-        for outgoing in self.unacknowledged.values():
-            self.transmit(outgoing)
+        self.complete(frame.message_id)
+        self.place.proved = True
+        self.context.evict(self.context.peers.requeue(self.place, self.is_busy()))
+        self.context.sessions.set_online(self, True)
+        # What the limit has held back is sent now.
+        for transmission in self.unacknowledged.values():
+            self.transmit(transmission)
         return 0
 
-    cdef int on_concluded(self, const Frame* frame) except -1:
-        """ACK or RESET of a RESPONSE, a PUSH, or a PING that the device does not know."""
-        cdef Outgoing outgoing = self.unacknowledged.get(frame.message_id)
-        if outgoing is None or (outgoing.type == PING and frame.type == ACK):
+    cdef int on_acknowledgement(self, const Frame* frame) except -1:
+        """Handle ACK or RESET of a RESPONSE or PUSH, or RESET of a PING."""
+        cdef Transmission transmission = self.unacknowledged.get(frame.message_id)
+        if transmission is None or (transmission.type == PING and frame.type == ACK):
             return 0
         if frame.type == RESET:
             self.drop("kpudp_reset_by_device")
-        self.conclude(frame.message_id)
-        if outgoing.type == RESPONSE:
-            del self.exchanges[outgoing.request_id]
-        elif outgoing.type == PUSH:
+        self.complete(frame.message_id)
+        if transmission.type == RESPONSE:
+            del self.exchanges[transmission.request_id]
+        elif transmission.type == PUSH:
             self.pushes -= 1
         return 0
 
     # ------------------------------------------------------------ from NATS, and from the gateway itself
 
     cdef int acknowledge(self, uint32_t token) except -1:
-        """NATS has a message, or its refusal takes its turn. Hot path."""
+        """Acknowledge a message that NATS has, or reset one that was refused. Hot path."""
         cdef uint16_t message_id = <uint16_t>(token & 0xFFFF)
         cdef Exchange exchange
         if token & REQUEST_TOKEN:
-            self.window.answer(message_id)
+            self.window.mark_answered(message_id)
             exchange = self.exchanges.get(message_id)
             if exchange is not None and exchange.state == PUBLISHED:
                 exchange.state = TAKEN
-                self.shared.taken.append(exchange)
+                self.context.taken.append(exchange)
             return 0
         if self.refused is not None and message_id in self.refused:
-            return self.reset(message_id, self.refused[message_id])
-        self.window.answer(message_id)
-        return self.acknowledge_message(message_id)
+            return self.send_reset(message_id, self.refused[message_id])
+        self.window.mark_answered(message_id)
+        return self.send_ack(message_id)
 
-    cdef int send_late_ack(self, Exchange exchange) except -1:
-        """A request was taken a while ago, and its response has not come."""
+    cdef int acknowledge_late(self, Exchange exchange) except -1:
+        """Acknowledge a request that was taken a while ago and has no response yet."""
         if self.closed or exchange.state != TAKEN:
             return 0
-        return self.acknowledge_message(exchange.message_id)
+        return self.send_ack(exchange.message_id)
 
     cdef int fail(
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
@@ -285,26 +323,26 @@ cdef class KpudpPeer(Correspondent):
         if service == REQUEST_SERVICE:
             exchange = self.exchanges.get(sequence & 0xFFFF)
             if exchange is not None and exchange.sequence == sequence and exchange.state != RESPONDED:
-                self.shared.pending.forget(self.key, exchange.sequence)
+                self.context.pending.forget(self.key, exchange.sequence)
                 phrase = reason_phrase.encode()
                 return self.respond(exchange, status, slice_of(phrase), Slice(NULL, 0))
         return 0
 
     cdef int refuse_data(self, uint16_t message_id, int status) except -1:
-        """Remember why confirmed data was not taken; `acknowledge` tells the device."""
-        if self.window.look(message_id) == ANSWERED:
+        """Remember why confirmed data was not taken. `acknowledge` tells the device."""
+        if self.window.look_up(message_id) == ANSWERED:
             return 0
         if self.refused is None:
             self.refused = {}
         elif len(self.refused) >= REFUSED_MAX:
             oldest = next(iter(self.refused))
             del self.refused[oldest]
-            self.window.forget(oldest)
+            self.window.remove(oldest)
         self.refused[message_id] = status
         return 0
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
-        """Hot path."""
+        """Send an answer or a push to the device. Return whether it was sent. Hot path."""
         cdef Exchange exchange
         if self.closed:
             return False
@@ -313,15 +351,15 @@ cdef class KpudpPeer(Correspondent):
         exchange = self.exchanges.get(delivery.sequence & 0xFFFF)
         if exchange is None or exchange.sequence != delivery.sequence or exchange.state == RESPONDED:
             return False
-        self.shared.pending.answered(self.key, exchange.sequence)
+        self.context.pending.answered(self.key, exchange.sequence)
         self.respond(exchange, delivery.data.status_code, delivery.data.reason_phrase, delivery.data.payload)
         return True
 
     cdef int respond(self, Exchange exchange, int status, Slice phrase, Slice payload) except -1:
-        """Answer a request, and again until the device has acknowledged it. Hot path."""
+        """Send the response to a request until the device has acknowledged it. Hot path."""
         cdef uint8_t[DATAGRAM_SIZE_MAX] frame
         cdef uint8_t* end
-        cdef Outgoing outgoing
+        cdef Transmission transmission
         if phrase.size > PHRASE_SIZE_MAX:
             phrase.size = PHRASE_SIZE_MAX
         if HEADER_SIZE + RESPONSE_OVERHEAD + phrase.size + payload.size > DATAGRAM_SIZE_MAX:
@@ -334,24 +372,24 @@ cdef class KpudpPeer(Correspondent):
         end = put_response(
             frame, exchange.response_id, exchange.message_id, <uint16_t>status, phrase, payload, True
         )
-        outgoing = self.begin(RESPONSE, exchange.response_id, frame[:end - frame])
-        outgoing.request_id = exchange.message_id
+        transmission = self.send_confirmable(RESPONSE, exchange.response_id, frame[:end - frame])
+        transmission.request_id = exchange.message_id
         return 0
 
     cdef bint push(self, Delivery* delivery, Endpoint endpoint) except -1:
-        """Send what the device has not asked for, if it is known to be there; whether it was sent."""
+        """Send a push to a device that is known to be there. Return whether it was sent."""
         cdef uint8_t[DATAGRAM_SIZE_MAX] frame
         cdef uint8_t* end
         cdef int status = delivery.data.status_code
         cdef uint16_t message_id
         cdef Slice app_version = delivery.data.app_version_name, token = Slice(NULL, 0), path
         cdef Slice phrase = delivery.data.reason_phrase
-        cdef Buffer scratch = self.shared.scratch
+        cdef Buffer scratch = self.context.scratch
         cdef Attachment attachment = None if endpoint is None else endpoint.sessions.get(self)
-        if not self.proved:
+        if not self.place.proved:
             return False
         if attachment is not None:
-            if not delivery.correlated and not self.is_heard_last(endpoint):
+            if not delivery.correlated and not self.is_latest_of(endpoint):
                 return False
             token = slice_of(attachment.token)
             if app_version.data == NULL:
@@ -377,7 +415,7 @@ cdef class KpudpPeer(Correspondent):
         if self.pushes >= PUSHES_MAX:
             self.drop("kpudp_outstanding_pushes")
             return False
-        if not self.outbox.reserve():
+        if not self.context.timer.reserve():
             self.drop("kpudp_unacknowledged")
             return False
         self.pushes += 1
@@ -386,29 +424,142 @@ cdef class KpudpPeer(Correspondent):
             frame, message_id, <uint16_t>(status if 100 <= status <= 599 else BAD_GATEWAY), phrase, path,
             delivery.data.payload, True,
         )
-        self.begin(PUSH, message_id, frame[:end - frame])
-        self.shared.table.place(self)
+        self.send_confirmable(PUSH, message_id, frame[:end - frame])
+        self.context.peers.requeue(self.place, True)
         return True
 
-    cdef bint is_heard_last(self, Endpoint endpoint) except -1:
-        """Whether no other proved peer that speaks for an endpoint was heard after this one."""
+    cdef bint is_latest_of(self, Endpoint endpoint) except -1:
+        """Return whether this is the proved peer of an endpoint from which a datagram has come last."""
         for session in endpoint.sessions:
-            if isinstance(session, KpudpPeer) and (<KpudpPeer>session).proved \
-                    and (<KpudpPeer>session).turn > self.turn:
+            if isinstance(session, KpudpPeer) and (<KpudpPeer>session).place.proved \
+                    and (<KpudpPeer>session).place.turn > self.place.turn:
                 return False
         return True
 
+    # ------------------------------------------------------------ to the device
+
+    cdef uint8_t* reserve_frame(self, Py_ssize_t size) except? NULL:
+        """Return where a frame goes in the datagram of this tick, or NULL if the limit forbids it. Hot path.
+
+        The caller writes exactly `size` bytes there, before anything else is sent.
+        """
+        cdef uint8_t* at
+        cdef Py_ssize_t cost = size
+        if self.output is not None and self.output.size + size > DATAGRAM_SIZE_MAX:
+            self.send_output()
+        if self.output is None:
+            cost += HEADER_SIZE
+        if not self.place.proved and self.sent_bytes + <uint64_t>cost > AMPLIFICATION_MAX * self.received_bytes:
+            self.drop("kpudp_amplification")
+            return NULL
+        self.sent_bytes += <uint64_t>cost
+        if self.output is None:
+            self.output = self.context.open_output(self)
+            put_header(self.output.reserve(DATAGRAM_SIZE_MAX), self.epoch)
+            self.output.size = HEADER_SIZE
+        at = self.output.reserve(size)
+        self.output.size += size
+        return at
+
+    cdef int send_output(self) except -1:
+        """Send the datagram of this tick. Hot path."""
+        cdef Buffer output = self.output
+        if output is None:
+            return 0
+        self.output = None
+        self.context.core.socket.send(&self.place.address, output.data, output.size)
+        if len(self.context.spare) < SPARE_BUFFERS:
+            output.size = 0
+            self.context.spare.append(output)
+        return 0
+
+    cdef int send_ack(self, uint16_t message_id) except -1:
+        """Send ACK. Hot path."""
+        cdef uint8_t* at = self.reserve_frame(HEAD_SIZE)
+        if at != NULL:
+            put_ack(at, message_id)
+        return 0
+
+    cdef int send_reset(self, uint16_t message_id, uint16_t reason) except -1:
+        """Send RESET; `reason` is one of ResetReason or an HTTP status."""
+        cdef uint8_t* at = self.reserve_frame(RESET_SIZE)
+        if at != NULL:
+            put_reset(at, message_id, reason)
+        return 0
+
+    cdef int send_pong(self, uint16_t message_id, Slice data) except -1:
+        """Send PONG with the data of a PING."""
+        cdef uint8_t* at = self.reserve_frame(HEAD_SIZE_MAX + data.size)
+        if at != NULL:
+            put_probe(at, PONG, message_id, data, True)
+        return 0
+
+    cdef int challenge_address(self) except -1:
+        """Send PING with random bytes, unless the address is proved or that is under way."""
+        cdef uint8_t[HEAD_SIZE_MAX + PING_DATA_SIZE_MAX] frame
+        cdef bytes data
+        cdef uint16_t message_id
+        if self.place.proved or self.challenge is not None or not self.context.timer.reserve():
+            return 0
+        data = os.urandom(PING_DATA_SIZE_MAX)
+        message_id = self.next_message_id()
+        put_probe(frame, PING, message_id, Slice(<const uint8_t*>data, PING_DATA_SIZE_MAX), True)
+        self.challenge = self.send_confirmable(PING, message_id, frame[:sizeof(frame)])
+        return 0
+
+    cdef uint16_t next_message_id(self) except? 0:
+        """Return an ID that none of our unacknowledged messages has. Those are far fewer than there are IDs."""
+        self.last_message_id += 1
+        while self.last_message_id in self.unacknowledged:
+            self.last_message_id += 1
+        return self.last_message_id
+
+    cdef Transmission send_confirmable(self, uint8_t type, uint16_t message_id, bytes frame):
+        """Send a message until it is acknowledged. The caller has reserved its place in the timer."""
+        cdef Transmission transmission = Transmission()
+        transmission.peer = self
+        transmission.type = type
+        transmission.message_id = message_id
+        transmission.frame = frame
+        self.unacknowledged[message_id] = transmission
+        self.transmit(transmission)
+        self.context.timer.start(transmission)
+        return transmission
+
+    cdef int transmit(self, Transmission transmission) except -1:
+        """Put a confirmable message into the datagram of this tick."""
+        cdef Py_ssize_t size = len(transmission.frame)
+        cdef uint8_t* at = self.reserve_frame(size)
+        if at != NULL:
+            memcpy(at, <const char*>transmission.frame, <size_t>size)
+        return 0
+
+    cdef int retransmit(self, Transmission transmission) except -1:
+        """Send a message again whose wait is over, unless it was acknowledged or sent often enough."""
+        if transmission.frame is None:
+            return 0
+        if transmission.count < TRANSMISSIONS_MAX:
+            self.transmit(transmission)
+            return self.context.timer.back_off(transmission)
+        if transmission.type != PING:
+            return self.end("kpudp_unreachable")
+        self.complete(transmission.message_id)  # the device may just not listen
+        return 0
+
+    cdef Transmission complete(self, uint16_t message_id):
+        """Give up the place of a message that is acknowledged or given up. Return it, or None if there is none."""
+        cdef Transmission transmission = self.unacknowledged.pop(message_id, None)
+        if transmission is not None:
+            transmission.frame = None
+            self.context.timer.release()
+            if transmission is self.challenge:
+                self.challenge = None
+        return transmission
+
     # ------------------------------------------------------------ the end
 
-    cdef int give_up(self, Outgoing outgoing) except -1:
-        """A device that lets us send in vain is gone; one that does not answer PING may just not listen."""
-        if outgoing.type == PING:
-            self.conclude(outgoing.message_id)
-            return 0
-        return self.end("kpudp_unreachable")
-
     cdef int end(self, str reason) except -1:
-        """Forget the peer and all that concerns it."""
+        """End the session, its exchanges and its messages."""
         cdef Exchange exchange
         if self.closed:
             return 0
@@ -416,9 +567,10 @@ cdef class KpudpPeer(Correspondent):
         self.counters.connections_closed[<int>KPUDP] += 1
         for exchange in self.exchanges.values():
             if exchange.state != RESPONDED:  # else the place is the response's
-                self.shared.pending.forget(self.key, exchange.sequence)
-                self.outbox.release()
+                self.context.pending.forget(self.key, exchange.sequence)
+                self.context.timer.release()
         self.exchanges = {}
-        self.abandon_all()
-        self.shared.table.remove(self)
-        return self.shared.sessions.close(self)
+        for message_id in list(self.unacknowledged):
+            self.complete(message_id)
+        self.context.peers.remove(self.place)
+        return self.context.sessions.close(self)

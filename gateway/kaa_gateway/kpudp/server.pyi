@@ -1,4 +1,4 @@
-"""The KP/UDP server. See kpudp.pyx."""
+"""The KP/UDP server. See server.pyx."""
 
 import asyncio
 
@@ -6,11 +6,11 @@ from kaa_gateway.counters import Counters
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.kpudp.table import Table
+from kaa_gateway.kpudp.tables import PeerTable
 from kaa_gateway.net.udp import DatagramCore
 
 class KpudpServer(DatagramCore):
-    peers: Table
+    peers: PeerTable
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
