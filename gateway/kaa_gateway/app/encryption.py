@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import TYPE_CHECKING
 
+from kaa_gateway.app import psk_file
 from kaa_gateway.app.listeners import section_of
 from kaa_gateway.config import encrypted
 from kaa_gateway.config.keys import CoapDtls, StreamTls
@@ -18,6 +19,7 @@ from kaa_gateway.net.dtls_context import DtlsContext
 
 if TYPE_CHECKING:
     from kaa_gateway.config.keys import Transports
+    from kaa_gateway.net.certificates import Material
 
 HTTP_1_1 = "http/1.1"
 """The protocol that HTTPS names in ALPN (RFC 7301)."""
@@ -32,8 +34,21 @@ def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCred
 
 def datagram_credentials(path: tuple[str, ...], settings: CoapDtls) -> ServerCredentials[DtlsContext]:
     """Return the credentials of the listener with DTLS. Raises ConfigError."""
-    key = section_of(path)
-    return ServerCredentials(key, settings, lambda material: DtlsContext(key, settings, material))
+    section = section_of(path)
+
+    def make(material: Material) -> DtlsContext:
+        keys = None
+        if settings.psk_file is not None:
+            keys = psk_file.read_keys(f"{section}.psk-file", settings.psk_file)
+        return DtlsContext(
+            section,
+            material,
+            ciphers=settings.ciphers,
+            client_certificate=settings.client_certificate,
+            psk_keys=keys,
+        )
+
+    return ServerCredentials(section, settings, make)
 
 
 def problems(transports: Transports) -> list[str]:

@@ -165,7 +165,7 @@ cdef class KpudpServer(DatagramCore):
     cdef int send_reset(
         self, const Address* destination, KpudpPeer peer, uint8_t epoch, uint16_t message_id, uint16_t reason
     ) except -1:
-        """Send RESET: to a peer within its limit, or to the sender of a datagram of at least ANSWERED_SIZE_MIN bytes."""
+        """Send RESET to a peer, or to the sender of a datagram of at least ANSWERED_SIZE_MIN bytes."""
         cdef uint8_t[HEADER_SIZE + RESET_SIZE] datagram
         if peer is not None:
             return peer.send_reset(message_id, reason)

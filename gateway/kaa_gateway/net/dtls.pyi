@@ -17,7 +17,7 @@ class DtlsSocket(UdpSocket):
         core: DatagramCore,
         counters: Counters,
         credentials: ServerCredentials[DtlsContext],
-        authenticate: Callable[[str | None, ClientCertificate | None], Any],
+        authenticate: Callable[[str | None, Any], Any],
         *,
         protocol: str,
         handshake_timeout: float,

@@ -53,7 +53,7 @@ cdef class DtlsSession:
 cdef class DtlsSocket(UdpSocket):
     """A bound socket, its DTLS sessions, and the core that receives their messages. Times are in seconds.
 
-    `authenticate` is called with the PSK identity or the certificate of a client, each None if there is none; it returns
+    `authenticate` is called with the PSK identity or the certificate of a client, each None if it has none. It returns
     the client, or a future of it, or raises IdentityError. `protocol` names the core in the log.
     """
 

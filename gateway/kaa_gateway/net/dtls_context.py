@@ -1,10 +1,10 @@
-"""The OpenSSL context of CoAP over DTLS 1.2: cookies, certificates, pre-shared keys.
+"""The OpenSSL context of DTLS 1.2: cookies, certificates and pre-shared keys.
 
-What lives here: all that concerns OpenSSL's settings and callbacks, and the file of pre-shared keys. What does not:
-datagrams and sessions (dtls.pyx).
+What lives here: OpenSSL's settings and callbacks. What does not: datagrams and sessions (dtls.pyx), and the files of
+certificates and keys.
 
-pyOpenSSL has no call for pre-shared keys, so that callback is set through its binding, which is private: PskUnavailable
-is what a version without it leads to, at start.
+pyOpenSSL has no call for pre-shared keys, so their callback is set through its private binding. A version without that
+binding is refused with a ConfigError.
 
 Source: RFC 6347 (DTLS 1.2), RFC 4279 (pre-shared keys), RFC 7252 section 9.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 from typing import TYPE_CHECKING, Any
 
@@ -22,35 +21,27 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from OpenSSL import SSL, crypto
 
-from kaa_gateway.config.yaml_tree import Mapping, Scalar, parse
-from kaa_gateway.net.certificates import Material, read, unusable
+from kaa_gateway.net.certificates import Material, unusable
 from kaa_gateway.net.handshakes import other_reason, verification_reason
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from cryptography import x509
-
-    from kaa_gateway.config.keys import CoapDtls
 
 DATAGRAM_SIZE = 1200
 """Bytes of UDP payload that every path carries (RFC 8085 section 3.2 with room for IPv6)."""
 
-KEY = re.compile(r"([0-9a-fA-F]{2}){16,64}\Z")
-"""A pre-shared key: 16 to 64 bytes in hexadecimal."""
-
-IDENTITY = re.compile(r"[^\x00-\x1f\x7f]{1,128}\Z")
-
 RSA_KEY_SIZE_MIN = 2048
-"""Bits that a certificate's key must have."""
 EC_KEY_SIZE_MIN = 224
+"""Bits that the key of a client's certificate must have."""
 
 DTLS_1_2 = 0xFEFD
 NO_RENEGOTIATION = 0x40000000
-"""SSL_OP_NO_RENEGOTIATION, which pyOpenSSL does not name in each version."""
+"""SSL_OP_NO_RENEGOTIATION, for which not every pyOpenSSL has a name."""
 
 _COOKIE_SECRET = secrets.token_bytes(32)
-_SECURITY_FLAGS = {
+_VERIFY_FLAGS = {
     "off": SSL.VERIFY_NONE,
     "optional": SSL.VERIFY_PEER,
     "required": SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT,
@@ -58,14 +49,28 @@ _SECURITY_FLAGS = {
 
 
 class DtlsContext:
-    """Makes connections; all that its callbacks learn is of the call into OpenSSL that is under way."""
+    """The settings of a listener with DTLS, from which its connections are made.
 
-    def __init__(self, key: str, settings: CoapDtls, material: Material) -> None:
+    `section` names the listener in the configuration, for error messages. `client_certificate` is `off`, `optional` or
+    `required`. `psk_keys` are the keys by identity, or None for a listener without pre-shared keys. Raises ConfigError.
+
+    What the callbacks find out is left in `psk_identity` and `refusal`, and holds for the last call into OpenSSL.
+    """
+
+    def __init__(
+        self,
+        section: str,
+        material: Material,
+        *,
+        ciphers: str,
+        client_certificate: str,
+        psk_keys: Mapping[bytes, bytes] | None,
+    ) -> None:
         self.psk_identity: str | None = None
-        """That of the handshake, if its key is known."""
+        """The identity in the handshake, if its key is known."""
         self.refusal: tuple[str, str] | None = None
-        """Reason code and sentence, if a callback has refused the client."""
-        self._keys = {} if settings.psk_file is None else read_keys(f"{key}.psk-file", settings.psk_file)
+        """The reason code and a sentence, if a callback has refused the client."""
+        self._keys = psk_keys or {}
         self._context = SSL.Context(SSL.DTLS_SERVER_METHOD)
         self._context.set_min_proto_version(DTLS_1_2)
         self._context.set_options(NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_QUERY_MTU)
@@ -76,19 +81,19 @@ class DtlsContext:
             lambda conn, cookie: hmac.compare_digest(cookie, _cookie(conn))
         )
         try:
-            self._context.set_cipher_list(settings.ciphers.encode())
+            self._context.set_cipher_list(ciphers.encode())
         except SSL.Error:
-            raise unusable(f"{key}.ciphers", "no cipher suite that can be had is in this list") from None
+            raise unusable(f"{section}.ciphers", "no cipher suite that can be had is in this list") from None
         try:
             self._use(material)
         except SSL.Error as error:
-            raise unusable(f"{key}.cert-file", f"cannot be used: {said(error)}") from None
-        self._context.set_verify(_SECURITY_FLAGS[settings.client_certificate], self._on_verify)
-        if settings.psk_file is not None:
-            self._callback = _set_psk_callback(f"{key}.psk-file", self._context, self._find_key)
+            raise unusable(f"{section}.cert-file", f"cannot be used: {said(error)}") from None
+        self._context.set_verify(_VERIFY_FLAGS[client_certificate], self._on_verify)
+        if psk_keys is not None:
+            self._callback = _set_psk_callback(f"{section}.psk-file", self._context, self._find_key)
 
     def connection(self, address: bytes) -> SSL.Connection:
-        """A server's end of a connection that works on memory; its cookies are bound to the address."""
+        """Return a server's connection that works on memory. Its cookies are bound to the address."""
         connection = SSL.Connection(self._context, None)
         connection.set_accept_state()
         connection.set_ciphertext_mtu(DATAGRAM_SIZE)
@@ -96,10 +101,11 @@ class DtlsContext:
         return connection
 
     def begin(self) -> None:
-        """Forget what the last call into OpenSSL has found."""
+        """Forget what the callbacks have found out before."""
         self.psk_identity = self.refusal = None
 
     def _use(self, material: Material) -> None:
+        """Give OpenSSL the certificates, the key and the revocation lists."""
         if material.chain and material.private_key is not None:
             self._context.use_certificate(material.chain[0])
             for certificate in material.chain[1:]:
@@ -136,48 +142,18 @@ class DtlsContext:
 
 
 def failure(context: DtlsContext, error: SSL.Error) -> tuple[str, str]:
-    """The reason code of a failed handshake, and what is known of it, for the log."""
+    """Return the reason code of a failed handshake and a sentence for the log."""
     return context.refusal or (other_reason(said(error)), said(error))
 
 
 def said(error: SSL.Error) -> str:
-    """What OpenSSL says of an error."""
+    """Return what OpenSSL says of an error."""
     reasons = error.args[0] if error.args and isinstance(error.args[0], list) else []
     return str(reasons[-1][2]) if reasons else "handshake failed"
 
 
-def read_keys(key: str, path: Path) -> dict[bytes, bytes]:
-    """The pre-shared keys of a file, by identity. Raises ConfigError; no key is ever shown."""
-    try:
-        text = read(key, path).decode()
-    except UnicodeDecodeError:
-        raise unusable(key, f"{path}: cannot be read: not UTF-8 text") from None
-    problems: list[str] = []
-
-    def report(line: int | None, names: tuple[str, ...], message: str) -> None:
-        problems.append(f"{path}:{line}: {message}")
-
-    document = parse(text, report)
-    root = document.entries if isinstance(document, Mapping) else []
-    if not problems and ([entry.key for entry in root] != ["keys"] or not isinstance(root[0].value, Mapping)):
-        report(1, (), "expected one mapping, keys")
-    keys: dict[bytes, bytes] = {}
-    entries = root[0].value.entries if root and isinstance(root[0].value, Mapping) else []
-    for entry in entries:
-        value = entry.value.text if isinstance(entry.value, Scalar) else None
-        if not IDENTITY.match(entry.key) or len(entry.key.encode()) > 128:
-            report(entry.line, (), "expected an identity of 1 to 128 printable characters")
-        elif value is None or not KEY.match(value):
-            report(entry.line, (), "expected a key of 16 to 64 bytes in hexadecimal")
-        else:
-            keys[entry.key.encode()] = bytes.fromhex(value)
-    if problems:
-        raise unusable(key, problems[0])
-    return keys
-
-
 def _is_weak(certificate: x509.Certificate) -> bool:
-    """Whether OpenSSL's security level 2 would refuse it; the signature of an authority on itself says nothing."""
+    """Return whether OpenSSL's security level 2 would refuse a certificate. A root's own signature does not count."""
     try:
         public_key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):
@@ -191,12 +167,12 @@ def _is_weak(certificate: x509.Certificate) -> bool:
 
 
 def _cookie(connection: SSL.Connection) -> bytes:
-    """What a client must return before anything is kept for it (RFC 6347 section 4.2.1)."""
+    """Return the cookie of an address, which a client returns before anything is kept for it (RFC 6347 4.2.1)."""
     return hmac.digest(_COOKIE_SECRET, connection.get_app_data(), hashlib.sha256)
 
 
 def _set_psk_callback(key: str, context: SSL.Context, find: Any) -> object:
-    """Have `find` called for the key of an identity; returns what must be kept as long as the context."""
+    """Let OpenSSL call `find` for the key of an identity. The result must be kept as long as the context."""
     lib, ffi = getattr(SSL, "_lib", None), getattr(SSL, "_ffi", None)
     native = getattr(context, "_context", None)
     setter = getattr(lib, "SSL_CTX_set_psk_server_callback", None)
