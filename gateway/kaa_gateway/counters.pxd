@@ -10,7 +10,7 @@ cdef enum Protocol:
 
 
 cdef class VersionCounters:
-    # counters of one application version, or of what belongs to none; by protocol
+    # counters of one application version, or of messages without one; by protocol
     cdef uint64_t[PROTOCOL_COUNT] messages_in
     cdef uint64_t[PROTOCOL_COUNT] bytes_in        # of payload
     cdef uint64_t[PROTOCOL_COUNT] messages_out
@@ -30,11 +30,11 @@ cdef class VersionCounters:
 cdef class Counters:
     # state
     cdef dict versions            # application version -> its VersionCounters
-    cdef VersionCounters unrouted         # what was refused before its application version mattered, or names none
+    cdef VersionCounters unrouted  # counters of messages whose application version is missing or was not read
     # counters, by protocol
     cdef uint64_t[PROTOCOL_COUNT] connections_opened
     cdef uint64_t[PROTOCOL_COUNT] connections_closed
-    cdef dict reasons  # (event, reason) -> count, of what is rare
+    cdef dict reasons  # (event, reason) -> count, of rare events
 
     cdef int count(self, str event, str reason) except -1
     cdef VersionCounters counters_of(self, bytes app_version)

@@ -1,4 +1,4 @@
-"""What a worker counts. See counters.pyx."""
+"""The counters of a worker. See counters.pyx."""
 
 from collections.abc import Mapping
 

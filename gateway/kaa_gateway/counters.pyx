@@ -1,6 +1,6 @@
-"""What a worker counts: plain C integers for what happens per message, a dict by reason for what is rare.
+"""The counters of a worker: C integers for events of each message, a dict by reason for rare events.
 
-The management API exports them at scrape. A reason is a code of ours, never data of a peer.
+The metrics read them at each scrape. A reason is a code of docs/reasons.md, never data of a peer.
 """
 
 PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp")
@@ -8,11 +8,11 @@ cdef str NO_VERSION = ""
 
 
 cdef class VersionCounters:
-    """Messages of one application version since the worker's start."""
+    """Counts the messages of one application version since the worker's start."""
 
 
 cdef class Counters:
-    """One worker's counts since its start."""
+    """Counts the events of one worker since its start."""
 
     def __init__(self):
         self.reasons = {}
@@ -20,24 +20,24 @@ cdef class Counters:
         self.unrouted = VersionCounters()
 
     cdef int count(self, str event, str reason) except -1:
-        """Add one to an event that carries a reason: "refused", "dropped", "closed", "ignored"."""
+        """Count an event that has a reason: "refused", "dropped", "closed" or "ignored"."""
         key = (event, reason)
         self.reasons[key] = self.reasons.get(key, 0) + 1
         return 0
 
     def add(self, str event not None, str reason not None):
-        """The same, for Python."""
+        """Do what count does, for Python code."""
         self.count(event, reason)
 
     cdef VersionCounters counters_of(self, bytes app_version):
-        """The counts of an application version, which must be a configured one: they are kept for good."""
+        """Return the counters of an application version. They are kept for ever, so it must be a configured one."""
         counts = self.versions.get(app_version)
         if counts is None:
             counts = self.versions[app_version] = VersionCounters()
         return <VersionCounters>counts
 
     def by_version(self):
-        """{counter name: {(protocol, application version): count}}; the version of what belongs to none is ""."""
+        """Return {counter name: {(protocol, application version): count}}; "" stands for no version."""
         cdef int i
         cdef VersionCounters counts
         cdef str version
@@ -54,7 +54,7 @@ cdef class Counters:
         return result
 
     def by_protocol(self):
-        """{counter name: {protocol: count}}, all application versions together."""
+        """Return {counter name: {protocol: count}}, over all application versions."""
         cdef int i
         result = {}
         for name, values in self.by_version().items():
@@ -66,5 +66,5 @@ cdef class Counters:
         return result
 
     def by_reason(self):
-        """{(event, reason): count}."""
+        """Return {(event, reason): count}."""
         return self.reasons

@@ -8,7 +8,7 @@ label of the metric that counts the error.
 class GatewayError(Exception):
     """Base of all errors that the gateway raises on purpose.
 
-    `reason` is the metric label, `detail` the human sentence; both are free of secrets.
+    `reason` is the label of the metric, `detail` a sentence for people. Neither contains secrets.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -22,15 +22,15 @@ class ConfigError(GatewayError):
 
 
 class ProtocolError(GatewayError):
-    """A peer broke its protocol: a malformed packet, or one that is not legal in this state. Ends its connection."""
+    """A peer sent a malformed packet, or one that is illegal in this state. Ends its connection."""
 
 
 class MalformedAvro(GatewayError):  # noqa: N818 - the field's word for it
-    """An Avro datum is truncated, overlong, or of the wrong shape."""
+    """An Avro datum is truncated, too long, or does not match its schema."""
 
 
 class IdentityError(GatewayError):
-    """An endpoint token was refused, or could not be resolved in time; `status` is the HTTP status that says so."""
+    """A token or credentials were refused, or not checked in time. `status` is the HTTP status for the device."""
 
     def __init__(self, status: int, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)

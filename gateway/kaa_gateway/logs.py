@@ -1,8 +1,8 @@
-"""Log lines of the gateway: to standard error, as JSON or for people, and never more than a disk can bear.
+"""The log of the gateway: lines on standard error, as JSON or for people, limited in number.
 
-Lines of libraries (asyncio, aiohttp) come the same way. What a peer can cause to be logged is limited by kind, which
-is the line's text and reason: both are ours, so that there are few kinds. Libraries put anything into their text: each
-of their loggers is a kind.
+Lines of libraries (asyncio, aiohttp) go the same way. The limit counts lines by kind, so that peers cannot fill a disk.
+The kind of a line is its text and reason, which hold no data of peers. The text of a library's line may hold anything,
+so its kind is its logger.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from structlog.typing import EventDict, WrappedLogger
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 LIMIT = 10
-"""Lines of one kind in a period; those beyond are dropped, and their number stands in the next line that is not."""
+"""Lines of one kind in a period. Further lines are dropped; the next line that is logged has their number."""
 PERIOD = 10.0
 """Seconds."""
 KINDS_MAX = 1000
-"""Kinds that are counted apart; beyond, the counts begin anew."""
+"""Kinds that are counted; if there are more, all counts are reset."""
 
 
 class Limiter:
-    """A structlog processor that drops lines of a kind which come too often."""
+    """A structlog processor that drops lines of a kind that is logged too often."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -35,14 +35,14 @@ class Limiter:
         self.dropped = 0
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-        """Let a line pass, or drop it."""
+        """Return the line, or drop it."""
         kind = (event.get("logger", event.get("event")), event.get("reason"))
         now = self._clock()
         state = self._kinds.get(kind)
         if state is None:
             if len(self._kinds) >= KINDS_MAX:
                 self._kinds.clear()
-            # When its period began, its lines in that, and those dropped since the last that was not.
+            # Start of its period, lines logged in the period, lines dropped since the last that was logged.
             state = self._kinds[kind] = [now, 0, 0]
         if now - state[0] >= PERIOD:
             state[0] = now
@@ -59,7 +59,7 @@ class Limiter:
 
 
 class _Library(logging.Handler):
-    """Hands lines of libraries on."""
+    """Passes lines of libraries on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger().log(
@@ -71,12 +71,12 @@ class _Library(logging.Handler):
 
 
 limiter = Limiter()
-"""The process's own."""
+"""The limiter of this process."""
 _level: Level = "info"
 
 
 def configure(level: Level, style: str) -> None:
-    """Log `level` and above, as "json" or "console"."""
+    """Log lines of `level` and above, in the style "json" or "console"."""
     logging.basicConfig(handlers=[_Library()], force=True)
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     render: Any = structlog.processors.JSONRenderer()
@@ -100,12 +100,12 @@ def configure(level: Level, style: str) -> None:
 
 
 def level() -> Level:
-    """The least severe level that is logged."""
+    """Return the least severe level that is logged."""
     return _level
 
 
 def set_level(level: Level) -> None:
-    """Log `level` and above from now on."""
+    """Log lines of `level` and above from now on."""
     global _level  # noqa: PLW0603 - as the configuration of structlog, it is the process's
     _level = level
     number = getattr(logging, level.upper())

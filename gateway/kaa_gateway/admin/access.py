@@ -1,7 +1,7 @@
-"""Who may use the management API: whoever has the token, or, where none is set, whoever is on this machine.
+"""Guard the management API: a request needs the token, or, if none is set, must come from this machine.
 
-Health, metrics and what is public anyway (the page, the certificate, the description of the API) are open, as
-probes and scrapers need it.
+Health and metrics are open to probes and scrapers. So are the page, the certificate and the description of the API,
+which hold no secrets.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ GUARDED = "/api/"
 OPEN = frozenset({"/api/v1/certificate", "/api/v1/openapi.json"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 FORWARDED = ("Forwarded", "X-Forwarded-For")
-"""Header fields of a proxy: a request that has one comes from elsewhere, whatever its address says."""
+"""Header fields that proxies set: a request with one of them may come from another machine."""
 TOKEN_SIZE_MIN = 16
 
 
 class Guard:
-    """The rule for one management port. `token` is None if none is set."""
+    """The access rule of one management port. `token` is None if none is set."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
 
     @classmethod
     def from_file(cls, path: Path | None) -> Guard:
-        """The rule with the token in a file, if there is one; ConfigError if it cannot be used."""
+        """Return the rule with the token in this file, if there is one; ConfigError if the file cannot be used."""
         if path is None:
             return cls(None)
         key = "server.token-file"
@@ -48,7 +48,7 @@ class Guard:
 
     @property
     def middleware(self) -> Middleware:
-        """Lets a request pass, or answers 401 or 403."""
+        """The middleware that lets a request pass, or answers 401 or 403."""
 
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -61,7 +61,7 @@ class Guard:
     def _check(self, request: web.Request) -> None:
         if self._token is not None:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            # Bytes, because compare_digest takes no text beyond ASCII.
+            # compare_digest takes text only if it is ASCII, so it is given bytes.
             if scheme.lower() != "bearer" or not hmac.compare_digest(
                 token.strip().encode("utf-8", "surrogateescape"), self._token.encode()
             ):
@@ -76,11 +76,15 @@ class Guard:
 
 
 def _is_local(request: web.Request) -> bool:
-    """Whether a request was made on this machine, for this machine: a name of its own for it may be a page's trick."""
+    """Return whether a request was made on this machine, and names it in Host.
+
+    Any other name could be that of a web site which resolves to this machine so that its page can use the API (DNS
+    rebinding).
+    """
     assert request.transport is not None
     peer = request.transport.get_extra_info("peername")
     if not isinstance(peer, tuple):
-        return True  # a Unix socket, in a directory of the supervisor's own
+        return True  # a Unix socket, in a directory that only the supervisor can enter
     address = ipaddress.ip_address(peer[0].partition("%")[0])
     mapped = getattr(address, "ipv4_mapped", None)
     return (

@@ -1,7 +1,7 @@
 """The management API of one worker, below `/api/v1`: sessions, configuration, log level, certificate.
 
-Its description is openapi.yml. Of several workers the supervisor asks each (fleet.py); a session's ID begins with its
-worker's number, so that the answers can be put together.
+It is described in openapi.yml. If there are several workers, the supervisor asks each of them and joins the answers
+(fleet_api.py). For that, a session's ID begins with the number of its worker.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 SESSIONS_DEFAULT = 100
 SESSIONS_MAX = 1000
 SCANNED_MAX = 20_000
-"""Sessions that one request looks at: devices wait for that long."""
+"""Sessions that one request looks at. The event loop serves no device meanwhile."""
 TEXT_SIZE_MAX = 256
-"""Characters of a text to look for."""
+"""Characters of a client identifier or endpoint ID to look for."""
 PROTOCOLS = ("mqtt", "http", "coap", "udp")
 SESSION_ID = re.compile(r"([0-9]{1,3})-([0-9a-f]{9})", re.ASCII)
-"""Worker, and the session's key."""
+"""The number of the worker, and the session's key."""
 POSITION = re.compile(r"([0-9]{1,3})-([0-9]{1,8})", re.ASCII)
-"""Worker, and the place in its table where a page begins."""
-NO_SESSION = "There is no such session (any more)."
+"""The number of the worker, and the place in its table where a page begins."""
+NO_SESSION = "There is no session with this ID, or it has ended."
 DISCONNECTED = "disconnected_by_operator"
 
 
@@ -45,7 +45,7 @@ class SessionQuery(NamedTuple):
 
     @classmethod
     def of(cls, request: web.Request) -> SessionQuery:
-        """The query of a request; 400 says what is wrong with it."""
+        """Return the query of a request; 400 says what is wrong with it."""
         query = request.query
         if unknown := sorted(query.keys() - {"from", "limit", "protocol", "client", "endpoint"}):
             raise web.HTTPBadRequest(text=f"unknown parameter: {unknown[0]!r}")
@@ -74,7 +74,7 @@ class SessionQuery(NamedTuple):
 
 
 class WorkerApi:
-    """The API of the worker of this number, which has these sessions; `current` gives its configuration."""
+    """The API of worker number `index`, for its sessions; `current` returns its configuration."""
 
     def __init__(self, current: Callable[[], Config], index: int, sessions: Sessions) -> None:
         self._current = current
@@ -82,7 +82,7 @@ class WorkerApi:
         self._sessions = sessions
 
     def routes(self) -> list[web.RouteDef]:
-        """What it serves."""
+        """Return the routes to serve."""
         return [
             web.get("/api/v1/sessions", self._list, allow_head=False),
             web.get("/api/v1/sessions/{id}", self._show, allow_head=False),

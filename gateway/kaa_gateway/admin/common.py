@@ -1,4 +1,4 @@
-"""What the management API serves alike for one worker and for the supervisor of several."""
+"""The routes of the management API that are the same for one worker and for the supervisor of several."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ import yaml
 from aiohttp import web
 
 from kaa_gateway import logs
-from kaa_gateway.config import masked
+from kaa_gateway.admin.shown_config import shown
 
 if TYPE_CHECKING:
     from kaa_gateway.config import Config
 
-ELSEWHERE = frozenset({"service", "server", "app_versions", "extension_instances", "warnings"})
-"""Parts of a Config that are not under kaa.kpc, or no keys."""
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
 class LogLevel(msgspec.Struct, forbid_unknown_fields=True):
-    """Body of `PUT /api/v1/log`, and what GET answers."""
+    """The body of `PUT /api/v1/log`, and of the answers of PUT and GET."""
 
     level: logs.Level
 
 
 def common_routes(current: Callable[[], Config]) -> list[web.RouteDef]:
-    """The page, the description of the API, the current configuration, the certificate, the log level."""
+    """Return the routes of the page, the API's description, the configuration, the certificate and the log level."""
 
     async def page(request: web.Request) -> web.Response:
         return web.Response(
@@ -80,7 +78,7 @@ async def _show_level(request: web.Request) -> web.Response:
 
 
 async def set_level(request: web.Request) -> web.Response:
-    """`PUT /api/v1/log`: the level of this process; 400 says what is wrong with the body."""
+    """Set the log level of this process; 400 says what is wrong with the body."""
     try:
         change = msgspec.json.decode(await request.read(), type=LogLevel)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -96,41 +94,11 @@ def _resource(name: str) -> str:
 
 @cache
 def openapi() -> dict[str, Any]:
-    """The description of the API."""
+    """Return the description of the API."""
     document: dict[str, Any] = yaml.safe_load(_resource("openapi.yml"))
     return document
 
 
-def shown(config: Config) -> dict[str, Any]:
-    """The configuration as it is in effect, arranged as in service-config.yml, without secrets."""
-    applications: dict[str, Any] = {}
-    for version in config.app_versions.values():
-        application = applications.setdefault(version.application, {"tenant": version.tenant, "versions": {}})
-        application["versions"][version.name] = {"allowed-extension-instances": sorted(version.allowed)}
-    kpc = {
-        name.replace("_", "-"): getattr(config, name)
-        for name in config.__struct_fields__
-        if name not in ELSEWHERE
-    }
-    document: dict[str, Any] = msgspec.to_builtins(
-        {
-            "service": config.service,
-            "server": config.server,
-            "kaa": {
-                "applications": applications,
-                "extension-instances": {
-                    each.name: {"endpoint-aware": each.endpoint_aware, "durable": each.durable}
-                    for each in config.extension_instances.values()
-                },
-                "kpc": kpc,
-            },
-        },
-        enc_hook=str,
-    )
-    document["kaa"]["kpc"]["nats"]["urls"] = [masked(url) for url in config.nats.urls]
-    return document
-
-
 def certificates(file: Path) -> bytes:
-    """The certificates in a PEM file, and nothing else that may be in it, such as a key; read anew each time."""
+    """Return the certificates in a PEM file, without anything else in it, such as a key."""
     return b"".join(CERTIFICATE.findall(file.read_bytes()))

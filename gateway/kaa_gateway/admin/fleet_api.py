@@ -1,4 +1,4 @@
-"""The management API of several workers: each request goes to the worker that it is for, or to all of them."""
+"""The management API of several workers: passes each request to the worker that it concerns, or to all of them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class FleetApi:
-    """The API of the workers of `fleet`, as api.py has it for one."""
+    """The same API as WorkerApi, for all workers of `fleet`."""
 
     def __init__(self, current: Callable[[], Config], fleet: Fleet) -> None:
         self._current = current
         self._fleet = fleet
 
     def routes(self) -> list[web.RouteDef]:
-        """What it serves."""
+        """Return the routes to serve."""
         return [
             web.get("/api/v1/sessions", self._list, allow_head=False),
             web.get("/api/v1/sessions/{id}", self._forward, allow_head=False),
@@ -35,7 +35,7 @@ class FleetApi:
         ]
 
     async def _list(self, request: web.Request) -> web.Response:
-        """A page that begins with one worker's sessions and goes on with the next one's until it is full."""
+        """Answer with a page of sessions: those of one worker, then those of the next, until it is full."""
         query = SessionQuery.of(request)
         found: list[dict[str, Any]] = []
         position: str | None = f"{query.worker}-{query.place}"
@@ -50,7 +50,7 @@ class FleetApi:
                 "limit": str(query.limit - len(found)),
             }
             answer = await self._fleet.ask_one(index, request.path, parameters)
-            # A worker that is being started again has no sessions yet.
+            # A worker that does not answer is being started again, and has no sessions yet.
             page = (
                 json.loads(answer.body)
                 if answer.status == http.HTTPStatus.OK
@@ -63,18 +63,20 @@ class FleetApi:
         return web.json_response({"sessions": found, "next": position})
 
     async def _forward(self, request: web.Request) -> web.Response:
-        """To the worker that a session's ID names."""
+        """Pass a request to the worker that a session's ID names."""
         matched = SESSION_ID.fullmatch(request.match_info["id"])
         if matched is None or int(matched[1]) not in self._fleet.sockets:
             raise web.HTTPNotFound(text=NO_SESSION)
         return _passed_on(await self._fleet.ask_one(int(matched[1]), request.path, method=request.method))
 
     async def _set_level(self, request: web.Request) -> web.Response:
-        """Here, and in all workers; 502 if one did not hear of it."""
+        """Set the log level here and in all workers; 502 if one of them has not confirmed it."""
         response = await set_level(request)
         answers = await self._fleet.ask(request.path, "PUT", await request.read())
         if silent := [str(index) for index, answer in answers.items() if answer.status != http.HTTPStatus.OK]:
-            raise web.HTTPBadGateway(text=f"Not heard by worker {', '.join(silent)}.")
+            raise web.HTTPBadGateway(
+                text=f"The level is not set in worker {', '.join(silent)}, which did not answer."
+            )
         return response
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics: read from the worker's counters when somebody scrapes, and at no other time."""
+"""The Prometheus metrics of a worker, read from its counters at each scrape."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Queue(NamedTuple):
-    """Something that peers can fill: how much of it is taken, and its bound."""
+    """A bounded store that peers can fill."""
 
     name: str
     depth: Callable[[], int]
@@ -46,7 +46,7 @@ class SpanCounts(Protocol):
 
 
 class Observed(Protocol):
-    """What a worker shows."""
+    """The parts of a worker that the metrics are read from."""
 
     admission: Admission
     control: Control
@@ -72,12 +72,12 @@ class Observed(Protocol):
 BY_VERSION = {
     "messages_in": "Messages received from devices: forwarded, refused or ignored.",
     "bytes_in": "Payload bytes received from devices.",
-    "messages_out": "Messages from extensions that were taken to a device's session.",
-    "bytes_out": "Payload bytes taken to devices' sessions.",
+    "messages_out": "Messages from extensions delivered to a device's session.",
+    "bytes_out": "Payload bytes delivered to devices' sessions.",
 }
 BY_PROTOCOL = {
     "connections_opened": "Device connections accepted.",
-    "connections_closed": "Device connections that have ended.",
+    "connections_closed": "Device connections closed.",
 }
 BOUNDS = [*(str(bound) for bound in bounds()), "+Inf"]
 
@@ -85,10 +85,14 @@ BOUNDS = [*(str(bound) for bound in bounds()), "+Inf"]
 DURABLE_COUNTERS = (
     ("stored", "Messages that a stream has confirmed.", "stored"),
     ("resent", "Messages sent to a stream again.", "resent"),
-    ("abandoned", "Messages that no stream has confirmed and that are not sent again.", "abandoned"),
-    ("refusals", "Answers of a stream that did not store a message, and silences.", "refusals"),
+    (
+        "abandoned",
+        "Messages given up: no stream has confirmed them, and they are not sent again.",
+        "abandoned",
+    ),
+    ("refusals", "Publications that a stream answered with an error, or not in time.", "refusals"),
 )
-"""Name, text, and attribute of a lane."""
+"""Name, help text, and attribute of a lane."""
 
 
 class WorkerCollector(Collector):
@@ -124,7 +128,7 @@ class WorkerCollector(Collector):
             yield family
         connections = GaugeMetricFamily(
             "kaa_gateway_connections",
-            "Device connections now; of CoAP and KP/UDP the addresses that are remembered.",
+            "Device connections now; for CoAP and KP/UDP, the remembered addresses.",
             labels=["protocol"],
         )
         for protocol, opened in by_protocol["connections_opened"].items():
@@ -132,7 +136,7 @@ class WorkerCollector(Collector):
         yield connections
         events = CounterMetricFamily(
             "kaa_gateway_events",
-            "What was refused, dropped, closed or ignored, and why.",
+            "Messages and connections refused, dropped, closed or ignored, by reason.",
             labels=["event", "reason"],
         )
         for labels, count in list(counters.by_reason().items()):
@@ -154,13 +158,13 @@ class WorkerCollector(Collector):
             ),
             (
                 "nats_unattributed_no_responders",
-                "Reports of a missing extension that name no message of ours.",
+                "No-responders reports of NATS that match no message sent.",
                 link.unattributed_no_responders,
             ),
             ("nats_connects", "Connections made to NATS.", link.connects),
             (
                 "events_dropped",
-                "Connectivity events lost because NATS was away for too long, or refused them.",
+                "Connectivity events lost: NATS was away for too long, or refused them.",
                 self._worker.control.dropped,
             ),
         ):
@@ -195,7 +199,7 @@ class WorkerCollector(Collector):
     def _certificates(self) -> Iterable[Metric]:
         expiry = GaugeMetricFamily(
             "kaa_gateway_certificate_not_after_seconds",
-            "When the certificate that a listener shows expires, as Unix time.",
+            "When the certificate of a listener expires, as Unix time.",
             labels=["key"],
         )
         for credentials in self._worker.credentials:
@@ -206,7 +210,7 @@ class WorkerCollector(Collector):
     def _spans(self) -> Iterable[Metric]:
         if self._worker.tracing is not None:
             family = CounterMetricFamily(
-                "kaa_gateway_spans", "What became of the spans of traced messages.", labels=["outcome"]
+                "kaa_gateway_spans", "Spans of traced messages, by outcome.", labels=["outcome"]
             )
             for outcome, count in self._worker.tracing.counts().items():
                 family.add_metric([outcome], count)
@@ -223,7 +227,7 @@ class WorkerCollector(Collector):
         )
         latency = HistogramMetricFamily(
             "kaa_gateway_request_seconds",
-            "From a request of a device to the answer of its extension; MQTT needs no table of requests and has none.",
+            "From a request of a device to the answer of its extension. MQTT has none: it keeps no table of requests.",
             labels=["protocol"],
         )
         for protocol, table in self._worker.pending.items():
@@ -238,24 +242,28 @@ class WorkerCollector(Collector):
         yield _gauge("endpoints", "Endpoints that sessions or routes name.", worker.sessions.endpoint_count())
         yield _gauge("routes", "Cached routes.", worker.router.route_count())
         yield _gauge(
-            "sources", "Sources that rates or connections are counted of.", worker.admission.source_count()
+            "sources", "Source addresses with a rate or connection count.", worker.admission.source_count()
         )
         yield _gauge(
             "messages_waiting", "Messages that wait for an identity.", worker.uplink.waiting_messages
         )
         yield CounterMetricFamily(
             "kaa_gateway_log_lines_dropped",
-            "Log lines dropped because there were too many of their kind.",
+            "Log lines dropped because there were too many of the same kind.",
             value=logs.limiter.dropped,
         )
-        depth = GaugeMetricFamily("kaa_gateway_queue_depth", "How full a bounded queue is.", labels=["queue"])
-        bound = GaugeMetricFamily("kaa_gateway_queue_bound", "Where it is full.", labels=["queue"])
+        depth = GaugeMetricFamily(
+            "kaa_gateway_queue_depth", "Entries or bytes in a bounded queue.", labels=["queue"]
+        )
+        bound = GaugeMetricFamily("kaa_gateway_queue_bound", "Bound of the queue.", labels=["queue"])
         for queue in worker.queues:
             depth.add_metric([queue.name], queue.depth())
             bound.add_metric([queue.name], queue.bound())
         yield from (depth, bound)
         build = GaugeMetricFamily(
-            "kaa_gateway_build_info", "Always 1; what runs is in the labels.", labels=["version", "python"]
+            "kaa_gateway_build_info",
+            "Always 1; the versions are in the labels.",
+            labels=["version", "python"],
         )
         build.add_metric([__version__, platform.python_version()], 1)
         yield build
@@ -271,15 +279,25 @@ def _add_histogram(family: HistogramMetricFamily, labels: list[str], histogram: 
 
 
 def _identity(identity: IdentityService) -> Iterator[Metric]:
-    """How identity providers that are services have been asked, about endpoints and about clients."""
+    """Yield the metrics of requests to identity providers, about endpoints and about clients."""
     families: dict[str, Metric] = {}
     for asked in identity.asked():
         for kind, name, text, value in (
-            (GaugeMetricFamily, "in_flight", "Questions that wait for an answer.", asked.in_flight),
-            (GaugeMetricFamily, "remembered", "Answers remembered.", asked.remembered),
-            (CounterMetricFamily, "cache_hits", "Questions answered from memory.", asked.hits),
-            (CounterMetricFamily, "cache_misses", "Questions not answered from memory.", asked.misses),
-            (CounterMetricFamily, "cache_evictions", "Answers forgotten for want of room.", asked.evicted),
+            (
+                GaugeMetricFamily,
+                "in_flight",
+                "Questions to the provider that wait for an answer.",
+                asked.in_flight,
+            ),
+            (GaugeMetricFamily, "remembered", "Answers in the cache.", asked.remembered),
+            (CounterMetricFamily, "cache_hits", "Questions answered from the cache.", asked.hits),
+            (CounterMetricFamily, "cache_misses", "Questions not answered from the cache.", asked.misses),
+            (
+                CounterMetricFamily,
+                "cache_evictions",
+                "Answers evicted because the cache was full.",
+                asked.evicted,
+            ),
             (
                 CounterMetricFamily,
                 "requests",
@@ -295,7 +313,7 @@ def _identity(identity: IdentityService) -> Iterator[Metric]:
             (
                 CounterMetricFamily,
                 "malformed_answers",
-                "Answers of the provider that were none, or came too late.",
+                "Answers of the provider that were malformed, or came too late.",
                 sum(each.malformed for each in asked.requests),
             ),
         ):
@@ -308,7 +326,7 @@ def _identity(identity: IdentityService) -> Iterator[Metric]:
 
 
 def registry_of(worker: Observed) -> CollectorRegistry:
-    """A registry that holds one worker's metrics, and those of its process, and nothing else."""
+    """Return a registry with the metrics of one worker and of its process."""
     registry = CollectorRegistry()
     registry.register(WorkerCollector(worker))
     ProcessCollector(registry=registry)

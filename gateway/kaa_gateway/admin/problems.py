@@ -1,4 +1,4 @@
-"""Errors of the management API, as RFC 9457 says it: `application/problem+json`."""
+"""Errors of the management API, as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler
 
 
 def problem(status: int, detail: str) -> web.Response:
-    """An error with a sentence for whoever made the request."""
+    """Return an error response; `detail` is a sentence for the user."""
     return web.json_response(
         {"title": http.HTTPStatus(status).phrase, "status": status, "detail": detail},
         status=status,
@@ -19,7 +19,7 @@ def problem(status: int, detail: str) -> web.Response:
 
 @web.middleware
 async def as_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error that a handler or the server raises becomes a problem, with its header fields."""
+    """Turn each HTTP error that a handler or aiohttp raises into a problem, with its header fields."""
     try:
         return await handler(request)
     except web.HTTPException as error:

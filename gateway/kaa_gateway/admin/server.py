@@ -1,6 +1,7 @@
-"""The management server of a worker: is it alive, is it ready, its metrics, and its API. Never per message.
+"""The management server of a worker: liveness, readiness, metrics, and the API.
 
-Of a worker on its own it has the management port; of several, each is asked by the supervisor (fleet.py).
+A worker on its own serves them on the management port. If there are several workers, each serves them on a Unix socket,
+and the supervisor has the port (fleet_server.py).
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from kaa_gateway.admin.problems import as_problems
 BODY_SIZE_MAX = 4096
 """Bytes of a request's body."""
 Obstacles = Callable[[], list[str]]
-"""What keeps devices from being served now; nothing if they are."""
+"""Returns the reasons why devices are not served now; none if they are."""
 
 
 def application(guard: Guard, routes: Iterable[web.RouteDef]) -> web.Application:
-    """What both kinds of management server are made of."""
+    """Return the application of a management server with these routes."""
     app = web.Application(middlewares=[as_problems, guard.middleware], client_max_size=BODY_SIZE_MAX)
     app.add_routes(routes)
     return app
 
 
 class AdminServer:
-    """Serves health, metrics and `routes`. `obstacles` says what keeps devices from being served."""
+    """Serves health, metrics and `routes`. The worker is ready while `obstacles` returns none."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class AdminServer:
         await web.TCPSite(await self._make_runner(), host, port).start()
 
     async def start_on_socket(self, path: Path) -> None:
-        """Listen on a Unix socket; a file that a worker before this one has left there goes."""
+        """Listen on a Unix socket; replace the file of an earlier worker."""
         await web.UnixSite(await self._make_runner(), str(path)).start()
 
     async def _make_runner(self) -> web.AppRunner:
@@ -64,13 +65,13 @@ class AdminServer:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port that it listens on."""
         assert self._runner is not None
         port: int = self._runner.addresses[0][1]
         return port
 
     async def stop(self) -> None:
-        """Close."""
+        """Stop listening, and close the connections."""
         if self._runner is not None:
             await self._runner.cleanup()
 

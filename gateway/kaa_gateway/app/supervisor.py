@@ -16,8 +16,9 @@ import structlog
 
 from kaa_gateway import logs
 from kaa_gateway.admin.access import Guard
-from kaa_gateway.admin.fleet import Fleet, FleetServer
+from kaa_gateway.admin.fleet import Fleet
 from kaa_gateway.admin.fleet_api import FleetApi
+from kaa_gateway.admin.fleet_server import FleetServer
 from kaa_gateway.app.reload import ReloadCollector, Reloader
 from kaa_gateway.app.worker_process import EXIT_CANNOT_START, run_worker
 from kaa_gateway.net.ports import taking

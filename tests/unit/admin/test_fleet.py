@@ -8,7 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 from kaa_gateway.admin import fleet
-from kaa_gateway.admin.fleet import Fleet, FleetServer, merge_metrics
+from kaa_gateway.admin.exposition import merge_metrics
+from kaa_gateway.admin.fleet import Fleet
+from kaa_gateway.admin.fleet_server import FleetServer
 from kaa_gateway.admin.server import AdminServer
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families

@@ -1,0 +1,107 @@
+"""The management server of a gateway with several workers: one port for all of them.
+
+Health and metrics are asked of each worker and joined here; the API is in fleet_api.py.
+"""
+
+from __future__ import annotations
+
+import http
+import json
+from collections.abc import Callable, Iterable
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from kaa_gateway.admin.access import Guard
+from kaa_gateway.admin.exposition import merge_metrics
+from kaa_gateway.admin.fleet import Fleet
+from kaa_gateway.admin.server import application
+
+
+class FleetServer:
+    """Serves `/health/live`, `/health/ready` and `/metrics` of all workers together, and `routes`.
+
+    The gateway becomes ready when each worker has been ready, and stays so while at least one is: the kernel gives new
+    connections to the workers that listen. It is not ready while `is_stopping`.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        is_stopping: Callable[[], bool],
+        routes: Iterable[web.RouteDef] = (),
+        guard: Guard | None = None,
+    ) -> None:
+        self._fleet = fleet
+        self._routes = list(routes)
+        self._guard = guard or Guard(None)
+        self._is_stopping = is_stopping
+        self._never_ready = set(fleet.sockets)
+        self.registry = CollectorRegistry()
+        """Metrics of the supervisor's own."""
+        self.registry.register(FleetCollector(fleet))
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; OSError if the port is taken."""
+        own = [
+            web.get("/health/live", self._live),
+            web.get("/health/ready", self._ready),
+            web.get("/metrics", self._metrics),
+        ]
+        self._runner = web.AppRunner(application(self._guard, [*own, *self._routes]), access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, host, port).start()
+
+    async def stop(self) -> None:
+        """Stop listening, and close the connections."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "UP"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        answers = await self._fleet.ask("/health/ready")
+        workers = {}
+        for index, answer in answers.items():
+            if answer.status == http.HTTPStatus.OK:
+                self._never_ready.discard(index)
+            workers[str(index)] = (
+                json.loads(answer.body) if answer.body else {"status": "DOWN", "reason": "It does not run"}
+            )
+        serving = any(answer.status == http.HTTPStatus.OK for answer in answers.values())
+        if serving and not self._never_ready and not self._is_stopping():
+            return web.json_response({"status": "UP", "workers": workers})
+        return web.json_response({"status": "DOWN", "workers": workers}, status=503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        answers = await self._fleet.ask("/metrics")
+        texts = {
+            index: answer.body.decode()
+            for index, answer in answers.items()
+            if answer.status == http.HTTPStatus.OK
+        }
+        body = generate_latest(self.registry).decode() + merge_metrics(texts)
+        return web.Response(body=body.encode(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+class FleetCollector(Collector):
+    """The metrics of the supervisor about its workers."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
+        """Read the counts now."""
+        starts = CounterMetricFamily(
+            "kaa_gateway_worker_starts", "How often a worker was started.", labels=["worker"]
+        )
+        for index, count in self._fleet.starts.items():
+            starts.add_metric([str(index)], count)
+        workers = GaugeMetricFamily(
+            "kaa_gateway_workers", "Workers that the configuration asks for.", len(self._fleet.sockets)
+        )
+        return [workers, starts]
