@@ -76,7 +76,7 @@ test-debug: build-debug ## Run the same tests on native modules built with bound
 test-asan: build-asan ## Run them, but for the end-to-end tests, under AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first error
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" $(BIN)/python -m pytest --timeout 1200 --capture sys \
-	--ignore tests/unit/bench/test_locust.py --ignore tests/unit/bench/test_sim_run.py --ignore tests/unit/bench/test_compare.py \
+	--ignore tests/e2e/bench/test_locust.py --ignore tests/e2e/bench/test_sim_run.py --ignore tests/e2e/bench/test_comparison.py \
 	--deselect tests/fuzz/test_fuzz_mqtt_session.py::test_damaged_sessions \
 	--deselect tests/security/test_http_bodies.py::test_many_bodies_of_nobody_cost_no_memory $(or $(ARGS),tests/unit tests/conformance tests/security tests/fuzz)
 

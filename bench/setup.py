@@ -1,4 +1,4 @@
-"""Builds the native modules of the bench, which include declarations (.pxd) of the gateway beside it in this repository."""
+"""Builds the native modules of the bench. They use the declarations (.pxd) of the gateway in this repository."""
 
 import sys
 from pathlib import Path

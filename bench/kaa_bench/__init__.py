@@ -1,1 +1,1 @@
-"""Load generation and measurement of the gateway beside its peers."""
+"""Generates load, and measures the gateway beside other servers."""

@@ -1,6 +1,6 @@
-"""`python -m bench`, the same as `kaa-bench`.
+"""`python -m kaa_bench` is `kaa-bench`.
 
-The import waits for the guard because the process of each instrument imports this module again.
+The import is behind the guard because the process of each instrument imports this module again.
 """
 
 if __name__ == "__main__":

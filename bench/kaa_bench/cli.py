@@ -1,4 +1,4 @@
-"""`kaa-bench`: the comparison's command line: options, exit status."""
+"""`kaa-bench`: the command line of the comparison and the soak."""
 
 import asyncio
 import os
@@ -47,14 +47,14 @@ def compare(
     plots: Annotated[Path | None, Parameter(negative="")] = None,
     markdown: Annotated[Path | None, Parameter(negative="")] = None,
 ) -> int:
-    """Give the gateway and its peers the same work, and print what it costs each of them.
+    """Give the gateway and its peers the same work, and print the cost for each of them.
 
-    Starts its own nats-server, gateway and, where installed, its peers, on free loopback ports. A native load generator
-    and a native NATS sink run in their own processes. Each round runs every row on the gateway, then on the peers that
-    can do it. Cost is the CPU time of the server's process per message, user and system; rates depend on how the
-    machine's cores are shared, CPU per message far less. Nothing else should be running.
+    Starts its own nats-server, gateway and, if they are installed, peers, on free loopback ports. A native load
+    generator and a native NATS sink run in their own processes. Each round runs every row on the gateway, then on the
+    peers that support it. Cost is the CPU time of the server's process per message, user and system. Rates depend on
+    how the machine's cores are shared; CPU per message depends on that far less. Nothing else should be running.
 
-    The rows, in full in docs/performance.md:
+    The rows (docs/performance.md describes them in full):
 
     - `qos0`: MQTT QoS 0, pipelined on 8 connections
     - `qos1`: MQTT QoS 1, 64 unacknowledged on each of 8 connections
@@ -64,33 +64,33 @@ def compare(
     - `coap`: CoAP CON POST, one outstanding on each of 64 sockets, answered by the sink
     - `kpudp`: KP/UDP confirmed data by path alias, 32 unacknowledged on each of 64 sockets
     - `encode`, `decode`, `publish`: one ClientData, one ExtensionData, one NATS publication
-    - `connect`, `disconnect`, `memory`: what an MQTT connection costs
-    - `latency-100` to `latency-20000`: device to extension and back, at so many requests a second
+    - `connect`, `disconnect`, `memory`: the cost of an MQTT connection
+    - `latency-100` to `latency-20000`: device to extension and back, at that many requests a second
     - `push`: from NATS to an MQTT device
-    - `workers`: two workers beside one
+    - `workers`: two workers, compared with one
 
-    Exit status 1 if an acknowledged message did not reach the extension, or anything else failed.
+    The exit status is 1 if an acknowledged message did not reach the extension, or anything else failed.
 
     Parameters
     ----------
     rows
-        Which rows to run, all by default: `--rows qos0 http`.
+        Rows to run, such as `--rows qos0 http` (default: all).
     rounds
-        How often each row is run; the table shows median, minimum and maximum.
+        Number of runs of each row; the table shows median, minimum and maximum.
     seconds
-        How long one run sends, after a short warm-up that is not measured.
+        Duration of a run, after a short warm-up that is not measured.
     messages
-        How many messages a run of the first six rows sends, instead of `--seconds`.
+        Messages of a run of the first six rows, instead of `--seconds`.
     gateway_only
         Do not measure the peers.
     quick
-        One round of everything with little work: to see that all of it runs. Its figures mean nothing.
+        One round of everything with little work, to check that all of it runs. Its figures mean nothing.
     json
         Also write every run to this file.
     plots
         Also write SVG plots into this directory.
     markdown
-        Also write the tables into this file, between the marks that docs/performance.md has.
+        Also write the tables into this file, between the marks as in docs/performance.md.
     """
     scale = Scale.quick() if quick else Scale(seconds=seconds)
     rounds = 1 if quick else rounds
@@ -133,22 +133,22 @@ def soak(
     interval: Annotated[float, Parameter(validator=Number(gt=0))] = 0.1,
     pause: Annotated[float, Parameter(validator=Number(gt=0))] = 5.0,
 ) -> int:
-    """Break everything in turn under devices on all transports, and account for every message.
+    """Cause faults in turn under devices on all transports, and account for every message.
 
     Starts its own nats-server, two gateways and three extensions. Devices of each kind send numbered messages to an
-    extension over core NATS and to a durable one, while in turn extensions are restarted and killed, networks reset and
-    silent, a gateway killed, the gateways restarted one by one, and the NATS server stopped and killed. All the while
-    some datagrams of CoAP and KP/UDP are lost, repeated, delayed and overtaken. At the end it prints a table of what
-    became of the messages. What is promised is in docs/guarantees.md.
+    extension over core NATS and to a durable one, while one after the other extensions are restarted and killed,
+    networks are reset and fall silent, a gateway is killed, the gateways are restarted one by one, and the NATS server
+    is stopped and killed. All the time, some datagrams of CoAP and KP/UDP are lost, repeated, delayed and reordered. At
+    the end it prints a table of the messages and their outcomes. docs/guarantees.md has the guarantees.
 
-    Exit status 1 if an acknowledged message was lost that must not be.
+    The exit status is 1 if an acknowledged message was lost in breach of the guarantees.
 
     Parameters
     ----------
     seconds
-        How long it lasts; each fault happens at least once, whatever that takes.
+        Duration; it is longer if that is needed for each fault to happen once.
     devices
-        How many devices of each kind send to each of the two extensions.
+        Devices of each kind that send to each of the two extensions.
     interval
         Seconds between two messages of a device.
     pause
@@ -171,10 +171,10 @@ def soak(
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line; the entry point of `kaa-bench`."""
     # The processes that this one starts import nothing from the caller's directory.
     os.environ["PYTHONSAFEPATH"] = "1"
-    # The servers are stopped on the way out, so SIGTERM takes the way of Ctrl-C.
+    # SIGTERM is handled as Ctrl-C, so that the servers are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(app())

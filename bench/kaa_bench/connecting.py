@@ -1,6 +1,6 @@
-"""Connecting simulated devices to a server, and the sink to NATS, up to where the native code takes over.
+"""Connects simulated devices to a server, and the sink to NATS, and passes the sockets to native code.
 
-The bytes are in packets.py; the loads that get the sockets in mqtt_load.pyx and its like, the sink in nats_sink.pyx.
+The bytes are in packets.py; the loads and the sink that get the sockets are in load/.
 """
 
 import json
@@ -16,27 +16,24 @@ from kaa_gateway.wire import kpudp
 
 from kaa_bench import packets
 from kaa_bench.errors import BenchError
-from kaa_bench.load.coap import CoapLoad
+from kaa_bench.load.datagram import CoapLoad, KpUdpLoad
 from kaa_bench.load.http import HttpLoad
-from kaa_bench.load.kpudp import KpUdpLoad
 from kaa_bench.load.loop import Load
-from kaa_bench.load.mqtt import MqttLoad
-from kaa_bench.load.mqtt_request import MqttRequestLoad
-from kaa_bench.load.nats_request import NatsRequestLoad
-from kaa_bench.load.nats_sink import NatsSink
+from kaa_bench.load.mqtt import MqttLoad, MqttRequestLoad
+from kaa_bench.load.nats import NatsRequestLoad, NatsSink
 
 Address = tuple[str, int]
 Protocol = Literal["mqtt", "http", "coap", "kpudp"]
 LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "nats"]
-"""`nats` is no protocol of devices: it asks the extension without a gateway between them."""
+"""`nats` is not a protocol of devices: its requests go to the extension without a gateway."""
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 1.0
-"""How long a datagram of the registration may remain without answer before it is sent again."""
+"""How long we wait for the answer to a datagram of the registration before we send it again."""
 SOCKET_BUFFER = 1 << 20
-"""Bytes asked of the kernel for a UDP socket, each way."""
+"""Bytes of a UDP socket's buffer in each direction."""
 NATS_LINE_MAX = 65536
-"""Bytes of a line from NATS while connecting."""
+"""The longest line from NATS while connecting, in bytes."""
 FILES_BESIDE_SOCKETS = 64
 NATS_CONNECT = {
     "verbose": False,
@@ -50,10 +47,10 @@ NATS_CONNECT = {
 
 @dataclass(frozen=True)
 class LoadSpec:
-    """What a load generator does.
+    """The work of a load generator.
 
-    `window` is how many messages of a connection are unacknowledged at most; at QoS 0, of MQTT only, how many
-    are handed to the socket at once. With `answered`, of MQTT only, a message carries a request ID and is
+    `window` is the greatest number of unacknowledged messages of a connection; with QoS 0 of MQTT it is the number of
+    messages that are passed to the socket at once. With `answered` (MQTT only) a message carries a request ID and is
     outstanding until the extension has answered.
     """
 
@@ -66,17 +63,17 @@ class LoadSpec:
 
     @property
     def unacknowledged(self) -> bool:
-        """Whether nothing is heard of a message."""
+        """Return whether messages are never acknowledged."""
         return self.protocol == "mqtt" and self.qos == 0 and not self.answered
 
     @property
     def registrations(self) -> int:
-        """Messages that connecting sends, which reach the extension beside those of the runs."""
+        """Return how many messages connecting sends to the extension, in addition to those of the runs."""
         return self.connections if self.protocol == "kpudp" else 0
 
 
 def raise_file_limit(sockets: int) -> None:
-    """Allow this process so many sockets beside its own files; BenchError if the hard limit is lower."""
+    """Raise the limit of open files for `count` sockets. Raise BenchError if the hard limit is too low."""
     wanted = sockets + FILES_BESIDE_SOCKETS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
@@ -87,7 +84,7 @@ def raise_file_limit(sockets: int) -> None:
 
 
 def connect_load(spec: LoadSpec, address: Address) -> Load:
-    """Connect the devices: past CONNACK for MQTT, with an alias registered for KP/UDP."""
+    """Connect the devices. Those of MQTT are past CONNACK; those of KP/UDP have registered an alias."""
     raise_file_limit(spec.connections)
     devices = range(spec.connections)
     sockets: list[socket.socket] = []
@@ -136,7 +133,7 @@ def _mqtt_load(spec: LoadSpec, sockets: list[socket.socket]) -> Load:
 
 
 def connect_mqtt(address: Address, device: int, profile: packets.Profile) -> socket.socket:
-    """One MQTT connection past CONNACK."""
+    """Make an MQTT connection that is past CONNACK."""
     connected = _connect(address)
     try:
         _mqtt_handshake(connected, device, profile)
@@ -147,7 +144,7 @@ def connect_mqtt(address: Address, device: int, profile: packets.Profile) -> soc
 
 
 def connect_nats(nats: Address, subscription: str = "") -> socket.socket:
-    """One NATS connection that has made its one subscription, if any."""
+    """Make a NATS connection with its one subscription, if any."""
     connected = _connect(nats)
     try:
         _nats_handshake(connected, subscription)
@@ -158,7 +155,7 @@ def connect_nats(nats: Address, subscription: str = "") -> socket.socket:
 
 
 def connect_sink(nats: Address, *, answers: bool) -> tuple[NatsSink, socket.socket]:
-    """Connect to NATS and subscribe to the extension's ClientData, up to the server's word that it did."""
+    """Connect to NATS and subscribe to the extension's ClientData. Return when the server has confirmed it."""
     subject = subjects.service(packets.EXTENSION, "esp", subjects.CLIENT_DATA)
     connected = connect_nats(nats, f"SUB {subject} {packets.EXTENSION} 1\r\n")
     return NatsSink(connected, packets.EXTENSION.encode() if answers else None), connected
@@ -174,7 +171,7 @@ def _connect(address: Address) -> socket.socket:
 
 
 def unused_source() -> str:
-    """A loopback address that no run has used: a server remembers message IDs by source for minutes."""
+    """Return an unused loopback address: a server remembers message IDs by source address for minutes."""
     return f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"
 
 
@@ -192,7 +189,7 @@ def _connect_datagrams(source: str, address: Address) -> socket.socket:
 
 
 def _kpudp_registration(connected: socket.socket, device: int, profile: packets.Profile) -> None:
-    """Register the alias, and prove the address when the server asks for it."""
+    """Register the alias, and answer the server's PING, which proves our address."""
     connected.settimeout(ANSWER_TIMEOUT_S)
     deadline = time.monotonic() + CONNECT_TIMEOUT_S
     while time.monotonic() < deadline:
@@ -209,7 +206,7 @@ def _kpudp_registration(connected: socket.socket, device: int, profile: packets.
 
 
 def _kpudp_registered(connected: socket.socket, device: int) -> bool:
-    """Handle one datagram; whether the registration is acknowledged."""
+    """Handle a datagram. Return whether the registration is acknowledged."""
     acknowledged = False
     for message in kpudp.decode(connected.recv(65536))[1]:
         match message.type:
@@ -224,7 +221,7 @@ def _kpudp_registered(connected: socket.socket, device: int) -> bool:
 
 
 def read_exactly(connected: socket.socket, size: int) -> bytes:
-    """So many bytes, or fewer if the server has closed the connection before."""
+    """Return `size` bytes, or fewer if the server closes the connection before."""
     data = b""
     while len(data) < size:
         part = connected.recv(size - len(data))
@@ -246,7 +243,7 @@ def _mqtt_handshake(connected: socket.socket, device: int, profile: packets.Prof
 
 
 def _nats_handshake(connected: socket.socket, subscription: str) -> None:
-    """CONNECT and the one subscription, up to the server's word that it did."""
+    """Send CONNECT and the subscription, if any. Return when the server has confirmed them."""
     host, port = connected.getpeername()
     if not _read_line(connected).startswith(b"INFO "):
         raise BenchError(f"what listens at {host}:{port} is not NATS")
@@ -258,7 +255,7 @@ def _nats_handshake(connected: socket.socket, subscription: str) -> None:
 
 
 def _read_line(connected: socket.socket) -> bytes:
-    """One line, without its end, and no byte of what follows."""
+    """Return a line without its line break, and read no byte beyond it."""
     line = b""
     while not line.endswith(b"\r\n"):
         try:

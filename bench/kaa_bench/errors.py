@@ -1,5 +1,5 @@
-"""The one error of the bench."""
+"""The error of the bench."""
 
 
 class BenchError(Exception):
-    """A server did not start, an instrument failed, or a run stalled; the message is for the terminal."""
+    """A server did not start, an instrument failed, or a run stalled. The message is for the terminal."""

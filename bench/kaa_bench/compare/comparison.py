@@ -1,4 +1,4 @@
-"""The rounds of a comparison: every row on the gateway, then on its peers, then the next row; then all of it again."""
+"""Runs the rounds of a comparison: in each, every row on the gateway and then on its peers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ from kaa_bench.peers.servers import PEERS
 
 @dataclass
 class Comparison:
-    """The results of the chosen rows, in their order: floods, then what is not one."""
+    """The results of the chosen rows, in order: floods, then probes."""
 
     floods: list[RowResult] = field(default_factory=list)
     probes: list[ProbeResult] = field(default_factory=list)
 
     @classmethod
     def of(cls, names: Sequence[str] | None) -> "Comparison":
-        """Without results yet; of all rows if none are named."""
+        """Return an empty comparison of the named rows, or of all if none are named."""
         chosen = dict.fromkeys(names or (*ROWS, *PROBES))
         return cls(
             [RowResult(ROWS[name]) for name in chosen if name in ROWS],
@@ -35,7 +35,7 @@ class Comparison:
 def run_rounds(
     results: Comparison, rounds: int, work: Work, scale: Scale, servers: Servers, progress: Console
 ) -> None:
-    """Fill the results."""
+    """Run all rounds, and fill the results."""
     for number in range(1, rounds + 1):
         position = f"round {number}/{rounds}"
         for result in results.floods:
@@ -70,7 +70,7 @@ def _run_row(result: RowResult, work: Work, servers: Servers, progress: Console,
         try:
             run = measure_peer(result.row, peer, work, servers.nats)
         except BenchError as error:
-            # A peer that fails under this load is a finding, not the end of the comparison.
+            # A peer that fails under this load is a result, not the end of the comparison.
             progress.print(f"{position}  {result.row.title}  {peer.title}: {error}", style="bold")
             result.failures[peer.title] = str(error)
             continue

@@ -1,4 +1,4 @@
-"""What a comparison leaves behind: JSON with every run, and the tables of docs/performance.md."""
+"""Writes the results of a comparison: JSON with every run, and the tables of docs/performance.md."""
 
 import json
 import os
@@ -28,7 +28,7 @@ VERSION_TIMEOUT_S = 10.0
 
 
 def write_json(results: Comparison, options: Mapping[str, object], path: Path) -> None:
-    """Every run with its raw counts and seconds, the options, the machine and the versions."""
+    """Return every run with its raw counts and seconds, the options, the machine and the versions."""
     rows = [
         {
             "row": result.row.name,
@@ -63,13 +63,13 @@ def write_json(results: Comparison, options: Mapping[str, object], path: Path) -
 
 
 def run_fields(run: Run) -> dict[str, object]:
-    """The fields of a run with what is derived from them."""
+    """Return the fields of a run, and the values derived from them."""
     derived = {"rate": run.rate, "server_us": run.server_us, "remarks": run.remarks}
     return asdict(run) | derived | {"lost_of_acknowledged": run.lost_of_acknowledged}
 
 
 def machine() -> dict[str, object]:
-    """What the figures depend on."""
+    """Return the properties of the machine that the figures depend on."""
     model = ""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -85,11 +85,11 @@ def machine() -> dict[str, object]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that was measured and is installed."""
+    """Return the versions of all installed servers."""
     said = {
-        "nats-server": _said_by(nats_program(), "--version"),
-        "Mosquitto": _said_by(Mosquitto.program(), "-h"),
-        "amqtt": _said_by(Amqtt.program(), "--version"),
+        "nats-server": _output_of(nats_program(), "--version"),
+        "Mosquitto": _output_of(Mosquitto.program(), "-h"),
+        "amqtt": _output_of(Amqtt.program(), "--version"),
         "libcoap": _package_of(Libcoap.program()),
     }
     found = {name: version[0] for name, text in said.items() if (version := VERSION.search(text))}
@@ -101,7 +101,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _said_by(program: str | None, *arguments: str) -> str:
+def _output_of(program: str | None, *arguments: str) -> str:
     if program is None:
         return ""
     said = subprocess.run(
@@ -111,17 +111,17 @@ def _said_by(program: str | None, *arguments: str) -> str:
 
 
 def _package_of(program: str | None) -> str:
-    """The version of the Debian package that has the program, which does not tell it itself."""
+    """Return the version of the Debian package with the program, for programs that do not print theirs."""
     if program is None or shutil.which("dpkg-query") is None:
         return ""
-    owner = _said_by("dpkg-query", "--search", program).partition(":")[0]
+    owner = _output_of("dpkg-query", "--search", program).partition(":")[0]
     if not owner:
         return ""
-    return _said_by("dpkg-query", "--show", "--showformat=${Version}", owner)
+    return _output_of("dpkg-query", "--show", "--showformat=${Version}", owner)
 
 
 def write_markdown(results: Comparison, command: str, path: Path) -> None:
-    """Put the tables between the marks of a document; BenchError if it does not have them."""
+    """Put the tables between the marks of a document. Raise BenchError if it has no marks."""
     text = path.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
         raise BenchError(f"{path} does not have the marks {BEGIN} and {END}, once each and in this order")
@@ -132,7 +132,7 @@ def write_markdown(results: Comparison, command: str, path: Path) -> None:
 
 
 def markdown(results: Comparison, command: str) -> Iterator[str]:
-    """The lines of the tables, with date, machine, versions and command above them."""
+    """Return the lines of the tables, with date, machine, versions and command above them."""
     of = machine()
     yield f"{datetime.now(UTC):%Y-%m-%d}; {of['cpu']}, {of['cores']} cores, Linux {of['kernel']},"
     yield f"load average {of['load']:.1f} in the last quarter of an hour."

@@ -1,4 +1,4 @@
-"""What a probe measures: one figure a round, for the gateway and for what it is compared with."""
+"""The figures of probes: one a round, for the gateway and for each other subject."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measurement: its value in the unit of the probe, what else was seen, and what makes it doubtful."""
+    """A measurement: the value in the unit of the probe, details, and remarks on its reliability."""
 
     value: float
     details: dict[str, float] = field(default_factory=dict)
@@ -19,23 +19,23 @@ class Figure:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work a measurement is: the whole, or a glance to see that all of it runs."""
+    """The work of a measurement: full, or little to check that all of it runs."""
 
     seconds: float = 4.0
     connections: int = 2000
-    """Idle connections, or connections made, in one measurement."""
+    """Idle connections, or connections made, in a measurement."""
     operations: int = 200_000
-    """Calls of a native codec in one measurement; slower ones get fewer."""
+    """Calls of a native codec in a measurement; slower codecs get fewer."""
 
     @classmethod
     def quick(cls) -> "Scale":
-        """A glance."""
+        """Little work."""
         return cls(seconds=0.2, connections=100, operations=2000)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """One line of a probe: who is measured, and how."""
+    """A line of a probe: what is measured, and how."""
 
     title: str
     measure: Callable[[], Figure]
@@ -43,11 +43,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Probe:
-    """A comparison other than a flood. The first subject is what the others are compared with."""
+    """A comparison other than a flood. The other subjects are compared with the first."""
 
     name: str
     title: str
     unit: str
     subjects: Callable[["Servers", Scale], Sequence[Subject]]
     rate: int | None = None
-    """Of a probe that is one point of a curve: messages a second."""
+    """Messages a second, for a probe that is a point of a curve."""

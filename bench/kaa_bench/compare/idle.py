@@ -1,6 +1,6 @@
-"""Many MQTT connections that do nothing: for what a connection costs, and what making one costs.
+"""Many idle MQTT connections, to measure the cost of a connection and of making one.
 
-They are held by a process of their own. Connecting is this side's Python; the server's cost is what is measured.
+A separate process holds them. It connects in Python; only the server's cost is measured.
 """
 
 import socket
@@ -14,17 +14,17 @@ DISCONNECT = b"\xe0\x00"
 
 
 class IdleDevices(Instrument):
-    """MQTT devices that connect when they are told to, and stay."""
+    """MQTT devices that connect on request and stay connected."""
 
     def __init__(self, address: Address) -> None:
         super().__init__(_hold, address)
 
     def connect(self, count: int) -> None:
-        """So many more, past CONNACK."""
+        """Connect `count` more devices, past CONNACK."""
         self._request(count=count)
 
     def disconnect(self) -> None:
-        """All of them, in order; returns when the server has closed every connection."""
+        """Disconnect all devices. Return when the server has closed every connection."""
         self._request(count=0)
 
 
@@ -37,7 +37,7 @@ def _hold(pipe: Connection, address: Address) -> None:
             if count:
                 raise_file_limit(len(sockets) + count)
                 first = len(sockets)
-                # One by one, so that those that stand are closed when the next is refused.
+                # One by one, so that all are closed if one is refused.
                 sockets.extend(
                     connect_mqtt(address, device, packets.BENCH) for device in range(first, first + count)
                 )

@@ -1,7 +1,6 @@
-"""The load generator and the NATS sink, each in a process of its own, which keeps their CPU apart.
+"""The load generator and the NATS sink, each in its own process, so that their CPU is measured separately.
 
-What lives here is talking to them from the process that measures. Connecting is in connecting.py; what they do once
-connected is native: mqtt_load.pyx and its like, nats_sink.pyx.
+This module talks to them from the measuring process. Connecting is in connecting.py; the native work is in load/.
 """
 
 import multiprocessing
@@ -19,15 +18,15 @@ from kaa_bench.load.loop import RunResult
 from kaa_bench.processes import HOST, cpu_seconds
 
 STALL_TIMEOUT_S = 15.0
-"""A run in which no byte moves for this long has stalled."""
+"""A run without traffic for this long has stalled."""
 STOP_TIMEOUT_S = 5.0
 DISCARD_BUFFER = 4 << 20
-"""Bytes asked of the kernel for datagrams that wait for the discard server."""
+"""Bytes of the receive buffer of the discard server."""
 DISCARD_BACKLOG = 1024
 
 
 class Instrument:
-    """A child process that answers one request at a time over a pipe; an error there is raised here."""
+    """A child process that answers one request at a time over a pipe. Its errors are raised here."""
 
     def __init__(self, target: Callable[..., None], *arguments: object) -> None:
         context = multiprocessing.get_context("spawn")
@@ -55,7 +54,7 @@ class Instrument:
         return reply
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self._pipe.close()
         self._process.join(STOP_TIMEOUT_S)
         if self._process.is_alive():
@@ -74,46 +73,46 @@ class Instrument:
 
 
 class LoadGenerator(Instrument):
-    """Simulated devices, connected to the server at `address` when this returns."""
+    """Simulated devices, connected to the server at `address`."""
 
     def __init__(self, spec: LoadSpec, address: Address) -> None:
         super().__init__(_serve_load, spec, address)
 
     def run(self, *, messages: int | None = None, seconds: float | None = None, rate: float = 0) -> RunResult:
-        """Send so many messages, or for so long, and wait for the answers; see `Load.run`."""
+        """Send a number of messages, or for a time, and wait for the answers; see `Load.run`."""
         result: RunResult = self._request(messages=messages, seconds=seconds, rate=rate)
         return result
 
 
 class Sink(Instrument):
-    """The extension service that takes what the gateway forwards. With `answers` it also answers 200."""
+    """The extension service that receives the messages of the gateway. With `answers` it answers 200."""
 
     def __init__(self, nats: Address, *, answers: bool) -> None:
         super().__init__(_serve_sink, nats, answers)
 
     def received(self) -> int:
-        """Messages received since the start."""
+        """Return the number of messages received since the start."""
         return int(self._request())
 
 
 class Discard(Instrument):
-    """A server at `address` that answers what a load of `protocol` sends, and forgets it."""
+    """A server at `address` that answers the messages of a load of `protocol`, and discards them."""
 
     def __init__(self, protocol: Protocol) -> None:
         super().__init__(_serve_discard, protocol)
         self.address: Address = self._request()
 
     def cpu_seconds(self) -> float:
-        """CPU time used so far."""
+        """Return the CPU time used so far."""
         assert self._process.pid is not None
         return cpu_seconds(self._process.pid)
 
 
-# What runs in the child processes
+# The code of the child processes
 
 
 def _run(target: Callable[..., None], pipe: Connection, *arguments: object) -> None:
-    # Ctrl-C reaches the whole process group; the parent then ends its children in order.
+    # Ctrl-C reaches the whole process group; the parent stops its children in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         target(pipe, *arguments)

@@ -1,4 +1,4 @@
-"""One run of a row on one server: warm up, sample CPU, send, wait until all has arrived, sample CPU again."""
+"""Runs a row on a server: warm up, sample CPU, send, wait until all messages have arrived, sample CPU again."""
 
 import time
 from dataclasses import dataclass, field
@@ -12,18 +12,18 @@ from kaa_bench.processes import Gateway, NatsServer, Server
 
 WARM_UP_S = 0.5
 SETTLE_S = 2.0
-"""How long the sink's count must stand still before what is missing counts as lost."""
+"""How long the sink's count must not change before missing messages count as lost."""
 POLL_S = 0.05
 SATURATED = 0.9
-"""Cores; a process with one busy thread that uses this much may be what limits the rate."""
+"""CPU cores; a process with one busy thread that uses this much may limit the rate."""
 MICROSECONDS = 1e6
 ANSWERED = ("http", "coap")
-"""The protocols of rows whose messages are requests: the sink answers them."""
+"""The protocols whose messages are requests, which the sink answers."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """How long a run is: so many messages, or so many seconds; one of the two."""
+    """The length of a run, in messages or in seconds."""
 
     messages: int | None = None
     seconds: float | None = None
@@ -31,9 +31,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Run:
-    """What one run found.
+    """The results of a run.
 
-    CPU is in seconds over the whole run. `received` is what the sink got, None where there is no sink.
+    CPU is in seconds of the whole run. `received` is the count of the sink, None without a sink.
     """
 
     messages: int
@@ -48,32 +48,32 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Messages a second."""
+        """Return the messages a second."""
         return self.messages / self.seconds
 
     @property
     def server_us(self) -> float:
-        """CPU of the server per message, in microseconds."""
+        """Return the CPU of the server per message, in microseconds."""
         return self.server_cpu / self.messages * MICROSECONDS
 
     @property
     def generator_us(self) -> float:
-        """CPU of the load generator per message, in microseconds."""
+        """Return the CPU of the load generator per message, in microseconds."""
         return self.generator_cpu / self.messages * MICROSECONDS
 
     @property
     def nats_us(self) -> float | None:
-        """CPU of nats-server per message, in microseconds."""
+        """Return the CPU of nats-server per message, in microseconds."""
         return None if self.nats_cpu is None else self.nats_cpu / self.messages * MICROSECONDS
 
     @property
     def lost_of_acknowledged(self) -> int:
-        """Acknowledged messages that never reached the extension."""
+        """Return the number of acknowledged messages that did not reach the extension."""
         return 0 if self.received is None else max(0, self.acknowledged - self.received)
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know to judge the figures of this run."""
+        """Return remarks on the reliability of this run's figures."""
         remarks = [f"{count} x {kind}" for kind, count in self.errors.items()]
         if self.lost_of_acknowledged:
             remarks.append(f"LOST {self.lost_of_acknowledged} acknowledged messages")
@@ -91,12 +91,12 @@ class Run:
 
 
 def measure_gateway(row: Row, gateway: Gateway, nats: NatsServer, work: Work) -> Run:
-    """The row on the gateway, with a sink in the place of the extension service; it answers requests."""
+    """Run a row on the gateway, with the sink as the extension service; it answers requests."""
     return _measure_forwarding(row, gateway, gateway.address_of(row.load.protocol), nats, work)
 
 
 def measure_peer(row: Row, peer: Peer, work: Work, nats: NatsServer) -> Run:
-    """The row on another server. Unless it is made to do all of the gateway's work it forwards nothing."""
+    """Run a row on another server. It forwards messages only if it does all of the gateway's work."""
     if peer.forwards:
         return _measure_forwarding(row, peer, peer.address, nats, work)
     if row.load.unacknowledged and peer.flood is not None:
@@ -118,7 +118,7 @@ def measure_peer(row: Row, peer: Peer, work: Work, nats: NatsServer) -> Run:
 
 
 def _measure_forwarding(row: Row, server: Server, address: Address, nats: NatsServer, work: Work) -> Run:
-    """With a sink in the place of the extension, which answers requests."""
+    """Run a row with the sink as the extension, which answers requests."""
     with (
         Sink(nats.address, answers=row.load.protocol in ANSWERED) as sink,
         LoadGenerator(row.load, address) as generator,
@@ -148,7 +148,7 @@ def _some(sent: int) -> int:
 
 
 def _settled(sink: Sink, before: int, sent: int) -> int:
-    """The sink's count once it has all that was sent, or once it has stood still for `SETTLE_S`."""
+    """Return the sink's count when it has all messages, or when it has not changed for `SETTLE_S`."""
     count, moved_at = sink.received(), time.monotonic()
     while count - before < sent and time.monotonic() - moved_at < SETTLE_S:
         time.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""The plots of a comparison: bars of cost by protocol, and latency over rate."""
+"""Plots a comparison: bars of cost by protocol, and latency over rate."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ LATENCY_DETAILS = ("p50", "p99")
 
 
 def write_plots(results: Comparison, directory: Path) -> None:
-    """One SVG file for the floods, one for each unit of the other rows, and one for latency."""
+    """Write an SVG file for the floods, one for each unit of the probes, and one for latency."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, plot in plots(results).items():
         (directory / f"{name}.svg").write_text(plot)
 
 
 def plots(results: Comparison) -> dict[str, str]:
-    """SVG by name."""
+    """Return the SVG texts by name."""
     found = {}
     if results.floods:
         found["messages"] = svg.bars("CPU of the server per message", "microseconds", _flood_bars(results))

@@ -1,8 +1,8 @@
-"""Where the instructions of a message go: the gateway under valgrind's callgrind, for the rows of the bench.
+"""Counts the instructions of a message: runs the gateway under valgrind's callgrind, for the rows of the bench.
 
-Instruction counts of user space repeat almost exactly whatever else the machine does, so they tell a change of a few
-percent that CPU time on a shared machine cannot. What the kernel spends is not in them: `strace`, where it is
-installed, counts the system calls instead. Results: docs/performance.md, "Where the time goes".
+Instruction counts of user space hardly depend on what else the machine does, so they show a change of a few percent,
+which CPU time on a shared machine cannot. They do not include the kernel: `strace`, if it is installed, counts system
+calls instead. docs/performance.md, "Where the time goes", has results.
 """
 
 import re
@@ -30,7 +30,7 @@ from kaa_bench.errors import BenchError
 from kaa_bench.processes import INSTANCE, Gateway, NatsServer
 
 WARM_UP_MESSAGES = 2000
-"""Enough for every route, session and buffer to be there."""
+"""Messages that make every route, session and buffer."""
 STRACE_STARTS_S = 1.0
 EXIT_FAILED = 1
 CONNECTIONS_AT_ONCE = 500
@@ -44,7 +44,7 @@ app = App(name="python -m kaa_bench.compare.profiling", help_format="markdown", 
 
 
 class ProfiledGateway(Gateway):
-    """The gateway under callgrind, which counts only between `count` and the end of its block."""
+    """The gateway under callgrind, which counts only within `count`."""
 
     name = "gateway-profiled"
 
@@ -54,7 +54,7 @@ class ProfiledGateway(Gateway):
         return ["valgrind", "--tool=callgrind", "--instr-atstart=no", out, *super().command()]
 
     def count(self, work: Callable[[], int]) -> tuple[int, Counter[tuple[str, str]]]:
-        """(messages, instructions by object and function) of what the gateway does while `work` sends messages."""
+        """Return the number of messages, and the instructions by object and function, while `work` sends messages."""
         self._control("--instr=on")
         messages = work()
         self._control("--instr=off")
@@ -80,11 +80,11 @@ def profile(
     Parameters
     ----------
     rows
-        Which rows, all by default: `--rows qos0 coap`.
+        Rows to run, such as `--rows qos0 coap` (default: all).
     messages
-        How many messages are counted.
+        Number of messages that are counted.
     top
-        How many functions are listed.
+        Number of functions that are listed.
     """
     try:
         if shutil.which("valgrind") is None:
@@ -104,7 +104,7 @@ def profile(
 
 
 def read_annotation(text: str) -> Counter[tuple[str, str]]:
-    """Instructions by (object, function) from what callgrind_annotate printed."""
+    """Return the instructions by (object, function) in the output of callgrind_annotate."""
     counts: Counter[tuple[str, str]] = Counter()
     for line in text.splitlines():
         found = FUNCTION_LINE.match(line)
@@ -115,7 +115,7 @@ def read_annotation(text: str) -> Counter[tuple[str, str]]:
 
 
 def read_system_calls(text: str) -> Counter[str]:
-    """Calls by name from the table that `strace -c` prints."""
+    """Return the calls by name in the table of `strace -c`."""
     calls: Counter[str] = Counter()
     for line in text.splitlines():
         fields = line.split()
@@ -198,11 +198,11 @@ OTHERS: dict[str, tuple[str, Measured]] = {
     "push": ("push to MQTT, QoS 0", _measured_pushes),
     "connect": ("MQTT connect and disconnect", _measured_connections),
 }
-"""What is no row of load, as `kaa-bench compare` calls it."""
+"""A row that is not a load, by its name in `kaa-bench compare`."""
 
 
 def _await(sink: Sink, count: int) -> None:
-    """Wait until the sink has so many messages, or for as long as something may still be under way."""
+    """Wait until the sink has `count` messages, or until nothing can be under way any more."""
     deadline = time.monotonic() + STRACE_STARTS_S * 10
     while sink.received() < count and time.monotonic() < deadline:
         time.sleep(0.05)

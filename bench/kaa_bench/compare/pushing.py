@@ -1,7 +1,7 @@
-"""Pushes to MQTT devices: what comes from NATS, or from another client of a broker, and is counted at the devices.
+"""Pushes to MQTT devices, from NATS or from another client of a broker, counted at the devices.
 
-Messages are all of one size, so counting the bytes that arrive counts them; the first of each device is compared whole.
-A round is sent when the last has arrived, so nothing is dropped for want of room.
+All messages have one size, so the number of bytes gives their count; the first message of each device is compared as a
+whole. A round starts when the last one has arrived, so no message is dropped for lack of space.
 """
 
 import select
@@ -32,14 +32,14 @@ RECEIVE_SIZE = 1 << 20
 
 
 class PushResult(NamedTuple):
-    """Messages that arrived, and how long it took."""
+    """The number of messages that arrived, and how long that took."""
 
     messages: int
     seconds: float
 
 
 class PushSpec(NamedTuple):
-    """Where devices connect, and how a message comes to be: through 4/ESP, as a bare NATS message, or from a client."""
+    """Where devices connect, and how messages are sent: by 4/ESP, as bare NATS messages, or by a client."""
 
     devices: Address
     source: Address
@@ -48,24 +48,24 @@ class PushSpec(NamedTuple):
 
 
 class Pusher(Instrument):
-    """Devices that have subscribed, and who sends to them."""
+    """Subscribed devices, and the source of messages to them."""
 
     def __init__(self, spec: PushSpec, count: int) -> None:
         super().__init__(_push, spec, count)
 
     def run(self, seconds: float = 0.0, messages: int = 0) -> PushResult:
-        """Push for so long, and so many."""
+        """Push for at least a time and a number of messages."""
         result: PushResult = self._request(seconds=seconds, messages=messages)
         return result
 
 
 def topic(device: int) -> str:
-    """Where a device gets what its extension pushes."""
+    """Return the topic on which a device gets pushes."""
     return f"{packets.BENCH.resource_path(device)}/status"
 
 
 def message(spec: PushSpec, device: int) -> bytes:
-    """The push to a device, as its source sends it."""
+    """Return the push to a device as its source sends it."""
     if spec.kind == "client":
         return mqtt.encode(mqtt.Publish(topic(device), packets.PAYLOAD))
     if spec.kind == "esp":
@@ -117,7 +117,7 @@ def _rounds(
     seconds: float,
     messages: int,
 ) -> PushResult:
-    """Round after round until the time is over and there were enough messages."""
+    """Run rounds until the time is over and there were enough messages."""
     in_round = len(devices) * DEPTH
     watched = select.epoll()
     by_descriptor = {connected.fileno(): connected for connected in devices}

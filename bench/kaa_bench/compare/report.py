@@ -1,4 +1,4 @@
-"""What the bench prints: a line a run, and the tables with medians."""
+"""Prints a line for each run, and the tables with medians."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,27 +12,27 @@ from kaa_bench.compare.measure import Run
 from kaa_bench.compare.rows import Row
 
 WORK_WIDTH = 20
-"""Characters of the column that names the work."""
+"""Characters of the column with the name of the work."""
 GATEWAY = "gateway"
 
 
 @dataclass
 class RowResult:
-    """The runs of a row, one a round: on the gateway, and on each peer that does such work, by its title."""
+    """The runs of a row, one a round, on the gateway and, by title, on each peer that supports it."""
 
     row: Row
     gateway: list[Run] = field(default_factory=list)
     peers: dict[str, list[Run]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    """How a peer has failed, by its title."""
+    """The failure of a peer, by its title."""
 
     @property
     def servers(self) -> dict[str, list[Run]]:
-        """The runs by server, the gateway's first."""
+        """Return the runs by server, the gateway's first."""
         return {GATEWAY: self.gateway} | self.peers
 
     def ratio(self, peer: str) -> float | None:
-        """CPU per message of the peer as a multiple of the gateway's, of the medians."""
+        """Return the median CPU per message of a peer as a multiple of the gateway's."""
         theirs = self.peers.get(peer)
         if not self.gateway or not theirs:
             return None
@@ -41,13 +41,13 @@ class RowResult:
 
 @dataclass
 class ProbeResult:
-    """The figures of a probe, one a round, by subject; the first subject is what the others are compared with."""
+    """The figures of a probe, one a round, by subject. The other subjects are compared with the first."""
 
     probe: Probe
     figures: dict[str, list[Figure]] = field(default_factory=dict)
 
     def ratio(self, title: str) -> float | None:
-        """The subject's median as a multiple of the first one's; None for the first itself."""
+        """Return the subject's median as a multiple of the first one's; None for the first itself."""
         first = next(iter(self.figures), title)
         if title == first:
             return None
@@ -55,19 +55,19 @@ class ProbeResult:
         return median(figure.value for figure in self.figures[title]) / below if below else None
 
     def detail(self, title: str, name: str) -> float | None:
-        """The median of one detail of a subject, None if it has none."""
+        """Return the median of a detail of a subject, None if it has none."""
         values = [figure.details[name] for figure in self.figures[title] if name in figure.details]
         return median(values) if values else None
 
 
 def figure_line(position: str, probe: Probe, title: str, figure: Figure) -> str:
-    """One finished measurement of a probe."""
+    """Return the line of a finished measurement."""
     remarks = "".join(f"; {remark}" for remark in figure.remarks)
     return f"{position}  {probe.title}  {title}: {number(figure.value)} {probe.unit}{remarks}"
 
 
 def print_figures(results: Sequence[ProbeResult], console: Console) -> None:
-    """The table of the probes; a ratio is to the first line of its probe."""
+    """Return the table of the probes. A ratio is to the first line of its probe."""
     table = Table(title="median, min-max of the rounds", box=None, padding=(0, 1, 0, 0))
     table.add_column("what", width=WORK_WIDTH)
     table.add_column("who", no_wrap=True)
@@ -91,7 +91,7 @@ def print_figures(results: Sequence[ProbeResult], console: Console) -> None:
 
 
 def figure_remarks(results: Sequence[ProbeResult]) -> list[str]:
-    """As `remarks`."""
+    """Return the remarks on the figures of probes, each once."""
     said = [
         f"{result.probe.title}, {title}: {remark}"
         for result in results
@@ -103,18 +103,18 @@ def figure_remarks(results: Sequence[ProbeResult]) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Three digits that count, or all before the point."""
+    """Format a number with three significant digits, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def progress_line(position: str, row: Row, server: str, run: Run) -> str:
-    """One finished run."""
+    """Return the line of a finished run."""
     remarks = "".join(f"; {remark}" for remark in run.remarks)
     return f"{position}  {row.title}  {server}: {run.rate:,.0f}/s, {run.server_us:.2f} us{remarks}"
 
 
 def print_table(results: Sequence[RowResult], console: Console) -> None:
-    """The table, narrow enough for 80 columns; times are CPU microseconds a message."""
+    """Return the table, of at most 80 columns; times are CPU microseconds a message."""
     table = Table(
         title="CPU per message in us: median, min-max of the rounds", box=None, padding=(0, 1, 0, 0)
     )
@@ -140,7 +140,7 @@ def print_table(results: Sequence[RowResult], console: Console) -> None:
 
 
 def remarks(results: Sequence[RowResult]) -> list[str]:
-    """What a reader must know to judge the figures, each once."""
+    """Return the remarks on the reliability of the figures, each once."""
     said = [
         f"{result.row.title}, {server}: {remark}"
         for result in results
@@ -157,10 +157,10 @@ def remarks(results: Sequence[RowResult]) -> list[str]:
 
 
 def middle(values: Sequence[float]) -> str:
-    """The median, or a dash for no values."""
+    """Return the median, or a dash without values."""
     return f"{median(values):.2f}" if values else "-"
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median with minimum and maximum below it, or a dash for no values."""
+    """Return the median with minimum and maximum below it, or a dash without values."""
     return f"{middle(values)}\n{min(values):.2f}-{max(values):.2f}" if values else "-"

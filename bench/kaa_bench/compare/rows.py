@@ -1,4 +1,4 @@
-"""The rows of the bench: which work each one is."""
+"""The rows of the bench: the work of each."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ from kaa_bench.connecting import LoadSpec
 
 @dataclass(frozen=True)
 class Row:
-    """One kind of work; `name` selects it on the command line.
+    """A kind of work; `name` selects it on the command line.
 
-    A `durable` one is acknowledged when a JetStream stream has stored it, and compared only with who stores as well.
+    A message of a `durable` row is acknowledged when a JetStream stream has stored it. Such a row is compared only with
+    servers that store messages as well.
     """
 
     name: str

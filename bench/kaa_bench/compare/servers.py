@@ -1,4 +1,4 @@
-"""The servers of a comparison: each is started when it is first asked for, and stays up over all rounds."""
+"""Runs the servers of a comparison: each is started at its first use, and runs until the end."""
 
 from contextlib import ExitStack
 from functools import cached_property
@@ -14,7 +14,7 @@ P = TypeVar("P", bound=Peer)
 
 
 class Servers:
-    """NATS, gateways and peers; `stack` stops them."""
+    """NATS, gateways and peers. `stack` stops them."""
 
     def __init__(self, stack: ExitStack, progress: Console, *, gateway_only: bool = False) -> None:
         self._stack = stack
@@ -25,32 +25,32 @@ class Servers:
 
     @cached_property
     def nats(self) -> NatsServer:
-        """The NATS server behind the gateway."""
+        """Return the NATS server behind the gateway."""
         return self._stack.enter_context(NatsServer())
 
     @property
     def gateway(self) -> Gateway:
-        """The gateway, one worker."""
+        """Return the gateway with one worker."""
         return self.gateway_of(1)
 
     @cached_property
     def storing_nats(self) -> NatsServer:
-        """The NATS server with JetStream behind the gateway whose extension instance is durable."""
+        """Return the NATS server with JetStream behind the durable gateway."""
         return self._stack.enter_context(NatsServer(jetstream=True))
 
     @cached_property
     def durable_gateway(self) -> Gateway:
-        """The gateway, one worker, with a durable extension instance."""
+        """Return the gateway with one worker and a durable extension instance."""
         return self._stack.enter_context(Gateway(self.storing_nats, durable=True))
 
     def gateway_of(self, workers: int) -> Gateway:
-        """The gateway with so many workers."""
+        """Return the gateway with `count` workers."""
         if workers not in self._gateways:
             self._gateways[workers] = self._stack.enter_context(Gateway(self.nats, workers))
         return self._gateways[workers]
 
     def peer(self, kind: type[P]) -> P | None:
-        """A peer; None, and said once, if it is not installed."""
+        """Return a peer. If it is not installed, print that once and return None."""
         if self._gateway_only:
             return None
         if kind not in self._peers:
@@ -60,7 +60,7 @@ class Servers:
         return peer
 
     def peers(self, *kinds: type[P]) -> list[P]:
-        """Those of the peers that are installed."""
+        """Return the peers that are installed."""
         return [peer for peer in map(self.peer, kinds) if peer is not None]
 
     def _start(self, kind: type[Peer]) -> Peer | None:

@@ -1,6 +1,8 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 from kaa_bench.load.loop cimport Connection, Failure, Load
+from kaa_gateway.wire.coap cimport MessageView
+from kaa_gateway.wire.kpudp cimport Frame
 
 cdef extern from "<sys/socket.h>" nogil:
     struct iovec:
@@ -16,6 +18,8 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     BATCH = 64             # datagrams a system call, at most
+    CODES = 256            # of CoAP
+    REASON_MAX = 599       # of a RESET of KP/UDP
     DATAGRAM_SIZE = 2048   # bytes of a received datagram, at most
 
 
@@ -65,3 +69,21 @@ cdef class DatagramLoad(Load):
     cdef void close_message(self, Connection* connection, int64_t number) noexcept nogil
     cdef void send_unsent(self, Connection* connection) noexcept nogil
     cdef void send_again(self, Connection* connection) noexcept nogil
+
+
+cdef class CoapLoad(DatagramLoad):
+    # counters of a run
+    cdef int64_t refused[CODES]  # responses by code
+    cdef int64_t reset
+
+    cdef Failure answered(self, Connection* connection, int64_t number, const MessageView* view) noexcept nogil
+
+
+cdef class KpUdpLoad(DatagramLoad):
+    # what is sent
+    cdef uint8_t epoch
+
+    # counters of a run
+    cdef int64_t resets[REASON_MAX + 1]  # by reason
+
+    cdef void pong(self, Connection* connection, const Frame* frame) noexcept nogil

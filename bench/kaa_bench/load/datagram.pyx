@@ -1,20 +1,27 @@
-"""Loads over UDP: a datagram a message, answered in any order, and sent again when nothing is heard.
+"""Loads over UDP: CoAP and KP/UDP, a datagram a message, answered in any order and retransmitted after silence.
 
-A connection is a connected socket with a window of messages. After `silence` seconds without a word from the server
-those unanswered are sent again, the same bytes with the same message ID, so that they have one effect. What a
-protocol looks like is in coap_load.pyx and kpudp_load.pyx.
+A connection is a connected socket with a window of messages. After `silence` seconds without a datagram from the server,
+unanswered messages are sent again: the same bytes with the same message ID, so that they take effect once. The messages
+are made in packets.py.
 
-Source: recvmmsg(2), udp(7) for UDP_SEGMENT.
+Source: RFC 7252, sections 4.2, 4.4, 5.2, 5.3; docs/kp-over-udp.md; recvmmsg(2), udp(7) for UDP_SEGMENT.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 
 from kaa_bench.load.loop cimport (
     EPOLLIN, EPOLLOUT, IDENTIFIERS_USED_UP, MALFORMED_RESPONSE, MSG_DONTWAIT, NONE, SOCKET_ERROR, UNEXPECTED_PACKET,
-    send,
+    WRONG_IDENTIFIER, send,
+)
+from kaa_gateway.wire.coap cimport (
+    ACK as COAP_ACK, CON, EMPTY, HEADER_SIZE as COAP_HEADER_SIZE, RST, WELL_FORMED as COAP_WELL_FORMED, read_message,
+)
+from kaa_gateway.wire.kpudp cimport (
+    ACK as KPUDP_ACK, CONFIRMED_DATA, HEAD_SIZE, HEADER_SIZE as KPUDP_HEADER_SIZE, MAGIC, PING, PING_DATA_SIZE_MAX,
+    PONG, RESET, VERSION, WELL_FORMED as KPUDP_WELL_FORMED, put_header, put_probe, read_frame,
 )
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -29,6 +36,18 @@ cdef enum:
     SOL_UDP = 17
     UDP_SEGMENT = 103          # udp(7); newer than the C library's header on some systems
     WINDOW_MAX = 1024          # messages; answers may be late by half the identifiers
+
+# CoAP
+cdef enum:
+    TOKEN_SIZE = 4        # bytes; the last two are the message ID of the request
+    MESSAGE_IDS = 1 << 16
+    FIRST_RESPONSE = 2    # class of a code
+    SUCCESS = 2           # class of a code
+
+# KP/UDP
+cdef enum:
+    EPOCH_OFFSET = 1
+    MESSAGE_ID_OFFSET = KPUDP_HEADER_SIZE + 1
 
 
 cdef class DatagramLoad(Load):
@@ -200,3 +219,122 @@ cdef class DatagramLoad(Load):
             if self.state(connection, number)[0] == SENT:
                 if send(connection.fd, self.message(connection, number), <size_t>self.message_size, MSG_DONTWAIT) > 0:
                     self.retransmitted += 1
+
+
+cdef class CoapLoad(DatagramLoad):
+    """Sends requests that begin with a header and a token of four bytes, and fills in message ID and token."""
+
+    def __cinit__(self, sockets, messages, int window=1, **_):
+        if self.message_size < COAP_HEADER_SIZE + TOKEN_SIZE or any(message[0] & 0x0F != TOKEN_SIZE for message in messages):
+            raise ValueError(f"a request begins with a header and a token of {TOKEN_SIZE} bytes")
+        self.numbers = MESSAGE_IDS
+
+    cdef dict refusals(self):
+        errors = {
+            f"code {code >> 5}.{code & 0x1F:02d}": self.refused[code] for code in range(CODES) if self.refused[code]
+        }
+        if self.reset:
+            errors["reset"] = self.reset
+        memset(self.refused, 0, sizeof(self.refused))
+        self.reset = 0
+        return errors
+
+    cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil:
+        message[2] = message[COAP_HEADER_SIZE + 2] = <uint8_t>(number >> 8)
+        message[3] = message[COAP_HEADER_SIZE + 3] = <uint8_t>(number & 0xFF)
+
+    cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        cdef MessageView view
+        cdef uint8_t[COAP_HEADER_SIZE] acknowledgement
+        cdef int64_t number
+        if read_message(data, size, &view) != COAP_WELL_FORMED:
+            return MALFORMED_RESPONSE
+        if view.code != EMPTY and view.code >> 5 < FIRST_RESPONSE:
+            return UNEXPECTED_PACKET
+        if view.type == COAP_ACK or view.type == RST:
+            number = self.find(connection, view.message_id)
+        elif view.code != EMPTY and view.token.size == TOKEN_SIZE:
+            number = self.find(connection, <uint16_t>(view.token.data[2] << 8 | view.token.data[3]))
+        else:
+            return UNEXPECTED_PACKET
+        if number == UNKNOWN:
+            return WRONG_IDENTIFIER
+        if view.type == CON:
+            # A late one too: the server sends it again because it has not heard the first acknowledgement.
+            acknowledgement = [0x40 | <uint8_t>COAP_ACK << 4, EMPTY, data[2], data[3]]
+            send(connection.fd, acknowledgement, COAP_HEADER_SIZE, MSG_DONTWAIT)
+        if number == LATE:
+            return NONE
+        if view.type == RST:
+            self.reset += 1
+            self.close_message(connection, number)
+        elif view.code == EMPTY:
+            self.state(connection, number)[0] = TAKEN
+        else:
+            return self.answered(connection, number, &view)
+        return NONE
+
+    cdef Failure answered(self, Connection* connection, int64_t number, const MessageView* view) noexcept nogil:
+        """The response to an outstanding request. Hot path."""
+        cdef const uint8_t* token = self.message(connection, number) + COAP_HEADER_SIZE
+        if view.token.size != TOKEN_SIZE or memcmp(view.token.data, token, TOKEN_SIZE) != 0:
+            return WRONG_IDENTIFIER
+        if view.code >> 5 == SUCCESS:
+            connection.acknowledged += 1
+        else:
+            self.refused[view.code] += 1
+        self.close_message(connection, number)
+        return NONE
+
+
+cdef class KpUdpLoad(DatagramLoad):
+    """Sends datagrams of one CONFIRMED DATA frame, all of one epoch, and fills in the message ID."""
+
+    def __cinit__(self, sockets, messages, int window=1, **_):
+        if self.message_size <= KPUDP_HEADER_SIZE + HEAD_SIZE or any(
+            message[KPUDP_HEADER_SIZE] != CONFIRMED_DATA or message[EPOCH_OFFSET] != messages[0][EPOCH_OFFSET]
+            for message in messages
+        ):
+            raise ValueError("a message is a datagram with a CONFIRMED DATA frame, all of one epoch")
+        self.epoch = messages[0][EPOCH_OFFSET]
+
+    cdef dict refusals(self):
+        errors = {f"reset {reason}": self.resets[reason] for reason in range(REASON_MAX + 1) if self.resets[reason]}
+        memset(self.resets, 0, sizeof(self.resets))
+        return errors
+
+    cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil:
+        message[MESSAGE_ID_OFFSET] = <uint8_t>(number >> 8 & 0xFF)
+        message[MESSAGE_ID_OFFSET + 1] = <uint8_t>(number & 0xFF)
+
+    cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        cdef Frame frame
+        cdef Py_ssize_t at = KPUDP_HEADER_SIZE, consumed = 0
+        cdef int64_t number
+        if size <= KPUDP_HEADER_SIZE or data[0] != (MAGIC << 4 | VERSION) or data[EPOCH_OFFSET] != self.epoch:
+            return MALFORMED_RESPONSE
+        while at < size:
+            if read_frame(data + at, size - at, &frame, &consumed) != KPUDP_WELL_FORMED:
+                return MALFORMED_RESPONSE
+            at += consumed
+            if frame.type == PING:
+                self.pong(connection, &frame)
+                continue
+            if frame.type != KPUDP_ACK and frame.type != RESET:
+                return UNEXPECTED_PACKET
+            number = self.find(connection, frame.message_id)
+            if number == UNKNOWN or (frame.type == RESET and frame.status > REASON_MAX):
+                return WRONG_IDENTIFIER if number == UNKNOWN else MALFORMED_RESPONSE
+            if number < 0:
+                continue
+            if frame.type == KPUDP_ACK:
+                connection.acknowledged += 1
+            else:
+                self.resets[frame.status] += 1
+            self.close_message(connection, number)
+        return NONE
+
+    cdef void pong(self, Connection* connection, const Frame* frame) noexcept nogil:
+        cdef uint8_t[KPUDP_HEADER_SIZE + HEAD_SIZE + PING_DATA_SIZE_MAX] out
+        cdef uint8_t* end = put_probe(put_header(out, self.epoch), PONG, frame.message_id, frame.payload, False)
+        send(connection.fd, out, end - out, MSG_DONTWAIT)

@@ -4,7 +4,8 @@ from kaa_bench.load.loop cimport Connection, Failure
 from kaa_bench.load.stream cimport StreamLoad
 
 cdef enum:
-    ANSWER_SIZE = 4  # bytes of a PUBACK, the longest answer that a load expects
+    ANSWER_SIZE = 4         # bytes of a PUBACK, the longest answer that MqttLoad expects
+    PACKET_SIZE_MAX = 2048  # bytes of a response with its header
 
 
 cdef struct Answer:
@@ -21,3 +22,24 @@ cdef class MqttLoad(StreamLoad):
     cdef Answer* answers
 
     cdef Failure answered(self, Connection* connection, const uint8_t* packet) noexcept nogil
+
+
+cdef struct Partial:
+    # The beginning of a response, of which the rest has not arrived.
+    uint8_t data[PACKET_SIZE_MAX]
+    Py_ssize_t size
+
+
+cdef class MqttRequestLoad(StreamLoad):
+    # wiring
+    cdef Py_ssize_t request_id_offset  # in a message
+
+    # state
+    cdef Partial* partials
+
+    # counters of a run
+    cdef int64_t refused
+
+    cdef Py_ssize_t cut(self, Connection* connection, const uint8_t* data, Py_ssize_t size, Failure* failure) \
+        noexcept nogil
+    cdef Failure answered(self, Connection* connection, const uint8_t* topic, Py_ssize_t size) noexcept nogil

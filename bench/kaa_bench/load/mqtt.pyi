@@ -1,9 +1,11 @@
-"""A load of MQTT PUBLISH packets. See mqtt_load.pyx."""
+"""Loads of MQTT PUBLISH packets and of MQTT requests. See mqtt.pyx."""
 
 from collections.abc import Sequence
 from socket import socket
 
 from kaa_bench.load.loop import Load
+
+REQUEST_ID_DIGITS: int
 
 class MqttLoad(Load):
     def __init__(
@@ -14,4 +16,9 @@ class MqttLoad(Load):
         *,
         fence: bytes = b"",
         identifier_offset: int | None = None,
+    ) -> None: ...
+
+class MqttRequestLoad(Load):
+    def __init__(
+        self, sockets: Sequence[socket], messages: Sequence[bytes], window: int, *, request_id_offset: int
     ) -> None: ...

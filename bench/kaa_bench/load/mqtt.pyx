@@ -1,13 +1,15 @@
-"""A load of MQTT PUBLISH packets: QoS 0 with a PINGREQ as the fence, or QoS 1 with a window.
+"""Loads of MQTT: PUBLISH packets that are acknowledged or followed by a PINGREQ, and requests with responses.
 
-What lives here is the packet identifiers and what the server may answer: PUBACK in the order of the PUBLISH
-packets, and PINGRESP. Anything else is a failure: these devices subscribe to nothing and ask for no response. The
-packets are made in packets.py.
+MqttLoad publishes at QoS 0 with a PINGREQ as the fence, or at QoS 1 with a window. It accepts a PUBACK for each PUBLISH
+in their order, and PINGRESP. MqttRequestLoad publishes at QoS 0 with a request ID; the extension answers with a PUBLISH
+in the order of the requests, on `<request topic>/status` or, counted as an error, `<request topic>/error`. Any other
+packet is a failure. The packets are made in packets.py.
 
-Source: MQTT 3.1.1, sections 2.3.1, 3.4, 3.13, 4.6.
+Source: MQTT 3.1.1, sections 2.3.1, 3.3, 3.4, 3.13, 4.6; 1/KP.
 """
 
 from libc.stdlib cimport calloc, free
+from libc.string cimport memcmp, memcpy, memmove
 
 from kaa_bench.load.loop cimport MALFORMED_RESPONSE, NONE, UNEXPECTED_PACKET, WRONG_IDENTIFIER
 from kaa_bench.load.stream cimport Stream
@@ -21,6 +23,29 @@ cdef enum:
 cdef inline int identifier_of(int64_t message) noexcept nogil:
     """The packet identifier of the n-th message of a run, from 0."""
     return <int>(message % IDENTIFIER_MAX) + 1
+
+
+# Requests
+cdef enum:
+    PUBLISH = 3                 # packet type
+    QOS_BITS = 0x06
+    LENGTH_SIZE_MAX = 4         # bytes of a remaining length
+    REQUEST_ID_SIZE = 8         # digits
+    REQUEST_ID_FIRST = 10_000_000
+    REQUEST_IDS = 90_000_000
+    STATUS_SIZE = 7             # of "/status"
+    ERROR_SIZE = 6              # of "/error"
+
+REQUEST_ID_DIGITS = REQUEST_ID_SIZE
+
+
+cdef inline void put_request_id(uint8_t* at, int64_t message) noexcept nogil:
+    """The request ID of the n-th message of a run, in decimal."""
+    cdef int64_t value = REQUEST_ID_FIRST + message % REQUEST_IDS
+    cdef int digit
+    for digit in range(REQUEST_ID_SIZE - 1, -1, -1):
+        at[digit] = <uint8_t>(c"0" + value % 10)
+        value //= 10
 
 
 cdef class MqttLoad(StreamLoad):
@@ -93,3 +118,98 @@ cdef class MqttLoad(StreamLoad):
             stream.fenced = True
             return NONE if packet[1] == 0 else MALFORMED_RESPONSE
         return UNEXPECTED_PACKET
+
+
+cdef class MqttRequestLoad(StreamLoad):
+    """Requests on sockets past CONNACK. `request_id_offset` is where a message has its request ID, of 8 digits."""
+
+    def __cinit__(self, sockets, messages, int window, *, Py_ssize_t request_id_offset):
+        if not 0 < request_id_offset <= self.message_size - REQUEST_ID_SIZE:
+            raise ValueError("the request ID lies outside the message")
+        self.request_id_offset = request_id_offset
+        self.partials = <Partial*>calloc(self.count, sizeof(Partial))
+        if self.partials == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free(self.partials)
+
+    cdef dict refusals(self):
+        errors = {"error response": self.refused} if self.refused else {}
+        self.refused = 0
+        return errors
+
+    cdef void stamp(self, Connection* connection, uint8_t* message) noexcept nogil:
+        put_request_id(message + self.request_id_offset, connection.issued)
+
+    cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        """Cut the bytes into responses; the beginning of an incomplete one waits in `partials`. Hot path."""
+        cdef Partial* partial = &self.partials[connection.index]
+        cdef Failure failure = NONE
+        cdef Py_ssize_t part, at, used
+        while size:
+            part = min(size, PACKET_SIZE_MAX - partial.size)
+            memcpy(partial.data + partial.size, data, <size_t>part)
+            partial.size += part
+            data += part
+            size -= part
+            at = 0
+            while at < partial.size:
+                used = self.cut(connection, partial.data + at, partial.size - at, &failure)
+                if failure != NONE:
+                    return failure
+                if used == 0:
+                    break
+                at += used
+            partial.size -= at
+            memmove(partial.data, partial.data + at, <size_t>partial.size)
+            if partial.size == PACKET_SIZE_MAX:
+                return MALFORMED_RESPONSE
+        return NONE
+
+    cdef Py_ssize_t cut(
+        self, Connection* connection, const uint8_t* data, Py_ssize_t size, Failure* failure
+    ) noexcept nogil:
+        """Take the packet that begins the bytes; returns its size, 0 if more bytes are needed. Hot path."""
+        cdef Py_ssize_t length = 0, at = 1, topic_size
+        cdef int shift = 0
+        while True:
+            if at > LENGTH_SIZE_MAX:
+                failure[0] = MALFORMED_RESPONSE
+                return 0
+            if at == size:
+                return 0
+            length |= <Py_ssize_t>(data[at] & 0x7F) << shift
+            shift += 7
+            at += 1
+            if not data[at - 1] & 0x80:
+                break
+        if size < at + length:
+            return 0
+        if data[0] >> 4 != PUBLISH or data[0] & QOS_BITS or length < 2:
+            failure[0] = UNEXPECTED_PACKET
+            return 0
+        topic_size = data[at] << 8 | data[at + 1]
+        failure[0] = MALFORMED_RESPONSE if length < 2 + topic_size else \
+            self.answered(connection, data + at + 2, topic_size)
+        return at + length
+
+    cdef Failure answered(self, Connection* connection, const uint8_t* topic, Py_ssize_t size) noexcept nogil:
+        """A response: its topic says to what. Hot path."""
+        cdef uint8_t[REQUEST_ID_SIZE] request_id
+        cdef Py_ssize_t end_size
+        if connection.acknowledged >= self.written(connection):
+            return UNEXPECTED_PACKET
+        if size > STATUS_SIZE + REQUEST_ID_SIZE and memcmp(topic + size - STATUS_SIZE, b"/status", STATUS_SIZE) == 0:
+            end_size = STATUS_SIZE
+        elif size > ERROR_SIZE + REQUEST_ID_SIZE and memcmp(topic + size - ERROR_SIZE, b"/error", ERROR_SIZE) == 0:
+            end_size = ERROR_SIZE
+            self.refused += 1
+        else:
+            return UNEXPECTED_PACKET
+        put_request_id(request_id, connection.acknowledged)
+        if memcmp(topic + size - end_size - REQUEST_ID_SIZE, request_id, REQUEST_ID_SIZE) != 0:
+            return WRONG_IDENTIFIER
+        self.timed(connection, connection.acknowledged)
+        connection.acknowledged += 1
+        return NONE

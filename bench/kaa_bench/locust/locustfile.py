@@ -1,6 +1,6 @@
-"""What Locust runs: `locust -f bench/kaa_bench/locust/locustfile.py`. A user is a device; docs/simulator.md has the commands.
+"""The file for Locust: `locust -f bench/kaa_bench/locust/locustfile.py`. docs/simulator.md has the commands.
 
-MQTT, CoAP and KP/UDP are on the project's codecs, HTTP on Locust's own fast client.
+A user is a device. MQTT, CoAP and KP/UDP use the project's codecs; HTTP uses Locust's own fast client.
 """
 
 import itertools

@@ -1,4 +1,6 @@
-"""`python -m kaa_bench.peers.aiohttp_server HOST PORT NATS_URL`: the gateway's work for HTTP on aiohttp, fastavro, nats-py.
+"""The gateway's work for HTTP on aiohttp, fastavro and nats-py.
+
+`python -m kaa_bench.peers.aiohttp_server HOST PORT NATS_URL` starts it.
 
 POST /kp1/<application version>/<extension instance>/<token>/<path> becomes ClientData, and the extension's answer the
 response. Answers are matched by correlation ID in a dict, since 4/ESP has one reply subject for all of them.

@@ -33,9 +33,9 @@ class Peer(Server):
     protocol: Protocol
     address: Address
     forwards = False
-    """Whether it does the gateway's whole work: to the extension over NATS, and back with the answer."""
+    """Return whether it does the gateway's whole work: to the extension over NATS, and back with the answer."""
     stores = False
-    """Whether it stores a QoS 1 message before it acknowledges it."""
+    """Return whether it stores a QoS 1 message before it acknowledges it."""
     flood: int | None = None
     """Messages of a run whose messages are not acknowledged, for a server that queues without a bound what it reads."""
 

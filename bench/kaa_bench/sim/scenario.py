@@ -117,7 +117,7 @@ class Fleet(_Strict, frozen=True, kw_only=True):
 
     @property
     def tls(self) -> bool:
-        """Whether its connections are encrypted."""
+        """Return whether its connections are encrypted."""
         return self.transport.endswith("tls")
 
     def token_of(self, device: int) -> str:

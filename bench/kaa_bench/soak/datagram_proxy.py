@@ -125,7 +125,7 @@ class DatagramProxy:
         return delays
 
     def _is_spared(self, datagram: tuple[bool, tuple[str, int], bytes]) -> bool:
-        """Whether it was lost as often as it may be; if not, this time is counted."""
+        """Return whether it was lost as often as it may be; if not, this time is counted."""
         if self.faults.drop_at_most is None:
             return False
         self._losses[datagram] += 1

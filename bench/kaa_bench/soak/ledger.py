@@ -104,5 +104,5 @@ class Ledger:
 
 
 def is_missing(state: int) -> bool:
-    """Whether a message was acknowledged without an error, and is not delivered."""
+    """Return whether a message was acknowledged without an error, and is not delivered."""
     return state & (ACKNOWLEDGED | REFUSED | DELIVERED) == ACKNOWLEDGED

@@ -1,4 +1,4 @@
-"""What is compared beside floods: codecs, publishing, connections, latency, pushes, workers."""
+"""The probes: codecs, publishing, connections, latency, pushes, workers."""
 
 from kaa_bench.compare.figures import Probe
 from kaa_bench.compare.probes.codecs import DECODE, ENCODE, PUBLISH

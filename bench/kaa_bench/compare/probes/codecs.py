@@ -1,6 +1,6 @@
-"""An operation of a codec, and one publication to NATS: CPU in this process, ours beside fastavro's and nats-py's.
+"""Measures the CPU of codecs and of a publication to NATS in this process, beside fastavro and nats-py.
 
-Values are checked before they are timed: all who encode make the same bytes.
+Values are checked before they are timed: all encoders make the same bytes.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from kaa_bench.load import codecs
 from kaa_bench.peers.schemas import CLIENT_DATA, EXTENSION_DATA
 
 PYTHON_SHARE = 10
-"""How many times fewer operations what runs in Python gets."""
+"""The factor by which code in Python gets fewer operations."""
 TICK = 64
-"""Publications of ours in a tick."""
+"""Publications of our link in a tick."""
 PENDING_MAX = 1 << 20
-"""Unconfirmed bytes of the link; beyond, publishing waits as a connection of the gateway would."""
+"""Unconfirmed bytes of the link; beyond them, publishing waits as a connection of the gateway would."""
 PING_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 SUBJECT = "bench.publish"
@@ -40,7 +40,7 @@ NANOSECONDS_PER_MICROSECOND = 1000
 
 
 def _timed(count: int, work: Callable[[int], object]) -> Figure:
-    """CPU microseconds an operation; `work` does so many."""
+    """Return the CPU microseconds of an operation; `work` does a number of them."""
     work(min(count, 1000))
     started = time.process_time_ns()
     work(count)
@@ -139,7 +139,7 @@ def _run(publishing: Coroutine[Any, Any, Figure]) -> Figure:
 
 
 async def _publish_with_link(url: str, count: int) -> Figure:
-    """Confirmed by NATS, as all that the link carries."""
+    """Publish with our link, and wait for the confirmation of NATS."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     loop = asyncio.get_running_loop()
     lost: list[str] = []

@@ -1,4 +1,4 @@
-"""What an MQTT connection costs: the memory of an idle one, and the CPU of making and ending one."""
+"""Measures the cost of an MQTT connection: memory of an idle one, CPU of making and ending one."""
 
 from functools import partial
 
@@ -11,13 +11,13 @@ from kaa_bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, Peer
 from kaa_bench.processes import Gateway, Server
 
 FIRST_SHARE = 4
-"""One in so many connections is made before the first reading, for what a server allocates once."""
+"""The part of the connections, 1 / this, that is made before the first reading: a server allocates some memory once."""
 MICROSECONDS = 1e6
 BROKERS: tuple[type[Peer], ...] = (NatsMqtt, Mosquitto, Amqtt)
 
 
 def _memory(server: Server, address: Address, count: int) -> Figure:
-    """Bytes a connection, of a server that is started for this and has not had any: memory that was used is kept."""
+    """Return the bytes of a connection. The server is a new one, because servers keep memory that was used."""
     first = max(1, count // FIRST_SHARE)
     with server, IdleDevices(address) as devices:
         devices.connect(first)
@@ -44,7 +44,7 @@ def _memories(servers: Servers, scale: Scale) -> list[Subject]:
 
 
 def _connect(server: Server, address: Address, count: int, *, ending: bool) -> Figure:
-    """CPU microseconds from accept to CONNACK, or from there to the end of a connection."""
+    """Return the CPU microseconds from accept to CONNACK, or from there to the end of a connection."""
     with IdleDevices(address) as devices:
         devices.connect(max(1, count // FIRST_SHARE))
         devices.disconnect()

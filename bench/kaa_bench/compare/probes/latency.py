@@ -1,7 +1,7 @@
-"""The way of a request from the device to the extension and back, at a fixed rate, beside a bare NATS request.
+"""Measures the time of a request from device to extension and back at a fixed rate, beside a bare NATS request.
 
-The load is an open loop: latency counts from when a request should have been sent. The extension is the bench's sink,
-so what differs between the lines is the gateway.
+The load is an open loop: latency counts from the time at which a request should have been sent. The extension is the
+bench's sink, so the lines differ only by the gateway.
 """
 
 from functools import partial
@@ -20,7 +20,7 @@ NANOSECONDS_PER_MICROSECOND = 1000
 
 
 def _latency(spec: LoadSpec, address: Address, nats: Address, rate: int, seconds: float) -> Figure:
-    """Median in microseconds; other percentiles in the details."""
+    """Return the median in microseconds, with other percentiles in the details."""
     with Sink(nats, answers=True), LoadGenerator(spec, address) as generator:
         generator.run(seconds=WARM_UP_S, rate=rate)
         result = generator.run(seconds=seconds, rate=rate)

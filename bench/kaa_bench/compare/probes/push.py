@@ -1,4 +1,4 @@
-"""What a push to an MQTT device costs: from NATS through the gateway, beside brokers that pass on a message."""
+"""Measures the cost of a push to an MQTT device, beside brokers that forward a message."""
 
 from functools import partial
 
@@ -14,7 +14,7 @@ MICROSECONDS = 1e6
 
 
 def _push(server: Server, spec: PushSpec, seconds: float) -> Figure:
-    """CPU microseconds of the server a message."""
+    """Return the CPU microseconds of the server per message."""
     with Pusher(spec, DEVICES) as pusher:
         before = server.cpu_seconds()
         result = pusher.run(seconds)

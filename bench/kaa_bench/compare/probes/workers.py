@@ -1,7 +1,7 @@
-"""What a second worker is worth: messages a second that the busiest worker's CPU allows.
+"""Measures the gain of a second worker: messages a second that the busiest worker's CPU allows.
 
-On a machine with fewer cores than processes the rate itself cannot show it; what limits several workers is how evenly
-the kernel shares the connections among them, and what each message then costs.
+On a machine with fewer cores than processes, the rate does not show it. Several workers are limited by how evenly the
+kernel distributes connections, and by the cost of each message.
 """
 
 import os
@@ -18,7 +18,7 @@ WARM_UP_S = 0.5
 
 
 def _capacity(gateway: Gateway, servers: Servers, connections: int, seconds: float) -> Figure:
-    """Messages per second of CPU of the busiest process."""
+    """Return the messages per second of CPU of the busiest process."""
     spec = LoadSpec("mqtt", connections, qos=1, window=1)
     with (
         Sink(servers.nats.address, answers=False),

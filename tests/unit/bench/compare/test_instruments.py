@@ -13,8 +13,8 @@ from kaa_bench.connecting import LoadSpec, connect_load, connect_sink, raise_fil
 from kaa_bench.errors import BenchError
 from kaa_gateway.wire.kpudp import Message, Type, decode, encode
 
-from tests.unit.bench.datagram_peer import datagram_server
-from tests.unit.bench.peer import STALL_TIMEOUT_S
+from tests.unit.bench.load.datagram_peer import datagram_server
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S
 
 SPEC = LoadSpec("mqtt", connections=1, qos=1, window=1)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from tests.unit.bench.peer import STALL_TIMEOUT_S
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S
 
 SOCKET_BUFFER = 1 << 20
 Answer = Callable[[bytes], list[bytes]]

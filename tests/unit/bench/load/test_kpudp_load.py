@@ -6,11 +6,11 @@ from collections import Counter
 import pytest
 from kaa_bench import packets
 from kaa_bench.errors import BenchError
-from kaa_bench.load.kpudp import KpUdpLoad
+from kaa_bench.load.datagram import KpUdpLoad
 from kaa_gateway.wire.kpudp import Message, Reason, Type, decode, encode
 
-from tests.unit.bench.datagram_peer import connected_to
-from tests.unit.bench.peer import STALL_TIMEOUT_S
+from tests.unit.bench.load.datagram_peer import connected_to
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S
 
 DATA = packets.kpudp_data()
 

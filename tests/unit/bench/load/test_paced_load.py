@@ -6,12 +6,12 @@ import time
 import pytest
 from kaa_bench import packets
 from kaa_bench.load import loop
-from kaa_bench.load.kpudp import KpUdpLoad
+from kaa_bench.load.datagram import KpUdpLoad
 from kaa_bench.load.mqtt import MqttLoad
 from kaa_gateway.wire.kpudp import Message, Type, decode, encode
 
-from tests.unit.bench.datagram_peer import connected_to
-from tests.unit.bench.peer import STALL_TIMEOUT_S, peers, read_exactly
+from tests.unit.bench.load.datagram_peer import connected_to
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S, peers, read_exactly
 
 QOS1 = packets.publish(1, 1)
 OFFSET = packets.identifier_offset(QOS1)

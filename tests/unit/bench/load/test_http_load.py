@@ -9,7 +9,7 @@ from kaa_bench import packets
 from kaa_bench.errors import BenchError
 from kaa_bench.load.http import HttpLoad
 
-from tests.unit.bench.peer import STALL_TIMEOUT_S, peers, read_exactly
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S, peers, read_exactly
 
 REQUEST = packets.post(1, "127.0.0.1:8080")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

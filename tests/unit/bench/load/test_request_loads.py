@@ -5,14 +5,10 @@ import socket
 import pytest
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench import packets
-from kaa_bench.compare.instruments import LoadGenerator, Sink
-from kaa_bench.connecting import LoadSpec
-from kaa_bench.load.mqtt_request import REQUEST_ID_DIGITS, MqttRequestLoad
-from kaa_bench.load.nats_request import NatsRequestLoad
-from kaa_gateway.wire import esp
+from kaa_bench.load.mqtt import REQUEST_ID_DIGITS, MqttRequestLoad
+from kaa_bench.load.nats import NatsRequestLoad
 
-from tests.support.nats import NatsServer
-from tests.unit.bench.peer import STALL_TIMEOUT_S, Serve, peers, read_exactly
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S, Serve, peers, read_exactly
 
 REQUEST = packets.request(1)
 OFFSET = packets.request_id_offset(REQUEST)
@@ -154,18 +150,3 @@ def test_what_is_no_reply_ends_the_connection(data: bytes, failure: str) -> None
     with peers(serve) as (sockets, _):
         result = nats_load(sockets, 1).run(messages=1, stall_timeout=STALL_TIMEOUT_S)
     assert result.errors == {failure: 1}
-
-
-def test_a_bare_request_is_answered_by_the_sink() -> None:
-    assert esp.decode_client_data(packets.client_data(3)).endpoint_id == packets.BENCH.token(3)
-    with NatsServer() as nats:
-        address = ("127.0.0.1", nats.port)
-        with (
-            Sink(address, answers=True) as sink,
-            LoadGenerator(LoadSpec("nats", 3, window=4), address) as generator,
-        ):
-            result = generator.run(messages=200, rate=2000)
-            assert sink.received() == 200
-    assert (result.sent, result.acknowledged, result.errors) == (200, 200, {})
-    assert result.latency is not None
-    assert result.latency.total == 200

@@ -10,7 +10,7 @@ from kaa_bench.errors import BenchError
 from kaa_bench.load.mqtt import MqttLoad
 from kaa_bench.peers.servers import Mosquitto
 
-from tests.unit.bench.peer import STALL_TIMEOUT_S, peers, read_exactly
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S, peers, read_exactly
 
 QOS0 = packets.publish(1, 0)
 QOS1 = packets.publish(1, 1)

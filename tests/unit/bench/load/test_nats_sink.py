@@ -1,17 +1,11 @@
-"""The NATS sink: fed by hand over a socket pair, and by a real nats-server."""
+"""The NATS sink, fed by hand over a socket pair. tests/e2e/bench/test_nats.py has it on a real nats-server."""
 
-import asyncio
 import socket
 
-import nats
 import pytest
-from kaa_bench.compare.instruments import Sink
 from kaa_bench.errors import BenchError
-from kaa_bench.load.nats_sink import NatsSink
-from kaa_gateway.bus import subjects
+from kaa_bench.load.nats import NatsSink
 from kaa_gateway.wire import esp
-
-from tests.support.nats import NatsServer
 
 CLIENT_DATA = esp.encode_client_data("id-1", 1, 0, "bench_v1", "bench-000001", "/json", None, b"{}")
 REQUEST = esp.encode_client_data("id-2", 1, 0, "bench_v1", None, "/json", 7, b"")
@@ -92,22 +86,3 @@ def test_a_server_that_closes_is_an_error() -> None:
     wire.socket.close()
     with pytest.raises(BenchError, match="closed"):
         wire.sink.drain(wire._controlled.fileno())
-
-
-async def test_a_real_server_delivers_to_the_sink_in_its_process(nats_server: NatsServer) -> None:
-    address = ("127.0.0.1", nats_server.port)
-    subject = subjects.service("dcx", "esp", subjects.CLIENT_DATA)
-    sink = await asyncio.to_thread(Sink, address, answers=True)
-    client = await nats.connect(nats_server.url)
-    try:
-        reply = await client.request(subject, CLIENT_DATA, timeout=20)
-        assert esp.decode_extension_data(reply.data).status_code == 200
-        for _ in range(999):
-            await client.publish(subject, CLIENT_DATA)
-        await client.flush()
-        # The reply comes over the sink's connection behind the messages before it.
-        await client.request(subject, CLIENT_DATA, timeout=20)
-        assert sink.received() == 1001
-    finally:
-        await client.close()
-        await asyncio.to_thread(sink.close)

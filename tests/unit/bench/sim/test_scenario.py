@@ -6,7 +6,7 @@ import pytest
 from kaa_bench.errors import BenchError
 from kaa_bench.sim.scenario import Duration, load, parse
 
-EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+EXAMPLES = Path(__file__).parents[4] / "docs" / "examples"
 FLEET = """
   - name: meters
     protocol: mqtt

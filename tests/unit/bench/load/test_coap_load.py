@@ -7,12 +7,12 @@ import aiocoap
 import pytest
 from kaa_bench import packets
 from kaa_bench.errors import BenchError
-from kaa_bench.load.coap import CoapLoad
+from kaa_bench.load.datagram import CoapLoad
 from kaa_bench.load.loop import RunResult
 from kaa_gateway.wire.coap import Message, decode, encode
 
-from tests.unit.bench.datagram_peer import Answer, connected_to
-from tests.unit.bench.peer import STALL_TIMEOUT_S
+from tests.unit.bench.load.datagram_peer import Answer, connected_to
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S
 
 REQUEST = packets.coap_post(1)
 CON, NON, ACK, RST = range(4)

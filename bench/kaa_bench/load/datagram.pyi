@@ -1,4 +1,4 @@
-"""A load of CoAP requests. See coap_load.pyx."""
+"""Loads of CoAP requests and KP/UDP messages. See datagram.pyx."""
 
 from collections.abc import Sequence
 from socket import socket
@@ -8,4 +8,9 @@ from kaa_bench.load.loop import Load
 class CoapLoad(Load):
     def __init__(
         self, sockets: Sequence[socket], messages: Sequence[bytes], window: int = 1, *, silence: float = 1.0
+    ) -> None: ...
+
+class KpUdpLoad(Load):
+    def __init__(
+        self, sockets: Sequence[socket], messages: Sequence[bytes], window: int, *, silence: float = 1.0
     ) -> None: ...
