@@ -16,7 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": {"errors"},
     "bus": {"wire"} | COMMON,
     "kp": {"bus", "wire"} | COMMON,
-    "identity": {"bus"} | COMMON,
+    "identity": {"bus", "wire"} | COMMON,
     "lifecycle": {"bus"} | COMMON,
     "net": {"wire"} | COMMON,
     "mqtt": PROTOCOL | COMMON,
