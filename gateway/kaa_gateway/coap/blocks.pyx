@@ -8,7 +8,7 @@ Source: RFC 7959; RFC 9175 section 3 (Request-Tag).
 
 from collections import OrderedDict
 
-from kaa_gateway.coap.options cimport octets
+from kaa_gateway.wire.buffer cimport slice_of
 
 cdef enum:
     BODY_SIZE_MIN = 1024  # bytes that even an empty body counts for: about what its entries in the tables take
@@ -23,7 +23,7 @@ cdef class Body:
         response.body = Slice(self.content.data, self.content.size)
         response.offset = <Py_ssize_t>block.number << (block.szx + 4)
         response.content_format = self.content_format
-        response.etag = octets(self.etag)
+        response.etag = slice_of(self.etag)
 
 
 cdef class BodyTable:

@@ -10,8 +10,8 @@ from collections import deque
 
 from libc.string cimport memcmp
 
-from kaa_gateway.coap.options cimport octets
 from kaa_gateway.kp.resource_path cimport ResourcePath, split_resource_path, split_token
+from kaa_gateway.wire.buffer cimport slice_of
 
 cdef enum:
     QUEUED_NOTIFICATIONS_MAX = 16        # of an observation
@@ -62,7 +62,7 @@ cdef class ObservationTable:
         cdef Slice endpoint_token, path, topic
         if len(of_peer) >= self.per_peer_max or self.count >= self.observations_max:
             return None
-        topic = octets(transfer_key)
+        topic = slice_of(transfer_key)
         topic = Slice(topic.data + 2 + topic.data[1], topic.size - 2 - topic.data[1])
         split_resource_path(topic, &parts)
         split_token(parts.rest, &endpoint_token, &path)

@@ -57,11 +57,6 @@ cdef struct Response:
     Slice echo
 
 
-cdef inline Slice octets(bytes text) noexcept:
-    # Borrow the bytes of an object, which the caller holds.
-    return Slice(<const uint8_t*>text, len(text))
-
-
 cdef inline bint is_cut(const Response* response) noexcept nogil:
     # Return whether the body needs more than this block. Hot path.
     return response.offset > 0 or response.body.size > (16 << response.szx)

@@ -15,7 +15,7 @@ from kaa_gateway.coap.blocks cimport ADDED, BLOCKS_MISSING, BlockResult, Body
 from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED, RECEIVED, response_of
 from kaa_gateway.coap.observations cimport Notification
 from kaa_gateway.coap.options cimport (
-    DIAGNOSTIC_SIZE_MAX, NO_FAULT, code_of_status, encode_response, format_of_payload, is_cut, octets,
+    DIAGNOSTIC_SIZE_MAX, NO_FAULT, code_of_status, encode_response, format_of_payload, is_cut,
     refusal_for, start_response,
 )
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
@@ -23,6 +23,7 @@ from kaa_gateway.kp.resource_path cimport is_kp1
 from kaa_gateway.kp.sessions cimport Delivery
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.net.addresses cimport address_key
+from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.coap cimport (
     ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, EMPTY, FETCH, GET, HEADER_SIZE, INTERNAL_SERVER_ERROR,
     METHOD_NOT_ALLOWED, NON, NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST,
@@ -315,9 +316,9 @@ cdef class CoapPeer(Session):
         """Respond with /.well-known/core."""
         cdef Response response
         start_response(&response, CONTENT)
-        response.body = octets(self.context.links)
+        response.body = slice_of(self.context.links)
         response.content_format = LINK_FORMAT
-        response.etag = octets(b"core")
+        response.etag = slice_of(b"core")
         if request.has_block2:
             response.offset = <int64_t>request.block2.number << (request.block2.szx + 4)
             if response.offset and response.offset >= response.body.size:
@@ -335,14 +336,14 @@ cdef class CoapPeer(Session):
         cdef Response response
         cdef bytes echo
         start_response(&response, code)
-        response.body = octets(diagnostic)
+        response.body = slice_of(diagnostic)
         if code == SERVICE_UNAVAILABLE:
             response.max_age = RETRY_AFTER
         elif code == REQUEST_ENTITY_TOO_LARGE:
             response.size1 = context.body_size_max
         elif code == UNAUTHORIZED and context.require_echo:
             echo = context.echo.make(address_key(&self.address), context.now)
-            response.echo = octets(echo)
+            response.echo = slice_of(echo)
         return self.respond(exchange, &response)
 
     cdef int respond(self, Exchange exchange, Response* response) except -1:
@@ -464,7 +465,7 @@ cdef class CoapPeer(Session):
         else:
             self.end_observation(observation)
         if not self.encode(
-            CON, message_id, octets(observation.token), &response, octets(observation.transfer_key)
+            CON, message_id, slice_of(observation.token), &response, slice_of(observation.transfer_key)
         ):
             return 0
         return self.send_confirmable(message_id, observation if code < BAD_REQUEST else None)
@@ -477,7 +478,7 @@ cdef class CoapPeer(Session):
             if notification is None:
                 break
             self.send_notification(
-                observation, notification.code, notification.content_format, octets(notification.body)
+                observation, notification.code, notification.content_format, slice_of(notification.body)
             )
         return 0
 
@@ -557,11 +558,11 @@ cdef class CoapPeer(Session):
             context.counters.count("dropped", "coap_response_too_large")
             start_response(response, INTERNAL_SERVER_ERROR)
         else:
-            response.etag = octets(body.etag)
+            response.etag = slice_of(body.etag)
             if limit < response.body.size:
                 # Returned with the request for the next block, this lifts the limit.
                 echo = context.echo.make(address_key(&self.address), context.now)
-                response.echo = octets(echo)
+                response.echo = slice_of(echo)
         return encode_response(context.out, type, message_id, token, response, limit)
 
     cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1:
