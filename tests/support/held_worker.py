@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from kaa_gateway.app.identity import make_identity
 from kaa_gateway.app.worker import Worker
 from kaa_gateway.config import load
 from kaa_gateway.errors import IdentityError
@@ -62,7 +63,7 @@ class HeldWorker(Worker):
 
     def _make_identity(self, replica_id: str) -> IdentityService:
         self.provider = HeldProvider()
-        return IdentityService(self._config, self.control, replica_id, self.provider)
+        return make_identity(self._config, self.control, replica_id, self.provider)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-COMMON = {"errors", "counters", "logs", "clock", "version"}
+COMMON = {"errors", "counters", "logs", "clock", "version", "yaml_tree"}
 """Modules of kaa_gateway that stand below all packages, and __version__."""
 PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients"}
 ALL = {"*"}
@@ -46,8 +46,6 @@ KNOWN: set[tuple[str, str]] = {
     ("admin", "net"),
     ("bus", "config"),
     ("http", "config"),
-    ("identity", "config"),
-    ("lifecycle", "kp"),
     ("net", "config"),
     ("net", "identity.clients"),
 }

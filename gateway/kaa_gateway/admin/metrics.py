@@ -281,7 +281,7 @@ def _add_histogram(family: HistogramMetricFamily, labels: list[str], histogram: 
 def _identity(identity: IdentityService) -> Iterator[Metric]:
     """Yield the metrics of requests to identity providers, about endpoints and about clients."""
     families: dict[str, Metric] = {}
-    for asked in identity.asked():
+    for asked in identity.statistics():
         for kind, name, text, value in (
             (
                 GaugeMetricFamily,

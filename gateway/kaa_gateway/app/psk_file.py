@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kaa_gateway.config.yaml_tree import Mapping, Scalar, parse
 from kaa_gateway.net.certificates import read, unusable
+from kaa_gateway.yaml_tree import Mapping, Scalar, parse
 
 if TYPE_CHECKING:
     from pathlib import Path

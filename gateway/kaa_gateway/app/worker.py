@@ -19,6 +19,7 @@ from kaa_gateway.admin.api import WorkerApi
 from kaa_gateway.admin.metrics import Queue, registry_of
 from kaa_gateway.admin.server import AdminServer
 from kaa_gateway.app.draining import drain_nats, drain_requests
+from kaa_gateway.app.identity import configure_identity, make_identity
 from kaa_gateway.app.periodic import BackgroundTasks
 from kaa_gateway.app.protocols import Protocols
 from kaa_gateway.app.routing import owners_of, routing_of
@@ -31,7 +32,7 @@ from kaa_gateway.bus.link import Link
 from kaa_gateway.bus.streams import Streams
 from kaa_gateway.counters import Counters
 from kaa_gateway.identity.service import IdentityService
-from kaa_gateway.identity.sharing import MAX_IN_FLIGHT
+from kaa_gateway.identity.shared_requests import MAX_IN_FLIGHT
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.downlink import Downlink
 from kaa_gateway.kp.router import Router
@@ -207,7 +208,7 @@ class Worker:
         )
 
     def _make_identity(self, replica_id: str) -> IdentityService:
-        return IdentityService(self._config, self.control, replica_id)
+        return make_identity(self._config, self.control, replica_id)
 
     def _make_traffic_reports(self) -> TrafficReports | None:
         period = self._config.events.traffic_period
@@ -374,7 +375,7 @@ class Worker:
         self._listeners.set_limits(limits)
         if self._traffic is not None:
             self._traffic.add_owners(owners_of(config))
-        self.identity.configure(config)
+        configure_identity(self.identity, config)
         routing = routing_of(config)
         changed, gone = self.router.configure(*routing)
         self._listeners.list_links(routing.app_versions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kaa_gateway.config import yaml_tree
+from kaa_gateway import yaml_tree
 from kaa_gateway.config.problems import Problem
 from kaa_gateway.config.schema import Path, entry_types, is_section, members
 from kaa_gateway.config.values import UnexpectedValue, expected, read, shape

@@ -2,7 +2,7 @@
 
 from typing import Literal, NamedTuple, TypeAlias
 
-from kaa_gateway.config.yaml_tree import one_line
+from kaa_gateway.yaml_tree import one_line
 
 Severity: TypeAlias = Literal["error", "warning"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from kaa_gateway.config import yaml_tree
+from kaa_gateway import yaml_tree
 from kaa_gateway.config.file_reader import FileReader, Setting
 from kaa_gateway.config.keys import Document
 from kaa_gateway.config.problems import Problem, Severity

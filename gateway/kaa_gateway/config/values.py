@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from kaa_gateway.config.value_types import annotation, element_of, form_of
-from kaa_gateway.config.yaml_tree import Scalar, Sequence, Value
+from kaa_gateway.yaml_tree import Scalar, Sequence, Value
 
 SHOWN_CHARACTERS = 60
 """How much of a wrong value a message repeats."""

@@ -1,4 +1,4 @@
-"""Which clients are admitted: what each transport demands, and what a provider says of what is presented.
+"""Admission of clients: what each transport demands, and whether a provider accepts the credentials.
 
 What lives here: the demand of each transport, a cache of what the provider said, and revocations. What does not: the
 providers (`kaa_gateway.identity.client_provider`, `kaa_gateway.identity.static`), and ending sessions
@@ -20,10 +20,9 @@ from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.cache import Cache
 from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED, Credentials
 from kaa_gateway.identity.clients import ANONYMOUS_CLIENT
-from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE, SharedRequests
+from kaa_gateway.identity.shared_requests import IDENTITY_UNAVAILABLE, SharedRequests
 
 if TYPE_CHECKING:
-    from kaa_gateway.config.keys import Clients
     from kaa_gateway.identity.client_provider import ClientProvider
     from kaa_gateway.identity.clients import Client, Presentation
 
@@ -36,43 +35,48 @@ CHECKS_MAX = 3
 
 
 class ClientAuthenticator:
-    """Admits clients by `provider`. `demands` maps transports to `off`, `optional` or `required`; others are `off`.
+    """Admits the clients whose credentials `provider` accepts.
 
-    A user name decides, if one is presented, else a certificate. `end` is called with the principals that may not go
-    on, and tells how many sessions that ended.
+    `demands` maps transports to `off`, `optional` or `required`; others are `off`. A user name counts before a
+    certificate. `end` is called with revoked principals, and returns how many sessions ended.
     """
 
     def __init__(
         self,
         provider: ClientProvider,
         demands: Mapping[str, str],
-        settings: Clients,
-        timeout: float,
         end: Callable[[frozenset[str]], int],
+        *,
+        timeout: float,
+        requests_in_flight: int,
+        cache_size: int,
+        cache_ttl: float,
+        negative_cache_ttl: float,
     ) -> None:
         self._provider = provider
         self._demands = demands
-        self._settings = settings
+        self._cache_ttl = cache_ttl
+        self._negative_cache_ttl = negative_cache_ttl
         self._end = end
         self._key = os.urandom(32)
-        self.good: Cache[bytes, Client] = Cache(settings.cache_size, self._forgotten)
-        self.bad: Cache[bytes, str] = Cache(settings.cache_size)
-        """What is said to who comes with wrong ones."""
+        self.good: Cache[bytes, Client] = Cache(cache_size, self._forgotten)
+        self.bad: Cache[bytes, str] = Cache(cache_size)
+        """The sentence for clients with wrong credentials."""
         self._digests_of: dict[str, set[bytes]] = {}
-        """By principal, of the right credentials."""
+        """Digests of the right credentials, by principal."""
         self._to_end: set[str] = set()
         self._revoked_meanwhile: dict[Credentials, set[str]] = {}
         """Principals that were revoked while a check was under way."""
         self.requests: SharedRequests[Credentials, Client] = SharedRequests(
-            self._check, timeout, concurrent=settings.requests_in_flight, shown=repr
+            self._check, timeout, concurrent=requests_in_flight, shown=repr
         )
 
     async def stop(self) -> None:
-        """Ends all checks; who waits is refused with 503."""
+        """End all checks; clients that wait are refused with 503."""
         await self.requests.stop()
 
     def authenticate(self, presentation: Presentation) -> Client | asyncio.Future[Client]:
-        """Who the peer is: see `kaa_gateway.identity.clients.Authenticator`."""
+        """Return the client. See `kaa_gateway.identity.clients.Authenticator`."""
         demand = self._demands.get(presentation.transport, "off")
         credentials = _credentials(presentation)
         if demand == "off" or (credentials is None and demand == "optional"):
@@ -89,13 +93,13 @@ class ClientAuthenticator:
         return self.requests.ask(credentials)
 
     def revoke(self, principal: str) -> None:
-        """Credentials are good no more: forget them, and end who uses them."""
+        """Forget revoked credentials, and end the sessions that use them."""
         for revoked in self._revoked_meanwhile.values():
             revoked.add(principal)
         for digest in self._digests_of.pop(principal, ()):
             self.good.forget(digest)
         if not self._to_end:
-            # Once for all that are revoked in this tick: it looks at every session.
+            # Once for all revocations of this tick, because it looks at every session.
             asyncio.get_running_loop().call_soon(self._end_revoked)
         self._to_end.add(principal)
 
@@ -104,8 +108,8 @@ class ClientAuthenticator:
         self._to_end.clear()
         log.info("credentials revoked", principals=len(principals), ended=self._end(principals))
 
-    def doubt(self) -> None:
-        """Revocations may have been missed: whoever comes from now on is checked anew."""
+    def invalidate(self) -> None:
+        """Check all clients again that come from now on: revocations may have been missed."""
         self.good.clear()
 
     async def _check(self, credentials: Credentials) -> Client:
@@ -121,11 +125,11 @@ class ClientAuthenticator:
                 raise IdentityError(503, IDENTITY_UNAVAILABLE)
         except IdentityError as error:
             if error.reason == CREDENTIALS_REJECTED:
-                self.bad.put(digest, error.detail, time.monotonic() + self._settings.negative_cache_ttl)
+                self.bad.put(digest, error.detail, time.monotonic() + self._negative_cache_ttl)
             raise
         finally:
             del self._revoked_meanwhile[credentials]
-        self.good.put(digest, client, time.monotonic() + self._settings.cache_ttl)
+        self.good.put(digest, client, time.monotonic() + self._cache_ttl)
         self._digests_of.setdefault(client.principal, set()).add(digest)
         return client
 
@@ -137,7 +141,7 @@ class ClientAuthenticator:
                 del self._digests_of[client.principal]
 
     def _digest(self, credentials: Credentials) -> bytes:
-        """What remembers credentials: passwords do not stay in memory."""
+        """Return the key of credentials in the caches: passwords do not stay in memory."""
         digest = hashlib.blake2b(key=self._key)
         certificate = credentials.certificate
         for part in (

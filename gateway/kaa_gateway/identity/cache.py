@@ -1,4 +1,4 @@
-"""A bounded memory of answers, each with an end of its validity."""
+"""A bounded cache of answers, each of which is valid until a time of its own."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class _Entry(NamedTuple, Generic[Value]):
 
 
 class Cache(Generic[Key, Value]):
-    """At most `capacity` values; at the bound, the one that was not used for longest goes.
+    """At most `capacity` values; at the bound, the least recently used one is evicted.
 
-    `forgotten` is called with the key of each value that goes, for whatever reason.
+    `forgotten` is called with key and value of each entry that is removed, for any reason.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Cache(Generic[Key, Value]):
         return len(self._entries)
 
     def get(self, key: Key) -> Value | None:
-        """The value of a key, if it is there and still valid."""
+        """Return the value of a key if it is there and still valid, else None."""
         entry = self._entries.get(key)
         if entry is not None and entry.valid_until <= time.monotonic():
             self.forget(key)
@@ -49,7 +49,7 @@ class Cache(Generic[Key, Value]):
         return entry.value
 
     def put(self, key: Key, value: Value, valid_until: float) -> None:
-        """Remember a value, in place of an older one."""
+        """Store a value in place of an older one."""
         self.forget(key)
         if len(self._entries) >= self._capacity:
             self.evicted += 1
@@ -57,12 +57,12 @@ class Cache(Generic[Key, Value]):
         self._entries[key] = _Entry(value, valid_until)
 
     def forget(self, key: Key) -> None:
-        """Forget a key, if it is there."""
+        """Remove a key, if it is there."""
         entry = self._entries.pop(key, None)
         if entry is not None:
             self._forgotten(key, entry.value)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all keys."""
         for key in list(self._entries):
             self.forget(key)

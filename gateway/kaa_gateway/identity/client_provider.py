@@ -1,232 +1,48 @@
-"""What a provider of client identities is, and the two that ask a service of the cluster: 16/ECAP and 22/CAP.
+"""The interface of client providers, which check the credentials of clients.
 
-What lives here: asking, and hearing of revocations. What does not: who must present what, what is remembered, and how
-many ask at once (`kaa_gateway.identity.authenticator`); the provider `static` (`kaa_gateway.identity.static`).
-
-Source: 16/ECAP "Endpoint and Client Authentication Protocol", client authentication; 22/CAP "Client Authentication
-Protocol".
+What lives here: the interface, and the credentials. What does not: the providers
+(`kaa_gateway.identity.service_clients`, `kaa_gateway.identity.static`), and caches of answers
+(`kaa_gateway.identity.authenticator`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import structlog
-
-from kaa_gateway.bus import cap, ecap
-from kaa_gateway.bus.messages import MessageType, is_expired
-from kaa_gateway.bus.requests import Requests
-from kaa_gateway.errors import IdentityError, MalformedAvro
-from kaa_gateway.identity.clients import Client
-from kaa_gateway.identity.provider import can_tell
-from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE
 from kaa_gateway.wire.certificate import ClientCertificate
 
 if TYPE_CHECKING:
-    from kaa_gateway.bus.control import Control
+    from kaa_gateway.bus.requests import Requests
+    from kaa_gateway.identity.clients import Client
 
 CREDENTIALS_REJECTED = "credentials_rejected"
 """Reason of the `IdentityError` (status 401) for credentials that are not right."""
 
-log = structlog.get_logger("gateway.identity")
-
 
 class Credentials(NamedTuple):
-    """What a client wants to be known by: user name and password, or a certificate."""
+    """The credentials of a client: user name and password, or a certificate."""
 
     user_name: str = ""
     password: bytes | None = None
     certificate: ClientCertificate | None = None
 
     def __repr__(self) -> str:
-        """Without the password."""
+        """Return a text without the password."""
         return f"Credentials({self.user_name!r}, certificate={self.certificate!r})"
 
 
-Revoked = Callable[[str], object]
-"""Called with a principal that is good no more."""
-
-
 class ClientProvider(Protocol):
-    """Knows whose credentials are right."""
+    """Checks the credentials of clients."""
 
     requests: tuple[Requests, ...]
-    """What it asks of others; for the metrics."""
+    """The requests that it makes, for the metrics."""
 
     async def start(self) -> None:
-        """Makes ready to check. Raises `ConfigError` if the configuration makes that impossible."""
+        """Prepare to check. Raises `ConfigError` if the configuration makes that impossible."""
 
     async def stop(self) -> None:
-        """Lets go of what `start` took."""
+        """Release what `start` took."""
 
     async def check(self, credentials: Credentials) -> Client:
-        """Whose credentials these are. Raises `IdentityError`: 401 if they are nobody's, 503 if it cannot tell."""
+        """Return the client of these credentials. Raises `IdentityError`: 401 for wrong ones, 503 without an answer."""
         ...
-
-
-class _ServiceClients:
-    """What 16/ECAP and 22/CAP have in common."""
-
-    def __init__(
-        self,
-        protocol: str,
-        control: Control,
-        replica_id: str,
-        instance: str,
-        timeout: float,
-        revoked: Revoked,
-    ) -> None:
-        by_password, by_certificate = (
-            (ecap.CLIENT_PASSWORD, ecap.CLIENT_CERTIFICATE)
-            if protocol == "ecap"
-            else (cap.BASIC, cap.CERTIFICATE)
-        )
-        self._timeout = timeout
-        self._control = control
-        self._revoked = revoked
-        self._passwords = Requests(control, replica_id, instance, protocol, by_password)
-        self._certificates = Requests(control, replica_id, instance, protocol, by_certificate)
-        self.requests: tuple[Requests, ...] = (self._passwords, self._certificates)
-
-    async def start(self) -> None:
-        """There is nothing to make ready: the control connection is another's."""
-
-    async def stop(self) -> None:
-        """There is nothing to let go of."""
-
-    def _subscribe(self, subject: str, kind: MessageType, principal_of: Callable[[Any], str]) -> None:
-        def receive(subject: str, datum: bytes) -> None:
-            try:
-                event = kind.decode(datum)
-            except MalformedAvro:
-                log.warning("event dropped: malformed", subject=subject)
-                return
-            if is_expired(event):
-                log.warning("event dropped: expired", subject=subject)
-                return
-            self._revoked(principal_of(event))
-
-        self._control.subscribe(subject, receive)
-
-    async def _by_certificate(self, certificate: ClientCertificate) -> dict[str, Any]:
-        return await self._certificates.ask(
-            self._timeout, issuer=certificate.issuer, serialNumber=certificate.serial_number
-        )
-
-
-class EcapClients(_ServiceClients):
-    """Clients by 16/ECAP, which knows no tenants: a client may speak for any application."""
-
-    def __init__(
-        self, control: Control, replica_id: str, instance: str, timeout: float, revoked: Revoked
-    ) -> None:
-        super().__init__("ecap", control, replica_id, instance, timeout, revoked)
-        self._subscribe(
-            ecap.credential_revoked_subject(instance),
-            ecap.CREDENTIAL_REVOKED,
-            lambda event: _principal("ecap", event["credentialId"]),
-        )
-
-    async def check(self, credentials: Credentials) -> Client:
-        """Ask the service."""
-        if credentials.certificate is not None:
-            answer = await self._by_certificate(credentials.certificate)
-        else:
-            answer = await self._passwords.ask(
-                self._timeout, username=credentials.user_name, password=_text(credentials.password)
-            )
-        _judge(answer["statusCode"])
-        return Client(_principal("ecap", answer["credentialId"] or _own_name(credentials)))
-
-
-class CapClients(_ServiceClients):
-    """Clients by 22/CAP: each belongs to a tenant, and may speak for the applications of that one only.
-
-    A user name is looked up in the tenant that it names, as `name@tenant`, if that is one of `tenants`; else in
-    `default_tenant`.
-    """
-
-    def __init__(
-        self,
-        control: Control,
-        replica_id: str,
-        instance: str,
-        timeout: float,
-        revoked: Revoked,
-        *,
-        tenants: Collection[str],
-        default_tenant: str | None,
-    ) -> None:
-        super().__init__("cap", control, replica_id, instance, timeout, revoked)
-        self.configure(tenants, default_tenant)
-        for kind in cap.CREDENTIAL_KINDS:
-            self._subscribe(
-                cap.credentials_revoked_subject(instance, kind),
-                cap.CREDENTIALS_REVOKED,
-                lambda event: _principal("cap", event["tenantId"], event["credentialsId"]),
-            )
-
-    def configure(self, tenants: Collection[str], default_tenant: str | None) -> None:
-        """Take other tenants."""
-        self._tenants = frozenset(tenants)
-        if default_tenant is None and len(self._tenants) == 1:
-            (default_tenant,) = self._tenants
-        self._default_tenant = default_tenant
-
-    async def check(self, credentials: Credentials) -> Client:
-        """Ask the service."""
-        if credentials.certificate is not None:
-            answer = await self._by_certificate(credentials.certificate)
-            tenant = answer["tenantId"]
-        else:
-            tenant, user_name = self._scoped(credentials.user_name)
-            if tenant is None:
-                raise IdentityError(
-                    401, CREDENTIALS_REJECTED, "The user name must name its tenant: name@tenant"
-                )
-            answer = await self._passwords.ask(
-                self._timeout,
-                tenantId=tenant,
-                username=user_name,
-                password=_text(credentials.password) or "",
-            )
-        _judge(answer["statusCode"])
-        if not tenant:
-            log.error("the provider accepts a certificate and names no tenant")
-            raise IdentityError(503, IDENTITY_UNAVAILABLE)
-        return Client(_principal("cap", tenant, answer["credentialsId"] or _own_name(credentials)), tenant)
-
-    def _scoped(self, user_name: str) -> tuple[str | None, str]:
-        name, at, tenant = user_name.rpartition("@")
-        if at and tenant in self._tenants | {self._default_tenant}:
-            return tenant, name
-        return self._default_tenant, user_name
-
-
-def _principal(*parts: str) -> str:
-    return ":".join(parts)
-
-
-def _own_name(credentials: Credentials) -> str:
-    """What names credentials that the provider gives no ID."""
-    certificate = credentials.certificate
-    if certificate is None:
-        return f"user {credentials.user_name}"
-    return f"certificate {certificate.serial_number} of {certificate.issuer}"
-
-
-def _text(password: bytes | None) -> str | None:
-    """A password as Avro can carry it."""
-    try:
-        return None if password is None else password.decode()
-    except UnicodeDecodeError:
-        raise IdentityError(401, CREDENTIALS_REJECTED) from None
-
-
-def _judge(status: int) -> None:
-    if 200 <= status < 300:
-        return
-    if can_tell(status):
-        raise IdentityError(401, CREDENTIALS_REJECTED)
-    raise IdentityError(503, IDENTITY_UNAVAILABLE)

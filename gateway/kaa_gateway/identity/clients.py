@@ -1,10 +1,10 @@
-"""Who is the client: what a connection presents about itself, before any endpoint token.
+"""Clients: what a connection presents about itself before any endpoint token, and who decides about it.
 
-What lives here: what a peer presents, what comes out of it, and who admits everybody. What does not: checking
-credentials.
+What lives here: the types that transports and providers share, and the authenticator that admits everybody. What does
+not: checking credentials (`kaa_gateway.identity.authenticator`).
 
-The principal that comes out scopes client identifiers: two clients with equal identifiers are the same client only if
-they have the same principal. An empty principal is an anonymous client.
+A principal scopes client identifiers: two clients with equal identifiers are the same client only if they have the same
+principal. An anonymous client has an empty principal.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ ANONYMOUS = ""
 
 
 class Presentation(NamedTuple):
-    """All that a peer says about itself; nothing of it is checked but the certificate's chain."""
+    """What a peer presents about itself. Only the chain of the certificate has been verified."""
 
     transport: str
-    """`mqtt`, `http` or `coap`, over whatever they run."""
+    """`mqtt`, `http` or `coap`, with or without encryption."""
     user_name: str | None = None
     password: bytes | None = None
     certificate: ClientCertificate | None = None
 
     def __repr__(self) -> str:
-        """Without the password: it may end up in a log or a traceback."""
+        """Return a text without the password: it may end up in a log or a traceback."""
         return f"Presentation({self.transport!r}, {self.user_name!r}, certificate={self.certificate!r})"
 
 
 class Client(NamedTuple):
-    """A client as it was admitted."""
+    """An admitted client."""
 
     principal: str = ANONYMOUS
-    """What names its credentials, as revocations do; empty for none."""
+    """The name of its credentials in revocations; empty for none."""
     tenant: str | None = None
-    """The only tenant whose applications it may speak for; None is any."""
+    """The only tenant whose applications it may use; None is any."""
 
 
 ANONYMOUS_CLIENT = Client()
@@ -49,26 +49,26 @@ class Authenticator(Protocol):
     """Decides which clients are admitted."""
 
     def authenticate(self, presentation: Presentation) -> Client | asyncio.Future[Client]:
-        """Who the peer is; a future of the caller's own, if that is not known at once.
+        """Return the client, or a future of it if a provider must be asked. The future is the caller's own.
 
-        Raises `IdentityError`, or the future does, which the caller looks at: status 401 for credentials that are wrong
-        or missing, 503 if nobody can tell now.
+        Raises `IdentityError`, or gives the future that exception: status 401 for wrong or missing credentials, 503 if
+        no provider can answer now.
         """
         ...
 
 
 class AdmitAnonymous:
-    """Admits every client as anonymous, whatever it presents: credentials that nobody has checked prove nothing."""
+    """Admits every client as anonymous: credentials that nobody has checked prove nothing."""
 
     def authenticate(self, presentation: Presentation) -> Client:
-        """An anonymous client."""
+        """Return the anonymous client."""
         return ANONYMOUS_CLIENT
 
 
 def basic_credentials(authorization: bytes | None) -> tuple[str | None, bytes | None]:
-    """User name and password in an HTTP Authorization field; None for both if it is absent, or of another scheme.
+    """Return user name and password of an HTTP Authorization field; None for both without one of the scheme Basic.
 
-    ValueError if it is of the scheme Basic and malformed (RFC 7617).
+    Raises ValueError if it is of the scheme Basic and malformed (RFC 7617).
     """
     scheme, _, encoded = (authorization or b"").strip().partition(b" ")
     if scheme.lower() != b"basic":

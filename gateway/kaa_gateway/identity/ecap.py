@@ -1,7 +1,7 @@
 """The identity provider `ecap`: endpoint tokens are validated by a service of the cluster.
 
 What lives here: requests to it, a cache of its answers, revocations, and reports of a token's first use. What does
-not: how many requests are under way at once (`kaa_gateway.identity.sharing`), and ending what uses a token
+not: how many requests are under way at once (`kaa_gateway.identity.shared_requests`), and ending what uses a token
 (`kaa_gateway.kp`).
 
 Source: 16/ECAP "Endpoint and Client Authentication Protocol", endpoint identification by token.
@@ -20,14 +20,13 @@ from kaa_gateway.bus.messages import is_expired
 from kaa_gateway.bus.requests import Requests
 from kaa_gateway.errors import IdentityError, MalformedAvro
 from kaa_gateway.identity.cache import Cache
-from kaa_gateway.identity.provider import TOKEN_REJECTED, Identity, can_tell, shortened
-from kaa_gateway.identity.sharing import IDENTITY_UNAVAILABLE, SharedRequests
+from kaa_gateway.identity.provider import TOKEN_REJECTED, Identity, is_definite, shortened
+from kaa_gateway.identity.shared_requests import IDENTITY_UNAVAILABLE, SharedRequests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kaa_gateway.bus.control import Control
-    from kaa_gateway.config.keys import Ecap
 
 ACTIVE = "Active"
 """The status that a token has once it was used."""
@@ -43,35 +42,42 @@ log = structlog.get_logger("gateway.identity")
 
 
 class EcapProvider:
-    """Asks the service instance that `settings` name.
+    """Asks a service instance about tokens.
 
     `application_of` maps application versions to their applications. `revoked` is called with an endpoint ID, the
-    versions of its application and the IDs of the tokens that it must not be used under any more.
+    versions of its application, and the IDs of its revoked tokens; it returns how many sessions ended.
     """
 
     def __init__(
         self,
         control: Control,
         replica_id: str,
-        settings: Ecap,
-        timeout: float,
         application_of: Mapping[str, str],
         revoked: Callable[[str, frozenset[bytes], frozenset[str]], object],
+        *,
+        service_instance: str,
+        timeout: float,
+        cache_size: int,
+        cache_ttl: float,
+        negative_cache_ttl: float,
+        activate_tokens: bool,
     ) -> None:
-        instance = settings.service_instance
-        self._settings = settings
+        instance = service_instance
         self._timeout = timeout
+        self._cache_ttl = cache_ttl
+        self._negative_cache_ttl = negative_cache_ttl
+        self._activate_tokens = activate_tokens
         self._revoked = revoked
         self.configure(application_of)
         self.validations = Requests(control, replica_id, instance, "ecap", TOKEN_VALIDATION)
-        self.good: Cache[Question, Identity] = Cache(settings.cache_size, self._forgotten)
-        self.bad: Cache[Question, str] = Cache(settings.cache_size)
+        self.good: Cache[Question, Identity] = Cache(cache_size, self._forgotten)
+        self.bad: Cache[Question, str] = Cache(cache_size)
         self._question_of: dict[str, Question] = {}
-        """By token ID, of the good ones."""
+        """The questions of good tokens, by token ID."""
         self._revoked_meanwhile: dict[Question, set[str]] = {}
         """IDs of tokens that were revoked while a validation was under way."""
         self._transitions = Requests(control, replica_id, instance, "ecap", TOKEN_TRANSITION)
-        self._activated: Cache[Question, bool] = Cache(settings.cache_size)
+        self._activated: Cache[Question, bool] = Cache(cache_size)
         self._activations: SharedRequests[Question, None] = SharedRequests(
             self._activate, timeout, concurrent=ACTIVATIONS_AT_ONCE
         )
@@ -79,7 +85,7 @@ class EcapProvider:
         control.when_reconnected(self._on_reconnected)
 
     def configure(self, application_of: Mapping[str, str]) -> None:
-        """Take other application versions."""
+        """Replace the application versions."""
         self._application_of = application_of
         self._versions_of: dict[str, frozenset[bytes]] = {
             application: frozenset(
@@ -89,21 +95,21 @@ class EcapProvider:
         }
 
     async def start(self) -> None:
-        """There is nothing to make ready: the control connection is another's."""
+        """Do nothing: the control connection is started by its owner."""
 
     async def stop(self) -> None:
-        """Tells of no more tokens."""
+        """Stop reporting first uses of tokens."""
         await self._activations.stop()
 
     def scope(self, app_version_name: str) -> str:
-        """Tokens are those of an application. IdentityError if the version is not configured any more."""
+        """Return the application of a version. Raises IdentityError if the version is not configured any more."""
         application = self._application_of.get(app_version_name)
         if application is None:
             raise IdentityError(401, TOKEN_REJECTED)
         return application
 
     def known(self, scope: str, token: str) -> Identity | None:
-        """What the provider said of the token not long ago."""
+        """Return the cached answer about a token. Raises IdentityError if it was refused."""
         question = (scope, token)
         identity = self.good.get(question)
         if identity is None and self.bad.get(question) is not None:
@@ -111,12 +117,12 @@ class EcapProvider:
         return identity
 
     async def resolve(self, scope: str, token: str) -> Identity:
-        """What the provider says of the token."""
+        """Ask the provider about a token."""
         question = (scope, token)
         revoked = self._revoked_meanwhile[question] = set()
         try:
             for _ in range(REVALIDATIONS_MAX):
-                identity = self._judge(
+                identity = self._read_answer(
                     question, await self.validations.ask(self._timeout, appName=scope, token=token)
                 )
                 if identity.token_id not in revoked:
@@ -132,17 +138,17 @@ class EcapProvider:
         self._note_use(question)
         return identity
 
-    def _judge(self, question: Question, answer: dict[str, Any]) -> Identity:
+    def _read_answer(self, question: Question, answer: dict[str, Any]) -> Identity:
         status: int = answer["statusCode"]
         endpoint_id: str | None = answer["endpointId"]
         if 200 <= status < 300:
             if not endpoint_id:
                 log.error("the provider accepts a token and names no endpoint", token=shortened(question[1]))
                 raise IdentityError(503, IDENTITY_UNAVAILABLE)
-            valid_until = time.monotonic() + self._settings.cache_ttl
+            valid_until = time.monotonic() + self._cache_ttl
             return Identity(endpoint_id, answer["tokenId"], valid_until)
-        if can_tell(status):
-            self.bad.put(question, TOKEN_REJECTED, time.monotonic() + self._settings.negative_cache_ttl)
+        if is_definite(status):
+            self.bad.put(question, TOKEN_REJECTED, time.monotonic() + self._negative_cache_ttl)
             raise IdentityError(401, TOKEN_REJECTED)
         raise IdentityError(503, IDENTITY_UNAVAILABLE)
 
@@ -153,7 +159,7 @@ class EcapProvider:
     # ------------------------------------------------------------ first use
 
     def _note_use(self, question: Question) -> None:
-        if self._settings.activate_tokens and self._activated.get(question) is None:
+        if self._activate_tokens and self._activated.get(question) is None:
             self._activations.ask(question).add_done_callback(
                 lambda done: None if done.cancelled() else done.exception()
             )
@@ -165,9 +171,9 @@ class EcapProvider:
         )
         status: int = answer["statusCode"]
         if not 200 <= status < 300:
-            # Its use is good all the same: the provider has said so.
+            # The token can be used all the same: the provider has accepted it.
             log.info("token could not be activated", token=shortened(token), status=status)
-        if can_tell(status):
+        if is_definite(status):
             self._activated.put(question, True, math.inf)
 
     # ------------------------------------------------------------ events
@@ -195,5 +201,5 @@ class EcapProvider:
         log.info("tokens revoked", endpoint=event["endpointId"], tokens=len(token_ids), ended=ended)
 
     def _on_reconnected(self) -> None:
-        """Revocations may have been missed."""
+        """Forget good tokens: revocations may have been missed."""
         self.good.clear()

@@ -1,6 +1,6 @@
 """The identity provider `open`: the token is the endpoint ID.
 
-Whoever knows an endpoint ID speaks for that endpoint, so this is for development and for trusted networks.
+Any client that knows an endpoint ID can use it, so this provider is for development and for trusted networks.
 """
 
 from kaa_gateway.identity.provider import Identity
@@ -10,19 +10,19 @@ class OpenProvider:
     """Accepts every token."""
 
     async def start(self) -> None:
-        """There is nothing to make ready."""
+        """Do nothing: the provider is always ready."""
 
     async def stop(self) -> None:
-        """There is nothing to let go of."""
+        """Do nothing: the provider holds nothing."""
 
     def scope(self, app_version_name: str) -> str:
-        """An endpoint ID means the same everywhere."""
+        """Return one scope for all: an endpoint ID means the same everywhere."""
         return ""
 
     def known(self, scope: str, token: str) -> Identity:
-        """The endpoint whose ID is the token."""
+        """Return the endpoint whose ID is the token."""
         return Identity(token)
 
     async def resolve(self, scope: str, token: str) -> Identity:
-        """The same."""
+        """Return the same as `known`."""
         return self.known(scope, token)

@@ -11,9 +11,9 @@ import os
 import re
 
 N, R, P = 2**14, 8, 1
-"""What new hashes cost: 16 MiB, and some 30 ms of a processor."""
+"""The cost of new hashes: 16 MiB, and about 30 ms of a processor."""
 MEMORY_MAX = 64 * 1024 * 1024
-"""Bytes that checking a password may take, whatever its hash asks for."""
+"""Bytes that the check of a password may take; a hash that needs more is refused."""
 SALT_SIZE = 16
 KEY_SIZE = 32
 
@@ -21,7 +21,7 @@ _FORM = re.compile(r"scrypt:([0-9]{1,7}):([0-9]{1,3}):([0-9]{1,3}):([A-Za-z0-9+/
 
 
 def hashed(password: bytes) -> str:
-    """The hash of a password, with a salt of its own."""
+    """Return the hash of a password, with a new salt."""
     salt = os.urandom(SALT_SIZE)
     key = _derive(password, salt, N, R, P, KEY_SIZE)
     return ":".join(
@@ -30,7 +30,7 @@ def hashed(password: bytes) -> str:
 
 
 def is_hash(text: str) -> bool:
-    """Whether a text is a hash whose check is possible, and takes no more memory than it may."""
+    """Return whether a text is a hash that can be checked within `MEMORY_MAX`."""
     try:
         matches(b"", text)
     except ValueError:
@@ -39,7 +39,7 @@ def is_hash(text: str) -> bool:
 
 
 def matches(password: bytes, hash_: str) -> bool:
-    """Whether a password is that of a hash; takes its time, without Python's lock. ValueError for what is no hash."""
+    """Return whether a password belongs to a hash. Slow, without Python's lock. Raises ValueError if it is no hash."""
     found = _FORM.match(hash_)
     if found is None:
         raise ValueError("not a password hash")

@@ -1,14 +1,15 @@
-"""From an endpoint token to its endpoint: what the provider knows at once, or one request per token.
+"""Resolving endpoint tokens: from what the provider knows, or by one request for each token.
 
-What lives here: which of the two. What does not: sharing a request (`kaa_gateway.identity.sharing`), what a provider
-remembers, and the queue of the messages that wait (`kaa_gateway.kp`).
+What lives here: the choice between the two. What does not: sharing a request
+(`kaa_gateway.identity.shared_requests`), what a provider remembers, and the queue of the messages that wait
+(`kaa_gateway.kp`).
 """
 
 import asyncio
 
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.provider import Identity, IdentityProvider, shortened
-from kaa_gateway.identity.sharing import MAX_IN_FLIGHT, SharedRequests
+from kaa_gateway.identity.shared_requests import MAX_IN_FLIGHT, SharedRequests
 
 
 class Resolver:
@@ -32,7 +33,7 @@ class Resolver:
         )
 
     def resolve(self, app_version_name: str, token: str) -> asyncio.Future[Identity]:
-        """The endpoint of `token`, in a future as `SharedRequests.ask` gives it."""
+        """Return a future of the endpoint of `token`, with the exceptions of `SharedRequests.ask`."""
         try:
             scope = self._provider.scope(app_version_name)
             identity = self._provider.known(scope, token)
@@ -47,5 +48,5 @@ class Resolver:
         return found
 
     async def stop(self) -> None:
-        """Ends all requests in flight; who waits gets `identity_unavailable`."""
+        """End all requests in flight; those who wait get `identity_unavailable`."""
         await self.requests.stop()

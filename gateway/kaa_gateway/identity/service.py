@@ -1,7 +1,7 @@
-"""Identity in one worker: the providers that the configuration names, and what is ended when one takes something back.
+"""Identity in one worker: providers, and the ends of sessions that revocations cause.
 
-What lives here: which provider is made of which settings, and tenants that are gone (21/TLE). What does not: the
-providers, and the sessions that are ended, which `kaa_gateway.kp` knows.
+What lives here: revocations, tenants that are gone (21/TLE), and counts for the metrics. What does not: the providers,
+which the composition root makes, and the sessions that are ended, which `kaa_gateway.kp` knows.
 """
 
 from __future__ import annotations
@@ -14,57 +14,49 @@ import structlog
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.messages import is_expired
 from kaa_gateway.bus.tle import TENANT_UNREGISTERED
-from kaa_gateway.errors import IdentityError, MalformedAvro
-from kaa_gateway.identity.authenticator import ClientAuthenticator
-from kaa_gateway.identity.client_provider import CapClients, EcapClients
+from kaa_gateway.errors import MalformedAvro
 from kaa_gateway.identity.clients import AdmitAnonymous
 from kaa_gateway.identity.ecap import EcapProvider
-from kaa_gateway.identity.open import OpenProvider
-from kaa_gateway.identity.provider import Identity
+from kaa_gateway.identity.recheck import TokenRecheck
 from kaa_gateway.identity.resolver import Resolver
-from kaa_gateway.identity.static import StaticClients, StaticProvider
+from kaa_gateway.identity.service_clients import CapClients
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from kaa_gateway.bus.control import Control
     from kaa_gateway.bus.requests import Requests
-    from kaa_gateway.config import Config
+    from kaa_gateway.identity.authenticator import ClientAuthenticator
     from kaa_gateway.identity.client_provider import ClientProvider
     from kaa_gateway.identity.clients import Authenticator
-    from kaa_gateway.identity.provider import IdentityProvider
-
-RECHECK_PAUSE = 5.0
-"""Seconds before tokens are checked again that no provider could tell of."""
-RECHECKED_AT_ONCE = 256
-"""Tokens in use that are checked at one time."""
+    from kaa_gateway.identity.provider import Identity, IdentityProvider
 
 log = structlog.get_logger("gateway.identity")
 
 
-class Uses(Protocol):
-    """The sessions of a worker, and what they use."""
+class SessionRegistry(Protocol):
+    """The sessions of a worker, as far as identity ends them."""
 
     def revoke_tokens(
         self, endpoint_id: str, app_versions: frozenset[bytes], token_ids: frozenset[str]
     ) -> int:
-        """Ends the use of tokens of an endpoint."""
+        """End the use of an endpoint's tokens. Return how many sessions ended."""
         ...
 
     def end_clients(self, principals: frozenset[str], reason: str) -> int:
-        """Ends the sessions of clients."""
+        """End the sessions of clients. Return how many."""
         ...
 
     def end_tenant(self, tenant: str, app_versions: frozenset[bytes], reason: str) -> int:
-        """Ends the sessions of a tenant."""
+        """End the sessions of a tenant. Return how many."""
         ...
 
     def tokens_in_use(self) -> list[tuple[int, bytes, bytes, bytes]]:
-        """(session key, application version, token, endpoint ID) of all; cached routes count for nothing any more."""
+        """Return (session key, application version, token, endpoint ID) of all, and forget cached routes."""
         ...
 
     def end_use(self, key: int, app_version: bytes, token: bytes) -> None:
-        """Ends one session's use of one token."""
+        """End one session's use of one token."""
         ...
 
 
@@ -72,12 +64,12 @@ class Routes(Protocol):
     """The routes of a worker."""
 
     def remove_tenant(self, tenant: str) -> frozenset[bytes]:
-        """Removes a tenant's application versions, and names them."""
+        """Remove a tenant's application versions, and return them."""
         ...
 
 
-class Asked(NamedTuple):
-    """How one kind of question has fared, for the metrics."""
+class QuestionStatistics(NamedTuple):
+    """The counts of one kind of question, for the metrics."""
 
     name: str
     in_flight: int
@@ -89,94 +81,49 @@ class Asked(NamedTuple):
 
 
 class IdentityService:
-    """Who is it, in one worker. A `provider` that is given takes the place of the configured one."""
+    """The identity of one worker. Name the providers with `use_provider` and `use_clients` before `start`."""
 
-    def __init__(
-        self, config: Config, control: Control, replica_id: str, provider: IdentityProvider | None = None
-    ) -> None:
-        settings = config.identity
-        self._config = config
-        self._control = control
-        self._replica_id = replica_id
-        self._uses: Uses | None = None
+    def __init__(self, control: Control) -> None:
+        self._sessions: SessionRegistry | None = None
         self._routes: Routes | None = None
-        self._recheck: asyncio.Task[None] | None = None
-        self._provider = provider or self._make_provider()
-        self._resolver = Resolver(
-            self._provider, settings.timeout, concurrent=settings.ecap.requests_in_flight
-        )
-        self._clients = self._make_client_provider()
-        self._authenticator = (
-            None
-            if self._clients is None
-            else ClientAuthenticator(
-                self._clients,
-                {
-                    "mqtt": config.transports.mqtt.client_authentication,
-                    "http": config.transports.http.client_authentication,
-                    "coap": config.transports.coap.dtls.client_authentication,
-                },
-                settings.clients,
-                settings.timeout,
-                self._end_clients,
-            )
-        )
-        self.resolve = self._resolver.resolve
-        self.authenticator: Authenticator = self._authenticator or AdmitAnonymous()
+        self._provider: IdentityProvider
+        self._resolver: Resolver
+        self._clients: ClientProvider | None = None
+        self._authenticator: ClientAuthenticator | None = None
+        self.authenticator: Authenticator = AdmitAnonymous()
+        self._recheck = TokenRecheck(self.resolve)
         control.subscribe(
             subjects.event("*", "tenant", "lifecycle", "unregistered"), self._on_tenant_unregistered
         )
         control.when_reconnected(self._on_reconnected)
 
-    def _make_provider(self) -> IdentityProvider:
-        settings = self._config.identity
-        if settings.provider == "static":
-            assert settings.static.file is not None
-            return StaticProvider(settings.static.file)
-        if settings.provider == "ecap":
-            return EcapProvider(
-                self._control,
-                self._replica_id,
-                settings.ecap,
-                settings.timeout,
-                _applications_of(self._config),
-                self._revoke_tokens,
-            )
-        return OpenProvider()
+    def use_provider(self, provider: IdentityProvider, resolver: Resolver) -> None:
+        """Resolve tokens by `provider`, through `resolver`."""
+        self._provider = provider
+        self._resolver = resolver
 
-    def _make_client_provider(self) -> ClientProvider | None:
-        identity = self._config.identity
-        settings = identity.clients
-        if settings.provider == "none":
-            return None
-        if settings.provider == "static":
-            assert identity.static.file is not None
-            return StaticClients(identity.static.file)
-        if settings.provider == "ecap":
-            return EcapClients(
-                self._control, self._replica_id, settings.service_instance, identity.timeout, self._revoke
-            )
-        return CapClients(
-            self._control,
-            self._replica_id,
-            settings.service_instance,
-            identity.timeout,
-            self._revoke,
-            tenants=_tenants_of(self._config),
-            default_tenant=settings.default_tenant,
-        )
+    def use_clients(self, provider: ClientProvider, authenticator: ClientAuthenticator) -> None:
+        """Check the credentials of clients by `provider`, through `authenticator`."""
+        self._clients = provider
+        self.authenticator = self._authenticator = authenticator
 
-    def bind(self, uses: Uses, routes: Routes) -> None:
-        """Name the sessions and routes that end with what they rest on; once, before the first of them."""
-        self._uses = uses
+    def resolve(self, app_version_name: str, token: str) -> asyncio.Future[Identity]:
+        """Return a future of the endpoint of a token. See `Resolver.resolve`."""
+        return self._resolver.resolve(app_version_name, token)
+
+    def bind(self, sessions: SessionRegistry, routes: Routes) -> None:
+        """Name the sessions and routes that revocations end. Call this once, before there are any."""
+        self._sessions = sessions
         self._routes = routes
 
-    def configure(self, config: Config) -> None:
-        """Take the applications of another configuration; what else it says of identity needs a restart."""
+    def configure(
+        self, application_of: Mapping[str, str], tenants: Collection[str], default_tenant: str | None
+    ) -> None:
+        """Apply other applications and tenants; other changes of identity need a restart."""
         if isinstance(self._provider, EcapProvider):
-            self._provider.configure(_applications_of(config))
+            self._provider.configure(application_of)
         if isinstance(self._clients, CapClients):
-            self._clients.configure(_tenants_of(config), config.identity.clients.default_tenant)
+            self._clients.configure(tenants, default_tenant)
 
     async def start(self) -> None:
         """Make the providers ready. Raises `ConfigError` if the configuration makes that impossible."""
@@ -185,9 +132,8 @@ class IdentityService:
             await self._clients.start()
 
     async def stop(self) -> None:
-        """End what is in flight, and let go of the providers."""
-        if self._recheck is not None:
-            self._recheck.cancel()
+        """End what is in flight, and stop the providers."""
+        self._recheck.stop()
         await self._resolver.stop()
         await self._provider.stop()
         if self._authenticator is not None:
@@ -196,14 +142,14 @@ class IdentityService:
             await self._clients.stop()
 
     def waiting(self) -> int:
-        """Tokens that the provider has not told of yet."""
+        """Return the number of tokens that wait for the provider."""
         return len(self._resolver.requests)
 
-    def asked(self) -> Iterator[Asked]:
-        """How the questions have fared so far."""
+    def statistics(self) -> Iterator[QuestionStatistics]:
+        """Yield the counts of each kind of question."""
         if isinstance(self._provider, EcapProvider):
             good, bad = self._provider.good, self._provider.bad
-            yield Asked(
+            yield QuestionStatistics(
                 "endpoints",
                 len(self._resolver.requests),
                 len(good) + len(bad),
@@ -214,7 +160,7 @@ class IdentityService:
             )
         if self._authenticator is not None and self._clients is not None:
             right, wrong = self._authenticator.good, self._authenticator.bad
-            yield Asked(
+            yield QuestionStatistics(
                 "clients",
                 len(self._authenticator.requests),
                 len(right) + len(wrong),
@@ -224,19 +170,26 @@ class IdentityService:
                 self._clients.requests,
             )
 
-    # ------------------------------------------------------------ what is taken back
+    # ------------------------------------------------------------ revocations
 
-    def _revoke_tokens(
+    def revoke_tokens(
         self, endpoint_id: str, app_versions: frozenset[bytes], token_ids: frozenset[str]
     ) -> int:
-        return 0 if self._uses is None else self._uses.revoke_tokens(endpoint_id, app_versions, token_ids)
+        """End the use of an endpoint's revoked tokens. Return how many sessions ended."""
+        return (
+            0
+            if self._sessions is None
+            else self._sessions.revoke_tokens(endpoint_id, app_versions, token_ids)
+        )
 
-    def _revoke(self, principal: str) -> None:
+    def revoke_credentials(self, principal: str) -> None:
+        """End the use of a client's revoked credentials."""
         assert self._authenticator is not None
         self._authenticator.revoke(principal)
 
-    def _end_clients(self, principals: frozenset[str]) -> int:
-        return 0 if self._uses is None else self._uses.end_clients(principals, "credentials_revoked")
+    def end_clients(self, principals: frozenset[str]) -> int:
+        """End the sessions of clients whose credentials were revoked. Return how many."""
+        return 0 if self._sessions is None else self._sessions.end_clients(principals, "credentials_revoked")
 
     def _on_tenant_unregistered(self, subject: str, datum: bytes) -> None:
         try:
@@ -244,54 +197,20 @@ class IdentityService:
         except MalformedAvro:
             log.warning("event dropped: malformed", subject=subject)
             return
-        if is_expired(event) or self._uses is None or self._routes is None:
+        if is_expired(event) or self._sessions is None or self._routes is None:
             return
         tenant: str = event["tenantId"]
         gone = self._routes.remove_tenant(tenant)
         if self._authenticator is not None:
-            self._authenticator.doubt()
-        ended = self._uses.end_tenant(tenant, gone, "tenant_unregistered")
+            self._authenticator.invalidate()
+        ended = self._sessions.end_tenant(tenant, gone, "tenant_unregistered")
         log.info("tenant unregistered", tenant=tenant, application_versions=len(gone), ended=ended)
 
-    # ------------------------------------------------------------ what may have been taken back unheard
+    # ------------------------------------------------------------ revocations that may have been missed
 
     def _on_reconnected(self) -> None:
-        """Revocations may have been missed while NATS was away: tokens that are in use are checked once more."""
+        """Check tokens in use again: revocations may have been missed while NATS was away."""
         if self._authenticator is not None:
-            self._authenticator.doubt()
-        if isinstance(self._provider, EcapProvider) and self._uses is not None:
-            if self._recheck is not None:
-                self._recheck.cancel()
-            self._recheck = asyncio.get_running_loop().create_task(self._check_tokens_in_use(self._uses))
-
-    async def _check_tokens_in_use(self, uses: Uses) -> None:
-        left = uses.tokens_in_use()
-        log.info("checking tokens in use: revocations may have been missed", tokens=len(left))
-        while left:
-            unclear = []
-            for start in range(0, len(left), RECHECKED_AT_ONCE):
-                some = left[start : start + RECHECKED_AT_ONCE]
-                answers = await asyncio.gather(
-                    *(self.resolve(version.decode(), token.decode()) for _, version, token, _ in some),
-                    return_exceptions=True,
-                )
-                for use, answer in zip(some, answers, strict=True):
-                    session_key, version, token, endpoint_id = use
-                    if isinstance(answer, Identity):
-                        if answer.endpoint_id.encode() != endpoint_id:
-                            uses.end_use(session_key, version, token)
-                    elif isinstance(answer, IdentityError) and answer.status < 500:
-                        uses.end_use(session_key, version, token)
-                    else:
-                        unclear.append(use)
-            left = unclear
-            if left:
-                await asyncio.sleep(RECHECK_PAUSE)
-
-
-def _applications_of(config: Config) -> dict[str, str]:
-    return {version.name: version.application for version in config.app_versions.values()}
-
-
-def _tenants_of(config: Config) -> frozenset[str]:
-    return frozenset(version.tenant for version in config.app_versions.values() if version.tenant)
+            self._authenticator.invalidate()
+        if isinstance(self._provider, EcapProvider) and self._sessions is not None:
+            self._recheck.start(self._sessions)

@@ -1,10 +1,9 @@
-"""17/SCMP: the cluster says that a configuration has changed.
+"""17/SCMP: the cluster announces that a configuration has changed.
 
-Its messages do not carry a configuration, but name the tenant, application or version whose it is, so that services
-read theirs again from where they have it. We have it in a file, which holds all applications, so each of them, of
-whatever provider, has us look at that.
+Its messages do not carry a configuration. They name the tenant, application or version, so that services read their
+configuration again. Ours is a file with all applications, so we read it for each message, from any provider.
 
-Every replica has to, so the targeted messages, too, are heard by all and not shared in a queue group. None is answered.
+Every replica must do so. So all replicas receive the targeted messages too, without a queue group. None is answered.
 
 Source: 17/SCMP, 0017-broadcast_configuration_update.avsc, 0017-service_specific_configuration_update.avsc.
 """
@@ -53,11 +52,11 @@ BROADCAST = _schema(
     ("tenantID", ["null", "string"]),
 )
 TARGETED = _schema("ServiceSpecificConfigurationUpdateEvent", ("tenantID", "string"))
-"""They have no timeout, unlike other messages of 3/ISM."""
+"""These messages have no timeout, unlike others of 3/ISM."""
 
 
 class Announcements:
-    """Calls `announce` for each message which says that our configuration may have changed; from `Control.start` on."""
+    """Calls `announce` for each message that our configuration may have changed, from `Control.start` on."""
 
     def __init__(
         self, control: Control, counters: Counters, instance: str, announce: Callable[[], None]

@@ -1,4 +1,4 @@
-"""9/ELCE connectivity events: which endpoints can be reached through this replica, and which no longer can.
+"""9/ELCE connectivity events: which endpoints this replica can reach, and which it can reach no longer.
 
 Changes are gathered for a short window, so that a client which speaks for many endpoints is one event, and a
 reconnect storm a few. Per endpoint, events keep their order.
@@ -24,7 +24,7 @@ ENTRY_OVERHEAD = 4
 
 
 class Connectivity:
-    """Publishes connected and disconnected events; what kp's sessions call their presence."""
+    """Publishes connected and disconnected events. The sessions of kp call it."""
 
     def __init__(self, control: Control, instance: str, replica_id: str) -> None:
         self._control = control
@@ -37,11 +37,11 @@ class Connectivity:
         self._timer: asyncio.TimerHandle | None = None
 
     def appeared(self, endpoint_id: str, app_version_name: str) -> None:
-        """An endpoint's first connection to this replica is there."""
+        """Report that an endpoint has its first connection to this replica."""
         self._add(True, endpoint_id, app_version_name)
 
     def disappeared(self, endpoint_id: str, app_version_name: str) -> None:
-        """An endpoint's last connection to this replica has ended."""
+        """Report that an endpoint's last connection to this replica has ended."""
         self._add(False, endpoint_id, app_version_name)
 
     def _add(self, connected: bool, endpoint_id: str, app_version_name: str) -> None:
@@ -54,7 +54,7 @@ class Connectivity:
             self._timer = asyncio.get_running_loop().call_later(WINDOW, self.flush)
 
     def flush(self) -> None:
-        """Publish what was gathered."""
+        """Publish the gathered changes."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

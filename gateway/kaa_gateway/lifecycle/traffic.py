@@ -1,7 +1,7 @@
-"""9/ELCE traffic reports: messages and payload bytes of each endpoint, both ways, period by period.
+"""9/ELCE traffic reports: messages and payload bytes of each endpoint, in both directions, for each period.
 
-kp counts in plain integers of its own; here they are read once a period. Each message is in exactly one report; a
-report of many endpoints is several events over the same period.
+The sessions count; this module reads the counts once a period. Each message is in exactly one report. A report of many
+endpoints is several events with the same period.
 
 Source: 9/ELCE, traffic reporting, 0009-ep-traffic-stats.avsc.
 """
@@ -13,7 +13,7 @@ import io
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import structlog
 from fastavro import parse_schema, schemaless_writer
@@ -23,14 +23,13 @@ from kaa_gateway.bus.messages import EVENT_SIZE_MAX
 
 if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control
-    from kaa_gateway.kp.sessions import Sessions, TrafficRow
 
 log = structlog.get_logger("gateway.lifecycle")
 
 DEPARTED_MAX = 10_000
-"""Endpoints that are gone and not yet reported; with so many a report is made at once."""
+"""Endpoints that are gone and not yet reported; with this many, a report is made at once."""
 CHUNK = 2_000
-"""Endpoints that are looked at before the loop may do other things."""
+"""Endpoints that are read before the loop may do other things."""
 ROW_OVERHEAD = 2 + 4 * 10
 """Bytes of an endpoint in a report beside its ID, at most: four longs and a length."""
 
@@ -40,7 +39,7 @@ STATISTICS = (
     "totalReceivedMessageCount",
     "totalSentMessageCount",
 )
-"""In the order of the schema, and of the rows that kp hands out."""
+"""In the order of the schema and of `TrafficRow`."""
 
 
 def _map(values: Any) -> dict[str, Any]:
@@ -71,8 +70,28 @@ TRAFFIC_REPORT_EVENT = parse_schema(
 """Unlike other messages of 3/ISM, it has the common fields last."""
 
 
+TrafficRow: TypeAlias = tuple[bytes, bytes, int, int, int, int]
+"""Application version, endpoint ID, bytes in, bytes out, messages in, messages out."""
+
+
+class TrafficCounts(Protocol):
+    """The sessions of a worker, as far as they count traffic."""
+
+    def report_traffic(self, departed_max: int, on_departed_full: Callable[[], object]) -> None:
+        """Begin to count. Call `on_departed_full` when `departed_max` endpoints are gone and not yet reported."""
+        ...
+
+    def begin_traffic(self) -> tuple[list[Any], list[TrafficRow]]:
+        """Return the endpoints that are there, and the counts of those that are gone."""
+        ...
+
+    def take_traffic(self, endpoints: list[Any]) -> list[TrafficRow]:
+        """Return the counts of some of those endpoints, and set them to zero."""
+        ...
+
+
 class Owner(NamedTuple):
-    """Whose an endpoint's traffic is."""
+    """The owner of an endpoint's traffic."""
 
     tenant: str
     application: str
@@ -84,7 +103,7 @@ class TrafficReports:
     def __init__(
         self,
         control: Control,
-        sessions: Sessions,
+        sessions: TrafficCounts,
         instance: str,
         replica_id: str,
         owners: dict[str, Owner],
@@ -107,7 +126,7 @@ class TrafficReports:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="traffic-reports")
 
     def add_owners(self, owners: dict[str, Owner]) -> None:
-        """Application versions of a new configuration; those that are gone may still have traffic to report."""
+        """Add the application versions of a new configuration; removed ones may still have traffic to report."""
         self._owners |= owners
 
     async def stop(self) -> None:
@@ -128,7 +147,7 @@ class TrafficReports:
             try:
                 await self._report()
             except Exception:
-                # What comes after it must be reported all the same.
+                # Later traffic must be reported all the same.
                 log.exception("a traffic report failed")
 
     async def _report(self) -> None:
@@ -161,7 +180,7 @@ class TrafficReports:
 
 
 class _Report:
-    """Rows on their way into events: tenant, application, endpoint."""
+    """Gathers rows into events by tenant, application and endpoint."""
 
     def __init__(self, owners: dict[str, Owner], publish: Callable[[Any], None]) -> None:
         self._owners = owners
@@ -182,7 +201,7 @@ class _Report:
             self._size += size
 
     def close(self) -> None:
-        """Publish what there is, if there is anything."""
+        """Publish what was gathered, if there is anything."""
         if self._stats:
             self._publish(self._stats)
         self._stats = {}

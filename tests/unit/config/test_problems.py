@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kaa_gateway.config import check, load
 from kaa_gateway.config.keys import Document
 from kaa_gateway.config.schema import keys
-from kaa_gateway.config.yaml_tree import MAX_DEPTH, TOO_LARGE
+from kaa_gateway.yaml_tree import MAX_DEPTH, TOO_LARGE
 
 from tests.support.config import MQTT_PORT, Write, problems, writer
 

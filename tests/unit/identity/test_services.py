@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from kaa_gateway.bus.connector import TlsFiles
 from kaa_gateway.bus.control import Control
-from kaa_gateway.config.keys import Clients, Ecap
 from kaa_gateway.errors import ConfigError, IdentityError
 from kaa_gateway.identity import passwords
 from kaa_gateway.identity.authenticator import ClientAuthenticator
 from kaa_gateway.identity.cache import Cache
-from kaa_gateway.identity.client_provider import Credentials, EcapClients
+from kaa_gateway.identity.client_provider import Credentials
 from kaa_gateway.identity.clients import Client, Presentation, basic_credentials
 from kaa_gateway.identity.ecap import EcapProvider
 from kaa_gateway.identity.resolver import Resolver
+from kaa_gateway.identity.service_clients import EcapClients
 from kaa_gateway.identity.static import StaticClients
 from kaa_gateway.wire.certificate import ClientCertificate
 
@@ -53,14 +53,18 @@ async def auth(shared_nats: NatsServer) -> AsyncIterator[AuthProvider]:
         yield provider
 
 
-def ecap(control: Control, revoked: Revoked, **settings: float) -> EcapProvider:
+def ecap(control: Control, revoked: Revoked, *, cache_size: int = 100_000) -> EcapProvider:
     return EcapProvider(
         control,
         "us",
-        Ecap(service_instance=INSTANCE, activate_tokens=False, **settings),  # type: ignore[arg-type]
-        PATIENCE,
         {"app_v1": "app", "app_v2": "app"},
         lambda *revocation: revoked.append(revocation),
+        service_instance=INSTANCE,
+        timeout=PATIENCE,
+        cache_size=cache_size,
+        cache_ttl=300.0,
+        negative_cache_ttl=5.0,
+        activate_tokens=False,
     )
 
 
@@ -164,7 +168,14 @@ async def test_wrong_credentials_are_remembered_and_a_revocation_forgets_right_o
             lambda name: authenticator.revoke(name),  # noqa: PLW0108
         )
         authenticator = ClientAuthenticator(
-            provider, {"mqtt": "required", "http": "off"}, Clients(negative_cache_ttl=60.0), PATIENCE, end
+            provider,
+            {"mqtt": "required", "http": "off"},
+            end,
+            timeout=PATIENCE,
+            requests_in_flight=256,
+            cache_size=100_000,
+            cache_ttl=60.0,
+            negative_cache_ttl=60.0,
         )
         await start(control)
         right, wrong = (Presentation("mqtt", "dave", password) for password in (b"secret", b"wrong"))

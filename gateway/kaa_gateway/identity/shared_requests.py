@@ -1,7 +1,7 @@
-"""Asks once per question, however many wait for the answer, and not too many questions at one time.
+"""One request for each question, shared by all who wait for its answer, and a bound of requests at one time.
 
-What lives here: sharing one request among those who wait, its time limit, and the pace at which requests go out. What
-does not: what is asked, of whom, and whether the answer is remembered.
+What lives here: sharing a request, its time limit, and the pace at which requests go out. What does not: the requests
+themselves, and caches of answers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import structlog
 from kaa_gateway.errors import IdentityError
 
 MAX_IN_FLIGHT = 10_000
-"""Questions that wait for their answers at one time; one beyond them is refused with 503 at once."""
+"""Questions that may wait for their answers at one time; one more is refused with 503 at once."""
 
 IDENTITY_TIMEOUT = "identity_timeout"
 IDENTITY_UNAVAILABLE = "identity_unavailable"
@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 
 
 class _Request(Generic[Answer]):
-    """One question, and who waits for its answer. `deadline` is a loop time."""
+    """The request of one question, and the futures of those who wait. `deadline` is a loop time."""
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
@@ -39,10 +39,10 @@ class _Request(Generic[Answer]):
 
 
 class SharedRequests(Generic[Question, Answer]):
-    """Asks `ask`, which has `timeout` seconds for each question, the time in which it waits for its turn included.
+    """Calls `ask` for each question, with a limit of `timeout` seconds that includes the wait for its turn.
 
-    At most `concurrent` questions are under way at one time, and `max_in_flight` wait, in their order, those included.
-    `shown` is how a question may appear in a log.
+    At most `concurrent` requests are under way at one time. At most `max_in_flight` questions wait, in their order,
+    including those. `shown` returns how a log may show a question.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class SharedRequests(Generic[Question, Answer]):
         return len(self._requests)
 
     def ask(self, question: Question) -> asyncio.Future[Answer]:
-        """The answer, in a future of the caller's own: cancelling it disturbs nobody else.
+        """Return a future of the answer. It is the caller's own: others are not affected if it is cancelled.
 
-        Needs a running loop. The future's exception, which the caller looks at, is an `IdentityError`: that of
-        `ask`, or one with status 503 and the reason `identity_timeout`, `identity_busy`, or `identity_unavailable`
+        Needs a running loop. The exception of the future is an `IdentityError`: that of `ask`, or one with status 503
+        and the reason `identity_timeout`, `identity_busy`, or `identity_unavailable`
         (`ask` failed, or `stop` was called).
         """
         loop = asyncio.get_running_loop()
@@ -89,12 +89,12 @@ class SharedRequests(Generic[Question, Answer]):
         return waiter
 
     async def stop(self) -> None:
-        """Ends all that is in flight; who waits gets `identity_unavailable`."""
+        """End all requests; those who wait get `identity_unavailable`."""
         self._queue.clear()
         requests, self._requests = self._requests, {}
         tasks = [request.task for request in requests.values() if request.task is not None]
         for request in requests.values():
-            _settle(request, IdentityError(503, IDENTITY_UNAVAILABLE))
+            _fail(request, IdentityError(503, IDENTITY_UNAVAILABLE))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -106,7 +106,7 @@ class SharedRequests(Generic[Question, Answer]):
             loop = asyncio.get_running_loop()
             if request.deadline <= loop.time():
                 del self._requests[question]
-                _settle(request, IdentityError(503, IDENTITY_TIMEOUT))
+                _fail(request, IdentityError(503, IDENTITY_TIMEOUT))
                 continue
             self._running += 1
             self.asked += 1
@@ -120,7 +120,7 @@ class SharedRequests(Generic[Question, Answer]):
             return  # stopped meanwhile
         error = IdentityError(503, IDENTITY_UNAVAILABLE) if task.cancelled() else task.exception()
         if error is not None:
-            _settle(request, error)
+            _fail(request, error)
         else:
             for waiter in request.waiters:
                 if not waiter.done():
@@ -140,7 +140,7 @@ class SharedRequests(Generic[Question, Answer]):
             raise IdentityError(503, IDENTITY_UNAVAILABLE) from error
 
 
-def _settle(request: _Request[Answer], error: BaseException) -> None:
+def _fail(request: _Request[Answer], error: BaseException) -> None:
     for waiter in request.waiters:
         if not waiter.done():
             waiter.set_exception(error)

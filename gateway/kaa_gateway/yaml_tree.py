@@ -3,7 +3,7 @@
 What lives here: reading a YAML document into a small tree whose every key and value knows its line, and
 whose scalars stay the text that the operator wrote. No tag constructs anything, so there is nothing unsafe
 to load; aliases and merge keys are expanded within a budget. What does not: what a key means
-(`kaa_gateway.config.sources`, `kaa_gateway.identity.static`).
+(`kaa_gateway.config.file_reader`, `kaa_gateway.identity.static_file`).
 """
 
 import re
@@ -59,7 +59,7 @@ Report: TypeAlias = Callable[[int | None, tuple[str, ...], str], None]
 
 
 def parse(text: str, report: Report) -> Value | None:
-    """The document in `text`, or None if there is none; `report` gets the problems, which it leaves out."""
+    """Return the document in `text`, or None if there is none. Problems go to `report`, and are left out."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         return None if root is None else _Reader(report).value(root, ())
@@ -80,7 +80,7 @@ def parse(text: str, report: Report) -> Value | None:
 
 
 def one_line(*parts: str) -> str:
-    """A message from the parts that are not empty; keys may bring line breaks, which it has not."""
+    """Return a message of one line from the parts that are not empty; keys may contain line breaks."""
     return re.sub(r"[\x00-\x1f\x7f\x85\u2028\u2029]", "?", ": ".join(filter(None, parts)))
 
 
@@ -119,7 +119,7 @@ class _Reader:
         return None
 
     def _entries(self, mapping: yaml.MappingNode, path: tuple[str, ...]) -> Iterator[Entry]:
-        """Own entries first, then those that `<<` brings and the mapping does not have itself."""
+        """Yield the mapping's own entries, then those of `<<` that it does not have itself."""
         lines: dict[str, int] = {}
         merged: list[yaml.Node] = []
         for key, node in mapping.value:
