@@ -1,4 +1,4 @@
-"""`python -m gateway` is `kaa-gateway`."""
+"""`python -m kaa_gateway` is `kaa-gateway`."""
 
 from kaa_gateway.cli import main
 

@@ -20,7 +20,7 @@ from kaa_gateway.identity.passwords import hashed
 log = structlog.get_logger("gateway")
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C before there was anything to stop, as shells have it."""
+"""Exit code after Ctrl-C before anything was started, as shells use it."""
 
 app = App(
     name="kaa-gateway",
@@ -44,7 +44,7 @@ def run() -> int:
         log.warning("configuration", warning=warning)
     if config.identity.provider == "open":
         log.warning(
-            "identity provider is `open`: whoever can connect may speak for any endpoint",
+            "identity provider is `open`: any client can use any endpoint",
             key="kaa.kpc.identity.provider",
         )
     return running.run(config, path, os.environ)
@@ -103,9 +103,9 @@ def check_config(file: Path, /) -> int:
 
 @app.command
 def hash_password() -> int:
-    """Read a password and print its hash, as the file of the identity provider `static` has it.
+    """Read a password and print its hash for the file of the identity provider `static`.
 
-    The password is the first line of standard input; at a terminal it is asked for.
+    The password is the first line of standard input. At a terminal, the command asks for it.
     """
     password = getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     if not password:

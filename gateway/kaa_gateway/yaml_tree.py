@@ -55,7 +55,7 @@ class Mapping(NamedTuple):
 
 Value: TypeAlias = Scalar | Sequence | Mapping
 Report: TypeAlias = Callable[[int | None, tuple[str, ...], str], None]
-"""Takes a problem: its line, the keys that lead there, and a sentence free of the document's values."""
+"""Called with a problem: its line, the keys that lead there, and a sentence without values of the document."""
 
 
 def parse(text: str, report: Report) -> Value | None:

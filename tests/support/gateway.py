@@ -1,4 +1,4 @@
-"""The gateway as an operator runs it: `python -m gateway run` in a process of its own, with a configuration file.
+"""The gateway as an operator runs it: `python -m kaa_gateway run` in a process of its own, with a configuration file.
 
 What it does on NATS is looked at by tests/support/cluster.py, its MQTT side by tests/support/mqtt.py.
 """

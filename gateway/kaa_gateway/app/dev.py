@@ -51,7 +51,7 @@ AUTH_SETTINGS = {
     "KAA_KPC_TRANSPORTS_MQTT_CLIENT_AUTHENTICATION": "required",
     "KAA_KPC_TRANSPORTS_HTTP_CLIENT_AUTHENTICATION": "required",
 }
-"""What --auth makes of the configuration."""
+"""The settings that --auth changes."""
 
 
 def run(config_path: Path | None, nats_port: int, data_dir: Path | None, *, auth: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What `kaa-gateway dev` prints: the addresses of the platform, and commands to try it with."""
+"""The text that `kaa-gateway dev` prints: addresses of the platform, and commands to try it with."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ADDRESSES = (
     ("CoAPS", "coaps"),
     ("KP/UDP", "udp"),
 )
-"""What the listeners are called, and the schemes of their addresses."""
+"""The names of the listeners, and the schemes of their addresses."""
 NATS_PORT = 4222
 """Where the commands of the extensions look for NATS unless told."""
 

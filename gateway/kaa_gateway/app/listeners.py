@@ -78,7 +78,7 @@ class Listeners:
     pending: dict[str, PendingRequests] = field(default_factory=dict)
     """Requests that wait for an extension, by protocol."""
     queues: list[Queue] = field(default_factory=list)
-    """What devices can fill, but for the tables in `pending` and connections."""
+    """Tables that devices can fill, apart from `pending` and connections."""
 
     def start(self, host: str, *, reuse_port: bool) -> Iterator[tuple[str, int]]:
         """Start each listener, and yield its name and the port that it got. Raises PortError."""

@@ -1,4 +1,4 @@
-"""What the configuration says about application versions, in the form that routes and traffic reports need."""
+"""Application versions of the configuration, in the form that routes and traffic reports need."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 class Routing(NamedTuple):
-    """What routes are made from."""
+    """The settings that routes are made from."""
 
     app_versions: dict[str, frozenset[str]]
     """The extension instances that each application version may use."""
     endpoint_aware: dict[str, bool]
-    """Whether the endpoint token is in the resource paths of an extension instance."""
+    """By extension instance: whether the endpoint token is in its resource paths."""
     tenants: dict[str, str]
     """The tenant of each application version that has one."""
 

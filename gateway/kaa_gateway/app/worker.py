@@ -163,7 +163,7 @@ class Worker:
         self.pending: dict[str, PendingRequests] = self._listeners.pending
         """Requests that wait for an extension, by protocol."""
         self.credentials: list[ServerCredentials[Any]] = self._listeners.credentials
-        """What the listeners that encrypt work with."""
+        """Of the listeners that encrypt."""
         self.ports: dict[str, int] = {}
         """The ports of the listeners that have started, by name."""
 
@@ -275,7 +275,7 @@ class Worker:
         return protocols.listeners
 
     def _make_queues(self) -> list[Queue]:
-        """What peers can fill, for the metrics."""
+        """Return the queues and tables that peers can fill, for the metrics."""
         persistent_sessions = self._config.transports.mqtt.persistent_sessions
         durable_bytes = self._config.durable.max_pending_bytes
         return [
@@ -308,11 +308,11 @@ class Worker:
 
     @property
     def is_ready(self) -> bool:
-        """Whether devices are served: the listeners are open and NATS is connected."""
+        """Return whether devices are served: the listeners are open and NATS is connected."""
         return not self._obstacles()
 
     def _obstacles(self) -> list[str]:
-        """What keeps devices from being served, in words."""
+        """Return in words what keeps devices from being served."""
         return [
             sentence
             for sentence, holds in (

@@ -1,4 +1,4 @@
-"""What several keys of a configuration must agree on."""
+"""Checks of keys against each other."""
 
 from importlib.util import find_spec
 
@@ -7,7 +7,7 @@ from kaa_gateway.config.listeners import encrypted, listener_ports
 from kaa_gateway.config.sources import Sources
 
 TRACING_EXTRA = "opentelemetry.exporter.otlp.proto.http"
-"""What the extra `tracing` brings."""
+"""A module of the extra `tracing`."""
 
 
 def cross_check(document: Document, sources: Sources) -> None:

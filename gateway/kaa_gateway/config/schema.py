@@ -1,7 +1,7 @@
-"""What a declaration of configuration keys is made of, and how to walk one.
+"""The base of the structs that declare configuration keys, and how to walk them.
 
-What lives here: the base of the structs in `kaa_gateway.config.keys`, and the questions that their readers ask:
-which keys are there, of which type, with which default and environment variable. What does not: any key.
+What lives here: which keys a section has, with their types, defaults and environment variables. What does not: any key
+(`kaa_gateway.config.keys`).
 """
 
 import re
@@ -15,7 +15,7 @@ from msgspec.structs import fields
 from kaa_gateway.config.value_types import annotation
 
 Path: TypeAlias = tuple[str, ...]
-"""Where a key stands: its names from the root; only names that the operator chooses may have dots."""
+"""The place of a key: its names from the root. Only names that the operator chooses may have dots."""
 
 
 def variable_of(path: Path) -> str:
@@ -48,7 +48,7 @@ def members(section: type[Section]) -> dict[str, Any]:
 
 
 def is_section(hint: Any) -> bool:
-    """Whether a type is a section."""
+    """Return whether a type is a section."""
     return isinstance(hint, type) and issubclass(hint, Section)
 
 

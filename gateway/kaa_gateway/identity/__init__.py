@@ -1,1 +1,1 @@
-"""Who is it: resolving an endpoint token to an endpoint."""
+"""Identity: the endpoint of a token, and the client of credentials."""

@@ -1,1 +1,1 @@
-"""What the gateway tells the cluster about its endpoints."""
+"""Lifecycle: events about endpoints that the gateway publishes (9/ELCE), and announcements that it takes (17/SCMP)."""

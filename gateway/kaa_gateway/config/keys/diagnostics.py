@@ -33,7 +33,7 @@ class Tracing(Section, frozen=True, kw_only=True):
 
 
 class Log(Section, frozen=True, kw_only=True):
-    """What the gateway writes to standard error."""
+    """The log, which goes to standard error."""
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="Least severe level that is logged.")

@@ -10,7 +10,7 @@ from kaa_gateway.config.value_types import Integer, Seconds
 
 
 class Events(Section, frozen=True, kw_only=True):
-    """What the cluster is told of endpoints, as 9/ELCE has it."""
+    """Events about endpoints, as 9/ELCE defines them."""
 
     idle_timeout: Annotated[
         Seconds,

@@ -1,4 +1,4 @@
-"""The keys of `kaa.kpc.identity`: who knows endpoint tokens, and who knows clients."""
+"""The keys of `kaa.kpc.identity`: the providers of tokens and of clients."""
 
 from typing import Annotated, Literal
 
@@ -52,7 +52,7 @@ class Ecap(Section, frozen=True, kw_only=True):
 
 
 class Clients(Section, frozen=True, kw_only=True):
-    """Who tells whether a client's credentials are right."""
+    """The provider that checks the credentials of clients."""
 
     provider: Annotated[
         Literal["none", "static", "ecap", "cap"],
@@ -84,7 +84,7 @@ class Clients(Section, frozen=True, kw_only=True):
 
 
 class IdentitySettings(Section, frozen=True, kw_only=True):
-    """Who tells which endpoint a token belongs to."""
+    """The provider that resolves tokens to endpoints."""
 
     provider: Annotated[
         Literal["open", "static", "ecap"],

@@ -15,7 +15,7 @@ STREAM_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class ServerTls(Section, frozen=True, kw_only=True):
-    """What a listener with TLS or DTLS shows to its clients, and what it asks of them."""
+    """The certificate of a listener with TLS or DTLS, and what its clients must show."""
 
     enabled: Annotated[Boolean, Meta(description="Whether to listen for it.")] = False
     port: Annotated[Port, Meta(description="Port of the listener.")] = 1

@@ -13,7 +13,7 @@ from kaa_gateway.config.value_types import Address
 
 
 class Transports(Section, frozen=True, kw_only=True):
-    """What devices connect to."""
+    """The listeners for devices."""
 
     bind_address: Annotated[
         Address, Meta(description="Address that all listeners bind to; `::` is all of IPv6, and IPv6 only.")

@@ -6,21 +6,16 @@ Over a real NATS server, in this process: the provider is tests.support.auth_pro
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from kaa_gateway.bus.connector import TlsFiles
 from kaa_gateway.bus.control import Control
-from kaa_gateway.errors import ConfigError, IdentityError
-from kaa_gateway.identity import passwords
+from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.authenticator import ClientAuthenticator
-from kaa_gateway.identity.cache import Cache
-from kaa_gateway.identity.client_provider import Credentials
-from kaa_gateway.identity.clients import Client, Presentation, basic_credentials
+from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.identity.ecap import EcapProvider
 from kaa_gateway.identity.resolver import Resolver
 from kaa_gateway.identity.service_clients import EcapClients
-from kaa_gateway.identity.static import StaticClients
 from kaa_gateway.wire.certificate import ClientCertificate
 
 from tests.support.auth_provider import INSTANCE, AuthProvider
@@ -132,21 +127,6 @@ async def test_a_revocation_that_crosses_its_validation_is_not_lost(
         assert (await asked).endpoint_id == "e", "it is good again"
 
 
-async def test_a_cache_has_its_bound_and_forgets_what_is_over() -> None:
-    forgotten: list[str] = []
-    cache: Cache[str, int] = Cache(2, lambda key, value: forgotten.append(key))
-    cache.put("a", 1, float("inf"))
-    cache.put("b", 2, float("inf"))
-    assert cache.get("a") == 1
-    cache.put("c", 3, float("inf"))
-    assert (len(cache), forgotten, cache.evicted) == (2, ["b"], 1)
-    cache.put("d", 4, 0)
-    assert cache.get("d") is None
-    assert cache.get("c") == 3
-    cache.clear()
-    assert (len(cache), cache.hits, cache.misses) == (0, 2, 1)
-
-
 async def test_wrong_credentials_are_remembered_and_a_revocation_forgets_right_ones(
     shared_nats: NatsServer, auth: AuthProvider
 ) -> None:
@@ -202,69 +182,3 @@ async def test_wrong_credentials_are_remembered_and_a_revocation_forgets_right_o
         assert auth.asked["ecap.client-username-password"] == 3
         assert "secret" not in repr(right)
         await authenticator.stop()
-
-
-def test_passwords() -> None:
-    hash_ = passwords.hashed(b"secret")
-    assert hash_ != passwords.hashed(b"secret"), "each has a salt of its own"
-    assert passwords.matches(b"secret", hash_)
-    assert not passwords.matches(b"Secret", hash_)
-    for text in ("", "secret", "scrypt:1", hash_[:-4] + "!", hash_.replace("16384", "9999999")):
-        assert not passwords.is_hash(text)
-
-
-@pytest.mark.parametrize(
-    ("field", "credentials"),
-    [
-        (b"Basic YWxpY2U6c2VjcmV0", ("alice", b"secret")),
-        (b"basic  YWxpY2U6OnM=", ("alice", b":s")),
-        (b"Basic Og==", ("", b"")),
-        (b"Bearer YWxpY2U6c2VjcmV0", (None, None)),
-        (b"", (None, None)),
-        (None, (None, None)),
-    ],
-)
-def test_basic_credentials(field: bytes | None, credentials: tuple[str | None, bytes | None]) -> None:
-    """RFC 7617."""
-    assert basic_credentials(field) == credentials
-
-
-@pytest.mark.parametrize("field", [b"Basic", b"Basic YWxpY2U=", b"Basic %%%", b"Basic /zo="])
-def test_malformed_basic_credentials(field: bytes) -> None:
-    with pytest.raises(ValueError, match=r".*"):
-        basic_credentials(field)
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("clients: {bob: {password: plain}}", "clients.bob.password: expected what"),
-        ("clients: {bob: {}}", "clients.bob: password is missing"),
-        ("clients: {bob: {role: admin}}", "clients.bob.role: unknown key"),
-        ("clients: {bob: {tenant: a b}}", "clients.bob.tenant: expected a tenant ID"),
-        ("certificates: {CN=A: {0x10: {}}}", "certificates.CN=A.0x10: expected a serial number in base 10"),
-    ],
-)
-async def test_wrong_clients_in_a_file(tmp_path: Path, text: str, problem: str) -> None:
-    path = tmp_path / "identity.yml"
-    path.write_text(text, encoding="utf-8")
-    clients = StaticClients(path)
-    with pytest.raises(ConfigError) as failure:
-        await clients.start()
-    assert problem in failure.value.detail
-    assert "plain" not in failure.value.detail
-    await clients.stop()
-
-
-async def test_certificates_of_a_file(tmp_path: Path) -> None:
-    path = tmp_path / "identity.yml"
-    path.write_text("certificates: {'CN=A,O=B': {4711: {tenant: acme}, 12: }}", encoding="utf-8")
-    clients = StaticClients(path)
-    await clients.start()
-    for serial, tenant in (("4711", "acme"), ("12", None)):
-        certificate = ClientCertificate("CN=A,O=B", serial, "CN=device")
-        client = await clients.check(Credentials(certificate=certificate))
-        assert client == Client(f"static:certificate {serial} of CN=A,O=B", tenant)
-    with pytest.raises(IdentityError):
-        await clients.check(Credentials(certificate=ClientCertificate("CN=A,O=B", "13", "CN=device")))
-    await clients.stop()
