@@ -1,6 +1,6 @@
-"""The KP/UDP server in the test's own process, on a real NATS: with small bounds, and its tables in sight.
+"""The KP/UDP server in the test's own process, on a real NATS, with small bounds and visible tables.
 
-The gateway as a process of its own is tests/support/gateway.py.
+A gateway as a process of its own is in tests/support/gateway.py.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Presence:
-    """Which endpoints are reachable."""
+    """Keeps the set of reachable endpoints."""
 
     def __init__(self) -> None:
         self.present: set[str] = set()
@@ -105,13 +105,13 @@ class KpudpGateway:
         return port
 
     def count(self, event: str, reason: str) -> int:
-        """How often something rare has happened, such as ("dropped", "kpudp_duplicate")."""
+        """Return how often an event was counted, such as ("dropped", "kpudp_duplicate")."""
         return self.counters.by_reason().get((event, reason), 0)
 
 
 @asynccontextmanager
 async def kpudp_gateway(nats_url: str, **settings: Any) -> AsyncIterator[KpudpGateway]:
-    """A KP/UDP server that serves; `settings` are those of KpudpGateway and KpudpServer."""
+    """Run a KP/UDP server; `settings` are those of KpudpGateway and KpudpServer."""
     gateway = KpudpGateway(nats_url, **settings)
     gateway.connector.start()
     await until(lambda: gateway.link.ready, "the link to NATS")
@@ -133,12 +133,12 @@ async def kpudp_gateway(nats_url: str, **settings: Any) -> AsyncIterator[KpudpGa
 
 
 def client(port: int) -> KpudpClient:
-    """A device that does not wait long before it sends again."""
+    """Return a device that does not wait long before it sends again."""
     return KpudpClient(port, ack_timeout=ACK_TIMEOUT_S)
 
 
 class RawDevice:
-    """A socket that sends what it is told, and only answers by hand. `received` and `sent` are bytes."""
+    """A device that sends datagrams as given and answers nothing by itself. It counts bytes `sent` and `received`."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -152,13 +152,13 @@ class RawDevice:
         self.sent += self._socket.send(datagram)
 
     async def receive(self, timeout: float = RECEIVE_TIMEOUT_S) -> bytes:
-        """The next datagram; TimeoutError if there is none."""
+        """Return the next datagram. Raises TimeoutError if there is none."""
         datagram = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self._socket, 65536), timeout)
         self.received += len(datagram)
         return datagram
 
     def drain(self) -> list[bytes]:
-        """What has arrived."""
+        """Return the datagrams that have arrived."""
         datagrams = []
         while True:
             try:

@@ -16,7 +16,7 @@ class DtlsSocket(UdpSocket):
         core: DatagramCore,
         counters: Counters,
         credentials: ServerCredentials[DtlsContext],
-        authenticate: Callable[[str | None, Any], Any],
+        authenticate: Callable[[str | None, ClientCertificate | None], Any],
         *,
         protocol: str,
         handshake_timeout: float,

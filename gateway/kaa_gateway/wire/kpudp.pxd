@@ -17,7 +17,7 @@ cdef enum MessageType:
 
 
 cdef enum ResetReason:
-    # docs/kp-over-udp.md, "Reasons of RESET"; from 400 on they are statuses of HTTP
+    # docs/kp-over-udp.md, "Reasons of RESET"; from 400 on they are HTTP statuses
     MALFORMED = 1
     UNSUPPORTED_VERSION = 2
     UNKNOWN_ALIAS = 3
@@ -43,7 +43,7 @@ cdef enum:
     PUSH_OVERHEAD = HEAD_SIZE_MAX + 4          # beyond phrase, path and payload
 
 
-# What a read can say. The names of MALFORMED_REASONS in kpudp.pyx follow this order.
+# The result of reading a frame. The names of MALFORMED_REASONS in kpudp.pyx follow this order.
 cdef enum FrameStatus:
     WELL_FORMED = 0
     TRUNCATED_HEAD      # nothing of the frame is known
@@ -57,7 +57,7 @@ cdef enum FrameStatus:
 
 
 cdef struct Frame:
-    # A message. Slices borrow from the datagram. Fields that the type does not have are 0, slices have data NULL.
+    # A message. Its slices borrow from the datagram. Fields that its type does not have are 0, or NULL slices.
     uint8_t type
     uint16_t message_id
     uint8_t alias

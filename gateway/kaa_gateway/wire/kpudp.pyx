@@ -1,6 +1,6 @@
-"""KP over UDP: frames out of borrowed bytes, and frames into a datagram. No peer, timer or socket lives here.
+"""KP over UDP: reads frames from borrowed bytes, and writes frames into a datagram.
 
-Both sides of the protocol use it: the gateway, and the client of the bench.
+Both sides of the protocol use it: the gateway, and the client of the bench. Peers, timers and sockets live elsewhere.
 
 Source: docs/kp-over-udp.md, version 1.
 """
@@ -32,7 +32,7 @@ cdef inline uint16_t get_16(const uint8_t* at) noexcept nogil:
 
 
 cdef inline bint take(Slice* rest, Py_ssize_t size, Slice* field) noexcept nogil:
-    """Cut `size` bytes off the front; whether there are so many."""
+    """Cut `size` bytes off the front. Return False if there are fewer."""
     if rest.size < size:
         return False
     field[0] = Slice(rest.data, size)
@@ -42,16 +42,16 @@ cdef inline bint take(Slice* rest, Py_ssize_t size, Slice* field) noexcept nogil
 
 
 cdef inline bint take_counted(Slice* rest, Slice* field) noexcept nogil:
-    """Cut off a field that begins with its length in a byte; whether it is whole."""
+    """Cut off a field that begins with its length in a byte. Return False if it is not whole."""
     cdef Slice length
     return take(rest, 1, &length) and take(rest, length.data[0], field)
 
 
 cdef FrameStatus read_frame(const uint8_t* data, Py_ssize_t size, Frame* frame, Py_ssize_t* consumed) noexcept nogil:
-    """Read the frame at the front of what a datagram holds after its header. Hot path; any bytes are safe.
+    """Read the first of the frames that follow the header of a datagram. Hot path; any bytes are safe.
 
-    `consumed` is set when the frame is well-formed, or its type unknown. Type and message ID are set unless the status
-    is TRUNCATED_HEAD.
+    `consumed` is set if the frame is well-formed or its type unknown. Type and message ID are set unless the status is
+    TRUNCATED_HEAD.
     """
     cdef Slice body
     cdef uint8_t flags
@@ -86,6 +86,7 @@ cdef FrameStatus read_frame(const uint8_t* data, Py_ssize_t size, Frame* frame, 
 
 
 cdef FrameStatus read_body(Frame* frame, Slice body, bint has_path) noexcept nogil:
+    """Read what follows the head of a frame."""
     cdef Slice field
     if frame.type <= REQUEST or has_path:
         if not take(&body, 1, &field):
@@ -139,28 +140,28 @@ cdef inline uint8_t* put_head(
 
 
 cdef uint8_t* put_header(uint8_t* at, uint8_t epoch) noexcept nogil:
-    """The start of a datagram: HEADER_SIZE bytes."""
+    """Write the start of a datagram: HEADER_SIZE bytes."""
     at[0] = MAGIC << 4 | VERSION
     at[1] = epoch
     return at + HEADER_SIZE
 
 
 cdef uint8_t* put_ack(uint8_t* at, uint16_t message_id) noexcept nogil:
-    """ACK: HEAD_SIZE bytes. Hot path."""
+    """Write ACK: HEAD_SIZE bytes. Hot path."""
     return put_head(at, ACK, message_id, 0, False)
 
 
 cdef uint8_t* put_reset(uint8_t* at, uint16_t message_id, uint16_t reason) noexcept nogil:
-    """RESET: RESET_SIZE bytes."""
+    """Write RESET: RESET_SIZE bytes."""
     return put_16(put_head(at, RESET, message_id, 0, False), reason)
 
 
 cdef uint8_t* put_message(
     uint8_t* at, uint8_t type, uint16_t message_id, uint8_t alias, Slice path, Slice payload, bint with_length
 ) noexcept nogil:
-    """DATA, CONFIRMED_DATA, REQUEST, or a PING with a path: path and payload and at most MESSAGE_OVERHEAD_MAX bytes.
+    """Write DATA, CONFIRMED_DATA, REQUEST, or a PING with a path. Hot path.
 
-    Hot path. A path whose data is NULL is left out.
+    It takes at most MESSAGE_OVERHEAD_MAX bytes beside path and payload. A path whose data is NULL is left out.
     """
     if path.data == NULL:
         at = put_head(at, type, message_id, 1 + payload.size, with_length)
@@ -175,7 +176,7 @@ cdef uint8_t* put_response(
     uint8_t* at, uint16_t message_id, uint16_t request_id, uint16_t status, Slice reason_phrase, Slice payload,
     bint with_length,
 ) noexcept nogil:
-    """RESPONSE: phrase and payload and at most RESPONSE_OVERHEAD bytes. Hot path."""
+    """Write RESPONSE: phrase, payload and at most RESPONSE_OVERHEAD bytes. Hot path."""
     at = put_head(at, RESPONSE, message_id, 5 + reason_phrase.size + payload.size, with_length)
     at = put_counted(put_16(put_16(at, request_id), status), reason_phrase)
     return put_slice(at, payload)
@@ -184,14 +185,14 @@ cdef uint8_t* put_response(
 cdef uint8_t* put_push(
     uint8_t* at, uint16_t message_id, uint16_t status, Slice reason_phrase, Slice path, Slice payload, bint with_length
 ) noexcept nogil:
-    """PUSH: phrase, path and payload and at most PUSH_OVERHEAD bytes."""
+    """Write PUSH: phrase, path, payload and at most PUSH_OVERHEAD bytes."""
     at = put_head(at, PUSH, message_id, 4 + reason_phrase.size + path.size + payload.size, with_length)
     at = put_counted(put_counted(put_16(at, status), reason_phrase), path)
     return put_slice(at, payload)
 
 
 cdef uint8_t* put_probe(uint8_t* at, uint8_t type, uint16_t message_id, Slice data, bint with_length) noexcept nogil:
-    """PING without path, or PONG: the data and at most HEAD_SIZE_MAX bytes."""
+    """Write PONG, or PING without path: the data and at most HEAD_SIZE_MAX bytes."""
     return put_slice(put_head(at, type, message_id, data.size, with_length), data)
 
 
@@ -207,11 +208,11 @@ Reason = IntEnum("Reason", {
     "MALFORMED": MALFORMED, "UNSUPPORTED_VERSION": UNSUPPORTED_VERSION, "UNKNOWN_ALIAS": UNKNOWN_ALIAS,
     "ALIAS_HAS_ANOTHER_PATH": ALIAS_HAS_ANOTHER_PATH, "UNKNOWN_TYPE": UNKNOWN_TYPE, "NOT_WANTED": NOT_WANTED,
 })
-"""The reasons of RESET that are no statuses of HTTP."""
+"""The reasons of RESET that are not HTTP statuses."""
 
 
 class Message(NamedTuple):
-    """A frame; fields that its type does not have keep their defaults."""
+    """A frame. Fields that its type does not have keep their defaults."""
 
     type: Type
     message_id: int
@@ -224,9 +225,10 @@ class Message(NamedTuple):
 
 
 def decode(bytes datagram not None):
-    """(epoch, messages) of a datagram.
+    """Return (epoch, messages) of a datagram.
 
-    ProtocolError if it, or any frame, is malformed: the server is more lenient, and takes the frames before.
+    Raises ProtocolError if the datagram or any of its frames is malformed. The server is more lenient: it handles the
+    frames before a malformed one.
     """
     cdef Frame frame
     cdef FrameStatus status
@@ -249,6 +251,7 @@ def decode(bytes datagram not None):
 
 
 cdef object message_of(const Frame* frame):
+    """Return the Message of a frame."""
     try:
         path = None if frame.path.data == NULL else frame.path.data[:frame.path.size].decode()
     except UnicodeDecodeError:
@@ -262,7 +265,7 @@ cdef object message_of(const Frame* frame):
 
 
 def encode(epoch, messages, *, last_has_length=False):
-    """A datagram of messages; ValueError if it would break a bound of the protocol."""
+    """Return a datagram of messages. Raises ValueError if it would break a bound of the protocol."""
     cdef Py_ssize_t i, count = len(messages)
     out = bytearray(HEADER_SIZE)
     put_header(<uint8_t*>out, epoch)
@@ -274,6 +277,7 @@ def encode(epoch, messages, *, last_has_length=False):
 
 
 cdef bytes encode_frame(message, bint with_length):
+    """Return the frame of a message."""
     cdef bytes path_bytes = b"" if message.path is None else message.path.encode()
     cdef bytes phrase_bytes = message.reason_phrase.encode()
     cdef bytes payload_bytes = message.payload
