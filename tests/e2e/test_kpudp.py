@@ -238,22 +238,88 @@ async def test_nothing_is_pushed_to_an_address_that_is_not_proved(
         await until(lambda: token in server.presence.present, "the proof of the address")
 
 
+async def answer_ping(device: RawDevice, epoch: int) -> None:
+    """Answer the server's PING in an epoch."""
+    while True:
+        found, messages = decode(await device.receive())
+        for message in messages:
+            if (found, message.type) == (epoch, Type.PING):
+                device.send(encode(epoch, [Message(Type.PONG, message.message_id, payload=message.payload)]))
+                return
+
+
+async def acknowledged(device: RawDevice, epoch: int, message: Message) -> None:
+    """Send a message until there is nothing but its ACK in a datagram."""
+    while True:
+        device.send(encode(epoch, [message]))
+        if decode(await device.receive()) == (epoch, [Message(Type.ACK, message.message_id)]):
+            return
+
+
 async def test_a_device_that_starts_again_is_not_taken_for_its_former_self(
     server: KpudpGateway, cluster: Cluster, new_token: NewToken
 ) -> None:
     path = f"kp1/app_v1/dcx/{new_token()}/json"
     boot = Message(Type.CONFIRMED_DATA, 1, alias=1, path=path, payload=b"boot")
     with RawDevice(server.port) as device:
-        for epoch in (5, 6):
-            for _ in range(2):
-                device.send(encode(epoch, [boot]))
-                while (epoch, [Message(Type.ACK, 1)]) != decode(await device.receive()):
-                    pass
+        for number, epoch in enumerate((5, 6)):
+            device.send(encode(epoch, [boot]))
+            await answer_ping(device, epoch)
+            await acknowledged(device, epoch, boot)
+            assert server.transport.peers.counts() == (1, 0)
+            assert server.count("closed", "kpudp_new_epoch") == number
         device.send(encode(5, [boot._replace(message_id=2)]))
         await until(
             lambda: server.count("dropped", "kpudp_old_epoch") == 1, "the late datagram to be dropped"
         )
     assert len(cluster.requests) == 2
+
+
+async def test_a_new_epoch_does_not_count_before_its_peer_has_proved_its_address(
+    server: KpudpGateway, cluster: Cluster, new_token: NewToken
+) -> None:
+    """Others can forge an epoch, but not read what is sent to the address."""
+    token = new_token()
+    path = f"kp1/app_v1/dcx/{token}/json"
+    with RawDevice(server.port) as device:
+        device.send(encode(5, [Message(Type.CONFIRMED_DATA, 1, alias=1, path=path)]))
+        await answer_ping(device, 5)
+        await until(lambda: token in server.presence.present, "the proof of the address")
+        for epoch in range(6, 106):  # forged: the empty PING, and a message that names no endpoint
+            device.send(encode(epoch, [Message(Type.PING, 0)]))
+            device.send(encode(epoch, [Message(Type.CONFIRMED_DATA, 1, path="elsewhere")]))
+        await acknowledged(device, 5, Message(Type.CONFIRMED_DATA, 2, alias=1))  # its alias is known
+        await acknowledged(device, 5, Message(Type.CONFIRMED_DATA, 1, alias=1))  # and its first message
+        await cluster.push(token, b"config")
+        push_epoch = None
+        while push_epoch is None:
+            epoch, frames = decode(await device.receive())
+            if any(frame.type == Type.PUSH for frame in frames):
+                push_epoch = epoch
+    assert push_epoch == 5
+    assert len(cluster.requests) == 2
+    assert server.count("dropped", "kpudp_old_epoch") == 0
+    assert server.transport.peers.counts() == (1, 4)
+
+
+async def test_a_peer_that_has_not_proved_its_epoch_is_served_and_outlives_the_other(
+    shared_nats: NatsServer, cluster: Cluster
+) -> None:
+    path = "kp1/app_v1/dcx/tok/json"
+    async with kpudp_gateway(shared_nats.url, peer_timeout=0.6) as server:
+        with RawDevice(server.port) as device:
+            device.send(encode(5, [Message(Type.DATA, 1, alias=1, path=path)]))
+            await cluster.next_requests(1)
+            for message_id in range(1, 20):
+                device.send(encode(6, [Message(Type.DATA, message_id, alias=2, path=path)]))
+                await asyncio.sleep(0.1)
+                if server.count("closed", "kpudp_idle"):
+                    break
+            device.send(encode(6, [Message(Type.DATA, 100, alias=2)]))  # the alias is still known
+            await cluster.next_requests(message_id + 2)
+            assert server.transport.peers.counts() == (0, 1)
+            assert server.count("dropped", "kpudp_unknown_alias") == 0
+        await until(lambda: server.transport.peers.counts() == (0, 0), "the peer to be forgotten")
 
 
 async def test_a_stranger_to_the_version_is_told_which_is_spoken(server: KpudpGateway) -> None:

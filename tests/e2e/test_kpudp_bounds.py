@@ -152,6 +152,27 @@ async def test_a_refusal_is_not_remembered_for_a_later_message_of_the_same_id(
             assert (await frames_of(device, Type.ACK)).message_id == 1
 
 
+async def test_a_refusal_too_many_is_forgotten_and_nothing_else_is(
+    shared_nats: NatsServer, cluster: Cluster
+) -> None:
+    """A message that has left the window shares its bit with a newer one, whose duplicate must have no effect."""
+    window, refused_max = 1024, 64
+    async with kpudp_gateway(shared_nats.url) as server:
+        with RawDevice(server.port) as device:
+            await prove(device, "kp1/app_v1/dcx/tok")
+            for message_id in range(refused_max):
+                device.send(encode(EPOCH, [Message(Type.CONFIRMED_DATA, message_id, path="elsewhere")]))
+                assert (await frames_of(device, Type.RESET)).message_id == message_id
+            device.send(data(window))  # in the window in place of the first refused
+            device.send(encode(EPOCH, [Message(Type.CONFIRMED_DATA, window + 1, path="elsewhere")]))
+            assert (await frames_of(device, Type.RESET)).message_id == window + 1
+            device.send(data(window))
+            await until(
+                lambda: server.count("dropped", "kpudp_duplicate") == 1, "the duplicate to be noticed"
+            )
+            assert len(cluster.requests) == 1
+
+
 async def test_pushes_to_a_peer_are_bounded(shared_nats: NatsServer, cluster: Cluster) -> None:
     async with kpudp_gateway(shared_nats.url) as server:
         with RawDevice(server.port) as device:

@@ -58,9 +58,12 @@ cdef class KpudpPeer(Session):
     cdef Transmission challenge  # the PING that proves the address, or None
     cdef uint64_t received_bytes
     cdef uint64_t sent_bytes
+    # state of its epoch
     cdef uint8_t epoch
     cdef uint8_t previous_epoch
     cdef double previous_until   # loop time until which datagrams of the previous epoch are dropped
+    cdef KpudpPeer current       # the peer of its address, while this one has not proved its newer epoch; or None
+    cdef list candidates         # KpudpPeers of newer epochs at its address, the oldest first; None if there is none
     # state of its messages
     cdef list aliases            # paths by alias, or None
     cdef DuplicateWindow window
@@ -74,6 +77,10 @@ cdef class KpudpPeer(Session):
     cdef int pushes              # of those
 
     cdef bint is_busy(self) noexcept
+    cdef KpudpPeer in_epoch(self, uint8_t epoch)
+    cdef int add_candidate(self, KpudpPeer candidate) except -1
+    cdef int replace_current(self) except -1
+    cdef Place leave_address(self)
     cdef int drop(self, str reason) except -1
     cdef int on_frame(self, const Frame* frame) except -1
     cdef int on_message(self, const Frame* frame) except -1

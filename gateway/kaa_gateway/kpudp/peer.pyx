@@ -31,6 +31,7 @@ cdef enum:
     PUSHES_MAX = 16          # to a peer, not acknowledged
     REFUSED_MAX = 64         # messages of a peer whose refusal is remembered
     AMPLIFICATION_MAX = 3    # bytes to a peer for each byte from it, until its address is proved
+    CANDIDATES_MAX = 4       # newer epochs at an address that are not proved
     SPARE_BUFFERS = 256      # kept between ticks
     # HTTP statuses
     NOT_FOUND = 404
@@ -39,6 +40,9 @@ cdef enum:
     # With the message ID, the token with which Session.acknowledge is called
     DATA_TOKEN = 0x10000
     REQUEST_TOKEN = 0x20000
+
+# Seconds after a change of epoch in which datagrams of the epoch before are dropped.
+cdef double OLD_EPOCH = 120.0
 
 cdef bytes TOO_LARGE = b"The response does not fit a datagram"
 cdef bytes NOT_KP1 = b"Resource path must be kp1/<application version>/<extension instance>/..."
@@ -83,7 +87,10 @@ cdef class Exchange:
 
 
 cdef class KpudpPeer(Session):
-    """The session of one source address in one epoch."""
+    """The session of one source address in one epoch.
+
+    A peer in another epoch stands beside it as a candidate until it has proved that it receives at the address.
+    """
 
     def __cinit__(self):
         self.window = DuplicateWindow()
@@ -98,6 +105,58 @@ cdef class KpudpPeer(Session):
     cdef int drop(self, str reason) except -1:
         """Count a message that was not taken."""
         return self.counters.count("dropped", reason)
+
+    # ------------------------------------------------------------ epochs
+
+    cdef KpudpPeer in_epoch(self, uint8_t epoch):
+        """Return the peer of this address in an epoch, or None. Hot path."""
+        cdef KpudpPeer candidate
+        if self.epoch == epoch:
+            return self
+        if self.candidates is not None:
+            for candidate in self.candidates:
+                if candidate.epoch == epoch:
+                    return candidate
+        return None
+
+    cdef int add_candidate(self, KpudpPeer candidate) except -1:
+        """Keep a peer in a newer epoch beside this one, until it proves that it receives at the address."""
+        cdef KpudpPeer oldest
+        if self.candidates is None:
+            self.candidates = []
+        elif len(self.candidates) >= CANDIDATES_MAX:
+            oldest = self.candidates[0]
+            oldest.end("kpudp_too_many_peers")
+        self.candidates.append(candidate)
+        candidate.current = self
+        return 0
+
+    cdef int replace_current(self) except -1:
+        """Let this candidate be the peer of its address: it has proved its epoch. All others there end."""
+        cdef KpudpPeer current = self.current, candidate
+        self.previous_epoch = current.epoch
+        self.previous_until = self.context.now + OLD_EPOCH
+        for candidate in list(current.candidates):
+            if candidate is not self:
+                candidate.end("kpudp_new_epoch")
+        return current.end("kpudp_new_epoch")
+
+    cdef Place leave_address(self):
+        """Leave the peers of an address. Return the place of the peer that succeeds this one there, or None."""
+        cdef KpudpPeer current = self.current, successor, candidate
+        self.current = None
+        if current is not None:
+            current.candidates.remove(self)
+            return None
+        if not self.candidates:
+            return None
+        successor = self.candidates.pop()
+        successor.current = None
+        for candidate in self.candidates:
+            candidate.current = successor
+        successor.candidates = self.candidates
+        self.candidates = None
+        return successor.place
 
     # ------------------------------------------------------------ from the device
 
@@ -265,6 +324,8 @@ cdef class KpudpPeer(Session):
                 or memcmp(<const char*>challenge.frame + HEAD_SIZE_MAX, frame.payload.data, PING_DATA_SIZE_MAX) != 0:
             return self.drop("kpudp_wrong_proof")
         self.complete(frame.message_id)
+        if self.current is not None:
+            self.replace_current()
         self.place.proved = True
         self.context.evict(self.context.peers.requeue(self.place, self.is_busy()))
         self.context.sessions.set_online(self, True)
@@ -572,5 +633,5 @@ cdef class KpudpPeer(Session):
         self.exchanges = {}
         for message_id in list(self.unacknowledged):
             self.complete(message_id)
-        self.context.peers.remove(self.place)
+        self.context.peers.remove(self.place, self.leave_address())
         return self.context.sessions.close(self)

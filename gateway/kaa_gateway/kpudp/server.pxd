@@ -17,9 +17,9 @@ cdef class KpudpServer(DatagramCore):
     cdef bint draining
 
     cdef int read_frames(
-        self, const uint8_t* data, Py_ssize_t size, const Address* source, KpudpPeer known
+        self, const uint8_t* data, Py_ssize_t size, const Address* source, KpudpPeer peer, KpudpPeer current
     ) except -1
-    cdef KpudpPeer open_peer(self, const Address* source, uint8_t epoch, KpudpPeer former)
+    cdef KpudpPeer open_peer(self, const Address* source, uint8_t epoch, KpudpPeer current)
     cdef int send_reset(
         self, const Address* destination, KpudpPeer peer, uint8_t epoch, uint16_t message_id, uint16_t reason
     ) except -1

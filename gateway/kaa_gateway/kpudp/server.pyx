@@ -24,9 +24,6 @@ cdef enum:
     CONTENT_TOO_LARGE = 413
     ANSWERED_SIZE_MIN = 5  # bytes of a datagram without a peer that may be answered by the 7 bytes of RESET
 
-# Seconds after a change of epoch in which datagrams of the epoch before are dropped.
-cdef double OLD_EPOCH = 120.0
-
 
 cdef class KpudpServer(DatagramCore):
     """The KP/UDP server of a worker, as the core of a UdpSocket.
@@ -69,11 +66,13 @@ cdef class KpudpServer(DatagramCore):
         cdef Counters counters = self.context.counters
         cdef Frame frame
         cdef Py_ssize_t consumed
-        cdef KpudpPeer peer
+        cdef KpudpPeer current, peer
         if size < HEADER_SIZE or data[0] >> 4 != MAGIC:
             return counters.count("dropped", "kpudp_not_kpudp")
-        peer = <KpudpPeer>self.peers.find(source)
-        if peer is not None and peer.epoch == data[1]:
+        peer = current = <KpudpPeer>self.peers.find(source)
+        if current is not None and current.epoch != data[1]:
+            peer = current.in_epoch(data[1])
+        if peer is not None:
             peer.received_bytes += <uint64_t>size
         if data[0] & 0x0F != VERSION:
             counters.count("dropped", "kpudp_version")
@@ -88,18 +87,17 @@ cdef class KpudpServer(DatagramCore):
                     and CONFIRMED_DATA <= frame.type <= REQUEST:
                 self.send_reset(source, peer, data[1], frame.message_id, CONTENT_TOO_LARGE)
             return 0
-        if peer is not None and peer.epoch != data[1] and peer.previous_until > self.context.now \
-                and peer.previous_epoch == data[1]:
+        if peer is None and current is not None and current.previous_until > self.context.now \
+                and current.previous_epoch == data[1]:
             return counters.count("dropped", "kpudp_old_epoch")
-        return self.read_frames(data, size, source, peer)
+        return self.read_frames(data, size, source, peer, current)
 
     cdef int read_frames(
-        self, const uint8_t* data, Py_ssize_t size, const Address* source, KpudpPeer known
+        self, const uint8_t* data, Py_ssize_t size, const Address* source, KpudpPeer peer, KpudpPeer current
     ) except -1:
         """Hand the frames of a datagram to their peer, which the first well-formed one may open. Hot path."""
         cdef Counters counters = self.context.counters
         cdef uint8_t epoch = data[1]
-        cdef KpudpPeer peer = known if known is not None and known.epoch == epoch else None
         cdef Py_ssize_t at = HEADER_SIZE, consumed = 0
         cdef Frame frame
         cdef FrameStatus status
@@ -128,15 +126,15 @@ cdef class KpudpServer(DatagramCore):
                 if frame.type > REQUEST and frame.type != PING:
                     counters.count("dropped", "kpudp_unknown_peer")
                     continue
-                peer = self.open_peer(source, epoch, known)
+                peer = self.open_peer(source, epoch, current)
                 peer.received_bytes += <uint64_t>size
             peer.on_frame(&frame)
         if peer is not None and not peer.closed:
             self.context.evict(self.peers.touch(peer.place, peer.is_busy(), self.context.now))
         return 0
 
-    cdef KpudpPeer open_peer(self, const Address* source, uint8_t epoch, KpudpPeer former):
-        """Open the session of a new peer. `former` is the peer of this address in another epoch, which ends."""
+    cdef KpudpPeer open_peer(self, const Address* source, uint8_t epoch, KpudpPeer current):
+        """Open the session of a new peer. `current` is the peer of this address in another epoch, or None."""
         cdef KpudpPeer peer = KpudpPeer()
         cdef Place place = Place()
         place.peer = peer
@@ -150,16 +148,9 @@ cdef class KpudpServer(DatagramCore):
         peer.epoch = epoch
         self.context.sessions.open(peer)
         self.context.counters.connections_opened[<int>KPUDP] += 1
-        if former is not None:
-            place.proved = former.place.proved
-            peer.received_bytes = former.received_bytes
-            peer.sent_bytes = former.sent_bytes
-            peer.previous_epoch = former.epoch
-            peer.previous_until = self.context.now + OLD_EPOCH
-            former.end("kpudp_new_epoch")
+        if current is not None:
+            current.add_candidate(peer)
         self.context.evict(self.peers.add(place))
-        if place.proved:
-            self.context.sessions.set_online(peer, True)
         return peer
 
     cdef int send_reset(

@@ -26,6 +26,7 @@ cdef class DuplicateWindow:
     cpdef void add(self, uint16_t message_id) noexcept
     cpdef void mark_answered(self, uint16_t message_id) noexcept
     cpdef void remove(self, uint16_t message_id) noexcept
+    cdef void clear(self, uint16_t message_id) noexcept
 
 
 cdef class Queue
@@ -75,7 +76,7 @@ cdef class PeerTable:
     cdef Place add(self, Place place)
     cdef Place touch(self, Place place, bint busy, double now)
     cdef Place requeue(self, Place place, bint busy)
-    cdef int remove(self, Place place) except -1
+    cdef int remove(self, Place place, Place successor) except -1
     cdef Place silent_since(self, double deadline)
 
 

@@ -49,7 +49,7 @@ cdef class DuplicateWindow:
         elif ahead > 0:
             for i in range(1, ahead + 1):
                 passed = <uint16_t>(self.newest + i)
-                self.remove(passed)
+                self.clear(passed)
             self.newest = message_id
         self.received[message_id % WINDOW // 64] |= <uint64_t>1 << (message_id % 64)
 
@@ -59,7 +59,13 @@ cdef class DuplicateWindow:
             self.answered[message_id % WINDOW // 64] |= <uint64_t>1 << (message_id % 64)
 
     cpdef void remove(self, uint16_t message_id) noexcept:
-        """Let an ID within the window be new again."""
+        """Let an ID be new again. One outside the window is left alone: its bit belongs to another."""
+        cdef MessageIdStatus status = self.look_up(message_id)
+        if status == UNANSWERED or status == ANSWERED:
+            self.clear(message_id)
+
+    cdef void clear(self, uint16_t message_id) noexcept:
+        """Clear the bits of an ID. Hot path."""
         cdef uint64_t bit = <uint64_t>1 << (message_id % 64)
         self.received[message_id % WINDOW // 64] &= ~bit
         self.answered[message_id % WINDOW // 64] &= ~bit
@@ -138,8 +144,12 @@ cdef class PeerTable:
         return self.peers.find(address)
 
     cdef Place add(self, Place place):
-        """Add a peer that is not busy. Return the place that has to be given up for it, or None."""
-        self.peers.add(&place.address, place.peer)
+        """Add a peer that is not busy. Return the place that has to be given up for it, or None.
+
+        It is found by its address if no other peer is: a second one has to prove itself first.
+        """
+        if self.peers.find(&place.address) is None:
+            self.peers.add(&place.address, place.peer)
         return self.requeue(place, False)
 
     cdef Place touch(self, Place place, bint busy, double now):
@@ -164,11 +174,14 @@ cdef class PeerTable:
             return partition.busy.first
         return excess
 
-    cdef int remove(self, Place place) except -1:
-        """Give up the place of a peer that is about to end."""
+    cdef int remove(self, Place place, Place successor) except -1:
+        """Give up the place of a peer that is about to end. The peer of `successor`, if any, has its address then."""
         if place.queue is not None:
             place.queue.remove(place)
-            self.peers.remove(&place.address)
+            if self.peers.find(&place.address) is place.peer:
+                self.peers.remove(&place.address)
+                if successor is not None:
+                    self.peers.add(&successor.address, successor.peer)
         place.peer = None
         return 0
 

@@ -3,6 +3,7 @@
 Source: docs/kp-over-udp.md, "Duplicates".
 """
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kaa_gateway.kpudp.tables import DuplicateWindow
@@ -41,6 +42,29 @@ def test_a_removed_id_is_new() -> None:
     assert window.look_up(10) == NEW
 
 
+@pytest.mark.parametrize("newest", [WINDOW - 1, 5000, 0xFFFF, 3])
+def test_removing_an_id_changes_no_other(newest: int) -> None:
+    """All 65536 IDs; each shares its bit with one of the window."""
+    window = DuplicateWindow()
+    inside = [(newest - age) & 0xFFFF for age in reversed(range(WINDOW))]
+    expected = {}
+    for message_id in inside:
+        window.add(message_id)
+        expected[message_id] = UNANSWERED
+        if message_id % 3 == 0:
+            window.mark_answered(message_id)
+            expected[message_id] = ANSWERED
+    by_bit = {message_id % WINDOW: message_id for message_id in inside}
+    for message_id in range(0x10000):
+        if message_id not in expected:
+            window.remove(message_id)
+            same_bit = by_bit[message_id % WINDOW]
+            assert window.look_up(same_bit) == expected[same_bit]
+    for message_id in inside:
+        window.remove(message_id)
+        assert window.look_up(message_id) == NEW
+
+
 def test_an_answer_after_the_window_has_passed_marks_nothing() -> None:
     window = DuplicateWindow()
     window.add(0)
@@ -56,7 +80,9 @@ def test_ids_come_round() -> None:
         assert window.look_up(message_id) == NEW
         window.add(message_id)
         assert window.look_up(message_id) == UNANSWERED
-        assert window.look_up((message_id - WINDOW // 2) & 0xFFFF) == (UNANSWERED if count >= WINDOW // 2 else NEW)
+        assert window.look_up((message_id - WINDOW // 2) & 0xFFFF) == (
+            UNANSWERED if count >= WINDOW // 2 else NEW
+        )
 
 
 @given(start=st.integers(0, 0xFFFF), steps=st.lists(st.integers(-1500, 3000), max_size=60))
