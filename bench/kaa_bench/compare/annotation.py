@@ -15,9 +15,10 @@ from pathlib import Path
 HOT = (
     "gateway/kaa_gateway/wire/mqtt.pyx", "gateway/kaa_gateway/wire/esp.pyx", "gateway/kaa_gateway/wire/nats.pyx",
     "gateway/kaa_gateway/kp/correlation.pyx", "gateway/kaa_gateway/kp/uplink.pyx",
-    "gateway/kaa_gateway/kp/downlink.pyx", "gateway/kaa_gateway/net/tcp_connection.pyx", "gateway/kaa_gateway/net/tcp_listener.pyx",
-    "gateway/kaa_gateway/mqtt/connection.pyx", "gateway/kaa_gateway/mqtt/session.pyx",
-    "gateway/kaa_gateway/mqtt/subscriptions.pyx", "gateway/kaa_gateway/bus/link.pyx",
+    "gateway/kaa_gateway/kp/downlink.pyx", "gateway/kaa_gateway/net/tcp_connection.pyx",
+    "gateway/kaa_gateway/net/tcp_listener.pyx", "gateway/kaa_gateway/mqtt/connection.pyx",
+    "gateway/kaa_gateway/mqtt/session.pyx", "gateway/kaa_gateway/mqtt/subscriptions.pyx",
+    "gateway/kaa_gateway/bus/link.pyx",
 )  # fmt: skip
 """The modules that every MQTT message goes through."""
 DIRECTIVES = ("boundscheck=False", "wraparound=False", "initializedcheck=False", "cdivision=True")

@@ -1,1 +1,1 @@
-"""Load generators and sinks, native."""
+"""Native load generators and servers that they are measured with."""

@@ -1,6 +1,6 @@
-"""The gateway's codecs and its NATS link in loops, as the gateway itself calls them: natively, and nothing per message.
+"""Loops over the gateway's codecs and its NATS link, which are called natively as in the gateway.
 
-What they are measured beside, fastavro and nats-py, is in probes/codecs.py.
+fastavro and nats-py, which they are compared with, are in probes/codecs.py.
 
 Source: 4/ESP, ClientData and ExtensionData.
 """
@@ -23,7 +23,7 @@ from kaa_bench.errors import BenchError
 def encode_client_data(
     str correlation_id, str app_version_name, str endpoint_id, str resource_path, bytes payload, int64_t count
 ):
-    """Encode a ClientData `count` times, its constant part prepared once as by a route; returns the last one."""
+    """Encode a ClientData `count` times, with the constant part prepared once as by a route. Return the last one."""
     cdef bytes identifier = correlation_id.encode()
     cdef bytes middle = encode_middle(app_version_name.encode(), endpoint_id.encode(), resource_path.encode())
     cdef const char* identifier_data = identifier
@@ -50,7 +50,7 @@ def encode_client_data(
 
 
 def decode_extension_data(bytes datum, int64_t count):
-    """Read an ExtensionData `count` times as a view; returns the sum of its status codes."""
+    """Read an ExtensionData `count` times as a view. Return the sum of its status codes."""
     cdef ExtensionDataView view
     cdef const uint8_t* data = datum
     cdef Py_ssize_t size = len(datum)
@@ -63,7 +63,7 @@ def decode_extension_data(bytes datum, int64_t count):
 
 
 def publish(Link link not None, bytes head, bytes payload, int count):
-    """Put `count` publications into the link's block, which it writes at the end of the tick."""
+    """Put `count` publications into the link's block, which is written at the end of the tick."""
     cdef Slice body = Slice(<const uint8_t*>payload, len(payload))
     cdef int _
     for _ in range(count):

@@ -23,14 +23,14 @@ cdef enum:
     DATAGRAM_SIZE = 2048   # bytes of a received datagram, at most
 
 
-# Where a message of the window stands.
+# The state of a message of the window.
 cdef enum State:
     ANSWERED = 0
     SENT
-    TAKEN    # the server has it and will answer later: it is not sent again
+    TAKEN    # the server has it and will answer later, so it is not sent again
 
 
-# What `find` says beside the number of a message.
+# The results of `find` other than the number of a message.
 cdef enum:
     LATE = -1      # an answer to a message that has been answered
     UNKNOWN = -2   # an answer to a message that was never sent
@@ -42,7 +42,7 @@ cdef struct Window:
     int64_t oldest    # the first that is not answered
     int64_t next      # the first that is not issued
     int64_t unsent    # of those issued, how many the socket has not taken yet
-    int64_t heard_at  # ns; or when they were sent again
+    int64_t last_received  # ns; time of the last datagram from the server, or of the last retransmission
     uint8_t* states   # of message n at n % window
 
 
@@ -54,12 +54,12 @@ cdef class DatagramLoad(Load):
     cdef mmsghdr[BATCH] received
     cdef iovec[BATCH] received_at
     cdef int64_t silence          # ns
-    cdef int64_t numbers          # messages that a connection can number before an ID would come twice
+    cdef int64_t numbers          # messages of a connection before an ID would be used twice
 
     # state
-    cdef int64_t checked_at       # ns; when silent connections were last looked for
+    cdef int64_t checked_at       # ns; the time of the last check for silent connections
 
-    # what a protocol adds
+    # implemented by protocols
     cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil
 

@@ -1,8 +1,8 @@
 """Loads over UDP: CoAP and KP/UDP, a datagram a message, answered in any order and retransmitted after silence.
 
-A connection is a connected socket with a window of messages. After `silence` seconds without a datagram from the server,
-unanswered messages are sent again: the same bytes with the same message ID, so that they take effect once. The messages
-are made in packets.py.
+A connection is a connected socket with a window of messages. After `silence` seconds without a datagram from the
+server, unanswered messages are sent again: the same bytes with the same message ID, so that they take effect once. The
+messages are made in packets.py.
 
 Source: RFC 7252, sections 4.2, 4.4, 5.2, 5.3; docs/kp-over-udp.md; recvmmsg(2), udp(7) for UDP_SEGMENT.
 """
@@ -29,7 +29,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_TRUNC
 
 cdef enum:
-    CHECK_PERIOD = 50_000_000  # ns between looks for silent connections
+    CHECK_PERIOD = 50_000_000  # ns between checks for silent connections
     IDENTIFIERS = 1 << 16
     FIRST = 1                  # number; 0 is for a message that connecting has sent
     SEND_SIZE_MAX = 65000      # bytes a system call
@@ -82,13 +82,13 @@ cdef class DatagramLoad(Load):
         free(self.states)
         free(self.received_bytes)
 
-    # ---------------------------------------------------------------- what a protocol adds
+    # ---------------------------------------------------------------- implemented by protocols
 
     cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil:
-        """Make the copy at `message` the message of this number: write what differs. Hot path."""
+        """Write into the copy at `message` what differs from message to message. Hot path."""
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """Read a datagram, borrowed for the call; count successes in `acknowledged`, close what is over. Hot path."""
+        """Read a datagram, which is borrowed for the call; count successes, and close answered messages. Hot path."""
         return UNEXPECTED_PACKET
 
     # ---------------------------------------------------------------- the window
@@ -97,11 +97,11 @@ cdef class DatagramLoad(Load):
         return connection.ring + number % self.window * self.message_size
 
     cdef uint8_t* state(self, Connection* connection, int64_t number) noexcept nogil:
-        """Where a message of the window stands."""
+        """Return the state of a message of the window."""
         return &self.windows[connection.index].states[number % self.window]
 
     cdef int64_t find(self, Connection* connection, uint16_t identifier) noexcept nogil:
-        """The number of the unanswered message with this ID, or LATE, or UNKNOWN. Hot path."""
+        """Return the number of the unanswered message with this ID, or LATE, or UNKNOWN. Hot path."""
         cdef Window* window = &self.windows[connection.index]
         cdef int64_t ahead = <uint16_t>(identifier - <uint16_t>(window.oldest & 0xFFFF))
         if ahead < window.next - window.unsent - window.oldest:
@@ -110,7 +110,7 @@ cdef class DatagramLoad(Load):
         return LATE if ahead >= -window.oldest and ahead >= -IDENTIFIERS // 2 else UNKNOWN
 
     cdef void close_message(self, Connection* connection, int64_t number) noexcept nogil:
-        """A message of the window has its answer. Hot path."""
+        """Mark a message of the window as answered. Hot path."""
         cdef Window* window = &self.windows[connection.index]
         self.timed(connection, number - (window.next - connection.issued))
         self.state(connection, number)[0] = ANSWERED
@@ -120,7 +120,7 @@ cdef class DatagramLoad(Load):
     # ---------------------------------------------------------------- the socket
 
     cdef void begin(self, Connection* connection) noexcept nogil:
-        self.windows[connection.index].heard_at = self.at
+        self.windows[connection.index].last_received = self.at
 
     cdef int64_t written(self, Connection* connection) noexcept nogil:
         return connection.issued - self.windows[connection.index].unsent
@@ -134,7 +134,7 @@ cdef class DatagramLoad(Load):
                 self.give_up(connection, SOCKET_ERROR)
                 return
             if count > 0:
-                self.windows[connection.index].heard_at = self.at
+                self.windows[connection.index].last_received = self.at
             for index in range(count):
                 self.moved += self.received[index].msg_len
                 failure = MALFORMED_RESPONSE
@@ -173,9 +173,9 @@ cdef class DatagramLoad(Load):
         self.watch(connection, <uint32_t>(EPOLLIN | EPOLLOUT) if window.unsent else <uint32_t>EPOLLIN)
 
     cdef void send_unsent(self, Connection* connection) noexcept nogil:
-        """Send what the socket takes of the messages that were issued and not sent. Hot path.
+        """Send those of the issued messages that the socket takes. Hot path.
 
-        Messages lie one behind the other in the ring, and the kernel cuts what one call sends into datagrams.
+        Messages are contiguous in the ring, and the kernel cuts the bytes of one call into datagrams.
         """
         cdef Window* window = &self.windows[connection.index]
         cdef int64_t first, count
@@ -204,14 +204,14 @@ cdef class DatagramLoad(Load):
         self.checked_at = self.at
         for index in range(self.count):
             connection = &self.connections[index]
-            if connection.working and self.at - self.windows[index].heard_at >= self.silence:
-                self.windows[index].heard_at = self.at
+            if connection.working and self.at - self.windows[index].last_received >= self.silence:
+                self.windows[index].last_received = self.at
                 self.send_again(connection)
 
     cdef void send_again(self, Connection* connection) noexcept nogil:
-        """Send every unanswered message of the window again; what the socket does not take now waits for the next time.
+        """Send the unanswered messages of the window again, as far as the socket takes them.
 
-        It does not count as movement: a server that stays silent is a stall.
+        These bytes do not count as movement: a server that stays silent is a stall.
         """
         cdef Window* window = &self.windows[connection.index]
         cdef int64_t number
@@ -225,7 +225,9 @@ cdef class CoapLoad(DatagramLoad):
     """Sends requests that begin with a header and a token of four bytes, and fills in message ID and token."""
 
     def __cinit__(self, sockets, messages, int window=1, **_):
-        if self.message_size < COAP_HEADER_SIZE + TOKEN_SIZE or any(message[0] & 0x0F != TOKEN_SIZE for message in messages):
+        if self.message_size < COAP_HEADER_SIZE + TOKEN_SIZE or any(
+            message[0] & 0x0F != TOKEN_SIZE for message in messages
+        ):
             raise ValueError(f"a request begins with a header and a token of {TOKEN_SIZE} bytes")
         self.numbers = MESSAGE_IDS
 
@@ -260,7 +262,7 @@ cdef class CoapLoad(DatagramLoad):
         if number == UNKNOWN:
             return WRONG_IDENTIFIER
         if view.type == CON:
-            # A late one too: the server sends it again because it has not heard the first acknowledgement.
+            # A late one too: the server repeats it because it has not received the first acknowledgement.
             acknowledgement = [0x40 | <uint8_t>COAP_ACK << 4, EMPTY, data[2], data[3]]
             send(connection.fd, acknowledgement, COAP_HEADER_SIZE, MSG_DONTWAIT)
         if number == LATE:
@@ -275,7 +277,7 @@ cdef class CoapLoad(DatagramLoad):
         return NONE
 
     cdef Failure answered(self, Connection* connection, int64_t number, const MessageView* view) noexcept nogil:
-        """The response to an outstanding request. Hot path."""
+        """Handle the response to an outstanding request. Hot path."""
         cdef const uint8_t* token = self.message(connection, number) + COAP_HEADER_SIZE
         if view.token.size != TOKEN_SIZE or memcmp(view.token.data, token, TOKEN_SIZE) != 0:
             return WRONG_IDENTIFIER

@@ -1,4 +1,4 @@
-"""A server that answers and forgets. See discard.pyx."""
+"""A server that answers and discards messages. See discard.pyx."""
 
 from socket import socket
 

@@ -1,9 +1,9 @@
-"""A server that answers every message at once and forgets it: what shows the limit of the load generator itself.
+"""A server that answers every message at once and discards it, to measure the limit of the load generator.
 
-It does no more than a load needs: CONNACK, PUBACK and PINGRESP for MQTT, 200 for HTTP, 2.04 for CoAP, ACK for KP/UDP. A
+It sends only what a load needs: CONNACK, PUBACK and PINGRESP for MQTT, 200 for HTTP, 2.04 for CoAP, ACK for KP/UDP. A
 violation closes the connection, or is ignored.
 
-Source: as the loads': mqtt_load.pyx, http_load.pyx, coap_load.pyx, kpudp_load.pyx.
+Source: the documents that mqtt.pyx, http.pyx and datagram.pyx name.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -81,9 +81,9 @@ cdef enum:
     EVENTS_SIZE = 256
     BATCH = 64                # datagrams a system call
     DATAGRAM_SIZE = 2048      # bytes
-    ADDRESS_SIZE = 8          # bytes of an IPv4 address that tell peers apart: family, port, address
+    ADDRESS_SIZE = 8          # bytes of an IPv4 address that identify a peer: family, port, address
     CHANGED = 2 << 5 | 4      # code 2.04
-    BROKEN = -1               # what a message is that is none
+    BROKEN = -1               # result for bytes that are not a message
 
 cdef dict PROTOCOLS = {"mqtt": MQTT, "http": HTTP, "coap": COAP, "kpudp": KPUDP}
 cdef bytes RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -94,7 +94,7 @@ cdef uint8_t[2] pingresp = [0xD0, 0]
 
 
 cdef class DiscardServer:
-    """Serves `protocol` on a bound socket, which for TCP listens."""
+    """Serves `protocol` on a bound socket, which listens for TCP."""
 
     def __cinit__(self, socket, str protocol):
         cdef epoll_event event
@@ -165,7 +165,7 @@ cdef class DiscardServer:
         return 0
 
     cdef bint read_stream(self, Peer* peer) noexcept nogil:
-        """Take what has arrived; whether the connection goes on. Hot path."""
+        """Read once and answer. Return whether the connection stays open. Hot path."""
         cdef Py_ssize_t size, at = 0, used
         cdef ssize_t count
         memcpy(self.received, peer.tail, <size_t>peer.tail_size)
@@ -191,7 +191,7 @@ cdef class DiscardServer:
         return self.write(peer.fd)
 
     cdef Py_ssize_t take_mqtt(self, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """One packet; returns its size, 0 if more bytes are needed. Hot path."""
+        """Take a packet. Return its size, 0 if more bytes are needed. Hot path."""
         cdef Py_ssize_t length = 0, at = 1, identifier
         cdef int shift = 0, kind = data[0] >> 4
         cdef uint8_t[4] puback
@@ -222,7 +222,7 @@ cdef class DiscardServer:
         return at + length
 
     cdef Py_ssize_t take_http(self, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """One request; returns its size, 0 if more bytes are needed. Hot path."""
+        """Take a request. Return its size, 0 if more bytes are needed. Hot path."""
         cdef const uint8_t* end = <const uint8_t*>memmem(data, <size_t>size, b"\r\n\r\n", 4)
         cdef const uint8_t* at
         cdef Py_ssize_t length = 0
@@ -242,13 +242,13 @@ cdef class DiscardServer:
         return end + 4 + length - data
 
     cdef void put(self, const void* data, Py_ssize_t size) noexcept nogil:
-        """Append to the answers; what one read brings has room."""
+        """Append to the answers, which have room for those to one read."""
         if self.out_size + size <= OUT_SIZE:
             memcpy(self.out + self.out_size, data, <size_t>size)
             self.out_size += size
 
     cdef bint write(self, int fd) noexcept nogil:
-        """Send the answers; a client that does not read them is waited for."""
+        """Send the answers. Wait for a client that does not read."""
         cdef Py_ssize_t at = 0
         cdef ssize_t sent
         cdef pollfd waiting = pollfd(fd, POLLOUT, 0)
@@ -265,7 +265,7 @@ cdef class DiscardServer:
     # ---------------------------------------------------------------- datagrams
 
     cdef int read_datagrams(self) except -1 nogil:
-        """Answer one batch. Hot path."""
+        """Answer a batch of datagrams. Hot path."""
         cdef mmsghdr[BATCH] incoming
         cdef mmsghdr[BATCH] outgoing
         cdef iovec[BATCH] incoming_at
@@ -289,7 +289,7 @@ cdef class DiscardServer:
             if self.protocol == COAP:
                 self.take_coap(<const uint8_t*>incoming_at[index].iov_base, incoming[index].msg_len)
             else:
-                # As the gateway does, one datagram acknowledges all that a device has sent at once.
+                # As in the gateway, one datagram acknowledges all messages that a device has sent at once.
                 joined = answers > 0 and memcmp(
                     incoming[index].msg_hdr.msg_name, outgoing[answers - 1].msg_hdr.msg_name, ADDRESS_SIZE
                 ) == 0
@@ -309,7 +309,7 @@ cdef class DiscardServer:
         return 0
 
     cdef void take_coap(self, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """A ping gets a reset, another confirmable message 2.04. Hot path."""
+        """Answer a ping with a reset, and another confirmable message with 2.04. Hot path."""
         cdef int token_size
         cdef uint8_t[COAP_HEADER_SIZE] head
         if size < COAP_HEADER_SIZE or data[0] >> 6 != 1 or (data[0] >> 4 & 3) != CON:
@@ -327,7 +327,7 @@ cdef class DiscardServer:
             self.put(data + COAP_HEADER_SIZE, token_size)
 
     cdef void take_kpudp(self, const uint8_t* data, Py_ssize_t size, bint joined) noexcept nogil:
-        """Every CONFIRMED DATA gets its ACK, behind the datagram's header unless it is `joined` to others. Hot path."""
+        """Answer every CONFIRMED DATA with ACK, after a datagram header unless it is `joined` to others. Hot path."""
         cdef uint8_t[KPUDP_HEADER_SIZE] header
         cdef uint8_t[HEAD_SIZE] ack
         cdef Frame frame

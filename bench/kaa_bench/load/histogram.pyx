@@ -1,7 +1,7 @@
-"""Latencies: a log-linear histogram with the layout of HdrHistogram, three significant digits.
+"""A log-linear histogram of latencies with the layout of HdrHistogram, with three significant digits.
 
-Values are nanoseconds from 0 to VALUE_MAX, and what lies outside counts as the nearest of the two. The layout is that
-of Gil Tene's HdrHistogram (lowest value 1, three digits), so that percentiles are the ones that it would give.
+Values are nanoseconds from 0 to VALUE_MAX; values outside count as the nearer limit. The layout is that of Gil Tene's
+HdrHistogram (lowest value 1, three digits), so percentiles are equal to those that it gives.
 """
 
 from libc.stdint cimport uint64_t
@@ -11,7 +11,7 @@ cdef extern from *:
     int __builtin_clzll(unsigned long long value) nogil
 
 VALUE_MAX = (<int64_t>SUB_BUCKETS << (BUCKETS - 1)) - 1
-"""The largest value that is told apart, in nanoseconds: 68 s."""
+"""The largest value, in nanoseconds: 68 s."""
 
 cdef int64_t LIMIT = VALUE_MAX
 
@@ -22,7 +22,7 @@ cdef inline Py_ssize_t index_of(int64_t value) noexcept nogil:
 
 
 cdef inline int64_t highest_at(Py_ssize_t index) noexcept nogil:
-    """The largest value that is counted at the index."""
+    """Return the largest value that is counted at the index."""
     cdef Py_ssize_t bucket = (index >> (SUB_BUCKET_BITS - 1)) - 1
     cdef Py_ssize_t sub_bucket = (index & (HALF - 1)) + HALF
     if bucket < 0:
@@ -31,7 +31,7 @@ cdef inline int64_t highest_at(Py_ssize_t index) noexcept nogil:
 
 
 cdef class Histogram:
-    """Counts of values. It can be pickled, and merged into another."""
+    """Counts of values, which can be pickled and merged."""
 
     def __cinit__(self):
         memset(self.counts, 0, sizeof(self.counts))
@@ -40,7 +40,7 @@ cdef class Histogram:
         return _restored, (self.buckets(), self.highest, self.sum)
 
     cdef void add(self, int64_t value) noexcept nogil:
-        """Hot path."""
+        """Count a value. Hot path."""
         value = max(<int64_t>0, min(value, LIMIT))
         self.counts[index_of(value)] += 1
         self.total += 1
@@ -48,16 +48,16 @@ cdef class Histogram:
         self.highest = max(self.highest, value)
 
     def record(self, int64_t value):
-        """Count one value."""
+        """Count a value."""
         self.add(value)
 
     def buckets(self):
-        """The counts that are not 0, as pairs of index and count."""
+        """Return the counts that are not 0, as pairs of index and count."""
         cdef Py_ssize_t index
         return [(index, self.counts[index]) for index in range(SIZE) if self.counts[index]]
 
     def merge(self, Histogram other not None):
-        """Add what the other has counted."""
+        """Add the counts of another histogram."""
         cdef Py_ssize_t index
         for index in range(SIZE):
             self.counts[index] += other.counts[index]
@@ -66,13 +66,13 @@ cdef class Histogram:
         self.highest = max(self.highest, other.highest)
 
     def copy(self):
-        """Another with the same counts."""
+        """Return a copy."""
         cdef Histogram other = Histogram()
         other.merge(self)
         return other
 
     def since(self, Histogram before not None):
-        """What was counted after `before` was copied from this one; its highest value is to three digits."""
+        """Return the counts since `before` was copied from this one; the highest value has three digits."""
         cdef Histogram recent = Histogram()
         cdef Py_ssize_t index
         for index in range(SIZE):
@@ -85,11 +85,11 @@ cdef class Histogram:
 
     @property
     def mean(self):
-        """The mean of the values; 0 if there are none."""
+        """The mean of the values; 0 without values."""
         return self.sum / self.total if self.total else 0.0
 
     def percentile(self, double percent):
-        """The value below or at which so many percent of the values lie, to three digits; 0 if there are none."""
+        """Return the percentile of the values, to three digits; 0 without values."""
         cdef int64_t wanted = max(<int64_t>1, <int64_t>(percent / 100 * self.total + 0.5)), seen = 0
         cdef Py_ssize_t index
         for index in range(SIZE):

@@ -1,4 +1,4 @@
-"""A load of HTTP/1.1 requests. See http_load.pyx."""
+"""A load of HTTP/1.1 requests. See http.pyx."""
 
 from collections.abc import Sequence
 from socket import socket

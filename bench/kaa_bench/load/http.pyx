@@ -1,8 +1,8 @@
 """A load of HTTP/1.1 requests on keep-alive connections, one outstanding on each.
 
-What lives here is reading responses: status line, Content-Length, body skipped. A response without a length, such
-as a chunked one, is a failure: servers under test give a length. A status that is not 2xx is counted as an error
-under its code; the connection goes on. The requests are made in packets.py.
+It reads the status line and Content-Length of a response, and skips the body. A response without a length, such as a
+chunked one, is a failure: the servers under test give a length. A status other than 2xx is counted as an error by its
+code; the connection continues. The requests are made in packets.py.
 
 Source: RFC 9112, sections 4, 5, 6.
 """
@@ -23,12 +23,12 @@ cdef enum:
 
 
 cdef inline int digit(char character) noexcept nogil:
-    """The digit's value, or -1."""
+    """Return the digit's value, or -1."""
     return character - c"0" if c"0" <= character <= c"9" else -1
 
 
 cdef class HttpLoad(StreamLoad):
-    """Sends the same request again on a connection when its response is complete. The window is 1."""
+    """Repeats a request on a connection when the response is complete. The window is 1."""
 
     def __cinit__(self, sockets, messages, int window=1):
         cdef int index
@@ -53,7 +53,7 @@ cdef class HttpLoad(StreamLoad):
         return errors
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """Collect the head, skip the body; what belongs to no request is a failure. Hot path."""
+        """Collect the head and skip the body. Bytes that belong to no request are a failure. Hot path."""
         cdef Response* response = &self.responses[connection.index]
         cdef Py_ssize_t part, body_start
         cdef Failure failure
@@ -88,7 +88,7 @@ cdef class HttpLoad(StreamLoad):
         return NONE
 
     cdef Failure head_complete(self, Response* response, Py_ssize_t size) noexcept nogil:
-        """Count the status of the first `size` bytes of the head and set `body_left`. Hot path."""
+        """Count the status in a head of `size` bytes, and set `body_left`. Hot path."""
         cdef const char* head = response.head
         cdef const char* field
         cdef const char* end = head + size - 2  # the empty line: every field line ends at or before it

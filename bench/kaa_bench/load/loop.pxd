@@ -15,7 +15,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLOUT
 
 
-# Why a connection was given up. The names of FAILURES in loop.pyx follow this order.
+# Why a connection was closed. The names of FAILURES in loop.pyx follow this order.
 cdef enum Failure:
     NONE = 0
     CLOSED_BY_PEER
@@ -31,7 +31,7 @@ cdef struct Connection:
     int fd                    # borrowed from the socket object; -1 once given up
     int index
     uint32_t interest         # what epoll watches
-    bint working              # has something left to do in this run
+    bint working              # not yet done in this run
     uint8_t* ring             # `window` copies of the message; message n lies in slot n % window
     int64_t issued            # messages put into the ring in this run
     int64_t acknowledged      # of those
@@ -48,33 +48,33 @@ cdef class Load:
     # what is sent
     cdef Py_ssize_t message_size
     cdef int window
-    cdef bint unacknowledged  # nothing will be heard of a message
+    cdef bint unacknowledged  # messages are never acknowledged
 
     # state of a run
     cdef int64_t at           # the time, in ns, when the last sockets became ready
     cdef int64_t remaining    # messages that may still be issued
-    cdef int working          # connections that have something left to do
+    cdef int working          # connections that are not yet done
     cdef int64_t started      # ns
     cdef double period        # ns between two messages of all connections together; 0: as fast as windows allow
     cdef int64_t planned      # messages of a paced run
     cdef int64_t due          # of those, how many should have been sent by now
-    cdef int64_t moved        # bytes in and out; stands still when the run has stalled
+    cdef int64_t moved        # bytes in and out; does not change when the run has stalled
 
     # counters of a run
     cdef int64_t failures[FAILURE_COUNT]
     cdef int64_t retransmitted
-    cdef int64_t late         # messages of a paced run that the generator came to too late
+    cdef int64_t late         # messages of a paced run that the generator sent too late
     cdef int64_t held         # messages of a paced run that had to wait for the window
     cdef Histogram latency    # ns from when a message should have been sent to its answer; of paced runs
 
-    # what streams and datagrams add
+    # implemented by streams and datagrams
     cdef void begin(self, Connection* connection) noexcept nogil
     cdef void ready(self, Connection* connection, uint32_t events) noexcept nogil
     cdef void fill(self, Connection* connection) noexcept nogil
     cdef void tick(self) noexcept nogil
     cdef int64_t written(self, Connection* connection) noexcept nogil
 
-    # what a protocol adds
+    # implemented by protocols
     cdef dict refusals(self)
 
     cdef int64_t allowed(self, Connection* connection, int64_t outstanding) noexcept nogil

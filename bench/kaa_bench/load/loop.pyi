@@ -1,4 +1,4 @@
-"""What every load has in common. See loop.pyx."""
+"""The event loop of every load. See loop.pyx."""
 
 from typing import NamedTuple
 

@@ -1,12 +1,12 @@
-"""What every load has in common: connected sockets, one epoll set, prebuilt messages, a window, and a clean end.
+"""The event loop of every load: connected sockets in one epoll set, prebuilt messages, and a window.
 
-A load sends messages from a ring of prebuilt copies, keeps `window` of them unacknowledged per connection, and
-ends when all is answered. A paced run sends at a fixed rate, whatever the answers do (open loop): message k of all
-is meant for the time k / rate, on the connections in turn, and its latency counts from then, so that a server which
-stalls is charged for the messages that it held up (no coordinated omission).
+A load sends messages from a ring of prebuilt copies, keeps at most `window` of them unacknowledged on each connection,
+and ends when all are answered. A paced run sends at a fixed rate, independent of the answers (open loop): message k of
+all is due at the time k / rate, on the connections in turn, and its latency counts from then. So the time for which a
+server stalls is part of the latency of every message that it delays (no coordinated omission).
 
-How messages travel is in stream_load.pyx (TCP) and datagram_load.pyx (UDP), what a protocol looks like in the loads on
-top of those; connecting is Python's, in connecting.py.
+Sending and receiving are in stream.pyx (TCP) and datagram.pyx (UDP), the protocols in the classes derived from those.
+Connecting is in connecting.py.
 """
 
 import time
@@ -24,10 +24,10 @@ FAILURES = (
     "none", "closed by peer", "socket error", "unexpected packet", "wrong identifier", "malformed response",
     "message IDs used up",
 )
-"""What the errors of a result are called, beside those of answers that are not a success, such as `status 503`."""
+"""The names of failures in a result. Answers that are errors have other names, such as `status 503`."""
 
 OVERTIME_S = 5.0
-"""How long a paced run may take beyond its time, if it is shorter than that; else its time once more."""
+"""How much longer than planned a paced run may take; for longer runs it is their duration."""
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -65,8 +65,8 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     EVENTS_SIZE = 256     # ready sockets an epoll_wait
-    WAIT_MS = 100         # how late a stall is noticed
-    LATE = 1_000_000      # ns; a message that is sent so much later than it should be is counted
+    WAIT_MS = 100         # the greatest delay in noticing a stall
+    LATE = 1_000_000      # ns; a message that is sent this much too late is counted
     RINGS_SIZE_MAX = 1 << 30  # bytes of prebuilt messages
 
 cdef int64_t FOREVER = (<int64_t>1) << 62  # messages or nanoseconds without limit
@@ -79,12 +79,12 @@ cdef int64_t now() noexcept nogil:
 
 
 class RunResult(NamedTuple):
-    """What happened in a run: messages that the sockets took, and of those, how many were acknowledged.
+    """The result of a run: messages that the sockets took, and how many of these were acknowledged.
 
-    `errors` is a count by kind. `retransmitted` counts datagrams that were sent again because nothing was heard.
-    `seconds` is from the first byte out to the last answer, `cpu_seconds` that of the generator's process.
-    Of a paced run: `planned` messages; `late` of them the generator came to too late, `held` had to wait for the
-    window; `latency` is in nanoseconds.
+    `errors` is a count by kind. `retransmitted` counts datagrams that were sent again after silence. `seconds` is the
+    time from the first byte to the last answer, `cpu_seconds` the CPU time of the generator's process. For a paced run,
+    `planned` is the number of messages, `late` how many the generator sent too late, `held` how many had to wait for
+    the window; `latency` is in nanoseconds.
     """
 
     sent: int
@@ -100,10 +100,10 @@ class RunResult(NamedTuple):
 
 
 cdef class Load:
-    """Drives connected sockets with copies of one message each; the base of the loads of each protocol.
+    """Sends copies of a message on each connected socket; the base class of all loads.
 
-    `sockets` are connected and past any handshake; the load makes them non-blocking and closes them. `messages`
-    holds one message for each, all of one size.
+    `sockets` are connected and past any handshake; the load makes them non-blocking and closes them. `messages` has one
+    message for each socket, all of one size.
     """
 
     def __cinit__(self, sockets, messages, int window=1, **_):
@@ -158,12 +158,13 @@ cdef class Load:
             connected.close()
 
     def run(self, *, messages=None, seconds=None, double rate=0, double stall_timeout):
-        """Send `messages`, or for `seconds`, wait for what is outstanding, and return a RunResult.
+        """Send `messages`, or for `seconds`, wait for outstanding answers, and return a RunResult.
 
-        With a `rate` the run is paced at so many messages a second, over all connections. When the server cannot keep
-        up it goes on for OVERTIME_S, or twice its time; what is not sent then is in `planned` and not in `sent`.
+        With a `rate` the run is paced at that many messages a second over all connections. If the server cannot keep
+        up, the run takes up to OVERTIME_S longer, or twice its time; messages that are not sent then are in `planned`
+        and not in `sent`.
 
-        BenchError if nothing moves for `stall_timeout` seconds; the load cannot be used afterwards.
+        Raise BenchError if no byte moves for `stall_timeout` seconds. The load cannot be used afterwards.
         """
         cdef Connection* connection
         cdef int64_t deadline, sent = 0, acknowledged = 0
@@ -217,27 +218,27 @@ cdef class Load:
         )
 
     cdef void begin(self, Connection* connection) noexcept nogil:
-        """A run begins."""
+        """Prepare a connection for a run."""
 
     cdef void ready(self, Connection* connection, uint32_t events) noexcept nogil:
-        """One socket is readable, writable or broken; a broken one says so when it is read. Hot path."""
+        """Serve a socket that is readable, writable or broken; reading a broken one fails. Hot path."""
 
     cdef void fill(self, Connection* connection) noexcept nogil:
-        """Issue what the window and the run allow, and send what the socket takes. Hot path."""
+        """Issue the messages that the window and the run allow, and send those that the socket takes. Hot path."""
 
     cdef void tick(self) noexcept nogil:
-        """Called whenever sockets were served, and at least every WAIT_MS, for what depends on the time."""
+        """Do work that depends on the time. Called after sockets were served, and at least every WAIT_MS."""
 
     cdef int64_t written(self, Connection* connection) noexcept nogil:
-        """Messages of this run that the socket has taken whole."""
+        """Return the number of messages of this run that the socket has taken completely."""
         return connection.issued
 
     cdef dict refusals(self):
-        """Errors of this run that are answers, not failures of a connection, by kind; starts the count again."""
+        """Return the answers of this run that are errors, by kind, and reset their counts."""
         return {}
 
     cdef int64_t allowed(self, Connection* connection, int64_t outstanding) noexcept nogil:
-        """How many messages may be issued now, with so many outstanding. Hot path."""
+        """Return how many messages may be issued now. Hot path."""
         cdef int64_t room = min(self.window - outstanding, self.remaining)
         if self.period:
             # Message k of all belongs to connection k % count.
@@ -245,16 +246,16 @@ cdef class Load:
         return max(room, <int64_t>0)
 
     cdef int64_t intended(self, int64_t number) noexcept nogil:
-        """When message `number` of all should be sent. Hot path."""
+        """Return the time at which message `number` of all should be sent. Hot path."""
         return self.started + <int64_t>(<double>number * self.period)
 
     cdef void timed(self, Connection* connection, int64_t number) noexcept nogil:
-        """The n-th message of the connection in this run has its answer. Hot path."""
+        """Record the latency of the n-th message of the connection in this run. Hot path."""
         if self.period:
             self.latency.add(now() - self.intended(number * self.count + connection.index))
 
     cdef void issue_due(self) noexcept nogil:
-        """Send what should have been sent by now. Hot path of a paced run."""
+        """Send the messages that are due. Hot path of a paced run."""
         cdef Connection* connection
         while self.due < self.planned and self.intended(self.due) <= self.at:
             connection = &self.connections[self.due % self.count]
@@ -263,12 +264,12 @@ cdef class Load:
             if connection.working:
                 self.fill(connection)
                 self.held += connection.issued * self.count + connection.index < self.due
-            # The time goes on while sockets are written.
+            # Time passes while sockets are written.
             if self.due % EVENTS_SIZE == 0:
                 self.at = now()
 
     cdef int64_t wait_time(self) noexcept nogil:
-        """How long to wait for sockets, in ns."""
+        """Return how long to wait for sockets, in ns."""
         cdef int64_t longest = <int64_t>WAIT_MS * 1_000_000
         if not self.period or self.due == self.planned:
             return longest
@@ -303,7 +304,7 @@ cdef class Load:
             if self.at >= deadline:
                 self.remaining = 0
             if self.period and self.remaining == 0 and not ending:
-                # A connection whose messages are all answered hears nothing more.
+                # A connection without outstanding messages gets no more events.
                 ending = True
                 for index in range(self.count):
                     if self.connections[index].working:
@@ -315,12 +316,12 @@ cdef class Load:
                 break
 
     cdef void finish(self, Connection* connection) noexcept nogil:
-        """The connection has nothing left to do in this run."""
+        """Mark a connection as done in this run."""
         connection.working = False
         self.working -= 1
 
     cdef void give_up(self, Connection* connection, Failure failure) noexcept nogil:
-        """Count the failure and leave the connection alone; what it has outstanding stays unacknowledged."""
+        """Count the failure and close the connection; its outstanding messages stay unacknowledged."""
         self.failures[<int>failure] += 1
         epoll_ctl(self.epoll, EPOLL_CTL_DEL, connection.fd, NULL)
         shutdown(connection.fd, SHUT_RDWR)

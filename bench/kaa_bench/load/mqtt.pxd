@@ -9,7 +9,7 @@ cdef enum:
 
 
 cdef struct Answer:
-    # An answer of which only the first bytes have arrived.
+    # The first bytes of an answer.
     uint8_t data[ANSWER_SIZE]
     int size
 
@@ -25,7 +25,7 @@ cdef class MqttLoad(StreamLoad):
 
 
 cdef struct Partial:
-    # The beginning of a response, of which the rest has not arrived.
+    # The first bytes of a response.
     uint8_t data[PACKET_SIZE_MAX]
     Py_ssize_t size
 

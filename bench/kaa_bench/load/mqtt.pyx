@@ -21,7 +21,7 @@ cdef enum:
 
 
 cdef inline int identifier_of(int64_t message) noexcept nogil:
-    """The packet identifier of the n-th message of a run, from 0."""
+    """Return the packet identifier of the n-th message of a run, from 0."""
     return <int>(message % IDENTIFIER_MAX) + 1
 
 
@@ -40,7 +40,7 @@ REQUEST_ID_DIGITS = REQUEST_ID_SIZE
 
 
 cdef inline void put_request_id(uint8_t* at, int64_t message) noexcept nogil:
-    """The request ID of the n-th message of a run, in decimal."""
+    """Write the request ID of the n-th message of a run, in decimal."""
     cdef int64_t value = REQUEST_ID_FIRST + message % REQUEST_IDS
     cdef int digit
     for digit in range(REQUEST_ID_SIZE - 1, -1, -1):
@@ -51,7 +51,7 @@ cdef inline void put_request_id(uint8_t* at, int64_t message) noexcept nogil:
 cdef class MqttLoad(StreamLoad):
     """Publishes on sockets past CONNACK.
 
-    `identifier_offset` is where the packet identifier lies in a message; None with QoS 0, when `fence` is a PINGREQ.
+    `identifier_offset` is the offset of the packet identifier in a message; None with QoS 0, when `fence` is a PINGREQ.
     """
 
     def __cinit__(self, sockets, messages, int window, *, bytes fence=b"", identifier_offset=None):
@@ -68,7 +68,7 @@ cdef class MqttLoad(StreamLoad):
         free(self.answers)
 
     cdef void stamp(self, Connection* connection, uint8_t* message) noexcept nogil:
-        """Give the message the next packet identifier. Hot path."""
+        """Write the next packet identifier into the message. Hot path."""
         cdef int identifier
         if self.identifier_offset:
             identifier = identifier_of(connection.issued)
@@ -76,7 +76,7 @@ cdef class MqttLoad(StreamLoad):
             message[self.identifier_offset + 1] = <uint8_t>(identifier & 0xFF)
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """Cut the bytes into answers; the head of an incomplete one waits in `answers`. Hot path."""
+        """Cut the bytes into answers; the beginning of an incomplete one is kept in `answers`. Hot path."""
         cdef Answer* answer = &self.answers[connection.index]
         cdef Failure failure
         cdef int length
@@ -101,12 +101,12 @@ cdef class MqttLoad(StreamLoad):
         return NONE
 
     cdef Failure answered(self, Connection* connection, const uint8_t* packet) noexcept nogil:
-        """One whole PUBACK, or the first two bytes of anything else. Hot path."""
+        """Handle a complete PUBACK, or the first two bytes of another packet. Hot path."""
         cdef Stream* stream = &self.streams[connection.index]
         if packet[0] == PUBACK and not self.fence_size:
             if packet[1] != 2:
                 return MALFORMED_RESPONSE
-            # Also refuses what acknowledges a message that has not left yet.
+            # A PUBACK for a message that was not sent yet is wrong as well.
             if connection.acknowledged >= self.written(connection):
                 return WRONG_IDENTIFIER
             if (packet[2] << 8 | packet[3]) != identifier_of(connection.acknowledged):
@@ -121,7 +121,7 @@ cdef class MqttLoad(StreamLoad):
 
 
 cdef class MqttRequestLoad(StreamLoad):
-    """Requests on sockets past CONNACK. `request_id_offset` is where a message has its request ID, of 8 digits."""
+    """Sends requests on sockets past CONNACK. `request_id_offset` is the offset of the request ID, of 8 digits."""
 
     def __cinit__(self, sockets, messages, int window, *, Py_ssize_t request_id_offset):
         if not 0 < request_id_offset <= self.message_size - REQUEST_ID_SIZE:
@@ -143,7 +143,7 @@ cdef class MqttRequestLoad(StreamLoad):
         put_request_id(message + self.request_id_offset, connection.issued)
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """Cut the bytes into responses; the beginning of an incomplete one waits in `partials`. Hot path."""
+        """Cut the bytes into responses; the beginning of an incomplete one is kept in `partials`. Hot path."""
         cdef Partial* partial = &self.partials[connection.index]
         cdef Failure failure = NONE
         cdef Py_ssize_t part, at, used
@@ -170,7 +170,7 @@ cdef class MqttRequestLoad(StreamLoad):
     cdef Py_ssize_t cut(
         self, Connection* connection, const uint8_t* data, Py_ssize_t size, Failure* failure
     ) noexcept nogil:
-        """Take the packet that begins the bytes; returns its size, 0 if more bytes are needed. Hot path."""
+        """Handle the packet at the beginning of the bytes. Return its size, 0 if more bytes are needed. Hot path."""
         cdef Py_ssize_t length = 0, at = 1, topic_size
         cdef int shift = 0
         while True:
@@ -195,7 +195,7 @@ cdef class MqttRequestLoad(StreamLoad):
         return at + length
 
     cdef Failure answered(self, Connection* connection, const uint8_t* topic, Py_ssize_t size) noexcept nogil:
-        """A response: its topic says to what. Hot path."""
+        """Handle a response, whose topic names the request. Hot path."""
         cdef uint8_t[REQUEST_ID_SIZE] request_id
         cdef Py_ssize_t end_size
         if connection.acknowledged >= self.written(connection):

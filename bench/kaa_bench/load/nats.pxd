@@ -9,10 +9,10 @@ cdef enum:
 
 
 cdef struct Reply:
-    # What a connection is receiving: a line, or the payload behind a MSG line.
+    # The line that a connection is receiving, or the payload after a MSG line.
     char line[LINE_SIZE_MAX]
     Py_ssize_t line_size
-    Py_ssize_t payload_left  # bytes, with the line break behind the payload
+    Py_ssize_t payload_left  # bytes, including the line break after the payload
 
 
 cdef class NatsRequestLoad(StreamLoad):
@@ -28,7 +28,7 @@ cdef class NatsSink:
     cdef int fd
     cdef bytes extension      # of the ExtensionData sent; None: nothing is answered
     cdef uint8_t* buffer      # received bytes: `size` of them, an incomplete message at the front
-    cdef Buffer out           # answers to what one read brought
+    cdef Buffer out           # answers to the messages of one read
     cdef Buffer datum         # the ExtensionData of one answer
 
     # state

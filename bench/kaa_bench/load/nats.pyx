@@ -39,7 +39,7 @@ cdef enum:
     BREAK_SIZE = 2             # "\r\n"
     BUFFER_SIZE = 1 << 20      # bytes; the longest message with its MSG line
     PAYLOAD_DIGITS_MAX = 8     # digits of the length of a payload
-    FIELDS_MAX = 6             # MSG subject sid [reply-to] size, and one to see that there are too many
+    FIELDS_MAX = 6             # MSG subject sid [reply-to] size, and one more to detect too many
     STATUS_OK = 200
 
 # Union branches of ExtensionData.
@@ -50,7 +50,7 @@ cdef enum:
 
 
 cdef class NatsRequestLoad(StreamLoad):
-    """Requests on sockets that are past CONNECT and have subscribed to their reply subject."""
+    """Sends requests on sockets that are past CONNECT and have subscribed to their reply subject."""
 
     def __cinit__(self, sockets, messages, int window):
         self.replies = <Reply*>calloc(self.count, sizeof(Reply))
@@ -61,7 +61,7 @@ cdef class NatsRequestLoad(StreamLoad):
         free(self.replies)
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """Collect lines, skip payloads. Hot path."""
+        """Collect lines and skip payloads. Hot path."""
         cdef Reply* reply = &self.replies[connection.index]
         cdef const uint8_t* end
         cdef Py_ssize_t part
@@ -92,7 +92,7 @@ cdef class NatsRequestLoad(StreamLoad):
         return NONE
 
     cdef Failure line_complete(self, Connection* connection, Reply* reply) noexcept nogil:
-        """A whole line: of MSG the last field is the size of the payload. Hot path."""
+        """Handle a complete line. The last field of MSG is the size of the payload. Hot path."""
         cdef Py_ssize_t at = reply.line_size - BREAK_SIZE, first, index, length = 0
         if reply.line_size >= 4 and memcmp(reply.line, b"MSG ", 4) == 0:
             first = at
@@ -105,7 +105,7 @@ cdef class NatsRequestLoad(StreamLoad):
             reply.payload_left = length + BREAK_SIZE
             return NONE
         if reply.line_size >= 4 and memcmp(reply.line, b"PING", 4) == 0:
-            # Nothing is in the middle of being written only if the socket has taken all.
+            # PONG must not be written into the middle of a message.
             if self.streams[connection.index].unsent == 0:
                 send(connection.fd, <const char*>b"PONG\r\n", 6, MSG_DONTWAIT | MSG_NOSIGNAL)
             return NONE
@@ -115,7 +115,7 @@ cdef class NatsRequestLoad(StreamLoad):
 
 
 cdef class NatsSink:
-    """Drains a socket that is subscribed to ClientData. `extension` is who answers, or None to only count."""
+    """Reads a socket that is subscribed to ClientData. `extension` is the instance that answers, None to count only."""
 
     def __cinit__(self, socket, bytes extension=None):
         self.socket = socket
@@ -131,7 +131,7 @@ cdef class NatsSink:
         free(self.buffer)
 
     def drain(self, int control):
-        """Take messages until the file descriptor `control` is readable; BenchError if NATS ends or complains."""
+        """Take messages until the file descriptor `control` is readable. Raise BenchError for an error of NATS."""
         cdef pollfd ready[2]
         cdef int count
         ready[0] = pollfd(self.fd, POLLIN, 0)
@@ -147,7 +147,7 @@ cdef class NatsSink:
                 return
 
     cdef int receive(self) except -1:
-        """Read once and take every message that is complete."""
+        """Read once, and take every complete message."""
         cdef Py_ssize_t used, at = 0
         cdef int64_t timestamp = <int64_t>(time.time() * 1000)
         cdef ssize_t count = recv(self.fd, self.buffer + self.size, <size_t>(BUFFER_SIZE - self.size), MSG_DONTWAIT)
@@ -168,7 +168,7 @@ cdef class NatsSink:
         return self.flush()
 
     cdef Py_ssize_t take(self, const uint8_t* data, Py_ssize_t size, int64_t timestamp) except -1:
-        """Take one protocol line, with its payload; returns its bytes, 0 if more are needed. Hot path."""
+        """Take a protocol line with its payload. Return their size, 0 if more bytes are needed. Hot path."""
         cdef Slice fields[FIELDS_MAX]
         cdef const uint8_t* at = data
         cdef const uint8_t* end = <const uint8_t*>memchr(data, c"\n", <size_t>size) if size else NULL
@@ -203,7 +203,7 @@ cdef class NatsSink:
         return line_size + payload_size + 2
 
     cdef Py_ssize_t take_control(self, bytes line) except -1:
-        """Any line but MSG: a PING is answered, an error raised. Returns its size."""
+        """Handle a line other than MSG: answer PING, raise an error. Return its size."""
         if line == b"PING\r\n":
             self.socket.sendall(b"PONG\r\n")
         elif line.startswith(b"-ERR"):
@@ -211,7 +211,7 @@ cdef class NatsSink:
         return len(line)
 
     cdef int answer(self, Slice reply_to, const uint8_t* data, Py_ssize_t size, int64_t timestamp) except -1:
-        """Append a PUB of ExtensionData 200 for the ClientData in `data`. Hot path; the slices borrow from it."""
+        """Append a PUB of ExtensionData 200 for the ClientData in `data`, which the slices borrow from. Hot path."""
         cdef ClientDataView request
         cdef Buffer datum = self.datum
         if read_client_data(data, size, &request) != GOOD:
@@ -242,7 +242,7 @@ cdef class NatsSink:
         return 0
 
     cdef int flush(self) except -1:
-        """Write the answers. The server reads while it writes, so a blocking write cannot deadlock with it."""
+        """Write the answers. The server reads while it writes, so a blocking write cannot cause a deadlock."""
         if self.out.size:
             self.socket.sendall(self.out.copy())
             self.out.clear(BUFFER_SIZE)

@@ -4,7 +4,7 @@ from kaa_bench.load.loop cimport Connection, Failure, Load
 
 
 cdef struct Stream:
-    # What a connection has still to write.
+    # The output of a connection that is not written yet.
     Py_ssize_t unsent         # bytes of issued messages that the socket has not taken yet
     Py_ssize_t fence_unsent   # bytes of the fence that the socket has not taken yet
     bint fenced               # the fence was answered, or none is needed
@@ -20,7 +20,7 @@ cdef class StreamLoad(Load):
     cdef const uint8_t* fence_data
     cdef Py_ssize_t fence_size
 
-    # what a protocol adds
+    # implemented by protocols
     cdef void stamp(self, Connection* connection, uint8_t* message) noexcept nogil
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil
 

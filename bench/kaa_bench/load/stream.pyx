@@ -1,7 +1,7 @@
-"""Loads over TCP: messages one behind the other in a stream of bytes, answered in their order.
+"""The base of the loads over TCP: messages in a stream of bytes, answered in their order.
 
-Messages that are never acknowledged end with a fence: a request whose answer shows that all before it was read.
-What a protocol looks like is in mqtt_load.pyx and http_load.pyx.
+Messages without acknowledgement are followed by a fence: a request whose answer shows that the server has read all
+messages before it. The protocols are in mqtt.pyx, http.pyx and nats.pyx.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -19,8 +19,7 @@ cdef enum:
 cdef class StreamLoad(Load):
     """The base of the loads over TCP.
 
-    `fence` is what shows that messages without acknowledgement have all been read, because its answer comes after
-    them; empty if every message is acknowledged.
+    `fence` is the request that follows messages without acknowledgement; empty if every message is acknowledged.
     """
 
     def __cinit__(self, sockets, messages, int window=1, *, bytes fence=b"", **_):
@@ -41,10 +40,10 @@ cdef class StreamLoad(Load):
         self.streams[connection.index] = Stream(0, self.fence_size, self.fence_size == 0)
 
     cdef void stamp(self, Connection* connection, uint8_t* message) noexcept nogil:
-        """Make the copy at `message` the next message of the connection: write what differs. Hot path."""
+        """Write into the copy at `message` what differs from message to message. Hot path."""
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        """Read answers, count them in `acknowledged`, set `fenced`; `data` is borrowed for the call. Hot path."""
+        """Read answers, count them in `acknowledged`, set `fenced`. `data` is borrowed for the call. Hot path."""
         return UNEXPECTED_PACKET
 
     cdef int64_t written(self, Connection* connection) noexcept nogil:
@@ -77,7 +76,7 @@ cdef class StreamLoad(Load):
         cdef ssize_t size
         cdef int64_t room, ring_size = self.message_size * self.window
         if self.fence_size and stream.unsent == 0:
-            connection.acknowledged = connection.issued  # nothing more will be heard of them
+            connection.acknowledged = connection.issued  # they are never acknowledged
         room = self.allowed(connection, connection.issued - connection.acknowledged)
         self.remaining -= room
         stream.unsent += room * self.message_size
@@ -101,7 +100,7 @@ cdef class StreamLoad(Load):
         self.end(connection)
 
     cdef void end(self, Connection* connection) noexcept nogil:
-        """Send the fence behind the last message; note when the connection has nothing left to do."""
+        """Send the fence after the last message, and mark the connection as done when it is answered."""
         cdef Stream* stream = &self.streams[connection.index]
         cdef ssize_t size
         cdef bint all_written = stream.unsent == 0 and self.remaining == 0

@@ -1,7 +1,7 @@
 """Devices for Locust: blocking sockets, which gevent makes cooperative, on the project's codecs.
 
-Each `send` returns when the message is acknowledged, or raises: OSError of the socket, or a DeviceError that says what
-came.
+Each `send` returns when the message is acknowledged. It raises OSError of the socket, or DeviceError for an answer that
+is not a success.
 """
 
 import random
@@ -31,11 +31,11 @@ TRANSMISSIONS = 5
 
 
 class DeviceError(BenchError):
-    """The gateway's answer is no success; the message is what Locust groups failures by."""
+    """The gateway's answer is not a success. Locust groups failures by the message."""
 
 
 class MqttDevice:
-    """MQTT 3.1.1: QoS 1, or with `answers` a request that the extension answers."""
+    """An MQTT 3.1.1 device that sends at QoS 1, or with `answers` requests that the extension answers."""
 
     def __init__(self, address: tuple[str, int], client_id: str) -> None:
         self._socket = socket.create_connection(address, TIMEOUT_S)
@@ -48,7 +48,7 @@ class MqttDevice:
             raise DeviceError(f"CONNECT was answered with {answer}")
 
     def send(self, path: str, payload: bytes) -> None:
-        """PUBLISH at QoS 1, up to PUBACK."""
+        """Send PUBLISH at QoS 1, and wait for PUBACK."""
         self._packet_id = self._packet_id % PACKET_IDS + 1
         self._socket.sendall(mqtt.encode(mqtt.Publish(path, payload, 1, self._packet_id)))
         while True:
@@ -59,7 +59,7 @@ class MqttDevice:
                     raise DeviceError(said.decode(errors="replace"))
 
     def request(self, path: str, payload: bytes) -> bytes:
-        """PUBLISH at QoS 0 with a request ID, up to the response, whose payload is returned."""
+        """Send PUBLISH at QoS 0 with a request ID. Return the payload of the response."""
         self._request_id = self._request_id % REQUEST_IDS + 1
         topic = f"{path}/{self._request_id}"
         self._socket.sendall(mqtt.encode(mqtt.Publish(topic, payload)))
@@ -71,14 +71,14 @@ class MqttDevice:
                     raise DeviceError(said.decode(errors="replace"))
 
     def close(self) -> None:
-        """Take leave."""
+        """Send DISCONNECT and close."""
         try:
             self._socket.sendall(mqtt.encode(mqtt.Disconnect()))
         finally:
             self._socket.close()
 
     def _receive(self) -> object:
-        """The next packet; a PUBLISH at QoS 1 is acknowledged."""
+        """Return the next packet. Acknowledge a PUBLISH at QoS 1."""
         while True:
             packet, used = mqtt.decode(self._rest) if self._rest else (None, 0)
             if packet is not None:
@@ -93,18 +93,18 @@ class MqttDevice:
 
 
 class _DatagramDevice:
-    """A connected UDP socket, and sending again with growing waits."""
+    """A connected UDP socket with retransmission."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(address)
 
     def close(self) -> None:
-        """Free the socket."""
+        """Close the socket."""
         self._socket.close()
 
     def _exchange(self, datagram: bytes) -> None:
-        """Send, and hand what comes to `_take` until it says that the message is answered."""
+        """Send, and pass received datagrams to `_take` until the message is answered."""
         wait = ACK_TIMEOUT_S * (1 + JITTER * random.random())
         for _ in range(TRANSMISSIONS):
             self._socket.send(datagram)
@@ -124,7 +124,7 @@ class _DatagramDevice:
 
 
 class CoapDevice(_DatagramDevice):
-    """CoAP: confirmable POST."""
+    """A CoAP device that sends confirmable POSTs."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         super().__init__(address)
@@ -132,7 +132,7 @@ class CoapDevice(_DatagramDevice):
         self._token = b""
 
     def send(self, path: str, payload: bytes) -> None:
-        """POST, up to the response."""
+        """Send a POST, and wait for the response."""
         self._message_id = (self._message_id + 1) % MESSAGE_IDS
         self._token = random.randbytes(TOKEN_SIZE)
         options = tuple((COAP_URI_PATH, segment.encode()) for segment in path.split("/"))
@@ -153,7 +153,7 @@ class CoapDevice(_DatagramDevice):
 
 
 class KpudpDevice(_DatagramDevice):
-    """KP/UDP: CONFIRMED DATA, whose path has an alias once it was acknowledged."""
+    """A KP/UDP device that sends CONFIRMED DATA, with a path alias after the first acknowledgement."""
 
     ALIAS = 1
 
@@ -165,7 +165,7 @@ class KpudpDevice(_DatagramDevice):
         self._registered = ""
 
     def send(self, path: str, payload: bytes) -> None:
-        """CONFIRMED DATA, up to ACK. All messages of a device go to one path: there is one alias."""
+        """Send CONFIRMED DATA, and wait for ACK. All messages of a device go to one path, so there is one alias."""
         self._message_id = (self._message_id + 1) % MESSAGE_IDS
         self._path = path
         try:
@@ -204,4 +204,4 @@ class KpudpDevice(_DatagramDevice):
 
 
 class _UnknownAliasError(DeviceError):
-    """The gateway has forgotten the device: it is told the path again."""
+    """Send the path again, because the gateway has forgotten the device."""

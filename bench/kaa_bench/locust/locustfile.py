@@ -24,7 +24,7 @@ numbers = itertools.count()
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator] # of Locust's
 def add_options(parser: ArgumentParser) -> None:
-    """The gateway's ports, and who the devices are; on the page's form as well."""
+    """Add options for the gateway's ports and the devices, which are also in the form of the page."""
     for name, default in (("mqtt", 1883), ("http", 8080), ("coap", 5683), ("kpudp", 5686)):
         parser.add_argument(f"--{name}-port", type=int, default=default, help=f"{name} port of the gateway")
     parser.add_argument("--gateway", default="127.0.0.1", help="host of the gateway")
@@ -34,52 +34,52 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def pacing(user: "DeviceUser | HttpDevice") -> float:
-    """A sample every `--interval` seconds, however long the last one took."""
+    """Wait so that a sample is sent every `--interval` seconds, however long the last one took."""
     return float(constant_pacing(user.environment.parsed_options.interval)(user))
 
 
 def resource_path(user: "DeviceUser | HttpDevice") -> str:
-    """Where a device sends: its token is unlike that of all others, of all workers."""
+    """Return the resource path of a device. Its token is unique over all workers."""
     options = user.environment.parsed_options
     token = f"locust-{os.getpid()}-{next(numbers)}"
     return f"kp1/{options.app_version}/{options.extension}/{token}/json"
 
 
 def sample() -> str:
-    """What a device measures."""
+    """Return a sample of a device."""
     return json.dumps({"temperature": round(random.uniform(15, 25), 2), "battery": 3.7})
 
 
 class DeviceUser(User):
-    """A device on a codec of the project: connecting and sending are requests to Locust."""
+    """A device on a codec of the project. Connecting and sending are requests for Locust."""
 
     abstract = True
     protocol: str
     wait_time = pacing
 
     def on_start(self) -> None:
-        """Connect."""
+        """Connect the device."""
         self.path = resource_path(self)
         self.device: Any = None
         self.connect()
 
     def on_stop(self) -> None:
-        """Take leave."""
+        """Disconnect the device."""
         if self.device is not None:
             self.device.close()
 
     def connect(self) -> None:
-        """Try once; the next sample tries again."""
+        """Connect if the device is not connected. The next sample tries again after a failure."""
         options = self.environment.parsed_options
         port = getattr(options, f"{self.protocol}_port")
         self.timed("connect", lambda: setattr(self, "device", self.make((options.gateway, port))))
 
     def make(self, address: tuple[str, int]) -> Any:
-        """The connected device."""
+        """Return a connected device."""
         raise NotImplementedError
 
     def timed(self, name: str, work: Callable[[], object]) -> None:
-        """Do it, and tell Locust how long it took and what went wrong."""
+        """Call `action`, and report its time and its error to Locust."""
         started = time.perf_counter()
         failure: Exception | None = None
         try:
@@ -99,7 +99,7 @@ class DeviceUser(User):
 
     @task
     def send(self) -> None:
-        """One sample, up to its acknowledgement."""
+        """Send a sample, and wait for the acknowledgement."""
         if self.device is None:
             self.connect()
         if self.device is not None:
@@ -108,7 +108,7 @@ class DeviceUser(User):
 
 
 class MqttUser(DeviceUser):
-    """MQTT, QoS 1."""
+    """A device of MQTT, QoS 1."""
 
     protocol = "mqtt"
 
@@ -118,7 +118,7 @@ class MqttUser(DeviceUser):
 
 
 class CoapUser(DeviceUser):
-    """CoAP, confirmable."""
+    """A device of CoAP with confirmable messages."""
 
     protocol = "coap"
 
@@ -128,7 +128,7 @@ class CoapUser(DeviceUser):
 
 
 class KpudpUser(DeviceUser):
-    """KP/UDP, confirmed."""
+    """A device of KP/UDP with confirmed messages."""
 
     protocol = "kpudp"
 
@@ -138,7 +138,7 @@ class KpudpUser(DeviceUser):
 
 
 class HttpDevice(FastHttpUser):
-    """HTTP."""
+    """A device of HTTP."""
 
     wait_time = pacing
     host = "http://127.0.0.1"
@@ -150,5 +150,5 @@ class HttpDevice(FastHttpUser):
 
     @task
     def send(self) -> None:
-        """One sample, up to the extension's answer."""
+        """Send a sample, and wait for the extension's answer."""
         self.client.post(self.url, data=sample(), name="sample")

@@ -1,1 +1,1 @@
-"""What the gateway is measured beside."""
+"""The servers that the gateway is compared with, and a reference client of KP/UDP."""

@@ -1,6 +1,7 @@
-"""`python -m kaa_bench.peers.aiocoap_server HOST PORT`: a CoAP server on aiocoap that takes what the bench sends.
+"""A CoAP server on aiocoap for the messages of the bench.
 
-One resource for all paths below kp1 reads the payload of a POST and answers 2.04. Everything else is aiocoap's default.
+`python -m kaa_bench.peers.aiocoap_server HOST PORT` starts it. A resource for all paths below kp1 reads the payload of
+a POST and answers 2.04. All else is aiocoap's default.
 """
 
 import asyncio
@@ -11,15 +12,15 @@ from aiocoap.resource import PathCapable, Resource, Site
 
 
 class Taking(Resource, PathCapable):  # type: ignore[misc] # aiocoap has no types
-    """A resource with all that lies below it."""
+    """A resource for a path and all paths below it."""
 
     async def render_post(self, request: Message) -> Message:
-        """Take the payload and forget it."""
+        """Read the payload and discard it."""
         return Message(code=CHANGED if request.payload else BAD_REQUEST)
 
 
 async def main(host: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     site = Site()
     site.add_resource(["kp1"], Taking())
     await Context.create_server_context(site, bind=(host, port))

@@ -27,14 +27,14 @@ REPLY_TO = subjects.replica("bench-aiohttp", "esp", subjects.EXTENSION_DATA)
 
 
 class Forwarding:
-    """Requests that wait for their answers."""
+    """The requests that wait for answers."""
 
     def __init__(self, connected: Client) -> None:
         self._nats = connected
         self._waiting: dict[str, asyncio.Future[int]] = {}
 
     async def handle(self, request: web.Request) -> web.Response:
-        """One POST."""
+        """Handle a POST."""
         correlation_id = str(uuid.uuid4())
         info = request.match_info
         datum = io.BytesIO()
@@ -64,7 +64,7 @@ class Forwarding:
             del self._waiting[correlation_id]
 
     async def answered(self, message: Msg) -> None:
-        """One ExtensionData."""
+        """Handle an ExtensionData."""
         answer = fastavro.schemaless_reader(io.BytesIO(message.data), EXTENSION_DATA, None)
         assert isinstance(answer, dict)
         waiting = self._waiting.get(str(answer["correlationId"]))
@@ -73,7 +73,7 @@ class Forwarding:
 
 
 async def main(host: str, port: int, nats_url: str) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     connected = await nats.connect(nats_url)
     forwarding = Forwarding(connected)
     await connected.subscribe(REPLY_TO, cb=forwarding.answered)

@@ -1,6 +1,6 @@
-"""`python -m kaa_bench.peers.httptools_server HOST PORT`: httptools on uvloop, and nothing else.
+"""A minimal HTTP server on httptools and uvloop. `python -m kaa_bench.peers.httptools_server HOST PORT` starts it.
 
-Any POST is answered 200.
+It answers every POST with 200.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Answering(asyncio.Protocol):
-    """One connection."""
+    """A connection."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
@@ -30,18 +30,18 @@ class Answering(asyncio.Protocol):
         self._parser.feed_data(data)
 
     def on_body(self, body: bytes) -> None:
-        """Part of the body."""
+        """Handle a part of the body."""
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """The request is whole."""
+        """Answer a complete request."""
         self._body.clear()
         assert self._transport is not None
         self._transport.write(RESPONSE)
 
 
 async def main(host: str, port: int) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     server = await asyncio.get_running_loop().create_server(Answering, host, port)
     await server.serve_forever()
 

@@ -1,6 +1,7 @@
-"""A device that speaks KP over UDP, on asyncio: for the bench, for tests, and to be read beside the specification.
+"""A device of KP over UDP on asyncio: for the bench, for tests, and as an example beside the specification.
 
-It does all that docs/kp-over-udp.md asks of a device. The load generator is not here: this one makes objects a message.
+It does everything that docs/kp-over-udp.md requires of a device. It makes objects for each message, so the load
+generator does not use it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ RESPONSE_TIMEOUT_S = 60.0
 JITTER = 0.5
 ALIAS_MAX = 16
 REMEMBERED = 64
-"""Message IDs of the server that a device remembers."""
+"""The number of the server's message IDs that a device remembers."""
 PING_DATA_SIZE = 8
 
 
 class RefusedError(BenchError):
-    """The server has reset a message; `reason` is that of the RESET: a status of HTTP from 400 on."""
+    """The server has reset a message. `reason` is that of the RESET; 400 and above are HTTP status codes."""
 
     def __init__(self, reason: int) -> None:
         super().__init__(f"the server has reset the message with reason {reason}")
@@ -33,7 +34,7 @@ class RefusedError(BenchError):
 
 
 class UnansweredError(BenchError):
-    """Nothing came back in all the time that there is."""
+    """The server did not answer within the time of all retransmissions."""
 
 
 class Response(NamedTuple):
@@ -45,7 +46,7 @@ class Response(NamedTuple):
 
 
 class Push(NamedTuple):
-    """What the server sends unasked."""
+    """A push of the server."""
 
     path: str
     status: int
@@ -54,7 +55,7 @@ class Push(NamedTuple):
 
 @dataclass
 class _Sent:
-    """A confirmable message of ours."""
+    """A confirmable message of the device."""
 
     message: Message
     path: str | None
@@ -65,7 +66,7 @@ class _Sent:
 
 
 class KpudpClient(asyncio.DatagramProtocol):
-    """One device. `pushes` are what was pushed, each once; `resets` the reasons of the RESETs that it got."""
+    """A device. `pushes` has each push once; `resets` has the reasons of the received RESETs."""
 
     def __init__(self, port: int, *, host: str = "127.0.0.1", ack_timeout: float = 2.0) -> None:
         self.epoch = random.getrandbits(8)
@@ -96,7 +97,7 @@ class KpudpClient(asyncio.DatagramProtocol):
             self._transport.close()
 
     async def rebind(self) -> None:
-        """Go on from another port, as when a NAT has forgotten its binding."""
+        """Continue from another port, as after a NAT has forgotten its binding."""
         loop = asyncio.get_running_loop()
         former = self._transport
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=self._server)
@@ -106,21 +107,21 @@ class KpudpClient(asyncio.DatagramProtocol):
     # ------------------------------------------------------------ to the server
 
     def data(self, path: str, *payloads: bytes) -> None:
-        """Send DATA, all in one datagram: nobody will tell whether it arrived."""
+        """Send DATA messages in one datagram. They are not acknowledged."""
         messages = [self._compose(Type.DATA, path, payload) for payload in payloads]
         self._send(*messages)
 
     async def confirmed(self, path: str, payload: bytes = b"") -> None:
-        """Send CONFIRMED DATA; returns when NATS has it. Raises RefusedError or UnansweredError."""
+        """Send CONFIRMED DATA. Return when NATS has it. Raise RefusedError or UnansweredError."""
         await self._exchange(self._compose(Type.CONFIRMED_DATA, path, payload), path)
 
     async def request(self, path: str, payload: bytes = b"") -> Response:
-        """Send REQUEST and return the response. Raises RefusedError or UnansweredError."""
+        """Send REQUEST and return the response. Raise RefusedError or UnansweredError."""
         answer = await self._exchange(self._compose(Type.REQUEST, path, payload), path)
         return Response(answer.status, answer.reason_phrase, answer.payload)
 
     async def ping(self, path: str | None = None) -> None:
-        """Send PING, with a path as an announcement; returns with PONG. Raises RefusedError or UnansweredError."""
+        """Send PING, with a path as an announcement, and wait for PONG. Raise RefusedError or UnansweredError."""
         data = random.randbytes(PING_DATA_SIZE)
         await self._exchange(Message(Type.PING, self._next_id(), path=path, payload=data), None)
 
@@ -135,7 +136,7 @@ class KpudpClient(asyncio.DatagramProtocol):
         return self._addressed(message, path)
 
     def _addressed(self, message: Message, path: str) -> Message:
-        """With the alias alone if the server is known to know it."""
+        """Return the message with the alias only, if the server has acknowledged that."""
         return message._replace(
             alias=self._aliases.get(path, 0), path=None if path in self._registered else path
         )
@@ -170,7 +171,7 @@ class KpudpClient(asyncio.DatagramProtocol):
     # ------------------------------------------------------------ from the server
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        """Handle each frame of a datagram; one that is not ours is ignored."""
+        """Handle each frame of a datagram. Ignore a datagram that is not KP/UDP of this session."""
         try:
             epoch, messages = decode(data)
         except ProtocolError:
@@ -206,7 +207,7 @@ class KpudpClient(asyncio.DatagramProtocol):
                 self._conclude(sent, message)
 
     def _taken(self, sent: _Sent) -> None:
-        """NATS has a request: no need to send it again."""
+        """Stop sending a request again, because NATS has it."""
         self._register(sent)
         if not sent.taken:
             sent.taken = True

@@ -1,4 +1,4 @@
-"""The floor of MQTT's rows that are no load: a C program with the gateway's system calls and nothing else."""
+"""The floor of the MQTT probes: a C program that makes the gateway's system calls and nothing else."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from kaa_bench.processes import HOST, NatsServer, free_port
 
 
 class MqttFloor(Floor):
-    """mqtt_floor.c of this package, compiled when it is first needed: connects, and is pushed to, and no more."""
+    """mqtt_floor.c of this package, compiled at its first use. It accepts connections and forwards pushes."""
 
     name = "mqtt-floor"
     protocol = "mqtt"

@@ -1,4 +1,4 @@
-"""The two schemas of 4/ESP as fastavro has them, for peers and probes that do without the gateway's codecs.
+"""The two schemas of 4/ESP for fastavro, for peers and probes that do not use the gateway's codecs.
 
 Source: 4/ESP, 0004-client-data and 0004-extension-data.
 """

@@ -1,6 +1,6 @@
-"""The servers that the gateway is compared with, under the same load, each as its own users configure it for speed.
+"""The servers that the gateway is compared with under the same load, each configured for speed.
 
-How each is configured, and why, is in docs/performance.md.
+docs/performance.md explains the configurations.
 """
 
 import importlib.util
@@ -19,33 +19,33 @@ from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST, NatsServer, Server, free_port, nats_program
 
 RESOURCES_MAX = 10_000
-"""Resources that libcoap's server may create: more than a row has devices."""
+"""Resources that libcoap's server may create: more than the devices of a row."""
 CONNECTIONS_MAX = 50_000
-"""Connections that a peer is told to take, where it has a lower limit of its own."""
+"""The limit of connections for peers that have a lower one by default."""
 OWN_ENVIRONMENT = Path("peers", "bin")
-"""Where, below this environment, `make peers` installs peers whose dependencies are not the project's."""
+"""The directory below this environment in which `make peers` installs peers with other dependencies."""
 
 
 class Peer(Server):
-    """A server of another project. `address` is where it serves `protocol`, `title` what the table calls it."""
+    """A server of another project. It serves `protocol` at `address`; `title` is its name in the table."""
 
     title: str
     protocol: Protocol
     address: Address
     forwards = False
-    """Return whether it does the gateway's whole work: to the extension over NATS, and back with the answer."""
+    """Whether it does all of the gateway's work: to the extension over NATS, and back with the answer."""
     stores = False
-    """Return whether it stores a QoS 1 message before it acknowledges it."""
+    """Whether it stores a QoS 1 message before it acknowledges it."""
     flood: int | None = None
-    """Messages of a run whose messages are not acknowledged, for a server that queues without a bound what it reads."""
+    """The length of a run without acknowledgements, for a server that queues messages without a limit."""
 
     @staticmethod
     def program() -> str | None:
-        """Path of its program, None if it is not installed."""
+        """Return the path of its program, None if it is not installed."""
         raise NotImplementedError
 
     def arguments(self) -> list[str]:
-        """The arguments of the program, after writing the configuration that they name."""
+        """Write the configuration, and return the arguments of the program."""
         raise NotImplementedError
 
     def command(self) -> list[str]:
@@ -57,7 +57,7 @@ class Peer(Server):
 
 
 class Mosquitto(Peer):
-    """Mosquitto, without persistence, logs, or limits on messages in flight."""
+    """Mosquitto without persistence, logs, or limits on messages in flight."""
 
     name = "mosquitto"
     title = "Mosquitto"
@@ -70,7 +70,7 @@ class Mosquitto(Peer):
 
     @staticmethod
     def program() -> str | None:
-        """See `Peer.program`. Debian keeps it out of a user's PATH."""
+        """See `Peer.program`. Debian does not install it in a user's PATH."""
         return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
 
     def arguments(self) -> list[str]:
@@ -88,7 +88,7 @@ class Mosquitto(Peer):
 
 
 class NatsMqtt(Peer):
-    """nats-server's own MQTT, with JetStream, which it needs for sessions and QoS 1."""
+    """The MQTT of nats-server, with JetStream, which it needs for sessions and QoS 1."""
 
     name = "nats-mqtt"
     title = "nats-server MQTT"
@@ -120,7 +120,7 @@ class NatsMqtt(Peer):
 
 
 class Amqtt(Peer):
-    """amqtt's broker with its authentication plug-in for anonymous clients, and no other plug-in."""
+    """The broker of amqtt with the authentication plug-in for anonymous clients and no other."""
 
     name = title = "amqtt"
     protocol = "mqtt"
@@ -133,7 +133,7 @@ class Amqtt(Peer):
 
     @staticmethod
     def program() -> str | None:
-        """See `Peer.program`. It has an environment of its own: it pins a version of `websockets`."""
+        """See `Peer.program`. It has a separate environment, because it pins a version of `websockets`."""
         return shutil.which("amqtt", path=str(sys.prefix / OWN_ENVIRONMENT)) or shutil.which("amqtt")
 
     def arguments(self) -> list[str]:
@@ -146,7 +146,7 @@ class Amqtt(Peer):
 
 
 class HttpPeer(Peer):
-    """An HTTP server in Python that takes POST to the resource paths of the bench."""
+    """An HTTP server in Python for POSTs to the resource paths of the bench."""
 
     protocol = "http"
     module: str
@@ -158,7 +158,7 @@ class HttpPeer(Peer):
 
     @classmethod
     def program(cls) -> str | None:
-        """See `Peer.program`: this interpreter, which has what they need."""
+        """See `Peer.program`: this interpreter, which has the dependencies."""
         return sys.executable
 
     def arguments(self) -> list[str]:
@@ -167,7 +167,7 @@ class HttpPeer(Peer):
 
 
 class Httptools(HttpPeer):
-    """httptools_server.py of this package: the least that Python can do. It answers by itself."""
+    """httptools_server.py of this package, the minimum in Python. It answers without an extension."""
 
     name = "httptools"
     title = "bare httptools"
@@ -175,7 +175,7 @@ class Httptools(HttpPeer):
 
 
 class AiohttpNats(HttpPeer):
-    """aiohttp_server.py of this package: a gateway as one would write it on aiohttp, fastavro and nats-py."""
+    """aiohttp_server.py of this package, a gateway on aiohttp, fastavro and nats-py."""
 
     name = "aiohttp-nats"
     title = "aiohttp + nats-py"
@@ -192,7 +192,7 @@ class AiohttpNats(HttpPeer):
 
 
 class CoapPeer(Peer):
-    """A CoAP server that answers POST to the resource paths of the bench."""
+    """A CoAP server for POSTs to the resource paths of the bench."""
 
     protocol = "coap"
 
@@ -203,13 +203,13 @@ class CoapPeer(Peer):
 
 
 class Libcoap(CoapPeer):
-    """The example server of libcoap: the first POST to a path creates a resource, others replace its content."""
+    """The example server of libcoap. The first POST to a path creates a resource, others replace its content."""
 
     name = title = "libcoap"
 
     @staticmethod
     def program() -> str | None:
-        """See `Peer.program`. Without DTLS: the other builds also open a port for it."""
+        """See `Peer.program`. This build has no DTLS; the others open a port for it."""
         return shutil.which("coap-server-notls")
 
     def arguments(self) -> list[str]:
@@ -233,22 +233,22 @@ class Aiocoap(CoapPeer):
 
 
 class Floor(Peer):
-    """A C program of this package with the system calls of the gateway and nothing else, compiled when it is needed."""
+    """A C program of this package that makes the gateway's system calls and nothing else, compiled at its first use."""
 
     title = "C, same system calls"
     source: Path
 
     @staticmethod
     def program() -> str | None:
-        """See `Peer.program`: the compiler that makes it."""
+        """See `Peer.program`: the compiler."""
         return shutil.which("cc")
 
     def arguments(self) -> list[str]:
-        """See `Peer.arguments`: the compiler's."""
+        """See `Peer.arguments`: those of the compiler."""
         return ["-O2", "-o", str(self.directory / self.name), str(self.source)]
 
     def own_arguments(self) -> list[str]:
-        """The arguments of what was compiled, after writing the files that they name."""
+        """Write the files of the compiled program, and return its arguments."""
         raise NotImplementedError
 
     def command(self) -> list[str]:
@@ -260,7 +260,7 @@ class Floor(Peer):
 
 
 class CoapFloor(Floor, CoapPeer):
-    """coap_floor.c: to the extension and back."""
+    """coap_floor.c of this package: to the extension and back."""
 
     name = "coap-floor"
     forwards = True

@@ -1,6 +1,6 @@
-"""`python -m kaa_bench.sim`, the same as `kaa-sim`.
+"""`python -m kaa_bench.sim` is `kaa-sim`.
 
-The import waits for the guard because the process of each instrument imports this module again.
+The import is behind the guard because the process of each instrument imports this module again.
 """
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`kaa-sim`: load and fleets for any gateway that can be reached."""
+"""`kaa-sim`: load and fleets of devices for a running gateway."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ EXIT_INTERRUPTED = 130
 PORTS: dict[Protocol, int] = {"mqtt": 1883, "http": 8080, "coap": 5683, "kpudp": 5686}
 WINDOWS: dict[Protocol, int] = {"mqtt": 64, "http": 1, "coap": 1, "kpudp": 32}
 PACED_WINDOW = 1024
-"""Of a paced run, where a message that waits for the window is an event of its own; HTTP and CoAP keep one."""
+"""The windows of a paced run, where waiting for the window is counted. HTTP and CoAP keep 1."""
 FLOOD_WINDOW = 256
 
 app = App(name="kaa-sim", help_format="markdown", version_flags=[])
@@ -54,13 +54,13 @@ def load(
     server_pid: int | None = None,
     json: Path | None = None,
 ) -> int:
-    """Send as fast as the windows allow, or at a fixed rate, from a native generator in a process of its own.
+    """Send as fast as the windows allow, or at a fixed rate, from a native generator in its own process.
 
-    With `--rate` the load is an open loop: every message has a time at which it is meant to be sent, whatever became of
-    those before, and its latency counts from then. Without, the load is closed: a connection sends when its window has
-    room, and only rate and cost are told.
+    With `--rate` the load is an open loop: every message has a time at which it is due, independent of those before,
+    and its latency counts from then. Without it the loop is closed: a connection sends when its window has room, and
+    only rate and cost are measured.
 
-    Exit status 1 if a connection or a message failed.
+    The exit status is 1 if a connection or a message failed.
 
     Parameters
     ----------
@@ -69,32 +69,32 @@ def load(
     host
         IPv4 address or name of the gateway.
     port
-        Its port; by default the protocol's own.
+        Port of the gateway (default: that of the protocol).
     connections
-        Connections of MQTT and HTTP, sockets of CoAP and KP/UDP; each is a device with a token of its own.
+        Connections of MQTT and HTTP, sockets of CoAP and KP/UDP; each is a device with its own token.
     qos
-        Of MQTT. QoS 0 is never acknowledged: it needs `--answered` for a paced run.
+        QoS of MQTT. QoS 0 is not acknowledged: a paced run needs `--answered`.
     answered
-        MQTT at QoS 0 with a request ID: a message is outstanding until the extension's answer is there.
+        MQTT at QoS 0 with a request ID: a message is outstanding until the extension has answered.
     window
-        Messages of a connection that may be outstanding: 64 for MQTT, 32 for KP/UDP, 1 for HTTP and CoAP; in a
-        paced run 1024 for MQTT and KP/UDP.
+        Messages of a connection that may be outstanding (default: 64 for MQTT, 32 for KP/UDP, 1 for HTTP and CoAP;
+        in a paced run 1024 for MQTT and KP/UDP).
     rate
-        Messages a second, over all connections.
+        Messages a second over all connections.
     seconds
-        How long to send.
+        Duration of the load.
     messages
-        How many messages to send, instead.
+        Number of messages, instead of a duration.
     app_version
         Application version in the resource path.
     extension
         Extension instance in the resource path.
     token_prefix
-        The token of a device is this and six digits.
+        Beginning of the devices' tokens; six digits follow.
     payload
-        What is sent, instead of a sample of about 100 bytes.
+        Payload (default: a sample of about 100 bytes).
     server_pid
-        Process ID of the gateway, if it runs here: its CPU is told too.
+        Process ID of the gateway, if it runs on this machine, to measure its CPU as well.
     json
         Also write the figures to this file.
     """
@@ -137,25 +137,25 @@ def run(
     json: Path | None = None,
     html: Path | None = None,
 ) -> int:
-    """Simulate fleets of devices, as a scenario says, and show what happens to them.
+    """Simulate the fleets of devices in a scenario, and show their results.
 
-    Exit status 0 if the scenario's criteria are met, 1 if not, 2 if the scenario itself is wrong. Ctrl-C ends the run
-    early and in order, with the same report.
+    The exit status is 0 if the scenario's criteria are met, 1 if not, 2 if the scenario is wrong. Ctrl-C ends the run
+    early, with the same report.
 
     Parameters
     ----------
     scenario
         The YAML file; its keys are in docs/simulator.md.
     processes
-        How many processes share the devices. One does about 10,000 that send every 10 seconds.
+        Processes that share the devices. A process can run about 10,000 devices that send every 10 seconds.
     host
-        Where the gateway is, instead of the scenario's `target.host`.
+        Address of the gateway, instead of the scenario's `target.host`.
     server_pid
-        Process ID of the gateway, if it runs here: its CPU per message is told too.
+        Process ID of the gateway, if it runs on this machine, to measure its CPU per message as well.
     json
         Also write the summary to this file.
     html
-        Also write a report to this file, with plots and all, to be opened by itself.
+        Also write a report with plots to this file, which needs no other file.
     """
     try:
         loaded = scenarios.load(scenario)
@@ -184,10 +184,10 @@ def _fail(error: BenchError) -> int:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line; the entry point of `kaa-sim`."""
     # The processes that this one starts import nothing from the caller's directory.
     os.environ["PYTHONSAFEPATH"] = "1"
-    # The children are stopped on the way out, so SIGTERM takes the way of Ctrl-C.
+    # SIGTERM is handled as Ctrl-C, so that the child processes are stopped.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(app())

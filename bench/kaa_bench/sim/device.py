@@ -1,4 +1,4 @@
-"""One simulated device: connects, sends its samples at their times, reacts to pushes, leaves and comes back."""
+"""A simulated device: connects, sends its samples in time, reacts to pushes, disconnects and reconnects."""
 
 import asyncio
 import contextlib
@@ -22,13 +22,13 @@ from kaa_bench.sim.tally import LATE_S, Tally
 RECONNECT_FIRST_S = 0.5
 RECONNECT_MAX_S = 30.0
 AWAY_S = 1.0
-"""How long a device that churns stays away, on average."""
+"""The average time that a device is away when it has left."""
 OUTSTANDING_MAX = 64
-"""Messages of a device that wait for their acknowledgement; what is due beyond them is an error of its own kind."""
+"""Unacknowledged messages of a device; further ones that are due count as a kind of error."""
 
 
 class Device:
-    """A device of a fleet. `chance` is its own, so that each run does the same."""
+    """A device of a fleet. It has its own `chance`, so that every run is the same."""
 
     def __init__(
         self,
@@ -52,9 +52,9 @@ class Device:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def run(self, begin: float) -> None:
-        """Until cancelled, from the loop's time `begin` on."""
+        """Run from the loop's time `begin` until cancelled."""
         loop = asyncio.get_running_loop()
-        # The first message comes somewhere in the first interval, or a fleet would send all at once.
+        # The first message is at a random time in the first interval, so that a fleet does not send all at once.
         due = begin + self._chance.random() * self._fleet.interval
         leave = self._leaving(begin)
         await asyncio.sleep(begin - loop.time())
@@ -65,7 +65,7 @@ class Device:
                 self._tally.late += loop.time() - due > LATE_S
                 if leave is not None and loop.time() >= leave:
                     await self._leave()
-                    # It was away on purpose: nothing was due.
+                    # It was away on purpose, so no message was due.
                     due = loop.time()
                     leave = self._leaving(due)
                 elif not self._connected:
@@ -83,7 +83,7 @@ class Device:
     # ---------------------------------------------------------------- connecting
 
     async def _connect(self) -> None:
-        """As often as it takes."""
+        """Connect, however many attempts that takes."""
         wait = RECONNECT_FIRST_S
         while True:
             try:
@@ -114,7 +114,7 @@ class Device:
             await self._session.listen(root if fleet.protocol == "kpudp" else f"{root}/{path}")
 
     async def _leave(self) -> None:
-        """Go away when all is answered, and come back."""
+        """Disconnect when all messages are answered, and reconnect later."""
         if self._sending:
             await asyncio.wait(self._sending)
         await self._part()
@@ -159,7 +159,7 @@ class Device:
     # ---------------------------------------------------------------- reacting
 
     def _pushed(self, path: str, payload: bytes) -> None:
-        """Something that this device has not asked for: a configuration, a command, or anything else."""
+        """Handle a push: a configuration, a command, or anything else."""
         self._tally.pushes += 1
         fleet = self._fleet
         rest = path.removeprefix(self._root).split("/")
@@ -173,14 +173,14 @@ class Device:
                     self._execute(extension, kind, msgspec.json.decode(payload))
 
     def _apply(self, extension: str, name: list[str], pushed: Any) -> None:
-        """7/CMP: say that the configuration is applied."""
+        """Report that the configuration is applied (7/CMP)."""
         path = "/".join((self._root, extension, self._token, "applied", "json", *name))
         report = {"configId": pushed["configId"], "statusCode": 200, "reasonPhrase": "ok"}
         self._tally.applied += 1
         self._answer(path, report)
 
     def _execute(self, extension: str, kind: str, pushed: Any) -> None:
-        """11/CEP: carry out each command, and say so."""
+        """Execute each command, and report its result (11/CEP)."""
         path = f"{self._root}/{extension}/{self._token}/result/{kind}"
         results = [{"id": command["id"], "statusCode": 200, "payload": {"done": kind}} for command in pushed]
         self._tally.commands += len(results)
@@ -193,7 +193,7 @@ class Device:
 
 
 def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSLContext | None) -> Session:
-    """The device's end, by protocol and kind of client."""
+    """Return the device's session, by protocol and kind of client."""
     host, timeout = target.host, fleet.timeout
     native = fleet.clients == "native"
     match fleet.protocol:

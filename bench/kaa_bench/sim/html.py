@@ -1,4 +1,4 @@
-"""One HTML file with everything about a run: tables and plots, and nothing that has to be loaded."""
+"""Writes a run as one HTML file with tables and plots, which loads nothing."""
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from kaa_bench.sim.run import Result, Second, fields
 from kaa_bench.svg import Line
 
 POINTS_MAX = 600
-"""Of a curve; longer runs are thinned out."""
+"""The greatest number of points of a curve."""
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#24292f;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:1rem 0}
@@ -19,7 +19,7 @@ td:first-child,th:first-child{text-align:left}.passed{color:#1a7f37}.failed{colo
 
 
 def page(result: Result) -> str:
-    """The whole report."""
+    """Return the report."""
     scenario, total = result.scenario, result.total
     failures = result.failures()
     verdict = "passed" if not failures else "failed"

@@ -1,7 +1,7 @@
-"""One native load on a server that is there already: what `kaa-sim load` does, and what it says.
+"""Runs a native load on a running server, and prints its result: the work of `kaa-sim load`.
 
-The generator is native and runs in a process of its own. It is run against a discard server first, which tells its own
-limit: a rate near that says more about the generator than about the server.
+The generator is native and has its own process. It first runs against a discard server to measure its own limit: a rate
+near that limit depends on the generator more than on the server.
 """
 
 import json
@@ -20,9 +20,9 @@ from kaa_bench.processes import cpu_seconds, process_tree
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 100.0)
 SATURATED = 0.9
-"""Cores; the generator has one thread."""
+"""CPU cores; the generator has one thread."""
 LATE_MAX = 0.01
-"""Share of the messages of a paced run that the generator may come to too late before the run is doubtful."""
+"""The share of messages that the generator may send too late before a paced run is doubtful."""
 CALIBRATION_S = 0.5
 WARM_UP_S = 0.3
 MICROSECONDS = 1e6
@@ -30,7 +30,7 @@ MICROSECONDS = 1e6
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What one load found. Rates are messages a second, costs CPU microseconds a message."""
+    """The result of a load. Rates are messages a second; costs are CPU microseconds per message."""
 
     protocol: str
     sent: int
@@ -49,7 +49,7 @@ class LoadReport:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know to judge the figures."""
+        """Return remarks on the reliability of the figures."""
         remarks = [f"{count} x {kind}" for kind, count in self.errors.items()]
         if self.generator_us * self.rate > SATURATED * MICROSECONDS:
             remarks.append(
@@ -82,7 +82,7 @@ def run_load(
     rate: float,
     server: int | None,
 ) -> LoadReport:
-    """Calibrate, connect, warm up, send. `server` is the process ID of a server on this machine, for its CPU."""
+    """Calibrate, connect, warm up and send. `server` is the process ID of a server on this machine, for its CPU."""
     limit = generator_limit(spec)
     with LoadGenerator(spec, address) as generator:
         warm_up = generator.run(seconds=WARM_UP_S, rate=rate)
@@ -114,7 +114,7 @@ def run_load(
 
 
 def generator_limit(spec: LoadSpec) -> float:
-    """Messages a second of CPU that the generator can do by itself: against a server that answers and forgets."""
+    """Return the messages per second of CPU that the generator can send to a discard server."""
     if spec.answered or spec.protocol == "nats":
         spec = LoadSpec("mqtt", spec.connections, qos=1, window=spec.window, profile=spec.profile)
     protocol: Protocol = spec.protocol if spec.protocol != "nats" else "mqtt"
@@ -124,7 +124,7 @@ def generator_limit(spec: LoadSpec) -> float:
 
 
 def latency_us(latency: Histogram | None) -> dict[str, float]:
-    """Microseconds by percentile."""
+    """Return the latency in microseconds by percentile."""
     if latency is None or not latency.total:
         return {}
     return {f"{percent:g}": latency.percentile(percent) / 1000 for percent in PERCENTILES}
@@ -135,7 +135,7 @@ def _cpu(server: int | None) -> float:
 
 
 def print_report(report: LoadReport, console: Console) -> None:
-    """Figures, percentiles, remarks."""
+    """Return the text with figures, percentiles and remarks."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -155,5 +155,5 @@ def print_report(report: LoadReport, console: Console) -> None:
 
 
 def write_json(report: LoadReport, path: Path) -> None:
-    """The figures as a JSON object."""
+    """Return the figures as a JSON object."""
     path.write_text(json.dumps(asdict(report) | {"remarks": report.remarks}, indent=2) + "\n")

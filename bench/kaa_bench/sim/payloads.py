@@ -1,4 +1,4 @@
-"""What devices measure: values that change from sample to sample, and the JSON that carries them."""
+"""Makes the samples of devices: values that change from sample to sample, and their JSON."""
 
 import math
 import random
@@ -10,16 +10,16 @@ import msgspec
 from msgspec import Meta
 
 METRES_PER_DEGREE = 111_320.0
-"""Of latitude, and of longitude at the equator."""
+"""Metres of a degree of latitude, and of longitude at the equator."""
 TURN_DEGREES = 20.0
-"""How far a track turns between two samples, at most."""
+"""The greatest turn of a track between two samples."""
 
 
 class Source(Protocol):
-    """One value of a sample, made anew for each device."""
+    """A value of a sample; each device has its own."""
 
     def next(self, seconds: float) -> Any:
-        """The value, so many seconds after the last one."""
+        """Return the next value, `elapsed` seconds after the last one."""
         ...
 
 
@@ -28,7 +28,7 @@ class _Kind(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="
 
 
 class Walk(_Kind, frozen=True, tag="walk"):
-    """A number that wanders."""
+    """A number that changes by small steps."""
 
     start: float
     step: Annotated[float, Meta(ge=0)]
@@ -58,7 +58,7 @@ class Track(_Kind, frozen=True, tag="track"):
 
 
 class Counter(_Kind, frozen=True, tag="counter"):
-    """How many samples there were before."""
+    """The number of samples before this one."""
 
     def source(self, _: random.Random) -> Source:
         """See `Source`."""
@@ -76,7 +76,7 @@ class Choice(_Kind, frozen=True, tag="choice"):
 
 
 class Constant(_Kind, frozen=True, tag="constant"):
-    """Always the same."""
+    """A constant."""
 
     value: Any
 
@@ -86,7 +86,7 @@ class Constant(_Kind, frozen=True, tag="constant"):
 
 
 class Timestamp(_Kind, frozen=True, tag="timestamp"):
-    """Milliseconds since the epoch."""
+    """The UNIX time in milliseconds."""
 
     def source(self, _: random.Random) -> Source:
         """See `Source`."""
@@ -146,7 +146,7 @@ class _Time:
 
 
 class Samples:
-    """The samples of one device; `batch` of them in a message, the interval divided among them."""
+    """The samples of a device, `batch` of them in a message, evenly over the interval."""
 
     def __init__(
         self, values: Mapping[str, Value], batch: int, interval: float, chance: random.Random
@@ -156,7 +156,7 @@ class Samples:
         self._seconds = interval / batch
 
     def message(self) -> bytes:
-        """The next payload: an object, or an array of them."""
+        """Return the next payload: an object, or an array of them."""
         samples = [
             {name: source.next(self._seconds) for name, source in self._sources.items()}
             for _ in range(self._batch)

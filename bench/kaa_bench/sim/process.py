@@ -1,4 +1,4 @@
-"""The devices of a scenario in processes of their own: each has a share of every fleet, and reports every second."""
+"""Runs the devices of a scenario in child processes: each has a share of every fleet, and reports every second."""
 
 import asyncio
 import contextlib
@@ -24,13 +24,13 @@ from kaa_bench.sim.tally import Tally
 
 REPORT_PERIOD_S = 1.0
 START_S = 0.5
-"""Between the start of the processes and the first device, so that all begin together."""
+"""Seconds between the start of the processes and the first device, so that all begin together."""
 STOP_TIMEOUT_S = 10.0
 
 
 @dataclass
 class Report:
-    """What a process has done since it began, by fleet; `recent` are the latencies since the report before."""
+    """The counts of a process since its start, by fleet. `recent` has the latencies since the last report."""
 
     tallies: dict[str, Tally]
     recent: dict[str, Histogram]
@@ -51,7 +51,7 @@ class SimulatorProcess:
         theirs.close()
 
     def receive(self) -> Report:
-        """The next report; BenchError if the process has failed."""
+        """Return the next report. Raise BenchError if the process has failed."""
         try:
             report = self.pipe.recv()
         except EOFError:
@@ -62,12 +62,12 @@ class SimulatorProcess:
         return report
 
     def stop(self) -> None:
-        """Ask it to finish early; its last report says so."""
+        """Ask the process to finish early. Its last report is then marked as final."""
         with contextlib.suppress(OSError):
             self.pipe.send(None)
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process."""
         self.pipe.close()
         self._process.join(STOP_TIMEOUT_S)
         if self._process.is_alive():
@@ -82,7 +82,7 @@ class SimulatorProcess:
 
 
 def raise_file_limit(sockets: int) -> None:
-    """Allow this process so many sockets; BenchError if the hard limit is lower."""
+    """Raise the limit of open files for `count` sockets. Raise BenchError if the hard limit is too low."""
     wanted = sockets + FILES_BESIDE_SOCKETS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -94,7 +94,7 @@ def raise_file_limit(sockets: int) -> None:
 
 
 def _run(pipe: Connection, scenario: Scenario, index: int, processes: int, begin: float) -> None:
-    # Ctrl-C reaches the whole process group; the parent then asks for the end.
+    # Ctrl-C reaches the whole process group; the parent then ends the run.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         raise_file_limit(-(-scenario.devices // processes))
@@ -135,11 +135,11 @@ async def _simulate(
             )
             at = start + scenario.ramp_up * number / fleet.devices
             tasks.append(asyncio.create_task(device.run(at)))
-    # Thousands of devices that all stay: not to be looked through again and again.
+    # Thousands of devices live to the end; the garbage collector need not examine them again.
     gc.freeze()
     before: dict[str, Histogram] = {}
     end = start + scenario.duration
-    # The pipe stays blocking, which add_reader would change: a report may be longer than the kernel takes at once.
+    # add_reader would make the pipe non-blocking, but a report may be longer than the pipe's buffer.
     while loop.time() < end and not pipe.poll():
         await asyncio.sleep(min(REPORT_PERIOD_S, max(0.0, end - loop.time())))
         pipe.send(_snapshot(tallies, before))
@@ -158,7 +158,7 @@ async def _simulate(
 
 
 def _snapshot(tallies: dict[str, Tally], before: dict[str, Histogram], *, final: bool = False) -> Report:
-    """The report of now; `before` has the latencies of the last one, and gets those of this."""
+    """Return the current report. `before` has the latencies at the last one, and is updated."""
     recent = {}
     for name, tally in tallies.items():
         now = tally.latency.copy()

@@ -1,4 +1,4 @@
-"""A whole run: the processes, what they report, and whether it has passed."""
+"""Runs a scenario: starts the processes, adds up their reports, and checks the criteria."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from kaa_bench.sim.scenario import Scenario
 from kaa_bench.sim.tally import Tally
 
 LATE_MAX = 0.01
-"""Share of late messages from which on the simulator itself is what is measured."""
+"""The share of late messages above which the figures are those of the simulator."""
 SATURATED = 0.9
 POLL_S = 0.5
 NANOSECONDS = 1e9
@@ -22,7 +22,7 @@ NANOSECONDS = 1e9
 
 @dataclass(frozen=True)
 class Second:
-    """What all fleets together did in about a second, for the plots; times are since the start."""
+    """The counts of all fleets in about a second, for the plots. Times are since the start."""
 
     at: float
     connected: int
@@ -35,7 +35,7 @@ class Second:
 
 @dataclass
 class Result:
-    """What a run found; filled while it goes on."""
+    """The result of a run; it grows during the run."""
 
     scenario: Scenario
     processes: int
@@ -49,11 +49,11 @@ class Result:
     connected_most: int = 0
     interrupted: bool = False
     counted: tuple[int, int] = (0, 0)
-    """Sent and acknowledged at the last of `seconds`."""
+    """The counts at the last of `seconds`."""
 
     @property
     def total(self) -> Tally:
-        """All fleets."""
+        """Return the tally of all fleets."""
         total = Tally()
         for tally in self.tallies.values():
             total.add(tally)
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def remarks(self) -> list[str]:
-        """What a reader must know to judge the figures."""
+        """Return remarks on the reliability of the figures."""
         total, remarks = self.total, []
         if total.late > LATE_MAX * total.sent:
             remarks.append(
@@ -74,7 +74,7 @@ class Result:
         return remarks
 
     def failures(self) -> list[str]:
-        """Which criteria of the scenario are not met."""
+        """Return the criteria of the scenario that are not met."""
         criteria, total = self.scenario.criteria, self.total
         errors = total.errors.total()
         failures = []
@@ -93,7 +93,7 @@ class Result:
         return failures
 
     def summary(self) -> dict[str, object]:
-        """Everything as JSON."""
+        """Return all results as JSON."""
         total = self.total
         return {
             "scenario": self.scenario.name,
@@ -117,7 +117,7 @@ class Result:
 
 
 def fields(tally: Tally) -> dict[str, object]:
-    """A tally as JSON."""
+    """Return a tally as JSON."""
     return {
         "devices_connected": tally.reached,
         "connects": tally.connects,
@@ -133,7 +133,7 @@ def fields(tally: Tally) -> dict[str, object]:
 
 
 def run(scenario: Scenario, processes: int, server: int | None, show: Callable[[Result], None]) -> Result:
-    """Run the scenario; `show` is called about twice a second. Ctrl-C ends it early, in order."""
+    """Run the scenario. `show` is called about twice a second. Ctrl-C ends the run early."""
     processes = min(processes, scenario.devices)
     result = Result(scenario, processes, {fleet.name: Tally() for fleet in scenario.fleets})
     begin = time.time() + START_S
@@ -174,7 +174,7 @@ def _receive(running: list[SimulatorProcess], reports: dict[int, Report]) -> Non
 
 
 def _gather(result: Result, reports: list[Report]) -> None:
-    """Add up the processes, and note what is new in this second."""
+    """Add up the reports of the processes, and add a second to the plots."""
     for name in result.tallies:
         tally, recent = Tally(), Histogram()
         for report in reports:
@@ -189,7 +189,7 @@ def _gather(result: Result, reports: list[Report]) -> None:
     span = result.elapsed - last
     if span < 1.0:
         return
-    # Rates are over all that came since the last point, whichever process reported when.
+    # Rates are over all reports since the last point.
     sent_before, acknowledged_before = result.counted
     latency = Histogram()
     for recent in result.recent.values():

@@ -1,7 +1,7 @@
-"""What a scenario says: fleets of devices, how long, and what counts as passed. Nothing in it is guessed or ignored.
+"""Scenarios: fleets of devices, a duration, and criteria for passing.
 
-A key that is unknown, a value of the wrong type or out of its range is an error that names the place. All keys are in
-docs/simulator.md.
+An unknown key, and a value of the wrong type or out of range, is an error that names the key. docs/simulator.md has all
+keys.
 """
 
 import re
@@ -19,16 +19,16 @@ from kaa_bench.sim.payloads import Value
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 PATTERN_FIELD = re.compile(r"\{device(:0\d+)?\}")
-"""The one field of a token pattern, with the width to which numbers are filled with zeros."""
+"""The field of a token pattern, with the width of the zero-padded number."""
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
 
 
 class Duration(float):
-    """Seconds; written as a number with a unit: `200ms`, `1.5s`, `10m`, `1h`."""
+    """A duration in seconds, written with a unit: `200ms`, `1.5s`, `10m`, `1h`."""
 
     @classmethod
     def parse(cls, text: object) -> "Duration":
-        """ValueError if it is not one."""
+        """Parse a duration. Raise ValueError for a wrong one."""
         found = DURATION.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise ValueError(f"{text!r} is not a duration such as 200ms, 1.5s, 10m or 1h")
@@ -45,7 +45,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Target(_Strict, frozen=True, kw_only=True):
-    """Where the gateway is."""
+    """The address of the gateway."""
 
     host: str = "127.0.0.1"
     mqtt: Port = 1883
@@ -56,18 +56,18 @@ class Target(_Strict, frozen=True, kw_only=True):
     coap: Port = 5683
     kpudp: Port = 5686
     ca_file: str | None = None
-    """PEM of who signed the gateway's certificate; the system's trust store without it."""
+    """PEM file of the certificate authority (default: the system's trust store)."""
 
 
 class Commands(_Strict, frozen=True, kw_only=True):
-    """Commands that devices carry out, by 11/CEP."""
+    """The commands that devices execute (11/CEP)."""
 
     extension: Name = "cex"
     types: Annotated[tuple[Name, ...], Meta(min_length=1)]
 
 
 class Fleet(_Strict, frozen=True, kw_only=True):
-    """Devices that are alike."""
+    """A number of devices with the same properties."""
 
     name: Name
     protocol: Protocol
@@ -79,20 +79,20 @@ class Fleet(_Strict, frozen=True, kw_only=True):
     path: str = "json"
     token: str = "sim-{device:06}"
     clients: Literal["native", "independent"] = "native"
-    """Our own codecs for load, or other people's clients to see that those work: aiomqtt, aiocoap, aiohttp."""
+    """The clients: our codecs for load, or independent ones (aiomqtt, aiocoap, aiohttp) to check that they work."""
     transport: Literal["tcp", "tls", "websocket", "websocket-tls"] = "tcp"
-    """Of MQTT."""
+    """QoS of MQTT."""
     jitter: Share = 0.1
-    """Share of the interval by which a message may be early or late."""
+    """The share of the interval by which a message may be early or late."""
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 1
     qos: Literal[0, 1] = 1
     answers: bool = False
-    """Of MQTT: a message has a request ID, and is done when the extension has answered."""
+    """Whether an MQTT message has a request ID, and is done when the extension has answered."""
     timeout: Duration = Duration(30.0)
     churn: Duration | None = None
-    """How long a device stays connected, on average, before it leaves and comes back."""
+    """The average time for which a device stays connected before it leaves and reconnects."""
     configuration: Name | None = None
-    """The extension whose configurations devices apply, by 7/CMP."""
+    """The extension whose configurations devices apply (7/CMP)."""
     commands: Commands | None = None
 
     def __post_init__(self) -> None:
@@ -121,34 +121,34 @@ class Fleet(_Strict, frozen=True, kw_only=True):
         return self.transport.endswith("tls")
 
     def token_of(self, device: int) -> str:
-        """The endpoint token of a device."""
+        """Return the endpoint token of a device."""
         return self.token.format(device=device)
 
 
 class Criteria(_Strict, frozen=True, kw_only=True):
-    """When a run has passed."""
+    """The criteria for passing."""
 
     errors: Annotated[int, Meta(ge=0)] = 0
     acknowledged: Share = 1.0
-    """Share of what was sent."""
+    """A share of the sent messages."""
     p50: Duration | None = None
     p99: Duration | None = None
     connected: Share = 1.0
-    """Share of the devices that were connected at some time."""
+    """The share of devices that were connected at some time."""
 
 
 class Scenario(_Strict, frozen=True, kw_only=True):
-    """A whole run."""
+    """A scenario."""
 
     name: str
     duration: Duration
     fleets: Annotated[tuple[Fleet, ...], Meta(min_length=1)]
     ramp_up: Duration = Duration(0.0)
-    """Over which the devices of each fleet begin, evenly; it is part of the duration."""
+    """The time over which the devices of each fleet start evenly; it is part of the duration."""
     target: Target = Target()
     criteria: Criteria = Criteria()
     seed: int = 1
-    """Of the random numbers: payloads and times are the same in each run."""
+    """The seed of random numbers: payloads and times are the same in each run."""
 
     def __post_init__(self) -> None:
         names = [fleet.name for fleet in self.fleets]
@@ -159,7 +159,7 @@ class Scenario(_Strict, frozen=True, kw_only=True):
 
     @property
     def devices(self) -> int:
-        """Of all fleets."""
+        """The number of devices of all fleets."""
         return sum(fleet.devices for fleet in self.fleets)
 
 
@@ -170,7 +170,7 @@ def _decode_hook(kind: type, value: Any) -> Any:
 
 
 def parse(text: str, source: str) -> Scenario:
-    """The scenario of a YAML text; BenchError that names the place of what is wrong."""
+    """Parse a scenario from YAML. Raise BenchError that names a wrong key."""
     try:
         return msgspec.convert(yaml.safe_load(text), Scenario, dec_hook=_decode_hook)
     except yaml.YAMLError as error:
@@ -180,7 +180,7 @@ def parse(text: str, source: str) -> Scenario:
 
 
 def load(path: Path) -> Scenario:
-    """The scenario of a file."""
+    """Read a scenario from a file."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""What a fleet has done: counts that only grow, one gauge, and latencies."""
+"""The counts of a fleet: counters, a gauge, and latencies."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,17 +6,17 @@ from dataclasses import dataclass, field
 from kaa_bench.load.histogram import Histogram
 
 LATE_S = 0.1
-"""A message that leaves so much later than it should counts as late: the simulator had too much to do."""
+"""A message that is sent this much too late counts as late: the simulator is overloaded."""
 NANOSECONDS = 1e9
 
 
 @dataclass
 class Tally:
-    """Of one fleet in one process, or of several added up."""
+    """The counts of a fleet in a process, or the sum of several."""
 
     connected: int = 0
     reached: int = 0
-    """Devices that were connected at some time."""
+    """The number of devices that were connected at some time."""
     connects: int = 0
     sent: int = 0
     acknowledged: int = 0
@@ -28,12 +28,12 @@ class Tally:
     latency: Histogram = field(default_factory=Histogram)
 
     def done(self, intended: float, now: float) -> None:
-        """A message that was meant for `intended` is acknowledged."""
+        """Count an acknowledged message that was due at `intended`."""
         self.acknowledged += 1
         self.latency.record(int((now - intended) * NANOSECONDS))
 
     def add(self, other: "Tally") -> None:
-        """Add what another process has counted."""
+        """Add the counts of another process."""
         self.connected += other.connected
         self.reached += other.reached
         self.connects += other.connects

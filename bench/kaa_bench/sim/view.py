@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live table on a terminal, else a line now and then."""
+"""Shows a run: a live table on a terminal, else a line from time to time."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ PERCENTILES = (50.0, 99.0, 99.9)
 
 
 class View(AbstractContextManager["View"]):
-    """Shows results as they come; `show` is what a run calls."""
+    """Shows results as they arrive. A run calls `show`."""
 
     def __init__(self, console: Console, seconds: float) -> None:
         self._console = console
@@ -61,7 +61,7 @@ class View(AbstractContextManager["View"]):
 
 
 def table(result: Result) -> Table:
-    """A line a fleet, and one for all."""
+    """Return a table with a line for each fleet, and one for all."""
     shown = Table(box=None, padding=(0, 1, 0, 0))
     shown.add_column("fleet", no_wrap=True)
     for column in ("devices", "online", "sent", "done", "pushed", "errors"):
@@ -81,7 +81,7 @@ def _cells(devices: int, tally: Tally) -> list[str]:
 
 
 def errors(result: Result) -> Table:
-    """Errors by kind, the most frequent ones."""
+    """Return the most frequent errors by kind."""
     shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for kind, count in result.total.errors.most_common(ERROR_KINDS_MAX):
         shown.add_row(f"{count:,}", kind, style="red")
@@ -89,7 +89,7 @@ def errors(result: Result) -> Table:
 
 
 def print_result(result: Result, console: Console) -> None:
-    """What remains on the screen when the run is over."""
+    """Return the text that stays on the screen after the run."""
     console.print(table(result))
     if result.total.errors:
         console.print(errors(result))
@@ -108,5 +108,5 @@ def print_result(result: Result, console: Console) -> None:
 
 
 def milliseconds(tally: Tally, percent: float) -> str:
-    """A percentile of the latency, or a dash."""
+    """Return a percentile of the latency, or a dash."""
     return f"{tally.latency.percentile(percent) / 1e6:,.1f}" if tally.latency.total else "-"

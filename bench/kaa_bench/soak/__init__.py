@@ -1,1 +1,1 @@
-"""The soak: devices on all transports, faults on a schedule, and an account of every message."""
+"""The soak test: devices on all transports, faults in turn, and an account of every message."""

@@ -1,6 +1,6 @@
-"""What the soak breaks: a nats-server with JetStream, two gateways, and extensions, behind proxies where networks fail.
+"""The cluster of a soak: a nats-server with JetStream, two gateways, and extensions, with fault proxies between them.
 
-Two extension instances: `dcx` over core NATS with two replicas, `stored` durable with one.
+There are two extension instances: `dcx` over core NATS with two replicas, and `stored`, durable, with one.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ APP_VERSION = "soak_v1"
 GATEWAY_INSTANCE = "kpc-soak"
 PING_TIMEOUT_S = 1
 BAD_NETWORK = Faults(drop=0.05, duplicate=0.05, reorder=0.05, hold=0.1, jitter=0.01)
-"""Between devices and gateways, whatever else is broken: each repeated message meets each other fault."""
+"""The faults between devices and gateways at all times, so that messages are repeated during every other fault."""
 
 
 class Datagrams(NamedTuple):
-    """Counts of the datagrams of devices and to devices; those that were lost were not forwarded."""
+    """The counts of datagrams of devices and to devices. Lost ones were not forwarded."""
 
     forwarded: int
     lost: int
@@ -67,7 +67,7 @@ class SoakGateway(Gateway):
 
 
 class SoakExtension(Server):
-    """One replica of an extension."""
+    """A replica of an extension."""
 
     name = "extension"
 
@@ -99,7 +99,7 @@ class SoakExtension(Server):
 
 
 class Cluster:
-    """All of it, running."""
+    """The running cluster."""
 
     def __init__(self, stack: ExitStack) -> None:
         self.nats = stack.enter_context(NatsServer(jetstream=True))
@@ -128,17 +128,17 @@ class Cluster:
         }
 
     async def open_datagram_proxies(self, stack: AsyncExitStack) -> None:
-        """Have them forward, in this event loop."""
+        """Start the datagram proxies in this event loop."""
         for proxies in self.datagram_proxies.values():
             for proxy in proxies:
                 await stack.enter_async_context(proxy)
 
     def ports(self, protocol: str) -> list[int]:
-        """Where devices of a protocol find the gateways."""
+        """Return the gateways' ports for devices of a protocol."""
         return [proxy.port for proxy in (self.device_proxies | self.datagram_proxies)[protocol]]
 
     def datagrams(self) -> Datagrams:
-        """What became of the datagrams so far, over all proxies."""
+        """Return the counts of datagrams over all proxies."""
         proxies = [proxy for proxies in self.datagram_proxies.values() for proxy in proxies]
         return Datagrams(
             sum(proxy.to_server + proxy.to_client for proxy in proxies),
@@ -149,18 +149,18 @@ class Cluster:
 
 
 async def end(server: Server, number: signal.Signals) -> None:
-    """Send a process the signal that ends it, and return when it has ended."""
+    """Send a signal to a process, and wait until it has ended."""
     os.kill(server.pid, number)
     await asyncio.to_thread(server.wait)
 
 
 async def start(server: Server) -> None:
-    """Start a server again, with the files and ports that it had."""
+    """Start a server again with the same files and ports."""
     await asyncio.to_thread(server.start)
 
 
 async def held(server: Server, seconds: float) -> None:
-    """Stop a process from running for a while."""
+    """Suspend a process for a time."""
     os.kill(server.pid, signal.SIGSTOP)
     try:
         await asyncio.sleep(seconds)
@@ -169,7 +169,7 @@ async def held(server: Server, seconds: float) -> None:
 
 
 async def until_accepting(server: Server) -> None:
-    """Return when a server that has run all the time answers again."""
+    """Wait until a running server answers again."""
     deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
     while not await asyncio.to_thread(server.is_ready):
         if asyncio.get_running_loop().time() > deadline:

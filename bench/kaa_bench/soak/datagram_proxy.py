@@ -1,6 +1,6 @@
-"""A UDP fault proxy: stands between clients and a server, and loses, repeats, delays and reorders their datagrams.
+"""A UDP fault proxy: forwards datagrams between clients and a server, and drops, repeats, delays and reorders some.
 
-Each client has its own upstream socket, so that the server tells them apart. Faults are drawn from a seeded generator.
+Each client has its own upstream socket, so that the server can distinguish them. A seeded generator decides the faults.
 """
 
 import asyncio
@@ -13,30 +13,30 @@ from typing import NamedTuple, Self
 from kaa_bench.processes import HOST
 
 CLIENTS_MAX = 128
-"""Clients that are told apart; the longest silent makes room, as in a NAT."""
+"""The number of clients; the one that has been silent longest is removed for a new one, as in a NAT."""
 
 
 class Faults(NamedTuple):
-    """What happens to the datagrams of each direction; probabilities from 0 to 1, times in seconds."""
+    """The faults of each direction: probabilities from 0 to 1, times in seconds."""
 
     drop: float = 0.0
     drop_at_most: int | None = None
-    """How often one and the same datagram of a client is lost in one direction; None: as chance has it. A protocol
-    gives up after so many transmissions, and chance reaches any number of losses in a row once in so many runs."""
+    """The limit of losses of the same datagram of a client in one direction; None for no limit. Protocols give up after
+    a number of transmissions, and random losses would reach that number in some runs."""
     duplicate: float = 0.0
     reorder: float = 0.0
-    """Probability that a datagram is held back for `hold`, so that later ones overtake it."""
+    """The probability that a datagram is delayed by `hold`, so that later ones overtake it."""
     hold: float = 0.05
     delay: float = 0.0
     jitter: float = 0.0
-    """A uniform extra delay from 0 to this."""
+    """The greatest random extra delay."""
 
 
 class DatagramProxy:
-    """Forwards datagrams between whoever sends to `port` and the server at `server_port`, both on loopback.
+    """Forwards datagrams between clients of `port` and the server at `server_port`, both on loopback.
 
-    `faults` may be replaced at any time. `to_server` and `to_client` count what was forwarded, `dropped` what was not,
-    `repeated` and `held` the copies of datagrams and those that later ones may overtake.
+    `faults` may be replaced at any time. `to_server` and `to_client` count forwarded datagrams, `dropped` the others,
+    `repeated` copies, and `held` those that later ones may overtake.
     """
 
     def __init__(self, server_port: int, faults: Faults = Faults(), seed: int = 1) -> None:  # noqa: B008 - immutable
@@ -50,7 +50,7 @@ class DatagramProxy:
         self._server = (HOST, server_port)
         self._random = random.Random(seed)
         self._losses: Counter[tuple[bool, tuple[str, int], bytes]] = Counter()
-        """By direction (to the server?), client and bytes, where they are bounded."""
+        """The losses by direction (to the server?), client and bytes, if they are limited."""
         self._upstreams: dict[tuple[str, int], asyncio.DatagramTransport] = {}
         self._opening: dict[tuple[str, int], list[bytes]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +76,7 @@ class DatagramProxy:
 
     def _on_client(self, data: bytes, client: tuple[str, int]) -> None:
         if client in self._upstreams:
-            self._upstreams[client] = self._upstreams.pop(client)  # the last to be closed
+            self._upstreams[client] = self._upstreams.pop(client)  # the most recently used is last
             self._to_server(data, client)
         elif client in self._opening:
             self._opening[client].append(data)
@@ -108,7 +108,7 @@ class DatagramProxy:
             self._later(delay, self._transport, data, client)
 
     def _fate(self, to_server: bool, client: tuple[str, int], data: bytes) -> list[float]:
-        """The delays of the copies of a datagram that are forwarded."""
+        """Return the delay of each copy of a datagram that is to be forwarded."""
         faults = self.faults
         if self._random.random() < faults.drop and not self._is_spared((to_server, client, data)):
             self.dropped += 1
@@ -125,7 +125,7 @@ class DatagramProxy:
         return delays
 
     def _is_spared(self, datagram: tuple[bool, tuple[str, int], bytes]) -> bool:
-        """Return whether it was lost as often as it may be; if not, this time is counted."""
+        """Return whether the limit of losses of a datagram is reached; if not, count this loss."""
         if self.faults.drop_at_most is None:
             return False
         self._losses[datagram] += 1

@@ -1,7 +1,7 @@
-"""Devices of the soak: each sends numbered messages to one extension instance and keeps account of what it is told.
+"""The devices of a soak: each sends numbered messages to one extension instance, and records their acknowledgements.
 
-They are devices of the simple kind: they reconnect, to the other gateway if one does not answer, and a message that
-an answer has not reached in time is left unacknowledged. MQTT is in mqtt_device.py.
+They are simple devices: they reconnect, to the other gateway if one does not answer, and leave a message unacknowledged
+if its answer is late. MQTT is in mqtt_device.py.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from kaa_bench.soak.ledger import Ledger
 
 ANSWER_TIMEOUT_S = 12.0
 ACK_TIMEOUT_S = 0.5
-"""Before a datagram is sent again; on the network of the soak many must be."""
+"""Seconds before a datagram is sent again, which happens often in a soak."""
 RECONNECT_S = 0.2
 
 
 class Device:
-    """One device. `ports` are those of the gateways for its protocol."""
+    """A device. `ports` are those of the gateways for its protocol."""
 
     kind = ""
 
@@ -43,18 +43,18 @@ class Device:
 
     @property
     def port(self) -> int:
-        """That of the gateway which it uses now."""
+        """The port of the gateway that it uses now."""
         return self._ports[self._gateway % len(self._ports)]
 
     def pause(self, *, on: bool) -> None:
-        """Send nothing new, or go on."""
+        """Pause, or continue."""
         if on:
             self._may_send.clear()
         else:
             self._may_send.set()
 
     async def may_send(self) -> None:
-        """Return when the next message is due."""
+        """Wait until the next message is due."""
         await asyncio.sleep(self.interval_s)
         await self._may_send.wait()
 
@@ -73,7 +73,7 @@ class Device:
 
 
 class HttpDevice(Device):
-    """POSTs, one after the other."""
+    """An HTTP device that sends POSTs, one after the other."""
 
     kind = "HTTP"
 
@@ -95,13 +95,13 @@ class HttpDevice(Device):
 
 
 class CoapTuning(aiocoap.numbers.constants.TransportTuning):  # type: ignore[misc]
-    """Where it differs from RFC 7252 section 4.8."""
+    """The transmission parameters that differ from RFC 7252, section 4.8."""
 
     ACK_TIMEOUT = ACK_TIMEOUT_S
 
 
 class CoapDevice(Device):
-    """Confirmable POSTs, one after the other."""
+    """A CoAP device that sends confirmable POSTs, one after the other."""
 
     kind = "CoAP"
 
@@ -129,7 +129,7 @@ class CoapDevice(Device):
 
 
 class KpudpDevice(Device):
-    """Confirmed data over KP/UDP, one message after the other."""
+    """A KP/UDP device that sends CONFIRMED DATA, one message after the other."""
 
     kind = "KP/UDP"
 

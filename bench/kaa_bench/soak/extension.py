@@ -1,6 +1,6 @@
-"""The extension of the soak as a process of its own: writes down each message that its handler had, and answers it.
+"""The extension of a soak, in its own process: records each message, and answers it.
 
-What is written is in the kernel's hands when the handler returns, and so survives a SIGKILL of this process.
+The record is written to a file before the handler returns, and so survives a SIGKILL of this process.
 """
 
 import asyncio
@@ -13,12 +13,12 @@ from kaa_ext.sdk.logs import configure
 from kaa_ext.sdk.runner import run
 
 RECORD = struct.Struct(">II")
-"""The number of the device, and that of its message."""
+"""The numbers of the device and of its message."""
 ACK_WAIT_S = 5.0
 
 
 def recording(file: str, nats_url: str, instance: str, gateway_instance: str, *, durable: bool) -> Extension:
-    """An extension that appends a RECORD to `file` for each message."""
+    """Make an extension that appends a RECORD to `file` for each message."""
     descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     extension = Extension(
         instance,

@@ -1,4 +1,4 @@
-"""What the soak does to a running cluster, one thing at a time; each returns when what it broke is whole again."""
+"""The faults of a soak. Each function causes one, and returns when the cluster has recovered."""
 
 import asyncio
 import signal
@@ -8,7 +8,7 @@ from kaa_bench.soak.cluster import CORE, DURABLE, Cluster, end, held, start
 
 DOWN_S = 0.5
 HELD_S = 3.0
-"""Longer than the gateway waits for NATS, so that it gives the connection up."""
+"""Longer than the gateway waits for NATS, so that it closes the connection."""
 SILENCE_S = 2.5
 RESETS = 5
 RESET_PERIOD_S = 0.3
@@ -17,7 +17,7 @@ Fault = Callable[[Cluster], Awaitable[None]]
 
 
 async def extension_restarted(cluster: Cluster) -> None:
-    """Replicas of the core extension, one after the other, by SIGTERM: they finish what they have."""
+    """Restart the replicas of the core extension, one after the other, by SIGTERM."""
     for extension in cluster.extensions:
         if extension.instance == CORE:
             await end(extension, signal.SIGTERM)
@@ -25,7 +25,7 @@ async def extension_restarted(cluster: Cluster) -> None:
 
 
 async def extension_killed(cluster: Cluster) -> None:
-    """The only replica of the durable extension."""
+    """Kill the only replica of the durable extension."""
     for extension in cluster.extensions:
         if extension.instance == DURABLE:
             await end(extension, signal.SIGKILL)
@@ -34,14 +34,14 @@ async def extension_killed(cluster: Cluster) -> None:
 
 
 async def nats_network_reset(cluster: Cluster) -> None:
-    """The connections between gateways and NATS, again and again."""
+    """Cut the connections between gateways and NATS, several times."""
     for number in range(RESETS):
         cluster.nats_proxy.cut(reset=bool(number % 2))
         await asyncio.sleep(RESET_PERIOD_S)
 
 
 async def nats_network_silent(cluster: Cluster) -> None:
-    """Nothing passes between gateways and NATS, one way and then the other, and no connection ends."""
+    """Stop the traffic between gateways and NATS, in each direction in turn, without closing connections."""
     for way in ("up", "down"):
         cluster.nats_proxy.pause(way)
         await asyncio.sleep(SILENCE_S)
@@ -50,7 +50,7 @@ async def nats_network_silent(cluster: Cluster) -> None:
 
 
 async def device_network_reset(cluster: Cluster) -> None:
-    """The TCP connections of devices, again and again."""
+    """Cut the TCP connections of devices, several times."""
     for number in range(RESETS):
         for proxies in cluster.device_proxies.values():
             for proxy in proxies:
@@ -59,26 +59,26 @@ async def device_network_reset(cluster: Cluster) -> None:
 
 
 async def worker_killed(cluster: Cluster) -> None:
-    """A gateway by SIGKILL; the other one goes on."""
+    """Kill a gateway by SIGKILL; the other one continues."""
     await end(cluster.gateways[0], signal.SIGKILL)
     await asyncio.sleep(DOWN_S)
     await start(cluster.gateways[0])
 
 
 async def rolling_restart(cluster: Cluster) -> None:
-    """All gateways, one after the other, by SIGTERM."""
+    """Restart all gateways, one after the other, by SIGTERM."""
     for gateway in cluster.gateways:
         await end(gateway, signal.SIGTERM)
         await start(gateway)
 
 
 async def nats_stopped(cluster: Cluster) -> None:
-    """The NATS server by SIGSTOP, for longer than a gateway waits, and then by SIGCONT."""
+    """Suspend the NATS server for longer than a gateway waits."""
     await held(cluster.nats, HELD_S)
 
 
 async def nats_killed(cluster: Cluster) -> None:
-    """The NATS server by SIGKILL: what core NATS held in memory is gone."""
+    """Kill the NATS server by SIGKILL: the messages of core NATS in its memory are lost."""
     await end(cluster.nats, signal.SIGKILL)
     await asyncio.sleep(DOWN_S)
     await start(cluster.nats)
@@ -94,4 +94,4 @@ FAULTS: tuple[Fault, ...] = (
     nats_stopped,
     rolling_restart,
 )
-"""All but the one that may cost messages of core NATS."""
+"""All faults except the one that may lose messages of core NATS."""

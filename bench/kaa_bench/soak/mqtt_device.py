@@ -1,4 +1,4 @@
-"""The MQTT devices of the soak: a window of messages at one QoS, each with its number as the request ID."""
+"""The MQTT devices of a soak: a window of messages at one QoS, with their numbers as request IDs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ CONNECT_TIMEOUT_S = 5.0
 WINDOW = 16
 PACKET_IDS = 65_535
 PING_S = 2.0
-"""Between PINGREQs; a gateway that is silent for twice as long is left."""
+"""Seconds between PINGREQs; a device leaves a gateway that is silent for twice as long."""
 
 
 class MqttDevice(Device):
-    """Keeps at most `WINDOW` messages unacknowledged, and sends them again over its next connection."""
+    """A device with at most `WINDOW` unacknowledged messages, which it sends again after a reconnect."""
 
     qos: ClassVar[int]
 
@@ -49,7 +49,7 @@ class MqttDevice(Device):
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
         self._outstanding: dict[int, bool] = {}
-        """Number -> whether PUBREC has come, of what is not acknowledged, in order."""
+        """The unacknowledged messages in order: whether PUBREC has arrived, by number."""
 
     def _publish(self, number: int, *, again: bool = False) -> mqtt.Publish:
         packet_id = _packet_id(number) if self.qos else 0
@@ -96,19 +96,19 @@ class MqttDevice(Device):
 
 
 class Qos0Device(MqttDevice):
-    """Nothing of it is ever acknowledged."""
+    """A device of QoS 0: no message is acknowledged."""
 
     qos = 0
 
 
 class Qos1Device(MqttDevice):
-    """At least once."""
+    """A device of QoS 1."""
 
     qos = 1
 
 
 class Qos2Device(MqttDevice):
-    """Exactly once, as far as one connection of a clean session goes."""
+    """A device of QoS 2, with exactly-once delivery within a connection."""
 
     qos = 2
 

@@ -1,6 +1,6 @@
-"""A TCP proxy with faults: cut, refuse, pause, split, delay. It runs in a thread of its own, so its user may block.
+"""A TCP fault proxy: cuts, refuses, pauses, splits and delays. It has its own thread, so its user may block.
 
-Bytes pass through unchanged and in order; nothing here knows what they mean.
+Bytes are forwarded unchanged and in order, whatever their protocol.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from kaa_bench.processes import HOST
 CHUNK = 64 * 1024
 STOP_TIMEOUT_S = 10.0
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER of a socket whose close sends RST, and drops what was not sent."""
+"""The SO_LINGER value with which close sends RST and drops unsent bytes."""
 
 Way = Literal["up", "down"]
-"""`up`: from the client to the server; `down`: back."""
+"""`up` is from client to server, `down` from server to client."""
 
 
 @dataclass
 class Stream:
-    """What happens to the bytes of one way, of all connections."""
+    """The faults of one direction, for all connections."""
 
     open: asyncio.Event = field(default_factory=asyncio.Event)
     piece: int = CHUNK
@@ -35,7 +35,7 @@ class Stream:
 
 
 class FaultProxy:
-    """Forwards a loopback port of its own, which it keeps, to `port`. Methods may be called from any thread.
+    """Forwards its own loopback port, which does not change, to `port`. Methods may be called from any thread.
 
     `accepted` and `refused` count connections, `cuts` the calls of `cut`.
     """
@@ -57,24 +57,24 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """The proxy as the URL of a NATS server."""
+        """Return the URL of the proxy as a NATS server."""
         return f"nats://{HOST}:{self.port}"
 
     @property
     def connections(self) -> int:
-        """Open client connections."""
+        """Return the number of open client connections."""
         return len(self._writers) // 2
 
     def bytes_passed(self, way: Way) -> int:
-        """Bytes forwarded so far, over all connections."""
+        """Return the bytes forwarded so far over all connections."""
         return self._ways[way].bytes_passed
 
     def cut(self, *, reset: bool = True) -> None:
-        """End every connection on both sides: with RST, or with FIN after what was forwarded."""
+        """End every connection on both sides, with RST or, after the forwarded bytes, with FIN."""
         self._call(self._cut, reset)
 
     def refuse(self, *, on: bool = True) -> None:
-        """Close new connections at once, until told otherwise. Those that stand stay."""
+        """Close new connections at once, or stop doing so. Existing ones stay."""
 
         def change() -> None:
             self._refusing = on
@@ -82,21 +82,21 @@ class FaultProxy:
         self._call(change)
 
     def pause(self, *ways: Way) -> None:
-        """Forward nothing more this way (without argument: both), as a network that drops every packet."""
+        """Forward nothing in a direction (default: both), as a network that drops every packet."""
         for way in ways or self._ways:
             self._call(self._ways[way].open.clear)
 
     def resume(self) -> None:
-        """End `pause`; what was held up follows."""
+        """End `pause`, and forward the delayed bytes."""
         for stream in self._ways.values():
             self._call(stream.open.set)
 
     def split(self, way: Way, piece: int = 1) -> None:
-        """Forward in pieces of `piece` bytes, each a packet of its own."""
+        """Forward in pieces of `piece` bytes, each in its own packet."""
         self._ways[way].piece = piece
 
     def delay(self, way: Way, delay_s: float) -> None:
-        """Hold every piece up for `delay_s` seconds."""
+        """Delay every piece by `delay_s` seconds."""
         self._ways[way].delay_s = delay_s
 
     def __enter__(self) -> Self:
@@ -113,7 +113,7 @@ class FaultProxy:
         self._loop.close()
 
     def _call(self, action: Any, *arguments: Any) -> None:
-        """Run `action` in the proxy's thread and return when it has run."""
+        """Run `action` in the proxy's thread, and wait for it."""
         done: Future[None] = Future()
 
         def run() -> None:
@@ -180,7 +180,7 @@ class FaultProxy:
 
 
 async def _pass(stream: Stream, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Forward one way of one connection until either side ends."""
+    """Forward a direction of a connection until either side ends."""
     _socket(writer).setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     with contextlib.suppress(OSError):
         while chunk := await reader.read(CHUNK):

@@ -1,4 +1,4 @@
-"""The table of a soak, and whether it has passed."""
+"""Prints the table of a soak, and decides whether it has passed."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ COLUMNS = ("sent", "acked", "refused", "delivered", "twice", "answered", "lost",
 
 
 def lost(accounts: Mapping[Row, Account]) -> int:
-    """The losses that may not be: all in durable mode, and in core mode those that no death of NATS explains."""
+    """Return the losses in breach of the guarantees: in core mode those without a death of NATS."""
     return sum(
         account.lost + (account.lost_with_nats if mode == "durable" else 0)
         for (mode, _), account in accounts.items()
@@ -23,7 +23,7 @@ def lost(accounts: Mapping[Row, Account]) -> int:
 def print_soak(
     accounts: Mapping[Row, Account], faults: Mapping[str, int], datagrams: Datagrams, console: Console
 ) -> None:
-    """A row for each mode and kind of device, how often what was broken, and what the network did to datagrams."""
+    """Return a table by mode and kind of device, the counts of faults, and the counts of datagrams."""
     table = Table(title="Messages by what became of them", box=None, padding=(0, 1, 0, 0))
     table.add_column("mode")
     table.add_column("device", no_wrap=True)

@@ -1,4 +1,4 @@
-"""A soak from start to end: devices that send, faults in turn, accounts closed around the death of NATS."""
+"""Runs a soak: starts devices, causes faults in turn, and closes the ledgers around each death of NATS."""
 
 import asyncio
 import time
@@ -24,17 +24,17 @@ KINDS: tuple[tuple[type[Device], str], ...] = (
 )
 INSTANCES = {"core": CORE, "durable": DURABLE}
 SETTLE_S = 60.0
-"""How long what is acknowledged may be on its way after the devices have stopped; a redelivery takes 5 s."""
+"""How long an acknowledged message may take after the devices have stopped; a redelivery takes 5 s."""
 GRACE_S = 1.0
-"""Between the devices' last message and the first look: what is still under way then has been acknowledged."""
+"""The time from the devices' last message to the first check, in which late acknowledgements arrive."""
 POLL_S = 0.2
 
 Row = tuple[str, str]
-"""The mode, and the kind of device."""
+"""A mode, and a kind of device."""
 
 
 class Recorder:
-    """Reads what the extensions write down."""
+    """Reads the records of the extensions."""
 
     def __init__(self, file: Path, devices: dict[int, Device]) -> None:
         self._file = file
@@ -42,7 +42,7 @@ class Recorder:
         self._read = 0
 
     def read(self) -> None:
-        """Put what is new into the ledgers."""
+        """Enter new records into the ledgers."""
         if not self._file.exists():
             return
         with self._file.open("rb") as source:
@@ -55,7 +55,7 @@ class Recorder:
 
 
 class Soak:
-    """One soak. `say` gets a line for each thing that happens."""
+    """A soak. `say` gets a line for each event."""
 
     def __init__(
         self, say: Callable[[str], None], *, devices: int, interval_s: float, pause_s: float
@@ -70,7 +70,7 @@ class Soak:
         self.datagrams = Datagrams(0, 0, 0, 0)
 
     async def run(self, seconds: float) -> dict[Row, Account]:
-        """Break everything in turn until the time is over, at least once each."""
+        """Cause all faults in turn until the time is over, each at least once."""
         with ExitStack() as stack:
             self._say("starting NATS, two gateways and three extensions")
             cluster = await asyncio.to_thread(Cluster, stack)
@@ -81,7 +81,7 @@ class Soak:
         return self._accounts()
 
     async def _live(self, cluster: Cluster, end: float) -> None:
-        """Let devices send while all is broken in turn."""
+        """Let devices send while faults are caused in turn."""
         for kind, protocol in KINDS:
             for mode, instance in INSTANCES.items():
                 for _ in range(self._count):
@@ -123,7 +123,7 @@ class Soak:
         self.faults[name] = self.faults.get(name, 0) + 1
 
     async def _close(self, recorder: Recorder, *, nats_died: bool) -> None:
-        """Let the devices pause until all that was acknowledged is delivered, or will not be."""
+        """Pause the devices until all acknowledged messages are delivered, or the time for that is over."""
         for device in self.devices.values():
             device.pause(on=True)
         await asyncio.sleep(GRACE_S)

@@ -11,7 +11,7 @@ from kaa_bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, Peer
 from kaa_bench.processes import Gateway, Server
 
 FIRST_SHARE = 4
-"""The part of the connections, 1 / this, that is made before the first reading: a server allocates some memory once."""
+"""One in this many connections is made before the first reading, because a server allocates some memory once."""
 MICROSECONDS = 1e6
 BROKERS: tuple[type[Peer], ...] = (NatsMqtt, Mosquitto, Amqtt)
 

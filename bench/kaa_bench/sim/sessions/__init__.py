@@ -1,4 +1,4 @@
-"""One device's conversation with the gateway, by protocol: connect, send, and be pushed to."""
+"""The sessions of devices with the gateway, by protocol: connect, send, and receive pushes."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -6,11 +6,11 @@ from typing import Protocol
 from kaa_bench.errors import BenchError
 
 Pushed = Callable[[str, bytes], None]
-"""Called with the resource path and the payload of what nobody asked for."""
+"""A function that takes the resource path and the payload of a push."""
 
 
 class SessionError(BenchError):
-    """A message or a connection failed; `kind` is one of few, for counting."""
+    """A message or a connection failed. `kind` is one of few values, for counting."""
 
     def __init__(self, kind: str) -> None:
         super().__init__(kind)
@@ -18,20 +18,20 @@ class SessionError(BenchError):
 
 
 class Session(Protocol):
-    """A device's connection. Every method raises SessionError, and none takes longer than the fleet's time-out."""
+    """A device's connection. Every method may raise SessionError, and takes at most the fleet's timeout."""
 
     async def connect(self) -> None:
-        """Be ready to send."""
+        """Connect, so that the device can send."""
         ...
 
     async def send(self, path: str, payload: bytes) -> None:
-        """Send to a resource path, and return when it is acknowledged."""
+        """Send to a resource path, and wait for the acknowledgement."""
         ...
 
     async def listen(self, path: str) -> None:
-        """Say that pushes to a resource path are wanted."""
+        """Subscribe to pushes to a resource path."""
         ...
 
     async def close(self) -> None:
-        """Take leave, and free the socket."""
+        """Disconnect, and close the socket."""
         ...

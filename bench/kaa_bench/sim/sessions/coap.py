@@ -1,4 +1,4 @@
-"""A device of CoAP on the gateway's codec: confirmable POSTs, sent again as RFC 7252 says.
+"""A device of CoAP on the gateway's codec: confirmable POSTs with the retransmission of RFC 7252.
 
 Source: RFC 7252, sections 4.2, 4.8 and 5.2.
 """
@@ -36,7 +36,7 @@ class CoapSession(asyncio.DatagramProtocol):
         self._taken: set[bytes] = set()
 
     async def connect(self) -> None:
-        """See `Session.connect`: a socket."""
+        """See `Session.connect`: open a socket."""
         loop = asyncio.get_running_loop()
         try:
             await loop.create_datagram_endpoint(lambda: self, remote_addr=self._address)
@@ -92,7 +92,7 @@ class CoapSession(asyncio.DatagramProtocol):
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: object) -> None:
-        """See asyncio.DatagramProtocol; what is malformed is dropped."""
+        """See asyncio.DatagramProtocol. Malformed messages are dropped."""
         try:
             message = coap.decode(data)
         except ProtocolError:
@@ -111,4 +111,4 @@ class CoapSession(asyncio.DatagramProtocol):
             waiting.set_result(message.code)
 
     def error_received(self, exc: Exception) -> None:
-        """See asyncio.DatagramProtocol: as good as lost; it is sent again."""
+        """See asyncio.DatagramProtocol. The message counts as lost and is sent again."""

@@ -12,7 +12,7 @@ from kaa_bench.sim.sessions import SessionError
 
 
 class HttpSession(asyncio.Protocol):
-    """See `Session`. The connection is made by the first request, and again when the gateway has closed it."""
+    """See `Session`. The first request connects, and later ones after the gateway has closed the connection."""
 
     def __init__(self, host: str, port: int, *, timeout: float) -> None:
         self._address = host, port
@@ -47,11 +47,11 @@ class HttpSession(asyncio.Protocol):
                 async with asyncio.timeout(self._timeout):
                     status = await self._response
             except TimeoutError:
-                # What comes now would answer another request.
+                # A late response must not answer another request.
                 self._end("late")
                 raise SessionError("not answered in time") from None
             except RuntimeError:
-                # uvloop raises it for a transport whose end it has not told yet.
+                # uvloop raises it for a transport that has ended, before connection_lost.
                 raise SessionError("connection lost") from None
             if status // 100 != 2:
                 raise SessionError(f"status {status}")
@@ -86,7 +86,7 @@ class HttpSession(asyncio.Protocol):
         self._end("connection lost")
 
     def on_message_complete(self) -> None:
-        """A response is whole."""
+        """Handle a complete response."""
         assert self._parser is not None
         if self._response is not None and not self._response.done():
             self._response.set_result(self._parser.get_status_code())

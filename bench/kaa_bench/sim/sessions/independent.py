@@ -1,4 +1,4 @@
-"""Devices on other people's clients: aiomqtt, aiocoap, aiohttp. They show that those work; load is the native ones'."""
+"""Devices on independent clients: aiomqtt, aiocoap, aiohttp. They show that these work; they are not for load."""
 
 import asyncio
 import contextlib
@@ -54,7 +54,7 @@ class AiomqttSession:
             raise SessionError(type(error).__name__) from None
 
     async def listen(self, path: str) -> None:
-        """See `Session.listen`: the scenario does not ask it of these clients."""
+        """See `Session.listen`: scenarios do not use it with these clients."""
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -66,7 +66,7 @@ class AiomqttSession:
 
 
 class AiocoapSession:
-    """See `Session`. A context each: a device is a source address."""
+    """See `Session`. Each device has its own context, and so its own source address."""
 
     def __init__(self, host: str, port: int, *, timeout: float) -> None:
         self._root = f"coap://{host}:{port}/"
@@ -93,7 +93,7 @@ class AiocoapSession:
             raise SessionError(f"code {response.code.dotted}")
 
     async def listen(self, path: str) -> None:
-        """See `Session.listen`: the scenario does not ask it of these clients."""
+        """See `Session.listen`: scenarios do not use it with these clients."""
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -112,7 +112,7 @@ class AiohttpSession:
         self._session: aiohttp.ClientSession | None = None
 
     async def connect(self) -> None:
-        """See `Session.connect`: the first request does."""
+        """See `Session.connect`: the first request connects."""
         self._session = aiohttp.ClientSession(timeout=self._timeout)
 
     async def send(self, path: str, payload: bytes) -> None:
@@ -130,7 +130,7 @@ class AiohttpSession:
             raise SessionError(f"status {status}")
 
     async def listen(self, path: str) -> None:
-        """See `Session.listen`: the scenario does not ask it of these clients."""
+        """See `Session.listen`: scenarios do not use it with these clients."""
         raise NotImplementedError
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A device of KP/UDP: the bench's client, as a session."""
+"""A device of KP/UDP on the bench's client."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ class KpudpSession:
         self._reading: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
-        """See `Session.connect`: a socket."""
+        """See `Session.connect`: open a socket."""
         try:
             await self._client.rebind()
         except OSError as error:
@@ -30,7 +30,7 @@ class KpudpSession:
         await self._wait(self._client.confirmed(path, payload))
 
     async def listen(self, path: str) -> None:
-        """See `Session.listen`: an announcement."""
+        """See `Session.listen`: send an announcement."""
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
         await self._wait(self._client.ping(path))

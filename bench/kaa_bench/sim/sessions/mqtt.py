@@ -21,7 +21,7 @@ STATUS, ERROR = "/status", "/error"
 
 
 class MqttSession(asyncio.Protocol):
-    """See `Session`. Without a keep-alive: the interval of a fleet is not bound to it."""
+    """See `Session`. There is no keep-alive, so a fleet may have any interval."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class MqttSession(asyncio.Protocol):
             raise SessionError(f"connect: {type(error).__name__}") from None
 
     async def send(self, path: str, payload: bytes) -> None:
-        """See `Session.send`. QoS 0 without request ID is done when it is written."""
+        """See `Session.send`. A message of QoS 0 without request ID is done when it is written."""
         loop = asyncio.get_running_loop()
         waiting: list[asyncio.Future[None]] = []
         packet_id = 0
@@ -103,7 +103,7 @@ class MqttSession(asyncio.Protocol):
             self._answered.pop(topic, None)
 
     async def listen(self, path: str) -> None:
-        """See `Session.listen`: a subscription to what the extension sends."""
+        """See `Session.listen`: subscribe to the messages of the extension."""
         packet_id = self._packet_id = self._packet_id % PACKET_IDS + 1
         granted = self._acknowledged[packet_id] = asyncio.get_running_loop().create_future()
         try:
@@ -119,7 +119,7 @@ class MqttSession(asyncio.Protocol):
         """See `Session.close`."""
         transport, self._transport = self._transport, None
         if transport is not None:
-            # uvloop raises it for a transport whose end it has not told yet.
+            # uvloop raises it for a transport that has ended, before connection_lost.
             with contextlib.suppress(RuntimeError):
                 transport.write(mqtt.encode(mqtt.Disconnect()))
             transport.close()
@@ -185,7 +185,7 @@ class MqttSession(asyncio.Protocol):
             if waiting is not None:
                 _fail(waiting, kind)
             else:
-                # Without a request ID an error names no message: that of the oldest is what it comes for.
+                # Without a request ID an error names no message; it is that of the oldest.
                 _fail(next(iter(self._acknowledged.values()), None), kind)
             return
         topic = packet.topic.removesuffix(STATUS)
@@ -203,7 +203,7 @@ class MqttSession(asyncio.Protocol):
 
 
 def _status_of(payload: bytes) -> str:
-    """1/KP: the payload of an error is JSON with its status."""
+    """Return the status in the JSON payload of an error (1/KP)."""
     try:
         return str(int(json.loads(payload)["statusCode"]))
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""MQTT over WebSocket: between a socket and an MQTT session, on the sans-IO client of `websockets`.
+"""MQTT over WebSocket: a layer between a socket and an MQTT session, on the sans-IO client of `websockets`.
 
 Source: RFC 6455; MQTT 3.1.1, section 6.
 """
@@ -16,7 +16,7 @@ PATH = "/ws"
 
 
 class WebSocketPipe(asyncio.Protocol):
-    """A protocol to the socket, and to the session what a transport is. `opened` ends with the handshake."""
+    """A protocol for the socket, and a transport for the session. `opened` completes with the handshake."""
 
     def __init__(self, session: asyncio.Protocol, host: str, port: int) -> None:
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -29,7 +29,7 @@ class WebSocketPipe(asyncio.Protocol):
     # ---------------------------------------------------------------- to the session: a transport
 
     def write(self, data: bytes) -> None:
-        """One binary message."""
+        """Send a binary message."""
         if self._transport is None or self._transport.is_closing():
             raise RuntimeError("the connection is closed")
         self._protocol.send_binary(data)
@@ -40,21 +40,21 @@ class WebSocketPipe(asyncio.Protocol):
         return self._transport is None or self._transport.is_closing()
 
     def close(self) -> None:
-        """Say so, and close."""
+        """Send a close frame, and close."""
         if self._transport is not None and not self._transport.is_closing():
             self._protocol.send_close()
             self._flush()
             self._transport.close()
 
     def abort(self) -> None:
-        """Close without a word."""
+        """Close without a close frame."""
         if self._transport is not None:
             self._transport.abort()
 
     # ---------------------------------------------------------------- to the socket: a protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See asyncio.Protocol: ask for the upgrade."""
+        """See asyncio.Protocol: request the upgrade."""
         self._transport = cast("asyncio.Transport", transport)
         self._protocol.send_request(self._protocol.connect())
         self._flush()
