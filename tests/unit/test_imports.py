@@ -46,8 +46,6 @@ KNOWN: set[tuple[str, str]] = {
     ("admin", "net"),
     ("bus", "config"),
     ("http", "config"),
-    ("net", "config"),
-    ("net", "identity.clients"),
 }
 """Pairs (package, package) that are still wrong; to be emptied."""
 

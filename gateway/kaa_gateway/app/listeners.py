@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kaa_gateway.coap.server import CoapServer
-from kaa_gateway.net.ports import taking
+from kaa_gateway.net.ports import port_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,7 +83,7 @@ class Listeners:
     def start(self, host: str, *, reuse_port: bool) -> Iterator[tuple[str, int]]:
         """Start each listener, and yield its name and the port that it got. Raises PortError."""
         for listener in (*self.streams, *self.datagrams):
-            with taking(listener.port_key, listener.port):
+            with port_errors(listener.port_key, listener.port):
                 listener.socket.start(host, listener.port, reuse_port=reuse_port)
             yield listener.name, listener.socket.port
 

@@ -21,7 +21,7 @@ from kaa_gateway.admin.fleet_api import FleetApi
 from kaa_gateway.admin.fleet_server import FleetServer
 from kaa_gateway.app.reload import ReloadCollector, Reloader
 from kaa_gateway.app.worker_process import EXIT_CANNOT_START, run_worker
-from kaa_gateway.net.ports import taking
+from kaa_gateway.net.ports import port_errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,7 @@ class Supervisor:
 
     async def start(self) -> None:
         """Serve management, and start the workers. PortError if the management port is taken."""
-        with taking("server.port", self._config.server.port):
+        with port_errors("server.port", self._config.server.port):
             await self._admin.start(self._config.transports.bind_address, self._config.server.port)
         for index in self._fleet.sockets:
             self._start(index)

@@ -46,7 +46,7 @@ from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch
 from kaa_gateway.net.input_memory import InputMemory
-from kaa_gateway.net.ports import taking
+from kaa_gateway.net.ports import port_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -332,7 +332,7 @@ class Worker:
         if self._admin_socket is not None:
             await self._admin.start_on_socket(self._admin_socket)
         else:
-            with taking("server.port", self._config.server.port):
+            with port_errors("server.port", self._config.server.port):
                 await self._admin.start(host, self._config.server.port)
             self.ports["admin"] = self._admin.port
         self._connector.start()

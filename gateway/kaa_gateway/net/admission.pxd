@@ -4,13 +4,12 @@ from kaa_gateway.counters cimport Counters
 
 
 cdef struct Bucket:
-    # Of tokens, a second's worth at most. Below zero it is in debt: what came had to be taken all the same.
+    # A token bucket with the tokens of one second at most. Below zero it is in debt: the bytes had been read already.
     double tokens
-    double at          # loop time at which they were counted
+    double at          # loop time at which the tokens were counted
 
 
 cdef class Source:
-    # A host, or the network that one IPv6 customer has.
     cdef Py_ssize_t connections   # open ones
     cdef Bucket message_bucket
     cdef Bucket byte_bucket
@@ -27,10 +26,10 @@ cdef class Admission:
     cdef Py_ssize_t source_connections
     cdef double source_message_rate    # a second, of a source
     cdef double source_byte_rate
-    cdef bint rates                    # whether a connection is counted at all
-    cdef bint knows_sources            # whether the table of sources is kept at all
+    cdef bint rates                    # some rate is limited, of connections or sources
+    cdef bint knows_sources            # something is limited by source, so the table is kept
     # state
-    cdef object sources                # OrderedDict of address -> Source, the longest known first
+    cdef object sources                # OrderedDict of address -> Source, the oldest first
 
     cdef Source source(self, bytes address, double now)
     cdef Source open(self, bytes address, double now)

@@ -1,3 +1,5 @@
+"""Limits of how much connections and sources may send. See admission.pyx."""
+
 from kaa_gateway.counters import Counters
 
 class Admission:

@@ -1,10 +1,10 @@
-"""How much one connection, and one source, may send: token buckets in messages and bytes, and numbers of connections.
+"""Limits of how much a connection and a source may send: token buckets of messages and bytes, numbers of connections.
 
-A stream beyond its rate is not read until it is within it again, which its sender feels as back-pressure; a datagram
-beyond it is dropped. A source is an IPv4 address or an IPv6 network of 64 bits, which is what one customer has. All
-limits but that of half-open connections are off unless they are configured, and then cost a compare a read.
+A stream beyond its rate is not read until it is within it again, and its sender feels back-pressure; a datagram beyond
+the rate is dropped. A source is an IPv4 address, or an IPv6 network of 64 bits, which is what one customer has. Only
+the limit of half-open connections is on by default; the others cost one comparison a read while they are off.
 
-What is half-open, and what pauses, is the adapters' (tcp.pyx, udp.pyx).
+What lives here: counting. What does not: pausing and dropping (tcp_connection.pyx, udp.pyx).
 """
 
 import socket
@@ -13,11 +13,11 @@ from collections import OrderedDict
 from libc.string cimport memcmp
 
 cdef enum:
-    SOURCES_MAX = 65536       # beyond those with open connections, the longest known is forgotten
+    SOURCES_MAX = 65536       # remembered; then the oldest without open connections is forgotten
     FORGET_SCAN = 64          # sources looked at for one without connections
-    NETWORK_SIZE = 8          # bytes of an IPv6 address that name a customer's network
+    NETWORK_SIZE = 8          # bytes of the network in an IPv6 address
     IPV4_SIZE = 4
-    # Where a sockaddr_in and a sockaddr_in6 have the address.
+    # offsets of the address in a sockaddr_in and a sockaddr_in6
     IPV4_OFFSET = 4
     IPV6_OFFSET = 8
     SOCKADDR_IN6_SIZE = 28
@@ -25,20 +25,20 @@ cdef enum:
 cdef bytes MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address in an IPv6 one (RFC 4291 section 2.5.5.2)
 
 
-cdef inline double owed(Bucket* bucket, double rate, double amount, double now) noexcept:
-    """Take an amount out of a bucket: the seconds until it is out of debt. Hot path where rates are limited."""
+cdef inline double take(Bucket* bucket, double rate, double amount, double now) noexcept:
+    """Take tokens out of a bucket, and return the seconds until it is out of debt. Hot path if rates are limited."""
     bucket.tokens = min(bucket.tokens + (now - bucket.at) * rate, max(rate, 1.0)) - amount
     bucket.at = now
     return -bucket.tokens / rate if bucket.tokens < 0 else 0
 
 
-cdef inline bint has(const Bucket* bucket, double rate, double now) noexcept:
-    """Whether there is anything in a bucket. Hot path where rates are limited."""
+cdef inline bint has_tokens(const Bucket* bucket, double rate, double now) noexcept:
+    """Return whether a bucket has tokens. Hot path if rates are limited."""
     return bucket.tokens + (now - bucket.at) * rate > 0
 
 
 cdef bytes source_of(const uint8_t* address, Py_ssize_t size):
-    """The source of a sockaddr."""
+    """Return the source of a sockaddr."""
     if size < SOCKADDR_IN6_SIZE:
         return address[IPV4_OFFSET:IPV4_OFFSET + IPV4_SIZE]
     address += IPV6_OFFSET
@@ -48,7 +48,7 @@ cdef bytes source_of(const uint8_t* address, Py_ssize_t size):
 
 
 cdef str address_text(bytes address):
-    """host:port of a sockaddr, for a log line."""
+    """Return host:port of a sockaddr, for the log."""
     family = int.from_bytes(address[:2], "little")
     port = int.from_bytes(address[2:4], "big")
     if family == socket.AF_INET6:
@@ -57,14 +57,14 @@ cdef str address_text(bytes address):
 
 
 cdef class Source:
-    """What is known of one source."""
+    """One source, its open connections and its buckets."""
 
 
 cdef class Admission:
-    """The limits of a worker, common to its listeners, and its table of sources.
+    """The limits that are common to all listeners of a worker, and its table of sources.
 
-    Rates are a second; 0 is no limit. `half_open_max` bounds the connections of a listener that have not yet said who
-    they are.
+    Rates are per second; 0 is no limit. `half_open_max` bounds the connections of a listener whose peer is not admitted
+    yet.
     """
 
     def __init__(
@@ -85,11 +85,11 @@ cdef class Admission:
         self.sources = OrderedDict()
 
     def source_count(self):
-        """Sources that are remembered."""
+        """Return the number of sources that are remembered."""
         return len(self.sources)
 
     cdef Source source(self, bytes address, double now):
-        """What is known of an address; a new one begins with a full bucket. Hot path where sources are limited."""
+        """Return the source at an address. A new one starts with full buckets. Hot path if sources are limited."""
         cdef Source source = self.sources.get(address)
         if source is None:
             if len(self.sources) >= self.sources_max:
@@ -101,17 +101,17 @@ cdef class Admission:
         return source
 
     def forget_one(self):
-        """Make room for another source, if one is found soon that has no connections."""
+        """Forget an old source without connections, if there is one among the first FORGET_SCAN."""
         cdef Source source
         for _ in range(min(len(self.sources), FORGET_SCAN)):
             address, source = next(iter(self.sources.items()))
             if source.connections == 0:
                 del self.sources[address]
                 return
-            self.sources.move_to_end(address)  # there are no more of these than connections
+            self.sources.move_to_end(address)  # so many entries there may be: one for each connection at most
 
     cdef Source open(self, bytes address, double now):
-        """Count a new connection of an address; None if it has as many as it may."""
+        """Count a new connection, and return its source. Return None if that has as many as it may."""
         cdef Source source = self.source(address, now)
         if self.source_connections and source.connections >= self.source_connections:
             return None
@@ -119,7 +119,7 @@ cdef class Admission:
         return source
 
     cdef int close(self, bytes address, Source source) except -1:
-        """A connection has ended. Its source is remembered, or a new connection would have a full bucket again."""
+        """Count the end of a connection. A source with a rate is remembered, and so is the state of its buckets."""
         source.connections -= 1
         if source.connections == 0 and not self.source_message_rate and not self.source_byte_rate:
             del self.sources[address]
@@ -128,33 +128,33 @@ cdef class Admission:
     cdef double charge(
         self, Bucket* message_bucket, Bucket* byte_bucket, Source source, uint64_t count, Py_ssize_t size, double now
     ) except -1:
-        """Count what a connection was read: the seconds for which it is then not to be read. Hot path if limited."""
-        cdef double wait = 0, of_source = 0
+        """Count what was read from a connection. Return the seconds of pause that it needs. Hot path if limited."""
+        cdef double wait = 0, source_wait = 0
         if self.message_rate > 0:
-            wait = owed(message_bucket, self.message_rate, <double>count, now)
+            wait = take(message_bucket, self.message_rate, <double>count, now)
         if self.byte_rate > 0:
-            wait = max(wait, owed(byte_bucket, self.byte_rate, <double>size, now))
+            wait = max(wait, take(byte_bucket, self.byte_rate, <double>size, now))
         if source is not None:
             if self.source_message_rate > 0:
-                of_source = owed(&source.message_bucket, self.source_message_rate, <double>count, now)
+                source_wait = take(&source.message_bucket, self.source_message_rate, <double>count, now)
             if self.source_byte_rate > 0:
-                of_source = max(of_source, owed(&source.byte_bucket, self.source_byte_rate, <double>size, now))
-        if of_source > wait:
+                source_wait = max(source_wait, take(&source.byte_bucket, self.source_byte_rate, <double>size, now))
+        if source_wait > wait:
             self.counters.count("paused", "source_rate")
-            return of_source
+            return source_wait
         if wait > 0:
             self.counters.count("paused", "connection_rate")
         return wait
 
     cdef bint allows(self, bytes address, Py_ssize_t size, double now) except -1:
-        """Whether a source may send this datagram, which is then counted. Hot path if limited."""
+        """Count a datagram of a source. Return False if the source is beyond its rate. Hot path if limited."""
         cdef Source source = self.source(address, now)
-        if (self.source_message_rate > 0 and not has(&source.message_bucket, self.source_message_rate, now)) \
-                or (self.source_byte_rate > 0 and not has(&source.byte_bucket, self.source_byte_rate, now)):
+        if (self.source_message_rate > 0 and not has_tokens(&source.message_bucket, self.source_message_rate, now)) \
+                or (self.source_byte_rate > 0 and not has_tokens(&source.byte_bucket, self.source_byte_rate, now)):
             self.counters.count("dropped", "source_rate")
             return False
         if self.source_message_rate > 0:
-            owed(&source.message_bucket, self.source_message_rate, 1, now)
+            take(&source.message_bucket, self.source_message_rate, 1, now)
         if self.source_byte_rate > 0:
-            owed(&source.byte_bucket, self.source_byte_rate, <double>size, now)
+            take(&source.byte_bucket, self.source_byte_rate, <double>size, now)
         return True

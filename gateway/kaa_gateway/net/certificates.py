@@ -1,10 +1,10 @@
-"""The files of the listeners that encrypt: contexts made of them, and made again when they change.
+"""Certificates and keys of the listeners that encrypt: reads their files, and reads them again when they change.
 
-What lives here: what must be right with certificates, keys, authorities and revocation lists, in words that name the
-key of the configuration; the context of TLS over TCP; and the watch over the files. What does not: that of DTLS
-(`kaa_gateway.net.dtls_context`), and any connection.
+What lives here: checks of certificates, keys, authorities and revocation lists, whose errors name the key of the
+configuration; the OpenSSL context of TLS over TCP; the watch over the files. What does not: the context of DTLS
+(`kaa_gateway.net.dtls_context`), and connections.
 
-A connection keeps the context that it began with, so new files disturb nobody.
+A connection keeps the context that it began with, so new files disturb no connection.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import asyncio
 import re
 import ssl
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import structlog
 from cryptography import x509
@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
-    from kaa_gateway.config.keys import ServerTls, StreamTls
-
 log = structlog.get_logger("gateway.transports")
 
 WATCH_PERIOD = 5.0
-"""Seconds between looks at the files: their directories may be mounts, which do not tell of changes."""
+"""Seconds between two looks at the files. Their directories may be mounts, which report no changes."""
 
 _REVOCATION_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
@@ -43,15 +41,51 @@ _MIN_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 Context = TypeVar("Context")
 
 
+class ServerSettings(Protocol):
+    """The settings of a listener that encrypts, as its section of the configuration has them."""
+
+    @property
+    def cert_file(self) -> Path | None:
+        """The certificate and its intermediate ones."""
+
+    @property
+    def key_file(self) -> Path | None:
+        """The private key."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The authorities of client certificates."""
+
+    @property
+    def crl_file(self) -> Path | None:
+        """Their revocation lists."""
+
+    @property
+    def client_certificate(self) -> str:
+        """`off`, `optional` or `required`."""
+
+    @property
+    def ciphers(self) -> str:
+        """Cipher suites, as in openssl-ciphers(1)."""
+
+
+class StreamSettings(ServerSettings, Protocol):
+    """The settings of a listener for TLS over TCP."""
+
+    @property
+    def min_version(self) -> str:
+        """The oldest version of TLS."""
+
+
 def unusable(key: str, message: str) -> ConfigError:
-    """The error of a file or setting that a listener cannot work with."""
+    """Return the error for a file or setting that cannot be used."""
     return ConfigError("tls_unusable", f"{key}: {message}")
 
 
 class Material:
-    """What the files of a listener hold, read and found to fit together. Raises ConfigError."""
+    """The contents of a listener's files, which fit together. Raises ConfigError if they do not."""
 
-    def __init__(self, key: str, settings: ServerTls) -> None:
+    def __init__(self, key: str, settings: ServerSettings) -> None:
         self.chain: list[x509.Certificate] = []
         self.private_key: PrivateKeyTypes | None = None
         self.authorities: list[x509.Certificate] = []
@@ -69,17 +103,17 @@ class Material:
                 self.revocations = _revocations(f"{key}.crl-file", settings.crl_file)
 
 
-def stream_context(key: str, settings: StreamTls, alpn: str | None) -> ssl.SSLContext:
-    """The context of a listener with TLS over TCP, whose files are found good. Raises ConfigError."""
+def stream_context(key: str, settings: StreamSettings, alpn: str | None) -> ssl.SSLContext:
+    """Make the OpenSSL context of a listener for TLS over TCP. Raises ConfigError."""
     assert settings.cert_file is not None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _MIN_VERSIONS[settings.min_version]
-    # A client that may renegotiate makes the server compute for nothing.
+    # Renegotiation lets a client make the server compute for nothing.
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     try:
         context.set_ciphers(settings.ciphers)
     except ssl.SSLError:
-        raise unusable(f"{key}.ciphers", "no cipher suite that can be had is in this list") from None
+        raise unusable(f"{key}.ciphers", "no cipher suite in this list is available") from None
     try:
         context.load_cert_chain(settings.cert_file, settings.key_file)
         if settings.client_certificate != "off":
@@ -88,7 +122,7 @@ def stream_context(key: str, settings: StreamTls, alpn: str | None) -> ssl.SSLCo
                 context.load_verify_locations(settings.crl_file)
                 context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     except (ssl.SSLError, OSError) as error:
-        # Such as a key that is too short for the security level of OpenSSL.
+        # For example a key that is too short for the security level of OpenSSL.
         raise unusable(f"{key}.cert-file", f"cannot be used: {error.strerror or error}") from None
     context.verify_mode = _VERIFY_MODES[settings.client_certificate]
     if alpn is not None:
@@ -97,7 +131,7 @@ def stream_context(key: str, settings: StreamTls, alpn: str | None) -> ssl.SSLCo
 
 
 def read(key: str, path: Path) -> bytes:
-    """The content of a file."""
+    """Return the content of a file. Raises ConfigError."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -137,12 +171,13 @@ def _public_bytes(public_key: object) -> bytes:
 
 
 class ServerCredentials(Generic[Context]):
-    """The context of one listener, and the files that it was made of. Raises ConfigError.
+    """The OpenSSL context of one listener, and the files that it is made of. Raises ConfigError.
 
-    `key` is that of the listener's section. `make` makes a context of what was read, and may take some milliseconds.
+    `key` is that of the listener's section. `make` makes a context from the contents of the files; it may take some
+    milliseconds.
     """
 
-    def __init__(self, key: str, settings: ServerTls, make: Callable[[Material], Context]) -> None:
+    def __init__(self, key: str, settings: ServerSettings, make: Callable[[Material], Context]) -> None:
         self.key = key
         self._settings = settings
         self._make = make
@@ -152,7 +187,7 @@ class ServerCredentials(Generic[Context]):
         self.read_again()
 
     def changed(self) -> bool:
-        """Whether the files are not those that were read last."""
+        """Return whether the files have changed since they were read."""
         state = self._state()
         if state == self._seen:
             return False
@@ -160,7 +195,7 @@ class ServerCredentials(Generic[Context]):
         return True
 
     def read_again(self) -> None:
-        """Make a context of the files as they are now. Raises ConfigError, and then the old context stays."""
+        """Make a new context from the files. If that raises ConfigError, the old context stays."""
         material = Material(self.key, self._settings)
         self.context = self._make(material)
         self.certificate = material.chain[0] if material.chain else None
@@ -181,7 +216,7 @@ class ServerCredentials(Generic[Context]):
 
 
 async def watch(all_credentials: Iterable[ServerCredentials[Any]], period: float = WATCH_PERIOD) -> None:
-    """Read files again whenever they change, for ever. What cannot be used is logged, and the old is kept."""
+    """Read files again whenever they change, until cancelled. Files that cannot be used are logged."""
     while True:
         await asyncio.sleep(period)
         for credentials in all_credentials:

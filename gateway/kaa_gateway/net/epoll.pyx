@@ -1,7 +1,6 @@
-"""An epoll set that is itself watched by the event loop: one callback for all of its sockets that are ready.
+"""An epoll set that the event loop watches as one descriptor: one callback for all of its sockets that are ready.
 
-A loop's own way costs a transport and a handle for each socket, and a call of Python for each that is ready. What
-a socket that is ready wants is its owner's.
+A transport of asyncio costs two objects for each socket, and a call of Python for each socket that is ready.
 
 Source: epoll(7), epoll_ctl(2).
 """
@@ -21,25 +20,27 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLL_CTL_MOD
 
 
-cdef int failed() except -1:
+cdef int raise_errno() except -1:
+    """Raise the OSError of the last system call."""
     raise OSError(errno, os.strerror(errno))
 
 
 cdef class EpollSet:
-    """`on_ready` is called once in each pass of the loop in which some of the sockets are ready.
+    """A set of sockets whose events are waited for.
 
-    A socket that is closed leaves the set by itself.
+    `on_ready` is called once in each pass of the loop in which some of the sockets are ready. A closed socket leaves
+    the set by itself.
     """
 
     def __init__(self, loop, on_ready):
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
-            failed()
+            raise_errno()
         self.loop = loop
         loop.add_reader(self.fd, on_ready)
 
     cdef int change(self, int fd, uint32_t before, uint32_t wanted) except -1:
-        """Wait for other events of a socket than before; none takes it out, so that its end is not told either."""
+        """Wait for the events `wanted` of a socket instead of `before`. With 0, not even its end is reported."""
         cdef epoll_event event
         cdef int operation = EPOLL_CTL_MOD
         if before == 0:
@@ -48,14 +49,14 @@ cdef class EpollSet:
             operation = EPOLL_CTL_DEL
         event.events = wanted
         event.data.fd = fd
-        return failed() if epoll_ctl(self.fd, operation, fd, &event) < 0 else 0
+        return raise_errno() if epoll_ctl(self.fd, operation, fd, &event) < 0 else 0
 
     cdef int wait(self, epoll_event* events, int events_max) noexcept:
-        """What is ready now, without waiting: how many events. Hot path."""
+        """Fill `events` with what is ready now, and return how many there are. Never waits. Hot path."""
         return epoll_wait(self.fd, events, events_max, 0)
 
     def close(self):
-        """Watch nothing any more."""
+        """Stop watching, and close the set."""
         if self.fd >= 0:
             self.loop.remove_reader(self.fd)
             os.close(self.fd)

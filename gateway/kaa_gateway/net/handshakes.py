@@ -1,11 +1,12 @@
-"""Why handshakes fail: reason codes for what OpenSSL says, and a log that a flood of failures does not fill.
+"""Failed handshakes of TLS and DTLS: a reason code for each error of OpenSSL, and a log with a limited rate.
 
-Reasons are counted, every one (`kaa_gateway_events_total{event="closed"}`); lines are limited.
+Every failure is counted (`kaa_gateway_events_total{event="closed"}`); only the lines of the log are limited.
 """
 
 from __future__ import annotations
 
 import ssl
+from typing import NamedTuple
 
 import structlog
 
@@ -13,7 +14,7 @@ log = structlog.get_logger("gateway.transports")
 
 LINES_PER_PERIOD = 20
 PERIOD = 10.0
-"""Seconds in which so many lines are written at most."""
+"""Seconds in which at most LINES_PER_PERIOD lines are written."""
 
 VERIFICATION_REASONS = {
     2: "tls_unknown_ca",  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT
@@ -27,7 +28,7 @@ VERIFICATION_REASONS = {
     21: "tls_unknown_ca",  # X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE
     23: "tls_certificate_revoked",  # X509_V_ERR_CERT_REVOKED
 }
-"""By verification code of OpenSSL (x509_vfy.h); any other is `tls_certificate_rejected`."""
+"""Reason codes by verification code of OpenSSL (x509_vfy.h); any other is `tls_certificate_rejected`."""
 
 OTHER_REASONS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "tls_no_certificate",
@@ -36,23 +37,32 @@ OTHER_REASONS = {
     "VERSION_TOO_LOW": "tls_version",
     "WRONG_VERSION_NUMBER": "tls_version",
 }
-"""By reason of an SSLError. A client that refuses our certificate says so in an alert: `tls_alert`."""
+"""Reason codes by reason of an SSLError. A client that refuses our certificate sends an alert: `tls_alert`."""
+
+
+class Failure(NamedTuple):
+    """Why a handshake failed."""
+
+    reason: str
+    """Our reason code."""
+    detail: str
+    """OpenSSL's words, for the log."""
 
 
 def verification_reason(code: int) -> str:
-    """The reason code for a verification code of OpenSSL."""
+    """Return the reason code for a verification code of OpenSSL."""
     return VERIFICATION_REASONS.get(code, "tls_certificate_rejected")
 
 
-def failure(error: ssl.SSLError) -> tuple[str, str]:
-    """The reason code of a failed handshake, and what OpenSSL says of it, for the log."""
+def failure(error: ssl.SSLError) -> Failure:
+    """Return why a handshake failed with this error."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return verification_reason(error.verify_code), error.verify_message
-    return other_reason(error.reason), (error.reason or str(error)).replace("_", " ").lower()
+        return Failure(verification_reason(error.verify_code), error.verify_message)
+    return Failure(other_reason(error.reason), (error.reason or str(error)).replace("_", " ").lower())
 
 
 def other_reason(said: str | None) -> str:
-    """The reason code for what OpenSSL says of a handshake, other than of the client's certificate."""
+    """Return the reason code for an error that is not about the client's certificate."""
     words = (said or "").upper().replace(" ", "_")
     if "_ALERT_" in words:
         return "tls_alert"
@@ -60,7 +70,7 @@ def other_reason(said: str | None) -> str:
 
 
 class HandshakeLog:
-    """The failures of one listener's handshakes, at most LINES_PER_PERIOD lines in PERIOD."""
+    """Logs the failed handshakes of one listener, with at most LINES_PER_PERIOD lines in PERIOD."""
 
     def __init__(self, protocol: str) -> None:
         self._protocol = protocol
@@ -69,7 +79,7 @@ class HandshakeLog:
         self._suppressed = 0
 
     def failed(self, reason: str, detail: str, peer: str, now: float) -> None:
-        """A handshake with `peer` has failed; `now` is the loop's time."""
+        """Log that a handshake with `peer` has failed. `now` is the loop's time."""
         if now >= self._period_end:
             if self._suppressed:
                 log.warning("more handshakes failed", protocol=self._protocol, count=self._suppressed)

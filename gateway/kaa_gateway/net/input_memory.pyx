@@ -3,8 +3,7 @@
 Every connection has INPUT_FREE bytes that are not counted, so most connections are never counted at all.
 """
 
-cdef extern from "Python.h":
-    const Py_ssize_t PY_SSIZE_T_MAX
+from cpython.pyport cimport PY_SSIZE_T_MAX
 
 
 cdef class InputMemory:
@@ -18,7 +17,7 @@ cdef class InputMemory:
         self.bytes_max = bytes_max
 
     cdef bint reserve(self, ProtocolCore core, Py_ssize_t size) noexcept:
-        """Record that the input of `core` takes `size` bytes now. Return False, and change nothing, if that is too much."""
+        """Record that the input of `core` has `size` bytes now. Return False, and change nothing, if it must not."""
         cdef Py_ssize_t more = (size if size > INPUT_FREE else 0) - core.input_counted
         if more > 0 and self.bytes + more > self.bytes_max:
             return False

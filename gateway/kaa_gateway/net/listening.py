@@ -1,17 +1,18 @@
-"""Sockets that listen for TCP connections, and what those inherit from them.
+"""Sockets that listen for TCP connections, and the options that connections inherit from them.
 
-What lives here: making them, once for a listener. What does not: accepting (`kaa_gateway.net.tcp`).
+What does not live here: accepting connections (`kaa_gateway.net.tcp_listener`).
 """
 
 import socket
 
 BACKLOG = 4096
-"""Connections that the kernel holds until they are accepted."""
+"""Connections that the kernel keeps until they are accepted."""
 PROBE_AFTER_S = 300
-"""Silence until the kernel asks whether the peer is there: a device that has lost its power is noticed."""
+"""Silence until the kernel sends a keep-alive probe, which finds devices that have lost their power."""
 PROBE_PERIOD_S = 30
+"""Time between two probes."""
 PROBES = 5
-"""Questions without an answer until the connection is gone."""
+"""Unanswered probes after which the kernel ends the connection."""
 INHERITED = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S),
@@ -19,11 +20,11 @@ INHERITED = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
-"""Options that connections have from their listening socket, so that none of them costs a system call."""
+"""Options that connections inherit from their listening socket, which saves system calls for each connection."""
 
 
 def listen(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
-    """A socket for each address of `host`, which is all interfaces if empty; OSError if a port is taken."""
+    """Listen on each address of `host`, or on all interfaces if it is empty. Raises OSError if the port is taken."""
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
@@ -34,7 +35,7 @@ def listen(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
             if reuse_port:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
-                # Both kinds of address on one socket would exclude an IPv4 socket beside it.
+                # A socket for both kinds of address would exclude an IPv4 socket with the same port.
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             for level, option, value in INHERITED:
                 listening.setsockopt(level, option, value)

@@ -1,4 +1,4 @@
-"""A port that cannot be had, said in words that tell the operator which key to change."""
+"""The error of a port that cannot be listened on: it names the key of the configuration to change."""
 
 import contextlib
 import errno
@@ -9,12 +9,12 @@ from kaa_gateway.errors import GatewayError
 
 
 class PortError(GatewayError):
-    """A listener cannot have its port."""
+    """A port that a listener cannot use."""
 
 
 @contextlib.contextmanager
-def taking(key: str, port: int) -> Iterator[None]:
-    """Around the start of a listener: a port that cannot be had is a PortError that names its key."""
+def port_errors(key: str, port: int) -> Iterator[None]:
+    """Turn an OSError about the port of a listener that is started in this context into a PortError."""
     try:
         yield
     except OSError as error:

@@ -4,8 +4,8 @@ All connections of a listener read into one buffer, and output is written once a
 connection has ended is learned by reading and writing it, never from its epoll events: those may belong to an earlier
 connection with the same descriptor.
 
-What lives here: reading, writing, back-pressure, rates, the end of a connection. What does not: accepting, time-outs and
-the order of connections (tcp_listener.pyx).
+What lives here: reading, writing, back-pressure, rates, the end of a connection. What does not: accepting, time-outs
+and the order of connections (tcp_listener.pyx).
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING

@@ -1,7 +1,7 @@
 """A listening TCP port: accepts connections, reads and writes those that are ready, and ends those that are idle.
 
-The sockets of a listener are in one epoll set, which the event loop watches as a whole: a transport of asyncio would cost
-an object for each connection, and a call of Python for each read.
+The sockets of a listener are in one epoll set, which the event loop watches as a whole: a transport of asyncio would
+cost an object for each connection, and a call of Python for each read.
 
 What lives here: accepting, the tick (read what is ready, then flush), half-open connections, time-outs, the stop. What
 does not: one connection (tcp_connection.pyx).

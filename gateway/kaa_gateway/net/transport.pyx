@@ -1,13 +1,11 @@
 """The interfaces between a protocol core and the transport that carries its bytes.
 
 A protocol core (MQTT, HTTP) is given the bytes that a peer sends, and appends the bytes that answer them to its output
-buffer. It never touches a socket: it asks its transport to write, to pause reading, to close. Neither knows the class of
-the other, so a core runs over TCP, TLS or WebSocket alike.
+buffer. It never touches a socket: it asks its transport to write, to pause reading, to close. Neither knows the class
+of the other, so a core runs over TCP, TLS or WebSocket alike.
 
 What lives here: the two interfaces. What does not: sockets (tcp_connection.pyx, tls.pyx), WebSocket (websocket.pyx).
 """
-
-from cpython.pyport cimport PY_SSIZE_T_MAX
 
 
 cdef class Transport:

@@ -15,7 +15,7 @@ cdef enum State:
 cdef class WebSocketServer:
     # wiring
     cdef object loop
-    cdef object make_core          # called with the Transport of a new WebSocket: the core of what is in it
+    cdef object make_core            # called with the Transport of a new WebSocket; returns its ProtocolCore
     cdef Counters counters
     # settings
     cdef uint64_t frame_size_max     # bytes
@@ -26,24 +26,24 @@ cdef class WebSocketServer:
 
 cdef class WebSocketTransport(Transport):
     # wiring
-    cdef WebSocketConnection carrier
+    cdef WebSocketConnection websocket
 
 
 cdef class WebSocketConnection(ProtocolCore):
     # wiring
     cdef WebSocketServer server
-    cdef ProtocolCore core                 # what is in the WebSocket; None before it is one, and after the end
+    cdef ProtocolCore core           # None before the WebSocket is open, and after the end
     # state
     cdef State state
-    cdef double begun                # loop time
-    cdef Buffer head                 # of the request, while it is incomplete
+    cdef double start_time           # loop time
+    cdef Buffer head                 # head of the request, while it is incomplete
     cdef FrameHeader frame           # the one being received
-    cdef uint64_t received           # bytes of its payload that are here
+    cdef uint64_t received           # bytes of its payload so far
     cdef bint in_frame
-    cdef bint in_message             # a message's last frame is still to come
-    cdef uint8_t[HEADER_SIZE_MAX] header_bytes           # of a header, while it is incomplete
+    cdef bint in_message             # the last frame of a message is still to come
+    cdef uint8_t[HEADER_SIZE_MAX] header_bytes     # the header, while it is incomplete
     cdef Py_ssize_t header_size
-    cdef uint8_t[CONTROL_PAYLOAD_MAX] control            # payload of the control frame being received
+    cdef uint8_t[CONTROL_PAYLOAD_MAX] control      # payload of the control frame being received
     cdef int close_code              # what our Close frame will say, or 0
     cdef bint close_sent
 
@@ -51,7 +51,7 @@ cdef class WebSocketConnection(ProtocolCore):
     cdef Py_ssize_t upgrade(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int receive_frames(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t begin_frame(self, const uint8_t* data, Py_ssize_t size) except -1
-    cdef int judge_frame(self) except -1
+    cdef int check_frame(self) except -1
     cdef Py_ssize_t take_payload(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int on_control(self) except -1
     cdef int deliver(self) except -1

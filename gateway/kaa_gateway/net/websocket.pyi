@@ -1,4 +1,4 @@
-"""MQTT over WebSocket: the layer between a connection and its core. See websocket.pyx."""
+"""WebSocket. See websocket.pyx."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,8 +1,11 @@
-"""WebSocket: a layer between a connection, TCP or TLS, and the core whose bytes it carries in binary frames.
+"""WebSocket: carries the bytes of a protocol core in binary frames over TCP or TLS.
 
-To the connection it is a ProtocolCore, to the core a Transport. Frames and the core's packets have nothing to do with each
-other (MQTT 3.1.1 section 6.0): payload is handed on as it comes, and no frame is kept. No extension is ever agreed
-on, so there is no compression; Origin is not looked at, because credentials are in MQTT and not in cookies.
+For the transport below, a WebSocket is a ProtocolCore; for the core above, it is a Transport. Frame boundaries mean
+nothing to the core (MQTT 3.1.1 section 6.0): payload is passed on as it comes, and no frame is kept. No extension is
+negotiated, so there is no compression. Origin is ignored, because credentials are in MQTT and not in cookies.
+
+What lives here: the order of frames, closing, time-outs. What does not: the HTTP request (websocket_upgrade.py), the
+bytes of a frame (`kaa_gateway.wire.websocket`).
 
 Source: RFC 6455, whose sections the comments cite.
 """
@@ -31,7 +34,7 @@ cdef bytes END_OF_HEAD = b"\r\n\r\n"
 
 
 cdef class WebSocketServer:
-    """What the WebSockets of a worker share. Sizes are in bytes, times in seconds."""
+    """Makes WebSocket connections, and holds what they share. Sizes are in bytes, times in seconds."""
 
     def __init__(
         self, loop, make_core, Counters counters not None, *, uint64_t frame_size_max, double handshake_timeout
@@ -44,38 +47,38 @@ cdef class WebSocketServer:
         self.plain = Buffer()
 
     def connect(self, Transport transport not None):
-        """The layer of a new connection."""
+        """Return the WebSocket of a new connection."""
         cdef WebSocketConnection connection = WebSocketConnection()
         connection.server = self
         connection.transport = transport
-        connection.begun = self.loop.time()
+        connection.start_time = self.loop.time()
         connection.head = Buffer()
         return connection
 
 
 cdef class WebSocketTransport(Transport):
-    """What the core may ask for."""
+    """The transport that the core inside a WebSocket sees."""
 
     cdef int wake(self) except -1:
-        return self.carrier.transport.wake()
+        return self.websocket.transport.wake()
 
     cdef int pause_reading(self) except -1:
-        return self.carrier.transport.pause_reading()
+        return self.websocket.transport.pause_reading()
 
     cdef int resume_reading(self) except -1:
-        return self.carrier.transport.resume_reading()
+        return self.websocket.transport.resume_reading()
 
     cdef int close(self) except -1:
-        if self.carrier.close_code == 0:
-            self.carrier.close_code = NORMAL
-        return self.carrier.transport.close()
+        if self.websocket.close_code == 0:
+            self.websocket.close_code = NORMAL
+        return self.websocket.transport.close()
 
 
 cdef class WebSocketConnection(ProtocolCore):
-    """One WebSocket."""
+    """One WebSocket: the request that opens it, then frames."""
 
     cdef int violation(self, str reason, int close_code) except -1:
-        """The client breaks the protocol, after what it has sent before that."""
+        """Raise ProtocolError, after giving the core the payload before the violation."""
         self.deliver()
         self.close_code = close_code
         raise ProtocolError(reason)
@@ -90,7 +93,7 @@ cdef class WebSocketConnection(ProtocolCore):
         return 0 if self.core is None else self.core.hold(held)
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Hot path."""
+        """Handle received bytes: the rest of the request, or frames. Hot path."""
         cdef Py_ssize_t taken = 0
         if self.state == AWAITING_UPGRADE:
             taken = self.upgrade(data, size)
@@ -101,7 +104,7 @@ cdef class WebSocketConnection(ProtocolCore):
     # ------------------------------------------------------------ the request
 
     cdef Py_ssize_t upgrade(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Answer the request if it is whole; the bytes taken."""
+        """Answer the request if it is complete. Return the number of bytes that belong to it."""
         cdef Py_ssize_t before = self.head.size, head_size
         cdef const uint8_t* end
         cdef bytes response
@@ -124,7 +127,7 @@ cdef class WebSocketConnection(ProtocolCore):
             return size
         self.state = OPEN
         transport = WebSocketTransport()
-        transport.carrier = self
+        transport.websocket = self
         transport.certificate = self.transport.certificate
         self.core = self.server.make_core(transport)
         self.transport.wake()
@@ -133,7 +136,7 @@ cdef class WebSocketConnection(ProtocolCore):
     # ------------------------------------------------------------ frames
 
     cdef int receive_frames(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Unmask the payload in these bytes, and hand it to the core in one go. Hot path."""
+        """Unmask all payload in these bytes, and give it to the core in one call. Hot path."""
         cdef Py_ssize_t at = 0
         self.server.plain.size = 0
         try:
@@ -152,7 +155,7 @@ cdef class WebSocketConnection(ProtocolCore):
         return 0
 
     cdef Py_ssize_t begin_frame(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Read a header, or keep what there is of it; the bytes taken. Hot path."""
+        """Read a header, or keep the part that is here. Return the number of bytes used. Hot path."""
         cdef Py_ssize_t before = self.header_size, taken = 0
         cdef Py_ssize_t count = min(size, <Py_ssize_t>HEADER_SIZE_MAX - before)
         cdef HeaderFormat format
@@ -168,14 +171,14 @@ cdef class WebSocketConnection(ProtocolCore):
             return count
         if format != HEADER_WELL_FORMED:
             self.violation(FORMAT_REASONS[<int>format], PROTOCOL_ERROR)
-        self.judge_frame()
+        self.check_frame()
         self.header_size = 0
         self.received = 0
         self.in_frame = True
         return taken - before
 
-    cdef int judge_frame(self) except -1:
-        """Whether this frame may come now (section 5.4), and is not too large. Hot path."""
+    cdef int check_frame(self) except -1:
+        """Raise ProtocolError if this frame must not come now (section 5.4), or is too large. Hot path."""
         if self.frame.opcode >= CLOSE:
             return 0
         if self.frame.opcode == TEXT:
@@ -188,7 +191,7 @@ cdef class WebSocketConnection(ProtocolCore):
         return 0
 
     cdef Py_ssize_t take_payload(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Unmask what there is of the frame's payload; the bytes taken. Hot path."""
+        """Unmask the part of the frame's payload that is here. Return the number of bytes used. Hot path."""
         cdef Buffer plain = self.server.plain
         cdef uint64_t left = self.frame.size - self.received
         cdef Py_ssize_t count = size if left > <uint64_t>size else <Py_ssize_t>left
@@ -205,7 +208,7 @@ cdef class WebSocketConnection(ProtocolCore):
         return count
 
     cdef int on_control(self) except -1:
-        """A whole control frame, which may stand between the frames of a message."""
+        """Handle a complete control frame, which may come between the frames of a message."""
         self.taken += 1
         if self.frame.opcode == PING:
             append_frame(self.output, PONG, self.control, <Py_ssize_t>self.frame.size)
@@ -219,7 +222,7 @@ cdef class WebSocketConnection(ProtocolCore):
         return 0
 
     cdef int deliver(self) except -1:
-        """Hand the payload that is here to the core. Hot path."""
+        """Give the unmasked payload to the core. Hot path."""
         cdef Buffer plain = self.server.plain
         if plain.size and self.core is not None:
             self.core.receive(plain.data, plain.size)
@@ -229,7 +232,7 @@ cdef class WebSocketConnection(ProtocolCore):
     # ------------------------------------------------------------ output, time, the end
 
     cdef int finish_output(self, bint closing) except -1:
-        """Frame what the core has left, and end with a Close frame if the connection ends. Hot path."""
+        """Put the core's output into a frame, and append a Close frame if the connection closes. Hot path."""
         if self.core is not None and self.core.output.size and not self.close_sent:
             append_frame(self.output, BINARY, self.core.output.data, self.core.output.size)
             self.core.output.clear(OUTPUT_KEEP)
@@ -239,9 +242,9 @@ cdef class WebSocketConnection(ProtocolCore):
         return 0
 
     cdef int check(self, double now) except -1:
-        """The request in time, then what the core minds."""
+        """Apply the time-out of the request, then those of the core."""
         if self.state == AWAITING_UPGRADE:
-            if now - self.begun > self.server.handshake_timeout:
+            if now - self.start_time > self.server.handshake_timeout:
                 raise ProtocolError("ws_handshake_timeout")
             return 0
         if self.core is not None:
@@ -253,7 +256,7 @@ cdef class WebSocketConnection(ProtocolCore):
         return 0
 
     cdef int lost(self) except -1:
-        """The connection is gone."""
+        """Release everything: the connection is closed."""
         core = self.core
         self.core = None
         self.state = ENDED

@@ -1,6 +1,6 @@
-"""The request that turns an HTTP connection into a WebSocket, sans-IO, and what it is answered.
+"""The HTTP request that opens a WebSocket, and its answer, sans-IO.
 
-Source: RFC 6455 sections 4.2.1 and 4.2.2; MQTT 3.1.1 section 6.0; RFC 9112 for what HTTP asks of a request.
+Source: RFC 6455 sections 4.2.1 and 4.2.2; MQTT 3.1.1 section 6.0; RFC 9112 for requests of HTTP.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import msgspec
 
 PATH = b"/ws"
 SUBPROTOCOLS = (b"mqtt", b"mqttv3.1")
-"""Of MQTT 3.1.1, and of MQTT 3.1, whose clients name the version."""
+"""The subprotocols of MQTT 3.1.1 and MQTT 3.1; clients of the latter name the version."""
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_SIZE = 16
 
 
 class Answer(NamedTuple):
-    """What to send; `reason` is the code of a refusal, or None if the connection is a WebSocket from here on."""
+    """The answer to a request."""
 
-    head: bytes
+    response: bytes
     reason: str | None
+    """Reason code of a refusal, or None if the WebSocket is open."""
 
 
 class _Head:
-    """What httptools finds in a request; its methods are called by it."""
+    """The head of a request; httptools calls its `on_` methods."""
 
     def __init__(self) -> None:
         self.target = b""
@@ -41,18 +42,18 @@ class _Head:
     def on_header(self, name: bytes, value: bytes) -> None:
         self.fields.setdefault(name.lower(), []).append(value)
 
-    def words(self, name: bytes) -> list[bytes]:
-        """The elements of a field that is a list, in all its lines."""
+    def elements(self, name: bytes) -> list[bytes]:
+        """Return the elements of a field that is a list, from all its lines."""
         return [word.strip() for line in self.fields.get(name, ()) for word in line.split(b",")]
 
-    def only(self, name: bytes) -> bytes | None:
-        """The value of a field that must be there once."""
+    def single(self, name: bytes) -> bytes | None:
+        """Return the value of a field that must be there once; None if it is not."""
         values = self.fields.get(name, [])
         return values[0].strip() if len(values) == 1 else None
 
 
 def answer(request: bytes) -> Answer:
-    """The answer to a whole request head, from its first byte to the empty line."""
+    """Answer a complete request head, from its first byte to the empty line."""
     head = _Head()
     parser = httptools.HttpRequestParser(head)
     try:
@@ -61,7 +62,7 @@ def answer(request: bytes) -> Answer:
         pass
     except httptools.HttpParserError:
         return refusal(400, "ws_malformed_request", "Malformed request")
-    if parser.get_http_version() != "1.1" or head.only(b"host") is None:
+    if parser.get_http_version() != "1.1" or head.single(b"host") is None:
         return refusal(400, "ws_malformed_request", "An HTTP/1.1 request with one Host is needed")
     if head.target.partition(b"?")[0] != PATH:
         return refusal(404, "ws_path", "MQTT over WebSocket is on /ws")
@@ -71,17 +72,20 @@ def answer(request: bytes) -> Answer:
 
 
 def _upgrade(head: _Head) -> Answer:
-    upgrade = {word.lower() for word in head.words(b"upgrade")}
-    connection = {word.lower() for word in head.words(b"connection")}
+    """Accept a GET of the right path as a WebSocket, or refuse it (section 4.2.1)."""
+    upgrade = {word.lower() for word in head.elements(b"upgrade")}
+    connection = {word.lower() for word in head.elements(b"connection")}
     if b"websocket" not in upgrade or b"upgrade" not in connection:
         return refusal(426, "ws_no_upgrade", "This is a WebSocket", "Upgrade: websocket\r\n")
-    if head.only(b"sec-websocket-version") != b"13":
+    if head.single(b"sec-websocket-version") != b"13":
         fields = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         return refusal(426, "ws_version", "Only WebSocket version 13 is spoken", fields)
-    key = head.only(b"sec-websocket-key")
+    key = head.single(b"sec-websocket-key")
     if key is None or not _is_key(key):
         return refusal(400, "ws_key", "One Sec-WebSocket-Key of 16 bytes in base64 is needed")
-    subprotocol = next((word for word in head.words(b"sec-websocket-protocol") if word in SUBPROTOCOLS), None)
+    subprotocol = next(
+        (word for word in head.elements(b"sec-websocket-protocol") if word in SUBPROTOCOLS), None
+    )
     if subprotocol is None:
         return refusal(400, "ws_subprotocol", "The subprotocol mqtt is needed")
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
@@ -93,7 +97,7 @@ def _upgrade(head: _Head) -> Answer:
 
 
 def refusal(status: int, reason: str, phrase: str, fields: str = "") -> Answer:
-    """A refusal, after which the connection ends."""
+    """Refuse a request; the connection closes after the response."""
     body = msgspec.json.encode({"statusCode": status, "reasonPhrase": phrase})
     head = (
         f"HTTP/1.1 {status} {phrase}\r\n{fields}Content-Type: application/json\r\n"
@@ -103,6 +107,7 @@ def refusal(status: int, reason: str, phrase: str, fields: str = "") -> Answer:
 
 
 def _is_key(key: bytes) -> bool:
+    """Return whether this is a Sec-WebSocket-Key: 16 bytes in base64."""
     try:
         return len(base64.b64decode(key, validate=True)) == _KEY_SIZE
     except binascii.Error:

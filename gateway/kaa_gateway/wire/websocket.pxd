@@ -23,7 +23,7 @@ cdef enum CloseCode:
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
-    NO_CODE = 1005                # never sent: the peer's Close has none
+    NO_CODE = 1005                # never sent: a Close frame without a code
     INVALID_PAYLOAD = 1007
     MESSAGE_TOO_BIG = 1009
 
@@ -35,7 +35,7 @@ cdef struct FrameHeader:
     uint8_t[4] mask
 
 
-# What read_header has come to.
+# The result of read_header.
 cdef enum HeaderFormat:
     HEADER_INCOMPLETE
     HEADER_WELL_FORMED

@@ -1,7 +1,7 @@
-"""WebSocket frames, sans-IO: a server's side of RFC 6455 sections 5 and 7, without extensions.
+"""WebSocket frames: the server's side of RFC 6455 sections 5 and 7, without extensions.
 
-Headers are read and payloads unmasked piece by piece, so that no frame needs memory of its size. What frames are legal
-in which order is the connection's (kaa_gateway.net.websocket).
+Headers are read and payloads unmasked piece by piece, so no frame needs memory of its size. What does not live here:
+the legal order of frames (kaa_gateway.net.websocket).
 """
 
 from libc.string cimport memcpy
@@ -10,8 +10,8 @@ cdef enum:
     FINAL = 0x80
     RESERVED = 0x70
     MASKED = 0x80
-    SIZE_16 = 126               # in the length field: the length is in the next two bytes
-    SIZE_64 = 127               # in the next eight
+    SIZE_16 = 126               # in the length field: the next two bytes are the length
+    SIZE_64 = 127               # the next eight bytes are the length
 
 FORMAT_REASONS = (
     "", "", "ws_reserved_bits", "ws_unknown_opcode", "ws_not_masked", "ws_overlong_length", "ws_bad_control_frame",
@@ -21,7 +21,7 @@ FORMAT_REASONS = (
 cdef HeaderFormat read_header(
     const uint8_t* data, Py_ssize_t size, FrameHeader* header, Py_ssize_t* taken
 ) noexcept nogil:
-    """Read a client's frame header; `taken` is its size if it is well-formed. Hot path."""
+    """Read a client's frame header. If it is well-formed, `taken` is its size in bytes. Hot path."""
     cdef Py_ssize_t length_size = 0, i
     cdef uint8_t short_size
     if size < 2:
@@ -57,7 +57,7 @@ cdef HeaderFormat read_header(
 cdef void unmask(
     uint8_t* target, const uint8_t* source, Py_ssize_t size, const uint8_t* mask, uint64_t at
 ) noexcept nogil:
-    """Unmask a piece of a payload that begins `at` bytes into it (section 5.3). Hot path."""
+    """Unmask the piece of a payload that starts `at` bytes into it (section 5.3). Hot path."""
     cdef uint8_t[8] key
     cdef uint64_t wide, word
     cdef Py_ssize_t i
@@ -76,7 +76,7 @@ cdef void unmask(
 
 
 cdef int append_frame(Buffer out, Opcode opcode, const uint8_t* payload, Py_ssize_t size) except -1:
-    """Append a whole message as one frame; servers do not mask. Hot path."""
+    """Append a message as one frame, unmasked as all frames of a server. Hot path."""
     cdef uint8_t* at = out.reserve(HEADER_SIZE_MAX + size)
     cdef Py_ssize_t length_size = 0, i
     at[0] = FINAL | opcode
@@ -102,7 +102,7 @@ cdef int append_close(Buffer out, CloseCode code) except -1:
 
 
 cdef int read_close(const uint8_t* payload, Py_ssize_t size) except -1:
-    """What to answer a Close frame with: its own code, or what is wrong with it (sections 5.5.1, 7.4)."""
+    """Return the code that answers a Close frame: its own, or that of its error (sections 5.5.1, 7.4)."""
     cdef int code
     if size == 0:
         return NO_CODE

@@ -66,7 +66,7 @@ def test_what_is_right(authority: Authority) -> None:
             },
             "crl-file: DIR/junk: holds no certificate revocation list in PEM form",
         ),
-        (lambda path: {"ciphers": "NONSENSE"}, "ciphers: no cipher suite that can be had is in this list"),
+        (lambda path: {"ciphers": "NONSENSE"}, "ciphers: no cipher suite in this list is available"),
     ],
 )  # fmt: skip
 def test_what_is_wrong(
