@@ -103,6 +103,38 @@ async def test_large_and_chunked_bodies(gateway: HttpGateway) -> None:
         assert (await client.reply()).body == body
 
 
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n"]
+)
+async def test_an_upgrade_is_ignored(gateway: HttpGateway, framing: bytes) -> None:
+    """RFC 9110 section 7.8. Java's HttpClient and `curl --http2` offer h2c with each request to http://."""
+    gateway.extension.echoes = True
+    head = post(
+        "/kp1/app-v1/tsx",
+        fields="Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\n",
+    )
+    data = head.removesuffix(b"Content-Length: 0\r\n\r\n") + framing
+    async with await gateway.client() as client:
+        await client.send(2 * data)
+        for _ in range(2):
+            reply = await client.reply()
+            assert (reply.status, reply.body) == (200, b"body")
+            assert "Upgrade" not in reply.fields
+
+
+async def test_blanks_behind_a_value_are_no_part_of_it(gateway: HttpGateway) -> None:
+    """RFC 9110 section 5.5."""
+    gateway.extension.echoes = True
+    fields = b"Host:\tgateway \t\r\nExpect: 100-continue \r\nConnection: close\t\r\nContent-Length: 4\t \r\n"
+    data = b"POST /kp1/app-v1/tsx HTTP/1.1\r\n" + fields + b"\r\n"
+    async with await gateway.client() as client:
+        await client.send(data)
+        assert (await client.reply()).status == 100
+        await client.send(b"body")
+        reply = await client.reply()
+        assert (reply.status, reply.body, reply.fields["Connection"]) == (200, b"body", "close")
+
+
 @pytest.mark.parametrize("status", [204, 205, 304])
 async def test_responses_that_have_no_content(gateway: HttpGateway, status: int) -> None:
     async with await gateway.client() as client:

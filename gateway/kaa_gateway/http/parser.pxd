@@ -58,7 +58,7 @@ cdef class RequestParser:
     cdef bint head_ended         # httptools has seen the end of the head,
     cdef bint message_ended      # and of the message
     cdef bint discarding         # the body is read and not kept
-    cdef bint upgrade_ignored    # httptools takes the body for another protocol's bytes, so it is not shown it
+    cdef bint rewrites           # httptools is shown the head in another form
     # the request, while it is COMPLETE or HEADED
     cdef Method method
     cdef bytes target
@@ -88,6 +88,7 @@ cdef class RequestParser:
     cdef bint wants_no_answer(self) noexcept
     cdef Py_ssize_t read_head(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t head_size(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int feed_rewritten(self, const uint8_t* head, Py_ssize_t size) except -1
     cdef int end_head(self, const uint8_t* head) except -1
     cdef Refusal check_head(self, const uint8_t* head)
     cdef Refusal read_request_line(self, const uint8_t* line)

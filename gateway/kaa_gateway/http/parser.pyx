@@ -27,6 +27,10 @@ cdef enum:
     LENGTH_DIGITS_MAX = 18      # of a Content-Length; more cannot be held, and is too large anyway
     FRAMING_FACTOR = 16         # bytes of chunk framing for each byte of content that are taken for honest
     BODY_KEEP = 512             # bytes of body buffer that a connection keeps between requests
+    UPGRADE_SIZE = 7            # of "Upgrade"
+
+# The name under which httptools is shown a field that is ignored: as long as "Upgrade".
+cdef bytes IGNORED_FIELD = b"Ignored"
 
 cdef Refusal MALFORMED = Refusal(400, "http_malformed_request", "Malformed request")
 cdef Refusal BAD_LINE_END = Refusal(400, "http_line_end", "Lines of the head must end with CRLF")
@@ -34,7 +38,6 @@ cdef Refusal FOLDED = Refusal(400, "http_folded_field", "A header field must be 
 cdef Refusal BAD_HOST = Refusal(400, "http_host", "Exactly one valid Host is required")
 cdef Refusal BAD_LENGTH = Refusal(400, "http_body_length", "The length of the body is ambiguous")
 cdef Refusal BAD_TARGET = Refusal(400, "http_target", "Malformed request target")
-cdef Refusal UPGRADE_WITH_CHUNKS = Refusal(400, "http_upgrade", "Upgrade is not supported")
 cdef Refusal NOT_FOUND = Refusal(
     404, "http_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/..."
 )
@@ -59,6 +62,17 @@ cdef class RequestLimits:
 cdef inline bint same(bytes text, const char* lower, Py_ssize_t size) noexcept:
     """Return whether a text is the other one, in whatever case."""
     return len(text) == size and strncasecmp(<const char*>text, lower, <size_t>size) == 0
+
+
+cdef inline bint is_blank(uint8_t character) noexcept nogil:
+    """Return whether a character is a space or tab."""
+    return character == c" " or character == c"\t"
+
+
+cdef inline bint is_upgrade(const uint8_t* line, Py_ssize_t size) noexcept nogil:
+    """Return whether a line of the head is an Upgrade field."""
+    return size > UPGRADE_SIZE and (line[0] | 0x20) == c"u" and line[UPGRADE_SIZE] == c":" \
+        and strncasecmp(<const char*>line, b"upgrade", UPGRADE_SIZE) == 0
 
 
 cdef bint is_host(bytes value):
@@ -138,7 +152,7 @@ cdef class RequestParser:
         self.phase = HEAD
         self.scanned = self.line_start = self.request_line_size = 0
         self.body_left = self.framing_size = self.content_size = 0
-        self.head_ended = self.message_ended = self.upgrade_ignored = self.discarding = False
+        self.head_ended = self.message_ended = self.rewrites = self.discarding = False
         self.target = self.authorization = None
         self.path = Slice(NULL, 0)
         self.decoded = self.path_refusal = None
@@ -197,7 +211,7 @@ cdef class RequestParser:
                 self.refuse(MALFORMED)
                 return at
         count = self.head_size(data + at, size - at)
-        if count and self.feed(data + at, count):
+        if count and (self.feed_rewritten(data + at, count) if self.rewrites else self.feed(data + at, count)):
             self.end_head(data + at)
         return at + count
 
@@ -229,7 +243,34 @@ cdef class RequestParser:
                 return end + 1
             if self.request_line_size == 0:
                 self.request_line_size = end + 1
+            elif is_blank(data[end - 2]) or is_upgrade(data + self.line_start, end - self.line_start):
+                self.rewrites = True
             self.line_start = end + 1
+
+    cdef int feed_rewritten(self, const uint8_t* head, Py_ssize_t size) except -1:
+        """Show httptools a head in another form; return 0 if it refused the head.
+
+        Upgrade fields get another name: HTTP/1.1 is spoken all the same (RFC 9110 section 7.8), but httptools would take
+        the body for bytes of the other protocol. Blanks behind a value are left out, as they are not part of it (RFC 9110
+        section 5.5).
+        """
+        cdef Py_ssize_t shown = 0, line = self.request_line_size, end, value_end
+        while line < size:
+            if is_upgrade(head + line, size - line):
+                if not self.feed(head + shown, line - shown) \
+                        or not self.feed(<const uint8_t*>IGNORED_FIELD, UPGRADE_SIZE):
+                    return 0
+                shown = line + UPGRADE_SIZE
+            end = <const uint8_t*>memchr(head + line, c"\r", <size_t>(size - line)) - head
+            value_end = end
+            while value_end > shown and is_blank(head[value_end - 1]):
+                value_end -= 1
+            if value_end < end:
+                if not self.feed(head + shown, value_end - shown):
+                    return 0
+                shown = end
+            line = <const uint8_t*>memchr(head + end, c"\n", <size_t>(size - end)) - head + 1
+        return self.feed(head + shown, size - shown)
 
     cdef int end_head(self, const uint8_t* head) except -1:
         """Check a head that httptools has read, and find out what body follows."""
@@ -265,8 +306,6 @@ cdef class RequestParser:
                 return BAD_LENGTH
             if self.transfer_encoding_count > 1 or not self.chunked:
                 return UNKNOWN_CODING
-            if self.upgrade_ignored:
-                return UPGRADE_WITH_CHUNKS
         if self.length_count > 1:
             return BAD_LENGTH
         if self.content_length > self.limits.body_size:
@@ -377,9 +416,7 @@ cdef class RequestParser:
         cdef Py_ssize_t count = min(size, self.body_left)
         if count == 0:
             return 0
-        if self.upgrade_ignored:
-            self.add_content(data, count)
-        elif not self.feed(data, count):
+        if not self.feed(data, count):
             return count
         self.body_left -= count
         if self.body_left == 0:
@@ -429,8 +466,7 @@ cdef class RequestParser:
         try:
             self.native.feed_data(self.window)
         except HttpParserUpgrade:
-            # We speak HTTP/1.1 all the same (RFC 9110 section 7.8); CONNECT lands here too.
-            self.upgrade_ignored = True
+            pass  # CONNECT, which is refused later
         except HttpParserInvalidMethodError:
             self.refuse(UNKNOWN_METHOD)
             return 0

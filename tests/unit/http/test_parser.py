@@ -33,6 +33,28 @@ REQUESTS = {
     "upgrade ignored": (
         HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nab", b"ab", True,
     ),
+    "upgrade with chunks": (
+        HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+        b"Transfer-encoding: chunked\r\nUpgrade: h2c\r\nUser-Agent: Java-http-client/21\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        b"ab", True,
+    ),
+    "upgrade without a body": (HEAD + b"UPGRADE: TLS/1.0\r\nConnection: upgrade\r\n\r\n", b"", True),
+    "upgrades": (
+        HEAD + b"upgrade: a\r\nUpgrade-Insecure-Requests: 1\r\nConnection: upgrade\r\nUpgrade: b\r\n"
+        b"Content-Length: 1\r\n\r\na",
+        b"a", True,
+    ),
+    "upgrade and close": (
+        HEAD + b"Connection: Upgrade, close\r\nUpgrade: h2c\r\nContent-Length: 1\r\n\r\na", b"a", False,
+    ),
+    "blanks behind a length": (HEAD + b"Content-Length: 1 \t\r\n\r\na", b"a", True),
+    "blanks behind a coding": (HEAD + b"Transfer-Encoding: chunked \t\r\n\r\n1\r\na\r\n0\r\n\r\n", b"a", True),
+    "blanks behind an expectation": (HEAD + b"Expect: 100-continue\t \r\nContent-Length: 1\r\n\r\na", b"a", True),
+    "blanks behind close": (HEAD + b"Connection: close \t\r\nContent-Length: 1\r\n\r\na", b"a", False),
+    "blanks behind a host": (
+        b"POST /kp1/v/x HTTP/1.1\r\nHost: \t gateway:80 \t\r\nContent-Length: 1\r\n\r\na", b"a", True,
+    ),
+    "blanks behind what is ignored": (HEAD + b"Upgrade: a \r\nX: \t\r\nContent-Length: 1\r\n\r\na", b"a", True),
     "trailer that is no header": (CHUNKED + b"0\r\nExpect: x\r\nHost: b\r\n\r\n", b"", True),
     "expectation": (HEAD + b"Expect: 100-Continue\r\nContent-Length: 1\r\n\r\na", b"a", True),
 }  # fmt: skip
@@ -95,8 +117,11 @@ SMUGGLING = {
     "other coding": HEAD + b"Transfer-Encoding: identity\r\n\r\n",
     "coding with a parameter": HEAD + b"Transfer-Encoding: chunked;q=1\r\n\r\n0\r\n\r\n",
     "coding in 1.0": b"POST /kp1/v/x HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "coding with upgrade": HEAD
-    + b"Connection: Upgrade\r\nUpgrade: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "control character in an upgrade": HEAD + b"Connection: Upgrade\r\nUpgrade: a\x01\r\n\r\n",
+    "upgrade ended by CR": HEAD + b"Upgrade: a\rContent-Length: 5\r\n\r\n",
+    "blanks before CR in a field": HEAD + b"X: a \rTransfer-Encoding: chunked \r\n\r\n",
+    "upgrade with a space before the colon": HEAD + b"Upgrade : h2c\r\n\r\n",
+    "upgrade on two lines": HEAD + b"Upgrade: a,\r\n Content-Length: 5\r\n\r\n",
     "NUL in a value": HEAD + b"X: a\0b\r\n\r\n",
     "no colon": HEAD + b"X\r\n\r\n",
     "no name": HEAD + b": x\r\n\r\n",
