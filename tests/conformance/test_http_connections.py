@@ -207,6 +207,45 @@ async def test_drain_ends_idle_connections_and_finishes_requests(shared_nats: Na
         await stopping
 
 
+async def test_an_upload_under_way_is_finished_while_nothing_else_is(shared_nats: NatsServer) -> None:
+    async with running_gateway(shared_nats) as gateway:
+        client = await gateway.client()
+        await client.send(post(body=b"half")[:-2])
+        await asyncio.sleep(0.1)
+        stopping = asyncio.create_task(gateway.worker.stop())
+        await asyncio.sleep(0.5)
+        await client.send(b"lf")
+        request = await gateway.extension.request()
+        assert request[0].payload == b"half"
+        await gateway.extension.answer(request, b"answer")
+        reply = await client.reply()
+        assert (reply.body, reply.fields["Connection"]) == (b"answer", "close")
+        assert await client.rest() == b""
+        await stopping
+
+
+async def test_what_is_unfinished_when_the_drain_ends_is_503(shared_nats: NatsServer) -> None:
+    async with running_gateway(shared_nats, graceful_shutdown=2, pipelined_requests=2) as gateway:
+        waiting, full, half, both, continued = [await gateway.client() for _ in range(5)]
+        await waiting.send(2 * post())
+        await full.send(3 * post())
+        await half.send(post(body=b"half")[:-2])
+        await both.send(post() + post(body=b"half")[:-2])
+        await continued.send(post(body=b"x", fields="Expect: 100-continue\r\n")[:-1])
+        assert (await continued.reply()).status == 100
+        for _ in range(5):
+            await gateway.extension.request()
+        stopping = asyncio.create_task(gateway.worker.stop())
+        for client, count in ((waiting, 2), (full, 2), (half, 1), (both, 2), (continued, 1)):
+            replies = [await client.reply() for _ in range(count)]
+            assert [reply.status for reply in replies] == count * [503]
+            assert [reply.fields.get("Connection") for reply in replies] == [*(count - 1) * [None], "close"]
+            assert replies[0].fields["Retry-After"] == "1"
+            assert await client.rest() == b""
+        assert gateway.counted("refused", "draining") == 5
+        await stopping
+
+
 # Whatever comes
 
 

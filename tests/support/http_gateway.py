@@ -18,6 +18,7 @@ from kaa_gateway.config.keys import (
     MqttTcp,
     Nats,
     Server,
+    Service,
     Transports,
     Udp,
 )
@@ -145,10 +146,12 @@ async def running_gateway(
     *,
     identity: IdentitySettings | None = None,
     limits: Limits | None = None,
+    graceful_shutdown: float = 30,
     **settings: Any,
 ) -> AsyncIterator[HttpGateway]:
     """A worker with HTTP only; `settings` are those of `kaa.kpc.transports.http`."""
     config = Config(
+        service=Service(graceful_shutdown=graceful_shutdown),
         server=Server(port=0),
         transports=Transports(
             bind_address=HOST,

@@ -16,13 +16,17 @@ log = structlog.get_logger("gateway")
 
 POLL_PERIOD = 0.01
 """Seconds between looks at what is still under way."""
+REFUSAL_MARGIN = 1.0
+"""Seconds before the end at which unanswered requests are refused, so that their clients can still read it."""
 
 
 async def drain_requests(listeners: Listeners, deadline: float) -> None:
-    """Wait until extensions have answered all requests; until `deadline`, a loop time, at most."""
+    """Wait until all requests have arrived and are answered; refuse the rest shortly before `deadline`, a loop time."""
     loop = asyncio.get_running_loop()
-    while listeners.pending_count() and loop.time() < deadline:
+    refusal_time = deadline - min(REFUSAL_MARGIN, (deadline - loop.time()) / 4)
+    while listeners.is_busy() and loop.time() < refusal_time:
         await asyncio.sleep(POLL_PERIOD)
+    listeners.end_drain()
 
 
 async def drain_nats(link: Link, durable: DurableLanes, deadline: float) -> None:

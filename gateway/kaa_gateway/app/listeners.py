@@ -121,9 +121,16 @@ class Listeners:
         for each in self.datagrams:
             each.core.begin_drain()
 
-    def pending_count(self) -> int:
-        """Return the number of requests that no extension has answered yet."""
-        return sum(table.count() for table in self.pending.values())
+    def is_busy(self) -> bool:
+        """Return whether a request waits for its answer, or is arriving over HTTP."""
+        return any(table.count() for table in self.pending.values()) or (
+            self.http is not None and self.http.is_busy()
+        )
+
+    def end_drain(self) -> None:
+        """Answer 503 to what is left of HTTP requests."""
+        if self.http is not None:
+            self.http.end_drain()
 
     async def stop(self) -> None:
         """Close all connections and sockets."""

@@ -84,3 +84,5 @@ cdef class HttpConnection(ProtocolCore):
     cdef bint is_receiving(self) noexcept
     cdef Wait current_wait(self) noexcept
     cdef int drain(self) except -1
+    cdef bint is_unfinished(self) noexcept
+    cdef int refuse_unfinished(self) except -1

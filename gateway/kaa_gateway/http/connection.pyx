@@ -41,6 +41,7 @@ cdef Refusal METHOD_NOT_ALLOWED = Refusal(405, "http_method", "Only POST is allo
 cdef Refusal NO_CREDENTIALS = Refusal(401, "credentials_missing", "Credentials are required")
 cdef Refusal BAD_CREDENTIALS = Refusal(401, "credentials_rejected", None)
 cdef Refusal TOO_SLOW = Refusal(408, "http_read_timeout", "The request did not arrive in time")
+cdef Refusal DRAINING = Refusal(503, "draining", "The gateway is shutting down")
 cdef Refusal NATS_AWAY = Refusal(503, "nats_away", "NATS is not connected")
 cdef Refusal OVERLOADED = Refusal(503, "backlog", "Too many messages wait to be forwarded")
 cdef Refusal NO_INPUT_MEMORY = Refusal(503, "input_memory_full", "Too many bytes of unfinished requests are held")
@@ -56,7 +57,7 @@ TRANSITIONS = {
     ),
     "continue due": frozenset({"reading", "finishing", "refusing", "closed"}),
     "pipeline full": frozenset({"reading", "finishing", "closed"}),
-    "authenticating": frozenset({"reading", "finishing", "closed"}),
+    "authenticating": frozenset({"reading", "finishing", "refusing", "closed"}),
     "finishing": frozenset({"closed"}),
     "refusing": frozenset({"lingering", "closed"}),
     "lingering": frozenset({"closed"}),
@@ -497,3 +498,18 @@ cdef class HttpConnection(ProtocolCore):
             return 0
         self.move(FINISHING)
         return 0 if self.count else self.finish()
+
+    cdef bint is_unfinished(self) noexcept:
+        """Return whether a request is arriving or waits for its response."""
+        return self.count > 0 or self.state == AUTHENTICATING or self.is_receiving()
+
+    cdef int refuse_unfinished(self) except -1:
+        """Answer 503 to all requests that are arriving or wait for their response: the time to drain is over."""
+        if self.state == AUTHENTICATING or (self.is_receiving() and not self.parser.discarding):
+            self.refuse_and_close(DRAINING, True)
+        elif self.is_serving():
+            self.end(DRAINING.reason)
+        while self.count:
+            self.server.counters.count("refused", DRAINING.reason)
+            self.fail(self.first, DRAINING.status, DRAINING.phrase, True)
+        return 0

@@ -63,3 +63,17 @@ cdef class HttpServer:
         self.draining = True
         for connection in list(self.connections):
             connection.drain()
+
+    def is_busy(self):
+        """Return whether a request is arriving or waits for its response."""
+        cdef HttpConnection connection
+        for connection in self.connections:
+            if connection.is_unfinished():
+                return True
+        return False
+
+    def end_drain(self):
+        """Answer 503 to the requests that are arriving or wait for their response."""
+        cdef HttpConnection connection
+        for connection in list(self.connections):
+            connection.refuse_unfinished()
