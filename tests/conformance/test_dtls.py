@@ -65,7 +65,7 @@ class TestSessions:
         await ask(client)
         assert server.tables == {"handshakes": 0, "sessions": 1}
         assert server.gate.seen == []
-        assert server.coap.sessions.end_clients({f"psk:{IDENTITY}"}, "client_revoked") == 1
+        assert server.coap.sessions.end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked") == 1
         assert await client.receive() == b""
         assert server.tables == {"handshakes": 0, "sessions": 0}
         assert server.coap.tables["peers"] == 0

@@ -178,7 +178,7 @@ async def test_a_revocation_closes_the_clients_connections(
 ) -> None:
     port = cap_gateway.mqtt_port
     auth.clients["acme", "carol", "secret"] = {"credentialsId": "id-carol"}
-    credentials = {"user_name": "carol", "password": b"secret"}
+    credentials: dict[str, Any] = {"user_name": "carol", "password": b"secret"}
     async with (
         mqtt_client(port, **credentials) as one,
         mqtt_client(port, **credentials) as two,

@@ -1,6 +1,7 @@
 """CoAP end to end: aiocoap's client and libcoap's, our server, a real NATS server, extensions on the SDK."""
 
 import asyncio
+import functools
 import re
 from collections.abc import AsyncIterator
 
@@ -128,7 +129,9 @@ async def test_aiocoap_observes_pushes(
         bodies = [b"one", LARGE[:3000], b"three"]
         for number, body in enumerate(bodies, 1):
             await cluster.push("device-1", body, extensionInstanceName="echo", resourcePath="/config/json")
-            await until(lambda number=number: len(seen) == number, f"{number} notifications")
+            await until(
+                functools.partial(lambda count: len(seen) == count, number), f"{number} notifications"
+            )
         await cluster.push("device-1", b"other", extensionInstanceName="echo", resourcePath="/config")
         assert [message.payload for message in seen] == bodies
         sequences = [first.opt.observe] + [message.opt.observe for message in seen]

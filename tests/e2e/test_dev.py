@@ -40,7 +40,8 @@ class Ports:
 
 @pytest.fixture
 def ports(tmp_path: Path) -> Ports:
-    found = Ports(*(free_port() for _ in range(6)), tmp_path / "service-config.yml")
+    nats, mqtt, http, coap, udp, admin = (free_port() for _ in range(6))
+    found = Ports(nats, mqtt, http, coap, udp, admin, tmp_path / "service-config.yml")
     names = ["cex", "cmx", "dcx", "tsx"]
     extensions: dict[str, Any] = {name: {"endpoint-aware": True} for name in names}
     document = {

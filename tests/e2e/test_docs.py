@@ -31,7 +31,7 @@ CONFIGURATION = {
 
 def blocks(language: str) -> list[str]:
     """The code blocks of a language, commands apart."""
-    found = []
+    found: list[str] = []
     for page in PAGES:
         text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
         for code in re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL):

@@ -4,6 +4,7 @@ Source: docs/kp-over-udp.md, "Peers, and their address" and "Confirmable message
 """
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 
@@ -66,8 +67,10 @@ async def test_peers_are_bounded_and_strangers_displace_only_strangers(
         for number in range(7):
             other = await stack.enter_async_context(client(server.port))
             await other.ping()
+            expected = min(2 + number, 6)
             await until(
-                lambda number=number: server.transport.peers.counts()[0] == min(2 + number, 6), "a peer"
+                functools.partial(lambda count: server.transport.peers.counts()[0] == count, expected),
+                "a peer",
             )
         assert "proved" not in server.presence.present  # the longest unheard
         assert server.sessions.count == sum(server.transport.peers.counts())

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ PAGES_MAX = 20
 
 
 @pytest.fixture(params=[1, 2], ids=["one-worker", "two-workers"])
-def gateway(request: pytest.FixtureRequest, nats_server: NatsServer) -> GatewayProcess:
+def gateway(request: pytest.FixtureRequest, nats_server: NatsServer) -> Iterator[GatewayProcess]:
     workers = {"kaa": {"kpc": {"workers": request.param}}}
     with GatewayProcess(nats_server.url, workers) as process:
         yield process

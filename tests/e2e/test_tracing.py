@@ -180,7 +180,7 @@ async def test_a_stream_keeps_the_context_for_its_consumers(collector: Collector
                 await device.send(Publish(f"kp1/app_v1/echo/{TOKEN}/a", PAYLOAD, 1, 1))
                 assert await device.expect(Puback) == Puback(1)
                 (span,) = await spans(collector, 1)
-                await until(lambda: parents, "the message")
+                await until(lambda: bool(parents), "the message")
         assert parents[0] is not None
         matched = TRACEPARENT.fullmatch(parents[0])
         assert matched is not None
@@ -220,7 +220,7 @@ async def test_without_a_collector_messages_flow_and_spans_are_counted(
             collector.start()
             await device.send(Publish(f"kp1/app_v1/echo/{TOKEN}/a", b"", 1, 1))
             await device.expect(Puback)
-            await until(lambda: collector.spans, "the collector to be found again")
+            await until(lambda: bool(collector.spans), "the collector to be found again")
         assert gateway.log.count("spans cannot be exported") >= 1
         assert TOKEN not in gateway.log
 

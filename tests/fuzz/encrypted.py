@@ -113,7 +113,7 @@ class EncryptedSimulation(Simulation):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-        self._make = lambda: TlsDevice(self.listener, context)
+        self._make = lambda: TlsDevice(self.tcp, context)
 
     def _encrypt_datagrams(self, directory: Path) -> None:
         assert self._datagrams is not None

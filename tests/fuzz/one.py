@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-import atheris
+import atheris  # type: ignore[import-untyped,unused-ignore]
 import structlog
 
 from tests.fuzz.targets import TARGETS

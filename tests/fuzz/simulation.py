@@ -38,7 +38,7 @@ SUBJECTS = {subjects.service(name, "esp", subjects.CLIENT_DATA) for name in ("dc
 MQTT_EXPIRY_S = 3600.0
 UDP_EXPIRY_S = 600.0
 OBSERVER_EXPIRY_S = 90_000.0
-COAP = {
+COAP: dict[str, Any] = {
     "piggyback_delay": 0.1, "response_timeout": 10.0, "ack_timeout": 2.0, "pending_requests": 8, "max_body_size": 2048,
     "block_memory": 8192, "peers": 3, "exchanges": 16, "exchanges_per_peer": 8, "outstanding_per_peer": 4,
     "observers": 4, "observers_per_peer": 2, "requests_per_second": 0.0, "require_echo": False,
@@ -101,7 +101,7 @@ class Simulation(WorkerDouble):
     """Devices of one transport. Those of `http clients` must show credentials, about which IDENTIFY tells."""
 
     def __init__(self, protocol: str) -> None:
-        super().__init__(**BOUNDS, admission=ADMISSION)  # type: ignore[arg-type]
+        super().__init__(**BOUNDS, admission=ADMISSION)
         self._protocol = protocol
         self._events: Sequence[Callable[[Any], object]] = EVENTS
         loop: Any = self.loop
@@ -139,7 +139,7 @@ class Simulation(WorkerDouble):
                 self.counters,
                 versions,
                 **COAP,
-                now=loop.time(),  # type: ignore[arg-type]
+                now=loop.time(),
             )
             self._timeouts.append(self._core.pending)
         elif protocol == "kpudp":
@@ -154,7 +154,7 @@ class Simulation(WorkerDouble):
             )
             self._timeouts.append(pending)
         if self._core is None:
-            self._make = lambda: StreamDevice(self.listener)
+            self._make = lambda: StreamDevice(self.tcp)
         else:
             self._datagrams = server = UdpSocket(loop, self._core, self.counters)
             server.limit(self.admission)
@@ -278,13 +278,19 @@ class Simulation(WorkerDouble):
         self.loop.run()
         self.connect_nats()
 
+    @property
+    def tcp(self) -> TcpListener:
+        """The listener, which there is from the start."""
+        assert self.listener is not None
+        return self.listener
+
     def _pass(self, seconds: float) -> None:
         self.loop.pass_time(seconds)
         for table in self._timeouts:
             table.expire(self.loop.time())
         if self._datagrams is not None:
             self._datagrams.check()
-        self.listener.check()
+        self.tcp.check()
         self.stored.expire(self.loop.time())
         self.loop.run()
 
@@ -309,7 +315,7 @@ class Simulation(WorkerDouble):
         self.forwarded.clear()
         assert not self._strangers
         assert self.sessions.count == 0
-        assert self.listener.connection_count() == self.listener.half_open_count() == 0
+        assert self.tcp.connection_count() == self.tcp.half_open_count() == 0
         assert not any(table.count() for table in self._timeouts)
         assert self.stored.offline_count() == 0
         assert self.link.backlog == 0

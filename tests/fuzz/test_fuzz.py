@@ -10,6 +10,7 @@ import mmap
 import os
 import random
 import sys
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_any_bytes(name: str) -> None:
     guarded = GuardedMemory()
     outcomes: dict[str, int] = {}
     for data in mutations(decoder.seeds, ITERATIONS, random.Random(f"{SEED} {name}")):
-        taken = guarded.holding(data) if decoder.takes_any_buffer else bytes(data)
+        taken: Any = guarded.holding(data) if decoder.takes_any_buffer else bytes(data)
         try:
             outcome, _ = check(decoder, taken)
         except Exception as error:

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -115,7 +116,7 @@ async def test_the_server_survives_any_datagrams(shared_nats: NatsServer) -> Non
     extension = Extension("echo", nats_urls=[shared_nats.url])
     echo.register(extension)
     bounds = {"peers": 3, "exchanges": 100, "exchanges_per_peer": 60, "observers": 5, "block_memory": 10_000}
-    settings_ = {"piggyback_delay": 0.02, "ack_timeout": 0.02, **bounds}
+    settings_: dict[str, Any] = {"piggyback_delay": 0.02, "ack_timeout": 0.02, **bounds}
     async with extension, coap_server(shared_nats.url, **settings_) as server, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(CoapClient(server.port)) for _ in range(4)]
         for number, datagram in enumerate(datagrams):

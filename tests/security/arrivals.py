@@ -114,8 +114,10 @@ class Fleet:
                 server_hostname="localhost" if encrypted else None,
             )
         self._writers.append(writer)
-        user = {"user_name": f"user-{number}", "password": b"secret"} if self._kind.has_clients else {}
-        writer.write(encode(Connect(f"device-{number}", keep_alive=0, **user)))
+        connect = Connect(f"device-{number}", keep_alive=0)
+        if self._kind.has_clients:
+            connect = connect._replace(user_name=f"user-{number}", password=b"secret")
+        writer.write(encode(connect))
         assert await reader.readexactly(len(ACCEPTED)) == ACCEPTED
         writer.write(encode(Publish(f"kp1/app_v1/dcx/token-{number}/json", b"{}", 1, 1)))
         assert await reader.readexactly(len(TAKEN)) == TAKEN

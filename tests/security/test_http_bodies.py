@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import functools
 import socket
 from collections.abc import AsyncIterator
 
@@ -168,8 +169,11 @@ async def test_a_provider_that_takes_longer_than_a_request_may(
                 held = auth.asked["ecap.client-username-password"]
                 await client.send(request)
                 await until(
-                    lambda held=held: auth.asked["ecap.client-username-password"] > held, "the question"
-                )  # type: ignore[misc]
+                    functools.partial(
+                        lambda count: auth.asked["ecap.client-username-password"] > count, held
+                    ),
+                    "the question",
+                )
                 await asyncio.sleep(1.5)  # in which time would be up, if it ran
                 await auth.answer_held()
                 if request.endswith(b"Content-Length: 4\r\n\r\n"):

@@ -44,7 +44,7 @@ def http(memory: InputMemory) -> Iterator[WorkerDouble]:
             worker.sessions,
             pending,
             worker.counters,
-            worker,  # type: ignore[arg-type]
+            worker,
             Http(pipelined_requests=2),
         )
         transport.limit(memory)

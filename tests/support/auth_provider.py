@@ -38,7 +38,9 @@ EVENTS = {
     "tenant.lifecycle.unregistered": "0021-tenant-unregistered",
 }
 
-_SCHEMAS: dict[str, Any] = {name: fastavro.parse_schema(rfc_schema(name, TYPES[name].schema)) for name in TYPES}
+_SCHEMAS: dict[str, Any] = {
+    name: fastavro.parse_schema(rfc_schema(name, TYPES[name].schema)) for name in TYPES
+}
 
 
 def _datum(name: str, fields: dict[str, Any]) -> bytes:

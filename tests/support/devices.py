@@ -57,7 +57,8 @@ class MqttDevice:
 
     async def ask(self, extension: str, resource_path: str, payload: bytes = b"") -> Answer:
         topic = f"kp1/{APP_VERSION}/{extension}/{self.token}{resource_path}/{next(self._request_ids)}"
-        answer = self._waiting[topic] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[topic] = answer
         try:
             await self._client.publish(topic, payload, qos=1)
             async with asyncio.timeout(TIMEOUT_S):
@@ -73,7 +74,7 @@ class MqttDevice:
         """Sort what comes into answers and pushes."""
         async for message in self._client.messages:
             topic, _, outcome = message.topic.value.rpartition("/")
-            payload = bytes(message.payload)  # type: ignore[arg-type]
+            payload = bytes(message.payload)
             answer = self._waiting.get(topic)
             if answer is None:
                 self.pushes.append(("/" + topic.split("/", 4)[4], payload))

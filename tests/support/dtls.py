@@ -42,6 +42,7 @@ class DtlsClient:
         self._connection = SSL.Connection(self._context, None)
         self._connection.set_connect_state()
         self._connection.set_ciphertext_mtu(1200)
+        self.socket: socket.socket
         if other is not None:
             self.socket = other.socket
             return
@@ -134,5 +135,5 @@ def _use_key(context: SSL.Context) -> object:
         ffi.memmove(key, KEY, len(KEY))
         return len(KEY)
 
-    lib.SSL_CTX_set_psk_client_callback(context._context, callback)  # type: ignore[attr-defined]
+    lib.SSL_CTX_set_psk_client_callback(context._context, callback)
     return callback

@@ -55,9 +55,10 @@ class DtlsServer:
         )
         credentials = datagram_credentials(("coap", "dtls"), self.settings)
         limits = {"handshake_timeout": 10.0, "session_timeout": 100.0, "handshakes_max": 3, "sessions_max": 3}
+        clock: Any = coap.clock
         self.socket = DtlsSocket(
-            coap.clock, coap.core, coap.counters, credentials, dtls_clients(self.gate),
-            protocol="coap", **(limits | settings)  # type: ignore[arg-type]
+            clock, coap.core, coap.counters, credentials, dtls_clients(self.gate),
+            protocol="coap", **(limits | settings)
         )  # fmt: skip
 
     @property

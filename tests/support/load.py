@@ -128,7 +128,10 @@ class Counter:
 
     async def __aenter__(self) -> Self:
         await self.nats.connect(
-            self._url, max_reconnect_attempts=-1, reconnect_time_wait=0.05, error_cb=_ignore
+            self._url,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.05,  # type: ignore[arg-type]
+            error_cb=_ignore,
         )
         subject = subjects.service("dcx", "esp", subjects.CLIENT_DATA)
         await self.nats.subscribe(

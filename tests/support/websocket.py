@@ -28,7 +28,7 @@ ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 def request(line: str = "GET /ws HTTP/1.1", **changes: str | None) -> bytes:
     """An Upgrade request; a field that is None is left out (underscores in names are dashes)."""
-    fields = REQUEST | {name.replace("_", "-"): value for name, value in changes.items()}  # type: ignore[operator]
+    fields = REQUEST | {name.replace("_", "-"): value for name, value in changes.items()}
     lines = [line, *(f"{name}: {value}" for name, value in fields.items() if value is not None)]
     return "\r\n".join([*lines, "", ""]).encode()
 

@@ -8,6 +8,7 @@ from kaa_gateway.counters import Counters
 from kaa_gateway.net.certificates import ServerCredentials
 from kaa_gateway.net.dtls_context import DtlsContext
 from kaa_gateway.net.udp import DatagramCore, UdpSocket
+from kaa_gateway.wire.certificate import ClientCertificate
 
 class DtlsSocket(UdpSocket):
     def __init__(

@@ -8,13 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+from kaa_bench.mqtt_packets import Publish
 from kaa_gateway import logs
 from kaa_gateway.errors import ConfigError
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.held_worker import HeldWorker, held_worker, run_on_uvloop
-from tests.support.mqtt import Publish, mqtt_client
+from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, NatsServer
 
 TOKEN = "a-token-of-24-characters"
@@ -192,7 +193,8 @@ def test_the_log_level_is_set_at_run_time(run: Run) -> None:
         try:
             assert (await client.put("/api/v1/log", json={"level": "debug"})).json() == {"level": "debug"}
             assert (await client.get("/api/v1/log")).json() == {"level": "debug"}
-            for body in ({"level": "loud"}, {}, {"level": "info", "more": 1}, [], "info"):
+            bodies: list[Any] = [{"level": "loud"}, {}, {"level": "info", "more": 1}, [], "info"]
+            for body in bodies:
                 assert (await client.put("/api/v1/log", json=body)).status_code == 400
             assert (await client.put("/api/v1/log", content=b'{"\xff')).status_code == 400
             assert (await client.put("/api/v1/log", content=b"{" + b" " * 5000)).status_code == 413

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+from kaa_bench.mqtt_packets import Publish
 from kaa_gateway import __version__
 from kaa_gateway.bus.histogram import bounds
 from prometheus_client.parser import text_string_to_metric_families
@@ -14,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.held_worker import HeldWorker, held_worker, run_on_uvloop
-from tests.support.mqtt import Publish, mqtt_client
+from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, NatsServer
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"

@@ -13,7 +13,7 @@ PROTOCOLS = ("mqtt", "coap", "kpudp", "POST")
 users = (CoapUser, HttpDevice, KpudpUser, MqttUser)
 
 
-@events.init.add_listener
+@events.init.add_listener  # type: ignore[untyped-decorator]
 def stop_when_done(environment: Environment, **_: Any) -> None:
     seen: Counter[str] = Counter()
 
@@ -23,4 +23,4 @@ def stop_when_done(environment: Environment, **_: Any) -> None:
             # Quitting ends the users, and this is one of them.
             gevent.spawn(environment.runner.quit)
 
-    environment.events.request.add_listener(count)
+    environment.events.request.add_listener(count)  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ import nats
 from kaa_bench import packets
 from kaa_gateway.bus import subjects
 from kaa_gateway.wire import coap, esp, kpudp
+from nats.aio.client import Client
 
 SUBJECT = subjects.service(packets.EXTENSION, "esp", subjects.CLIENT_DATA)
 CLIENT_DATA = esp.encode_client_data(
@@ -24,7 +25,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 class Datagrams(asyncio.DatagramProtocol):
     """A UDP server: the first `keep` messages of a source go to NATS."""
 
-    def __init__(self, client: nats.NATS, keep: int) -> None:
+    def __init__(self, client: Client, keep: int) -> None:
         self.client = client
         self.keep = keep
         self.forwarded: Counter[tuple[str, int]] = Counter()

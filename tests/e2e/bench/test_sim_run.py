@@ -63,7 +63,7 @@ def gateway() -> Iterator[FullGateway]:
 
 
 def target(gateway: Gateway) -> str:
-    ports = {protocol: str(port) for protocol, (_, port) in gateway.addresses.items()}
+    ports: dict[str, str] = {protocol: str(port) for protocol, (_, port) in gateway.addresses.items()}
     if isinstance(gateway, FullGateway):
         ports |= {name: str(port) for name, port in gateway.encrypted.items()}
         ports["ca-file"] = str(gateway.authority.file)

@@ -5,6 +5,7 @@ import base64
 import datetime
 import gc
 import ipaddress
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ async def connecting(
         lambda sentence: connector.on_lost(sentence),  # noqa: PLW0108 - there is no connector yet
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connector_module.random, "shuffle", lambda servers: None)
+        patch.setattr(random, "shuffle", lambda servers: None)
         connector = Connector(link, urls, name="test", tls=tls or TlsFiles(), credentials=credentials)
     connector.start()
     try:
@@ -424,8 +425,8 @@ async def test_pauses_grow_while_a_server_ends_every_connection(monkeypatch: pyt
             delay = 0
         return await sleep(delay, *result)
 
-    monkeypatch.setattr(connector_module.asyncio, "sleep", recording)
-    monkeypatch.setattr(connector_module.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(asyncio, "sleep", recording)
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
     async with FakeNats() as server, connecting(server.url) as (link, _):
         for _ in range(8):
             connection = await server.admitted()

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from kaa_gateway.wire.coap import Message
@@ -41,7 +42,7 @@ async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
 
 @pytest.fixture
 async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
-    settings = {"max_body_size": 2048, "block_memory": 4096, "piggyback_delay": 3600.0}
+    settings: dict[str, Any] = {"max_body_size": 2048, "block_memory": 4096, "piggyback_delay": 3600.0}
     async with coap_server(shared_nats.url, **settings) as server:
         yield server
 

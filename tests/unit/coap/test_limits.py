@@ -1,6 +1,7 @@
 """Bounds against hostile peers: tables at their bound, the rate of requests, and amplification."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from kaa_gateway.wire.coap import Message
@@ -94,7 +95,7 @@ async def test_each_of_many_duplicates_finds_its_answer(shared_nats: NatsServer)
 
 
 async def test_unanswered_requests_are_bounded(cluster: Cluster, shared_nats: NatsServer) -> None:
-    settings = {"outstanding_per_peer": 2, "pending_requests": 3, "piggyback_delay": FOREVER}
+    settings: dict[str, Any] = {"outstanding_per_peer": 2, "pending_requests": 3, "piggyback_delay": FOREVER}
     async with (
         coap_server(shared_nats.url, **settings) as server,
         CoapClient(server.port) as first,
@@ -118,7 +119,7 @@ async def test_unanswered_requests_are_bounded(cluster: Cluster, shared_nats: Na
 async def test_unacknowledged_responses_count_as_outstanding(
     cluster: Cluster, shared_nats: NatsServer
 ) -> None:
-    settings = {"outstanding_per_peer": 2, "piggyback_delay": 0.0}
+    settings: dict[str, Any] = {"outstanding_per_peer": 2, "piggyback_delay": 0.0}
     async with coap_server(shared_nats.url, **settings) as server, CoapClient(server.port) as client:
         for _ in range(2):
             await client.post(PATH)
@@ -152,7 +153,7 @@ async def test_an_unproved_peer_is_sent_three_times_its_bytes(
     cluster: Cluster, shared_nats: NatsServer
 ) -> None:
     """However large the answers, whatever is asked, and with all retransmissions."""
-    settings = {"piggyback_delay": 0.01, "ack_timeout": 0.02}
+    settings: dict[str, Any] = {"piggyback_delay": 0.01, "ack_timeout": 0.02}
     async with coap_server(shared_nats.url, **settings) as server, CoapClient(server.port) as client:
         for number in range(5):
             client.send(client.request(PATH, token=b""))

@@ -44,7 +44,7 @@ class RecordingTracer:
         self.by_correlation_id: dict[bytes, RecordedTrace] = {}
         self.full = False
         worker.uplink.set_tracer(self)
-        worker.downlink.set_traces(self.by_correlation_id)  # type: ignore[arg-type]
+        worker.downlink.set_traces(self.by_correlation_id)
 
     def gap(self) -> int:
         return next(self._gaps, 1)

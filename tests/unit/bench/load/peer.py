@@ -4,15 +4,17 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 STALL_TIMEOUT_S = 20.0
 """Long enough for a slow machine: no run of a test that passes comes near it."""
 
-Serve = Callable[[socket.socket], object]
+T = TypeVar("T")
+Serve = Callable[[socket.socket], T]
 
 
 @contextmanager
-def peers(serve: Serve, count: int = 1) -> Iterator[tuple[list[socket.socket], list[Future[object]]]]:
+def peers(serve: Serve[T], count: int = 1) -> Iterator[tuple[list[socket.socket], list[Future[T]]]]:
     """Sockets for a load, and what `serve` will return for each; leaving closes the sockets."""
     pairs = [socket.socketpair() for _ in range(count)]
     for _, theirs in pairs:
@@ -25,7 +27,7 @@ def peers(serve: Serve, count: int = 1) -> Iterator[tuple[list[socket.socket], l
                 ours.close()
 
 
-def _serve(serve: Serve, theirs: socket.socket) -> object:
+def _serve(serve: Serve[T], theirs: socket.socket) -> T:
     with theirs:
         return serve(theirs)
 

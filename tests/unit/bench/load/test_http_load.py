@@ -8,8 +8,9 @@ import pytest
 from kaa_bench import packets
 from kaa_bench.errors import BenchError
 from kaa_bench.load.http import HttpLoad
+from kaa_bench.load.loop import RunResult
 
-from tests.unit.bench.load.peer import STALL_TIMEOUT_S, peers, read_exactly
+from tests.unit.bench.load.peer import STALL_TIMEOUT_S, Serve, peers, read_exactly
 
 REQUEST = packets.post(1, "127.0.0.1:8080")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -18,7 +19,7 @@ UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nServer: x\r\ncontent-length:
 LONG = b"HTTP/1.1 200 OK\r\nX-Content-Length: 7\r\nCONTENT-LENGTH:100000\r\nA: b\r\n\r\n" + bytes(100_000)
 
 
-def answer_with(*responses: bytes, piece: int = 1 << 20) -> object:
+def answer_with(*responses: bytes, piece: int = 1 << 20) -> Serve[int]:
     """Answers the requests with each response in turn, in pieces of so many bytes; returns how many."""
 
     def serve(connected: socket.socket) -> int:
@@ -34,12 +35,12 @@ def answer_with(*responses: bytes, piece: int = 1 << 20) -> object:
     return serve
 
 
-def run(*responses: bytes, messages: int, connections: int = 1, piece: int = 1 << 20) -> object:
-    with peers(answer_with(*responses, piece=piece), connections) as (sockets, served):  # type: ignore[arg-type]
+def run(*responses: bytes, messages: int, connections: int = 1, piece: int = 1 << 20) -> RunResult:
+    with peers(answer_with(*responses, piece=piece), connections) as (sockets, served):
         load = HttpLoad(sockets, [REQUEST] * connections)
         result = load.run(messages=messages, stall_timeout=STALL_TIMEOUT_S)
         load.close()
-        assert sum(future.result() for future in served) == result.sent  # type: ignore[misc]
+        assert sum(future.result() for future in served) == result.sent
     return result
 
 
@@ -59,7 +60,7 @@ def test_bodies_longer_than_a_read_are_skipped() -> None:
 
 
 def test_statuses_that_are_not_2xx_are_counted_by_code_and_per_run() -> None:
-    with peers(answer_with(OK, UNAVAILABLE, OK.replace(b"200", b"404"))) as (sockets, _):  # type: ignore[arg-type]
+    with peers(answer_with(OK, UNAVAILABLE, OK.replace(b"200", b"404"))) as (sockets, _):
         load = HttpLoad(sockets, [REQUEST])
         for _ in range(2):
             result = load.run(messages=6, stall_timeout=STALL_TIMEOUT_S)

@@ -143,7 +143,7 @@ def test_a_run_of_so_many_seconds_ends_with_everything_acknowledged() -> None:
 )
 def test_a_wrong_answer_is_counted_and_ends_only_that_connection(answer: bytes, error: str) -> None:
     window = 4
-    misled = []
+    misled: list[socket.socket] = []
 
     def one_misbehaves(connected: socket.socket) -> None:
         first = [read_identifier(connected) for _ in range(window)]

@@ -29,7 +29,9 @@ def response(request_id: bytes, end: str = "status", payload: bytes = b"", qos: 
     return mqtt.encode(mqtt.Publish(f"{TOPIC}/{request_id.decode()}/{end}", payload, qos, packet_id=qos))
 
 
-def answering(end: str = "status", piece: int = 10_000, payload: bytes = b"", qos: int = 0) -> Serve:
+def answering(
+    end: str = "status", piece: int = 10_000, payload: bytes = b"", qos: int = 0
+) -> Serve[list[bytes]]:
     """Answers each request, in pieces of so many bytes."""
 
     def serve(connected: socket.socket) -> list[bytes]:
@@ -69,7 +71,7 @@ def test_an_error_response_is_an_answer_and_an_error() -> None:
     assert (result.acknowledged, result.errors) == (5, {"error response": 5})
 
 
-def say(data: bytes) -> Serve:
+def say(data: bytes) -> Serve[None]:
     def serve(connected: socket.socket) -> None:
         read_request_id(connected)
         connected.sendall(data)

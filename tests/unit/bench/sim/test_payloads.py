@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import msgspec
 import pytest
-from kaa_bench.sim.payloads import Choice, Constant, Counter, Samples, Timestamp, Track, Walk
+from kaa_bench.sim.payloads import Choice, Constant, Counter, Samples, Timestamp, Track, Value, Walk
 
 
 def chance() -> random.Random:
@@ -40,7 +40,7 @@ def test_a_track_goes_around_the_earth() -> None:
 
 
 def test_a_message_is_a_sample_or_a_batch_of_them() -> None:
-    values = {
+    values: dict[str, Value] = {
         "count": Counter(),
         "state": Choice(("on", "off")),
         "model": Constant({"version": 2}),
@@ -57,5 +57,5 @@ def test_a_message_is_a_sample_or_a_batch_of_them() -> None:
 
 
 def test_a_device_with_the_same_seed_measures_the_same() -> None:
-    values = {"x": Walk(start=0, step=1), "at": Track(latitude=1, longitude=1)}
+    values: dict[str, Value] = {"x": Walk(start=0, step=1), "at": Track(latitude=1, longitude=1)}
     assert Samples(values, 5, 1, chance()).message() == Samples(values, 5, 1, chance()).message()
