@@ -46,6 +46,7 @@ KNOWN: set[tuple[str, str]] = {
     ("admin", "net"),
     ("bus", "config"),
     ("http", "config"),
+    ("net", "config"),
 }
 """Pairs (package, package) that are still wrong; to be emptied."""
 

@@ -8,15 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol
 
 import nats.errors
+from kaa_gateway.bus.streams import STREAM_NAME_IN_USE
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable, text_of
 from kaa_ext.sdk.streams import stored
-
-NAME_IN_USE = 10058
-"""JetStream's error code for a stream that exists with another configuration."""
 
 
 class Entry(NamedTuple):
@@ -72,7 +70,7 @@ class JetStreamBucket:
         try:
             await self._jetstream().create_key_value(self._config)
         except APIError as error:
-            if error.err_code != NAME_IN_USE:
+            if error.err_code != STREAM_NAME_IN_USE:
                 raise _unavailable(error) from error
             # It exists with other settings, which are the operator's.
         except (nats.errors.Error, NotDelivered) as error:

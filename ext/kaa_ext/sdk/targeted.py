@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.control import NO_RESPONDERS
 from kaa_gateway.bus.messages import MessageType
 from nats.aio.msg import Msg
 
@@ -15,9 +16,6 @@ from kaa_ext.sdk.errors import ExtensionError
 
 if TYPE_CHECKING:
     from kaa_ext.sdk.extension import Extension
-
-NO_RESPONDERS = "503"
-"""The status with which NATS answers a request that nobody subscribes to."""
 
 
 class Requester:

@@ -13,13 +13,13 @@ import msgspec
 import nats.errors
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.messages import is_expired, now_ms
+from kaa_gateway.bus.streams import STREAM_NAME_IN_USE
 from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError
 
 from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
-from kaa_ext.sdk.buckets import NAME_IN_USE
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable, text_of
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.state import escaped
@@ -75,7 +75,7 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
             )
         except (nats.errors.Error, NotDelivered) as error:
             # A stream that exists with other limits is the operator's.
-            if not (isinstance(error, APIError) and error.err_code == NAME_IN_USE):
+            if not (isinstance(error, APIError) and error.err_code == STREAM_NAME_IN_USE):
                 raise StateUnavailable(text_of(error)) from error
 
     async def receive(message: Msg) -> None:

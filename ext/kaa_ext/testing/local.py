@@ -8,6 +8,7 @@ import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
+from kaa_gateway.bus.control import NO_RESPONDERS
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -51,7 +52,7 @@ class LocalBus:
             self._call(callback, Msg(None, subject, reply, payload))  # type: ignore[arg-type]
         if not receivers and reply:
             for callback in self._receivers(reply):
-                self._call(callback, Msg(None, reply, "", b"", {"Status": "503"}))  # type: ignore[arg-type]
+                self._call(callback, Msg(None, reply, "", b"", {"Status": NO_RESPONDERS}))  # type: ignore[arg-type]
 
     def _receivers(self, subject: str) -> Iterator[Callable[[Msg], Any]]:
         """Yield the callbacks for a message: those without queue group, and one of each group, in turn."""

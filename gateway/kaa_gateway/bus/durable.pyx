@@ -23,10 +23,9 @@ from libc.string cimport memcmp, memcpy, memmove
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE
 from kaa_gateway.wire.text cimport memmem, put_padded, put_text
 
-log = structlog.get_logger("gateway.bus")
+from kaa_gateway.bus.subjects import REPLY_TO_HEADER
 
-REPLY_TO_HEADER = "Kaa-Reply-To"
-"""Carries the 4/ESP reply-to of a ClientData to the consumers of its stream."""
+log = structlog.get_logger("gateway.bus")
 
 cdef enum:
     IN_FLIGHT_MAX = 2048            # written and not stored; nats-server buffers 10,000 of a stream, of all publishers
