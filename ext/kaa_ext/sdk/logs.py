@@ -6,6 +6,7 @@ import time
 from typing import Any, Literal, TypeAlias
 
 import structlog
+from kaa_gateway import stdio
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 
@@ -13,7 +14,8 @@ LIMITED_LOG_INTERVAL_S = 10.0
 
 
 def configure(level: LogLevel) -> None:
-    """Send the log lines of this process, of this level and above, to stderr."""
+    """Send the log lines of this process, of this level and above, to stderr. Logging never raises."""
+    stdio.protect()
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
     structlog.configure(
         processors=[

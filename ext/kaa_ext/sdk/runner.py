@@ -5,6 +5,8 @@ import signal
 from collections.abc import Callable
 from typing import Protocol
 
+from kaa_gateway import stdio
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -20,6 +22,8 @@ class Service(Protocol):
 
 async def run(*services: Service, on_ready: Callable[[], None] = lambda: None) -> None:
     """Start the services, call `on_ready`, and stop them at SIGINT or SIGTERM; a second signal cuts that short."""
+    # What services log or print must not end them.
+    stdio.protect(stdout=True)
     loop = asyncio.get_running_loop()
     signalled = asyncio.Event()
 

@@ -12,7 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from kaa_gateway import __version__, logs
+from kaa_gateway import __version__, logs, stdio
 from kaa_gateway.bus.histogram import Histogram, bounds
 
 if TYPE_CHECKING:
@@ -249,8 +249,8 @@ class WorkerCollector(Collector):
         )
         yield CounterMetricFamily(
             "kaa_gateway_log_lines_dropped",
-            "Log lines dropped because there were too many of the same kind.",
-            value=logs.limiter.dropped,
+            "Log lines dropped: too many of the same kind, or standard error cannot be written.",
+            value=logs.limiter.dropped + stdio.lost(),
         )
         depth = GaugeMetricFamily(
             "kaa_gateway_queue_depth", "Entries or bytes in a bounded queue.", labels=["queue"]
