@@ -4,12 +4,15 @@ from kaa_gateway.wire.buffer cimport Buffer
 
 cdef enum:
     ADDRESS_SIZE_MAX = 28  # bytes of a sockaddr_in6
+    LOCAL_SIZE_MAX = 16    # bytes of an IPv6 address
+    KEY_SIZE = ADDRESS_SIZE_MAX + LOCAL_SIZE_MAX
 
 
 cdef struct Address:
-    # Of a peer, as the socket gave it: a sockaddr_in or sockaddr_in6. Equal peers have equal bytes.
-    unsigned int size
-    uint8_t[ADDRESS_SIZE_MAX] bytes
+    # Of a peer and of us, as the socket gave them. Unused bytes are 0, so that equal addresses have equal bytes.
+    uint8_t[ADDRESS_SIZE_MAX] bytes  # the peer's sockaddr_in or sockaddr_in6
+    uint8_t[LOCAL_SIZE_MAX] local    # the IP address that it has sent to, where the socket has several; else 0
+    unsigned int size                # of the sockaddr
 
 
 cdef bytes address_key(const Address* address)

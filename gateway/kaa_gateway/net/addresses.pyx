@@ -6,11 +6,11 @@ many entries there may be, which is the protocol's to bound.
 
 import secrets
 
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 cdef enum:
     SLOTS_AT_FIRST = 64
-    WORDS = 4  # of 64 bits, that hold an address
+    WORDS = sizeof(Address) // 8
 
 
 cdef struct Slot:
@@ -20,8 +20,12 @@ cdef struct Slot:
 
 
 cdef bytes address_key(const Address* address):
-    """Return the bytes that tell a peer from all others."""
-    return address.bytes[:address.size]
+    """Return the bytes that tell a peer from all others; its sockaddr is at their front.
+
+    Our own address is one of them: a peer that sends to two addresses of ours talks to two endpoints (RFC 7252 section
+    4.4; RFC 6347 has an association between two hosts and ports).
+    """
+    return (<const uint8_t*>address)[:KEY_SIZE]
 
 
 cdef class AddressTable:
@@ -39,8 +43,7 @@ cdef class AddressTable:
         cdef uint64_t[WORDS] words
         cdef uint64_t result = self.secret[0]
         cdef int i
-        memset(words, 0, sizeof(words))
-        memcpy(words, address.bytes, <size_t>address.size)
+        memcpy(words, address, sizeof(words))
         for i in range(WORDS):
             result = (result ^ words[i]) * self.secret[1]
             result ^= result >> 32
@@ -51,8 +54,7 @@ cdef class AddressTable:
         cdef const Slot* slots = <const Slot*>self.slots.data
         cdef Py_ssize_t mask = len(self.values) - 1, at = <Py_ssize_t>(hash & <uint64_t>mask)
         while self.values[at] is not None and (
-                slots[at].hash != hash or slots[at].address.size != address.size
-                or memcmp(slots[at].address.bytes, address.bytes, <size_t>address.size) != 0):
+                slots[at].hash != hash or memcmp(&slots[at].address, address, sizeof(Address)) != 0):
             at = (at + 1) & mask
         return at
 

@@ -1,6 +1,6 @@
 # Calls of the operating system that the TCP and UDP adapters make, declared once.
 #
-# Source: socket(2), accept4(2), recv(2), send(2), recvmmsg(2), sendmmsg(2).
+# Source: socket(2), accept4(2), recv(2), send(2), recvmmsg(2), sendmmsg(2), cmsg(3), ip(7), ipv6(7).
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t
@@ -30,3 +30,28 @@ cdef extern from "<sys/socket.h>" nogil:
     int MSG_TRUNC
     int SOCK_CLOEXEC
     int SOCK_NONBLOCK
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
+    unsigned char* CMSG_DATA(cmsghdr* message)
+    size_t CMSG_LEN(size_t size)
+    size_t CMSG_SPACE(size_t size)
+
+cdef extern from "<netinet/in.h>" nogil:
+    struct in_addr:
+        pass
+    struct in6_addr:
+        pass
+    struct in_pktinfo:
+        int ipi_ifindex
+        in_addr ipi_spec_dst
+        in_addr ipi_addr
+    struct in6_pktinfo:
+        in6_addr ipi6_addr
+        unsigned int ipi6_ifindex
+    int IPPROTO_IP
+    int IPPROTO_IPV6
+    int IP_PKTINFO
+    int IPV6_PKTINFO
+    int IPV6_RECVPKTINFO

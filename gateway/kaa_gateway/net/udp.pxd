@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint64_t
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.net.addresses cimport Address
 from kaa_gateway.net.admission cimport Admission
+from kaa_gateway.net.sockets cimport msghdr
 from kaa_gateway.wire.buffer cimport Buffer
 
 
@@ -23,6 +24,8 @@ cdef class UdpSocket:
     cdef Admission admission      # None if no source is limited
     cdef object socket
     cdef int fd
+    cdef bint several_addresses   # bound to all of an address family: answers say from which they come
+    cdef bint ipv6
     # state
     cdef Buffer receive_storage
     cdef Buffer inbox             # an Inbox, which points into receive_storage
@@ -39,6 +42,8 @@ cdef class UdpSocket:
     cdef readonly uint64_t bytes_out
 
     cdef int prepare_inbox(self) except -1
+    cdef int note_local_address(self, msghdr* message, Address* source) noexcept
+    cdef int set_local_address(self, msghdr* message, Address* destination) noexcept
     cdef int on_datagram(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1
     cdef object client_of(self, const Address* address)
     cdef int disconnect(self, const Address* address) except -1

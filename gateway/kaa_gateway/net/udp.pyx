@@ -3,19 +3,25 @@
 A readable socket is emptied with recvmmsg. What the core sends in a tick leaves with sendmmsg at the end of the tick.
 asyncio's datagram transports would cost an object and a system call for each datagram.
 
-Source: recvmmsg(2), sendmmsg(2).
+A socket that is bound to all addresses answers from the address that was asked (RFC 7252 section 5.3.2): the kernel
+tells it with each datagram, and is told it with the answer.
+
+Source: recvmmsg(2), sendmmsg(2), ip(7) IP_PKTINFO, RFC 3542 section 6 (IPV6_PKTINFO).
 """
 
 import socket
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from kaa_gateway.errors import ProtocolError
 
-from kaa_gateway.net.addresses cimport ADDRESS_SIZE_MAX
+from kaa_gateway.net.addresses cimport ADDRESS_SIZE_MAX, LOCAL_SIZE_MAX
 from kaa_gateway.net.admission cimport source_of
-from kaa_gateway.net.sockets cimport MSG_DONTWAIT, MSG_TRUNC, iovec, mmsghdr, recvmmsg, sendmmsg
+from kaa_gateway.net.sockets cimport (
+    CMSG_DATA, CMSG_LEN, CMSG_SPACE, IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO, IPV6_RECVPKTINFO,
+    MSG_DONTWAIT, MSG_TRUNC, cmsghdr, in6_pktinfo, in_addr, in_pktinfo, iovec, mmsghdr, recvmmsg, sendmmsg,
+)
 
 cdef enum:
     DATAGRAMS_AT_ONCE = 64             # datagrams in a system call, each way
@@ -25,6 +31,12 @@ cdef enum:
     OUTGOING_MAX = 8 * 1024 * 1024     # bytes that wait for the socket; more are dropped, as UDP may
     OUTGOING_KEEP = 256 * 1024         # bytes of the send buffer kept between ticks
     SOCKET_BUFFER = 4 * 1024 * 1024    # bytes asked of the kernel, each way
+    CONTROL_WORDS = 8                  # of 64 bits; more than a cmsghdr with an in6_pktinfo takes
+    CONTROL_SIZE = 8 * CONTROL_WORDS   # bytes
+    MULTICAST = 0xFF                   # the first byte of an IPv6 multicast address
+
+
+cdef frozenset ALL_ADDRESSES = frozenset(("0.0.0.0", "::"))
 
 
 cdef struct Inbox:
@@ -32,6 +44,7 @@ cdef struct Inbox:
     mmsghdr[DATAGRAMS_AT_ONCE] messages
     iovec[DATAGRAMS_AT_ONCE] vectors
     Address[DATAGRAMS_AT_ONCE] sources
+    uint64_t[DATAGRAMS_AT_ONCE][CONTROL_WORDS] controls
 
 
 cdef struct Outgoing:
@@ -91,6 +104,12 @@ cdef class UdpSocket:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
             self.socket.bind((host, port))
+            self.ipv6 = family == socket.AF_INET6
+            self.several_addresses = self.socket.getsockname()[0] in ALL_ADDRESSES
+            if self.several_addresses and self.ipv6:
+                self.socket.setsockopt(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+            elif self.several_addresses:
+                self.socket.setsockopt(IPPROTO_IP, IP_PKTINFO, 1)
         except OSError:
             self.socket.close()
             raise
@@ -131,6 +150,41 @@ cdef class UdpSocket:
             inbox.messages[i].msg_hdr.msg_namelen = ADDRESS_SIZE_MAX
             inbox.messages[i].msg_hdr.msg_iov = &inbox.vectors[i]
             inbox.messages[i].msg_hdr.msg_iovlen = 1
+            inbox.messages[i].msg_hdr.msg_control = inbox.controls[i]
+            inbox.messages[i].msg_hdr.msg_controllen = CONTROL_SIZE
+        return 0
+
+    cdef int note_local_address(self, msghdr* message, Address* source) noexcept:
+        """Note to which address of ours a datagram was sent. Hot path."""
+        cdef cmsghdr* control = <cmsghdr*>message.msg_control
+        if message.msg_controllen >= CMSG_LEN(0):
+            if self.ipv6 and control.cmsg_type == IPV6_PKTINFO:
+                memcpy(source.local, &(<in6_pktinfo*>CMSG_DATA(control)).ipi6_addr, LOCAL_SIZE_MAX)
+                if source.local[0] == MULTICAST:  # no address to answer from
+                    memset(source.local, 0, LOCAL_SIZE_MAX)
+            elif not self.ipv6 and control.cmsg_type == IP_PKTINFO:
+                memcpy(source.local, &(<in_pktinfo*>CMSG_DATA(control)).ipi_spec_dst, sizeof(in_addr))
+        message.msg_controllen = CONTROL_SIZE
+        return 0
+
+    cdef int set_local_address(self, msghdr* message, Address* destination) noexcept:
+        """Let a datagram be sent from the address of ours that its peer has sent to. Hot path.
+
+        `message.msg_control` has CONTROL_SIZE bytes, all 0.
+        """
+        cdef cmsghdr* control = <cmsghdr*>message.msg_control
+        if self.ipv6:
+            control.cmsg_len = CMSG_LEN(sizeof(in6_pktinfo))
+            control.cmsg_level = IPPROTO_IPV6
+            control.cmsg_type = IPV6_PKTINFO
+            memcpy(&(<in6_pktinfo*>CMSG_DATA(control)).ipi6_addr, destination.local, LOCAL_SIZE_MAX)
+            message.msg_controllen = CMSG_SPACE(sizeof(in6_pktinfo))
+        else:
+            control.cmsg_len = CMSG_LEN(sizeof(in_pktinfo))
+            control.cmsg_level = IPPROTO_IP
+            control.cmsg_type = IP_PKTINFO
+            memcpy(&(<in_pktinfo*>CMSG_DATA(control)).ipi_spec_dst, destination.local, sizeof(in_addr))
+            message.msg_controllen = CMSG_SPACE(sizeof(in_pktinfo))
         return 0
 
     def on_readable(self):
@@ -150,6 +204,8 @@ cdef class UdpSocket:
                 source = &inbox.sources[i]
                 source.size = min(message.msg_hdr.msg_namelen, <unsigned int>ADDRESS_SIZE_MAX)
                 message.msg_hdr.msg_namelen = ADDRESS_SIZE_MAX
+                if self.several_addresses:
+                    self.note_local_address(&message.msg_hdr, source)
                 self.datagrams_in += 1
                 self.bytes_in += message.msg_len
                 if message.msg_hdr.msg_flags & MSG_TRUNC:
@@ -206,6 +262,7 @@ cdef class UdpSocket:
 
     cdef int flush(self) except -1:
         """Send what waits, DATAGRAMS_AT_ONCE in a system call."""
+        cdef uint64_t[DATAGRAMS_AT_ONCE][CONTROL_WORDS] controls
         cdef mmsghdr[DATAGRAMS_AT_ONCE] messages
         cdef iovec[DATAGRAMS_AT_ONCE] vectors
         cdef Outgoing* waiting = <Outgoing*>self.outgoing.data
@@ -221,6 +278,10 @@ cdef class UdpSocket:
                 messages[i].msg_hdr.msg_namelen = waiting[done + i].destination.size
                 messages[i].msg_hdr.msg_iov = &vectors[i]
                 messages[i].msg_hdr.msg_iovlen = 1
+                if self.several_addresses:
+                    memset(controls[i], 0, CONTROL_SIZE)
+                    messages[i].msg_hdr.msg_control = controls[i]
+                    self.set_local_address(&messages[i].msg_hdr, &waiting[done + i].destination)
             sent = sendmmsg(self.fd, messages, <unsigned int>count, MSG_DONTWAIT)
             if sent < 0:
                 if errno == EINTR:
