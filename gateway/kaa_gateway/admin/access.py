@@ -10,7 +10,7 @@ import hmac
 import ipaddress
 from pathlib import Path
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 
 from kaa_gateway.errors import ConfigError
@@ -18,8 +18,16 @@ from kaa_gateway.errors import ConfigError
 GUARDED = "/api/"
 OPEN = frozenset({"/api/v1/certificate", "/api/v1/openapi.json"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-FORWARDED = ("Forwarded", "X-Forwarded-For")
-"""Header fields that proxies set: a request with one of them may come from another machine."""
+FORWARDED = frozenset({
+    "cdn-loop", "cf-connecting-ip", "cf-connecting-ipv6", "cf-ray", "client-ip", "fastly-client-ip", "forwarded",
+    "forwarded-for", "proxy-client-ip", "true-client-ip", "via", "wl-proxy-client-ip", "x-amzn-trace-id",
+    "x-appengine-user-ip", "x-arr-log-id", "x-azure-clientip", "x-azure-ref", "x-client-ip", "x-cluster-client-ip",
+    "x-forwarded", "x-host", "x-proxyuser-ip", "x-real-ip", "x-real-port", "x-remote-addr", "x-remote-ip", "x-scheme",
+    "x-url-scheme", "x-varnish",
+})  # fmt: skip
+"""Header fields that proxies set, in lower case: a request with one of them may come from another machine."""
+FORWARDED_PREFIXES = ("x-envoy-", "x-forwarded-", "x-original-", "x-proxy-")
+"""How further ones of these begin."""
 TOKEN_SIZE_MIN = 16
 
 
@@ -71,12 +79,16 @@ class Guard:
                 )
         elif not _is_local(request):
             raise web.HTTPForbidden(
-                text="Without server.token-file, the management API answers requests from its own machine only.\n"
+                text="Without server.token-file, the management API answers requests from its own machine only: to the "
+                "name localhost, over HTTP/1.1, and not through a proxy.\n"
             )
 
 
 def _is_local(request: web.Request) -> bool:
-    """Return whether a request was made on this machine, and names it in Host.
+    """Return whether a request was made on this machine, without a proxy, and names it in Host.
+
+    Proxies are known by the fields that they set, and by HTTP/1.0, which nginx speaks to its upstreams unless told
+    otherwise. One that hides itself cannot be told from a client (docs/operations.md).
 
     Any other name could be that of a web site which resolves to this machine so that its page can use the API (DNS
     rebinding).
@@ -90,5 +102,12 @@ def _is_local(request: web.Request) -> bool:
     return (
         (mapped or address).is_loopback
         and (request.url.host or "").strip("[]") in LOCAL_NAMES
-        and not any(name in request.headers for name in FORWARDED)
+        and request.version >= HttpVersion11
+        and not any(map(_is_forwarded, request.headers))
     )
+
+
+def _is_forwarded(field: str) -> bool:
+    """Return whether a header field is one that proxies set."""
+    name = field.lower()
+    return name in FORWARDED or name.startswith(FORWARDED_PREFIXES)

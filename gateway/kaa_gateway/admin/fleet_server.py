@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from kaa_gateway.admin.access import Guard
 from kaa_gateway.admin.exposition import merge_metrics
 from kaa_gateway.admin.fleet import Fleet
-from kaa_gateway.admin.server import application
+from kaa_gateway.admin.port import ManagementPort
 
 
 class FleetServer:
@@ -35,30 +35,25 @@ class FleetServer:
         guard: Guard | None = None,
     ) -> None:
         self._fleet = fleet
-        self._routes = list(routes)
-        self._guard = guard or Guard(None)
         self._is_stopping = is_stopping
         self._never_ready = set(fleet.sockets)
         self.registry = CollectorRegistry()
         """Metrics of the supervisor's own."""
         self.registry.register(FleetCollector(fleet))
-        self._runner: web.AppRunner | None = None
-
-    async def start(self, host: str, port: int) -> None:
-        """Listen; OSError if the port is taken."""
         own = [
             web.get("/health/live", self._live),
             web.get("/health/ready", self._ready),
             web.get("/metrics", self._metrics),
         ]
-        self._runner = web.AppRunner(application(self._guard, [*own, *self._routes]), access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        self._port = ManagementPort(guard or Guard(None), [*own, *routes])
+
+    async def start(self, host: str, port: int) -> None:
+        """Listen; OSError if the port is taken."""
+        await self._port.start(host, port)
 
     async def stop(self) -> None:
         """Stop listening, and close the connections."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._port.stop()
 
     async def _live(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "UP"})
