@@ -216,7 +216,7 @@ def decode(
     if packet.type in ACK_CLASSES:
         return ACK_CLASSES[packet.type](mqtt.read_packet_id(&packet, level)), consumed
     if packet.type in EMPTY_CLASSES:
-        mqtt.read_empty(&packet)
+        mqtt.read_empty(&packet, level)
         return EMPTY_CLASSES[packet.type](), consumed
     if packet.type == mqtt.CONNACK:
         return decode_connack(&packet, level), consumed

@@ -133,7 +133,7 @@ async def test_refused_with_a_return_code_then_closed(
         ("20 02 00 00", "first_packet_not_connect"),
         ("00 00", "first_packet_not_connect"),
         # 2.2.2-2: the flags of CONNECT's fixed header are 0
-        ("11", "first_packet_not_connect"),
+        ("11 0c 0004 4d", "first_packet_not_connect"),
         # Not MQTT at all: HTTP, TLS
         ("47 45 54 20 2f 20", "first_packet_not_connect"),
         ("16 03 01 02 00 01", "first_packet_not_connect"),

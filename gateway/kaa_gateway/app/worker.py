@@ -255,6 +255,7 @@ class Worker:
             limits.topic_length,
             mqtt.persistent_sessions,
             mqtt.session_expiry,
+            mqtt.persistent_session_memory,
         )
 
     def _make_listeners(self) -> Listeners:
@@ -276,14 +277,21 @@ class Worker:
 
     def _make_queues(self) -> list[Queue]:
         """Return the queues and tables that peers can fill, for the metrics."""
-        persistent_sessions = self._config.transports.mqtt.persistent_sessions
+        mqtt = self._config.transports.mqtt
         durable_bytes = self._config.durable.max_pending_bytes
         return [
             Queue("nats_backlog_bytes", lambda: self.link.backlog, lambda: self.link.pending_max),
             Queue("input_bytes", lambda: self.input_memory.bytes, lambda: self._config.limits.input_memory),
             Queue("events", self.control.waiting, lambda: OUTBOX_MAX),
             Queue("identity_requests", self.identity.waiting, lambda: MAX_IN_FLIGHT),
-            Queue("mqtt_absent_sessions", self._mqtt_sessions.offline_count, lambda: persistent_sessions),
+            Queue(
+                "mqtt_absent_sessions", self._mqtt_sessions.offline_count, lambda: mqtt.persistent_sessions
+            ),
+            Queue(
+                "mqtt_absent_session_bytes",
+                self._mqtt_sessions.offline_bytes,
+                lambda: mqtt.persistent_session_memory,
+            ),
             *(
                 Queue(f"durable_{lane.instance}_bytes", lane.backlog, lambda: durable_bytes)
                 for lane in self.durable.lanes
@@ -412,10 +420,14 @@ class Worker:
         if self.tracing is not None:
             self.tracing.tracer.expire()
 
+    def _expire_mqtt_sessions(self) -> None:
+        if self._mqtt_sessions.expire(self._loop.time()):
+            self._loop.call_soon(self._expire_mqtt_sessions)
+
     def _check(self) -> None:
         now = self._loop.time()
         self.link.check()
-        self._mqtt_sessions.expire(now)
+        self._expire_mqtt_sessions()
         self.sessions.look_for_idle(now)
         self._listeners.check_connections()
         self._stream_repair.check()

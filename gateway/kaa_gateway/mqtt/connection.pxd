@@ -33,8 +33,14 @@ cdef class MqttConnection(ProtocolCore):
     cdef double last_active      # loop time of the last check that found it active
     cdef MqttSession session
     cdef Will will
+    cdef tuple will_key          # in MqttServer.by_will, or None
     cdef Buffer tail             # bytes that are not handled yet
+    cdef int filters_left        # topic filters that may be handled before the event loop goes on
+    # state of the SUBSCRIBE or UNSUBSCRIBE that is being handled
+    cdef Py_ssize_t filter_at    # offset of its next topic filter; 0 before the first
+    cdef bytearray return_codes
 
+    cdef bint input_fits(self) noexcept
     cdef int count_tail(self) except -1
     cdef int parse_tail(self) except -1
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -45,8 +51,11 @@ cdef class MqttConnection(ProtocolCore):
     cdef int refuse_client(self, error) except -1
     cdef int admit(self, client, str client_id, bint clean) except -1
     cdef MqttSession open_session(self, client, str client_id, bint clean)
-    cdef int on_subscribe(self, const Packet* packet) except -1
-    cdef int on_unsubscribe(self, const Packet* packet) except -1
+    cdef int take_over(self, client, str client_id, bint clean) except -1
+    cdef int begin_filters(self, const Packet* packet) except -1
+    cdef bint may_handle_filter(self) except -1
+    cdef bint on_subscribe(self, const Packet* packet) except -1
+    cdef bint on_unsubscribe(self, const Packet* packet) except -1
     cdef int block(self) except -1
     cdef int publish_will(self) except -1
     cdef int leave_session(self, bint discard) except -1

@@ -11,6 +11,7 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from kaa_gateway.counters cimport MQTT
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.uplink cimport BUSY, BY_ATTACHMENT, Message
+from kaa_gateway.mqtt.received cimport ReceivedMessage, ReceivedMessages, digest_of
 from kaa_gateway.mqtt.session cimport OFFLINE
 from kaa_gateway.net.input_memory cimport INPUT_FREE
 from kaa_gateway.net.transport cimport Transport
@@ -19,15 +20,15 @@ from kaa_gateway.wire.mqtt cimport (
     ACCEPTED, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, NOT_AUTHORIZED,
     PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SERVER_UNAVAILABLE, SUBSCRIBE,
     UNACCEPTABLE_PROTOCOL_VERSION, UNSUBACK, UNSUBSCRIBE, ConnectView, PublishView, TopicFilter, append_ack,
-    append_connack, append_empty, append_suback, check_flags, check_topic_name, first_filter, next_filter, next_packet,
-    read_connect, read_empty, read_packet_id, read_publish,
+    append_connack, append_empty, append_suback, can_be_connect, check_flags, check_topic_name, first_filter,
+    next_filter, next_packet, read_connect, read_empty, read_packet_id, read_publish,
 )
 
 from kaa_gateway.errors import IdentityError, ProtocolError
 from kaa_gateway.identity.clients import Client, Presentation
 
 cdef enum:
-    RECEIVED_MAX = 4096     # QoS 2 messages of a client between PUBLISH and PUBREL
+    FILTERS_PER_SLICE = 512  # topic filters that are handled before the event loop goes on
     TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete packets
 
 cdef double KEEP_ALIVE_GRACE = 1.5  # section 3.1.2.10
@@ -69,11 +70,18 @@ cdef class MqttConnection(ProtocolCore):
             return self.count_tail()
         return 0
 
+    cdef bint input_fits(self) noexcept:
+        """Count the memory of the tail and of unfinished QoS 2 messages. Return False if that is too much."""
+        cdef Py_ssize_t size = 0 if self.tail is None else self.tail.capacity
+        if self.session is not None and self.session.received is not None:
+            size += self.session.received.memory()
+        if size <= INPUT_FREE and self.input_counted == 0:
+            return True
+        return self.server.input_memory.reserve(self, size)
+
     cdef int count_tail(self) except -1:
         """Count the memory of the tail, which has grown or shrunk."""
-        if self.tail.capacity <= INPUT_FREE and self.input_counted == 0:
-            return 0
-        if not self.server.input_memory.reserve(self, self.tail.capacity):
+        if not self.input_fits():
             self.tail.clear(0)
             violation("input_memory_full")
         return 0
@@ -92,14 +100,16 @@ cdef class MqttConnection(ProtocolCore):
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle whole packets until none is left or the connection is blocked. Return the bytes taken. Hot path."""
         cdef Packet packet
-        cdef Py_ssize_t at = 0, consumed, limit = self.server.packet_size_max
+        cdef Py_ssize_t at = 0, consumed, limit
         cdef uint64_t taken = 0
+        self.filters_left = FILTERS_PER_SLICE
         while at < size and not self.blocked and self.state != ENDED:
+            limit = self.server.packet_size_max
             if self.state == AWAITING_CONNECT:
-                # A peer whose first byte is not that of CONNECT is closed at once (3.1; CVE-2023-0809).
-                if data[at] != CONNECT << 4:
+                # Nothing is kept of a peer that does not begin with CONNECT (3.1; CVE-2023-0809).
+                if not can_be_connect(data + at, size - at):
                     violation("first_packet_not_connect")
-                limit = min(self.server.packet_size_max, <Py_ssize_t>CONNECT_SIZE_MAX)
+                limit = min(limit, <Py_ssize_t>CONNECT_SIZE_MAX)
             consumed = next_packet(data + at, size - at, limit, &packet)
             if consumed == 0 or not self.handle(&packet):
                 break
@@ -122,18 +132,20 @@ cdef class MqttConnection(ProtocolCore):
             self.session.on_pubrec(<uint16_t>read_packet_id(packet, self.level))
         elif packet.type == PUBREL:
             self.session.on_pubrel(<uint16_t>read_packet_id(packet, self.level))
+            if self.input_counted:
+                self.input_fits()
         elif packet.type == PUBCOMP:
             self.session.on_pubcomp(<uint16_t>read_packet_id(packet, self.level))
         elif packet.type == SUBSCRIBE:
-            self.on_subscribe(packet)
+            return self.on_subscribe(packet)
         elif packet.type == UNSUBSCRIBE:
-            self.on_unsubscribe(packet)
+            return self.on_unsubscribe(packet)
         elif packet.type == PINGREQ:
-            read_empty(packet)
+            read_empty(packet, self.level)
             append_empty(self.output, PINGRESP)
             self.transport.wake()
         elif packet.type == DISCONNECT:
-            read_empty(packet)
+            read_empty(packet, self.level)
             self.will = None
             self.state = ENDED
             self.transport.close()
@@ -177,6 +189,7 @@ cdef class MqttConnection(ProtocolCore):
             self.will.topic = connect.will_topic.data[:connect.will_topic.size]
             self.will.message = connect.will_message.data[:connect.will_message.size]
             self.will.qos = connect.will_qos
+            self.will_key = self.server.uplink.router.named_by_filter(connect.will_topic)
         self.state = AUTHENTICATING
         client_id = connect.client_id.data[:connect.client_id.size].decode()
         clean = bool(connect.clean_session)
@@ -231,26 +244,48 @@ cdef class MqttConnection(ProtocolCore):
         self.admitted = True
         append_connack(self.output, present, ACCEPTED)
         self.transport.wake()
-        return session.send_again() if present else 0
+        return session.begin_sending_again() if present else 0
 
-    cdef MqttSession open_session(self, client, str client_id, bint clean):
-        """Return the stored session of a client that resumes it, or a new one (3.1.2.4, 3.1.4).
+    cdef int take_over(self, client, str client_id, bint clean) except -1:
+        """Close the connection that the client has left behind, if there is one (3.1.4). Its will comes first.
 
-        Whole fleets share one client identifier. So a client takes over the connection of another only if both have
-        the same authenticated principal, or, if they are anonymous, both ask for a session that outlives them.
+        Clients without a client identifier are always different ones (3.1.3.1). Whole fleets share one client
+        identifier, so an equal one is the same client only with the same authenticated principal; of anonymous clients
+        if both ask for a session that outlives them, or if the wills of both name the same endpoint.
         """
         cdef MqttServer server = self.server
         cdef str principal = client.principal
-        cdef MqttSession session = server.store.find(principal, client_id)
-        if session is not None:
-            if session.connection is not None and (principal or not clean):
-                (<MqttConnection>session.connection).taken_over()
-                session = server.store.find(principal, client_id)
-            if session is not None and session.connection is None:
-                if not clean:
-                    server.store.back_online(session)
-                    return session
-                server.store.discard(session)
+        cdef MqttSession session
+        cdef MqttConnection other
+        if not client_id:
+            self.will_key = None
+            return 0
+        session = server.store.find(principal, client_id)
+        if session is not None and session.connection is not None and (principal or not clean):
+            (<MqttConnection>session.connection).taken_over()
+        if principal or self.will_key is None:
+            self.will_key = None
+            return 0
+        self.will_key = (client_id, *self.will_key)
+        other = server.by_will.get(self.will_key)
+        if other is not None:
+            other.taken_over()
+        server.by_will[self.will_key] = self
+        return 0
+
+    cdef MqttSession open_session(self, client, str client_id, bint clean):
+        """Return the stored session of a client that resumes it, or a new one (3.1.2.4)."""
+        cdef MqttServer server = self.server
+        cdef str principal = client.principal
+        cdef MqttSession session = None
+        self.take_over(client, client_id, clean)
+        if client_id:
+            session = server.store.find(principal, client_id)
+        if session is not None and session.state == OFFLINE:
+            if not clean:
+                server.store.back_online(session)
+                return session
+            server.store.discard(session)
         session = MqttSession()
         session.counters = server.counters
         session.protocol = MQTT
@@ -262,7 +297,7 @@ cdef class MqttConnection(ProtocolCore):
         session.client_id = client_id
         session.clean = clean
         server.sessions.open(session)
-        if principal or not clean:
+        if client_id and (principal or not clean):
             server.store.add(session)
         return session
 
@@ -289,6 +324,8 @@ cdef class MqttConnection(ProtocolCore):
         cdef PublishView publish
         cdef Message message
         cdef MqttSession session = self.session
+        cdef ReceivedMessage* received
+        cdef uint64_t digest = 0
         read_publish(packet, self.level, &publish)
         check_topic_name(publish.topic)
         message = message_of(publish.topic, publish.payload, publish.qos)
@@ -296,21 +333,28 @@ cdef class MqttConnection(ProtocolCore):
             message.token = <uint32_t>PUBACK << 16 | publish.packet_id
         elif publish.qos == 2:
             if session.received is None:
-                session.received = {}
-            if publish.packet_id in session.received:
+                session.received = ReceivedMessages()
+            digest = digest_of(publish.topic, publish.payload)
+            received = session.received.find(publish.packet_id)
+            if received != NULL and received.digest == digest:
                 # Sent again. It has been forwarded; PUBREC was lost, or is still to be sent (4.3.3).
-                if session.received[publish.packet_id]:
+                if received.confirmed:
                     append_ack(self.output, PUBREC, publish.packet_id)
                     self.transport.wake()
                 return True
-            if len(session.received) >= RECEIVED_MAX:
-                violation("too_many_qos_2_in_flight")
-            message.token = <uint32_t>PUBREC << 16 | publish.packet_id
+            # A packet identifier in use with another message is that of a client which has lost its state.
+            if session.received.reserve() and not self.input_fits():
+                violation("input_memory_full")
+            message.token = <uint32_t>(<uint8_t>(session.generation + 1)) << 24 | PUBREC << 16 | publish.packet_id
         if self.server.uplink.publish(session, &message) == BUSY:
             self.block()
             return False
         if publish.qos == 2:
-            session.received[publish.packet_id] = False
+            session.generation += 1
+            received = session.received.put(publish.packet_id)
+            received.digest = digest
+            received.generation = session.generation
+            received.confirmed = False
         return True
 
     cdef int publish_will(self) except -1:
@@ -331,35 +375,61 @@ cdef class MqttConnection(ProtocolCore):
 
     # ------------------------------------------------------------ SUBSCRIBE, UNSUBSCRIBE
 
-    cdef int on_subscribe(self, const Packet* packet) except -1:
-        """Grant every well-formed topic filter. One that names a token lets the session speak for that endpoint."""
-        cdef TopicFilter entry
-        cdef Py_ssize_t at
-        cdef bytearray codes = bytearray()
-        cdef uint8_t* granted
-        check_flags(packet, self.level)
-        at = first_filter(packet)
-        while at < packet.body.size:
-            at = next_filter(packet, at, &entry)
-            codes.append(self.session.subscribe(entry.filter, entry.qos))
-            self.server.uplink.identify(self.session, entry.filter)
-        granted = codes
-        append_suback(
-            self.output, <uint16_t>(packet.body.data[0] << 8 | packet.body.data[1]), granted, len(codes)
-        )
-        return self.transport.wake()
+    cdef int begin_filters(self, const Packet* packet) except -1:
+        """Check the head of a SUBSCRIBE or UNSUBSCRIBE, unless it is handled already. Return its packet identifier."""
+        if self.filter_at == 0:
+            check_flags(packet, self.level)
+            self.filter_at = first_filter(packet)
+            self.return_codes = bytearray()
+        return packet.body.data[0] << 8 | packet.body.data[1]
 
-    cdef int on_unsubscribe(self, const Packet* packet) except -1:
-        """Forget topic filters."""
+    cdef bint may_handle_filter(self) except -1:
+        """Return whether to handle one more topic filter now, or to let the event loop go on before."""
+        if self.filters_left > 0:
+            self.filters_left -= 1
+            return True
+        self.block()
+        self.server.loop.call_soon(self.go_on)
+        return False
+
+    def go_on(self):
+        """Handle the next topic filters of a long packet."""
+        self.resume()
+
+    cdef bint on_subscribe(self, const Packet* packet) except -1:
+        """Grant every well-formed topic filter. One that names a token lets the session speak for that endpoint.
+
+        Return False if there are more topic filters than may be handled at once.
+        """
         cdef TopicFilter entry
-        cdef Py_ssize_t at
-        check_flags(packet, self.level)
-        at = first_filter(packet)
-        while at < packet.body.size:
-            at = next_filter(packet, at, &entry)
+        cdef const uint8_t* granted
+        cdef uint16_t packet_id = <uint16_t>self.begin_filters(packet)
+        while self.filter_at < packet.body.size:
+            if not self.may_handle_filter():
+                return False
+            self.filter_at = next_filter(packet, self.filter_at, &entry)
+            self.return_codes.append(self.session.subscribe(entry.filter, entry.qos))
+            self.server.uplink.identify(self.session, entry.filter)
+        granted = self.return_codes
+        append_suback(self.output, packet_id, granted, len(self.return_codes))
+        self.filter_at = 0
+        self.return_codes = None
+        self.transport.wake()
+        return True
+
+    cdef bint on_unsubscribe(self, const Packet* packet) except -1:
+        """Forget topic filters. Return False if there are more than may be handled at once."""
+        cdef TopicFilter entry
+        cdef uint16_t packet_id = <uint16_t>self.begin_filters(packet)
+        while self.filter_at < packet.body.size:
+            if not self.may_handle_filter():
+                return False
+            self.filter_at = next_filter(packet, self.filter_at, &entry)
             self.session.unsubscribe(entry.filter)
-        append_ack(self.output, UNSUBACK, <uint16_t>(packet.body.data[0] << 8 | packet.body.data[1]))
-        return self.transport.wake()
+        append_ack(self.output, UNSUBACK, packet_id)
+        self.filter_at = 0
+        self.transport.wake()
+        return True
 
     # ------------------------------------------------------------ time and the end
 
@@ -393,6 +463,8 @@ cdef class MqttConnection(ProtocolCore):
         if session is None:
             return 0
         self.session = None
+        if self.will_key is not None and self.server.by_will.get(self.will_key) is self:
+            del self.server.by_will[self.will_key]
         session.unbind(self.server.loop.time())
         self.server.sessions.set_online(session, False)
         if discard or session.clean:

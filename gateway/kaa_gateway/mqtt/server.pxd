@@ -19,6 +19,8 @@ cdef class MqttServer:
     cdef object authenticator        # admits clients: kaa_gateway.identity.clients
     cdef InputMemory input_memory
     cdef Buffer scratch              # of the sessions: see MqttSession
+    # state
+    cdef dict by_will                # (client identifier, application version, token) -> MqttConnection
     # settings
     cdef MqttLimits limits
     cdef Py_ssize_t packet_size_max  # bytes

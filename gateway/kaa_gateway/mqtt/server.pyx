@@ -1,4 +1,8 @@
-"""What the MQTT connections of a worker share. The protocol itself is in connection.pyx."""
+"""What the MQTT connections of a worker share. The protocol itself is in connection.pyx.
+
+Anonymous clients often share a client identifier. Those whose will names an endpoint can be told apart all the same:
+`by_will` has their connections.
+"""
 
 from kaa_gateway.mqtt.connection cimport MqttConnection
 from kaa_gateway.net.input_memory cimport InputMemory
@@ -24,6 +28,7 @@ cdef class MqttServer:
         self.keep_alive_max = keep_alive_max
         self.input_memory = InputMemory()
         self.scratch = Buffer()
+        self.by_will = {}
 
     def limit(self, InputMemory input_memory not None):
         """Bound the memory of incomplete packets, together with other protocols. Call once, before the start."""

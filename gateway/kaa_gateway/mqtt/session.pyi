@@ -10,5 +10,6 @@ class MqttLimits:
         topic_filter_size: int,
         persistent_sessions: int,
         session_expiry: float,
+        persistent_bytes: int,
     ) -> None: ...
     def set_sizes(self, queued_bytes: int, topic_filter_size: int) -> None: ...

@@ -12,9 +12,12 @@ cdef class MqttSessionStore:
     # state
     cdef dict by_client          # (principal, client identifier) -> MqttSession that its client can find again
     cdef object offline          # OrderedDict of MqttSession -> None, longest offline first
+    cdef Py_ssize_t bytes        # that the offline sessions take
 
     cdef MqttSession find(self, str principal, str client_id)
     cdef int add(self, MqttSession session) except -1
     cdef int discard(self, MqttSession session) except -1
     cdef int keep_offline(self, MqttSession session) except -1
+    cdef bint make_room(self, MqttSession session, Py_ssize_t size) except -1
+    cdef int evict_oldest(self) except -1
     cdef int back_online(self, MqttSession session) except -1

@@ -7,6 +7,9 @@ Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session) and 4.1 (storing state).
 
 from collections import OrderedDict
 
+cdef enum:
+    EXPIRED_PER_CALL = 500  # sessions
+
 
 cdef class MqttSessionStore:
     """Sessions that a client may resume or take over, by principal and client identifier.
@@ -24,6 +27,10 @@ cdef class MqttSessionStore:
         """Return the number of sessions whose clients are offline."""
         return len(self.offline)
 
+    def offline_bytes(self):
+        """Return the bytes that these take."""
+        return self.bytes
+
     cdef MqttSession find(self, str principal, str client_id):
         """Return the session of a client, or None."""
         return self.by_client.get((principal, client_id))
@@ -38,32 +45,58 @@ cdef class MqttSessionStore:
         key = (session.principal, session.client_id)
         if self.by_client.get(key) is session:
             del self.by_client[key]
-        self.offline.pop(session, None)
+        self.back_online(session)
         return self.sessions.close(session)
 
     cdef int keep_offline(self, MqttSession session) except -1:
-        """Keep a session whose client has gone offline. At the limit, the longest offline session is discarded."""
-        if self.limits.persistent_sessions == 0:
-            return self.discard(session)
-        if len(self.offline) >= self.limits.persistent_sessions:
-            session.counters.count("dropped", "session_evicted")
-            self.discard(<MqttSession>self.offline.popitem(last=False)[0])
+        """Keep a session whose client has gone offline, and discard the longest offline ones beyond the limits."""
+        session.stored_bytes = session.memory()
+        self.bytes += session.stored_bytes
         self.offline[session] = None
+        while len(self.offline) > self.limits.persistent_sessions or self.bytes > self.limits.persistent_bytes:
+            self.evict_oldest()
         return 0
 
+    cdef bint make_room(self, MqttSession session, Py_ssize_t size) except -1:
+        """Count `size` more bytes of an offline session. Return False if there is no room for them.
+
+        The longest offline sessions are discarded for them, but not this one: it is delivering.
+        """
+        while self.bytes + size > self.limits.persistent_bytes:
+            if next(iter(self.offline)) is session:
+                return False
+            self.evict_oldest()
+        session.stored_bytes += size
+        self.bytes += size
+        return True
+
+    cdef int evict_oldest(self) except -1:
+        """Discard the longest offline session."""
+        cdef MqttSession session = next(iter(self.offline))
+        if self.limits.persistent_sessions:
+            session.counters.count("dropped", "session_evicted")
+        return self.discard(session)
+
     cdef int back_online(self, MqttSession session) except -1:
-        """The client of an offline session resumes it."""
-        self.offline.pop(session, None)
+        """Take a session that its client resumes, or that ends, out of the offline ones."""
+        if session in self.offline:
+            del self.offline[session]
+            self.bytes -= session.stored_bytes
         return 0
 
     def expire(self, double now):
-        """Discard the sessions that have been offline for longer than the session expiry at loop time `now`."""
+        """Discard sessions that have been offline for longer than the session expiry at loop time `now`.
+
+        Return whether there may be more: a call discards no more than a slice, so that the event loop goes on.
+        """
         cdef MqttSession session
-        expired = []
-        for session in self.offline:
+        cdef int _
+        for _ in range(EXPIRED_PER_CALL):
+            if not self.offline:
+                return False
+            session = next(iter(self.offline))
             if now - session.offline_since < self.limits.session_expiry:
-                break
-            expired.append(session)
-        for session in expired:
+                return False
             session.counters.count("dropped", "session_expired")
             self.discard(session)
+        return True

@@ -3,14 +3,21 @@ from libc.stdint cimport uint8_t
 from kaa_gateway.wire.buffer cimport Slice
 
 
+cdef enum:
+    NO_MATCH = -1   # no topic filter matches
+
+
 cdef class Subscriptions:
     # state
     cdef dict granted            # topic filter -> granted QoS
-    cdef uint8_t highest_granted  # QoS, never less than the highest among the topic filters
+    cdef Py_ssize_t[3] counts    # of topic filters, by granted QoS
+    cdef Py_ssize_t bytes        # that they take, roughly
 
     cdef int add(self, bytes topic_filter, uint8_t qos) except -1
     cdef int remove(self, bytes topic_filter) except -1
-    cdef uint8_t qos_of(self, Slice topic) except? 0xFF
+    cdef int count(self, bytes topic_filter, uint8_t qos, Py_ssize_t number) except -1
+    cdef int qos_of(self, Slice topic) except -2
+    cdef int pushed_qos(self, Slice topic) except -2
 
 
 cdef bint matches(Slice topic_filter, Slice topic) noexcept nogil

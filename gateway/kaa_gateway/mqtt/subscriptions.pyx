@@ -1,9 +1,14 @@
 """The topic filters of one session, with the QoS granted for each, and how a filter matches a topic name.
 
-Delivery does not depend on subscriptions (see session.pyx); they only say at which QoS a client wants a push.
+Delivery does not depend on subscriptions (see session.pyx); they only say at which QoS a client wants a message.
 
 Source: MQTT 3.1.1 sections 3.8.4 (SUBSCRIBE), 3.10.4 (UNSUBSCRIBE), 4.7 (topic names and topic filters).
 """
+
+from kaa_gateway.wire.buffer cimport slice_of
+
+cdef enum:
+    FILTER_OVERHEAD = 128  # bytes of a topic filter beside its text
 
 
 cdef class Subscriptions:
@@ -17,27 +22,37 @@ cdef class Subscriptions:
 
     cdef int add(self, bytes topic_filter, uint8_t qos) except -1:
         """Add a topic filter, or change its QoS."""
+        self.remove(topic_filter)
         self.granted[topic_filter] = qos
-        self.highest_granted = max(self.highest_granted, qos)
-        return 0
+        return self.count(topic_filter, qos, 1)
 
     cdef int remove(self, bytes topic_filter) except -1:
         """Remove a topic filter, if it is there."""
-        self.granted.pop(topic_filter, None)
-        self.highest_granted = max(self.granted.values(), default=0)
+        qos = self.granted.pop(topic_filter, None)
+        return 0 if qos is None else self.count(topic_filter, qos, -1)
+
+    cdef int count(self, bytes topic_filter, uint8_t qos, Py_ssize_t number) except -1:
+        self.counts[qos] += number
+        self.bytes += number * (len(topic_filter) + FILTER_OVERHEAD)
         return 0
 
-    cdef uint8_t qos_of(self, Slice topic) except? 0xFF:
-        """Return the highest QoS granted by a topic filter that matches a topic name; 0 if none does. Hot path."""
-        cdef uint8_t best = 0, qos
+    cdef int qos_of(self, Slice topic) except -2:
+        """Return the highest QoS granted by a topic filter that matches a topic name (3.3.5), or NO_MATCH. Hot path."""
+        cdef int best = NO_MATCH, qos, highest = 2 if self.counts[2] else 1 if self.counts[1] else 0
         cdef bytes name
-        if self.highest_granted == 0:  # so of most sessions
-            return 0
         for name, granted in self.granted.items():
             qos = granted
-            if qos > best and matches(Slice(<const uint8_t*>name, len(name)), topic):
+            if qos > best and matches(slice_of(name), topic):
+                if qos == highest:
+                    return qos
                 best = qos
         return best
+
+    cdef int pushed_qos(self, Slice topic) except -2:
+        """Return the QoS of a push to a topic name: 0 if no topic filter matches it. Hot path."""
+        if self.counts[1] == 0 and self.counts[2] == 0:  # so of most sessions
+            return 0
+        return max(self.qos_of(topic), 0)
 
 
 cdef bint matches(Slice topic_filter, Slice topic) noexcept nogil:
@@ -76,6 +91,4 @@ cdef bint matches(Slice topic_filter, Slice topic) noexcept nogil:
 
 def filter_matches(bytes topic_filter not None, bytes topic not None):
     """Return whether a well-formed topic filter matches a topic name."""
-    return bool(matches(
-        Slice(<const uint8_t*>topic_filter, len(topic_filter)), Slice(<const uint8_t*>topic, len(topic))
-    ))
+    return bool(matches(slice_of(topic_filter), slice_of(topic)))

@@ -26,7 +26,7 @@ cdef enum:
     LEVEL_3_1_1 = 4
     REMAINING_LENGTH_MAX = 268435455  # bytes, section 2.2.3
     FIXED_HEADER_SIZE_MAX = 5  # bytes
-    CONNECT_SIZE_MAX = 5 * 65537 + 10  # bytes of a CONNECT whose every field is as long as it can be
+    CONNECT_SIZE_MAX = FIXED_HEADER_SIZE_MAX + 12 + 5 * 65537  # bytes of a CONNECT with all fields, each of full length
 
 
 cdef enum ConnectReturnCode:
@@ -77,11 +77,12 @@ cdef struct TopicFilter:
 
 
 cdef Py_ssize_t next_packet(const uint8_t* data, Py_ssize_t size, Py_ssize_t size_max, Packet* packet) except -1
+cdef bint can_be_connect(const uint8_t* data, Py_ssize_t size) noexcept nogil
 cdef int check_flags(const Packet* packet, uint8_t level) except -1
 cdef int read_connect(const Packet* packet, ConnectView* connect) except -1
 cdef int read_publish(const Packet* packet, uint8_t level, PublishView* publish) except -1
 cdef int read_packet_id(const Packet* packet, uint8_t level) except -1
-cdef int read_empty(const Packet* packet) except -1
+cdef int read_empty(const Packet* packet, uint8_t level) except -1
 cdef Py_ssize_t first_filter(const Packet* packet) except -1
 cdef Py_ssize_t next_filter(const Packet* packet, Py_ssize_t at, TopicFilter* entry) except -1
 cdef int check_topic_name(Slice topic) except -1

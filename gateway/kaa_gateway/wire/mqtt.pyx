@@ -14,6 +14,8 @@ from kaa_gateway.errors import ProtocolError
 cdef enum:
     LEVEL_OF_OTHER_NAME = 0  # what a CONNECT has whose level does not belong to its protocol name
 
+cdef const char* NAME_3_1 = b"\x00\x06MQIsdp"
+
 
 cdef int violation(str reason, str detail="") except -1:
     raise ProtocolError("mqtt_" + reason, detail)
@@ -50,6 +52,22 @@ cdef Py_ssize_t next_packet(const uint8_t* data, Py_ssize_t size, Py_ssize_t siz
     packet.body.data = data + at
     packet.body.size = remaining
     return at + remaining
+
+
+cdef bint can_be_connect(const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    """Return whether a stream that begins with these bytes, at least one, can begin with a CONNECT (3.1).
+
+    Flags in the fixed header are those of MQTT 3.1, which ignores them, and so only its protocol name may follow.
+    """
+    cdef Py_ssize_t at = 1
+    if data[0] == CONNECT << 4:
+        return True
+    if data[0] >> 4 != CONNECT:
+        return False
+    while at < size and at < FIXED_HEADER_SIZE_MAX and data[at] & 0x80:
+        at += 1
+    at += 1
+    return at >= size or memcmp(data + at, NAME_3_1, <size_t>min(size - at, 8)) == 0
 
 
 cdef int check_flags(const Packet* packet, uint8_t level) except -1:
@@ -120,11 +138,12 @@ cdef int read_connect(const Packet* packet, ConnectView* connect) except -1:
     cdef uint8_t flags
     cdef Py_ssize_t at
     connect.level = LEVEL_3_1_1
-    check_flags(packet, LEVEL_3_1_1)
     at = take_field(body, 0, &name)
     if not ((name.size == 4 and memcmp(name.data, b"MQTT", 4) == 0)
             or (name.size == 6 and memcmp(name.data, b"MQIsdp", 6) == 0)):
         violation("unknown_protocol_name")
+    # MQTT 3.1 (sections 2.1, 3.1) ignores the flags of the fixed header and bit 0 of the connect flags.
+    check_flags(packet, LEVEL_3_1_1 if name.size == 4 else LEVEL_3_1)
     if body.size - at < 1:
         violation("truncated_field")
     connect.level = body.data[at]
@@ -138,7 +157,7 @@ cdef int read_connect(const Packet* packet, ConnectView* connect) except -1:
     flags = body.data[at + 1]
     connect.keep_alive = <uint16_t>(body.data[at + 2] << 8 | body.data[at + 3])
     at += 4
-    if flags & 0x01:
+    if flags & 0x01 and connect.level != LEVEL_3_1:
         violation("reserved_connect_flag")
     connect.clean_session = flags & 0x02
     connect.will_qos = flags >> 3 & 0x03
@@ -208,9 +227,9 @@ cdef int read_packet_id(const Packet* packet, uint8_t level) except -1:
     return packet_id
 
 
-cdef int read_empty(const Packet* packet) except -1:
+cdef int read_empty(const Packet* packet, uint8_t level) except -1:
     """Check a packet without a body: PINGREQ, PINGRESP, DISCONNECT."""
-    check_flags(packet, LEVEL_3_1_1)
+    check_flags(packet, level)
     if packet.body.size != 0:
         violation("malformed_length")
     return 0

@@ -117,6 +117,13 @@ class Loop:
             while self._soon:
                 self._soon.pop(0)()
 
+    def turn(self) -> bool:
+        """Call what is due now, once; False if nothing is."""
+        due, self._soon = self._soon, []
+        for callback in due:
+            callback()
+        return bool(due)
+
     def reads(self, descriptor: int) -> bool:
         """Whether one of the epoll sets that it watches waits for this descriptor to be readable."""
         return any(
@@ -229,6 +236,9 @@ class WorkerDouble:
         waiting: int = 100,
         pending_max: int = 2**20,
         admission: Mapping[str, Any] | None = None,
+        packet_size: int = 65_536,
+        session_bytes: int = 1 << 20,
+        stored_bytes: int = 1 << 24,
     ) -> None:
         self.loop = Loop()
         self.presence = Presence()
@@ -260,11 +270,11 @@ class WorkerDouble:
         )
         self.downlink = Downlink(self.uplink, self.router, self.sessions, self.correlator, self.counters)
         self.link.set_listener(self.downlink)
-        limits = MqttLimits(20, 100, 1 << 20, 100, 1024, 100, 3600.0)
+        limits = MqttLimits(20, 100, session_bytes, 100, 1024, 100, 3600.0, stored_bytes)
         self.stored = MqttSessionStore(self.sessions, limits)
         self.mqtt = MqttServer(
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
-            packet_size_max=65_536, connect_timeout=10.0,
+            packet_size_max=packet_size, connect_timeout=10.0,
         )  # fmt: skip
         if admission is not None:
             self.admission = Admission(self.counters, **{**UNLIMITED, **admission})
@@ -423,6 +433,14 @@ class WorkerDouble:
         to = f" {reply}" if reply else ""
         feed(self._nats, f"MSG {REPLY_TO} 1{to} {len(datum)}\r\n".encode() + datum + b"\r\n")
         self.loop.run()
+
+    def answer_to(self, data: esp.ClientData, payload: bytes = b"") -> None:
+        """The extension has done what a device asked for."""
+        version, path, request_id = data.app_version_name, data.resource_path, data.request_id
+        datum = esp.ExtensionData(
+            data.correlation_id, 0, 0, version, "dcx", data.endpoint_id, path, request_id, payload, 200, None
+        )
+        self.deliver(esp.encode_extension_data(*datum))
 
     def from_nats(self, data: bytes) -> None:
         """Any bytes arrive from NATS."""

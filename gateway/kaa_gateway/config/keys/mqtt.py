@@ -118,6 +118,15 @@ class Mqtt(Section, frozen=True, kw_only=True):
             description="Sessions of clients that left, kept by one worker; the oldest goes first.",
         ),
     ] = 100_000
+    persistent_session_memory: Annotated[
+        Size,
+        Meta(
+            ge=64 * KiB,
+            le=1024 * GiB,
+            description="Bytes that one worker keeps for clients that left (their subscriptions and messages); "
+            "the oldest session goes first.",
+        ),
+    ] = 256 * MiB
     subscriptions_per_client: Annotated[
         Integer, Meta(ge=1, le=MANY, description="Topic filters that one client may subscribe to.")
     ] = 1000

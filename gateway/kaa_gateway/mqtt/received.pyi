@@ -1,0 +1,3 @@
+"""The QoS 2 messages of one client between PUBLISH and PUBREL. See received.pyx."""
+
+def check(steps: list[tuple[str, int]]) -> tuple[set[int], int]: ...
