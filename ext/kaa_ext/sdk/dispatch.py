@@ -24,6 +24,8 @@ from kaa_ext.sdk.routes import Respond, Route, Routes
 if TYPE_CHECKING:
     from kaa_ext.sdk.extension import Extension
 
+BAD_REQUEST = 400
+"""The lowest status of an error."""
 SERVER_ERRORS = 500
 """The first of the status codes for errors that are not the device's fault."""
 TRACE_PARENT = "traceparent"
@@ -215,7 +217,8 @@ class Dispatcher:
     async def _answer(
         self, message: Msg | StoredMessage, data: ClientData, response: Response, respond: Respond
     ) -> None:
-        if data.request_id is None and respond != "always":
+        wanted = data.request_id is not None or respond == "always"
+        if not wanted and not (respond == "errors" and response.status_code >= BAD_REQUEST):
             self._stats["unanswered"] += 1
             return
         subject = message.reply or self._extension.push_subject()

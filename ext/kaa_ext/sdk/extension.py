@@ -112,7 +112,8 @@ class Extension:
     ) -> Callable[[AnyHandler], AnyHandler]:
         """Register the decorated function for a resource path, or a pattern of them (see routes.py).
 
-        Requests without request ID are not answered, unless `respond` is "always".
+        Requests without request ID are answered if `respond` is "always", and, if it is "errors", when they fail: MQTT
+        acknowledges a message before its extension has seen it, so that a device would take it for handled.
         """
 
         def register(function: AnyHandler) -> AnyHandler:

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 from kaa_ext.sdk.requests import Request
 
-Respond: TypeAlias = Literal["requested", "always"]
+Respond: TypeAlias = Literal["requested", "errors", "always"]
 """Which requests are answered: those with a request ID, or all. 1/KP leaves that to the extension."""
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")

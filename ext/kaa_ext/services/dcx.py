@@ -128,11 +128,11 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
     confirmations = Confirmations(settings.must_confirm, settings.confirmation_timeout)
     extension.subscribe(reply_subject, confirmations.receive, answers=True)
 
-    @extension.handler("/json")
+    @extension.handler("/json", respond="errors")
     async def collect(request: Request) -> None:
         await publish(request, data_samples(request.payload))
 
-    @extension.handler("/plain/{metric}")
+    @extension.handler("/plain/{metric}", respond="errors")
     async def collect_plain(request: Request) -> None:
         await publish(request, [plain_sample(request.parameters["metric"], request.payload)])
 

@@ -164,15 +164,15 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
     async def get(request: Request, body: GetRequest) -> Metadata:
         return await service.get(request, body)
 
-    @extension.handler("/update")
+    @extension.handler("/update", respond="errors")
     async def update(request: Request, body: Metadata) -> None:
         await service.update(request, body)
 
-    @extension.handler("/update/keys")
+    @extension.handler("/update/keys", respond="errors")
     async def update_keys(request: Request, body: Metadata) -> None:
         await service.update_keys(request, body)
 
-    @extension.handler("/delete/keys")
+    @extension.handler("/delete/keys", respond="errors")
     async def delete_keys(request: Request, body: list[str]) -> None:
         await service.delete_keys(request, body)
 

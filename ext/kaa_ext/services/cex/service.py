@@ -206,7 +206,7 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
     async def command(request: Request, body: CommandRequest) -> list[CommandForEndpoint]:
         return await service.commands(request, body)
 
-    @extension.handler("/result/{type}")
+    @extension.handler("/result/{type}", respond="errors")
     async def result(request: Request, body: CommandResult | list[CommandResult]) -> None:
         await service.results(request, body if isinstance(body, list) else [body])
 

@@ -213,8 +213,8 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
     async def config(request: Request, body: ConfigRequest) -> bytes:
         return await service.config(request, body)
 
-    @extension.handler("/applied/json")
-    @extension.handler("/applied/json/{name}")
+    @extension.handler("/applied/json", respond="errors")
+    @extension.handler("/applied/json/{name}", respond="errors")
     async def applied(request: Request, body: AppliedRequest) -> None:
         await service.applied(request, body)
 

@@ -195,6 +195,21 @@ async def test_without_request_id_no_answer_whatever_the_outcome() -> None:
     assert service.stats["unanswered"] == 3
 
 
+async def test_respond_errors_answers_requests_without_request_id_that_fail() -> None:
+    """MQTT has acknowledged the message: without a word, its device would take it for handled."""
+    service, connection = extension()
+
+    @service.handler("/json", respond="errors")
+    def refuse(request: Request) -> None:
+        if request.payload != b"{}":
+            raise ExtensionError(400)
+
+    for payload in (b"no JSON", b"{}"):
+        await send(service, "/json", payload, request_id=None)
+    assert connection.answer().status_code == 400
+    assert service.stats["unanswered"] == 1
+
+
 async def test_respond_always_answers_requests_without_request_id() -> None:
     service, connection = extension()
     service.handler("/token", respond="always")(lambda request: b"t")
