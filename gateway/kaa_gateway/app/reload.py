@@ -1,7 +1,8 @@
 """Reading the configuration again while the gateway runs, and applying what can be applied.
 
 It is read when the file changes (a ConfigMap is a link to a directory that is replaced), at SIGHUP, and when the
-cluster announces a change (17/SCMP). A configuration with an error is refused whole, and the old one stays.
+cluster announces a change (17/SCMP). A configuration with an error is refused whole, and the old one stays. So is a
+file that has become empty; one that is being written is read when it is complete.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from prometheus_client.registry import Collector
 from kaa_gateway.app.changes import applicable, differences
 from kaa_gateway.config import Config, load
 from kaa_gateway.errors import ConfigError
+from kaa_gateway.files import complete, state_of
 
 log = structlog.get_logger("gateway.reload")
 
 WATCH_PERIOD = 2.0
 """Seconds between looks at the file. It may be on a mount that does not notify of changes."""
+COMPLETE_AFTER = 2.0
+"""Seconds for which a file must stay the same before it is read."""
 
 
 class Reloader:
@@ -39,7 +43,7 @@ class Reloader:
         self._apply = apply
         self._wanted = asyncio.Event()
         self._cause = ""
-        self._seen = _state_of(path)
+        self._seen = state_of(path)
         self._tasks: list[asyncio.Task[None]] = []
         self.config = config
         self.results = {"applied": 0, "refused": 0, "unchanged": 0}
@@ -64,8 +68,7 @@ class Reloader:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_PERIOD)
-            state = _state_of(self._path)
-            if state != self._seen:
+            if state_of(self._path) != self._seen:
                 self.request("file")
 
     async def _run(self) -> None:
@@ -80,10 +83,8 @@ class Reloader:
 
     async def _read(self) -> None:
         cause = self._cause
-        # Taken before the file is read, so that a change meanwhile is seen as another.
-        self._seen = _state_of(self._path)
         try:
-            new = await asyncio.to_thread(load, self._path, self._environ)
+            new = await self._load()
         except ConfigError as error:
             self.results["refused"] += 1
             for line in error.detail.splitlines():
@@ -99,10 +100,32 @@ class Reloader:
             self.results["unchanged"] += 1
             log.info("configuration read again: nothing to apply", cause=cause)
             return
+        if await asyncio.to_thread(_is_empty, self._path):
+            self.results["refused"] += 1
+            log.error(
+                "new configuration refused, the old one stays", cause=cause, problem=f"{self._path}: is empty"
+            )
+            return
         self.config = taken
         await self._apply(taken)
         self.results["applied"] += 1
         log.info("new configuration", cause=cause, keys=changed)
+
+    async def _load(self) -> Config:
+        """Load the file when it is complete. Raises ConfigError."""
+        while True:
+            (self._seen,) = await complete([self._path], COMPLETE_AFTER)
+            # What was requested meanwhile is done now.
+            self._wanted.clear()
+            loading = asyncio.gather(
+                asyncio.to_thread(load, self._path, self._environ), return_exceptions=True
+            )
+            (loaded,) = await loading
+            if state_of(self._path) != self._seen:
+                continue  # it has changed while it was read
+            if isinstance(loaded, BaseException):
+                raise loaded
+            return loaded
 
 
 class ReloadCollector(Collector):
@@ -123,10 +146,7 @@ class ReloadCollector(Collector):
         yield family
 
 
-def _state_of(path: Path) -> tuple[int, ...]:
-    """Return values that change when the file changes or is replaced; nothing if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+def _is_empty(path: Path) -> bool:
+    """Return whether a file says nothing, as one that is about to be written."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return all(line.strip() in ("", "---") or line.lstrip().startswith("#") for line in lines)

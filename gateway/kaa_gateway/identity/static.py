@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from kaa_gateway.errors import IdentityError
+from kaa_gateway.files import wait_if_fresh
 from kaa_gateway.identity import passwords
 from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED
 from kaa_gateway.identity.clients import Client
@@ -24,6 +25,12 @@ CHECKS_AT_ONCE = 2
 """Passwords that are checked at one time; each takes a thread, and its memory."""
 
 
+async def _read_when_complete(path: Path) -> StaticFile:
+    """Read a file, which may be being written at this moment."""
+    await asyncio.to_thread(wait_if_fresh, path)
+    return read_static_file(path)
+
+
 class StaticProvider:
     """Accepts the tokens of a file."""
 
@@ -33,7 +40,7 @@ class StaticProvider:
 
     async def start(self) -> None:
         """Read the file. Raises `ConfigError`, whose `detail` lists all that is wrong, one line each."""
-        self._identities = read_static_file(self._path).identities
+        self._identities = (await _read_when_complete(self._path)).identities
 
     async def stop(self) -> None:
         """Forget the file."""
@@ -69,7 +76,7 @@ class StaticClients:
 
     async def start(self) -> None:
         """Read the file, as `StaticProvider` does."""
-        self._file = read_static_file(self._path)
+        self._file = await _read_when_complete(self._path)
 
     async def stop(self) -> None:
         """Forget the file."""

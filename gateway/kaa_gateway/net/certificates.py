@@ -21,6 +21,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from kaa_gateway.errors import ConfigError
+from kaa_gateway.files import PAUSE, FileState, states_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -138,16 +139,26 @@ def read(key: str, path: Path) -> bytes:
         raise unusable(key, f"{path}: cannot be read: {error.strerror}") from None
 
 
+def _read_pem(key: str, path: Path) -> bytes:
+    """Return the content of a file with PEM blocks, none of which is cut off."""
+    content = read(key, path)
+    if content.count(b"-----BEGIN ") != content.count(b"-----END ") or (
+        content.rfind(b"-----END ") > content.rfind(b"-----", content.rfind(b"-----END ") + len(b"-----END "))
+    ):
+        raise unusable(key, f"{path}: is cut off: a PEM block has no end")
+    return content
+
+
 def _certificates(key: str, path: Path) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(read(key, path))
+        return x509.load_pem_x509_certificates(_read_pem(key, path))
     except ValueError:
         raise unusable(key, f"{path}: holds no certificate in PEM form") from None
 
 
 def _private_key(key: str, path: Path) -> PrivateKeyTypes:
     try:
-        return load_pem_private_key(read(key, path), None)
+        return load_pem_private_key(_read_pem(key, path), None)
     except TypeError:
         raise unusable(key, f"{path}: the key has a passphrase; one without is needed") from None
     except (ValueError, UnsupportedAlgorithm):
@@ -155,7 +166,7 @@ def _private_key(key: str, path: Path) -> PrivateKeyTypes:
 
 
 def _revocations(key: str, path: Path) -> list[x509.CertificateRevocationList]:
-    found = _REVOCATION_LIST.findall(read(key, path))
+    found = _REVOCATION_LIST.findall(_read_pem(key, path))
     try:
         lists = [x509.load_pem_x509_crl(each) for each in found]
     except ValueError:
@@ -203,25 +214,24 @@ class ServerCredentials(Generic[Context]):
         if self.certificate is not None and self.certificate.not_valid_after_utc < datetime.now(UTC):
             log.warning("the certificate has expired", key=f"{self.key}.cert-file")
 
-    def _state(self) -> list[tuple[int, int, int] | None]:
-        states: list[tuple[int, int, int] | None] = []
-        for file in self._files:
-            try:
-                status = file.stat()
-            except OSError:
-                states.append(None)
-            else:
-                states.append((status.st_ino, status.st_mtime_ns, status.st_size))
-        return states
+    def _state(self) -> list[FileState]:
+        return states_of(self._files)
 
 
-async def watch(all_credentials: Iterable[ServerCredentials[Any]], period: float = WATCH_PERIOD) -> None:
+async def watch(
+    all_credentials: Iterable[ServerCredentials[Any]], period: float = WATCH_PERIOD, pause: float = PAUSE
+) -> None:
     """Read files again whenever they change, until cancelled. Files that cannot be used are logged."""
     while True:
         await asyncio.sleep(period)
         for credentials in all_credentials:
             if not credentials.changed():
                 continue
+            while True:
+                # A file that is being written is read when it is complete.
+                await asyncio.sleep(pause)
+                if not credentials.changed():
+                    break
             try:
                 await asyncio.to_thread(credentials.read_again)
             except ConfigError as error:

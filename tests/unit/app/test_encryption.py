@@ -66,6 +66,12 @@ def test_what_is_right(authority: Authority) -> None:
             },
             "crl-file: DIR/junk: holds no certificate revocation list in PEM form",
         ),
+        *(
+            (lambda path, key=key: {
+                "client_certificate": "optional", "ca_file": path / "devices-ca.pem", key: path / "cut",
+            }, f"{key.replace('_', '-')}: DIR/cut: is cut off: a PEM block has no end")
+            for key in ("cert_file", "key_file", "ca_file", "crl_file")
+        ),
         (lambda path: {"ciphers": "NONSENSE"}, "ciphers: no cipher suite in this list is available"),
     ],
 )  # fmt: skip
@@ -74,7 +80,9 @@ def test_what_is_wrong(
 ) -> None:
     """Each message names the key and the file, and never shows what is in it."""
     (tmp_path / "junk").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")
-    authority.issue("other")
+    other = authority.issue("other").certificate.public_bytes(Encoding.PEM)
+    # Its writer has come this far: a whole certificate, and another without the last of its lines.
+    (tmp_path / "cut").write_bytes(other + other[: -len("-----\n")])
     locked = rsa.generate_private_key(65537, 2048).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret")
     )
@@ -118,7 +126,7 @@ async def test_files_are_read_again_when_they_change(authority: Authority) -> No
     assert credentials.changed()
     assert (credentials.context, credentials.certificate) == (first, shown)
 
-    watching = asyncio.create_task(watch([credentials], 0.01))
+    watching = asyncio.create_task(watch([credentials], 0.01, 0.01))
     tls.key_file.write_bytes(good)
     await until(lambda: credentials.context is not first, "a new context")
     assert credentials.certificate == shown

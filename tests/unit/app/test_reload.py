@@ -148,6 +148,7 @@ async def watched(directory: Path) -> AsyncIterator[Watched]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "WATCH_PERIOD", 0.02)
+    monkeypatch.setattr(reload, "COMPLETE_AFTER", 0.02)
     structlog.reset_defaults()
 
 
@@ -179,6 +180,34 @@ class TestReloader:
             place.write(BASE.replace("connections: 10", "connections: 20"))
             await place.result("applied")
             assert place.reloader.results["refused"] == 1
+
+    async def test_a_file_that_has_become_empty_is_refused(self, tmp_path: Path) -> None:
+        """As one that its writer has truncated, and not written yet."""
+        async with watched(tmp_path) as place:
+            for count, text in enumerate(("", "---\n# generated\n"), 1):
+                place.write(text)
+                await place.result("refused", count)
+            assert place.applied == []
+            place.write(BASE.replace("connections: 10", "connections: 20"))
+            await place.result("applied")
+
+    async def test_a_file_is_read_when_it_is_complete(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However its writer cuts it: what it has written so far may be a configuration too."""
+        monkeypatch.setattr(reload, "COMPLETE_AFTER", 0.3)
+        text = BASE.replace("connections: 10", "connections: 20")
+        async with watched(tmp_path) as place:
+            file = (tmp_path / "..data").resolve() / "service-config.yml"
+            for end in range(0, len(text) + 1, max(1, len(text) // 20)):
+                file.write_text(text[:end])
+                place.reloader.request("SIGHUP")
+                await asyncio.sleep(0.05)
+            file.write_text(text)
+            await place.result("applied")
+            assert [config.limits.connections for config in place.applied] == [20]
+            assert place.reloader.results["refused"] == 0
+            assert place.applied[0].app_versions == load(place.path, {}).app_versions
 
     async def test_a_file_that_is_gone_is_refused_once(self, tmp_path: Path) -> None:
         async with watched(tmp_path) as place:
