@@ -49,6 +49,7 @@ cdef class Exchange:
     cdef int set_transfer_key(self, Slice request_tag, Slice path) except -1
     cdef void set_options(self, const Request* request) noexcept
     cdef Slice token(self) noexcept
+    cdef bint has_token(self, Slice token) noexcept
 
 
 cdef class ExchangeList:
@@ -95,7 +96,9 @@ cdef struct CompletedRequest:
     int32_t later_of_peer
     int32_t chained         # the next of its bucket, or the next free place
     uint16_t message_id
-    Type type
+    uint8_t type
+    uint8_t token_size
+    uint8_t[TOKEN_SIZE_MAX] token
     int32_t response_size   # 0: nothing was sent, or an empty acknowledgement
     DatagramBytes response
 
@@ -112,9 +115,11 @@ cdef class DeduplicationTable:
     cdef readonly Py_ssize_t count
 
     cdef int add(
-        self, CompletedOfPeer* peer, Type type, uint16_t message_id, double lifetime_end, Slice response
+        self, CompletedOfPeer* peer, Type type, uint16_t message_id, Slice token, double lifetime_end, Slice response
     ) except -1
-    cdef const CompletedRequest* find(self, CompletedOfPeer* peer, uint16_t message_id, double now) noexcept
+    cdef const CompletedRequest* find(
+        self, CompletedOfPeer* peer, uint16_t message_id, Slice token, double now
+    ) noexcept
     cdef void remove_oldest_of(self, CompletedOfPeer* peer) noexcept
     cdef void remove_all_of(self, CompletedOfPeer* peer) noexcept
     cdef void expire(self, double now) noexcept

@@ -11,7 +11,7 @@ Source: RFC 7252 sections 4.5 (deduplication) and 4.8.2 (lifetimes).
 
 cimport cython
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from kaa_gateway.coap.options cimport SZX_MAX
 from kaa_gateway.wire.buffer cimport Buffer
@@ -76,6 +76,10 @@ cdef class Exchange:
 
     cdef Slice token(self) noexcept:
         return Slice(&self.token_bytes[0], self.token_size)
+
+    cdef bint has_token(self, Slice token) noexcept:
+        """Return whether a request with the same message ID is a duplicate; one with another token is not. Hot path."""
+        return token.size == self.token_size and memcmp(token.data, self.token_bytes, self.token_size) == 0
 
 
 cdef class ExchangeList:
@@ -191,9 +195,9 @@ cdef class DeduplicationTable:
         free(self.buckets)
 
     cdef int add(
-        self, CompletedOfPeer* peer, Type type, uint16_t message_id, double lifetime_end, Slice response
+        self, CompletedOfPeer* peer, Type type, uint16_t message_id, Slice token, double lifetime_end, Slice response
     ) except -1:
-        """Add a request whose message ID is not in use by this peer; the datagram `response` is copied. Hot path."""
+        """Add a request; its token and the datagram `response` are copied. Hot path."""
         cdef uint8_t* storage = NULL
         cdef int32_t place
         cdef int32_t* bucket
@@ -210,7 +214,9 @@ cdef class DeduplicationTable:
         completed = &self.places[place]
         self.first_free = completed.chained
         completed.peer = peer
-        completed.type = type
+        completed.type = <uint8_t>type
+        completed.token_size = <uint8_t>token.size
+        memcpy(completed.token, token.data, <size_t>token.size)
         completed.message_id = message_id
         completed.lifetime_end = lifetime_end
         completed.response_size = <int32_t>response.size
@@ -239,10 +245,13 @@ cdef class DeduplicationTable:
         self.count += 1
         return 0
 
-    cdef const CompletedRequest* find(self, CompletedOfPeer* peer, uint16_t message_id, double now) noexcept:
-        """Return the request of a message ID, or NULL; borrowed until the table is next added to. Hot path.
+    cdef const CompletedRequest* find(
+        self, CompletedOfPeer* peer, uint16_t message_id, Slice token, double now
+    ) noexcept:
+        """Return the request of a message ID and token, or NULL; borrowed until the table is next added to. Hot path.
 
-        After its lifetime a message ID may be used for another request.
+        After its lifetime a message ID may be used for another request. A device that has restarted uses it earlier;
+        its tokens differ.
         """
         cdef int32_t place, following
         if self.count == 0:
@@ -251,9 +260,11 @@ cdef class DeduplicationTable:
         while place != NOWHERE:
             following = self.places[place].chained
             if self.places[place].message_id == message_id and self.places[place].peer == peer:
-                if self.places[place].lifetime_end > now:
+                if self.places[place].lifetime_end <= now:
+                    self.unlink(place)
+                elif self.places[place].token_size == token.size \
+                        and memcmp(self.places[place].token, token.data, <size_t>token.size) == 0:
                     return &self.places[place]
-                self.unlink(place)
             place = following
         return NULL
 

@@ -17,10 +17,12 @@ cdef class Notification:
 cdef class Observation:
     # The registration of a peer on a resource of an endpoint.
     # wiring
+    cdef object peer                 # CoapPeer
     cdef Endpoint endpoint
     # identity
     cdef bytes token                 # of the CoAP request
     cdef bytes transfer_key          # identifies the blocks of a notification
+    cdef bytes app_version
     cdef bytes extension
     cdef bytes path                  # behind the endpoint token, without leading slash
     # what the registration asked for
@@ -40,10 +42,12 @@ cdef class ObservationTable:
     cdef Py_ssize_t observations_max
     cdef Py_ssize_t per_peer_max
     # state
-    cdef readonly Py_ssize_t count
+    cdef object observations         # OrderedDict of Observation -> None, the next to be checked first
     cdef Py_ssize_t queued_bytes     # of all queues
 
-    cdef Observation register(self, dict of_peer, bytes token, bytes transfer_key, Endpoint endpoint)
+    cdef Observation register(self, object peer, dict of_peer, bytes token, bytes transfer_key, Endpoint endpoint)
     cdef bint remove(self, dict of_peer, Observation observation) except -1
     cdef int enqueue(self, Observation observation, uint8_t code, int content_format, Slice body) except -1
     cdef Notification dequeue(self, Observation observation)
+    cdef int put_back(self, Observation observation, Notification notification) except -1
+    cdef list next_unserved(self, dict app_versions)

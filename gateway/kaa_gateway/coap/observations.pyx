@@ -6,7 +6,7 @@ resource path. A notification does not name its path, so an observer of a part o
 Source: RFC 7641; 1/KP, its CoAP binding.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 
 from libc.string cimport memcmp
 
@@ -16,6 +16,7 @@ from kaa_gateway.wire.buffer cimport slice_of
 cdef enum:
     QUEUED_NOTIFICATIONS_MAX = 16        # of an observation
     QUEUED_BYTES_MAX = 16 * 1024 * 1024  # of the notifications of all observations
+    CHECKED_AT_ONCE = 500                # observations
 
 
 cdef inline Slice without_slash(Slice path) noexcept nogil:
@@ -51,31 +52,47 @@ cdef class ObservationTable:
         self.counters = counters
         self.observations_max = observations_max
         self.per_peer_max = per_peer_max
+        self.observations = OrderedDict()
 
-    cdef Observation register(self, dict of_peer, bytes token, bytes transfer_key, Endpoint endpoint):
-        """Add and return an observation of a peer, or return None if there are too many.
+    def __len__(self):
+        return len(self.observations)
 
-        The path within `transfer_key` has been routed, so it is well-formed.
+    cdef Observation register(self, object peer, dict of_peer, bytes token, bytes transfer_key, Endpoint endpoint):
+        """Return the observation of a resource by a peer, new or renewed; None if there are too many.
+
+        A peer has one observation of a resource: a device that has restarted registers with another token, and does
+        not know those that it used before. The path within `transfer_key` has been routed, so it is well-formed.
         """
         cdef Observation observation
         cdef ResourcePath parts
         cdef Slice endpoint_token, path, topic
-        if len(of_peer) >= self.per_peer_max or self.count >= self.observations_max:
-            return None
+        cdef bytes extension
         topic = slice_of(transfer_key)
         topic = Slice(topic.data + 2 + topic.data[1], topic.size - 2 - topic.data[1])
         split_resource_path(topic, &parts)
         split_token(parts.rest, &endpoint_token, &path)
         path = without_slash(path)
-        observation = Observation()
-        observation.endpoint = endpoint
-        observation.token = token
+        extension = parts.extension.data[:parts.extension.size]
+        for observation in of_peer.values():
+            if observation.endpoint is endpoint and observation.extension == extension \
+                    and equals(path, observation.path):
+                break
+        else:
+            if len(of_peer) >= self.per_peer_max or len(self.observations) >= self.observations_max:
+                return None
+            observation = Observation()
+            observation.peer = peer
+            observation.endpoint = endpoint
+            observation.app_version = parts.app_version.data[:parts.app_version.size]
+            observation.extension = extension
+            observation.path = path.data[:path.size]
+            observation.queue = deque()
+            self.observations[observation] = None
+        if observation.token != token:
+            of_peer.pop(observation.token, None)
+            observation.token = token
         observation.transfer_key = transfer_key
-        observation.extension = parts.extension.data[:parts.extension.size]
-        observation.path = path.data[:path.size]
-        observation.queue = deque()
-        of_peer[token] = observation
-        self.count += 1
+        of_peer[observation.token] = observation
         return observation
 
     cdef bint remove(self, dict of_peer, Observation observation) except -1:
@@ -83,11 +100,27 @@ cdef class ObservationTable:
         cdef Notification notification
         if of_peer.pop(observation.token, None) is None:
             return False
-        self.count -= 1
+        del self.observations[observation]
         for notification in observation.queue:
             self.queued_bytes -= len(notification.body)
         observation.queue.clear()
         return True
+
+    cdef list next_unserved(self, dict app_versions):
+        """Return the observations whose resource is gone, of the next ones that are to be checked.
+
+        An application version may have lost its extension instance, and a peer its endpoint token.
+        """
+        cdef Observation observation
+        cdef list result = []
+        cdef int _
+        for _ in range(min(len(self.observations), <Py_ssize_t>CHECKED_AT_ONCE)):
+            observation = next(iter(self.observations))
+            self.observations.move_to_end(observation)
+            if observation.extension not in app_versions.get(observation.app_version, ()) \
+                    or observation.peer not in observation.endpoint.sessions:
+                result.append(observation)
+        return result
 
     cdef int enqueue(self, Observation observation, uint8_t code, int content_format, Slice body) except -1:
         """Queue a notification behind those that wait.
@@ -116,3 +149,9 @@ cdef class ObservationTable:
         notification = observation.queue.popleft()
         self.queued_bytes -= len(notification.body)
         return notification
+
+    cdef int put_back(self, Observation observation, Notification notification) except -1:
+        """Put a notification back that was dequeued and cannot be sent now."""
+        self.queued_bytes += len(notification.body)
+        observation.queue.appendleft(notification)
+        return 0

@@ -72,6 +72,8 @@ cdef class CoapPeer(Session):
     cdef uint32_t observe_sequence
     cdef int64_t amplification_credit    # bytes that may be sent until its address is verified
     cdef double verified_until           # loop time
+    cdef bint verified_observer          # its address stays verified for as long as it observes
+    cdef bint holds                      # messages wait until more bytes may be sent
 
     # requests
     cdef int receive_request(self, const MessageView* view, const Request* request, double now) except -1
@@ -96,20 +98,29 @@ cdef class CoapPeer(Session):
     cdef int64_t observe(self, Exchange exchange, Endpoint endpoint) except -2
     cdef int end_observation(self, Observation observation) except -1
     cdef int notify(self, Observation observation, const ExtensionDataView* data) except -1
-    cdef int send_notification(self, Observation observation, uint8_t code, int content_format, Slice body) except -1
+    cdef bint send_notification(
+        self, Observation observation, uint8_t code, int content_format, Slice body
+    ) except -1
+    cdef int end_observations(self, uint8_t code) except -1
     cdef int send_queued(self, Observation observation) except -1
     # acknowledgements of our messages
     cdef int receive_acknowledgement(self, uint16_t message_id, double now) except -1
     cdef int receive_reset(self, uint16_t message_id) except -1
     cdef int give_up(self, Transmission transmission) except -1
     cdef int retransmit(self, Transmission transmission, double now) except -1
+    cdef int hold(self, Transmission transmission) except -1
+    cdef int send_held(self, double now) except -1
     cdef int end_transmission(self, Transmission transmission) except -1
     # sending
     cdef uint16_t new_message_id(self) noexcept
     cdef bint encode(
-        self, Type type, uint16_t message_id, Slice token, Response* response, Slice transfer_key
+        self, Type type, uint16_t message_id, Slice token, Response* response, Slice transfer_key, int64_t limit
     ) except -1
+    cdef bint fit(self, Type type, uint16_t message_id, Slice token, Response* response, int64_t limit) except -1
     cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1
+    cdef int hold_confirmable(
+        self, uint16_t message_id, Slice token, Response* response, Slice transfer_key
+    ) except -1
     cdef int send(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int send_empty(self, Type type, uint16_t message_id) except -1
     # limits

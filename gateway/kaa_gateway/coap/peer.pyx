@@ -42,9 +42,15 @@ cdef enum:
     ANY_SIZE = 1 << 30              # bytes
     SPARE_EXCHANGES = 1024          # kept for use, at most
     SPARE_KEY_SIZE = 256            # bytes of a transfer key, in each
+    NOTIFICATION_MAX_AGE = 43200    # seconds: an observer that hears nothing renews its observation twice a day
+    # How the limit for an unverified address is shared out, so that lost messages can be sent again within it:
+    COPIES = 3                      # transmissions of a confirmable message
+    NOTIFICATION_ROOM = 144         # bytes that the response to a registration leaves for the first notification
 
 # Seconds for which an address stays verified.
 cdef double VERIFIED_LIFETIME = 3600.0
+# Seconds for which a response is held that may not be sent; its client waits no longer (EXCHANGE_LIFETIME).
+cdef double HELD_LIFETIME = 247.0
 
 cdef bytes WELL_KNOWN_CORE = b".well-known/core"
 
@@ -99,10 +105,10 @@ cdef class CoapPeer(Session):
         cdef Refusal refusal
         cdef Observation observation
         if exchange is not None:
-            if exchange.lifetime_end > now:
+            if exchange.lifetime_end > now and exchange.has_token(view.token):
                 return self.repeat_acknowledgement(exchange)
             self.stop_waiting(exchange)
-        completed = context.completed.find(&self.completed, view.message_id, now)
+        completed = context.completed.find(&self.completed, view.message_id, view.token, now)
         if completed != NULL:
             return self.repeat_response(completed)
         exchange = self.open_exchange(view, now)
@@ -286,6 +292,7 @@ cdef class CoapPeer(Session):
 
     cdef int respond_with(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1:
         """Respond to a request with the answer of its extension. Hot path."""
+        cdef Observation observation = None
         cdef Response response
         exchange.answered = True
         start_response(&response, code_of_status(data.status_code, exchange.method))
@@ -298,7 +305,11 @@ cdef class CoapPeer(Session):
             response.max_age = RETRY_AFTER
         if exchange.observe == REGISTER and response.code == CONTENT and endpoint is not None:
             response.observe = self.observe(exchange, endpoint)
-        return self.respond(exchange, &response)
+            if response.observe >= 0:
+                response.max_age = NOTIFICATION_MAX_AGE
+                observation = self.observations.get(exchange.token_bytes[:exchange.token_size])
+        self.respond(exchange, &response)
+        return 0 if observation is None else self.send_queued(observation)
 
     cdef int send_next_block(self, Exchange exchange, const Request* request, double now) except -1:
         """Respond with a further block of a response that was kept."""
@@ -364,9 +375,12 @@ cdef class CoapPeer(Session):
         response.has_block2 = exchange.has_block2 and response.code < BAD_REQUEST
         if response.code < BAD_REQUEST:
             response.szx = exchange.szx
+        cdef Slice key = Slice(exchange.transfer_key.data, exchange.transfer_key.size)
         if not suppressed and not self.encode(
-            type, message_id, exchange.token(), response, Slice(exchange.transfer_key.data, exchange.transfer_key.size)
+            type, message_id, exchange.token(), response, key, self.send_limit(self.context.now)
         ):
+            if exchange.type == CON:
+                self.hold_confirmable(self.new_message_id(), exchange.token(), response, key)
             suppressed = True
         self.complete(exchange, Slice(out.data, out.size if piggybacked and not suppressed else 0))
         if suppressed:
@@ -382,7 +396,9 @@ cdef class CoapPeer(Session):
         """
         cdef CoapContext context = self.context
         self.stop_waiting(exchange)
-        context.completed.add(&self.completed, exchange.type, exchange.message_id, exchange.lifetime_end, datagram)
+        context.completed.add(
+            &self.completed, exchange.type, exchange.message_id, exchange.token(), exchange.lifetime_end, datagram
+        )
         if len(context.spare) < SPARE_EXCHANGES:
             exchange.peer = None
             exchange.transfer_key.clear(SPARE_KEY_SIZE)
@@ -409,16 +425,18 @@ cdef class CoapPeer(Session):
         cdef CoapContext context = self.context
         cdef bytes key = exchange.transfer_key.copy()
         cdef bytes token = exchange.token_bytes[:exchange.token_size]
-        cdef Observation observation = self.observations.get(token)
-        if observation is not None and observation.transfer_key != key:
-            self.end_observation(observation)
-            observation = None
+        cdef Observation renewed = self.observations.get(token), observation
+        if renewed is not None and renewed.transfer_key != key:
+            self.end_observation(renewed)
+            renewed = None
+        observation = context.observations.register(self, self.observations, token, key, endpoint)
         if observation is None:
-            observation = context.observations.register(self.observations, token, key, endpoint)
-            if observation is None:
-                context.counters.count("refused", "coap_too_many_observers")
-                return -1
-            context.sessions.set_online(self, True)
+            context.counters.count("refused", "coap_too_many_observers")
+            return -1
+        if observation.outstanding is not None and renewed is None:
+            self.end_transmission(observation.outstanding)  # it has the token that the client has replaced
+        context.sessions.set_online(self, True)
+        self.verified_observer = self.verified_observer or context.now < self.verified_until
         observation.accept = exchange.accept
         observation.szx = exchange.szx
         self.observe_sequence = (self.observe_sequence + 1) & OBSERVE_MASK
@@ -431,6 +449,7 @@ cdef class CoapPeer(Session):
         if observation.outstanding is not None:
             self.end_transmission(observation.outstanding)
         if not self.observations:
+            self.verified_observer = False
             self.context.sessions.set_online(self, False)
         return 0
 
@@ -447,12 +466,18 @@ cdef class CoapPeer(Session):
             format = format_of_payload(observation.accept)
         elif data.reason_phrase.size:
             body = diagnostic_of(data)
-        if observation.outstanding is None and not observation.queue:
-            return self.send_notification(observation, code, format, body)
+        if observation.outstanding is None and not observation.queue \
+                and self.send_notification(observation, code, format, body):
+            return 0
         return self.context.observations.enqueue(observation, code, format, body)
 
-    cdef int send_notification(self, Observation observation, uint8_t code, int content_format, Slice body) except -1:
-        """Send a notification; one with an error code ends its observation (RFC 7641 section 4.2)."""
+    cdef bint send_notification(
+        self, Observation observation, uint8_t code, int content_format, Slice body
+    ) except -1:
+        """Send a notification. Return False if it must wait until more bytes may be sent to this peer.
+
+        One with an error code ends its observation (RFC 7641 section 4.2).
+        """
         cdef uint16_t message_id = self.new_message_id()
         cdef Response response
         start_response(&response, code)
@@ -462,13 +487,22 @@ cdef class CoapPeer(Session):
         if code < BAD_REQUEST:
             self.observe_sequence = (self.observe_sequence + 1) & OBSERVE_MASK
             response.observe = self.observe_sequence
+            response.max_age = NOTIFICATION_MAX_AGE
         else:
             self.end_observation(observation)
-        if not self.encode(
-            CON, message_id, slice_of(observation.token), &response, slice_of(observation.transfer_key)
+        if self.encode(
+            CON, message_id, slice_of(observation.token), &response, slice_of(observation.transfer_key),
+            self.send_limit(self.context.now),
         ):
-            return 0
-        return self.send_confirmable(message_id, observation if code < BAD_REQUEST else None)
+            self.send_confirmable(message_id, observation if code < BAD_REQUEST else None)
+            return True
+        if code >= BAD_REQUEST:
+            self.hold_confirmable(
+                message_id, slice_of(observation.token), &response, slice_of(observation.transfer_key)
+            )
+            return True
+        self.holds = True
+        return False
 
     cdef int send_queued(self, Observation observation) except -1:
         """Send queued notifications until one of them has to be acknowledged."""
@@ -477,9 +511,26 @@ cdef class CoapPeer(Session):
             notification = self.context.observations.dequeue(observation)
             if notification is None:
                 break
-            self.send_notification(
+            if not self.send_notification(
                 observation, notification.code, notification.content_format, slice_of(notification.body)
-            )
+            ):
+                self.context.observations.put_back(observation, notification)
+                break
+        return 0
+
+    cdef int end_observations(self, uint8_t code) except -1:
+        """End all observations, with a last notification that is not retransmitted."""
+        cdef CoapContext context = self.context
+        cdef Observation observation
+        cdef Response response
+        for observation in list(self.observations.values()):
+            start_response(&response, code)
+            if self.encode(
+                NON, self.new_message_id(), slice_of(observation.token), &response,
+                slice_of(observation.transfer_key), self.send_limit(context.now),
+            ):
+                self.send(context.out.data, context.out.size)
+            self.end_observation(observation)
         return 0
 
     # ------------------------------------------------------------ acknowledgements of our messages
@@ -503,12 +554,40 @@ cdef class CoapPeer(Session):
     cdef int retransmit(self, Transmission transmission, double now) except -1:
         """Send a confirmable message that is due again, or give it up. The timer has let go of it."""
         cdef Py_ssize_t size = len(transmission.datagram)
-        if not transmission.next_timeout():
+        if transmission.held or not transmission.next_timeout():
             self.context.counters.count("dropped", "coap_unacknowledged")
             return self.give_up(transmission)
+        if size > self.send_limit(now):
+            return self.hold(transmission)
         self.context.timer.add(transmission, now + transmission.timeout)
-        if size <= self.send_limit(now):
+        return self.send(<const uint8_t*>transmission.datagram, size)
+
+    cdef int hold(self, Transmission transmission) except -1:
+        """Keep a message until more bytes may be sent to this peer: as long as anyone can want it."""
+        transmission.held = self.holds = True
+        if transmission.observation is None:
+            self.context.timer.add(transmission, self.context.now + HELD_LIFETIME)
+        return 0
+
+    cdef int send_held(self, double now) except -1:
+        """Send what was held, as far as it may be sent now: the peer has sent something, or its address is verified."""
+        cdef Transmission transmission
+        cdef Observation observation
+        cdef Py_ssize_t size
+        self.holds = False
+        for transmission in list(self.transmissions.values()):
+            size = len(transmission.datagram)
+            if not transmission.held:
+                continue
+            if size > self.send_limit(now):
+                self.holds = True
+                continue
+            transmission.held = False
+            self.context.timer.remove(transmission)
+            self.context.timer.add(transmission, now + transmission.timeout)
             self.send(<const uint8_t*>transmission.datagram, size)
+        for observation in list(self.observations.values()):
+            self.send_queued(observation)
         return 0
 
     cdef int give_up(self, Transmission transmission) except -1:
@@ -536,17 +615,16 @@ cdef class CoapPeer(Session):
         return self.next_message_id
 
     cdef bint encode(
-        self, Type type, uint16_t message_id, Slice token, Response* response, Slice transfer_key
+        self, Type type, uint16_t message_id, Slice token, Response* response, Slice transfer_key, int64_t limit
     ) except -1:
-        """Write a response into `context.out`, no larger than may be sent now. Return False if that is impossible.
+        """Write a response into `context.out`, in at most `limit` bytes. Return False if that is impossible.
 
         A body of more than one block is kept for the requests for its other blocks, and has an ETag. Hot path.
         """
         cdef CoapContext context = self.context
-        cdef int64_t limit = self.send_limit(context.now)
         cdef Body body
         cdef bytes echo
-        if not encode_response(context.out, type, message_id, token, response, limit):
+        if not self.fit(type, message_id, token, response, limit):
             context.counters.count("dropped", "coap_amplification")
             return False
         if not is_cut(response) or response.etag.data != NULL:
@@ -559,11 +637,48 @@ cdef class CoapPeer(Session):
             start_response(response, INTERNAL_SERVER_ERROR)
         else:
             response.etag = slice_of(body.etag)
-            if limit < response.body.size:
+            if limit < response.body.size and type != CON:
                 # Returned with the request for the next block, this lifts the limit.
                 echo = context.echo.make(address_key(&self.address), context.now)
                 response.echo = slice_of(echo)
-        return encode_response(context.out, type, message_id, token, response, limit)
+        return self.fit(type, message_id, token, response, limit)
+
+    cdef bint fit(self, Type type, uint16_t message_id, Slice token, Response* response, int64_t limit) except -1:
+        """Write a response into `context.out`, in at most `limit` bytes. Return False if that is impossible. Hot path.
+
+        For an unverified address the limit is not used up if smaller blocks avoid that: a lost message can be sent
+        again, and a registration is followed by a notification.
+        """
+        cdef Buffer out = self.context.out
+        cdef int64_t planned = limit
+        cdef Response original
+        if limit != ANY_SIZE and response.code < BAD_REQUEST:
+            if type == CON:
+                planned = limit // COPIES
+            elif response.observe >= 0:
+                planned = max(limit - NOTIFICATION_ROOM, limit // (COPIES + 1))
+        original = response[0]
+        while planned < limit:
+            if encode_response(out, type, message_id, token, response, planned):
+                return True
+            response[0] = original
+            planned = limit if planned >= limit // 2 else limit // 2
+        return encode_response(out, type, message_id, token, response, limit)
+
+    cdef int hold_confirmable(
+        self, uint16_t message_id, Slice token, Response* response, Slice transfer_key
+    ) except -1:
+        """Keep a confirmable response, as small as it can be, until it may be sent."""
+        cdef CoapContext context = self.context
+        cdef Transmission transmission
+        response.szx = 0
+        if response.code >= BAD_REQUEST:
+            response.body = Slice(NULL, 0)
+        self.encode(CON, message_id, token, response, transfer_key, ANY_SIZE)
+        transmission = context.timer.start(self, message_id, context.out.copy(), context.now)
+        context.timer.remove(transmission)
+        self.transmissions[message_id] = transmission
+        return self.hold(transmission)
 
     cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1:
         """Send the message in `context.out`, and again until it is acknowledged (RFC 7252 section 4.2)."""
@@ -606,11 +721,12 @@ cdef class CoapPeer(Session):
     cdef int verify_address(self, double now) except -1:
         """Lift the limit of what may be sent: the peer receives at its address."""
         self.verified_until = max(self.verified_until, now + VERIFIED_LIFETIME)
+        self.verified_observer = len(self.observations) > 0
         return 0
 
     cdef int64_t send_limit(self, double now) noexcept:
         """Return how many bytes may be sent to this peer now (RFC 9175 section 2.4). Hot path."""
-        return ANY_SIZE if now < self.verified_until else self.amplification_credit
+        return ANY_SIZE if now < self.verified_until or self.verified_observer else self.amplification_credit
 
     # ------------------------------------------------------------ the end
 
@@ -620,6 +736,7 @@ cdef class CoapPeer(Session):
 
     cdef int end(self, str reason) except -1:
         """End the session of a client that may not go on."""
+        self.end_observations(NOT_FOUND)
         self.context.counters.count("closed", reason)
         self.context.core.socket.disconnect(&self.address)
         return self.context.core.forget(&self.address)

@@ -11,6 +11,7 @@ cdef class Transmission:
     cdef bytes datagram
     cdef double timeout              # seconds until the next retransmission
     cdef int retransmissions         # so far
+    cdef bint held                   # until more bytes may be sent to its peer
     cdef int64_t slot                # of the timer
 
     cdef bint next_timeout(self) noexcept

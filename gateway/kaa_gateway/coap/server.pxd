@@ -11,6 +11,7 @@ cdef class CoapServer(DatagramCore):
     cdef CoapContext context
     # settings
     cdef Py_ssize_t peers_max
+    cdef dict served           # application version -> its extension instances
     # state
     cdef AddressTable peers
     cdef object silence        # OrderedDict whose keys are the CoapPeers, about the longest silent first

@@ -17,7 +17,7 @@ from kaa_gateway.errors import ProtocolError
 
 from kaa_gateway.coap.blocks cimport BodyTable
 from kaa_gateway.coap.exchanges cimport DeduplicationTable, Exchange, ExchangeList, ExchangeTable
-from kaa_gateway.coap.observations cimport ObservationTable
+from kaa_gateway.coap.observations cimport Observation, ObservationTable
 from kaa_gateway.coap.options cimport Request, read_request
 from kaa_gateway.coap.retransmission cimport RetransmissionTimer, Transmission
 from kaa_gateway.counters cimport COAP, Counters
@@ -26,7 +26,7 @@ from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport (
-    ACK, BAD_TOKEN_LENGTH, CON, EMPTY, RST, WELL_FORMED, append_header, read_header,
+    ACK, BAD_TOKEN_LENGTH, CON, EMPTY, NOT_FOUND, RST, SERVICE_UNAVAILABLE, WELL_FORMED, append_header, read_header,
 )
 
 from kaa_gateway.wire.coap import FORMAT_REASONS
@@ -60,6 +60,13 @@ def links_of(app_versions):
     ).encode()
 
 
+cdef dict served_by(app_versions):
+    return {
+        version.encode(): frozenset(extension.encode() for extension in allowed)
+        for version, allowed in app_versions.items()
+    }
+
+
 cdef class CoapServer(DatagramCore):
     """The CoAP server of one worker and port. `app_versions` maps application versions to their extension instances.
 
@@ -91,6 +98,7 @@ cdef class CoapServer(DatagramCore):
         context.requests_per_second = requests_per_second
         context.require_echo = require_echo
         context.links = links_of(app_versions)
+        self.served = served_by(app_versions)
         context.pending = PendingRequests(pending_requests, response_timeout)
         context.unacknowledged = ExchangeList()
         context.completed = DeduplicationTable(exchanges)
@@ -111,10 +119,17 @@ cdef class CoapServer(DatagramCore):
     def list_links(self, app_versions):
         """Answer requests for /.well-known/core by another configuration."""
         self.context.links = links_of(app_versions)
+        self.served = served_by(app_versions)
 
     def begin_drain(self):
-        """Answer further requests with 5.03; duplicates and pending requests are answered as before."""
+        """Answer further requests with 5.03; duplicates and pending requests are answered as before.
+
+        Observers get a last notification with 5.03, after which they may register elsewhere.
+        """
+        cdef Observation observation
         self.context.draining = True
+        for observation in list(self.context.observations.observations):
+            (<CoapPeer>observation.peer).end_observations(SERVICE_UNAVAILABLE)
 
     def table_sizes(self):
         """Return {table: entries}, and for the block tables also {..._bytes: bytes}."""
@@ -124,7 +139,7 @@ cdef class CoapServer(DatagramCore):
             "waiting": context.unacknowledged.count,
             "answered": context.completed.count,
             "transmissions": context.timer.count,
-            "observers": context.observations.count,
+            "observers": len(context.observations),
             "requests": len(context.requests),
             "requests_bytes": context.requests.bytes,
             "responses": len(context.responses),
@@ -147,7 +162,7 @@ cdef class CoapServer(DatagramCore):
         if format != WELL_FORMED:
             return self.reject(source, &view, format)
         context.now = self.socket.now
-        if not is_request and view.code != EMPTY:
+        if not is_request and view.code != EMPTY and view.type != ACK:
             # The server sends no requests, so it expects no responses; classes 1, 6 and 7 are reserved.
             context.counters.count("dropped", "coap_unexpected_message")
             return self.send_reset(source, &view) if view.type == CON else 0
@@ -163,11 +178,14 @@ cdef class CoapServer(DatagramCore):
         if is_request:
             if not peer.may_request(context.now):
                 return context.counters.count("dropped", "coap_rate_limit")
-            return peer.receive_request(&view, &request, context.now)
-        if view.type == ACK:
-            return peer.receive_acknowledgement(view.message_id, context.now)
-        if view.type == RST:
-            return peer.receive_reset(view.message_id)
+            peer.receive_request(&view, &request, context.now)
+        elif view.type == ACK:
+            # One with a code acknowledges too: some modems answer a notification with 2.04.
+            peer.receive_acknowledgement(view.message_id, context.now)
+        elif view.type == RST:
+            peer.receive_reset(view.message_id)
+        if peer.holds:
+            peer.send_held(context.now)
         return 0
 
     cdef int reject(self, const Address* source, const MessageView* view, Format format) except -1:
@@ -264,6 +282,7 @@ cdef class CoapServer(DatagramCore):
         """Do what is due at `now`: time-outs, acknowledgements, retransmissions, and the end of what has expired."""
         cdef CoapContext context = self.context
         cdef Exchange exchange
+        cdef Observation observation
         cdef Transmission transmission
         context.now = now
         context.pending.expire(now)
@@ -274,6 +293,8 @@ cdef class CoapServer(DatagramCore):
         context.completed.expire(now)
         for transmission in context.timer.due(now):
             (<CoapPeer>transmission.peer).retransmit(transmission, now)
+        for observation in context.observations.next_unserved(self.served):
+            (<CoapPeer>observation.peer).send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0))
         context.requests.expire(now)
         context.responses.expire(now)
         return self.expire_peers(now)
@@ -291,5 +312,6 @@ cdef class CoapServer(DatagramCore):
             if peer.is_busy() and now - peer.heard < OBSERVER_SILENCE:
                 self.silence.move_to_end(peer)
             else:
+                peer.end_observations(SERVICE_UNAVAILABLE)
                 self.close_peer(peer)
         return 0

@@ -100,6 +100,52 @@ async def test_a_message_id_is_new_after_its_lifetime(
     await cluster.next_requests(1, after=1)
 
 
+async def test_a_message_id_with_another_token_is_another_request(
+    cluster: Cluster, client: CoapClient
+) -> None:
+    """A device that has restarted may begin with the same message IDs."""
+    before = client.request(PATH, b"before")
+    after = before._replace(token=b"other", payload=b"after")
+    client.send(before)
+    await cluster.answer(await cluster.request(), b"1")
+    first = await client.receive()
+    client.send(after)
+    (request,) = await cluster.next_requests(1, after=1)
+    assert request.fields["payload"] == b"after"
+    await cluster.answer(request, b"2")
+    second = await client.receive()
+    assert (second.token, second.payload) == (b"other", b"2")
+    assert await client.ask(before) == first
+    assert await client.ask(after) == second
+    assert len(cluster.requests) == 2
+
+
+async def test_another_token_also_replaces_a_pending_request(cluster: Cluster, client: CoapClient) -> None:
+    before = client.request(PATH, b"before")
+    client.send(before)
+    pending = await cluster.request()
+    client.send(before._replace(token=b"other"))
+    (request,) = await cluster.next_requests(1, after=1)
+    await cluster.answer(pending, b"1")
+    await cluster.answer(request, b"2")
+    assert (await client.receive()).payload == b"2"
+    assert await client.hears_nothing()
+
+
+async def test_an_acknowledgement_may_have_a_code(cluster: Cluster, shared_nats: NatsServer) -> None:
+    """Some modems acknowledge with 2.04 and the token."""
+    async with (
+        coap_server(shared_nats.url, piggyback_delay=0.01) as server,
+        CoapClient(server.port) as client,
+    ):
+        await client.post(PATH)
+        await cluster.answer(await cluster.request())
+        response = await client.receive()
+        client.send(Message(ACK, 0x44, response.message_id, response.token))
+        await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
+        assert server.count("dropped", "coap_unacknowledged") == 0
+
+
 async def test_the_same_message_id_of_another_peer_is_another_request(
     cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:

@@ -1,5 +1,6 @@
 """Observe: which pushes are notifications, their order and number, how an observation ends, and its bounds."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.support.coap import (
     CON,
     FETCH,
     GET,
+    MAX_AGE,
     OBSERVE,
     RST,
     CoapClient,
@@ -184,12 +186,13 @@ async def test_an_error_ends_the_observation(
 
 async def test_observers_are_bounded(cluster: Cluster, server: RunningCoapServer, client: CoapClient) -> None:
     """Of a peer, and of all: beyond it a request is answered, and no more."""
-    assert option(await register(cluster, client), OBSERVE) is not None
-    assert option(await register(cluster, client), OBSERVE) is not None
-    assert option(await register(cluster, client), OBSERVE) is None
+    paths = [f"{PATH}/{number}" for number in range(3)]
+    assert option(await register(cluster, client, paths[0]), OBSERVE) is not None
+    assert option(await register(cluster, client, paths[1]), OBSERVE) is not None
+    assert option(await register(cluster, client, paths[2]), OBSERVE) is None
     async with CoapClient(server.port) as other:
-        assert option(await register(cluster, other), OBSERVE) is not None
-        assert option(await register(cluster, other), OBSERVE) is None
+        assert option(await register(cluster, other, paths[0]), OBSERVE) is not None
+        assert option(await register(cluster, other, paths[1]), OBSERVE) is None
     assert server.tables["observers"] == 3
     assert server.count("refused", "coap_too_many_observers") == 2
 
@@ -205,3 +208,142 @@ async def test_an_observer_may_be_silent_for_a_day(
     await server.put_forward(20)
     await until(lambda: server.tables["peers"] == 0, "the end of the peer")
     assert server.tables["observers"] == 0
+
+
+async def test_another_token_replaces_that_of_the_same_resource(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    """A device that has restarted knows its last token only (RFC 7641 section 4.1)."""
+    for number in range(5):
+        answer = await register(cluster, client, token=b"t%d" % number)
+        assert option(answer, OBSERVE) is not None
+    assert server.tables["observers"] == 1
+    await push(cluster, b"one")
+    notification = await client.receive()
+    assert (notification.token, notification.payload) == (b"t4", b"one")
+    client.acknowledge(notification)
+    assert await client.hears_nothing()
+
+
+async def test_another_token_takes_over_what_waits(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    """The notification under the old token is not sent again; those behind it come under the new one."""
+    await register(cluster, client, token=b"old")
+    await push(cluster, b"one")
+    await push(cluster, b"two")
+    assert (await client.receive()).payload == b"one"
+    await register(cluster, client, token=b"new")
+    notification = await client.receive()
+    assert (notification.token, notification.payload) == (b"new", b"two")
+    client.acknowledge(notification)
+    await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
+
+
+async def test_max_age_of_notifications(cluster: Cluster, client: CoapClient) -> None:
+    """RFC 7641 section 4.3.1: without it, an observer would expect the next notification within a minute."""
+    assert option(await register(cluster, client), MAX_AGE) == uint(43_200)
+    await push(cluster, b"one")
+    assert option(await client.receive(), MAX_AGE) == uint(43_200)
+
+
+async def test_observers_are_told_of_the_end_of_the_gateway(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    answer = await register(cluster, client)
+    server.core.begin_drain()
+    notification = await client.receive()
+    assert (notification.code, notification.token) == (0xA3, answer.token)
+    assert server.tables["observers"] == 0
+    assert not server.presence.present
+
+
+async def test_observers_are_told_that_their_resource_is_gone(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    """Another configuration has no such extension instance; an acknowledgement is waited for."""
+    answer = await register(cluster, client)
+    server.core.list_links({"app_v1": {"dcx"}})
+    assert await client.hears_nothing()
+    server.core.list_links({"app_v1": {"echo"}})
+    notification = await client.receive()
+    assert (notification.type, notification.code, notification.token) == (CON, 0x84, answer.token)
+    client.acknowledge(notification)
+    await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
+    assert server.tables["observers"] == 0
+
+
+async def test_observers_are_told_that_their_token_is_revoked(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    await register(cluster, client)
+    assert server.sessions.revoke_tokens("token", {b"app_v1"}, set()) == 1
+    assert (await client.receive()).code == 0x84
+    assert server.tables["observers"] == 0
+
+
+async def test_observers_are_told_of_the_end_of_a_silent_observation(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    await register(cluster, client)
+    await server.put_forward(DAY + 10)
+    assert (await client.receive()).code == 0xA3
+    assert server.tables["peers"] == 0
+
+
+async def test_an_observer_stays_verified_while_it_observes(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    """For a day of silence (RFC 7641 section 4.5), and no longer than it observes."""
+    await register(cluster, client)
+    await push(cluster, b"small")
+    client.acknowledge(await client.receive())
+    await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
+    await server.put_forward(DAY - 100)
+    await push(cluster, bytes(1000))
+    notification = await client.receive()
+    assert len(notification.payload) == 1000
+    client.acknowledge(notification)
+    await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
+    await server.put_forward(DAY - 100)
+    await push(cluster, bytes(1000))
+    notification = await client.receive()
+    client.send(Message(RST, 0, notification.message_id))
+    await until(lambda: server.tables["observers"] == 0, "the end of the observation")
+    client.send(client.request(PATH, method=GET))
+    (request,) = await cluster.next_requests(1, after=1)
+    await cluster.answer(request, bytes(1000))
+    assert len((await client.receive()).payload) < 200
+
+
+async def test_a_lost_first_notification_is_sent_again(cluster: Cluster, shared_nats: NatsServer) -> None:
+    """The address is not verified: smaller blocks leave room for copies (RFC 7252 section 4.2)."""
+    async with coap_server(shared_nats.url, ack_timeout=0.1) as server, CoapClient(server.port) as client:
+        client.send(client.request(PATH, bytes(50), (OBSERVE, b""), method=GET))
+        await cluster.answer(await cluster.request(), bytes(90))
+        assert option(await client.receive(), OBSERVE) is not None
+        await push(cluster, bytes(100))
+        await until(lambda: len(client.inbox) >= 3, "copies")
+        assert len({tuple(message) for message in client.inbox}) == 1
+        assert client.bytes_received <= 3 * client.bytes_sent
+        await asyncio.sleep(2)
+        assert client.bytes_received <= 3 * client.bytes_sent
+        assert server.tables["observers"] == 1
+        client.acknowledge(client.inbox[0])
+        await until(lambda: server.tables["transmissions"] == 0, "the acknowledgement")
+
+
+async def test_a_notification_waits_for_room(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    """What may not be sent to an unverified address is kept, and sent when the peer has sent more."""
+    await register(cluster, client, path="kp1/app_v1/dcx/token/c", token=b"")
+    for number in range(4):
+        await push(cluster, b"%d" % number * 40, "/c")
+    first = await client.receive()
+    await until(lambda: server.count("dropped", "coap_notification_queue_full") == 0, "the queue")
+    client.acknowledge(first)
+    for number in range(1, 4):
+        notification = await client.receive()
+        assert notification.payload == b"%d" % number * 40
+        client.acknowledge(notification)
