@@ -182,6 +182,14 @@ async def test_a_reason_phrase_cannot_split_the_response(gateway: HttpGateway) -
                 assert json.loads(reply.body) == error(500, phrase)
 
 
+async def test_a_reason_phrase_of_a_megabyte_is_cut(gateway: HttpGateway) -> None:
+    async with await gateway.client() as client:
+        await client.send(post())
+        await gateway.extension.answer(await gateway.extension.request(), None, 500, "\x01" * 500_000)
+        reply = await client.reply()
+        assert json.loads(reply.body) == error(500, "\x01" * 1024)
+
+
 # Refusals
 
 

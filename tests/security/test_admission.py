@@ -226,8 +226,8 @@ def test_what_a_client_does_not_acknowledge_is_bounded_in_bytes(qos: int) -> Non
         for number in range(20):
             worker.deliver(encode_extension_data(*push._replace(correlation_id=f"push-{number}")))
         sent = device.received()
-        assert len(sent) == 4
-        assert worker.reason("dropped", "session_queue_full") == 20 - 4 - 3
+        assert len(sent) == 3
+        assert worker.reason("dropped", "session_queue_full") == 20 - 3 - 3
         for packet in sent:
             device.send(
                 *(

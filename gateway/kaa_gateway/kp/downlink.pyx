@@ -33,6 +33,10 @@ ROOT = logging.getLogger()  # has the level that is set at run time
 DEBUG = logging.DEBUG
 log = structlog.get_logger("gateway.kp")
 
+cdef enum:
+    # Bytes of a reason phrase that reach a device. As JSON they become up to six times as many.
+    REASON_PHRASE_SIZE_MAX = 1024
+
 cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
 
@@ -44,6 +48,13 @@ cdef int tell(str what, str reason, Slice correlation_id, bytes extension=None) 
         more = {} if extension is None else {"extension": extension.decode()}
         log.debug(what, reason=reason, correlation_id=identifier.decode("utf-8", "replace"), **more)
     return 0
+
+
+cdef Py_ssize_t boundary_before(Slice text, Py_ssize_t size) noexcept nogil:
+    """Return where the last whole character of UTF-8 within `size` bytes ends; the text is longer than that."""
+    while size > 0 and text.data[size] & 0xC0 == 0x80:
+        size -= 1
+    return size
 
 
 cdef class Downlink(Listener):
@@ -96,6 +107,8 @@ cdef class Downlink(Listener):
             if self.durable.receive(message):
                 return 0
             return self.drop(MALFORMED_REASONS[<int>status])
+        if view.reason_phrase.size > REASON_PHRASE_SIZE_MAX:
+            view.reason_phrase.size = boundary_before(view.reason_phrase, REASON_PHRASE_SIZE_MAX)
         if view.timeout > 0 and view.timestamp < now_ms() - view.timeout:  # in this order it cannot overflow
             return self.drop_message("expired", view.correlation_id)
         delivery.correlated = self.correlator.read(view.correlation_id, &correlation)

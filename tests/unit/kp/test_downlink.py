@@ -3,6 +3,7 @@
 Source: 4/ESP, ExtensionData and session affinity; 3/ISM, time-outs.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -324,3 +325,32 @@ def test_an_answer_that_names_a_request_does_not_break_an_mqtt_connection(worker
     worker.deliver(datum(correlation_id=worker.correlator.encode(session, 3, sequence)))
     assert device.received() == []
     assert worker.reason("dropped", "late_answer") == 1
+
+
+@pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.parametrize("phrase", ["\x01" * 1_000_000, "a" + "€" * 5000, "x" * 1025])
+def test_a_reason_phrase_is_cut_at_a_character(worker: WorkerDouble, qos: int, phrase: str) -> None:
+    """A megabyte of control characters would be six of JSON, which the limits of queues do not expect."""
+    device, correlation_id = asking(worker, qos=qos)
+    worker.deliver(
+        datum(
+            correlation_id=correlation_id, request_id=7, status_code=500, reason_phrase=phrase, payload=None
+        )
+    )
+    (answer,) = device.received()
+    assert len(answer.payload) < 6 * 1024 + 100
+    kept = json.loads(answer.payload)["reasonPhrase"]
+    assert phrase.startswith(kept)
+    assert 1024 - 3 < len(kept.encode()) <= 1024
+
+
+def test_a_reason_phrase_of_a_kilobyte_is_kept(worker: WorkerDouble) -> None:
+    phrase = "€" * 341 + "x"
+    device, correlation_id = asking(worker)
+    worker.deliver(
+        datum(
+            correlation_id=correlation_id, request_id=7, status_code=500, reason_phrase=phrase, payload=None
+        )
+    )
+    (answer,) = device.received()
+    assert json.loads(answer.payload)["reasonPhrase"] == phrase
