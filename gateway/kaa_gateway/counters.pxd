@@ -9,6 +9,10 @@ cdef enum Protocol:
     PROTOCOL_COUNT = 4
 
 
+cdef enum:
+    BUCKET_COUNT = 18   # of a histogram; the last is without an upper bound
+
+
 cdef class VersionCounters:
     # counters of one application version, or of messages without one; by protocol
     cdef uint64_t[PROTOCOL_COUNT] messages_in
@@ -38,3 +42,11 @@ cdef class Counters:
 
     cdef int count(self, str event, str reason) except -1
     cdef VersionCounters counters_of(self, bytes app_version)
+
+
+cdef class Histogram:
+    # counters
+    cdef uint64_t[BUCKET_COUNT] counts
+    cdef double sum
+
+    cdef void observe(self, double seconds) noexcept

@@ -1,10 +1,15 @@
-"""The counters of a worker: C integers for events of each message, a dict by reason for rare events.
+"""The counters of a worker: C integers for events of each message, a dict by reason for rare events, histograms
+for durations.
 
 The metrics read them at each scrape. A reason is a code of docs/reasons.md, never data of a peer.
 """
 
 PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp")
 cdef str NO_VERSION = ""
+
+cdef double[BUCKET_COUNT - 1] BOUNDS = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+]
 
 
 cdef class VersionCounters:
@@ -68,3 +73,24 @@ cdef class Counters:
     def by_reason(self):
         """Return {(event, reason): count}."""
         return self.reasons
+
+
+cdef class Histogram:
+    """Durations since the worker's start, by the bounds of `bucket_bounds()`."""
+
+    cdef void observe(self, double seconds) noexcept:
+        """Count one duration. Hot path, though not per message."""
+        cdef int i = 0
+        while i < BUCKET_COUNT - 1 and seconds > BOUNDS[i]:
+            i += 1
+        self.counts[i] += 1
+        self.sum += seconds
+
+    def snapshot(self):
+        """Return the counts of the buckets, each without those before it, and the sum of all durations in seconds."""
+        return list(self.counts), self.sum
+
+
+def bucket_bounds():
+    """Return the upper bounds of all buckets but the last, in seconds."""
+    return list(BOUNDS)

@@ -14,6 +14,7 @@ from kaa_gateway.app.encryption import datagram_credentials
 from kaa_gateway.config.keys import CoapDtls
 from kaa_gateway.errors import ConfigError, IdentityError
 from kaa_gateway.identity.clients import Client
+from kaa_gateway.kp.revocation import Revocation
 from kaa_gateway.net import dtls_context
 from kaa_gateway.wire.coap import decode
 from OpenSSL import SSL
@@ -65,7 +66,7 @@ class TestSessions:
         await ask(client)
         assert server.tables == {"handshakes": 0, "sessions": 1}
         assert server.gate.seen == []
-        assert server.coap.sessions.end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked") == 1
+        assert Revocation(server.coap.sessions).end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked") == 1
         assert await client.receive() == b""
         assert server.tables == {"handshakes": 0, "sessions": 0}
         assert server.coap.tables["peers"] == 0

@@ -103,7 +103,7 @@ class DurableSimulation(WorkerDouble):
     def _answer(self, answer: bytes) -> None:
         if self._replies:
             reply = self._replies[self._current % len(self._replies)]
-            self.from_nats(b"MSG %b 1 %d\r\n%b\r\n" % (reply, len(answer), answer))
+            self.from_nats(b"MSG %b 2 %d\r\n%b\r\n" % (reply, len(answer), answer))
 
     def _skip(self) -> None:
         self._current += 1
@@ -111,7 +111,7 @@ class DurableSimulation(WorkerDouble):
     def _no_stream(self) -> None:
         if self._replies:
             reply, header = self._replies[self._current % len(self._replies)], b"NATS/1.0 503\r\n\r\n"
-            self.from_nats(b"HMSG %b 1 %d %d\r\n%b\r\n" % (reply, len(header), len(header), header))
+            self.from_nats(b"HMSG %b 2 %d %d\r\n%b\r\n" % (reply, len(header), len(header), header))
 
     def _pass(self, seconds: float) -> None:
         self.loop.pass_time(seconds)
@@ -165,7 +165,7 @@ class DurableSimulation(WorkerDouble):
         for _ in range(ROUNDS_MAX):
             self._settle()
             while self._replies:
-                self.from_nats(b"MSG %b 1 %d\r\n%b\r\n" % (self._replies.popleft(), len(GOOD), GOOD))
+                self.from_nats(b"MSG %b 2 %d\r\n%b\r\n" % (self._replies.popleft(), len(GOOD), GOOD))
             self._settle()
             if not (self._replies or self._outstanding or self._unanswered or self.durable.backlog()):
                 break

@@ -320,7 +320,7 @@ class Simulation(WorkerDouble):
         assert self.stored.offline_count() == 0
         assert self.link.backlog == 0
         assert not self.presence.endpoints
-        assert self.sessions.endpoint_count() <= 2 * BOUNDS["route_cache"] + 2
+        assert len(self.sessions.endpoints) <= 2 * BOUNDS["route_cache"] + 2
         self.losses.clear()
 
     def _core_is_empty(self) -> None:

@@ -164,7 +164,7 @@ async def coap_server(
     """A server whose `settings` differ from SETTINGS, with its link up.
 
     An endpoint is present while it is observed, and with an `idle_timeout` as long after each of its messages, as the
-    test's calls of `sessions.look_for_idle` have it.
+    test's calls of `sessions.presence.look_for_idle` have it.
     """
     server = RunningCoapServer(asyncio.get_running_loop(), url, settings, idle_timeout, watched_max)
     server.connector.start()

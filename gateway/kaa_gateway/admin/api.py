@@ -16,7 +16,7 @@ from kaa_gateway.admin.common import common_routes, set_level
 
 if TYPE_CHECKING:
     from kaa_gateway.config import Config
-    from kaa_gateway.kp.sessions import Sessions
+    from kaa_gateway.kp.inspection import Inspection
 
 SESSIONS_DEFAULT = 100
 SESSIONS_MAX = 1000
@@ -76,7 +76,7 @@ class SessionQuery(NamedTuple):
 class WorkerApi:
     """The API of worker number `index`, for its sessions; `current` returns its configuration."""
 
-    def __init__(self, current: Callable[[], Config], index: int, sessions: Sessions) -> None:
+    def __init__(self, current: Callable[[], Config], index: int, sessions: Inspection) -> None:
         self._current = current
         self._index = index
         self._sessions = sessions

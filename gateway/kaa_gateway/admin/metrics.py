@@ -13,7 +13,7 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from kaa_gateway import __version__, logs, stdio
-from kaa_gateway.bus.histogram import Histogram, bounds
+from kaa_gateway.counters import Histogram, bucket_bounds
 
 if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control
@@ -79,7 +79,7 @@ BY_PROTOCOL = {
     "connections_opened": "Device connections accepted.",
     "connections_closed": "Device connections closed.",
 }
-BOUNDS = [*(str(bound) for bound in bounds()), "+Inf"]
+BOUNDS = [*(str(bound) for bound in bucket_bounds()), "+Inf"]
 
 
 DURABLE_COUNTERS = (
@@ -239,7 +239,7 @@ class WorkerCollector(Collector):
     def _state(self) -> Iterable[Metric]:
         worker = self._worker
         yield _gauge("sessions", "Sessions, those of absent clients included.", worker.sessions.count)
-        yield _gauge("endpoints", "Endpoints that sessions or routes name.", worker.sessions.endpoint_count())
+        yield _gauge("endpoints", "Endpoints that sessions or routes name.", len(worker.sessions.endpoints))
         yield _gauge("routes", "Cached routes.", worker.router.route_count())
         yield _gauge(
             "sources", "Source addresses with a rate or connection count.", worker.admission.source_count()

@@ -35,6 +35,8 @@ from kaa_gateway.identity.service import IdentityService
 from kaa_gateway.identity.shared_requests import MAX_IN_FLIGHT
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.downlink import Downlink
+from kaa_gateway.kp.inspection import Inspection
+from kaa_gateway.kp.revocation import Revocation
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
@@ -126,7 +128,8 @@ class Worker:
             limits.route_cache,
             limits.topic_length,
         )
-        self.identity.bind(self.sessions, self.router)
+        self._revocation = Revocation(self.sessions)
+        self.identity.bind(self._revocation, self.router)
         correlator = Correlator(secrets.randbits(24), os.urandom(16))
         self.uplink = Uplink(
             self.link,
@@ -171,7 +174,7 @@ class Worker:
         self.queues = self._make_queues()
         self.registry = registry_of(self)
         guard = Guard.from_file(config.server.token_file if admin_socket is None else None)
-        api = WorkerApi(lambda: self._config, index, self.sessions)
+        api = WorkerApi(lambda: self._config, index, Inspection(self.sessions))
         self._admin = AdminServer(self.registry, self._obstacles, api.routes(), guard)
         self._serving = False
         self._background = BackgroundTasks(self._loop)
@@ -179,12 +182,7 @@ class Worker:
     # ------------------------------------------------------------ parts
 
     def _make_link(self) -> Link:
-        subscriptions: tuple[str, ...] = (
-            self._reply_to,
-            subjects.service(self._name, "esp", subjects.EXTENSION_DATA),
-        )
-        if self._durable_instances:
-            subscriptions = (*subscriptions, f"{self._reply_to}.*")
+        subscriptions = (self._reply_to, subjects.service(self._name, "esp", subjects.EXTENSION_DATA))
         nats = self._config.nats
         return Link(
             self._loop,
@@ -215,7 +213,7 @@ class Worker:
         if period == 0:
             return None
         return TrafficReports(
-            self.control, self.sessions, self._name, self._replica_id, owners_of(self._config), period
+            self.control, self.sessions.endpoints, self._name, self._replica_id, owners_of(self._config), period
         )
 
     def _make_durable_lanes(self) -> DurableLanes:
@@ -387,7 +385,7 @@ class Worker:
         routing = routing_of(config)
         changed, gone = self.router.configure(*routing)
         self._listeners.list_links(routing.app_versions)
-        ended = self.sessions.withdraw(changed, gone, "not_configured")
+        ended = self._revocation.withdraw(changed, gone, "not_configured")
         log.info("configuration applied", worker=self._index, sessions_ended=ended)
 
     async def stop(self) -> None:
@@ -400,7 +398,7 @@ class Worker:
         await self._listeners.stop()
         # Closing connections has published wills.
         await drain_nats(self.link, self.durable, deadline)
-        self.sessions.end_presence()
+        self.sessions.presence.end()
         self._connectivity.flush()
         if self._traffic is not None:
             await self._traffic.stop()
@@ -428,6 +426,6 @@ class Worker:
         now = self._loop.time()
         self.link.check()
         self._expire_mqtt_sessions()
-        self.sessions.look_for_idle(now)
+        self.sessions.presence.look_for_idle(now)
         self._listeners.check_connections()
         self._stream_repair.check()

@@ -5,7 +5,7 @@ from kaa_gateway.wire.nats cimport Publication
 
 
 cdef struct Acknowledgement:
-    # Whom to tell that NATS has confirmed a block. Both values are the listener's own; the link only carries them.
+    # The message that is acknowledged when NATS has confirmed a block, in the listener's own terms.
     uint64_t session
     uint32_t token
 
@@ -24,3 +24,5 @@ cdef class Block(Buffer):
 
     cdef int append_acknowledgement(self, uint64_t session, uint32_t token) except -1
     cdef bint next_to(self, Slice subject, Publication* publication) except -1
+    cdef int append_without_header(self, const Publication* publication) except -1
+    cdef int take_listeners(self, Block block) except -1

@@ -1,17 +1,20 @@
-"""What the link writes in a tick: publications, sealed by a PING, and whom to tell when they are confirmed.
+"""The block of publications that the link writes in a tick, and the acknowledgements due when it is confirmed.
 
-A block needs no index of what it holds: it is walked when NATS reports something about it.
+A block needs no index of its publications: it is walked when NATS reports something about it.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp
 
-from kaa_gateway.wire.nats cimport next_publication
+from kaa_gateway.wire.buffer cimport to_bytes
+from kaa_gateway.wire.nats cimport append_publication, next_publication
+
+from kaa_gateway.wire.nats import encode_publish_head
 
 
 cdef class Block(Buffer):
-    """Publications of one tick, sealed by a PING, and whom to tell when it is confirmed.
+    """The publications of one tick, sealed by a PING, and the acknowledgements due when it is confirmed.
 
     Python sees it through the buffer protocol, which is how a transport writes it without a copy.
     """
@@ -41,7 +44,7 @@ cdef class Block(Buffer):
         return 0
 
     cdef bint next_to(self, Slice subject, Publication* publication) except -1:
-        """Find the next publication to a subject behind the one that was found last; whether there is one.
+        """Find the next publication to a subject behind the one found last; return whether there is one.
 
         Servers before 2.12 do not say which subject they mean (data NULL): then it is the only one, if there is one.
         """
@@ -63,6 +66,23 @@ cdef class Block(Buffer):
             if same(publication.subject, subject):
                 self.cursors[key] = at
                 return True
+
+
+    cdef int append_without_header(self, const Publication* publication) except -1:
+        """Append a publication as a PUB."""
+        head = encode_publish_head(to_bytes(publication.subject).decode(), to_bytes(publication.reply).decode())
+        return append_publication(self, head, Slice(NULL, 0), publication.payload)
+
+    cdef int take_listeners(self, Block block) except -1:
+        """Take over the acknowledgements and traces of another block, and when that was opened."""
+        self.opened_at = block.opened_at
+        self.traces = block.traces
+        self.acknowledgements = block.acknowledgements
+        self.acknowledgement_count = block.acknowledgement_count
+        self.acknowledgement_capacity = block.acknowledgement_capacity
+        block.acknowledgements = NULL
+        block.acknowledgement_count = block.acknowledgement_capacity = 0
+        return 0
 
 
 cdef bint same(Slice one, Slice other) noexcept:

@@ -1,14 +1,15 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from kaa_gateway.bus.link cimport Link, Listener
+from kaa_gateway.bus.link cimport Link
+from kaa_gateway.bus.listener cimport Listener, Receiver
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.nats cimport ServerMessage
+from kaa_gateway.wire.nats cimport ServerMessage, StoredPublication
 
 
-cdef enum Effort:
-    ONCE           # given up when it may have been lost: at most once
-    PROMPT         # given up as soon as it cannot be stored: somebody waits for the answer
-    UNTIL_STORED   # sent again until it is stored
+cdef enum RetryPolicy:
+    NO_RETRY             # given up when it may have been lost: at most once
+    FAIL_FAST            # given up as soon as it cannot be stored: somebody waits for the answer
+    RETRY_UNTIL_STORED
 
 
 cdef struct Entry:
@@ -18,8 +19,8 @@ cdef struct Entry:
     double written_at      # loop time, seconds; 0 if it was not written yet
     uint32_t token
     uint32_t size          # bytes
-    Effort effort
-    bint settled           # stored, or given up
+    RetryPolicy policy
+    bint completed         # stored, or given up
 
 
 cdef class DurableLane:
@@ -28,18 +29,14 @@ cdef class DurableLane:
     cdef Listener listener
     cdef readonly str instance     # extension instance name
     cdef readonly str stream       # its JetStream stream
-    cdef bytes head                # HPUB <subject> <reply-to>.<tag><lane>
-    cdef bytes middle              # between the number and the message ID, with room for the total size
-    cdef bytes rest                # behind the message ID
+    cdef StoredPublication form
     cdef bytes good_answer         # how a PubAck of this stream begins
-    cdef readonly Py_ssize_t datum_offset  # bytes of a publication before its datum
-    cdef Py_ssize_t header_size    # bytes of the NATS header
-    cdef Py_ssize_t size_offset    # bytes of a publication before its total size
+    cdef Py_ssize_t payload_offset # bytes of a publication before its datum
     cdef Py_ssize_t pending_max    # bytes
     cdef double ack_timeout        # seconds
     cdef object flush_callback
     # state
-    cdef Buffer data               # the publications from the first that is not settled on ...
+    cdef Buffer data               # the publications from the first that is not completed on ...
     cdef Py_ssize_t data_start     # ... which begin here
     cdef Entry* ring
     cdef uint32_t capacity         # of the ring, a power of two
@@ -64,7 +61,7 @@ cdef class DurableLane:
 
     cdef uint8_t* reserve(self, Py_ssize_t datum_size_max) except NULL
     cdef int commit(
-        self, Py_ssize_t datum_size, const uint8_t* message_id, uint64_t session, uint32_t token, Effort effort
+        self, Py_ssize_t datum_size, const uint8_t* message_id, uint64_t session, uint32_t token, RetryPolicy policy
     ) except -1
     cdef int trace_last(self, trace, bytes field) except -1
     cdef int grow_ring(self) except -1
@@ -72,21 +69,21 @@ cdef class DurableLane:
     cdef int schedule_flush(self) except -1
     cdef int flush(self) except -1
     cdef int write(self, int64_t start, int64_t end) except -1
-    cdef int receive(self, uint32_t number, Slice answer) except -1
+    cdef int on_answer(self, uint32_t number, Slice answer) except -1
     cdef bint holds(self, uint32_t number) noexcept
-    cdef int refused(self, uint32_t number, str trouble, bint for_good) except -1
+    cdef int refused(self, uint32_t number, failure) except -1
     cdef int stall(self, str trouble) except -1
-    cdef int settle(self, uint32_t number) except -1
-    cdef int give_up(self, uint32_t number, bint for_good) except -1
+    cdef int complete(self, uint32_t number) except -1
+    cdef int give_up(self, uint32_t number, bint permanent) except -1
     cdef int give_up_overdue(self, double now) except -1
     cdef int on_connected(self) except -1
 
 
-cdef class DurableLanes:
+cdef class DurableLanes(Receiver):
     # wiring
+    cdef Listener listener
     cdef readonly list lanes       # by number
     cdef bytes prefix              # of the reply subjects: <reply-to>.<tag>
+
     cdef DurableLane find(self, Slice subject, uint32_t* number)
-    cdef bint receive(self, const ServerMessage* message) except -1
-    cdef bint no_responders(self, Slice subject) except -1
     cdef int on_connected(self) except -1

@@ -1,12 +1,18 @@
 """Publications that JetStream confirms. See durable.pyx."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from kaa_gateway.bus.link import Link, Listener
+from kaa_gateway.bus.link import Link
+from kaa_gateway.bus.listener import Listener, Receiver
 
 REPLY_TO_HEADER: str
 
-def read_answer(answer: bytes, stream: str) -> tuple[str | None, bool]: ...
+class Failure(NamedTuple):
+    sentence: str
+    permanent: bool
+
+def read_answer(answer: bytes, stream: str) -> Failure | None: ...
 
 class DurableLane:
     instance: str
@@ -22,7 +28,7 @@ class DurableLane:
     def waiting(self) -> int: ...
     def check(self) -> None: ...
 
-class DurableLanes:
+class DurableLanes(Receiver):
     lanes: list[DurableLane]
     def __init__(
         self,

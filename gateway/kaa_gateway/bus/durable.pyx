@@ -2,26 +2,28 @@
 
 The link's own confirmation (PONG) says that a server has read a message; a lane waits until its stream has stored it.
 A publication's reply subject is the 4/ESP one with a further token that names the publication, so that a PubAck is
-never taken for another's, whatever was lost in between. An extension that only knows core NATS answers there as well:
-a PubAck is JSON and begins with `{`, which no ExtensionData does. Consumers of the stream find the plain 4/ESP
-reply-to in a header, because JetStream does not keep the reply subject, and the stream drops what it has by its
-message ID.
+never taken for another's, whatever was lost in between. The lanes subscribe to these subjects. An extension that only
+knows core NATS answers there as well: a PubAck is JSON and begins with `{`, which no ExtensionData does. Consumers of
+the stream find the plain 4/ESP reply-to in a header, because JetStream does not keep the reply subject, and the stream
+drops repetitions by their message ID.
 
-A lane keeps its publications, in order, until they are stored. Whatever keeps a stream from storing (it is full, gone,
-without a leader, silent), the lane then tries with one publication at a time, and goes on from the oldest when that is
-stored. What the acknowledgements mean to a device is the listener's business.
+A lane keeps its publications, in order, until they are stored. When the stream cannot store (it is full, gone, without
+a leader, silent), the lane stalls: it tries one publication at a time, and goes on from the oldest when that is stored.
+What the acknowledgements mean to a device is the listener's business. The bytes of a publication are wire/nats.pyx's.
 
 Source: NATS documentation, "JetStream", publish acknowledgements; ADR-22; design notes in docs/architecture.md.
 """
+
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memcpy, memmove
+from libc.string cimport memcmp
 
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE
-from kaa_gateway.wire.text cimport memmem, put_padded, put_text
+from kaa_gateway.wire.nats cimport NUMBER_DIGITS, read_number, stored_payload
 
 from kaa_gateway.bus.subjects import REPLY_TO_HEADER
 
@@ -29,7 +31,6 @@ log = structlog.get_logger("gateway.bus")
 
 cdef enum:
     IN_FLIGHT_MAX = 2048            # written and not stored; nats-server buffers 10,000 of a stream, of all publishers
-    DIGITS = 8                      # of a number (hexadecimal) and of a total size (decimal)
     DATA_KEEP = 256 * 1024          # bytes of buffer that an empty lane keeps
     COMPACT_MIN = 64 * 1024         # bytes in front of the first publication that are worth moving the rest
     RING_MIN = 256                  # entries
@@ -41,44 +42,32 @@ cdef double PAUSE_FIRST = 0.05  # seconds before a stream that stores nothing is
 cdef double PAUSE_MAX = 2.0
 cdef double STEADY_AFTER = 5.0  # seconds without trouble after which a stream is said to be well
 
-NO_STREAM = "no stream takes the subject"
 SILENT = "the stream does not answer"
 
 
-cdef inline uint8_t* put_number(uint8_t* at, uint32_t number) noexcept nogil:
-    cdef const char* digits = "0123456789abcdef"
-    cdef int i
-    for i in range(DIGITS):
-        at[i] = <uint8_t>digits[(number >> 4 * (DIGITS - 1 - i)) & 0xF]
-    return at + DIGITS
+class Failure(NamedTuple):
+    """Why a stream has not stored a publication; `permanent`: it never will."""
+
+    sentence: str
+    permanent: bool
 
 
-cdef bint read_number(const uint8_t* at, int digits, uint32_t* number) noexcept nogil:
-    cdef int i
-    cdef uint32_t value = 0
-    for i in range(digits):
-        if c"0" <= at[i] <= c"9":
-            value = value << 4 | (at[i] - c"0")
-        elif c"a" <= at[i] <= c"f":
-            value = value << 4 | (at[i] - c"a" + 10)
-        else:
-            return False
-    number[0] = value
-    return True
+NO_STREAM = Failure("no stream takes the subject", False)
 
 
 def read_answer(bytes answer not None, str stream not None):
-    """What a JetStream answer says, in full: (None, False) if `stream` has stored, else (what is wrong, for good?)."""
+    """Return None if a JetStream answer says that `stream` has stored a publication, else the Failure."""
     try:
-        said = msgspec.json.decode(answer, type=dict)
+        decoded = msgspec.json.decode(answer, type=dict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "an answer that is no PubAck", False
-    error = said.get("error")
-    if error is None and said.get("stream") == stream and isinstance(said.get("seq"), int) and said["seq"] > 0:
-        return None, False
+        return Failure("an answer that is no PubAck", False)
+    error = decoded.get("error")
+    sequence = decoded.get("seq")
+    if error is None and decoded.get("stream") == stream and isinstance(sequence, int) and sequence > 0:
+        return None
     if isinstance(error, dict):
-        return str(error.get("description", "error"))[:200], error.get("err_code") == TOO_LARGE_FOR_STREAM
-    return "an answer of another stream", False
+        return Failure(str(error.get("description", "error"))[:200], error.get("err_code") == TOO_LARGE_FOR_STREAM)
+    return Failure("an answer of another stream", False)
 
 
 cdef class DurableLane:
@@ -92,19 +81,15 @@ cdef class DurableLane:
         self, Link link, Listener listener, str instance, str stream, str subject, str reply_to, str token,
         Py_ssize_t pending_max, double ack_timeout,
     ):
-        first = "NATS/1.0\r\nNats-Msg-Id: "
-        rest = f"\r\n{REPLY_TO_HEADER}: {reply_to}\r\n\r\n"
         self.link = link
         self.listener = listener
         self.instance = instance
         self.stream = stream
-        self.header_size = len(first) + CORRELATION_ID_SIZE + len(rest)
-        self.head = f"HPUB {subject} {reply_to}.{token}".encode()
-        self.middle = f" {self.header_size} {'0' * DIGITS}\r\n{first}".encode()
-        self.rest = rest.encode()
+        self.form = StoredPublication(
+            subject, f"{reply_to}.{token}", CORRELATION_ID_SIZE, f"{REPLY_TO_HEADER}: {reply_to}\r\n"
+        )
+        self.payload_offset = self.form.payload_offset
         self.good_answer = f'{{"stream":"{stream}","seq":'.encode()
-        self.datum_offset = len(self.head) + DIGITS + len(self.middle) + CORRELATION_ID_SIZE + len(self.rest)
-        self.size_offset = len(self.head) + DIGITS + len(f" {self.header_size} ")
         self.pending_max = pending_max
         self.ack_timeout = ack_timeout
         self.flush_callback = self.run_flush
@@ -116,36 +101,30 @@ cdef class DurableLane:
         free(self.ring)
 
     def backlog(self):
-        """Bytes that are not stored yet."""
+        """Return the bytes that are not stored yet."""
         return self.backlog_size()
 
     def waiting(self):
-        """Publications from the oldest that is not stored on."""
+        """Return the number of publications from the oldest that is not stored."""
         return <uint32_t>(self.next - self.first)
 
     # ------------------------------------------------------------ publishing: hot path
 
     cdef uint8_t* reserve(self, Py_ssize_t datum_size_max) except NULL:
-        """Where the datum of the next publication goes; valid until the next call of the lane."""
-        return self.data.reserve(self.datum_offset + datum_size_max + 2) + self.datum_offset
+        """Return where the datum of the next publication goes; valid until the next call of the lane."""
+        return self.data.reserve(self.payload_offset + datum_size_max + 2) + self.payload_offset
 
     cdef int commit(
-        self, Py_ssize_t datum_size, const uint8_t* message_id, uint64_t session, uint32_t token, Effort effort
+        self, Py_ssize_t datum_size, const uint8_t* message_id, uint64_t session, uint32_t token, RetryPolicy policy
     ) except -1:
-        """The datum has been written where `reserve` said; `message_id` has the size of a correlation ID."""
-        cdef uint8_t* at = self.data.data + self.data.size
-        cdef Py_ssize_t size = self.datum_offset + datum_size + 2
+        """Add the publication whose datum was written; `message_id` has the size of a correlation ID."""
+        cdef Py_ssize_t size
         if <uint32_t>(self.next - self.first) == self.capacity:
             self.grow_ring()
-        at = put_number(put_text(at, self.head), self.next)
-        at = put_text(at, self.middle)
-        put_padded(self.data.data + self.data.size + self.size_offset, self.header_size + datum_size, DIGITS)
-        memcpy(at, message_id, CORRELATION_ID_SIZE)
-        at = put_text(at + CORRELATION_ID_SIZE, self.rest)
-        memcpy(at + datum_size, b"\r\n", 2)
+        size = self.form.write(self.data.data + self.data.size, self.next, message_id, datum_size)
         self.data.size += size
         self.ring[self.next & (self.capacity - 1)] = Entry(
-            session, self.end, 0.0, token, <uint32_t>size, effort, False
+            session, self.end, 0.0, token, <uint32_t>size, policy, False
         )
         self.end += size
         self.next += 1
@@ -158,32 +137,23 @@ cdef class DurableLane:
 
     cdef int trace_last(self, trace, bytes field) except -1:
         """Put a line into the header of the publication that was committed last, and tell `trace` when it is stored."""
-        cdef Py_ssize_t size = len(field), header_size = self.header_size + size, offset
         cdef Entry* entry = &self.ring[(self.next - 1) & (self.capacity - 1)]
-        cdef Py_ssize_t datum_size = entry.size - self.datum_offset - 2
-        cdef uint8_t* start
-        cdef uint8_t* at
-        cdef bytes digits = str(header_size).encode()  # three, as before: a reply-to has 30 to 200 characters
+        cdef Py_ssize_t size = len(field)
+        cdef Py_ssize_t datum_size = entry.size - self.payload_offset - 2
         if self.traces is None:
             self.traces = {}
         self.traces[<uint32_t>(self.next - 1)] = trace
-        if header_size + datum_size > self.link.payload_max:
+        if self.form.header_size_with(field) + datum_size > self.link.payload_max:
             return 0
         self.data.reserve(size)
-        start = self.data.data + self.data.size - entry.size
-        offset = self.datum_offset - 2  # before the blank line
-        at = start + offset
-        memmove(at + size, at, <size_t>(entry.size - offset))
-        put_text(at, field)
-        put_padded(start + self.size_offset, header_size + datum_size, DIGITS)
-        put_text(start + self.size_offset - 1 - len(digits), digits)
+        self.form.add_field(self.data.data + self.data.size - entry.size, entry.size, field)
         entry.size += <uint32_t>size
         self.end += size
         self.data.size += size
         return 0
 
     cdef int grow_ring(self) except -1:
-        """Room for twice as many entries; each keeps its number."""
+        """Make room for twice as many entries; each keeps its number."""
         cdef uint32_t capacity = max(2 * self.capacity, <uint32_t>RING_MIN), number
         cdef Entry* grown = <Entry*>realloc(NULL, <size_t>capacity * sizeof(Entry))
         if grown == NULL:
@@ -205,7 +175,7 @@ cdef class DurableLane:
         return 0
 
     def run_flush(self):
-        """The end of a tick."""
+        """Write at the end of a tick."""
         self.flush_scheduled = False
         self.flush()
 
@@ -220,7 +190,7 @@ cdef class DurableLane:
         while self.unwritten != self.next and <uint32_t>(self.unwritten - self.first) < window:
             entry = &self.ring[self.unwritten & (self.capacity - 1)]
             self.unwritten += 1
-            if entry.settled:
+            if entry.completed:
                 continue
             if start >= 0 and entry.position != end:
                 self.write(start, end)
@@ -239,19 +209,18 @@ cdef class DurableLane:
 
     # ------------------------------------------------------------ what JetStream says
 
-    cdef int receive(self, uint32_t number, Slice answer) except -1:
-        """A PubAck, or why there is none. Hot path."""
+    cdef int on_answer(self, uint32_t number, Slice answer) except -1:
+        """Handle a PubAck, or the reason why there is none. Hot path."""
         cdef Entry* entry
         cdef Py_ssize_t size = len(self.good_answer)
-        cdef bint for_good = False
         if not self.holds(number):
-            return 0  # it was given up, or stored when it was sent before
+            return 0  # it was given up, or was stored when it was sent before
         entry = &self.ring[number & (self.capacity - 1)]
         if answer.size <= size or memcmp(answer.data, <const char*>self.good_answer, size) != 0 \
                 or not c"1" <= answer.data[size] <= c"9":
-            trouble, for_good = read_answer(answer.data[:answer.size], self.stream)
-            if trouble is not None:
-                return self.refused(number, trouble, for_good)
+            failure = read_answer(answer.data[:answer.size], self.stream)
+            if failure is not None:
+                return self.refused(number, failure)
         self.stored += 1
         self.stored_at = self.link.loop.time()
         self.pause = PAUSE_FIRST
@@ -260,19 +229,20 @@ cdef class DurableLane:
             if not self.flush_scheduled:
                 self.schedule_flush()
         self.listener.on_stored(entry.session, entry.token)
-        return self.settle(number)
+        return self.complete(number)
 
-    cdef int refused(self, uint32_t number, str trouble, bint for_good) except -1:
-        """The stream has not taken a publication."""
+    cdef int refused(self, uint32_t number, failure) except -1:
+        """Handle that the stream has not taken a publication."""
         # What was in flight when the lane stalled is refused one by one, which says nothing new.
         cdef bint in_flight = <uint32_t>(number - self.first) < <uint32_t>(self.unwritten - self.first)
+        cdef bint permanent = failure.permanent
         self.refusals += 1
-        if for_good or self.ring[number & (self.capacity - 1)].effort != UNTIL_STORED:
-            self.give_up(number, for_good)
-        return 0 if for_good or not in_flight else self.stall(trouble)
+        if permanent or self.ring[number & (self.capacity - 1)].policy != RETRY_UNTIL_STORED:
+            self.give_up(number, permanent)
+        return 0 if permanent or not in_flight else self.stall(failure.sentence)
 
     cdef int stall(self, str trouble) except -1:
-        """Go back to the oldest publication, and try it alone after a pause. Who waits for an answer is told now."""
+        """Go back to the oldest publication and try it alone after a pause. Requests that wait are failed now."""
         cdef uint32_t number = self.first, end = self.next
         cdef Entry* entry
         self.stalled_at = self.link.loop.time()
@@ -286,40 +256,38 @@ cdef class DurableLane:
         self.pause = min(2 * self.pause, PAUSE_MAX)
         while number != end:
             entry = &self.ring[number & (self.capacity - 1)]
-            if self.holds(number) and entry.effort == PROMPT and entry.written_at == 0:
+            if self.holds(number) and entry.policy == FAIL_FAST and entry.written_at == 0:
                 self.give_up(number, False)
             number += 1
         return 0
 
     cdef bint holds(self, uint32_t number) noexcept:
-        """Whether there is a publication of this number that is neither stored nor given up. Hot path."""
+        """Return whether the publication of this number is there, neither stored nor given up. Hot path."""
         return <uint32_t>(number - self.first) < <uint32_t>(self.next - self.first) \
-            and not self.ring[number & (self.capacity - 1)].settled
+            and not self.ring[number & (self.capacity - 1)].completed
 
-    cdef int give_up(self, uint32_t number, bint for_good) except -1:
-        """Tell whoever waits for a publication that it is not stored, and forget it."""
+    cdef int give_up(self, uint32_t number, bint permanent) except -1:
+        """Forget a publication that is not stored, and tell the listener."""
         cdef Entry entry = self.ring[number & (self.capacity - 1)]
         cdef const uint8_t* start = self.data.data + self.data.size - (self.end - entry.position)
-        # Behind the header, which ends in the only blank line and is longer where a message is traced.
-        cdef const uint8_t* datum = <const uint8_t*>memmem(start, entry.size, b"\r\n\r\n", 4) + 4
         self.abandoned += 1
-        self.ring[number & (self.capacity - 1)].settled = True
+        self.ring[number & (self.capacity - 1)].completed = True
         self.listener.on_not_stored(
-            self.instance, Slice(datum, start + entry.size - 2 - datum), entry.session, entry.token, for_good
+            self.instance, stored_payload(start, entry.size), entry.session, entry.token, permanent
         )
-        return self.settle(number)
+        return self.complete(number)
 
-    cdef int settle(self, uint32_t number) except -1:
-        """A publication is done with: drop what is done with from the front. Hot path."""
+    cdef int complete(self, uint32_t number) except -1:
+        """Mark a publication as stored or given up, and drop all that are from the front. Hot path."""
         cdef Entry* entry = &self.ring[number & (self.capacity - 1)]
-        entry.settled = True
+        entry.completed = True
         if self.traces and number in self.traces:
             self.traces.pop(number).confirmed()
         if number != self.first:
             return 0
         while self.first != self.next:
             entry = &self.ring[self.first & (self.capacity - 1)]
-            if not entry.settled:
+            if not entry.completed:
                 break
             self.data_start += entry.size
             if self.unwritten == self.first:
@@ -341,7 +309,7 @@ cdef class DurableLane:
     # ------------------------------------------------------------ time and connections
 
     def check(self):
-        """Call a few times a second: tries a stalled stream again, and notices a silent one."""
+        """Try a stalled stream again, and notice a silent one; call a few times a second."""
         cdef double now = self.link.loop.time()
         cdef double silence
         if self.trouble and not self.stalled and now - self.stalled_at > STEADY_AFTER:
@@ -359,19 +327,19 @@ cdef class DurableLane:
             self.flush()
 
     cdef int give_up_overdue(self, double now) except -1:
-        """Give up what was written long ago to a stream that has not answered, unless it is sent until it is stored."""
+        """Give up publications that were written long ago, except those that are sent until they are stored."""
         cdef uint32_t number = self.first, end = self.next
         cdef Entry* entry
         while number != end:
             entry = &self.ring[number & (self.capacity - 1)]
-            if self.holds(number) and entry.effort != UNTIL_STORED \
+            if self.holds(number) and entry.policy != RETRY_UNTIL_STORED \
                     and 0 < entry.written_at < now - self.ack_timeout:
                 self.give_up(number, False)
             number += 1
         return 0
 
     cdef int on_connected(self) except -1:
-        """There is a new connection: send again what was written to the one before, except at most once."""
+        """Send again on a new connection what was written to the last one, except at most once."""
         cdef uint32_t number = self.first, end = self.next
         cdef Entry* entry
         self.unwritten = self.first
@@ -379,17 +347,21 @@ cdef class DurableLane:
         self.pause = PAUSE_FIRST
         while number != end:
             entry = &self.ring[number & (self.capacity - 1)]
-            if self.holds(number) and entry.effort == ONCE and entry.written_at > 0:
+            if self.holds(number) and entry.policy == NO_RETRY and entry.written_at > 0:
                 self.abandoned += 1
                 if self.traces and number in self.traces:
                     self.traces[number].failed("abandoned")
-                self.settle(number)
+                self.complete(number)
             number += 1
         return self.flush()
 
 
-cdef class DurableLanes:
-    """The lanes of a worker. `tag` tells its reply subjects from those of an earlier life of the same replica."""
+cdef class DurableLanes(Receiver):
+    """The lanes of a worker, and the receiver of their PubAcks.
+
+    `tag` tells the reply subjects from those of an earlier life of the same replica. `listener` is told of what is
+    stored, and receives the ExtensionData that comes to these subjects.
+    """
 
     def __init__(
         self, Link link, Listener listener, streams, str reply_to, Py_ssize_t pending_max, double ack_timeout, tag
@@ -398,6 +370,7 @@ cdef class DurableLanes:
         if len(streams) > LANES_MAX:
             raise ValueError(f"{len(streams)} durable extension instances; {LANES_MAX} can be")
         self.lanes = []
+        self.listener = listener
         self.prefix = f"{reply_to}.{tag:08x}".encode()
         for instance, stream, subject in streams:
             token = f"{tag:08x}{number:02x}"
@@ -405,6 +378,8 @@ cdef class DurableLanes:
                 DurableLane(link, listener, instance, stream, subject, reply_to, token, pending_max, ack_timeout)
             )
             number += 1
+        if self.lanes:
+            link.subscribe(f"{reply_to}.*", self)
 
     def check(self):
         """See DurableLane.check."""
@@ -412,42 +387,42 @@ cdef class DurableLanes:
             lane.check()
 
     def backlog(self):
-        """Bytes that no stream has stored yet."""
+        """Return the bytes that no stream has stored yet."""
         return sum(lane.backlog() for lane in self.lanes)
 
     cdef DurableLane find(self, Slice subject, uint32_t* number):
-        """The lane and the number of the publication that a reply subject names, or None. Hot path."""
+        """Return the lane of the publication that a reply subject names, and its number; None if none. Hot path."""
         cdef Py_ssize_t size = len(self.prefix)
         cdef uint32_t lane = 0
-        if subject.size != size + LANE_DIGITS + DIGITS or memcmp(subject.data, <const char*>self.prefix, size) != 0 \
+        if subject.size != size + LANE_DIGITS + NUMBER_DIGITS \
+                or memcmp(subject.data, <const char*>self.prefix, size) != 0 \
                 or not read_number(subject.data + size, LANE_DIGITS, &lane) or lane >= <uint32_t>len(self.lanes) \
-                or not read_number(subject.data + size + LANE_DIGITS, DIGITS, number):
+                or not read_number(subject.data + size + LANE_DIGITS, NUMBER_DIGITS, number):
             return None
         return <DurableLane>self.lanes[lane]
 
-    cdef bint receive(self, const ServerMessage* message) except -1:
-        """Take a message that is no ExtensionData; False if it is none of JetStream's to us either. Hot path."""
+    cdef int on_message(self, const ServerMessage* message) except -1:
+        """Give a JetStream answer to its lane, and any other message to the listener. Hot path."""
         cdef uint32_t number
         cdef DurableLane lane
-        if message.payload.size == 0 or message.payload.data[0] != c"{":
-            return False
-        lane = self.find(message.subject, &number)
-        if lane is None:
-            return False
-        lane.receive(number, message.payload)
-        return True
+        if message.payload.size != 0 and message.payload.data[0] == c"{":
+            lane = self.find(message.subject, &number)
+            if lane is not None:
+                return lane.on_answer(number, message.payload)
+        return self.listener.on_message(message)
 
-    cdef bint no_responders(self, Slice subject) except -1:
-        """Nobody took the publication that a reply subject names; False if it names none."""
+    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+        """Nobody took the publication that a reply subject names. Return False if it names none."""
         cdef uint32_t number
-        cdef DurableLane lane = self.find(subject, &number)
+        cdef DurableLane lane = self.find(reply, &number)
         if lane is None:
             return False
         if lane.holds(number):
-            lane.refused(number, NO_STREAM, False)
+            lane.refused(number, NO_STREAM)
         return True
 
     cdef int on_connected(self) except -1:
+        """Tell each lane of a new connection."""
         cdef DurableLane lane
         for lane in self.lanes:
             lane.on_connected()

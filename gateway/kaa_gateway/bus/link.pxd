@@ -1,26 +1,10 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kaa_gateway.bus.block cimport Acknowledgement, Block
-from kaa_gateway.bus.histogram cimport Histogram
+from kaa_gateway.bus.block cimport Block
+from kaa_gateway.bus.listener cimport Listener, Receiver
+from kaa_gateway.counters cimport Histogram
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.nats cimport Publication, ServerMessage
-
-
-cdef class Listener:
-    # What the link tells its owner. All pointers borrow from the link and end with the call.
-    cdef int on_message(self, const ServerMessage* message) except -1
-    cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1
-    cdef int on_no_responders(self, const Publication* publication) except -1
-    cdef int on_denied(self, const Publication* publication) except -1
-    cdef int on_abandoned(self, const Publication* publication) except -1
-    cdef bint may_send_again(self, const Publication* publication) noexcept
-    cdef int on_backlog(self, bint full) except -1
-    cdef int on_connected(self) except -1
-    cdef bint on_reply_without_responders(self, Slice reply) except -1
-    cdef int on_stored(self, uint64_t session, uint32_t token) except -1
-    cdef int on_not_stored(
-        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
-    ) except -1
+from kaa_gateway.wire.nats cimport ServerMessage
 
 
 cdef class Link
@@ -39,7 +23,8 @@ cdef class Link:
     cdef object waiter             # Future of the handshake step under way, or None
     cdef object failure            # BusError that ended the handshake, or None
     cdef object on_lost            # called with a sentence when an established connection ends
-    cdef tuple subscriptions       # SUB lines to send on each connection
+    cdef list subscriptions        # SUB lines to send on each connection
+    cdef list receivers            # by subscription ID, from 1: its Receiver, or None for the listener
     cdef bytearray receive_storage
     cdef object receive_view
     cdef readonly Py_ssize_t pending_max    # bytes
@@ -86,7 +71,8 @@ cdef class Link:
     cdef int recycle(self, Block block) except -1
     cdef int parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int receive(self, const ServerMessage* message) except -1
+    cdef Receiver receiver_of(self, Slice sid)
     cdef int find_no_responders(self, Slice subject) except -1
     cdef int fail_step(self, error) except -1
-    cdef int part(self, str sentence) except -1
-    cdef Block rewritten(self, Block block)
+    cdef int detach(self, str sentence) except -1
+    cdef Block rewrite(self, Block block)

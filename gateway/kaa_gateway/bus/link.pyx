@@ -1,9 +1,9 @@
 """The native link to NATS: PUB blocks out with confirmation, deliveries in. One per worker, and nothing per message.
 
 A tick's publications are written as one block that ends with PING. The server handles a connection's input in order,
-so its PONG confirms every PUB of the block; until then the block is kept, and sent again after a reconnect. What a
-block holds and what a confirmation means to a device is the listener's business: the link carries bytes and tokens.
-Making the connection (addresses, TLS, credentials) is connector.py's.
+so its PONG confirms every PUB of the block; until then the block is kept, and sent again after a reconnect. A message
+goes to the receiver of its subscription. What a block holds and what a confirmation means to a device is the listener's
+business: the link carries bytes and tokens. The connection is made (addresses, TLS, credentials) by connector.py.
 
 Source: NATS documentation "Client Protocol"; design notes in docs/architecture.md, "The link".
 """
@@ -17,14 +17,17 @@ import structlog
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 
-from kaa_gateway.bus.histogram cimport Histogram
+from kaa_gateway.bus.block cimport Acknowledgement
 from kaa_gateway.clock cimport monotonic
+from kaa_gateway.counters cimport Histogram
+from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.nats cimport (
-    ERR, HMSG, INFO, MSG, PING, PONG, append_publication, header_value, next_message, next_publication, status_of,
+    ERR, HMSG, INFO, MSG, PING, PONG, Publication, append_publication, header_value, next_message, next_publication,
+    status_of,
 )
 
 from kaa_gateway.errors import BusError, ProtocolError
-from kaa_gateway.wire.nats import encode_publish_head
+from kaa_gateway.wire.nats import encode_subscribe
 
 log = structlog.get_logger("gateway.bus")
 
@@ -43,77 +46,28 @@ DENIED = re.compile('Permissions Violation for Publish to "([^"]+)"')
 cdef double IDLE_PING_PERIOD = 20.0  # seconds without a block after which the link pings to see that NATS is there
 
 
-cdef class Listener:
-    """What the link tells its owner; a base class whose methods do nothing."""
-
-    cdef int on_message(self, const ServerMessage* message) except -1:
-        return 0
-
-    cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
-        """NATS has everything that was published before and with these acknowledgements, which are in order."""
-        return 0
-
-    cdef int on_no_responders(self, const Publication* publication) except -1:
-        """Nobody subscribes to the subject of this publication, which the server has dropped."""
-        return 0
-
-    cdef int on_denied(self, const Publication* publication) except -1:
-        """The server has dropped this publication: the gateway's user may not publish to its subject."""
-        return 0
-
-    cdef int on_abandoned(self, const Publication* publication) except -1:
-        """This publication may have been lost with its connection, and is not sent again."""
-        return 0
-
-    cdef bint may_send_again(self, const Publication* publication) noexcept:
-        """Whether a publication that may have arrived is sent again after a reconnect (at least once)."""
-        return True
-
-    cdef int on_backlog(self, bint full) except -1:
-        """The unconfirmed bytes have passed their bound, or have fallen well below it again."""
-        return 0
-
-    cdef int on_connected(self) except -1:
-        """There is a new connection, to which the unconfirmed blocks have been written."""
-        return 0
-
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
-        """Nobody subscribes to the subject of the publication with this reply subject; False if it names none."""
-        return False
-
-    cdef int on_stored(self, uint64_t session, uint32_t token) except -1:
-        """A stream has stored the publication with this acknowledgement (durable.pyx)."""
-        return 0
-
-    cdef int on_not_stored(
-        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
-    ) except -1:
-        """A stream has not stored a publication, and it is not tried again; `for_good`: no try could help."""
-        return 0
-
-
 cdef class Connection:
-    """The callbacks of one transport, an asyncio.BufferedProtocol; the link hears them while this is its connection.
+    """The asyncio.BufferedProtocol of one transport. Its callbacks count while it is the link's connection.
 
-    An aborted transport tells its end a moment later, when the next connection may already be under way.
+    An aborted transport reports its end a moment later, when the next connection may already be under way.
     """
 
     def __init__(self, Link link):
         self.link = link
 
     def connection_made(self, transport):
-        """The transport is the link's, unless the link has parted from this connection meanwhile."""
+        """Give the transport to the link, unless this is no longer the link's connection."""
         if self.link.connection is self:
             self.link.transport = transport
         else:
             transport.abort()
 
     def get_buffer(self, Py_ssize_t size_hint):
-        """The worker's one receive buffer for NATS; its bytes are consumed before the call of buffer_updated ends."""
+        """Return the worker's receive buffer for NATS, which buffer_updated consumes before it returns."""
         return self.link.receive_view
 
     def buffer_updated(self, Py_ssize_t size):
-        """Hot path: parse what arrived. A violation by the server ends the connection."""
+        """Parse what arrived; a violation by the server ends the connection. Hot path."""
         if self.link.connection is not self:
             return
         try:
@@ -123,35 +77,37 @@ cdef class Connection:
             self.link.abort(str(error))
 
     def eof_received(self):
-        """The server has closed; so do we."""
+        """Close the connection, as the server has."""
         return False
 
     def connection_lost(self, error):
-        """The connection is gone."""
+        """Tell the link that the connection is gone."""
         if self.link.connection is self:
-            self.link.part(str(error) if error else "closed by the server")
+            self.link.detach(str(error) if error else "closed by the server")
 
     def pause_writing(self):
-        """Nothing to do: the backlog counts what is unwritten as well, and pauses the readers at its bound."""
+        """Do nothing: the backlog counts unwritten bytes too, and pauses the readers at its bound."""
 
     def resume_writing(self):
-        """Nothing to do, as in pause_writing."""
+        """Do nothing, as in pause_writing."""
 
 
 cdef class Link:
     """A connection to one NATS server at a time.
 
-    `subscriptions` are subjects, subscribed without a queue group on every connection. `pending_max` bounds the bytes
-    published and not confirmed. A server that leaves a PING unanswered for `ping_timeout` seconds is given up.
+    `subscriptions` are subjects of the listener, subscribed without a queue group on every connection. `pending_max`
+    bounds the bytes published and not confirmed. A server that leaves a PING unanswered for `ping_timeout` seconds is
+    given up.
     """
 
     def __init__(self, loop, tuple subscriptions, Py_ssize_t pending_max, double ping_timeout, on_lost):
         self.loop = loop
         self.listener = Listener()
         self.on_lost = on_lost
-        self.subscriptions = tuple(
-            f"SUB {subject} {sid}\r\n".encode() for sid, subject in enumerate(subscriptions, start=1)
-        )
+        self.subscriptions = []
+        self.receivers = []
+        for subject in subscriptions:
+            self.subscribe(subject, None)
         self.receive_storage = bytearray(RECEIVE_SIZE)
         self.receive_view = memoryview(self.receive_storage)
         self.pending_max = pending_max
@@ -165,21 +121,26 @@ cdef class Link:
         self.flush_callback = self.run_flush
 
     def set_listener(self, Listener listener not None):
-        """Name the one that is told; once, before the first connection."""
+        """Set the listener; once, before the first connection."""
         self.listener = listener
 
+    def subscribe(self, str subject not None, Receiver receiver):
+        """Subscribe to a subject on every connection, for a receiver of its own, or the listener if that is None."""
+        self.receivers.append(receiver)
+        self.subscriptions.append(encode_subscribe(subject, len(self.receivers)))
+
     def unconfirmed_count(self):
-        """Blocks written, or to be written, and not yet confirmed."""
+        """Return the number of blocks that are sealed and not yet confirmed."""
         return len(self.unconfirmed)
 
     # ------------------------------------------------------------ publishing: the hot path
 
     cdef uint8_t* reserve(self, Py_ssize_t size) except NULL:
-        """Where the next publication goes, with room for `size` bytes; valid until the next call of the link."""
+        """Return where the next publication goes, with room for `size` bytes; valid until the next call of the link."""
         return self.block.reserve(size)
 
     cdef int commit(self, Py_ssize_t size) except -1:
-        """`size` bytes, one or more whole PUBs, have been written where `reserve` said."""
+        """Add `size` bytes, one or more whole PUBs, that were written where `reserve` said."""
         self.block.size += size
         return self.grow(size)
 
@@ -189,7 +150,7 @@ cdef class Link:
         return self.grow(sizeof(Acknowledgement))
 
     cdef int grow(self, Py_ssize_t size) except -1:
-        """The block has grown by so many bytes."""
+        """Count the bytes by which the block has grown, and schedule its writing."""
         self.backlog += size
         if self.backlog > self.pending_max and not self.full:
             self.full = True
@@ -199,7 +160,7 @@ cdef class Link:
         return 0
 
     cdef int publish(self, bytes head, Slice header, Slice payload) except -1:
-        """A whole publication, for what is not hot; `head` is what wire.nats.encode_publish_head made."""
+        """Publish a payload; `head` is what wire.nats.encode_publish_head made. Not for the hot path."""
         cdef Py_ssize_t before = self.block.size, size
         append_publication(self.block, head, header if self.headers else Slice(NULL, 0), payload)
         size = self.block.size - before
@@ -221,7 +182,7 @@ cdef class Link:
         return 0
 
     def run_flush(self):
-        """The end of a tick."""
+        """Write the block at the end of a tick."""
         self.flush_scheduled = False
         self.flush()
 
@@ -252,7 +213,7 @@ cdef class Link:
         return 0
 
     cdef int write_beside(self, bytes publications) except -1:
-        """Write publications that somebody else keeps and confirms; the link only watches that NATS is there."""
+        """Write publications that a durable lane keeps and confirms; the link only watches that NATS is there."""
         self.bytes_sent += len(publications)
         self.transport.write(publications)
         if not self.unconfirmed and not self.flush_scheduled:
@@ -260,13 +221,13 @@ cdef class Link:
         return 0
 
     cdef int write_ping(self) except -1:
-        """A block with nothing but its PING, or what was published so far."""
+        """Write a block with what was published so far, if only its PING."""
         cdef Block block = self.block
         self.seal()
         return self.write(block)
 
     cdef int confirm(self) except -1:
-        """A PONG: the oldest block has arrived."""
+        """Handle a PONG: the oldest block has arrived."""
         cdef Block block
         if not self.unconfirmed:
             raise ProtocolError("nats_unexpected_pong")
@@ -331,18 +292,19 @@ cdef class Link:
         return 0
 
     cdef int receive(self, const ServerMessage* message) except -1:
+        """Handle one message of the server. Hot path."""
         cdef int status
         if message.operation == MSG:
             self.messages_received += 1
-            return self.listener.on_message(message)
+            return self.receiver_of(message.sid).on_message(message)
         if message.operation == HMSG:
             status = status_of(message.header)
             if status == NO_RESPONDERS and message.payload.size == 0:
-                if self.listener.on_reply_without_responders(message.subject):
+                if self.receiver_of(message.sid).on_reply_without_responders(message.subject):
                     return 0
                 return self.find_no_responders(header_value(message.header, b"Nats-Subject"))
             self.messages_received += 1
-            return self.listener.on_message(message)
+            return self.receiver_of(message.sid).on_message(message)
         if message.operation == PONG:
             if self.ready:
                 return self.confirm()
@@ -355,8 +317,16 @@ cdef class Link:
             self.receive_error(message.payload.data[:message.payload.size])
         return 0
 
+    cdef Receiver receiver_of(self, Slice sid):
+        """Return the receiver of a subscription, by its ID of one digit. Hot path."""
+        cdef Py_ssize_t place = sid.data[0] - c"1"
+        cdef object receiver = None
+        if sid.size == 1 and 0 <= place < len(self.receivers):
+            receiver = self.receivers[place]
+        return self.listener if receiver is None else <Receiver>receiver
+
     def receive_info(self, bytes text):
-        """INFO, at the start or at any time later."""
+        """Handle an INFO, which may come at any time."""
         try:
             info = msgspec.json.decode(text, type=dict)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -368,7 +338,7 @@ cdef class Link:
             self.resolve(info)
 
     def receive_error(self, bytes text):
-        """-ERR: the server says why it closes, or that it did not do what was asked."""
+        """Handle an -ERR: the reason why the server closes, or what it has not done."""
         cdef Publication publication
         cdef bytes subject
         sentence = text.decode("utf-8", "replace").strip(" '")
@@ -376,9 +346,7 @@ cdef class Link:
         if denied is not None and self.unconfirmed:
             # Like no responders: one error for each PUB, in order and before the PONG.
             subject = denied[1].encode()
-            if (<Block>self.unconfirmed[0]).next_to(
-                Slice(<const uint8_t*>subject, len(subject)), &publication
-            ):
+            if (<Block>self.unconfirmed[0]).next_to(slice_of(subject), &publication):
                 self.listener.on_denied(&publication)
         if not self.ready:
             self.fail(BusError("nats_refused", sentence))
@@ -388,7 +356,7 @@ cdef class Link:
             self.last_server_error = sentence
 
     cdef int find_no_responders(self, Slice subject) except -1:
-        """Name the publication that nobody received.
+        """Find the publication that nobody received, and tell the listener.
 
         The server reports, on our reply subject and before the block's PONG, one 503 for each PUB without interest,
         in order; so the nth report for a subject is the nth PUB to it in the oldest unconfirmed block. (When interest
@@ -408,7 +376,7 @@ cdef class Link:
     # ------------------------------------------------------------ life of a connection: called by the connector
 
     def begin(self):
-        """The protocol for a new transport, in place of what was before."""
+        """Return the protocol for a new transport, which replaces the last one."""
         self.waiter = None
         self.failure = None
         self.last_server_error = None
@@ -416,7 +384,7 @@ cdef class Link:
         return self.connection
 
     def expect(self):
-        """A future of the next step of the handshake: the INFO as a dict, or True for PONG; BusError if refused."""
+        """Return a future of the next step of the handshake: INFO as a dict, or True for PONG; BusError if refused."""
         self.waiter = self.loop.create_future()
         if self.failure is not None:
             self.fail_step(self.failure)
@@ -428,28 +396,28 @@ cdef class Link:
             self.waiter.set_result(value)
 
     def fail(self, error):
-        """The handshake has failed: the first reason counts, for the step under way or else the next."""
+        """Fail the step of the handshake under way, or else the next. The first reason counts."""
         if self.failure is None:
             self.failure = error
             if self.waiter is not None and not self.waiter.done():
                 self.fail_step(error)
 
     cdef int fail_step(self, error) except -1:
-        """Tell whoever waits for the step under way, if anybody still does."""
+        """Fail the future of the step under way."""
         self.waiter.set_exception(error)
         self.waiter.exception()  # seen: asyncio complains of failures that nobody has looked at
         return 0
 
     def adopt(self, transport):
-        """Use this transport, which is the connection's inside TLS, from now on."""
+        """Use this transport, which is the one inside TLS, from now on."""
         self.transport = transport
 
     def subscription_lines(self):
-        """The SUB lines for a new connection."""
+        """Return the SUB lines for a new connection."""
         return b"".join(self.subscriptions)
 
     def resume(self, Py_ssize_t payload_max, bint headers=True):
-        """The handshake is done: send again what was not confirmed, then go on. BusError if it has failed since."""
+        """End the handshake: send again what was not confirmed, then go on. BusError if it has failed meanwhile."""
         cdef Block block, again
         cdef bint plain = self.headers and not headers  # what was written with headers is not taken so any more
         if self.failure is not None:
@@ -464,23 +432,22 @@ cdef class Link:
         for block in waiting:
             again = block
             if block.written or plain:
-                again = self.rewritten(block)
+                again = self.rewrite(block)
                 again.append(b"PING\r\n", 6)
                 self.backlog += 6
             self.unconfirmed.append(again)
             self.write(again)
         if plain:
-            self.block = self.rewritten(self.block)
+            self.block = self.rewrite(self.block)
         self.check_backlog()
         self.flush()
         self.listener.on_connected()
 
-    cdef Block rewritten(self, Block block):
-        """The publications of a block as they can be sent now, without those that might arrive twice and must not."""
+    cdef Block rewrite(self, Block block):
+        """Return the publications of a block as they can be sent now, without those that must not arrive twice."""
         cdef Block copy = Block()
         cdef Publication publication
         cdef Py_ssize_t at = 0, consumed
-        cdef bytes head
         while True:
             consumed = next_publication(block.data + at, block.size - at, &publication)
             if consumed == 0:
@@ -494,25 +461,15 @@ cdef class Link:
                 self.publications_resent += 1
             if publication.header.size and (
                     not self.headers or publication.header.size + publication.payload.size > self.payload_max):
-                head = encode_publish_head(
-                    publication.subject.data[:publication.subject.size].decode(),
-                    publication.reply.data[:publication.reply.size].decode(),
-                )
-                append_publication(copy, head, Slice(NULL, 0), publication.payload)
+                copy.append_without_header(&publication)
             else:
                 copy.append(publication.whole.data, publication.whole.size)
         self.backlog += copy.size - block.size
-        copy.opened_at = block.opened_at
-        copy.traces = block.traces
-        copy.acknowledgements = block.acknowledgements
-        copy.acknowledgement_count = block.acknowledgement_count
-        copy.acknowledgement_capacity = block.acknowledgement_capacity
-        block.acknowledgements = NULL
-        block.acknowledgement_count = block.acknowledgement_capacity = 0
+        copy.take_listeners(block)
         return copy
 
     def check(self):
-        """Call about once a second: gives up a silent server, and pings an idle one."""
+        """Give up a silent server, and ping an idle one; call about once a second."""
         cdef Block block
         if not self.ready:
             return
@@ -536,8 +493,8 @@ cdef class Link:
             self.flush()
             await asyncio.sleep(0.01)
 
-    cdef int part(self, str sentence) except -1:
-        """The connection is gone: fail the handshake, or report the loss."""
+    cdef int detach(self, str sentence) except -1:
+        """Forget a connection that is gone: fail the handshake, or report the loss."""
         was_ready = self.ready
         self.ready = False
         self.connection = None
@@ -552,7 +509,7 @@ cdef class Link:
         """Drop the connection at once, for the reason in `sentence`; the connector makes another."""
         transport = self.transport
         if self.connection is not None:
-            self.part(sentence)
+            self.detach(sentence)
         if transport is not None:
             transport.abort()
 
@@ -561,6 +518,6 @@ cdef class Link:
         transport = self.transport
         self.ready = False
         if self.connection is not None:
-            self.part("closed")
+            self.detach("closed")
         if transport is not None:
             transport.close()

@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t
 
 from kaa_gateway.coap.retransmission cimport Transmission
 from kaa_gateway.counters cimport Counters
-from kaa_gateway.kp.sessions cimport Endpoint
+from kaa_gateway.kp.session cimport Endpoint
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.esp cimport ExtensionDataView
 

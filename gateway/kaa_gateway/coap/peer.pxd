@@ -10,7 +10,8 @@ from kaa_gateway.coap.options cimport Refusal, Request, Response
 from kaa_gateway.coap.retransmission cimport RetransmissionTimer, Transmission
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.pending cimport PendingRequests
-from kaa_gateway.kp.sessions cimport Endpoint, Session, Sessions
+from kaa_gateway.kp.session cimport Endpoint, Session
+from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.net.addresses cimport Address
 from kaa_gateway.net.udp cimport DatagramCore

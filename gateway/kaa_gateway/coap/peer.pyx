@@ -20,7 +20,7 @@ from kaa_gateway.coap.options cimport (
 )
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport is_kp1
-from kaa_gateway.kp.sessions cimport Delivery
+from kaa_gateway.kp.session cimport Delivery
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.net.addresses cimport address_key
 from kaa_gateway.wire.buffer cimport slice_of

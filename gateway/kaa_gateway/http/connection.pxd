@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from kaa_gateway.http.parser cimport RequestParser
 from kaa_gateway.http.response cimport Persistence, Refusal
 from kaa_gateway.http.server cimport HttpServer
-from kaa_gateway.kp.sessions cimport Session
+from kaa_gateway.kp.session cimport Session
 from kaa_gateway.net.transport cimport ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.esp cimport ExtensionDataView

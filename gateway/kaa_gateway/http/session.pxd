@@ -1,5 +1,5 @@
 from kaa_gateway.http.connection cimport HttpConnection
-from kaa_gateway.kp.sessions cimport Session
+from kaa_gateway.kp.session cimport Session
 
 
 cdef class HttpSession(Session):

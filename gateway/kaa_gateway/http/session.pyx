@@ -3,7 +3,7 @@
 from libc.stdint cimport uint32_t
 
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
-from kaa_gateway.kp.sessions cimport Delivery, Endpoint
+from kaa_gateway.kp.session cimport Delivery, Endpoint
 from kaa_gateway.wire.buffer cimport Slice
 
 

@@ -1,12 +1,13 @@
 from libc.stdint cimport uint64_t
 
 from kaa_gateway.bus.durable cimport DurableLanes
-from kaa_gateway.bus.link cimport Listener
+from kaa_gateway.bus.listener cimport Listener
 from kaa_gateway.kp.correlation cimport Correlation, Correlator
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.recent_keys cimport RecentKeys
 from kaa_gateway.kp.router cimport Router
-from kaa_gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
+from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
+from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.esp cimport ClientDataView, ExtensionDataView

@@ -3,7 +3,7 @@
 from typing import Any
 
 from kaa_gateway.bus.durable import DurableLanes
-from kaa_gateway.bus.link import Listener
+from kaa_gateway.bus.listener import Listener
 from kaa_gateway.counters import Counters
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.router import Router

@@ -1,4 +1,4 @@
-"""The way down: what the link hears from NATS reaches the session that it is for. Common to all transports.
+"""The way down: a message from NATS reaches the session that it is for. Common to all transports.
 
 An answer finds its session by its correlation ID; a push, or an answer whose session is gone, by endpoint ID. What
 cannot be delivered is counted by reason, and never fatal.
@@ -18,8 +18,9 @@ from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST, Correlation
 from kaa_gateway.counters cimport VersionCounters
 from kaa_gateway.kp.resource_path cimport append_topic
 from kaa_gateway.kp.router cimport Binding
-from kaa_gateway.kp.sessions cimport Attachment, Session
+from kaa_gateway.kp.session cimport Attachment, Session
 from kaa_gateway.wire.avro cimport GOOD, Status
+from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, ClientDataView, read_client_data, read_extension_data
 from kaa_gateway.wire.nats cimport Publication
 
@@ -42,7 +43,7 @@ cdef int SERVICE_UNAVAILABLE = 503
 
 
 cdef int tell(str what, str reason, Slice correlation_id, bytes extension=None) except -1:
-    """A log line at level debug about one message."""
+    """Log a line at level debug about one message."""
     if ROOT.isEnabledFor(DEBUG):
         identifier = correlation_id.data[:min(correlation_id.size, <Py_ssize_t>CORRELATION_ID_SIZE)]
         more = {} if extension is None else {"extension": extension.decode()}
@@ -58,7 +59,7 @@ cdef Py_ssize_t boundary_before(Slice text, Py_ssize_t size) noexcept nogil:
 
 
 cdef class Downlink(Listener):
-    """One worker's way down, as the listener of its link."""
+    """The way down of one worker, the listener of its link."""
 
     def __init__(
         self, Uplink uplink, Router router, Sessions sessions, Correlator correlator, Counters counters
@@ -73,17 +74,17 @@ cdef class Downlink(Listener):
         self.pushed = RecentKeys()
 
     def set_durable(self, DurableLanes durable not None):
-        """Name the lanes of the durable extension instances; once, before the first message."""
+        """Set the lanes of the durable extension instances; once, before the first message."""
         self.durable = durable
 
     def set_traces(self, dict traces not None):
-        """Name the traces that are under way, by the correlation IDs of their messages (kaa_gateway.app.tracing)."""
+        """Set the traces that are under way, by the correlation IDs of their messages (kaa_gateway.app.tracing)."""
         self.traces = traces
 
     cdef int fail_trace(self, Slice correlation_id, str reason) except -1:
-        """What the message was sent for is not done, and nothing more will come of it."""
+        """End the trace of a message that was not answered, and will not be."""
         if self.traces:
-            trace = self.traces.get(correlation_id.data[:correlation_id.size])
+            trace = self.traces.get(to_bytes(correlation_id))
             if trace is not None:
                 trace.failed(reason)
         return 0
@@ -96,7 +97,7 @@ cdef class Downlink(Listener):
         return self.drop(reason)
 
     cdef int on_message(self, const ServerMessage* message) except -1:
-        """An ExtensionData. Hot path."""
+        """Deliver an ExtensionData. Hot path."""
         cdef ExtensionDataView view
         cdef Delivery delivery
         cdef Correlation correlation
@@ -104,8 +105,6 @@ cdef class Downlink(Listener):
         cdef Endpoint endpoint
         cdef Status status = read_extension_data(message.payload.data, message.payload.size, &view)
         if status != GOOD:
-            if self.durable.receive(message):
-                return 0
             return self.drop(MALFORMED_REASONS[<int>status])
         if view.reason_phrase.size > REASON_PHRASE_SIZE_MAX:
             view.reason_phrase.size = boundary_before(view.reason_phrase, REASON_PHRASE_SIZE_MAX)
@@ -119,7 +118,7 @@ cdef class Downlink(Listener):
         endpoint = self.sessions.endpoint_for(session, view.endpoint_id)
         if message.reply.data != NULL and endpoint is not None and view.extension_instance_name.data != NULL:
             self.router.redirect(
-                endpoint, view.extension_instance_name.data[:view.extension_instance_name.size], message.reply
+                endpoint, to_bytes(view.extension_instance_name), message.reply
             )
         delivery.data = &view
         delivery.attachment = NULL
@@ -128,12 +127,12 @@ cdef class Downlink(Listener):
     cdef int dispatch(
         self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint
     ) except -1:
-        """Give a message to the session that it answers, else to whoever speaks for its endpoint. Hot path."""
+        """Deliver a message to the session that it answers, else to the sessions of its endpoint. Hot path."""
         cdef uint64_t hashed
         if delivery.correlated:
             if session is not None and session.deliver(delivery, endpoint):
                 if self.traces:
-                    trace = self.traces.get(correlation_id.data[:correlation_id.size])
+                    trace = self.traces.get(to_bytes(correlation_id))
                     if trace is not None:
                         trace.answered(delivery.data.status_code)
                 return self.count_out(session, delivery, endpoint)
@@ -159,14 +158,14 @@ cdef class Downlink(Listener):
             endpoint.traffic.bytes_out += <uint64_t>delivery.data.payload.size
             version_counters = endpoint.version_counters
         elif name.data != NULL:
-            version_counters = self.counters.versions.get(name.data[:name.size])
+            version_counters = self.counters.versions.get(to_bytes(name))
         if version_counters is None:
             version_counters = self.counters.unrouted
         version_counters.count_out(session.protocol, delivery.data.payload.size)
         return 0
 
     cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0:
-        """Of what makes a push that one. Python's hash of bytes, which nobody can foresee. Hot path."""
+        """Hash what makes a push unique, with Python's hash of bytes, which nobody can foresee. Hot path."""
         cdef Py_ssize_t sizes[2]
         cdef Py_ssize_t id_size = correlation_id.size, path_size = push.resource_path.size
         cdef bytes name = PyBytes_FromStringAndSize(
@@ -184,7 +183,7 @@ cdef class Downlink(Listener):
         return <uint64_t>hash(name)
 
     cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1:
-        """Whether a push reaches a session of the endpoint whose device is there, or is not. Hot path."""
+        """Push to the endpoint's sessions that are online, or to the others; return whether one took it. Hot path."""
         cdef Session session
         cdef PyObject* only = NULL
         cdef Py_ssize_t position = 0
@@ -200,7 +199,7 @@ cdef class Downlink(Listener):
         return reached
 
     cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1:
-        """Whether a push reaches a session, or has before: an extension may repeat what it is not sure of."""
+        """Push to a session; return whether it took the push, now or before: an extension may repeat a push."""
         cdef uint64_t key = hashed ^ session.key * <uint64_t>0x9E3779B97F4A7C15
         if hashed and self.pushed.has(key):
             self.drop_message("repeated_push", delivery.data.correlation_id)
@@ -213,7 +212,7 @@ cdef class Downlink(Listener):
         return True
 
     cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
-        """NATS has a block. Hot path."""
+        """Acknowledge the messages of a block that NATS has. Hot path."""
         cdef Py_ssize_t i
         cdef uint64_t key = 0
         cdef Session session = None
@@ -226,7 +225,7 @@ cdef class Downlink(Listener):
         return 0
 
     cdef bint may_send_again(self, const Publication* publication) noexcept:
-        """QoS 0 is at most once."""
+        """Return False for QoS 0, which is at most once."""
         cdef Correlation correlation
         cdef ClientDataView view
         if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD:
@@ -236,15 +235,15 @@ cdef class Downlink(Listener):
         )
 
     cdef int on_no_responders(self, const Publication* publication) except -1:
-        """Nobody serves an extension: try without affinity, else tell the device."""
+        """Nobody serves an extension: send to any replica instead of a certain one, else tell the device."""
         return self.on_dropped(publication, "no_responders", "No replica of the extension is running")
 
     cdef int on_denied(self, const Publication* publication) except -1:
-        """NATS lets the gateway not publish to an extension, or to the replica that it has named."""
+        """NATS does not let the gateway publish to an extension, or to the replica that it has named."""
         return self.on_dropped(publication, "nats_permission", "The gateway may not send to the extension")
 
     cdef int on_abandoned(self, const Publication* publication) except -1:
-        """QoS 0, when the connection to NATS is lost."""
+        """End the trace of a QoS 0 message that may be lost with the connection."""
         cdef ClientDataView view
         if self.traces and read_client_data(publication.payload.data, publication.payload.size, &view) == GOOD:
             self.fail_trace(view.correlation_id, "abandoned")
@@ -259,8 +258,8 @@ cdef class Downlink(Listener):
         if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD \
                 or not self.correlator.read(view.correlation_id, &correlation):
             return self.drop("unattributed_" + reason)
-        endpoint = self.sessions.known_endpoint(view.endpoint_id)
-        extension = self.router.extension_of.get(publication.subject.data[:publication.subject.size])
+        endpoint = self.sessions.endpoints.find(view.endpoint_id)
+        extension = self.router.extension_of.get(to_bytes(publication.subject))
         if extension is None:
             binding = None if endpoint is None else self.router.unbind(endpoint, publication.subject)
             if binding is None:
@@ -277,10 +276,10 @@ cdef class Downlink(Listener):
         )
 
     cdef int send_again(self, bytes head, const Publication* publication, Slice correlation_id) except -1:
-        """To the instance, what no replica of it has."""
+        """Publish to the instance what no replica of it has taken."""
         self.uplink.republish(head, publication)
         if self.traces:
-            trace = self.traces.get(correlation_id.data[:correlation_id.size])
+            trace = self.traces.get(to_bytes(correlation_id))
             if trace is not None:
                 trace.repeated()
                 self.uplink.link.trace(trace)
@@ -290,14 +289,14 @@ cdef class Downlink(Listener):
         self, Session session, const Correlation* correlation, const ClientDataView* view, bytes extension,
         Endpoint endpoint, int status, str phrase,
     ) except -1:
-        """Tell a session that what it sent goes nowhere."""
+        """Tell a session that its message goes nowhere."""
         cdef Attachment attachment = None if endpoint is None else session.attachment_of(endpoint, correlation.sequence)
         cdef Slice token = Slice(NULL, 0)
         if attachment is not None:
-            token = Slice(<const uint8_t*>attachment.token, len(attachment.token))
+            token = slice_of(attachment.token)
         self.scratch.size = 0
         append_topic(
-            self.scratch, view.app_version_name, Slice(<const uint8_t*>extension, len(extension)), token,
+            self.scratch, view.app_version_name, slice_of(extension), token,
             view.resource_path, view.has_request_id, view.request_id, Slice(NULL, 0),
         )
         return session.fail(
@@ -310,11 +309,8 @@ cdef class Downlink(Listener):
     cdef int on_connected(self) except -1:
         return self.durable.on_connected()
 
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
-        return self.durable.no_responders(reply)
-
     cdef int on_stored(self, uint64_t session, uint32_t token) except -1:
-        """A stream has a message. Hot path."""
+        """Acknowledge a message that its stream has stored. Hot path."""
         cdef Session found
         if token:
             found = self.sessions.find(session)
@@ -323,33 +319,33 @@ cdef class Downlink(Listener):
         return 0
 
     cdef int on_not_stored(
-        self, str instance, Slice datum, uint64_t session, uint32_t token, bint for_good
+        self, str instance, Slice datum, uint64_t session, uint32_t token, bint permanent
     ) except -1:
-        """A stream has not taken a message: an error for whoever waits for an answer, and no acknowledgement.
+        """Tell a session that its message was not stored, without an acknowledgement.
 
-        What no stream will ever take is acknowledged behind its error: the device would repeat it for ever.
+        A message that no stream will ever take is acknowledged behind its error: the device would repeat it for ever.
         """
         cdef Correlation correlation
         cdef ClientDataView view
         cdef Endpoint endpoint
         cdef Session found = self.sessions.find(session)
-        self.counters.count("refused", "not_storable" if for_good else "not_stored")
+        self.counters.count("refused", "not_storable" if permanent else "not_stored")
         if read_client_data(datum.data, datum.size, &view) != GOOD \
                 or not self.correlator.read(view.correlation_id, &correlation):
             return 0
-        self.fail_trace(view.correlation_id, "not_storable" if for_good else "not_stored")
+        self.fail_trace(view.correlation_id, "not_storable" if permanent else "not_stored")
         if found is None:
             return 0
-        endpoint = self.sessions.known_endpoint(view.endpoint_id)
+        endpoint = self.sessions.endpoints.find(view.endpoint_id)
         self.report(
             found, &correlation, &view, instance.encode(), endpoint,
-            CONTENT_TOO_LARGE if for_good else SERVICE_UNAVAILABLE,
-            "The message is too large to be stored" if for_good else "The message could not be stored",
+            CONTENT_TOO_LARGE if permanent else SERVICE_UNAVAILABLE,
+            "The message is too large to be stored" if permanent else "The message could not be stored",
         )
-        return found.acknowledge(token) if for_good and token else 0
+        return found.acknowledge(token) if permanent and token else 0
 
     cdef int on_backlog(self, bint full) except -1:
-        """The link's backlog passed its bound (each reader is paused when it next reads), or fell again."""
+        """Count that the backlog has passed its bound (readers pause when they next read), or resume the sessions."""
         if full:
             return self.counters.count("paused", "nats_backlog")
         return self.uplink.resume_blocked()

@@ -1,8 +1,8 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from kaa_gateway.bus.histogram cimport Histogram
-from kaa_gateway.kp.sessions cimport Session
+from kaa_gateway.counters cimport Histogram
+from kaa_gateway.kp.session cimport Session
 
 
 cdef struct Pending:

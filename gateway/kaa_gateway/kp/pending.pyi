@@ -1,6 +1,6 @@
 """Requests that must be answered. See pending.pyx."""
 
-from kaa_gateway.bus.histogram import Histogram
+from kaa_gateway.counters import Histogram
 
 class PendingRequests:
     timeout: float

@@ -7,7 +7,7 @@ object: a place in a table that grows to the number waiting, found by hashing, c
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdlib cimport free, realloc
 
-from kaa_gateway.bus.histogram cimport Histogram
+from kaa_gateway.counters cimport Histogram
 from kaa_gateway.clock cimport monotonic
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_BITS, SEQUENCE_MASK
 from kaa_gateway.wire.buffer cimport Slice

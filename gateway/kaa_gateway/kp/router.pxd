@@ -2,7 +2,8 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from kaa_gateway.counters cimport VersionCounters
 from kaa_gateway.bus.durable cimport DurableLane
-from kaa_gateway.kp.sessions cimport Attachment, Endpoint, Sessions
+from kaa_gateway.kp.endpoints cimport Endpoints
+from kaa_gateway.kp.session cimport Attachment, Endpoint
 from kaa_gateway.wire.buffer cimport Slice
 
 
@@ -32,7 +33,7 @@ cdef class Route:
 
 cdef class RouteCache:
     # wiring
-    cdef Sessions sessions
+    cdef Endpoints endpoints
     cdef Py_ssize_t generation_max
     # state: two generations, so that the cache is bounded without a list of uses
     cdef dict young
@@ -55,7 +56,7 @@ cdef struct Target:
 
 cdef class Router:
     # wiring
-    cdef Sessions sessions
+    cdef Endpoints endpoints
     cdef dict app_versions       # name -> frozenset of the extension instances that it may use
     cdef dict tenants            # application version -> ID of its tenant, where it has one
     cdef dict endpoint_aware     # extension instance -> bool

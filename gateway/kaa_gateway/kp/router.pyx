@@ -8,6 +8,7 @@ Source: 1/KP, resource paths; 4/ESP, ClientData and session affinity.
 """
 
 from kaa_gateway.bus.durable cimport DurableLanes
+from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.resource_path cimport (
     ResourcePath, is_clean, split_request_id, split_resource_path, split_token,
 )
@@ -44,8 +45,8 @@ cdef class Route:
 cdef class RouteCache:
     """At most `capacity` routes by their topic."""
 
-    def __init__(self, Sessions sessions, Py_ssize_t capacity):
-        self.sessions = sessions
+    def __init__(self, Endpoints endpoints, Py_ssize_t capacity):
+        self.endpoints = endpoints
         self.generation_max = max(capacity // 2, 1)
         self.young = {}
         self.old = {}
@@ -77,7 +78,7 @@ cdef class RouteCache:
         """A route has left the cache."""
         if route.endpoint is not None:
             route.endpoint.route_count -= 1
-            self.sessions.release(route.endpoint)
+            self.endpoints.release(route.endpoint)
         return 0
 
     def forget(self, app_versions not None):
@@ -97,10 +98,10 @@ cdef class Router:
     """
 
     def __init__(
-        self, Sessions sessions, app_versions, endpoint_aware, tenants, str replica_id, Py_ssize_t capacity,
+        self, Sessions sessions not None, app_versions, endpoint_aware, tenants, str replica_id, Py_ssize_t capacity,
         Py_ssize_t topic_size_max,
     ):
-        self.sessions = sessions
+        self.endpoints = sessions.endpoints
         self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
         self.app_versions = {}
         self.endpoint_aware = {}
@@ -108,8 +109,8 @@ cdef class Router:
         self.extension_of = {}
         self.shared_bindings = {}
         self.lanes = {}
-        self.topics = RouteCache(sessions, capacity)
-        self.paths = RouteCache(sessions, capacity)
+        self.topics = RouteCache(self.endpoints, capacity)
+        self.paths = RouteCache(self.endpoints, capacity)
         self.topic_size_max = topic_size_max
         self.configure(app_versions, endpoint_aware, tenants)
 
@@ -252,7 +253,7 @@ cdef class Router:
             route.identity = attachment.identity
             route.revocations = endpoint.revocations
             endpoint.route_count += 1
-            self.sessions.endpoints[endpoint.endpoint_id] = endpoint
+            self.endpoints.hold(endpoint)
         routes.keep(route)
         return route
 

@@ -5,7 +5,8 @@ from kaa_gateway.bus.link cimport Link
 from kaa_gateway.kp.correlation cimport Correlator, Service
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.router cimport Route, Router, Target
-from kaa_gateway.kp.sessions cimport Attachment, Endpoint, Session, Sessions
+from kaa_gateway.kp.session cimport Attachment, Endpoint, Session
+from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.nats cimport Publication
 
@@ -55,7 +56,7 @@ cdef class Uplink:
 
     cdef Outcome publish(self, Session session, const Message* message) except *
     cdef bint is_current(self, Route route) except -1
-    cdef Outcome route_anew(self, Session session, const Message* message, Attachment attachment) except *
+    cdef Outcome resolve_route(self, Session session, const Message* message, Attachment attachment) except *
     cdef Outcome refuse(
         self, Session session, const Message* message, bint has_request_id, int status, str phrase, str reason
     ) except *
@@ -65,6 +66,8 @@ cdef class Uplink:
     cdef int forward_durably(
         self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
     ) except -1
+    cdef void put_correlation_id(self, uint8_t* at, Session session, const Message* message) noexcept
+    cdef int refuse_too_large(self, Session session, const Message* message, bint has_request_id) except -1
     cdef bint is_traced(self) noexcept
     cdef object begin_trace(
         self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
@@ -76,11 +79,11 @@ cdef class Uplink:
     cdef int trace_durably(
         self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
     ) except -1
-    cdef Outcome hold_off(self, Session session) except *
+    cdef Outcome defer(self, Session session) except *
     cdef Outcome wait(self, Session session, tuple key, const Message* message) except *
     cdef int start_resolving(self, Session session, tuple key) except -1
-    cdef bint is_foreign(self, Session session, bytes app_version) except -1
+    cdef bint is_other_tenants(self, Session session, bytes app_version) except -1
     cdef int identify(self, Session session, Slice topic_filter) except -1
-    cdef int settle(self, Session session, tuple key, refusal) except -1
+    cdef int finish_identification(self, Session session, tuple key, refusal) except -1
     cdef int resume_blocked(self) except -1
     cdef int republish(self, bytes head, const Publication* publication) except -1

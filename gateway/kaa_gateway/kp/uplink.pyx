@@ -1,20 +1,21 @@
 """The way up: a device's message becomes ClientData in the link's output. Common to all transports.
 
-A message of a known path is one route lookup and one write into the link's block. A path seen for the first time is
-checked against the configuration, and its endpoint token resolved: the messages of that token wait in order, in a
-bounded queue of their session, while others pass.
+A message of a known path costs one route lookup and one write into the link's block. A new path is checked against the
+configuration, and its endpoint token is resolved: the messages of that token wait in order, in a bounded queue of
+their session, while others pass.
 
 Source: 1/KP; 4/ESP, ClientData.
 """
 
 from libc.string cimport memcmp, memcpy
 
-from kaa_gateway.bus.durable cimport ONCE, PROMPT, UNTIL_STORED, Effort
+from kaa_gateway.bus.durable cimport FAIL_FAST, NO_RETRY, RETRY_UNTIL_STORED, RetryPolicy
 from kaa_gateway.clock cimport monotonic, now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
 from kaa_gateway.kp.resource_path cimport is_kp1, split_request_id
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
-from kaa_gateway.wire.text cimport put_padded
+from kaa_gateway.wire.buffer cimport slice_of, to_bytes
+from kaa_gateway.wire.nats cimport PUBLICATION_OVERHEAD, begin_publication, end_publication
 
 from http import HTTPStatus
 
@@ -33,7 +34,6 @@ cdef enum:
     SERVER_ERROR = 500
     UNIDENTIFIED_MAX = 10_000  # tokens of topic filters that wait to be asked for again
     REQUEST_ID_MASK = 0x7FFFFFFF
-    SIZE_FIELD = 8  # characters reserved for the payload size in a PUB line: see forward
 
 
 cdef str WRONG_TENANT = "The application belongs to another tenant"
@@ -58,7 +58,7 @@ cdef class WaitingMessage:
 
 
 cdef class Uplink:
-    """One worker's way up. `resolve` gives a future of the Identity of (application version, token)."""
+    """The way up of one worker. `resolve` returns a future of the Identity of (application version, token)."""
 
     def __init__(
         self, Link link, Router router, Sessions sessions, Correlator correlator, Counters counters, resolve,
@@ -76,7 +76,7 @@ cdef class Uplink:
         self.unidentified = []
 
     def set_limits(self, Py_ssize_t waiting_count_max, Py_ssize_t waiting_bytes_max):
-        """Other bounds, for what comes from now on."""
+        """Set other bounds for the messages that wait from now on."""
         self.waiting_count_max = waiting_count_max
         self.waiting_bytes_max = waiting_bytes_max
 
@@ -86,14 +86,14 @@ cdef class Uplink:
         self.until_traced = tracer.gap()
 
     cdef Outcome publish(self, Session session, const Message* message) except *:
-        """Take a message of a device. Hot path; the slices of the message are borrowed for the call."""
+        """Publish a message of a device. Hot path; the slices of the message are borrowed for the call."""
         cdef Py_ssize_t size
         cdef int32_t request_id = 0
         cdef bint has_request_id
         cdef Route route
         cdef Attachment attachment = None
         if self.link.full:
-            return self.hold_off(session)
+            return self.defer(session)
         size = message.topic.size
         has_request_id = not message.literal and split_request_id(message.topic, &size, &request_id)
         if session.last_route is not None:
@@ -101,7 +101,7 @@ cdef class Uplink:
             if len(route.key) == size and memcmp(<const char*>route.key, message.topic.data, size) == 0 \
                     and session.waiting is None:
                 if route.binding.lane is not None and cannot_take(route.binding.lane, message):
-                    return self.hold_off(session)
+                    return self.defer(session)
                 self.forward(session, route, message, has_request_id, request_id)
                 return FORWARDED
         routes = self.router.cache(message.literal)
@@ -111,11 +111,11 @@ cdef class Uplink:
             route = routes.find(message.topic.data, message.topic.size)
             has_request_id = False
         if route is None:
-            return self.route_anew(session, message, None)
+            return self.resolve_route(session, message, None)
         if session.tenant is not None and session.tenant != route.tenant:
             return self.refuse(session, message, has_request_id, FORBIDDEN, WRONG_TENANT, "wrong_tenant")
         if route.binding.lane is not None and cannot_take(route.binding.lane, message):
-            return self.hold_off(session)
+            return self.defer(session)
         if route.endpoint is not None:
             key = (route.app_version, route.token)
             if session.waiting is not None and key in session.waiting:
@@ -134,10 +134,10 @@ cdef class Uplink:
                         "too_many_endpoints",
                     )
             elif attachment.endpoint is not route.endpoint:
-                return self.route_anew(session, message, attachment)
+                return self.resolve_route(session, message, attachment)
             else:
                 route.endpoint.sessions[session] = attachment
-                self.sessions.hear(session, attachment)
+                self.sessions.presence.note_use(session, attachment)
         if not session.closed:
             session.last_route = route
             session.current = attachment
@@ -147,53 +147,30 @@ cdef class Uplink:
     cdef int forward(
         self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
     ) except -1:
-        """Write the PUB with its ClientData where the link's block ends. Hot path."""
+        """Write the PUB with its ClientData at the end of the link's block. Hot path."""
         cdef bytes head = route.binding.head
-        cdef bytes middle = route.middle
-        cdef Py_ssize_t head_size = len(head), middle_size = len(middle), room, size
+        cdef Py_ssize_t room, size
         cdef uint8_t* start
         cdef uint8_t* datum
-        cdef uint8_t* at
         cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
-        cdef uint32_t sequence = message.sequence
         if route.binding.lane is not None:
             return self.forward_durably(session, route, message, has_request_id, request_id)
-        room = HEAD_SIZE_MAX + middle_size + TAIL_OVERHEAD_MAX + message.payload.size
+        room = HEAD_SIZE_MAX + len(route.middle) + TAIL_OVERHEAD_MAX + message.payload.size
         if room > self.link.payload_max:
-            self.refuse(
-                session, message, has_request_id, CONTENT_TOO_LARGE, "Payload is larger than NATS accepts",
-                "payload_too_large",
-            )
-            return 0
+            return self.refuse_too_large(session, message, has_request_id)
         if message.service == REQUEST:
-            # Extensions answer only what carries a request ID.
-            if message.unanswered:
-                has_request_id = False
-            elif not has_request_id:
-                has_request_id = True
-                request_id = <int32_t>(message.sequence & REQUEST_ID_MASK)
+            give_request_id(message, &has_request_id, &request_id)
         if self.link.block.size == 0:
             self.now = now_ms()  # once a tick
-        start = self.link.reserve(head_size + SIZE_FIELD + 2 + room + 2)
-        # The size stands before the datum in the PUB line, but is known only after it. NATS reads a decimal with
-        # leading zeros as well, so the datum is written first, behind a field of fixed width.
-        memcpy(start, <const char*>head, head_size)
-        datum = start + head_size + SIZE_FIELD + 2
-        if sequence == BY_ATTACHMENT:
-            sequence = 0 if session.current is None else session.current.number
-        self.correlator.put(correlation_id, session.key, message.service, sequence)
-        at = put_head(datum, <const char*>correlation_id, self.now, message.timeout)
-        memcpy(at, <const char*>middle, middle_size)
-        at = put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
-        size = at - datum
+        start = self.link.reserve(len(head) + PUBLICATION_OVERHEAD + room)
+        datum = begin_publication(start, head)
+        self.put_correlation_id(correlation_id, session, message)
+        size = put_client_data(datum, route, message, correlation_id, self.now, has_request_id, request_id) - datum
         if self.until_traced and self.is_traced():
             # Written again, with a header, in place of this, which is not committed.
             self.publish_traced(session, route, message, has_request_id, correlation_id, datum, size)
         else:
-            put_padded(start + head_size, size, SIZE_FIELD)
-            memcpy(datum - 2, b"\r\n", 2)
-            memcpy(at, b"\r\n", 2)
-            self.link.commit(at + 2 - start)
+            self.link.commit(end_publication(datum, size) - start)
         route.version_counters.count_in(session.protocol, message.payload.size)
         if route.endpoint is not None:
             route.endpoint.traffic.messages_in += 1
@@ -207,50 +184,50 @@ cdef class Uplink:
     ) except -1:
         """Write ClientData into the lane of a durable extension instance. Hot path."""
         cdef DurableLane lane = route.binding.lane
-        cdef bytes middle = route.middle
-        cdef Py_ssize_t middle_size = len(middle)
-        cdef Py_ssize_t room = HEAD_SIZE_MAX + middle_size + TAIL_OVERHEAD_MAX + message.payload.size
+        cdef Py_ssize_t room = HEAD_SIZE_MAX + len(route.middle) + TAIL_OVERHEAD_MAX + message.payload.size
         cdef uint8_t* datum
-        cdef uint8_t* at
+        cdef uint8_t* end
         cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
-        cdef uint32_t sequence = message.sequence
-        cdef Effort effort = PROMPT
-        if room + lane.datum_offset > self.link.payload_max:
-            self.refuse(
-                session, message, has_request_id, CONTENT_TOO_LARGE, "Payload is larger than NATS accepts",
-                "payload_too_large",
-            )
-            return 0
+        cdef RetryPolicy policy = FAIL_FAST
+        if room + lane.payload_offset > self.link.payload_max:
+            return self.refuse_too_large(session, message, has_request_id)
         if message.service == REQUEST:
-            if message.unanswered:
-                has_request_id = False
-            elif not has_request_id:
-                has_request_id = True
-                request_id = <int32_t>(message.sequence & REQUEST_ID_MASK)
+            give_request_id(message, &has_request_id, &request_id)
         else:
-            effort = ONCE if message.service == AT_MOST_ONCE else UNTIL_STORED
+            policy = NO_RETRY if message.service == AT_MOST_ONCE else RETRY_UNTIL_STORED
         datum = lane.reserve(room)
-        if sequence == BY_ATTACHMENT:
-            sequence = 0 if session.current is None else session.current.number
-        self.correlator.put(correlation_id, session.key, message.service, sequence)
-        at = put_head(datum, <const char*>correlation_id, now_ms(), message.timeout)
-        memcpy(at, <const char*>middle, middle_size)
-        at = put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
+        self.put_correlation_id(correlation_id, session, message)
+        end = put_client_data(datum, route, message, correlation_id, now_ms(), has_request_id, request_id)
         route.version_counters.count_in(session.protocol, message.payload.size)
-        lane.commit(at - datum, correlation_id, session.key, message.token, effort)
+        lane.commit(end - datum, correlation_id, session.key, message.token, policy)
         if self.until_traced and self.is_traced():
             self.trace_durably(session, route, message, has_request_id, correlation_id)
         return 0
 
+    cdef inline void put_correlation_id(self, uint8_t* at, Session session, const Message* message) noexcept:
+        """Write the correlation ID of a message. Hot path."""
+        cdef uint32_t sequence = message.sequence
+        if sequence == BY_ATTACHMENT:
+            sequence = 0 if session.current is None else session.current.number
+        self.correlator.put(at, session.key, message.service, sequence)
+
+    cdef int refuse_too_large(self, Session session, const Message* message, bint has_request_id) except -1:
+        """Refuse a message that does not fit into a message of NATS."""
+        self.refuse(
+            session, message, has_request_id, CONTENT_TOO_LARGE, "Payload is larger than NATS accepts",
+            "payload_too_large",
+        )
+        return 0
+
     cdef bint is_traced(self) noexcept:
-        """Whether it is the turn of the message that is forwarded now. Hot path, while tracing is on."""
+        """Return whether the message that is forwarded now is traced. Hot path, while tracing is on."""
         self.until_traced -= 1
         return self.until_traced == 0
 
     cdef object begin_trace(
         self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
     ):
-        """The trace of a message whose turn it is, or None if there are too many; and when it is the next one's."""
+        """Begin the trace of a message, and count to the next one; return None if there are too many traces."""
         self.until_traced = self.tracer.gap()
         return self.tracer.begin(
             correlation_id[:CORRELATION_ID_SIZE], PROTOCOL_NAMES[<int>session.protocol], route.app_version.decode(),
@@ -269,32 +246,32 @@ cdef class Uplink:
             if len(header) + size > self.link.payload_max:
                 header = b""
         self.link.publish(
-            route.binding.head, Slice(<const uint8_t*>header, len(header)), Slice(<const uint8_t*>datum, size)
+            route.binding.head, slice_of(header), slice_of(datum)
         )
         return 0 if trace is None else self.link.trace(trace)
 
     cdef int trace_durably(
         self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
     ) except -1:
-        """The same for the message that its lane was given last."""
+        """Trace the message that its lane was given last."""
         trace = self.begin_trace(session, route, message, has_request_id, correlation_id)
         if trace is not None:
             route.binding.lane.trace_last(trace, trace.field)
         return 0
 
-    cdef Outcome hold_off(self, Session session) except *:
-        """The link, or a lane, has no room: the session is told when it has."""
+    cdef Outcome defer(self, Session session) except *:
+        """Have the session try again when the link, or a lane, has room."""
         if not session.resume_wanted:
             session.resume_wanted = True
             self.blocked.append(session)
         return BUSY
 
     cdef bint is_current(self, Route route) except -1:
-        """Whether a session that comes with the token of a cached route may use it without asking the provider."""
+        """Return whether a session with the token of a cached route may use it without asking the provider."""
         return route.revocations == route.endpoint.revocations and monotonic() < route.identity.valid_until
 
-    cdef Outcome route_anew(self, Session session, const Message* message, Attachment attachment) except *:
-        """A path that has no route, or none that is good. `attachment` is what its token was just resolved to."""
+    cdef Outcome resolve_route(self, Session session, const Message* message, Attachment attachment) except *:
+        """Publish a message whose path has no good route. `attachment` is what its token was just resolved to."""
         cdef Target target
         cdef Route route
         cdef Py_ssize_t size
@@ -312,17 +289,17 @@ cdef class Uplink:
                 session, message, split_request_id(message.topic, &size, &request_id), NOT_FOUND, phrase, "no_route"
             )
         split_request_id(message.topic, &size, &request_id)
-        if self.is_foreign(session, target.app_version.data[:target.app_version.size]):
+        if self.is_other_tenants(session, to_bytes(target.app_version)):
             return self.refuse(
                 session, message, target.has_request_id, FORBIDDEN, WRONG_TENANT, "wrong_tenant"
             )
         if target.endpoint_aware and attachment is None:
-            key = (target.app_version.data[:target.app_version.size], target.token.data[:target.token.size])
+            key = (to_bytes(target.app_version), to_bytes(target.token))
             if session.attached is not None:
                 attachment = session.attached.get(key)
             if attachment is None or (session.waiting is not None and key in session.waiting):
                 return self.wait(session, key, message)
-            self.sessions.hear(session, attachment)
+            self.sessions.presence.note_use(session, attachment)
         route = self.router.make(message.topic, message.literal, &target, attachment)
         route.version_counters = self.counters.counters_of(route.app_version)
         if attachment is not None:
@@ -333,8 +310,8 @@ cdef class Uplink:
         self.forward(session, route, message, target.has_request_id, request_id)
         return FORWARDED
 
-    cdef bint is_foreign(self, Session session, bytes app_version) except -1:
-        """Whether a session's client belongs to another tenant than an application version."""
+    cdef bint is_other_tenants(self, Session session, bytes app_version) except -1:
+        """Return whether a session's client belongs to another tenant than an application version."""
         return session.tenant is not None and session.tenant != self.router.tenants.get(app_version)
 
     cdef Outcome refuse(
@@ -361,8 +338,8 @@ cdef class Uplink:
         if session.waiting is None or key not in session.waiting:
             self.start_resolving(session, key)
         copy = WaitingMessage()
-        copy.topic = message.topic.data[:message.topic.size]
-        copy.payload = message.payload.data[:message.payload.size]
+        copy.topic = to_bytes(message.topic)
+        copy.payload = message.payload.data[:message.payload.size]  # of no payload, data is NULL
         copy.service = message.service
         copy.token = message.token
         copy.sequence = message.sequence
@@ -385,7 +362,7 @@ cdef class Uplink:
         return 0
 
     def resolved(self, Session session not None, tuple key, future):
-        """The identity of a token is known, or refused: let the messages go that waited for it."""
+        """Forward, or refuse, the messages that waited for the identity of a token."""
         cdef Endpoint endpoint = None
         cdef Attachment attachment = None
         cdef WaitingMessage copy
@@ -401,7 +378,7 @@ cdef class Uplink:
             identity = future.result()
             if key[0] not in self.router.app_versions:
                 raise IdentityError(NOT_FOUND, "no_route", "Unknown application version")
-            endpoint = self.sessions.endpoint(identity.endpoint_id.encode())
+            endpoint = self.sessions.endpoints.make(identity.endpoint_id.encode())
             endpoint.version_counters = self.counters.counters_of(key[0])
             attachment = self.sessions.attach(session, endpoint, key[1], key[0], identity)
             if attachment is None:
@@ -410,14 +387,14 @@ cdef class Uplink:
             refusal = error
         else:
             refusal = None
-        if session.sought is not None and key in session.sought:
-            self.settle(session, key, refusal)
+        if session.wanted_tokens is not None and key in session.wanted_tokens:
+            self.finish_identification(session, key, refusal)
         for copy in waiting:
             session.waiting_count -= 1
             self.waiting_messages -= 1
             session.waiting_bytes -= len(copy.topic) + len(copy.payload)
-            message.topic = Slice(<const uint8_t*>copy.topic, len(copy.topic))
-            message.payload = Slice(<const uint8_t*>copy.payload, len(copy.payload))
+            message.topic = slice_of(copy.topic)
+            message.payload = slice_of(copy.payload)
             message.service = copy.service
             message.token = copy.token
             message.sequence = copy.sequence
@@ -426,7 +403,7 @@ cdef class Uplink:
             message.literal = copy.literal
             if refusal is None:
                 self.waited = monotonic() - copy.came_at
-                self.route_anew(session, &message, attachment)
+                self.resolve_route(session, &message, attachment)
                 self.waited = 0
             else:
                 has_request_id = split_request_id(message.topic, &size, &request_id)
@@ -435,13 +412,13 @@ cdef class Uplink:
                     refusal.reason,
                 )
         if endpoint is not None:
-            self.sessions.release(endpoint)
+            self.sessions.endpoints.release(endpoint)
         if session.resume_wanted and not session.closed:
             session.resume_wanted = False
             session.resume()
 
     cdef int identify(self, Session session, Slice topic_filter) except -1:
-        """Let a session speak for the endpoint whose token a topic filter names, if it names one."""
+        """Attach a session to the endpoint whose token a topic filter names, if it names one."""
         cdef tuple key = self.router.named_by_filter(topic_filter)
         if key is None:
             return 0
@@ -451,46 +428,46 @@ cdef class Uplink:
         if session.waiting is not None and len(session.waiting) >= self.waiting_count_max:
             self.counters.count("dropped", "too_many_identifications")
             return 0
-        if self.is_foreign(session, key[0]):
+        if self.is_other_tenants(session, key[0]):
             self.counters.count("refused", "wrong_tenant")
             return 0
-        if session.sought is None:
-            session.sought = set()
-        session.sought.add(key)
+        if session.wanted_tokens is None:
+            session.wanted_tokens = set()
+        session.wanted_tokens.add(key)
         return self.start_resolving(session, key)
 
-    cdef int settle(self, Session session, tuple key, refusal) except -1:
-        """The provider has told of a token that a topic filter names, or could not, and is asked again later."""
+    cdef int finish_identification(self, Session session, tuple key, refusal) except -1:
+        """Forget a token that a topic filter names, or ask for it again later if the provider could not tell."""
         if refusal is None or refusal.status < SERVER_ERROR or session.closed:
-            session.sought.discard(key)
-            if not session.sought:
-                session.sought = None
+            session.wanted_tokens.discard(key)
+            if not session.wanted_tokens:
+                session.wanted_tokens = None
         elif len(self.unidentified) >= UNIDENTIFIED_MAX:
-            session.sought.discard(key)
+            session.wanted_tokens.discard(key)
             self.counters.count("dropped", "too_many_identifications")
         else:
             self.unidentified.append((session, key))
         return 0
 
     def retry_identifications(self):
-        """Call from time to time: asks again for what topic filters name, so that pushes find their devices."""
+        """Ask again for tokens that topic filters name, so that pushes find their devices; call from time to time."""
         cdef Session session
         unidentified = self.unidentified
         self.unidentified = []
         for session, key in unidentified:
-            if session.closed or session.sought is None:
+            if session.closed or session.wanted_tokens is None:
                 continue
             if session.waiting is not None and key in session.waiting:
                 continue
             if session.attached is not None and key in session.attached:
-                self.settle(session, key, None)
+                self.finish_identification(session, key, None)
             else:
                 self.start_resolving(session, key)
 
     # ------------------------------------------------------------ backlog
 
     cdef int resume_blocked(self) except -1:
-        """The link takes messages again."""
+        """Resume the sessions that wait, because the link takes messages again."""
         cdef Session session
         blocked = self.blocked
         self.blocked = []
@@ -509,6 +486,27 @@ cdef class Uplink:
         return self.link.publish(head, publication.header, publication.payload)
 
 
+cdef inline void give_request_id(const Message* message, bint* has_request_id, int32_t* request_id) noexcept nogil:
+    """Give a request a request ID, because extensions answer only what has one; or none if it wants no answer."""
+    if message.unanswered:
+        has_request_id[0] = False
+    elif not has_request_id[0]:
+        has_request_id[0] = True
+        request_id[0] = <int32_t>(message.sequence & REQUEST_ID_MASK)
+
+
+cdef inline uint8_t* put_client_data(
+    uint8_t* at, Route route, const Message* message, const uint8_t* correlation_id, int64_t now, bint has_request_id,
+    int32_t request_id,
+) noexcept:
+    """Write the ClientData of a message; return its end. Hot path."""
+    cdef bytes middle = route.middle
+    cdef Py_ssize_t middle_size = len(middle)
+    at = put_head(at, <const char*>correlation_id, now, message.timeout)
+    memcpy(at, <const char*>middle, <size_t>middle_size)
+    return put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
+
+
 cdef inline bint cannot_take(DurableLane lane, const Message* message) noexcept:
-    """Whether a lane has no room, or a stream that stores nothing would keep a request waiting. Hot path."""
+    """Return whether a lane has no room, or its stream would keep a request waiting. Hot path."""
     return lane.full or (lane.stalled and message.service == REQUEST)

@@ -2,7 +2,8 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.pending cimport PendingRequests
-from kaa_gateway.kp.sessions cimport Delivery, Endpoint, Session, Sessions
+from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
+from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.kpudp.tables cimport DuplicateWindow, PeerTable, Place, RetransmissionTimer, Transmission
 from kaa_gateway.net.udp cimport DatagramCore

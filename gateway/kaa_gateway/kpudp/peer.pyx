@@ -15,7 +15,7 @@ from libc.string cimport memcmp, memcpy
 from kaa_gateway.counters cimport KPUDP
 from kaa_gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, REQUEST as REQUEST_SERVICE, Service
 from kaa_gateway.kp.resource_path cimport append_topic, is_clean
-from kaa_gateway.kp.sessions cimport Attachment
+from kaa_gateway.kp.session cimport Attachment
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.kpudp.tables cimport ANSWERED, NEW, OUTDATED, TRANSMISSIONS_MAX, MessageIdStatus
 from kaa_gateway.wire.buffer cimport slice_of

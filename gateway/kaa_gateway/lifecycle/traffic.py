@@ -103,14 +103,14 @@ class TrafficReports:
     def __init__(
         self,
         control: Control,
-        sessions: TrafficCounts,
+        endpoints: TrafficCounts,
         instance: str,
         replica_id: str,
         owners: dict[str, Owner],
         period: float,
     ) -> None:
         self._control = control
-        self._sessions = sessions
+        self._endpoints = endpoints
         self._replica_id = replica_id
         self._subject = subjects.event(instance, "endpoint", "traffic-reporting", "payload")
         self._owners = dict(owners)
@@ -118,7 +118,7 @@ class TrafficReports:
         self._due = asyncio.Event()
         self._time_from = time.time_ns()
         self._task: asyncio.Task[None] | None = None
-        sessions.report_traffic(DEPARTED_MAX, self._due.set)
+        endpoints.report_traffic(DEPARTED_MAX, self._due.set)
 
     def start(self) -> None:
         """Begin the first period."""
@@ -154,10 +154,10 @@ class TrafficReports:
         time_to = time.time_ns()
         report = _Report(self._owners, lambda stats: self._publish(stats, time_from, time_to))
         time_from, self._time_from = self._time_from, time_to
-        endpoints, departed = self._sessions.begin_traffic()
+        endpoints, departed = self._endpoints.begin_traffic()
         report.add(departed)
         for start in range(0, len(endpoints), CHUNK):
-            report.add(self._sessions.take_traffic(endpoints[start : start + CHUNK]))
+            report.add(self._endpoints.take_traffic(endpoints[start : start + CHUNK]))
             await asyncio.sleep(0)
         report.close()
 

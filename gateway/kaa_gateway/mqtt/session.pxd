@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.kp.correlation cimport Service
-from kaa_gateway.kp.sessions cimport Delivery, Endpoint, Session
+from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
 from kaa_gateway.mqtt.received cimport ReceivedMessages
 from kaa_gateway.mqtt.subscriptions cimport Subscriptions
 from kaa_gateway.net.transport cimport ProtocolCore, Transport

@@ -14,7 +14,7 @@ import msgspec
 
 from kaa_gateway.kp.correlation cimport REQUEST
 from kaa_gateway.kp.resource_path cimport CleanText, append_topic, is_clean_topic_again
-from kaa_gateway.kp.sessions cimport Attachment, Session
+from kaa_gateway.kp.session cimport Attachment, Session
 from kaa_gateway.mqtt.received cimport ReceivedMessage
 from kaa_gateway.mqtt.subscriptions cimport NO_MATCH
 from kaa_gateway.wire.buffer cimport slice_of

@@ -9,10 +9,10 @@ Source: NATS documentation, "Client Protocol"; ADR-4 "NATS Message Headers" for 
 from typing import NamedTuple
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp, memcpy, memmove
 
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
-from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
+from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, memmem, put_decimal, put_hex, put_text
 
 from kaa_gateway.errors import ProtocolError
 
@@ -271,6 +271,77 @@ class Message(NamedTuple):
 
 
 cdef tuple NAMES = ("", "INFO", "MSG", "HMSG", "PING", "PONG", "+OK", "-ERR")
+
+
+cdef class StoredPublication:
+    """The form of the publications to one JetStream stream: HPUB with a numbered reply subject and a message ID.
+
+    `reply` is the reply subject up to the number, which is written as NUMBER_DIGITS hexadecimal digits; `fields` are
+    lines of the header behind `Nats-Msg-Id`, each with its CR LF.
+    """
+
+    def __init__(self, str subject not None, str reply not None, Py_ssize_t message_id_size, str fields not None):
+        first = "NATS/1.0\r\nNats-Msg-Id: "
+        rest = f"\r\n{fields}\r\n"
+        self.message_id_size = message_id_size
+        self.header_size = len(first) + message_id_size + len(rest)
+        self.head = f"HPUB {subject} {reply}".encode()
+        self.middle = f" {self.header_size} {'0' * SIZE_DIGITS}\r\n{first}".encode()
+        self.rest = rest.encode()
+        self.payload_offset = len(self.head) + NUMBER_DIGITS + len(self.middle) + message_id_size + len(self.rest)
+        self.size_offset = len(self.head) + NUMBER_DIGITS + len(f" {self.header_size} ")
+
+    cdef Py_ssize_t write(
+        self, uint8_t* at, uint32_t number, const uint8_t* message_id, Py_ssize_t payload_size
+    ) except -1:
+        """Write what surrounds a payload that stands at `payload_offset`; return the size of it all. Hot path."""
+        cdef uint8_t* start = at
+        at = put_text(put_hex(put_text(at, self.head), number, NUMBER_DIGITS), self.middle)
+        put_padded(start + self.size_offset, self.header_size + payload_size, SIZE_DIGITS)
+        memcpy(at, message_id, <size_t>self.message_id_size)
+        at = put_text(at + self.message_id_size, self.rest) + payload_size
+        memcpy(at, b"\r\n", 2)
+        return at + 2 - start
+
+    cdef Py_ssize_t header_size_with(self, bytes field) except -1:
+        """Return the bytes of the header with one more line."""
+        return self.header_size + len(field)
+
+    cdef Py_ssize_t add_field(self, uint8_t* at, Py_ssize_t size, bytes field) except -1:
+        """Insert a line into the header of a publication of `size` bytes; return its size then.
+
+        The bytes behind it are free. The header size keeps its number of digits: a reply-to has 30 to 200 characters.
+        """
+        cdef Py_ssize_t added = len(field), blank_line = self.payload_offset - 2
+        cdef bytes digits = str(self.header_size + added).encode()
+        memmove(at + blank_line + added, at + blank_line, <size_t>(size - blank_line))
+        put_text(at + blank_line, field)
+        put_padded(
+            at + self.size_offset, self.header_size + added + size - self.payload_offset - 2, SIZE_DIGITS
+        )
+        put_text(at + self.size_offset - 1 - len(digits), digits)
+        return size + added
+
+
+cdef Slice stored_payload(const uint8_t* at, Py_ssize_t size) noexcept:
+    """Return the payload of a StoredPublication, behind the only blank line of its header."""
+    cdef const uint8_t* payload = <const uint8_t*>memmem(at, <size_t>size, b"\r\n\r\n", 4) + 4
+    return Slice(payload, at + size - 2 - payload)
+
+
+cdef bint read_number(const uint8_t* at, int digits, uint32_t* number) noexcept nogil:
+    """Read a number of so many hexadecimal digits; return False if it is none."""
+    cdef int i
+    cdef uint32_t value = 0
+    for i in range(digits):
+        if c"0" <= at[i] <= c"9":
+            value = value << 4 | (at[i] - c"0")
+        elif c"a" <= at[i] <= c"f":
+            value = value << 4 | (at[i] - c"a" + 10)
+        else:
+            return False
+    number[0] = value
+    return True
 
 
 def decode(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX):

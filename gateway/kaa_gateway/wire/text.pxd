@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 # Numbers and words of text protocols. Each writer returns the position behind what it wrote.
@@ -39,4 +39,13 @@ cdef inline uint8_t* put_padded(uint8_t* at, Py_ssize_t value, int digits) noexc
     for i in range(digits - 1, -1, -1):
         at[i] = <uint8_t>(c"0" + value % 10)
         value //= 10
+    return at + digits
+
+
+cdef inline uint8_t* put_hex(uint8_t* at, uint32_t value, int digits) noexcept nogil:
+    # Write the lowest `digits` hexadecimal digits of a number. Hot path.
+    cdef const char* hexadecimal = "0123456789abcdef"
+    cdef int i
+    for i in range(digits):
+        at[i] = <uint8_t>hexadecimal[(value >> 4 * (digits - 1 - i)) & 0xF]
     return at + digits

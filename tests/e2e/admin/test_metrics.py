@@ -9,7 +9,7 @@ from typing import NamedTuple
 import httpx
 from kaa_bench.mqtt_packets import Publish
 from kaa_gateway import __version__
-from kaa_gateway.bus.histogram import bounds
+from kaa_gateway.counters import bucket_bounds
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.cluster import Cluster
@@ -121,7 +121,7 @@ def test_latencies_and_queues(shared_nats: NatsServer, tmp_path: Path) -> None:
             for name, labels in (("nats_confirmation_seconds", ()), ("request_seconds", ("http",))):
                 buckets = [
                     samples[f"{name}_bucket", *sorted((str(bound), *labels), key=[str(bound), *labels].index)]
-                    for bound in (*bounds(), "+Inf")
+                    for bound in (*bucket_bounds(), "+Inf")
                 ]
                 assert buckets == sorted(buckets)
                 assert buckets[-1] == 3

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_gateway.app.worker import Worker
-from kaa_gateway.bus.durable import read_answer
+from kaa_gateway.bus.durable import Failure, read_answer
 from kaa_gateway.config import ExtensionInstance
 from kaa_gateway.config.keys import Durable
 
@@ -29,23 +29,23 @@ FULL = {
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "failure"),
     [
-        ({"stream": STREAM, "seq": 1}, (None, False)),
-        ({"stream": STREAM, "domain": "hub", "seq": 7, "duplicate": True}, (None, False)),
-        (FULL, ("maximum bytes exceeded", False)),
+        ({"stream": STREAM, "seq": 1}, None),
+        ({"stream": STREAM, "domain": "hub", "seq": 7, "duplicate": True}, None),
+        (FULL, Failure("maximum bytes exceeded", False)),
         (
             {"error": {"err_code": 10054, "description": "message size exceeds"}},
-            ("message size exceeds", True),
+            Failure("message size exceeds", True),
         ),
-        ({"stream": "other", "seq": 1}, ("an answer of another stream", False)),
-        ({"stream": STREAM, "seq": 0}, ("an answer of another stream", False)),
-        ({"stream": STREAM, "seq": "1"}, ("an answer of another stream", False)),
-        ({}, ("an answer of another stream", False)),
+        ({"stream": "other", "seq": 1}, Failure("an answer of another stream", False)),
+        ({"stream": STREAM, "seq": 0}, Failure("an answer of another stream", False)),
+        ({"stream": STREAM, "seq": "1"}, Failure("an answer of another stream", False)),
+        ({}, Failure("an answer of another stream", False)),
     ],
 )
-def test_what_an_answer_of_jetstream_says(answer: dict[str, Any], said: tuple[str | None, bool]) -> None:
-    assert read_answer(json.dumps(answer).encode(), STREAM) == said
+def test_what_an_answer_of_jetstream_says(answer: dict[str, Any], failure: Failure | None) -> None:
+    assert read_answer(json.dumps(answer).encode(), STREAM) == failure
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_what_an_answer_of_jetstream_says(answer: dict[str, Any], said: tuple[st
     [b"", b"{", b"[]", b'{"stream":1', bytes(range(256)), b'{"\xff":1}', b'{"a":' + b"[" * 100_000],
 )
 def test_what_is_no_answer_of_jetstream(answer: bytes) -> None:
-    assert read_answer(answer, STREAM) == ("an answer that is no PubAck", False)
+    assert read_answer(answer, STREAM) == Failure("an answer that is no PubAck", False)
 
 
 class Stream:

@@ -53,7 +53,7 @@ class Device:
         """Let time pass, second by second, for those who look for the idle."""
         for _ in range(round(seconds)):
             self.now += 1
-            self.server.sessions.look_for_idle(self.now)
+            self.server.sessions.presence.look_for_idle(self.now)
 
     @property
     def present(self) -> set[str]:
@@ -118,9 +118,9 @@ async def test_the_next_due_goes_where_there_are_too_many(device: Device) -> Non
 async def test_the_end_of_the_worker_is_the_end_of_all(device: Device) -> None:
     await device.speak("one")
     await device.speak("two")
-    device.server.sessions.end_presence()
+    device.server.sessions.presence.end()
     assert device.present == set()
-    assert device.server.sessions.endpoint_count() == 2
+    assert len(device.server.sessions.endpoints) == 2
 
 
 async def test_an_observer_is_present_however_silent_and_for_a_while_after(device: Device) -> None:

@@ -16,7 +16,7 @@ def configure(
 ) -> int:
     """Sessions that it ends."""
     changed, gone = worker.router.configure(allowed, aware, tenants or {APP: TENANT})
-    return worker.sessions.withdraw(changed, gone, "not_configured")
+    return worker.revocation.withdraw(changed, gone, "not_configured")
 
 
 def test_what_is_still_allowed_goes_on() -> None:
@@ -81,7 +81,7 @@ def test_an_identity_that_comes_too_late_is_refused() -> None:
         worker.identify()
         assert worker.published() == []
         assert worker.presence.endpoints == set()
-        assert worker.sessions.endpoint_count() == 0
+        assert len(worker.sessions.endpoints) == 0
         assert worker.reason("refused", "no_route") == 1
 
 

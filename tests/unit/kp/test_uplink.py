@@ -179,7 +179,7 @@ def test_too_many_endpoints_on_one_connection_leave_nothing_behind() -> None:
             worker.identify()
         assert len(worker.published()) == 2
         assert worker.presence.endpoints == {"endpoint-t0", "endpoint-t1"}
-        assert worker.sessions.endpoint_count() == 2
+        assert len(worker.sessions.endpoints) == 2
         assert worker.reason("refused", "too_many_endpoints") == 48
         worker.confirm()
         assert sum(isinstance(packet, mqtt.Puback) for packet in device.received()) == 50
@@ -237,7 +237,7 @@ def test_no_endpoint_outlives_its_sessions_and_routes(script: list[tuple[str, in
                 device.send(mqtt.Subscribe(1, ((f"kp1/{APP}/dcx/{token}/#", 1),)))
             assert worker.router.route_count() <= capacity
             assert worker.sessions.count == len(open_devices) + worker.stored.offline_count()
-            assert len(worker.presence.endpoints) <= worker.sessions.endpoint_count()
+            assert len(worker.presence.endpoints) <= len(worker.sessions.endpoints)
         for device in open_devices:
             device.drop()
         worker.identify(endpoint_of)
@@ -251,7 +251,7 @@ def test_no_endpoint_outlives_its_sessions_and_routes(script: list[tuple[str, in
         for number in range(2 * capacity):
             last.publish(f"kp1/{APP}/tsx/{number}/x")
         assert worker.router.route_count() <= capacity
-        assert worker.sessions.endpoint_count() == 0
+        assert len(worker.sessions.endpoints) == 0
 
 
 def test_a_slot_that_is_used_again_has_another_key(worker: WorkerDouble) -> None:

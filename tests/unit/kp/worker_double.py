@@ -24,6 +24,7 @@ from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.identity.provider import Identity
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.downlink import Downlink
+from kaa_gateway.kp.revocation import Revocation
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
@@ -252,6 +253,7 @@ class WorkerDouble:
         )
         versions = {APP: frozenset({"dcx", "cmx", "tsx"}), OTHER_APP: frozenset({"dcx"})}
         aware = {"dcx": True, "cmx": True, "tsx": False}
+        self.revocation = Revocation(self.sessions)
         self.router = Router(self.sessions, versions, aware, {APP: TENANT}, REPLICA, route_cache, 1024)
         self.correlator = Correlator(0xABCDEF, bytes(range(16)))
         loop: Any = self.loop

@@ -104,7 +104,7 @@ class Traffic:
         self.control = Control()
         self.reports = TrafficReports(
             self.control,  # type: ignore[arg-type]
-            worker.sessions,
+            worker.sessions.endpoints,
             "kpc",
             REPLICA,
             OWNERS,
@@ -194,7 +194,7 @@ class TestTraffic:
                 device.publish(f"kp1/{APP}/dcx/{number % 10}/json", b"123")
                 worker.identify()
                 device.drop()
-            assert worker.sessions.endpoint_count() < 10
+            assert len(worker.sessions.endpoints) < 10
             assert await reports.report() == {
                 ("tenant-a", "app", f"endpoint-{number}"): (6, 0, 2, 0) for number in range(10)
             }

@@ -1,6 +1,0 @@
-"""How long things took, counted in buckets. See histogram.pyx."""
-
-class Histogram:
-    def snapshot(self) -> tuple[list[int], float]: ...
-
-def bounds() -> list[float]: ...

@@ -1,0 +1,65 @@
+"""What operators see of the sessions of a worker, and the end that they can put to one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from kaa_gateway.kp.sessions import Sessions
+
+
+class Page(NamedTuple):
+    """Sessions as (key, description), and the slot where the next page begins; None after the last."""
+
+    sessions: list[tuple[int, dict[str, Any]]]
+    next_slot: int | None
+
+
+class Inspection:
+    """Shows the sessions of a worker."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def page(
+        self,
+        slot: int,
+        limit: int,
+        scan: int,
+        protocol: str | None,
+        client_id: str | None,
+        endpoint_id: str | None,
+    ) -> Page:
+        """Return at most `limit` sessions from a slot on, from no more than `scan` slots. None filters nothing."""
+        sessions = self._sessions
+        endpoint = None
+        if endpoint_id is not None:
+            endpoint = sessions.endpoints.get(endpoint_id.encode("utf-8", "surrogatepass"))
+            if endpoint is None:
+                return Page([], None)
+        end = min(sessions.slot_count(), slot + scan)
+        found: list[tuple[int, dict[str, Any]]] = []
+        while slot < end and len(found) < limit:
+            session = sessions.at(slot)
+            slot += 1
+            if (
+                session is not None
+                and (protocol is None or session.protocol_name() == protocol)
+                and (endpoint is None or session in endpoint.sessions)
+                and (client_id is None or session.is_of(client_id))
+            ):
+                found.append((session.key, session.describe()))
+        return Page(found, slot if slot < sessions.slot_count() else None)
+
+    def describe(self, key: int) -> dict[str, Any] | None:
+        """Return what an operator may see of a session; None if it has ended."""
+        session = self._sessions.get(key)
+        return None if session is None else session.describe()
+
+    def disconnect(self, key: int, reason: str) -> bool:
+        """End a session; return False if it has ended already."""
+        session = self._sessions.get(key)
+        if session is None:
+            return False
+        session.disconnect(reason)
+        return True

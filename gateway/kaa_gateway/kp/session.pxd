@@ -1,0 +1,86 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport uint32_t, uint64_t
+
+from kaa_gateway.counters cimport Counters, Protocol, VersionCounters
+from kaa_gateway.kp.correlation cimport Service
+from kaa_gateway.wire.buffer cimport Slice
+from kaa_gateway.wire.esp cimport ExtensionDataView
+
+
+cdef struct Delivery:
+    # An ExtensionData on its way to a session; slices of data borrow from the NATS bytes and end with the call.
+    const ExtensionDataView* data
+    bint correlated          # it answers a message of this very session ...
+    Service service          # ... which came in this way,
+    uint32_t sequence        # ... with this number
+    PyObject* attachment     # borrowed: the session's attachment to the endpoint, or NULL if it must look that up
+
+
+cdef struct Traffic:
+    # Messages and their payload bytes.
+    uint64_t messages_in
+    uint64_t bytes_in
+    uint64_t messages_out
+    uint64_t bytes_out
+
+
+cdef class Endpoint:
+    # state
+    cdef readonly bytes endpoint_id
+    cdef bytes app_version                  # of its latest attachment
+    cdef readonly dict sessions             # Session -> its latest Attachment, in order of sessions
+    cdef dict bindings                      # extension instance -> Binding, the router's
+    cdef Py_ssize_t route_count             # cached routes to it
+    cdef Py_ssize_t present_count           # connections that reach it, and one if it is watched
+    cdef readonly uint32_t revocations      # how often tokens of it were revoked
+    cdef VersionCounters version_counters   # of its latest application version
+    # state without a connection (Presence)
+    cdef readonly bint watched              # it counts as connected until it has been silent for long
+    cdef readonly bytes watched_as          # application version of that
+    cdef uint64_t messages_seen             # messages_in at the last look
+    cdef int quiet_looks                    # looks in a row that found nothing new
+    cdef double next_look                   # loop time
+    # counters
+    cdef Traffic traffic
+    cdef Traffic reported                   # the part of it that has been reported
+
+
+cdef class Attachment:
+    # A token under which a session speaks for an endpoint.
+    cdef readonly Endpoint endpoint
+    cdef readonly bytes token
+    cdef readonly bytes app_version
+    cdef uint32_t number                    # place in the session's attachments
+    cdef readonly object identity           # the provider's Identity
+
+
+cdef class Session:
+    # wiring
+    cdef Counters counters
+    cdef Protocol protocol
+    # identity
+    cdef readonly str principal   # names its client's credentials; empty if there are none
+    cdef readonly str tenant      # the only tenant whose applications it may speak for, or None
+    # state
+    cdef readonly uint64_t key    # slot and generation
+    cdef bint closed
+    cdef bint online              # its device can be reached now, unasked
+    cdef bint connectionless      # it ends unnoticed, or with each message: endpoints are watched
+    cdef bint resume_wanted       # was told BUSY
+    cdef object last_route        # Route of the last message, or None
+    cdef Attachment current       # of the last message, or None
+    cdef readonly dict attached   # (application version, token) -> Attachment; None before the first
+    cdef list attachments         # the same by number; None where one was removed
+    cdef dict waiting             # (application version, token) -> list of messages that wait for its identity
+    cdef Py_ssize_t waiting_count
+    cdef Py_ssize_t waiting_bytes
+    cdef set wanted_tokens        # (application version, token) that topic filters name, not identified yet
+
+    cdef int acknowledge(self, uint32_t token) except -1
+    cdef int fail(
+        self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
+    ) except -1
+    cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1
+    cdef int resume(self) except -1
+    cdef int end(self, str reason) except -1
+    cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number)

@@ -1,0 +1,120 @@
+"""Session, the base of every transport's sessions, and the endpoints to which sessions are attached.
+
+A session is a device's connection, or what outlives it. It speaks for endpoints: each attachment is a token of one.
+What a session does with a message is its transport's, whose class overrides the methods here. The table of sessions
+is `kaa_gateway.kp.sessions`, that of endpoints `kaa_gateway.kp.endpoints`.
+
+Source: 1/KP, endpoints and their tokens.
+"""
+
+from kaa_gateway.counters import PROTOCOL_NAMES
+
+cdef enum:
+    ENDPOINTS_SHOWN = 100  # of a session, to an operator
+
+
+cdef class Endpoint:
+    """A device as the platform knows it."""
+
+    def __init__(self, bytes endpoint_id):
+        self.endpoint_id = endpoint_id
+        self.sessions = {}
+        self.bindings = {}
+
+    def revoke_routes(self):
+        """Let the next session that uses a cached route to this endpoint ask the identity provider first."""
+        self.revocations += 1
+
+
+cdef class Attachment:
+    """A token under which a session speaks for an endpoint: two tokens may stand for the same endpoint."""
+
+    def __init__(self, Endpoint endpoint, bytes token, bytes app_version, uint32_t number, identity):
+        self.endpoint = endpoint
+        self.number = number
+        self.identity = identity
+        self.token = token
+        self.app_version = app_version
+
+
+cdef class Session:
+    """A device's connection, or the state that outlives it, as 1/KP needs it."""
+
+    def __cinit__(self):
+        self.principal = ""
+
+    cdef int acknowledge(self, uint32_t token) except -1:
+        """Tell the device that NATS has its message, which was published with this token. Hot path."""
+        return 0
+
+    cdef int fail(
+        self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
+    ) except -1:
+        """Refuse a message in the gateway's own name. `topic` is that of the message, with its request ID."""
+        return 0
+
+    cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
+        """Send an ExtensionData to the device; return False if the session cannot. Hot path.
+
+        `endpoint` is None for an extension that is not endpoint-aware.
+        """
+        return False
+
+    cdef int resume(self) except -1:
+        """Go on with the messages that the uplink did not take (BUSY)."""
+        return 0
+
+    cdef int end(self, str reason) except -1:
+        """Close the connection, if there is one, and forget the session."""
+        return 0
+
+    def disconnect(self, str reason not None):
+        """End the session for a reason of ours."""
+        self.end(reason)
+
+    def forget_route(self):
+        """Let the next message look its route up, instead of taking the last one's."""
+        self.last_route = None
+
+    def describe(self):
+        """Return what an operator may see, as JSON values: no token, nothing that the device sent."""
+        cdef Attachment attachment
+        endpoints = []
+        if self.attachments is not None:
+            endpoints = [
+                {
+                    "endpointId": attachment.endpoint.endpoint_id.decode(),
+                    "appVersion": attachment.app_version.decode(),
+                    "messagesIn": attachment.endpoint.traffic.messages_in,
+                    "bytesIn": attachment.endpoint.traffic.bytes_in,
+                    "messagesOut": attachment.endpoint.traffic.messages_out,
+                    "bytesOut": attachment.endpoint.traffic.bytes_out,
+                }
+                for attachment in self.attachments if attachment is not None
+            ]
+        return {
+            "protocol": self.protocol_name(),
+            "online": bool(self.online),
+            "principal": self.principal or None,
+            "tenant": self.tenant,
+            "endpoints": endpoints[:ENDPOINTS_SHOWN],
+            "endpointCount": len(endpoints),
+            "waitingMessages": self.waiting_count,
+        }
+
+    def protocol_name(self):
+        """Return the name of its protocol, as metrics have it."""
+        return PROTOCOL_NAMES[<int>self.protocol]
+
+    def is_of(self, str client_id not None):
+        """Return whether its client has this client identifier; only MQTT has them."""
+        return False
+
+    cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number):
+        """Return the attachment of this number if it is one to the endpoint, else the latest one to it."""
+        cdef Attachment attachment
+        if self.attachments is not None and number < <uint32_t>len(self.attachments):
+            attachment = self.attachments[number]
+            if attachment is not None and attachment.endpoint is endpoint:
+                return attachment
+        return <Attachment>endpoint.sessions.get(self)
