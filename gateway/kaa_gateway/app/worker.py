@@ -213,7 +213,12 @@ class Worker:
         if period == 0:
             return None
         return TrafficReports(
-            self.control, self.sessions.endpoints, self._name, self._replica_id, owners_of(self._config), period
+            self.control,
+            self.sessions.endpoints,
+            self._name,
+            self._replica_id,
+            owners_of(self._config),
+            period,
         )
 
     def _make_durable_lanes(self) -> DurableLanes:

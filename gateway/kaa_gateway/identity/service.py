@@ -22,7 +22,7 @@ from kaa_gateway.identity.resolver import Resolver
 from kaa_gateway.identity.service_clients import CapClients
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from kaa_gateway.bus.control import Control
     from kaa_gateway.bus.requests import Requests
@@ -51,7 +51,7 @@ class SessionRegistry(Protocol):
         """End the sessions of a tenant. Return how many."""
         ...
 
-    def tokens_in_use(self) -> list[tuple[int, bytes, bytes, bytes]]:
+    def tokens_in_use(self) -> Sequence[tuple[int, bytes, bytes, bytes]]:
         """Return (session key, application version, token, endpoint ID) of all, and forget cached routes."""
         ...
 

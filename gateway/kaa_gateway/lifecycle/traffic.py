@@ -12,7 +12,7 @@ import asyncio
 import io
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import structlog
@@ -75,17 +75,17 @@ TrafficRow: TypeAlias = tuple[bytes, bytes, int, int, int, int]
 
 
 class TrafficCounts(Protocol):
-    """The sessions of a worker, as far as they count traffic."""
+    """The endpoints of a worker, as far as they count traffic."""
 
     def report_traffic(self, departed_max: int, on_departed_full: Callable[[], object]) -> None:
         """Begin to count. Call `on_departed_full` when `departed_max` endpoints are gone and not yet reported."""
         ...
 
-    def begin_traffic(self) -> tuple[list[Any], list[TrafficRow]]:
+    def begin_traffic(self) -> tuple[list[Any], Sequence[TrafficRow]]:
         """Return the endpoints that are there, and the counts of those that are gone."""
         ...
 
-    def take_traffic(self, endpoints: list[Any]) -> list[TrafficRow]:
+    def take_traffic(self, endpoints: list[Any]) -> Sequence[TrafficRow]:
         """Return the counts of some of those endpoints, and set them to zero."""
         ...
 
