@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from kaa_gateway.kp.revocation import Revocation
 from kaa_gateway.wire.coap import Message
 
 from tests.support.cluster import Cluster
@@ -277,7 +278,7 @@ async def test_observers_are_told_that_their_token_is_revoked(
     cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     await register(cluster, client)
-    assert server.sessions.revoke_tokens("token", {b"app_v1"}, set()) == 1
+    assert Revocation(server.sessions).revoke_tokens("token", {b"app_v1"}, set()) == 1
     assert (await client.receive()).code == 0x84
     assert server.tables["observers"] == 0
 
