@@ -14,6 +14,8 @@ from typing import TypeAlias
 
 PAUSE = 1.0
 """Seconds between two looks."""
+START_PAUSE = 0.25
+"""The same at the start of a process, which is not to take long."""
 
 FileState: TypeAlias = tuple[int, int, int, int] | None
 """Values that change when a file changes or is replaced; None if there is no file."""
@@ -43,7 +45,7 @@ async def complete(paths: Sequence[Path], pause: float = PAUSE) -> list[FileStat
         states = again
 
 
-def wait_if_fresh(path: Path, pause: float = PAUSE, sleep: Callable[[float], None] = time.sleep) -> None:
+def wait_if_fresh(path: Path, pause: float = START_PAUSE, sleep: Callable[[float], None] = time.sleep) -> None:
     """Wait until a file is complete, if it has changed within the last `pause` seconds. For the start of a process."""
     while (state := state_of(path)) is not None and 0 <= time.time() - state[2] / 1e9 < pause:
         sleep(pause)

@@ -1,6 +1,7 @@
 """`kaa.kpc.workers`: processes that share the ports, of which one may die, and none outlives the others' master."""
 
 import asyncio
+import json
 import os
 import signal
 from collections import Counter as Tally
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from kaa_gateway.app.supervisor import HANG_TIMEOUT
 
 from tests.support.esp import until
 from tests.support.gateway import REPLICA, GatewayProcess
@@ -179,3 +181,75 @@ async def test_a_port_that_is_taken_ends_all(nats_server: NatsServer, tmp_path: 
         server.close()
         kill(workers.seen)
         gateway.close()
+
+
+async def test_a_worker_that_cannot_start_again_does_not_end_those_that_serve(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    """A file that workers read at their start is broken for a while, in which one of them dies."""
+    gateway = GatewayProcess(
+        nats_server.url,
+        TWO_WORKERS,
+        tokens={"app_v1": {"token-1": "endpoint-1"}},
+        environment={"TMPDIR": str(tmp_path)},
+    )
+    workers = Workers(gateway, tmp_path)
+    file = gateway.config_path.parent / "tokens.yml"
+    good = file.read_text()
+    try:
+        gateway.start()
+        await both_ready(workers)
+        victim, other = workers.pids()
+        file.write_text("")
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: "worker cannot start" in gateway.log, "the attempt", START_AND_STOP_S)
+        await until(lambda: gateway.log.count("starting it again") > 1, "another", START_AND_STOP_S)
+        assert gateway.ready()
+        async with mqtt_client(gateway.mqtt_port):
+            pass
+        file.write_text(good)
+        await both_ready(workers)
+        assert other in workers.pids()
+        assert gateway.stop() == 0
+        assert all_ended(workers.seen), workers.seen
+        assert "Traceback" not in gateway.log, gateway.log
+    finally:
+        kill(workers.seen)
+        gateway.close()
+
+
+@pytest.mark.slow
+async def test_a_worker_that_hangs_is_killed_and_counted(workers: Workers) -> None:
+    await both_ready(workers)
+    victim, other = workers.pids()
+    os.kill(victim, signal.SIGSTOP)
+    await until(lambda: not alive(victim), "its end", HANG_TIMEOUT + START_AND_STOP_S)
+    await both_ready(workers)
+    assert other in workers.pids()
+    assert "worker hangs, killing it" in workers.gateway.log
+    assert sum(workers.gateway.metrics_by_worker()[str(index)]["worker_hangs",] for index in range(2)) == 1
+
+
+async def test_a_second_gateway_on_the_same_ports_is_refused(
+    workers: Workers, nats_server: NatsServer
+) -> None:
+    """The kernel would share the ports between both."""
+    await both_ready(workers)
+    first = workers.gateway
+    second = GatewayProcess(nats_server.url)
+    for name, port in (("mqtt", first.mqtt_port), ("coap", first.coap_port)):
+        transports: dict[str, object] = (
+            {"mqtt": {"tcp": {"port": port}}} if name == "mqtt" else {"coap": {"port": port}}
+        )
+        document = second.document_with({"kaa": {"kpc": {"workers": 2, "transports": transports}}})
+        second.config_path.write_text(json.dumps(document))
+        try:
+            second.launch()
+            await until(lambda: not second.running, "its end", START_AND_STOP_S)
+            assert second.stop() == 1
+            assert f"port {port} (kaa.kpc.transports.{name}" in second.log
+            assert "is in use" in second.log
+        finally:
+            second.kill()
+    second.close()
+    assert workers.ready() == [True, True]

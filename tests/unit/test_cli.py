@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from kaa_gateway import __version__, cli
+from kaa_gateway import __version__, cli, commands
 from kaa_gateway.errors import GatewayError
 from kaa_gateway.identity import passwords
 
@@ -126,11 +126,11 @@ def test_check_config_looks_at_the_environment(
 
 def test_hash_password(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("secret\n"))
-    assert cli.hash_password() == 0
+    assert commands.hash_password() == 0
     assert passwords.matches(b"secret", capsys.readouterr().out.strip())
     monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
     with pytest.raises(GatewayError, match="no password given"):
-        cli.hash_password()
+        commands.hash_password()
 
 
 def test_check_config_of_no_file(kaa_gateway: Command, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "admin": {"config", "bus"} | COMMON,
     "app": ALL,
     "cli": ALL,
+    "commands": ALL,
     "__main__": ALL,
     "kaa_ext.messages": {"bus"},
     "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "stdio", "version"},

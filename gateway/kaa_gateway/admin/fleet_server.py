@@ -96,7 +96,12 @@ class FleetCollector(Collector):
         )
         for index, count in self._fleet.starts.items():
             starts.add_metric([str(index)], count)
+        hangs = CounterMetricFamily(
+            "kaa_gateway_worker_hangs", "How often a worker was killed because it hung.", labels=["worker"]
+        )
+        for index, count in self._fleet.hangs.items():
+            hangs.add_metric([str(index)], count)
         workers = GaugeMetricFamily(
             "kaa_gateway_workers", "Workers that the configuration asks for.", len(self._fleet.sockets)
         )
-        return [workers, starts]
+        return [workers, starts, hangs]

@@ -1,6 +1,7 @@
 """The supervisor of several worker processes that share the ports of devices.
 
-A worker that dies is started again, after a growing pause. The supervisor serves the management API of all workers, and
+A worker that dies is started again, after a growing pause; one whose event loop hangs is killed before. A worker that
+cannot start again does not end those that serve. The supervisor serves the management API of all workers, and
 reads the configuration for them. It has no part in what devices send.
 """
 
@@ -19,8 +20,9 @@ from kaa_gateway.admin.access import Guard
 from kaa_gateway.admin.fleet import Fleet
 from kaa_gateway.admin.fleet_api import FleetApi
 from kaa_gateway.admin.fleet_server import FleetServer
+from kaa_gateway.app.port_probe import probe_ports
 from kaa_gateway.app.reload import ReloadCollector, Reloader
-from kaa_gateway.app.worker_process import EXIT_CANNOT_START, run_worker
+from kaa_gateway.app.worker_process import EXIT_CANNOT_START, Report, run_worker
 from kaa_gateway.net.ports import port_errors
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ POLL_PERIOD = 0.1
 """Seconds between looks at the worker processes."""
 STOP_MARGIN = 10.0
 """Seconds beyond graceful-shutdown after which a worker process is killed."""
+HANG_TIMEOUT = 30.0
+"""Seconds without a report after which a worker hangs, and is killed."""
+START_TIMEOUT = 120.0
+"""The same for its first report, before which it imports its modules."""
+SUSPENDED_AFTER = 5.0
+"""Seconds between two looks after which this process was suspended, perhaps with its workers."""
 SEND_TIMEOUT = 30.0
 """Seconds that a worker has to take a new configuration before it is killed."""
 
@@ -59,6 +67,10 @@ class Supervisor:
         self._started_at: dict[int, float] = {}
         self._pause: dict[int, float] = {}
         self._restart_at: dict[int, float] = {}
+        self._hangs_at: dict[int, float] = {}
+        """When each worker counts as hanging, unless it reports before."""
+        self._checked_at = self._loop.time()
+        self._has_served = False
         self._stopping = False
         self._watching: asyncio.Task[None] | None = None
         self._fleet = Fleet({index: directory / f"worker-{index}.sock" for index in range(config.workers)})
@@ -72,9 +84,11 @@ class Supervisor:
         self.exit_code = 0
 
     async def start(self) -> None:
-        """Serve management, and start the workers. PortError if the management port is taken."""
+        """Serve management, and start the workers. Raises PortError if a port is taken."""
         with port_errors("server.port", self._config.server.port):
             await self._admin.start(self._config.transports.bind_address, self._config.server.port)
+        # Workers share ports with each other, and would share them with another gateway.
+        await probe_ports(self._config)
         for index in self._fleet.sockets:
             self._start(index)
         self._watching = self._loop.create_task(self._watch())
@@ -123,11 +137,15 @@ class Supervisor:
 
     def _receive(self, index: int, connection: Connection) -> None:
         try:
-            connection.recv()
+            report = connection.recv()
         except (EOFError, OSError):
             self._loop.remove_reader(connection.fileno())
             return
-        self.reloader.request("17/SCMP")
+        self._hangs_at[index] = self._loop.time() + HANG_TIMEOUT
+        if report is Report.SERVING:
+            self._has_served = True
+        elif report is Report.ANNOUNCED:
+            self.reloader.request("17/SCMP")
 
     def _connect(self, index: int) -> Connection:
         """Make a new connection to a worker, and return the worker's end."""
@@ -146,12 +164,18 @@ class Supervisor:
             args=(self._config, index, self._fleet.sockets[index], theirs),
             name=f"kaa-gateway-{index}",
         )
-        process.start()
+        # Its handlers are not there yet: what a terminal or a tool sends to all processes must not end it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
         # So that each process notices the end of the other.
         theirs.close()
         self._fleet.starts[index] += 1
         self._processes[index] = process
         self._started_at[index] = self._loop.time()
+        self._hangs_at[index] = self._loop.time() + START_TIMEOUT
         self._restart_at.pop(index, None)
 
     async def _watch(self) -> None:
@@ -161,10 +185,18 @@ class Supervisor:
 
     def _check(self) -> None:
         now = self._loop.time()
+        if now - self._checked_at > SUSPENDED_AFTER:
+            for index in self._hangs_at:
+                self._hangs_at[index] = max(self._hangs_at[index], now + HANG_TIMEOUT)
+        self._checked_at = now
         for index, process in list(self._processes.items()):
-            if process.is_alive() or index in self._restart_at:
+            if index in self._restart_at:
                 continue
-            if process.exitcode == EXIT_CANNOT_START:
+            if process.is_alive():
+                if now >= self._hangs_at[index]:
+                    self._end_hanging(index, process)
+                continue
+            if process.exitcode == EXIT_CANNOT_START and not self._has_served:
                 self.exit_code = 1
                 self._stopping = True
                 signal.raise_signal(signal.SIGTERM)
@@ -180,3 +212,10 @@ class Supervisor:
         for index, at in list(self._restart_at.items()):
             if now >= at:
                 self._start(index)
+
+    def _end_hanging(self, index: int, process: SpawnProcess) -> None:
+        log.error("worker hangs, killing it", worker=index, pid=process.pid)
+        self._fleet.hangs[index] += 1
+        self._hangs_at[index] += HANG_TIMEOUT
+        with contextlib.suppress(OSError):
+            process.kill()

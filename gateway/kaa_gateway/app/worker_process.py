@@ -1,12 +1,14 @@
 """One of several worker processes, as its supervisor starts it.
 
-Over its connection a worker gets each new configuration, and sends None when the cluster announces one.
+Over its connection a worker gets each new configuration, and sends a `Report` of what the supervisor must know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
+import select
 import signal
 from typing import TYPE_CHECKING
 
@@ -27,7 +29,41 @@ if TYPE_CHECKING:
 log = structlog.get_logger("gateway")
 
 EXIT_CANNOT_START = 2
-"""Exit code of a worker that cannot start, and would not by trying again."""
+"""Exit code of a worker that cannot use its configuration, files or ports."""
+ALIVE_PERIOD = 1.0
+"""Seconds between reports that the event loop runs."""
+
+
+class Report(enum.Enum):
+    """What a worker tells its supervisor."""
+
+    ALIVE = enum.auto()
+    """Its event loop runs."""
+    SERVING = enum.auto()
+    """Its start is complete."""
+    ANNOUNCED = enum.auto()
+    """The cluster has announced another configuration."""
+
+
+class _Reports:
+    """Sends reports. One that the supervisor does not take in time is dropped: a worker never waits for it."""
+
+    def __init__(self, supervisor: Connection) -> None:
+        self._supervisor = supervisor
+        self._poll = select.poll()
+        self._poll.register(supervisor.fileno(), select.POLLOUT)
+
+    def send(self, report: Report) -> None:
+        """Send a report."""
+        with contextlib.suppress(OSError):
+            if self._poll.poll(0):
+                self._supervisor.send(report)
+
+    async def repeat(self) -> None:
+        """Report again and again that the event loop runs."""
+        while True:
+            self.send(Report.ALIVE)
+            await asyncio.sleep(ALIVE_PERIOD)
 
 
 def run_worker(config: Config, index: int, admin_socket: Path, supervisor: Connection) -> None:
@@ -36,6 +72,7 @@ def run_worker(config: Config, index: int, admin_socket: Path, supervisor: Conne
     # A terminal sends Ctrl-C and its own end to all processes; the supervisor handles them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run_in_process(config, index, admin_socket, supervisor))
@@ -46,8 +83,10 @@ def run_worker(config: Config, index: int, admin_socket: Path, supervisor: Conne
 
 async def _run_in_process(config: Config, index: int, admin_socket: Path, supervisor: Connection) -> None:
     loop = asyncio.get_running_loop()
+    reports = _Reports(supervisor)
+    repeating = loop.create_task(reports.repeat())
     worker = Worker(config, index, admin_socket)
-    worker.subscribe_announcements(lambda: supervisor.send(None))
+    worker.subscribe_announcements(lambda: reports.send(Report.ANNOUNCED))
     configuring: asyncio.Task[None] | None = None
     orphaned = False
 
@@ -64,8 +103,13 @@ async def _run_in_process(config: Config, index: int, admin_socket: Path, superv
             return
         configuring = loop.create_task(worker.reconfigure(new))
 
+    async def start() -> None:
+        await worker.start()
+        reports.send(Report.SERVING)
+
     loop.add_reader(supervisor.fileno(), receive)
-    await serve(worker.start, worker.stop)
+    await serve(start, worker.stop)
+    repeating.cancel()
     if orphaned:
         # Nobody else would remove the sockets; the last worker finds their directory empty.
         admin_socket.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from importlib.util import find_spec
 
 from kaa_gateway.config.keys import CoapDtls, Document
-from kaa_gateway.config.listeners import encrypted, listener_ports
+from kaa_gateway.config.listeners import ListenerPort, encrypted, listener_ports
 from kaa_gateway.config.sources import Sources
 
 TRACING_EXTRA = "opentelemetry.exporter.otlp.proto.http"
@@ -108,7 +108,8 @@ def _check_applications(document: Document, sources: Sources) -> None:
 
 def _check_ports(document: Document, sources: Sources) -> None:
     first: dict[tuple[str, int], tuple[str, ...]] = {}
-    for path, below, port in listener_ports(document):
+    management = ListenerPort(("server", "port"), "tcp", document.server.port)
+    for path, below, port in (management, *listener_ports(document.kaa.kpc.transports)):
         if (other := first.setdefault((below, port), path)) != path:
             here, there = (path, other) if sources.has(path) else (other, path)
             sources.report(here, f"port {port} is that of {'.'.join(there)} too")

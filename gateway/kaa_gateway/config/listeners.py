@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from kaa_gateway.config.keys import Document, ServerTls, Transports
+from kaa_gateway.config.keys import ServerTls, Transports
 from kaa_gateway.config.schema import Path
 
 
@@ -27,10 +27,8 @@ def encrypted(transports: Transports) -> dict[Path, ServerTls]:
     }
 
 
-def listener_ports(document: Document) -> Iterator[ListenerPort]:
-    """Yield the ports of the enabled listeners."""
-    transports = document.kaa.kpc.transports
-    yield ListenerPort(("server", "port"), "tcp", document.server.port)
+def listener_ports(transports: Transports) -> Iterator[ListenerPort]:
+    """Yield the ports of the enabled listeners for devices."""
     for path, listener in (
         (("mqtt", "tcp"), transports.mqtt.tcp),
         (("mqtt", "tls"), transports.mqtt.tls),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
-from kaa_gateway import cli
+from kaa_gateway import commands
 from kaa_gateway.app.encryption import problems, stream_credentials
 from kaa_gateway.config.keys import Http, HttpTls, Transports
 from kaa_gateway.errors import ConfigError
@@ -94,9 +94,9 @@ def test_check_config(authority: Authority, tmp_path: Path, capsys: pytest.Captu
     server = authority.issue("gateway")
     file = tmp_path / "service-config.yml"
     file.write_text(f"{KEY}: {{enabled: true, cert-file: {server.cert_file}, key-file: {server.key_file}}}\n")
-    assert cli.check_config(file) == 0
+    assert commands.check_config(file) == 0
     server.key_file.unlink()
-    assert cli.check_config(file) == 1
+    assert commands.check_config(file) == 1
     line = f"{KEY}.key-file: {server.key_file}: cannot be read: No such file or directory"
     assert capsys.readouterr().out == f"ok\n{line}\n"
 

@@ -1,0 +1,121 @@
+"""The commands of `kaa-gateway`: run, dev, check-config, hash-password, version."""
+
+from __future__ import annotations
+
+import os
+import sys
+from getpass import getpass
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+from cyclopts import App, Parameter, validators
+
+from kaa_gateway import __version__, logs, stdio
+from kaa_gateway.app import dev, encryption, running
+from kaa_gateway.config import check, config_path, load
+from kaa_gateway.errors import GatewayError
+from kaa_gateway.files import wait_if_fresh
+from kaa_gateway.identity.passwords import hashed
+
+log = structlog.get_logger("gateway")
+
+app = App(
+    name="kaa-gateway",
+    help="Device gateway for the Kaa IoT platform: MQTT, CoAP, HTTP and UDP devices on one side, 4/ESP on the other.",
+    version=__version__,
+)
+
+
+@app.command
+def run() -> int:
+    """Serve devices, in a cluster.
+
+    The configuration is the file in APP_CONFIG_PATH (default /srv/kpc/service-config.yml), overridden by
+    environment variables; NATS servers are in NATS_URLS. SIGTERM drains, SIGHUP reads the
+    configuration again. See docs/configuration.md.
+    """
+    path = config_path(os.environ)
+    wait_if_fresh(path)
+    config = load(path, os.environ)
+    logs.configure(config.log.level, config.log.format)
+    for warning in config.warnings:
+        log.warning("configuration", warning=warning)
+    if config.identity.provider == "open":
+        log.warning(
+            "identity provider is `open`: any client can use any endpoint",
+            key="kaa.kpc.identity.provider",
+        )
+    return running.run(config, path, os.environ)
+
+
+@app.command(name="dev")
+def dev_command(
+    *,
+    config: Annotated[
+        Path | None, Parameter(help="service-config.yml to use instead of the demo application's.")
+    ] = None,
+    nats_port: Annotated[
+        int,
+        Parameter(
+            help="Port of the nats-server that is started.", validator=validators.Number(gte=1, lte=65535)
+        ),
+    ] = 4222,
+    data_dir: Annotated[
+        Path | None, Parameter(help="Where JetStream keeps its data; default: a temporary directory.")
+    ] = None,
+    auth: Annotated[
+        bool, Parameter(help="Tokens and clients are those of the reference provider `auth`.", negative=())
+    ] = False,
+) -> None:
+    """Start a whole small platform here: nats-server, gateway and the reference extensions.
+
+    Prints addresses and example commands, then `ready`. Ctrl-C stops everything. Identity is `open` unless the
+    configuration or --auth says otherwise. Needs the `dev` extra, which brings nats-server.
+    """
+    # The platform goes on when nobody reads what it prints.
+    stdio.protect(stdout=True)
+    logs.configure("info", "console")
+    dev.run(config, nats_port, data_dir, auth=auth)
+
+
+@app.command
+def check_config(file: Path, /) -> int:
+    """Check a configuration file: `ok`, or each problem with its line, key and what was expected.
+
+    Parameters
+    ----------
+    file
+        A service-config.yml. Environment variables that override it are checked as well, and so are the
+        certificates and keys of listeners that encrypt.
+    """
+    problems = check(file, os.environ)
+    for problem in problems:
+        print(problem)
+    if any(problem.severity == "error" for problem in problems):
+        return 1
+    unusable = encryption.problems(load(file, os.environ).transports)
+    if unusable:
+        print("\n".join(unusable))
+        return 1
+    print("ok")
+    return 0
+
+
+@app.command
+def hash_password() -> int:
+    """Read a password and print its hash for the file of the identity provider `static`.
+
+    The password is the first line of standard input. At a terminal, the command asks for it.
+    """
+    password = getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise GatewayError("no_password", "no password given")
+    print(hashed(password.encode()))
+    return 0
+
+
+@app.command
+def version() -> None:
+    """Print the version."""
+    print(__version__)
