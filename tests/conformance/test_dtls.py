@@ -38,6 +38,10 @@ async def server(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[DtlsS
         server.socket.stop()
 
 
+HELLO_VERIFY_REQUEST = 3
+"""The type of a handshake message."""
+
+
 class TestCookies:
     async def test_nothing_is_kept_of_an_address_that_has_not_returned_one(self, server: DtlsServer) -> None:
         for _ in range(20):
@@ -197,6 +201,35 @@ class TestHandshakes:
         assert server.coap.tables["peers"] == 1
         assert server.coap.count("dropped", "coap_duplicate") == 0
         first.close()
+
+    async def test_a_client_that_begins_anew_in_the_middle_of_one_is_served_at_once(
+        self, server: DtlsServer
+    ) -> None:
+        """RFC 6347 sections 4.2.1 and 4.2.8: it has lost its state, and its new cookie comes back."""
+        client = server.client()
+        await client.begin()
+        await client.datagram()  # ServerHello ... ServerHelloDone
+        again = server.client(other=client)
+        await again.handshake()
+        await ask(again)
+        assert server.tables == {"handshakes": 0, "sessions": 1}
+        assert server.coap.count("closed", "dtls_handshake_restarted") == 1
+        client.close()
+
+    async def test_a_hello_without_cookie_does_not_disturb_one(self, server: DtlsServer) -> None:
+        client = server.client()
+        await client.begin()
+        flight = await client.datagram()
+        first_hello, second_hello = client.sent
+        client.send_raw(first_hello)  # as anybody can who forges the address
+        assert (await client.datagram())[13] == HELLO_VERIFY_REQUEST
+        client.send_raw(second_hello)  # as the client does whose answer was lost
+        assert server.tables == {"handshakes": 1, "sessions": 0}
+        client.take(flight)
+        await client.handshake()
+        await ask(client)
+        assert server.coap.count("closed", "dtls_handshake_restarted") == 0
+        client.close()
 
 
 class TestStrangers:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from kaa_ext import Extension, Request
 from kaa_ext.services import echo
+from kaa_gateway.wire.coap import Message, decode, encode
 
 from tests.support.certificates import Issued
 from tests.support.encrypted import EncryptedGateway, Pki, run
@@ -17,6 +18,9 @@ from tests.support.nats import HOST, NatsServer
 NewToken = Callable[[], str]
 
 KEY = b"an example key!!"
+NON = 1
+POST, CHANGED = 2, 0x44
+URI_PATH, BLOCK2 = 11, 23
 IDENTITY = "device-1"
 
 
@@ -158,3 +162,46 @@ async def test_new_keys_hold_for_new_sessions(
         assert "two" in await coap_client(gateway, new_token(), *psk("other"), "-e", "two")
         await coap_client(gateway, new_token(), *psk(), wait=1)
         assert gateway.count("events", "closed", "dtls_unknown_psk_identity") > 0
+
+
+async def test_answers_are_cut_to_the_fragment_length_of_the_client(
+    encrypted: EncryptedGateway, extensions: Extension, new_token: NewToken
+) -> None:
+    """RFC 6066 section 4, RFC 7252 section 4.6, RFC 7959 section 2.4: what 512 bytes do not hold comes in blocks."""
+    levels = ("kp1", "app_v1", "slow", new_token(), "hello")
+    path = tuple((URI_PATH, level.encode()) for level in levels)
+    client = await asyncio.create_subprocess_exec(
+        "openssl", "s_client", "-dtls1_2", "-connect", f"{HOST}:{encrypted.coaps_port}", "-maxfraglen", "512",
+        "-psk_identity", IDENTITY, "-psk", KEY.hex(), "-cipher", "PSK-AES128-CCM8:@SECLEVEL=0",
+        "-quiet",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    assert client.stdin is not None
+    assert client.stdout is not None
+
+    async def response() -> Message:
+        """Return the next message that has a code."""
+        assert client.stdout is not None
+        while (message := decode(await asyncio.wait_for(client.stdout.read(65536), 20.0))).code == 0:
+            pass
+        return message
+
+    client.stdin.write(encode(Message(NON, POST, 1, b"t", path, b"hello")))
+    body, more, number, szx = b"", True, 0, None
+    while more:
+        message = await response()
+        assert message.code == CHANGED
+        (block,) = [int.from_bytes(value) for option, value in message.options if option == BLOCK2]
+        assert len(encode(message)) <= 512
+        assert szx in (None, block & 7)
+        more, szx = bool(block & 8), block & 7
+        assert block >> 4 == number
+        body += message.payload
+        number += 1
+        if more:
+            following = (*path, (BLOCK2, (number << 4 | szx).to_bytes(2)))
+            client.stdin.write(encode(Message(NON, POST, 1 + number, b"t", following, b"")))
+    assert body == b"late " * 180
+    client.stdin.close()
+    client.terminate()
+    await client.wait()

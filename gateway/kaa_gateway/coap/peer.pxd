@@ -71,6 +71,7 @@ cdef class CoapPeer(Session):
     cdef dict transmissions              # message ID of ours -> Transmission
     cdef dict observations               # CoAP token -> Observation
     cdef uint32_t observe_sequence
+    cdef int64_t message_size_max        # bytes of a message that its transport can carry
     cdef int64_t amplification_credit    # bytes that may be sent until its address is verified
     cdef double verified_until           # loop time
     cdef bint verified_observer          # its address stays verified for as long as it observes

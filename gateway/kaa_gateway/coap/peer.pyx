@@ -646,11 +646,11 @@ cdef class CoapPeer(Session):
     cdef bint fit(self, Type type, uint16_t message_id, Slice token, Response* response, int64_t limit) except -1:
         """Write a response into `context.out`, in at most `limit` bytes. Return False if that is impossible. Hot path.
 
-        For an unverified address the limit is not used up if smaller blocks avoid that: a lost message can be sent
+        It is also no larger than the transport can carry. For an unverified address the limit is not used up if smaller blocks avoid that: a lost message can be sent
         again, and a registration is followed by a notification.
         """
         cdef Buffer out = self.context.out
-        cdef int64_t planned = limit
+        cdef int64_t planned = limit, carried = self.message_size_max
         cdef Response original
         if limit != ANY_SIZE and response.code < BAD_REQUEST:
             if type == CON:
@@ -659,11 +659,11 @@ cdef class CoapPeer(Session):
                 planned = max(limit - NOTIFICATION_ROOM, limit // (COPIES + 1))
         original = response[0]
         while planned < limit:
-            if encode_response(out, type, message_id, token, response, planned):
+            if encode_response(out, type, message_id, token, response, min(planned, carried)):
                 return True
             response[0] = original
             planned = limit if planned >= limit // 2 else limit // 2
-        return encode_response(out, type, message_id, token, response, limit)
+        return encode_response(out, type, message_id, token, response, min(limit, carried))
 
     cdef int hold_confirmable(
         self, uint16_t message_id, Slice token, Response* response, Slice transfer_key

@@ -235,6 +235,7 @@ cdef class CoapServer(DatagramCore):
         peer.next_message_id = random.getrandbits(16)
         # A peer that was forgotten and comes back must not see smaller numbers than before (RFC 7641 section 4.4).
         peer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
+        peer.message_size_max = self.socket.message_size_max(source)
         client = self.socket.client_of(source)
         if client is not None:
             peer.principal = client.principal

@@ -10,6 +10,8 @@ cdef class DtlsSession:
     cdef object context              # the DtlsContext that it began with
     cdef Address address
     cdef bytes key
+    cdef bytes client_random         # of its ClientHello
+    cdef Py_ssize_t message_size     # bytes that a message to it may have
     # state
     cdef double begun                # loop time at which the handshake began, seconds
     cdef double last_received        # loop time, to within LAST_RECEIVED_RESOLUTION

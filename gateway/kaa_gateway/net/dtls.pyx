@@ -2,13 +2,14 @@
 
 A ClientHello is answered with a cookie, and nothing is kept for an address until the cookie comes back from it. Then
 there is a handshake, bounded in number and time, and after it a session, which the core sees as a peer at its address.
-A second handshake from an address replaces the session there only when it has succeeded.
+A second handshake from an address replaces the session there only when it has succeeded. It replaces a handshake there
+when its cookie has come back.
 
 What lives here: handshakes, sessions and their admission. What does not: OpenSSL's settings and callbacks
 (dtls_context.py), and the protocol in the messages. OpenSSL works on memory; what it writes is cut into datagrams at
 the borders of records.
 
-Source: RFC 6347, whose sections the comments cite; RFC 7252 section 9.
+Source: RFC 6347, whose sections the comments cite; RFC 6066 section 4; RFC 7252 section 9.
 """
 
 import asyncio
@@ -34,8 +35,13 @@ cdef enum:
     HANDSHAKE = 22
     APPLICATION_DATA = 23
     CLIENT_HELLO = 1
+    MAX_FRAGMENT_LENGTH = 1              # the extension (RFC 6066 section 4)
     # Sizes in bytes
     RECORD_HEADER_SIZE = 13
+    MESSAGE_HEADER_SIZE = 12             # of a handshake message
+    VERSION_SIZE = 2
+    RANDOM_SIZE = 32
+    FRAGMENT_SIZE_MAX = 16 * 1024        # of a record, unless the client asks for less
     RECORD_SIZE_MAX = 16 * 1024 + 2048   # of a datagram that can be one record
     READ_SIZE = 64 * 1024                # asked of OpenSSL at once
     # Numbers
@@ -44,6 +50,46 @@ cdef enum:
 
 cdef double LAST_RECEIVED_RESOLUTION = 1.0   # seconds; the order of sessions is no more exact
 cdef Py_ssize_t DATAGRAM_SIZE = CONTEXT_DATAGRAM_SIZE
+
+
+cdef inline Py_ssize_t get_16(const uint8_t* at) noexcept:
+    return at[0] << 8 | at[1]
+
+
+cdef bint is_client_hello(const uint8_t* data, Py_ssize_t size) noexcept:
+    """Return whether a datagram begins with an unencrypted ClientHello (sections 4.1 and 4.2.2)."""
+    return data[0] == HANDSHAKE and get_16(data + 3) == 0 \
+        and size >= RECORD_HEADER_SIZE + MESSAGE_HEADER_SIZE + VERSION_SIZE + RANDOM_SIZE \
+        and data[RECORD_HEADER_SIZE] == CLIENT_HELLO
+
+
+cdef bytes random_of(const uint8_t* hello):
+    """Return the random of a ClientHello, which tells one beginning of a client from another."""
+    hello += RECORD_HEADER_SIZE + MESSAGE_HEADER_SIZE + VERSION_SIZE
+    return hello[:RANDOM_SIZE]
+
+
+cdef bint is_first(const uint8_t* hello) noexcept:
+    """Return whether a ClientHello is the first message of its client, and so without a cookie (section 4.2.2)."""
+    return get_16(hello + RECORD_HEADER_SIZE + 4) == 0
+
+
+cdef Py_ssize_t fragment_size_of(const uint8_t* hello, Py_ssize_t size) noexcept:
+    """Return the largest record that a ClientHello allows; any bytes are safe (RFC 6066 section 4)."""
+    cdef Py_ssize_t at = RECORD_HEADER_SIZE + MESSAGE_HEADER_SIZE + VERSION_SIZE + RANDOM_SIZE, length
+    cdef int field
+    for field in range(4):  # session ID, cookie, cipher suites, compression methods
+        if at + 2 > size:
+            return FRAGMENT_SIZE_MAX
+        at += 2 + get_16(hello + at) if field == 2 else 1 + hello[at]
+    at += 2  # the length of all extensions
+    while at + 4 <= size:
+        length = get_16(hello + at + 2)
+        if get_16(hello + at) == MAX_FRAGMENT_LENGTH and length == 1 and at + 5 <= size \
+                and 1 <= hello[at + 4] <= 4:
+            return 256 << hello[at + 4]
+        at += 4 + length
+    return FRAGMENT_SIZE_MAX
 
 
 cdef class DtlsSession:
@@ -88,6 +134,9 @@ cdef class DtlsSocket(UdpSocket):
     cdef object client_of(self, const Address* address):
         return (<DtlsSession>self.sessions[address_key(address)]).client
 
+    cdef Py_ssize_t message_size_max(self, const Address* address) except -1:
+        return (<DtlsSession>self.sessions[address_key(address)]).message_size
+
     cdef int disconnect(self, const Address* address) except -1:
         cdef DtlsSession session = self.sessions.get(address_key(address))
         return 0 if session is None else self.close_session(session, True)
@@ -102,10 +151,11 @@ cdef class DtlsSocket(UdpSocket):
             return self.counters.count("dropped", "dtls_malformed")
         key = address_key(source)
         datagram = data[:size]
-        # In epoch 0 nothing is encrypted yet (section 4.1).
-        if data[0] == HANDSHAKE and data[3] == 0 and data[4] == 0 and size > RECORD_HEADER_SIZE \
-                and data[RECORD_HEADER_SIZE] == CLIENT_HELLO and key not in self.handshakes:
-            return self.on_client_hello(datagram, source, key)
+        if is_client_hello(data, size):
+            session = self.handshakes.get(key)
+            # A ClientHello with a cookie and the same random is sent again, and OpenSSL's business.
+            if session is None or is_first(data) or session.client_random != random_of(data):
+                return self.on_client_hello(datagram, source, key)
         session = self.sessions.get(key)
         if session is None or (data[0] not in (APPLICATION_DATA, ALERT) and key in self.handshakes):
             session = self.handshakes.get(key)
@@ -117,7 +167,10 @@ cdef class DtlsSocket(UdpSocket):
         return self.read_messages(session)
 
     cdef int on_client_hello(self, bytes datagram, const Address* source, bytes key) except -1:
-        """Begin a handshake for a ClientHello with a good cookie; answer any other with a cookie (section 4.2.1)."""
+        """Begin a handshake for a ClientHello with a good cookie; answer any other with a cookie (section 4.2.1).
+
+        The handshake of a client that has lost its state ends then (section 4.2.8).
+        """
         cdef DtlsSession session = self.listening
         if session is None or session.context is not self.credentials.context:
             session = self.listening = DtlsSession()
@@ -135,7 +188,11 @@ cdef class DtlsSocket(UdpSocket):
             self.listening = None
             return self.counters.count("dropped", "dtls_malformed")
         self.listening = None
-        if len(self.handshakes) >= self.handshakes_max:
+        session.client_random = random_of(datagram)
+        session.message_size = fragment_size_of(datagram, len(datagram))
+        if key in self.handshakes:
+            self.fail_handshake(self.handshakes[key], "dtls_handshake_restarted", "the client began anew")
+        elif len(self.handshakes) >= self.handshakes_max:
             self.fail_handshake(
                 next(iter(self.handshakes.values())), "tls_handshakes_full", "a newer one took its place"
             )

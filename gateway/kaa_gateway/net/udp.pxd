@@ -46,6 +46,7 @@ cdef class UdpSocket:
     cdef int set_local_address(self, msghdr* message, Address* destination) noexcept
     cdef int on_datagram(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1
     cdef object client_of(self, const Address* address)
+    cdef Py_ssize_t message_size_max(self, const Address* address) except -1
     cdef int disconnect(self, const Address* address) except -1
     cdef int send(self, const Address* destination, const uint8_t* data, Py_ssize_t size) except -1
     cdef int flush(self) except -1

@@ -54,6 +54,31 @@ cdef struct Outgoing:
     Py_ssize_t size
 
 
+def bind(host, port, reuse_port):
+    """Return a new socket that is bound. Raises OSError if the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    result = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        if family == socket.AF_INET6:
+            # As over TCP. All IPv4 addresses mapped into IPv6 would also count as one source.
+            result.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        result.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
+        result.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
+        result.bind((host, port))
+        if result.getsockname()[0] not in ALL_ADDRESSES:
+            pass
+        elif family == socket.AF_INET6:
+            result.setsockopt(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
+        else:
+            result.setsockopt(IPPROTO_IP, IP_PKTINFO, 1)
+    except OSError:
+        result.close()
+        raise
+    return result
+
+
 cdef class DatagramCore:
     """The core of a datagram protocol. It receives datagrams, and sends through `socket.send`."""
 
@@ -91,28 +116,11 @@ cdef class UdpSocket:
         if admission.source_message_rate > 0 or admission.source_byte_rate > 0:
             self.admission = admission
 
-    def start(self, host, port, *, reuse_port):
-        """Bind the socket and read it. Raises OSError if the port is taken."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            if family == socket.AF_INET6:
-                # As over TCP. All IPv4 addresses mapped into IPv6 would also count as one source.
-                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if reuse_port:
-                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
-            self.socket.bind((host, port))
-            self.ipv6 = family == socket.AF_INET6
-            self.several_addresses = self.socket.getsockname()[0] in ALL_ADDRESSES
-            if self.several_addresses and self.ipv6:
-                self.socket.setsockopt(IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-            elif self.several_addresses:
-                self.socket.setsockopt(IPPROTO_IP, IP_PKTINFO, 1)
-        except OSError:
-            self.socket.close()
-            raise
+    def start(self, host, port, *, reuse_port, bound=None):
+        """Read a new socket, or one that is `bound` already. Raises OSError if the port is taken."""
+        self.socket = bind(host, port, reuse_port) if bound is None else bound
+        self.ipv6 = self.socket.family == socket.AF_INET6
+        self.several_addresses = self.socket.getsockname()[0] in ALL_ADDRESSES
         self.fd = self.socket.fileno()
         self.loop.add_reader(self.fd, self.on_readable)
 
@@ -233,6 +241,10 @@ cdef class UdpSocket:
     cdef object client_of(self, const Address* address):
         """Return the admitted client whose session is at an address, or None where the socket knows no clients."""
         return None
+
+    cdef Py_ssize_t message_size_max(self, const Address* address) except -1:
+        """Return how many bytes a message to an address may have."""
+        return DATAGRAM_SIZE_MAX
 
     cdef int disconnect(self, const Address* address) except -1:
         """End the session of the client at an address, where the socket has sessions."""
