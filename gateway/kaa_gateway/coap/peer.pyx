@@ -646,8 +646,8 @@ cdef class CoapPeer(Session):
     cdef bint fit(self, Type type, uint16_t message_id, Slice token, Response* response, int64_t limit) except -1:
         """Write a response into `context.out`, in at most `limit` bytes. Return False if that is impossible. Hot path.
 
-        It is also no larger than the transport can carry. For an unverified address the limit is not used up if smaller blocks avoid that: a lost message can be sent
-        again, and a registration is followed by a notification.
+        It is also no larger than the transport can carry. For an unverified address the limit is not used up if smaller
+        blocks avoid that: a lost message can be sent again, and a registration is followed by a notification.
         """
         cdef Buffer out = self.context.out
         cdef int64_t planned = limit, carried = self.message_size_max
