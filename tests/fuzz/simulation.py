@@ -169,7 +169,7 @@ class Simulation(WorkerDouble):
         self.identify()
         self._settle()
 
-    def answer_to(self, data: bytes) -> bytes:
+    def response_to(self, data: bytes) -> bytes:
         """What a new device is sent back over its connection, the last of it."""
         self.send(data)
         device = self._players[self._current]

@@ -227,7 +227,7 @@ def test_cve_2026_27571_nothing_is_decompressed() -> None:
     """nats-server inflated what strangers sent. No extension is agreed on here, so none may be used."""
     offer = UPGRADE[:-2] + b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
     with Simulation("websocket") as simulation:
-        answer = simulation.answer_to(offer)
+        answer = simulation.response_to(offer)
         assert answer.startswith(b"HTTP/1.1 101 ")
         assert b"extensions" not in answer.lower()
         simulation.end()

@@ -259,7 +259,7 @@ async def test_a_separate_response_waits_for_room(cluster: Cluster, shared_nats:
 
 
 async def test_retransmission_goes_on_when_there_is_room(cluster: Cluster, shared_nats: NatsServer) -> None:
-    settings = {"piggyback_delay": 0.0, "ack_timeout": 0.05}
+    settings: dict[str, Any] = {"piggyback_delay": 0.0, "ack_timeout": 0.05}
     async with coap_server(shared_nats.url, **settings) as server, CoapClient(server.port) as client:
         await client.post(PATH)
         await cluster.answer(await cluster.request(), bytes(500))
@@ -276,7 +276,7 @@ async def test_retransmission_goes_on_when_there_is_room(cluster: Cluster, share
 
 
 async def test_a_held_response_is_given_up_in_the_end(cluster: Cluster, shared_nats: NatsServer) -> None:
-    settings = {"piggyback_delay": 0.0, "ack_timeout": 0.05}
+    settings: dict[str, Any] = {"piggyback_delay": 0.0, "ack_timeout": 0.05}
     async with coap_server(shared_nats.url, **settings) as server, CoapClient(server.port) as client:
         await client.post(PATH)
         await cluster.answer(await cluster.request(), bytes(500))
