@@ -168,6 +168,12 @@ OptionalLevelName = Annotated[
     str | None, Form("a name of 1 to 255 letters, digits, _, - and .", _optional_level_name)
 ]
 Names = tuple[Name, ...]
+Origin = Annotated[
+    str,
+    Form("* or an origin, such as https://app.example.com", str),
+    Meta(pattern=r"^(\*|https?://([a-z0-9.-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?)\Z"),
+]
+Origins = tuple[Origin, ...]
 NatsUrl = Annotated[str, Form("nats://[user:password@]host[:port] or tls://...", _nats_url, secret=True)]
 NatsUrls = Annotated[tuple[NatsUrl, ...], Meta(min_length=1)]
 

@@ -48,6 +48,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef uint32_t first
     cdef uint32_t count
     cdef dict early              # number -> response, of those answered before their turn; None if there are none
+    cdef dict cors               # number -> header fields for the page that has sent it; None if no page has
     # state of the clock
     cdef Wait wait
     cdef uint32_t wait_number    # number of the next request, to tell one wait from the next of its kind
@@ -61,6 +62,8 @@ cdef class HttpConnection(ProtocolCore):
     cdef uint32_t open_request(self) except? 0
     cdef int on_request(self) except -1
     cdef int dispatch(self, Refusal refusal) except -1
+    cdef int answer_preflight(self) except -1
+    cdef bytes take_cors(self, uint32_t number)
     cdef int on_head(self, bint body_is_late) except -1
     cdef int refuse_body(self, Refusal refusal) except -1
     cdef int ask_for_body(self, bint body_is_late) except -1
@@ -78,7 +81,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef Buffer buffer_of(self, uint32_t number)
     cdef int acknowledge(self, uint32_t number) except -1
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1
-    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=*) except -1
+    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes challenge=*) except -1
     cdef int send_in_order(self, uint32_t number) except -1
     cdef int finish(self) except -1
     cdef bint is_receiving(self) noexcept

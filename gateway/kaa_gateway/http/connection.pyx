@@ -11,9 +11,10 @@ import structlog
 
 from libc.stdint cimport int64_t
 
-from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_POST, NOT_FOUND, REFUSED
+from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, NOT_FOUND, REFUSED
 from kaa_gateway.http.response cimport (
-    BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_response,
+    BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight,
+    append_response,
 )
 from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
@@ -175,6 +176,10 @@ cdef class HttpConnection(ProtocolCore):
         self.taken += 1
         if not self.server.demands_credentials:
             self.admitted = True
+        if self.server.cors is not None and self.parser.origin is not None:
+            if self.cors is None:
+                self.cors = {}
+            self.cors[number] = self.server.cors_of(self.parser.origin)
         return number
 
     cdef int on_request(self) except -1:
@@ -182,6 +187,8 @@ cdef class HttpConnection(ProtocolCore):
         cdef Refusal refusal
         if self.parser.discarding:
             return self.parser.next_request()  # it has its response
+        if self.parser.method == METHOD_OPTIONS and self.server.cors is not None:
+            return self.answer_preflight()
         refusal = self.check_request()
         if refusal is None and self.needs_authentication():
             return self.authenticate(False)
@@ -198,6 +205,15 @@ cdef class HttpConnection(ProtocolCore):
             self.publish(number)
         else:
             self.refuse(number, refusal)
+        return self.parser.next_request()
+
+    cdef int answer_preflight(self) except -1:
+        """Answer OPTIONS, which has no credentials, whatever its target."""
+        cdef uint32_t number = self.open_request()
+        if not self.parser.keep_alive or self.server.draining:
+            self.move(FINISHING)
+        append_preflight(self.buffer_of(number), self.persistence(number), self.take_cors(number))
+        self.send_in_order(number)
         return self.parser.next_request()
 
     cdef int on_head(self, bint body_is_late) except -1:
@@ -367,24 +383,31 @@ cdef class HttpConnection(ProtocolCore):
         """Return where the response to this request is written: the output, or a scratch buffer before its turn."""
         return self.output if number == self.first else self.server.scratch
 
+    cdef bytes take_cors(self, uint32_t number):
+        """Return and forget the header fields for the page that has sent a request; None if no page has. Hot path."""
+        return None if self.cors is None else self.cors.pop(number, None)
+
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
         """Answer an open request with an ExtensionData. Hot path."""
         self.server.pending.answered(self.session.key, number)
-        append_response(self.buffer_of(number), data, self.persistence(number))
+        append_response(self.buffer_of(number), data, self.persistence(number), self.take_cors(number))
         return self.send_in_order(number)
 
     cdef int acknowledge(self, uint32_t number) except -1:
         """Answer an open request that wants no answer of its extension, and whose message NATS has."""
         self.server.pending.forget(self.session.key, number)
-        append_ok(self.buffer_of(number), self.persistence(number))
+        append_ok(self.buffer_of(number), self.persistence(number), self.take_cors(number))
         return self.send_in_order(number)
 
-    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=None) except -1:
+    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes challenge=None) except -1:
         """Answer a request with an error, if it is open."""
         if not self.is_open(number):
             return 0
         self.server.pending.forget(self.session.key, number)
-        append_error(self.buffer_of(number), status, phrase, self.persistence(number), with_body, fields)
+        append_error(
+            self.buffer_of(number), status, phrase, self.persistence(number), with_body, challenge,
+            self.take_cors(number),
+        )
         return self.send_in_order(number)
 
     cdef int send_in_order(self, uint32_t number) except -1:
@@ -443,7 +466,7 @@ cdef class HttpConnection(ProtocolCore):
         for i in range(self.count):
             self.server.pending.forget(self.session.key, (self.first + i) & SEQUENCE_MASK)
         self.count = 0
-        self.early = None
+        self.early = self.cors = None
         self.input.clear(0)
         self.server.input_memory.reserve(self, 0)
         (<HttpSession>self.session).connection = None

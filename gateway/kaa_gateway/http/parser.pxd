@@ -31,6 +31,7 @@ cdef enum Phase:
 cdef enum Method:
     METHOD_POST
     METHOD_HEAD
+    METHOD_OPTIONS
     METHOD_OTHER
 
 
@@ -66,6 +67,7 @@ cdef class RequestParser:
     cdef Buffer decoded          # the path, where it was percent-encoded
     cdef Refusal path_refusal    # why there is no path, or None
     cdef bytes authorization     # the field's value, or None
+    cdef bytes origin            # the same
     cdef Buffer body
     cdef Py_ssize_t content_size  # bytes of the body so far, kept or not
     cdef bint is_http_1_0

@@ -153,7 +153,7 @@ cdef class RequestParser:
         self.scanned = self.line_start = self.request_line_size = 0
         self.body_left = self.framing_size = self.content_size = 0
         self.head_ended = self.message_ended = self.rewrites = self.discarding = False
-        self.target = self.authorization = None
+        self.target = self.authorization = self.origin = None
         self.path = Slice(NULL, 0)
         self.decoded = self.path_refusal = None
         self.body.clear(BODY_KEEP)
@@ -335,6 +335,8 @@ cdef class RequestParser:
             self.method = METHOD_POST
         elif memcmp(line, b"HEAD ", 5) == 0:
             self.method = METHOD_HEAD
+        elif memcmp(line, b"OPTIONS ", 8) == 0:
+            self.method = METHOD_OPTIONS
         else:
             self.method = METHOD_OTHER
         return None
@@ -492,6 +494,8 @@ cdef class RequestParser:
                 self.expects_continue = True
             else:
                 self.expects_unknown = True
+        elif size == 6 and same(name, b"origin", 6):
+            self.origin = value
         elif size == 13 and same(name, b"authorization", 13):
             self.authorization = value
         elif size == 14 and same(name, b"content-length", 14):

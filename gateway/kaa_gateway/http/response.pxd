@@ -17,9 +17,12 @@ cdef enum Persistence:
     CLOSE
 
 
-cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence persistence) except -1
-cdef int append_error(
-    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields=*
+cdef int append_response(
+    Buffer out, const ExtensionDataView* data, Persistence persistence, bytes cors
 ) except -1
-cdef int append_ok(Buffer out, Persistence persistence) except -1
+cdef int append_error(
+    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes challenge, bytes cors
+) except -1
+cdef int append_ok(Buffer out, Persistence persistence, bytes cors) except -1
+cdef int append_preflight(Buffer out, Persistence persistence, bytes cors) except -1
 cdef int append_continue(Buffer out) except -1

@@ -37,6 +37,12 @@ cdef dict FIELDS = {
 # The challenge where the client itself must authenticate (RFC 7617).
 cdef bytes BASIC_CHALLENGE = b'WWW-Authenticate: Basic realm="kp1", charset="UTF-8"\r\n'
 
+# What a web page of an allowed origin may send.
+cdef bytes ALLOWED_TO_PAGES = (
+    b"Allow: OPTIONS, POST\r\nAccess-Control-Allow-Methods: POST\r\n"
+    b"Access-Control-Allow-Headers: Authorization, Content-Type\r\nAccess-Control-Max-Age: 7200\r\n"
+)
+
 # ExtensionData names no media type, and the gateway does not look into payloads. Kaa's extensions speak JSON.
 cdef bytes CONTENT_TYPE = b"Content-Type: application/json\r\n"
 
@@ -70,13 +76,14 @@ cdef uint8_t* put_phrase(uint8_t* at, Slice phrase) noexcept nogil:
 
 
 cdef int append_head(
-    Buffer out, int status, Slice phrase, Py_ssize_t content_length, Persistence persistence, bytes fields=None
+    Buffer out, int status, Slice phrase, Py_ssize_t content_length, Persistence persistence, bytes fields, bytes cors
 ) except -1:
     """Append a status line and the header. Hot path.
 
-    With a content length of -1 there is no Content-Length. `fields` replace those of FIELDS.
+    With a content length of -1 there is no Content-Length. `fields` replace those of FIELDS, and `cors` are those for a
+    web page; either may be None.
     """
-    cdef uint8_t* at = out.reserve(HEAD_SIZE_MAX)
+    cdef uint8_t* at = out.reserve(HEAD_SIZE_MAX + (0 if cors is None else len(cors)))
     cdef int64_t second = now_ms() // 1000
     if second != date_second:
         refresh_date(second)
@@ -93,6 +100,8 @@ cdef int append_head(
         at = put_text(at, fields)
     elif status >= 400 and status in FIELDS:
         at = put_text(at, <bytes>FIELDS[status])
+    if cors is not None:
+        at = put_text(at, cors)
     if persistence == CLOSE:
         at = put_text(at, b"Connection: close\r\n")
     elif persistence == KEEP_ALIVE:
@@ -102,47 +111,60 @@ cdef int append_head(
     return 0
 
 
-cdef int append_response(Buffer out, const ExtensionDataView* data, Persistence persistence) except -1:
+cdef int append_response(
+    Buffer out, const ExtensionDataView* data, Persistence persistence, bytes cors
+) except -1:
     """Append the response of an extension. Hot path; the view is borrowed for the call."""
     cdef int status = data.status_code
     cdef Slice phrase = data.reason_phrase
     cdef bytes default
     if not STATUS_MIN <= status <= STATUS_MAX:
-        return append_error(out, BAD_GATEWAY, "The extension answered with an invalid status", persistence, True)
+        return append_error(out, BAD_GATEWAY, "The extension answered with an invalid status", persistence, True, None, cors)
     if status >= 400 and data.payload.size == 0:
         text = None if phrase.size == 0 else phrase.data[:phrase.size].decode("utf-8", "replace")
-        return append_error(out, status, text, persistence, True)
+        return append_error(out, status, text, persistence, True, None, cors)
     if phrase.size == 0:
         default = PHRASES.get(status, b"")
         phrase = Slice(<const uint8_t*>default, len(default))
     if status == 204 or status == 304:
-        return append_head(out, status, phrase, -1, persistence)
+        return append_head(out, status, phrase, -1, persistence, None, cors)
     if status == 205:
-        return append_head(out, status, phrase, 0, persistence)
-    append_head(out, status, phrase, data.payload.size, persistence)
+        return append_head(out, status, phrase, 0, persistence, None, cors)
+    append_head(out, status, phrase, data.payload.size, persistence, None, cors)
     return out.append(data.payload.data, data.payload.size)
 
 
 cdef int append_error(
-    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields=None
+    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes challenge, bytes cors
 ) except -1:
-    """Append an error of 1/KP. A phrase of None stands for that of the status; HEAD is answered without the body."""
+    """Append an error of 1/KP. A phrase of None stands for that of the status; HEAD is answered without the body.
+
+    `challenge` replaces the WWW-Authenticate of FIELDS.
+    """
     cdef bytes text
     cdef bytes body
     if phrase is None:
         phrase = PHRASES.get(status, b"").decode()
     text = phrase.encode("ascii", "replace")
     body = msgspec.json.encode({"statusCode": status, "reasonPhrase": phrase})
-    append_head(out, status, Slice(<const uint8_t*>text, len(text)), len(body), persistence, fields)
+    append_head(out, status, Slice(<const uint8_t*>text, len(text)), len(body), persistence, challenge, cors)
     if with_body:
         out.append(<const char*>body, len(body))
     return 0
 
 
-cdef int append_ok(Buffer out, Persistence persistence) except -1:
+cdef int append_ok(Buffer out, Persistence persistence, bytes cors) except -1:
     """Append 200 without content: NATS has a message that wants no answer of its extension."""
     cdef bytes phrase = b"OK"
-    return append_head(out, 200, Slice(<const uint8_t*>phrase, len(phrase)), 0, persistence)
+    return append_head(out, 200, Slice(<const uint8_t*>phrase, len(phrase)), 0, persistence, None, cors)
+
+
+cdef int append_preflight(Buffer out, Persistence persistence, bytes cors) except -1:
+    """Append the response to OPTIONS, with which a browser asks before it sends the request of a page (Fetch, CORS)."""
+    cdef bytes phrase = b"No Content"
+    return append_head(
+        out, 204, Slice(<const uint8_t*>phrase, len(phrase)), -1, persistence, ALLOWED_TO_PAGES, cors
+    )
 
 
 cdef int append_continue(Buffer out) except -1:

@@ -23,6 +23,7 @@ cdef class HttpServer:
     cdef RequestLimits limits
     cdef InputMemory input_memory
     cdef bytes path_prefix
+    cdef dict cors                     # allowed origin, "*" included -> header fields of its responses; None: no CORS
     cdef double read_timeout           # seconds
     cdef double keep_alive_timeout     # seconds
     cdef uint32_t pipelined_max        # requests of a connection
@@ -30,3 +31,5 @@ cdef class HttpServer:
     cdef set connections
     cdef bint draining
     cdef Buffer scratch                # a response that is given before its turn
+
+    cdef bytes cors_of(self, bytes origin)

@@ -10,6 +10,14 @@ from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.net.transport cimport Transport
 
 
+cdef bytes cors_fields(str origin):
+    """Return the header fields of responses to a page of an allowed origin (Fetch, CORS protocol)."""
+    cdef str vary = "" if origin == "*" else "Vary: Origin\r\n"
+    return (
+        f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After\r\n{vary}".encode()
+    )
+
+
 cdef class HttpServer:
     """What the HTTP connections of a worker share. `settings` are kaa.kpc.transports.http of the configuration."""
 
@@ -27,12 +35,18 @@ cdef class HttpServer:
         self.demands_credentials = settings.client_authentication == "required"
         self.limits = RequestLimits(settings.max_body_size, settings.max_header_size, settings.max_url_length)
         self.path_prefix = settings.path_prefix.encode()
+        self.cors = {origin.encode(): cors_fields(origin) for origin in settings.allowed_origins} or None
         self.read_timeout = settings.read_timeout
         self.keep_alive_timeout = settings.keep_alive_timeout
         self.pipelined_max = settings.pipelined_requests
         self.connections = set()
         self.input_memory = InputMemory()
         self.scratch = Buffer()
+
+    cdef bytes cors_of(self, bytes origin):
+        """Return the header fields of responses to a page of this origin; None if it is not allowed."""
+        fields = self.cors.get(origin.lower())
+        return self.cors.get(b"*") if fields is None else fields
 
     def limit(self, InputMemory input_memory not None):
         """Bound the memory of incomplete requests, together with other transports; once, before the start."""

@@ -8,7 +8,7 @@ from kaa_gateway.config.keys.identity import ClientAuthentication
 from kaa_gateway.config.keys.tls import StreamTls
 from kaa_gateway.config.keys.units import DAY, GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Boolean, Integer, PathPrefix, Port, Seconds, Size
+from kaa_gateway.config.value_types import Boolean, Integer, Origins, PathPrefix, Port, Seconds, Size
 
 
 class HttpTls(StreamTls, frozen=True, kw_only=True):
@@ -28,6 +28,12 @@ class Http(Section, frozen=True, kw_only=True):
     path_prefix: Annotated[
         PathPrefix, Meta(description="What stands before /kp1 in the URL path of every request.")
     ] = ""
+    allowed_origins: Annotated[
+        Origins,
+        Meta(
+            description="Origins of web pages that may send requests (CORS); `*`: all pages. None: OPTIONS is 405."
+        ),
+    ] = ()
     max_body_size: Annotated[
         Size, Meta(ge=0, le=GiB, description="Largest request body; a larger one is answered with 413.")
     ] = MiB
