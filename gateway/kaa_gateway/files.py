@@ -45,7 +45,9 @@ async def complete(paths: Sequence[Path], pause: float = PAUSE) -> list[FileStat
         states = again
 
 
-def wait_if_fresh(path: Path, pause: float = START_PAUSE, sleep: Callable[[float], None] = time.sleep) -> None:
+def wait_if_fresh(
+    path: Path, pause: float = START_PAUSE, sleep: Callable[[float], None] = time.sleep
+) -> None:
     """Wait until a file is complete, if it has changed within the last `pause` seconds. For the start of a process."""
     while (state := state_of(path)) is not None and 0 <= time.time() - state[2] / 1e9 < pause:
         sleep(pause)

@@ -71,6 +71,8 @@ class Supervisor:
         """When each worker counts as hanging, unless it reports before."""
         self._checked_at = self._loop.time()
         self._has_served = False
+        """Whether a worker has ever served. Until then, the gateway ends when none of them can start."""
+        self._cannot_start: set[int] = set()
         self._stopping = False
         self._watching: asyncio.Task[None] | None = None
         self._fleet = Fleet({index: directory / f"worker-{index}.sock" for index in range(config.workers)})
@@ -196,7 +198,11 @@ class Supervisor:
                 if now >= self._hangs_at[index]:
                     self._end_hanging(index, process)
                 continue
-            if process.exitcode == EXIT_CANNOT_START and not self._has_served:
+            if process.exitcode == EXIT_CANNOT_START:
+                self._cannot_start.add(index)
+            else:
+                self._cannot_start.discard(index)
+            if not self._has_served and len(self._cannot_start) == len(self._processes):
                 self.exit_code = 1
                 self._stopping = True
                 signal.raise_signal(signal.SIGTERM)
