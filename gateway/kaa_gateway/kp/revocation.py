@@ -42,14 +42,16 @@ class Revocation:
         endpoint.revoke_routes()
         count = 0
         for session in list(endpoint.sessions):
-            for attachment in _attachments(session):
-                if (
-                    attachment.endpoint is endpoint
-                    and attachment.app_version in app_versions
-                    and (attachment.identity.token_id is None or attachment.identity.token_id in token_ids)
-                ):
-                    self._sessions.end_attachment(session, attachment)
-                    count += 1
+            revoked = [
+                attachment
+                for attachment in _attachments(session)
+                if attachment.endpoint is endpoint
+                and attachment.app_version in app_versions
+                and (attachment.identity.token_id is None or attachment.identity.token_id in token_ids)
+            ]
+            if revoked:
+                self._sessions.end_attachments(session, revoked)
+            count += len(revoked)
         if endpoint.watched and not endpoint.sessions and endpoint.watched_as in app_versions:
             self._sessions.presence.forget(endpoint)  # its sessions have ended before
         return count
@@ -103,7 +105,7 @@ class Revocation:
         if session is not None and session.attached is not None:
             attachment = session.attached.get((app_version, token))
             if attachment is not None:
-                self._sessions.end_attachment(session, attachment)
+                self._sessions.end_attachments(session, [attachment])
 
     def _all(self) -> Iterator[Session]:
         """Yield the sessions that are there; those that begin meanwhile may or may not be among them."""
@@ -116,8 +118,8 @@ class Revocation:
         """End a session's attachments under application versions; return whether there were any."""
         session.forget_route()
         ended = [each for each in _attachments(session) if each.app_version in app_versions]
-        for attachment in ended:
-            self._sessions.end_attachment(session, attachment)
+        if ended:
+            self._sessions.end_attachments(session, ended)
         return bool(ended)
 
 

@@ -190,6 +190,26 @@ cdef class Sessions:
             return self.presence.unwatch(endpoint)
         return self.endpoints.release(endpoint)
 
-    def end_attachment(self, Session session not None, Attachment attachment not None):
-        """Detach a session from an endpoint; see detach."""
-        self.detach(session, attachment)
+    def end_attachments(self, Session session not None, list attachments not None):
+        """End attachments of a session, in a number of steps that is linear in those that it has."""
+        cdef Attachment attachment
+        cdef Endpoint endpoint
+        ended = set()
+        for attachment in attachments:
+            del session.attached[attachment.app_version, attachment.token]
+            session.attachments[attachment.number] = None
+            attachment.endpoint.sessions.pop(session, None)
+            ended.add(attachment.endpoint)
+        session.last_route = None
+        session.current = None
+        for attachment in session.attached.values():
+            if attachment.endpoint in ended:
+                attachment.endpoint.sessions[session] = attachment
+        for attachment in attachments:
+            endpoint = attachment.endpoint
+            if session.online:
+                self.presence.disappear(endpoint, attachment.app_version)
+            if endpoint.watched and not endpoint.sessions:
+                self.presence.unwatch(endpoint)
+            else:
+                self.endpoints.release(endpoint)
