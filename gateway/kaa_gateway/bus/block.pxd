@@ -26,3 +26,4 @@ cdef class Block(Buffer):
     cdef bint next_to(self, Slice subject, Publication* publication) except -1
     cdef int append_without_header(self, const Publication* publication) except -1
     cdef int take_listeners(self, Block block) except -1
+    cdef Py_ssize_t largest(self) noexcept

@@ -68,6 +68,17 @@ cdef class Block(Buffer):
                 return True
 
 
+    cdef Py_ssize_t largest(self) noexcept:
+        """Return the bytes of the largest message, header and payload."""
+        cdef Publication publication
+        cdef Py_ssize_t at = 0, consumed, largest = 0
+        while True:
+            consumed = next_publication(self.data + at, self.size - at, &publication)
+            if consumed == 0:
+                return largest
+            at += consumed
+            largest = max(largest, publication.header.size + publication.payload.size)
+
     cdef int append_without_header(self, const Publication* publication) except -1:
         """Append a publication as a PUB."""
         head = encode_publish_head(to_bytes(publication.subject).decode(), to_bytes(publication.reply).decode())

@@ -77,6 +77,8 @@ cdef class DurableLane:
     cdef int give_up(self, uint32_t number, bint permanent) except -1
     cdef int give_up_overdue(self, double now) except -1
     cdef int on_connected(self) except -1
+    cdef int drop_too_large(self) except -1
+    cdef Py_ssize_t largest_in_flight(self) noexcept
 
 
 cdef class DurableLanes(Receiver):
@@ -87,3 +89,5 @@ cdef class DurableLanes(Receiver):
 
     cdef DurableLane find(self, Slice subject, uint32_t* number)
     cdef int on_connected(self) except -1
+    cdef int drop_too_large(self) except -1
+    cdef Py_ssize_t largest_in_flight(self) except -1

@@ -340,9 +340,10 @@ cdef class DurableLane:
 
     cdef int on_connected(self) except -1:
         """Send again on a new connection what was written to the last one, except at most once."""
-        cdef uint32_t number = self.first, end = self.next
+        cdef uint32_t number, end = self.next
         cdef Entry* entry
-        self.unwritten = self.first
+        self.drop_too_large()
+        self.unwritten = number = self.first
         self.stalled = False
         self.pause = PAUSE_FIRST
         while number != end:
@@ -354,6 +355,28 @@ cdef class DurableLane:
                 self.complete(number)
             number += 1
         return self.flush()
+
+
+    cdef int drop_too_large(self) except -1:
+        """Give up the publications that are larger than the server takes now."""
+        cdef uint32_t number = self.first, end = self.next
+        cdef Entry* entry
+        while number != end:
+            entry = &self.ring[number & (self.capacity - 1)]
+            if self.holds(number) and self.form.message_size(entry.size) > self.link.payload_max:
+                self.give_up(number, True)
+            number += 1
+        return 0
+
+    cdef Py_ssize_t largest_in_flight(self) noexcept:
+        """Return the bytes of the largest message that was written and is neither stored nor given up."""
+        cdef uint32_t number = self.first
+        cdef Py_ssize_t largest = 0
+        while number != self.next:
+            if self.holds(number) and self.ring[number & (self.capacity - 1)].written_at > 0:
+                largest = max(largest, self.form.message_size(self.ring[number & (self.capacity - 1)].size))
+            number += 1
+        return largest
 
 
 cdef class DurableLanes(Receiver):
@@ -427,3 +450,18 @@ cdef class DurableLanes(Receiver):
         for lane in self.lanes:
             lane.on_connected()
         return 0
+
+    cdef int drop_too_large(self) except -1:
+        """Give up the publications that are larger than the server takes now."""
+        cdef DurableLane lane
+        for lane in self.lanes:
+            lane.drop_too_large()
+        return 0
+
+    cdef Py_ssize_t largest_in_flight(self) except -1:
+        """Return the bytes of the largest message that was written and is neither stored nor given up."""
+        cdef DurableLane lane
+        cdef Py_ssize_t largest = 0
+        for lane in self.lanes:
+            largest = max(largest, lane.largest_in_flight())
+        return largest

@@ -41,7 +41,12 @@ cdef class Link:
     cdef str last_server_error     # -ERR of this connection
     cdef bint flush_scheduled
     cdef object flush_callback
-    cdef readonly Py_ssize_t payload_max   # bytes, of the server connected to
+    cdef readonly Py_ssize_t payload_max   # bytes, by the newest INFO
+    cdef Py_ssize_t payload_cap    # bytes; more has ended a connection, whatever its first INFO says; 0: nothing has
+    cdef Py_ssize_t checked_max    # bytes; what waits for confirmation is not larger
+    cdef Py_ssize_t resent_max     # bytes; the limit that fell while blocks were under way, for sending them again
+    cdef bint expects_pong         # CONNECT is sent, or about to be
+    cdef readonly dict info        # the newest INFO of this connection, or None
     cdef readonly Py_ssize_t backlog       # bytes published and not yet confirmed
     # counters
     cdef readonly uint64_t blocks_sent
@@ -71,6 +76,9 @@ cdef class Link:
     cdef int recycle(self, Block block) except -1
     cdef int parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int receive(self, const ServerMessage* message) except -1
+    cdef int set_payload_max(self, limit) except -1
+    cdef int on_payload_violation(self) except -1
+    cdef object expect(self)
     cdef Receiver receiver_of(self, Slice sid)
     cdef int find_no_responders(self, Slice subject) except -1
     cdef int fail_step(self, error) except -1

@@ -43,6 +43,9 @@ cdef enum:
 DENIED = re.compile('Permissions Violation for Publish to "([^"]+)"')
 """What nats-server says of each PUB that it drops for want of a permission."""
 
+PAYLOAD_VIOLATION = "maximum payload violation"
+"""What nats-server says, in any case of letters, before it closes the connection that sent too large a message."""
+
 cdef double IDLE_PING_PERIOD = 20.0  # seconds without a block after which the link pings to see that NATS is there
 
 
@@ -117,7 +120,8 @@ cdef class Link:
         self.unconfirmed = deque()
         self.spare = []
         self.tail = Buffer()
-        self.payload_max = PAYLOAD_MAX_DEFAULT
+        self.payload_max = self.checked_max = PAYLOAD_MAX_DEFAULT
+        self.resent_max = PAYLOAD_MAX
         self.flush_callback = self.run_flush
 
     def set_listener(self, Listener listener not None):
@@ -308,7 +312,8 @@ cdef class Link:
         if message.operation == PONG:
             if self.ready:
                 return self.confirm()
-            self.resolve(True)
+            if self.expects_pong:
+                self.resolve(True)
         elif message.operation == PING:
             self.transport.write(b"PONG\r\n")
         elif message.operation == INFO:
@@ -332,10 +337,42 @@ cdef class Link:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ProtocolError("nats_malformed_info") from error
         limit = info.get("max_payload")
-        if self.ready and isinstance(limit, int) and limit > 0:
-            self.payload_max = min(limit, <Py_ssize_t>PAYLOAD_MAX)
-        if not self.ready:
+        if isinstance(limit, int) and limit > 0:
+            self.set_payload_max(limit)
+        self.info = info if self.info is None else {**self.info, **info}
+        if not self.ready and not self.expects_pong:
             self.resolve(info)
+
+    cdef int set_payload_max(self, limit) except -1:
+        """Take the newest limit of the server. What waits in the block and is larger is dropped at once."""
+        cdef Py_ssize_t before = self.payload_max
+        if not self.expects_pong and self.payload_cap:
+            # What the server says to all of its clients is more than it has taken from this one.
+            limit = min(limit, self.payload_cap)
+        else:
+            self.payload_cap = 0  # this is said to this client
+        self.payload_max = min(limit, <Py_ssize_t>PAYLOAD_MAX)
+        self.checked_max = max(self.checked_max, self.payload_max)
+        if self.ready and self.payload_max < before:
+            self.resent_max = self.payload_max
+            self.block = self.rewrite(self.block)
+            self.listener.on_payload_max()
+        return 0
+
+    cdef int on_payload_violation(self) except -1:
+        """Bound what is sent again, because the server closes the connection for one publication that is too large.
+
+        It does not say which. The largest that it has been sent and not confirmed is at least as large, so that one
+        and all that are not smaller can never be taken.
+        """
+        cdef Block block
+        cdef Py_ssize_t largest = self.listener.largest_in_flight()
+        for block in self.unconfirmed:
+            if block.written:
+                largest = max(largest, block.largest())
+        if largest > 0:
+            self.payload_cap = self.payload_max = min(self.payload_max, largest - 1)
+        return 0
 
     def receive_error(self, bytes text):
         """Handle an -ERR: the reason why the server closes, or what it has not done."""
@@ -348,6 +385,8 @@ cdef class Link:
             subject = denied[1].encode()
             if (<Block>self.unconfirmed[0]).next_to(slice_of(subject), &publication):
                 self.listener.on_denied(&publication)
+        if sentence.lower().startswith(PAYLOAD_VIOLATION):
+            self.on_payload_violation()
         if not self.ready:
             self.fail(BusError("nats_refused", sentence))
         elif sentence != self.last_server_error:
@@ -380,11 +419,21 @@ cdef class Link:
         self.waiter = None
         self.failure = None
         self.last_server_error = None
+        self.expects_pong = False
+        self.info = None
         self.connection = Connection(self)
         return self.connection
 
-    def expect(self):
-        """Return a future of the next step of the handshake: INFO as a dict, or True for PONG; BusError if refused."""
+    def expect_info(self):
+        """Return a future of the first INFO, as a dict; BusError if the server refuses."""
+        return self.expect()
+
+    def expect_pong(self):
+        """Return a future of the PONG that answers CONNECT and PING; BusError if the server refuses."""
+        self.expects_pong = True
+        return self.expect()
+
+    cdef object expect(self):
         self.waiter = self.loop.create_future()
         if self.failure is not None:
             self.fail_step(self.failure)
@@ -416,13 +465,19 @@ cdef class Link:
         """Return the SUB lines for a new connection."""
         return b"".join(self.subscriptions)
 
-    def resume(self, Py_ssize_t payload_max, bint headers=True):
-        """End the handshake: send again what was not confirmed, then go on. BusError if it has failed meanwhile."""
+    def resume(self, Py_ssize_t payload_max=0, bint headers=True):
+        """End the handshake: send again what was not confirmed, then go on. BusError if it has failed meanwhile.
+
+        The limit of a payload is that of the newest INFO, unless `payload_max` gives another.
+        """
         cdef Block block, again
         cdef bint plain = self.headers and not headers  # what was written with headers is not taken so any more
+        cdef bint smaller
         if self.failure is not None:
             raise self.failure
-        self.payload_max = min(payload_max, <Py_ssize_t>PAYLOAD_MAX)
+        if payload_max:
+            self.payload_max = min(payload_max, <Py_ssize_t>PAYLOAD_MAX)
+        smaller = self.payload_max < self.checked_max
         self.headers = headers
         self.waiter = None
         self.ready = True
@@ -431,14 +486,16 @@ cdef class Link:
         self.unconfirmed.clear()
         for block in waiting:
             again = block
-            if block.written or plain:
+            if block.written or plain or smaller:
                 again = self.rewrite(block)
                 again.append(b"PING\r\n", 6)
                 self.backlog += 6
             self.unconfirmed.append(again)
             self.write(again)
-        if plain:
+        if plain or smaller:
             self.block = self.rewrite(self.block)
+        self.checked_max = self.payload_max
+        self.resent_max = PAYLOAD_MAX
         self.check_backlog()
         self.flush()
         self.listener.on_connected()
@@ -447,14 +504,18 @@ cdef class Link:
         """Return the publications of a block as they can be sent now, without those that must not arrive twice."""
         cdef Block copy = Block()
         cdef Publication publication
-        cdef Py_ssize_t at = 0, consumed
+        cdef Py_ssize_t at = 0, consumed, limit = min(self.payload_max, self.resent_max)
         while True:
             consumed = next_publication(block.data + at, block.size - at, &publication)
             if consumed == 0:
                 break
             at += consumed
+            if publication.payload.size > (limit if block.written else self.payload_max):
+                self.publications_abandoned += 1
+                self.listener.on_too_large(&publication)
+                continue
             if block.written:
-                if publication.payload.size > self.payload_max or not self.listener.may_send_again(&publication):
+                if not self.listener.may_send_again(&publication):
                     self.publications_abandoned += 1
                     self.listener.on_abandoned(&publication)
                     continue

@@ -15,6 +15,9 @@ cdef class Listener(Receiver):
     cdef int on_no_responders(self, const Publication* publication) except -1
     cdef int on_denied(self, const Publication* publication) except -1
     cdef int on_abandoned(self, const Publication* publication) except -1
+    cdef int on_too_large(self, const Publication* publication) except -1
+    cdef int on_payload_max(self) except -1
+    cdef Py_ssize_t largest_in_flight(self) except -1
     cdef bint may_send_again(self, const Publication* publication) noexcept
     cdef int on_backlog(self, bint full) except -1
     cdef int on_connected(self) except -1

@@ -35,6 +35,18 @@ cdef class Listener(Receiver):
         """This publication may have been lost with its connection, and is not sent again."""
         return 0
 
+    cdef int on_too_large(self, const Publication* publication) except -1:
+        """This publication is larger than the server takes now, and is dropped."""
+        return 0
+
+    cdef int on_payload_max(self) except -1:
+        """The server takes less than before."""
+        return 0
+
+    cdef Py_ssize_t largest_in_flight(self) except -1:
+        """Return the bytes of the largest message written beside the link's blocks and not known to have arrived."""
+        return 0
+
     cdef bint may_send_again(self, const Publication* publication) noexcept:
         """Return whether a publication that may have arrived is sent again after a reconnect (at least once)."""
         return True

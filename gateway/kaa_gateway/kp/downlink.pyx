@@ -249,6 +249,33 @@ cdef class Downlink(Listener):
             self.fail_trace(view.correlation_id, "abandoned")
         return 0
 
+    cdef int on_too_large(self, const Publication* publication) except -1:
+        """Tell the device that NATS does not take its message any more: its limit has fallen."""
+        cdef Correlation correlation
+        cdef ClientDataView view
+        cdef Endpoint endpoint
+        cdef Session session
+        self.counters.count("refused", "payload_too_large")
+        if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD \
+                or not self.correlator.read(view.correlation_id, &correlation):
+            return 0
+        self.fail_trace(view.correlation_id, "payload_too_large")
+        session = self.sessions.find(correlation.session)
+        if session is None:
+            return 0
+        endpoint = self.sessions.endpoints.find(view.endpoint_id)
+        extension = self.router.extension_at(endpoint, publication.subject)
+        return self.report(
+            session, &correlation, &view, extension or b"", endpoint, CONTENT_TOO_LARGE,
+            "Payload is larger than NATS accepts",
+        )
+
+    cdef int on_payload_max(self) except -1:
+        return self.durable.drop_too_large()
+
+    cdef Py_ssize_t largest_in_flight(self) except -1:
+        return self.durable.largest_in_flight()
+
     cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1:
         cdef Correlation correlation
         cdef ClientDataView view

@@ -75,4 +75,5 @@ cdef class Router:
     cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment)
     cdef Binding binding(self, Endpoint endpoint, bytes extension)
     cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1
+    cdef bytes extension_at(self, Endpoint endpoint, Slice subject)
     cdef Binding unbind(self, Endpoint endpoint, Slice subject)

@@ -281,6 +281,17 @@ cdef class Router:
             binding.replica_head = binding.head = encode_publish_head(target, self.reply_to)
         return 0
 
+    cdef bytes extension_at(self, Endpoint endpoint, Slice subject):
+        """Return the extension instance whose messages go to a subject, of itself or of a replica; None if unknown."""
+        cdef Binding binding
+        name = to_bytes(subject)
+        extension = self.extension_of.get(name)
+        if extension is None and endpoint is not None:
+            for binding in endpoint.bindings.values():
+                if binding.replica_head is not None and binding.replica_head.startswith(b"PUB " + name + b" "):
+                    return binding.extension
+        return extension
+
     cdef Binding unbind(self, Endpoint endpoint, Slice subject):
         """End the affinity to a replica that is gone: the binding that has or had it, or None."""
         cdef Binding binding

@@ -74,6 +74,7 @@ cdef class StoredPublication:
     ) except -1
     cdef Py_ssize_t add_field(self, uint8_t* at, Py_ssize_t size, bytes field) except -1
     cdef Py_ssize_t header_size_with(self, bytes field) except -1
+    cdef Py_ssize_t message_size(self, Py_ssize_t size) noexcept
 
 
 cdef Py_ssize_t next_message(

@@ -307,6 +307,10 @@ cdef class StoredPublication:
         """Return the bytes of the header with one more line."""
         return self.header_size + len(field)
 
+    cdef Py_ssize_t message_size(self, Py_ssize_t size) noexcept:
+        """Return the bytes of header and payload, which a server's limit is about, in a publication of `size` bytes."""
+        return size - (self.payload_offset - self.header_size) - 2
+
     cdef Py_ssize_t add_field(self, uint8_t* at, Py_ssize_t size, bytes field) except -1:
         """Insert a line into the header of a publication of `size` bytes; return its size then.
 
