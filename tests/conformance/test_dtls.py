@@ -70,7 +70,10 @@ class TestSessions:
         await ask(client)
         assert server.tables == {"handshakes": 0, "sessions": 1}
         assert server.gate.seen == []
-        assert Revocation(server.coap.sessions).end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked") == 1
+        assert (
+            Revocation(server.coap.sessions).end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked")
+            == 1
+        )
         assert await client.receive() == b""
         assert server.tables == {"handshakes": 0, "sessions": 0}
         assert server.coap.tables["peers"] == 0

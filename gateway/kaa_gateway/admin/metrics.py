@@ -170,6 +170,11 @@ class WorkerCollector(Collector):
         ):
             yield CounterMetricFamily(f"kaa_gateway_{name}", text, value=value)
         yield _gauge("nats_up", "Whether NATS is connected.", int(link.ready))
+        yield _gauge(
+            "nats_control_up",
+            "Whether the control connection to NATS is there.",
+            int(self._worker.control.connected),
+        )
         yield _gauge("nats_backlog_bytes", "Bytes not yet confirmed by NATS.", link.backlog)
         yield _gauge("nats_blocks_unconfirmed", "Blocks not yet confirmed by NATS.", link.unconfirmed_count())
         confirmation = HistogramMetricFamily(

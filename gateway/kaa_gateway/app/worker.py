@@ -329,6 +329,10 @@ class Worker:
             for sentence, holds in (
                 ("The listeners are not open", not self._serving),
                 ("NATS is not connected", not self.link.ready),
+                (
+                    "The NATS control connection, which identity needs, is not there",
+                    self.identity.needs_control and not self.control.connected,
+                ),
             )
             if holds
         ]

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import random
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -37,6 +38,12 @@ BACKOFF_MAX = 2.0
 STEADY_AFTER = 5.0
 """Seconds that a connection must stand for the pauses to begin small again: one that falls at once is a failure too."""
 DEFAULT_PORT = 4222
+LAME_DUCK_POLL = 0.5
+"""Seconds between looks whether the server is in lame duck mode."""
+LAME_DUCK_DRAIN = 2.0
+"""Seconds that such a server has to confirm what it was sent."""
+DISCOVERED_MAX = 256
+"""Servers learned from INFO; more are ignored."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,8 @@ class Server:
         return cls(parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "tls", user, password)
 
     def __str__(self) -> str:
-        return f"{'tls' if self.tls else 'nats'}://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'tls' if self.tls else 'nats'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,12 @@ class Credentials:
 
     def __init__(self, path: Path) -> None:
         """Read the file; BusError says what is wrong with it."""
+        self._path = path
+        self.read()
+
+    def read(self) -> None:
+        """Read the file again, which may have been renewed."""
+        path = self._path
         try:
             lines = path.read_text(encoding="ascii").splitlines()
         except (OSError, UnicodeDecodeError) as error:
@@ -103,11 +117,12 @@ class Credentials:
         ]
         if len(sections) != 2:
             raise BusError("nats_credentials", f"{path} must hold a user JWT and a seed")
-        self.jwt, seed = sections
+        jwt, seed = sections
         try:
             self._key = nkeys.from_seed(bytearray(seed.encode()))
         except Exception as error:
             raise BusError("nats_credentials", f"{path} holds no valid seed") from error
+        self.jwt = jwt
 
     def sign(self, nonce: str) -> str:
         """The nonce's signature, base64url as CONNECT wants it."""
@@ -122,6 +137,8 @@ def takes_headers(info: dict[str, Any]) -> bool:
 class Connector:
     """Keeps a Link connected to one server of a list, in turn, for as long as it runs.
 
+    Servers that are learned from INFO (`connect_urls`) are tried behind those of the list.
+
     BusError if a TLS file cannot be used.
     """
 
@@ -132,6 +149,7 @@ class Connector:
         self._link = link
         self._servers = [Server.parse(url) for url in urls]
         random.shuffle(self._servers)
+        self._discovered: list[Server] = []
         self._name = name
         self._tls = tls
         self._credentials = credentials
@@ -161,7 +179,7 @@ class Connector:
         loop = asyncio.get_running_loop()
         pause = BACKOFF_FIRST
         while True:
-            for server in self._servers:
+            for server in [*self._servers, *self._discovered]:
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT):
                         await self._connect(server)
@@ -172,11 +190,41 @@ class Connector:
                 log.info("connected to NATS", server=str(server))
                 self._reported.clear()
                 connected_at = loop.time()
-                await self._lost.wait()
+                await self._until_lost()
+                self._discover(server)
                 if loop.time() - connected_at > STEADY_AFTER:
                     pause = BACKOFF_FIRST
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, BACKOFF_MAX)
+
+    async def _until_lost(self) -> None:
+        """Return when the connection has ended; end it when its server is about to (lame duck mode)."""
+        while not self._lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LAME_DUCK_POLL):
+                    await self._lost.wait()
+            if not self._lost.is_set() and (self._link.info or {}).get("ldm"):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LAME_DUCK_DRAIN):
+                        await self._link.drain()
+                self._link.abort("the server is in lame duck mode")
+
+    def _discover(self, told_by: Server) -> None:
+        """Take the other servers of the cluster from the newest INFO, with the credentials of the one that told."""
+        urls = (self._link.info or {}).get("connect_urls")
+        if not isinstance(urls, list):
+            return
+        found: list[Server] = []
+        for url in urls[:DISCOVERED_MAX]:
+            try:
+                address = Server.parse(url)
+            except (BusError, ValueError, TypeError, AttributeError):
+                continue
+            server = replace(told_by, host=address.host, port=address.port)
+            if server not in self._servers and server not in found:
+                found.append(server)
+        random.shuffle(found)
+        self._discovered = found
 
     def _report(self, server: Server, error: Exception) -> None:
         """One line for each new kind of failure of a server, not one for each attempt."""
@@ -195,7 +243,7 @@ class Connector:
         link = self._link
         self._lost.clear()
         connection = link.begin()
-        info_received = link.expect()
+        info_received = link.expect_info()
         transport: asyncio.Transport
         transport, _ = await loop.create_connection(lambda: connection, server.host, server.port)
         info: dict[str, Any] = await info_received
@@ -207,10 +255,10 @@ class Connector:
                 raise BusError("nats_closed", "during the TLS handshake")
             link.adopt(secured)
             transport = secured
-        pong_received = link.expect()
+        pong_received = link.expect_pong()
         transport.write(self._connect_line(server, info) + link.subscription_lines() + b"PING\r\n")
         await pong_received
-        link.resume(info.get("max_payload", link.payload_max), takes_headers(info))
+        link.resume(headers=takes_headers(link.info or info))
 
     def _connect_line(self, server: Server, info: dict[str, Any]) -> bytes:
         options: dict[str, Any] = {
@@ -229,6 +277,7 @@ class Connector:
         if server.token is not None:
             options["auth_token"] = server.token
         if self._credentials is not None:
+            self._credentials.read()
             options["jwt"] = self._credentials.jwt
             if nonce := info.get("nonce"):
                 options["sig"] = self._credentials.sign(nonce)

@@ -14,6 +14,7 @@ import nats.errors
 import structlog
 from nats.aio.client import Client
 
+from kaa_gateway.bus.connector import Server
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ class Control:
     def __init__(
         self, urls: tuple[str, ...], *, name: str, tls: TlsFiles, credentials_file: Path | None
     ) -> None:
-        self._urls = list(urls)
+        servers = [Server.parse(url) for url in urls]
+        self._urls = [str(server) for server in servers]
+        self._login = next((each for each in servers if each.user or each.token), None)
         self._name = name
         self._tls = tls
         self._credentials_file = credentials_file
@@ -70,6 +73,8 @@ class Control:
         self._when_reconnected: list[Callable[[], None]] = []
         self._was_connected = False
         self.dropped = 0
+        self.last_error = ""
+        """Why there is no connection; "" while there is one."""
 
     def subscribe(
         self,
@@ -149,12 +154,19 @@ class Control:
                 publishing = asyncio.create_task(self._publish())
                 await self._closed.wait()
             except Exception as error:  # noqa: BLE001 - nats-py raises many kinds, and all mean: try again
-                log.debug("NATS control connection failed", error=str(error) or type(error).__name__)
+                self._report(error)
             finally:
                 if publishing is not None:
                     publishing.cancel()
                 await self._close()
             await asyncio.sleep(RECONNECT_WAIT)
+
+    def _report(self, error: Exception) -> None:
+        """Log each new kind of failure once, not each attempt."""
+        sentence = str(error) or type(error).__name__
+        if sentence != self.last_error:
+            log.error("cannot make the NATS control connection, trying on", error=sentence)
+        self.last_error = sentence
 
     async def _connect(self) -> None:
         options: dict[str, Any] = {}
@@ -162,6 +174,13 @@ class Control:
             options["user_credentials"] = str(self._credentials_file)
         if any(url.startswith("tls://") for url in self._urls) or self._tls.ca_file:
             options["tls"] = self._tls.context()
+        if self._login is not None:
+            # nats-py takes what stands in a URL as it is, percent signs included.
+            options |= {
+                "user": self._login.user,
+                "password": self._login.password,
+                "token": self._login.token,
+            }
         self._client = Client()
         self._closed.clear()
         await self._client.connect(
@@ -170,7 +189,7 @@ class Control:
             connect_timeout=CONNECT_TIMEOUT,
             max_reconnect_attempts=-1,
             reconnect_time_wait=RECONNECT_WAIT,
-            error_cb=_on_error,
+            error_cb=self._on_error,
             closed_cb=self._on_closed,
             reconnected_cb=self._on_reconnected,
             **options,
@@ -180,6 +199,7 @@ class Control:
         if self._was_connected:
             await self._on_reconnected()
         self._was_connected = True
+        self.last_error = ""
 
     async def _publish(self) -> None:
         while True:
@@ -198,6 +218,12 @@ class Control:
                 log.debug("event dropped", subject=subject, error=str(error) or type(error).__name__)
             finally:
                 self._outbox.task_done()
+
+    async def _on_error(self, error: Exception) -> None:
+        if self._client.is_connected:
+            log.debug("NATS control connection", error=str(error) or type(error).__name__)
+        else:
+            self._report(error)
 
     async def _on_closed(self) -> None:
         self._closed.set()
@@ -229,7 +255,3 @@ def _receiver(subscription: Subscription) -> Callable[[Msg], Awaitable[None]]:
             log.exception("a control message could not be handled", subject=subscription.subject)
 
     return receive
-
-
-async def _on_error(error: Exception) -> None:
-    log.debug("NATS control connection", error=str(error) or type(error).__name__)

@@ -97,6 +97,11 @@ class IdentityService:
         )
         control.when_reconnected(self._on_reconnected)
 
+    @property
+    def needs_control(self) -> bool:
+        """Return whether tokens or credentials are checked by services, over the control connection."""
+        return isinstance(self._provider, EcapProvider) or isinstance(self._clients, CapClients)
+
     def use_provider(self, provider: IdentityProvider, resolver: Resolver) -> None:
         """Resolve tokens by `provider`, through `resolver`."""
         self._provider = provider
