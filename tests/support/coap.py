@@ -46,6 +46,7 @@ SETTINGS: dict[str, Any] = {
     "pending_requests": 1000,
     "max_body_size": 256 * 1024,
     "block_memory": 1024 * 1024,
+    "transfers_per_peer": 4,
     "peers": 1000,
     "exchanges": 10_000,
     "exchanges_per_peer": 256,

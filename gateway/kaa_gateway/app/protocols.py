@@ -233,6 +233,7 @@ class Protocols:
             pending_requests=self._config.limits.pending_requests,
             max_body_size=coap.max_body_size,
             block_memory=coap.block_memory,
+            transfers_per_peer=coap.transfers_per_peer,
             peers=coap.peers,
             exchanges=coap.exchanges,
             exchanges_per_peer=coap.exchanges_per_peer,

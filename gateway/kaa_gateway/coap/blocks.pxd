@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t
 
 from kaa_gateway.coap.options cimport Response
 from kaa_gateway.wire.buffer cimport Buffer, Slice
@@ -8,6 +8,7 @@ from kaa_gateway.wire.coap cimport Block
 # What became of a block of a request body.
 cdef enum BlockResult:
     ADDED
+    REPEATED             # the last block of a body that was whole before
     BLOCKS_MISSING       # those before it
     NO_BLOCK_MEMORY
 
@@ -18,10 +19,15 @@ cdef class Body:
     cdef object peer             # CoapPeer
     # state
     cdef bytes transfer_key      # method, Request-Tag and path
+    cdef bytes token             # of its first block
     cdef Buffer content
     cdef double deadline         # loop time
+    # of a request
+    cdef bint whole              # it was forwarded; `content` is that of its response from here on
+    cdef int64_t last_offset     # of its last block so far
+    cdef bytes last_block
     # of a response
-    cdef uint8_t code
+    cdef uint8_t code            # 0 if there is none yet
     cdef int content_format
     cdef bytes etag
 
@@ -35,21 +41,28 @@ cdef class BodyTable:
     cdef Py_ssize_t per_peer_max
     cdef double lifetime         # seconds after the last use
     # state
-    cdef object bodies           # OrderedDict of (peer, transfer key) -> Body, the longest unused first
-    cdef dict per_peer           # peer -> {transfer key: None}, the oldest first
-    cdef uint32_t etag           # of the last response
+    cdef object bodies           # OrderedDict of Body -> None, the longest unused first
+    cdef dict per_peer           # peer -> {(transfer key, token): Body}, the oldest first
+    cdef Body current            # that the last block was added to
+    cdef object whole            # OrderedDict of those of them that are requests and whole, the longest whole first
     cdef readonly Py_ssize_t bytes
 
     cdef BlockResult add_block(
-        self, object peer, bytes transfer_key, Block block, Slice payload, double now
+        self, object peer, bytes transfer_key, bytes token, Block block, Slice payload, double now
     ) except <BlockResult>-1
-    cdef Body take(self, object peer, bytes transfer_key)
-    cdef Body keep(self, object peer, bytes transfer_key, const Response* response, double now)
-    cdef Body find(self, object peer, bytes transfer_key, double now)
+    cdef Buffer take_content(self, Body body)
+    cdef Body find_request(self, object peer, bytes transfer_key, bytes token, int64_t offset, Slice payload)
+    cdef int keep_response_to(self, Body request, const Response* response) except -1
+    cdef Body keep(self, object peer, bytes transfer_key, bytes token, const Response* response, double now)
+    cdef Body find_response(self, object peer, bytes transfer_key, bytes token, double now)
     cdef int remove(self, Body body) except -1
     cdef int remove_all(self, object peer) except -1
     cdef int expire(self, double now) except -1
 
-    cdef Body open(self, object peer, bytes transfer_key, double now)
+    cdef int use(self, Body body, double now) except -1
+    cdef Body open(self, object peer, bytes transfer_key, bytes token, double now, bint replaces_oldest)
     cdef bint append(self, Body body, Slice data) except -1
     cdef bint make_room(self, Py_ssize_t size) except -1
+
+
+cdef bytes etag_of(Slice body)

@@ -43,6 +43,7 @@ cdef class Exchange:
     cdef Block block1
     cdef bint has_block2
     cdef int szx
+    cdef object upload               # the Body that it has completed, or None
     cdef Buffer transfer_key         # method, Request-Tag and path: identifies a blockwise transfer
 
     cdef int begin(self, object peer, const MessageView* view, uint32_t sequence, double now) except -1

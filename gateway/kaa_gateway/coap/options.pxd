@@ -67,6 +67,7 @@ cdef Refusal refusal_for(OptionFault fault)
 
 cdef uint8_t code_of_status(int status, uint8_t method) noexcept nogil
 cdef int format_of_payload(int accept) noexcept nogil
+cdef bint is_known_format(int accept) noexcept nogil
 cdef void start_response(Response* response, uint8_t code) noexcept nogil
 cdef bint encode_response(
     Buffer out, Type type, uint16_t message_id, Slice token, Response* response, int64_t size_max

@@ -216,14 +216,17 @@ cdef uint8_t code_of_status(int status, uint8_t method) noexcept nogil:
 
 
 cdef int format_of_payload(int accept) noexcept nogil:
-    """Return the Content-Format of a payload: the one that Accept names if it is known, else JSON.
+    """Return the Content-Format of a payload: the one that Accept names, or JSON.
 
     The gateway does not look into payloads, and Kaa's extensions speak JSON. Known are the formats of RFC 7252 section
     12.3 and CBOR (RFC 8949).
     """
-    if accept in (0, 40, 41, 42, 47, 50, 60):
-        return accept
-    return JSON
+    return accept if accept >= 0 else JSON
+
+
+cdef bint is_known_format(int accept) noexcept nogil:
+    """Return whether a response can have the Content-Format that Accept names; a negative one accepts any. Hot path."""
+    return accept < 0 or accept in (0, 40, 41, 42, 47, 50, 60)
 
 
 cdef int append_response(Buffer out, Type type, uint16_t message_id, Slice token, const Response* response) except -1:

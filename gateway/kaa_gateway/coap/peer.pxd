@@ -1,7 +1,7 @@
 cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-from kaa_gateway.coap.blocks cimport BodyTable
+from kaa_gateway.coap.blocks cimport Body, BodyTable
 from kaa_gateway.coap.exchanges cimport (
     CompletedOfPeer, CompletedRequest, DeduplicationTable, Exchange, ExchangeList, ExchangeTable,
 )
@@ -36,6 +36,7 @@ cdef class CoapContext:
     cdef double requests_per_second      # of a peer; 0 = any
     cdef bint require_echo
     cdef bytes links                     # the body of /.well-known/core
+    cdef bytes links_etag
     # tables
     cdef PendingRequests pending
     cdef ExchangeList unacknowledged     # confirmable requests for which nothing was sent, the oldest first
@@ -81,6 +82,7 @@ cdef class CoapPeer(Session):
     cdef int receive_request(self, const MessageView* view, const Request* request, double now) except -1
     cdef Exchange open_exchange(self, const MessageView* view, double now)
     cdef int receive_block(self, Exchange exchange, const Request* request, Slice payload, double now) except -1
+    cdef int repeat_upload(self, Exchange exchange, Body request) except -1
     cdef int forward(self, Exchange exchange, Slice payload, double now) except -1
     # duplicates
     cdef int repeat_acknowledgement(self, Exchange exchange) except -1

@@ -11,12 +11,12 @@ transfers); RFC 7967 (No-Response); RFC 9175 (Echo, amplification); 1/KP, its Co
 
 cimport cython
 
-from kaa_gateway.coap.blocks cimport ADDED, BLOCKS_MISSING, BlockResult, Body
+from kaa_gateway.coap.blocks cimport BLOCKS_MISSING, NO_BLOCK_MEMORY, REPEATED, BlockResult, Body
 from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED, RECEIVED, response_of
 from kaa_gateway.coap.observations cimport Notification
 from kaa_gateway.coap.options cimport (
     DIAGNOSTIC_SIZE_MAX, NO_FAULT, code_of_status, encode_response, format_of_payload, is_cut,
-    refusal_for, start_response,
+    is_known_format, refusal_for, start_response,
 )
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport is_kp1
@@ -26,7 +26,8 @@ from kaa_gateway.net.addresses cimport address_key
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.coap cimport (
     ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, EMPTY, FETCH, GET, HEADER_SIZE, INTERNAL_SERVER_ERROR,
-    METHOD_NOT_ALLOWED, NON, NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST,
+    METHOD_NOT_ALLOWED, NON, NOT_ACCEPTABLE, NOT_FOUND, POST, PUT,
+    REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST,
     SERVICE_UNAVAILABLE, UNAUTHORIZED, VALID, append_header,
 )
 
@@ -55,6 +56,7 @@ cdef double HELD_LIFETIME = 247.0
 cdef bytes WELL_KNOWN_CORE = b".well-known/core"
 
 cdef Refusal BAD_METHOD = Refusal(METHOD_NOT_ALLOWED, "coap_method", "POST, PUT, GET or FETCH")
+cdef Refusal BAD_FORMAT = Refusal(NOT_ACCEPTABLE, "coap_not_acceptable", "No response has this Content-Format")
 cdef Refusal ECHO_REQUIRED = Refusal(UNAUTHORIZED, "coap_echo_required", "")
 cdef Refusal NOT_KP1 = Refusal(
     NOT_FOUND, "coap_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/..."
@@ -78,9 +80,14 @@ cdef Refusal NO_BODY = Refusal(
 cdef Refusal NO_BLOCK = Refusal(BAD_REQUEST, "coap_block_number", "The body has no such block")
 
 
-cdef inline Slice diagnostic_of(const ExtensionDataView* data) noexcept:
-    """Return an extension's reason phrase as a diagnostic payload."""
-    return Slice(data.reason_phrase.data, min(data.reason_phrase.size, <Py_ssize_t>DIAGNOSTIC_SIZE_MAX))
+cdef inline Slice cut_diagnostic(Slice phrase) noexcept:
+    """Return the beginning of a phrase that a diagnostic payload may have, without part of a UTF-8 character."""
+    cdef Py_ssize_t size = phrase.size
+    if size > DIAGNOSTIC_SIZE_MAX:
+        size = DIAGNOSTIC_SIZE_MAX
+        while size > 0 and phrase.data[size] & 0xC0 == 0x80:
+            size -= 1
+    return Slice(phrase.data, size)
 
 
 cdef class CoapContext:
@@ -134,6 +141,8 @@ cdef class CoapPeer(Session):
             if view.code == GET and context.path.copy() == WELL_KNOWN_CORE:
                 return self.list_links(exchange, request)
             return self.refuse(exchange, NOT_KP1)
+        if not is_known_format(request.accept):
+            return self.refuse(exchange, BAD_FORMAT)
         if path.size > context.uplink.router.topic_size_max:
             return self.refuse(exchange, LONG_PATH)  # before anything is kept under its name
         exchange.set_transfer_key(request.request_tag, path)
@@ -168,8 +177,9 @@ cdef class CoapPeer(Session):
         cdef int64_t offset = <int64_t>request.block1.number << (request.block1.szx + 4)
         cdef BlockResult result
         cdef Response response
-        cdef bytes key
+        cdef bytes key, token
         cdef Body body
+        cdef Buffer content
         if request.block1.more and payload.size != 16 << request.block1.szx:
             return self.refuse(exchange, SHORT_BLOCK)
         if request.size1 > context.body_size_max or offset + payload.size > context.body_size_max:
@@ -177,14 +187,31 @@ cdef class CoapPeer(Session):
         if offset == 0 and not request.block1.more:
             return self.forward(exchange, payload, now)
         key = exchange.transfer_key.copy()
-        result = context.requests.add_block(self, key, request.block1, payload, now)
-        if result != ADDED:
+        token = exchange.token_bytes[:exchange.token_size]
+        result = context.requests.add_block(self, key, token, request.block1, payload, now)
+        if result == BLOCKS_MISSING or result == NO_BLOCK_MEMORY:
             return self.refuse(exchange, INCOMPLETE if result == BLOCKS_MISSING else NO_MEMORY)
         if request.block1.more:
             start_response(&response, CONTINUE)
             return self.respond(exchange, &response)
-        body = context.requests.take(self, key)
-        return self.forward(exchange, Slice(body.content.data, body.content.size), now)
+        body = context.requests.current
+        if result == REPEATED:
+            return self.repeat_upload(exchange, body)
+        content = context.requests.take_content(body)
+        exchange.upload = body
+        return self.forward(exchange, Slice(content.data, content.size), now)
+
+    cdef int repeat_upload(self, Exchange exchange, Body request) except -1:
+        """Respond to the repeated last block of a body as before; it has its effect once."""
+        cdef Response response
+        if request.code == 0:
+            # The response to the first one will come.
+            self.complete(exchange, Slice(NULL, 0))
+            return self.send_empty(ACK, exchange.message_id) if exchange.type == CON else 0
+        start_response(&response, request.code)
+        response.body = Slice(request.content.data, request.content.size)
+        response.content_format = request.content_format
+        return self.respond(exchange, &response)
 
     cdef int forward(self, Exchange exchange, Slice payload, double now) except -1:
         """Forward a whole request, whose path is in `context.path`, to its extension. Hot path."""
@@ -297,7 +324,7 @@ cdef class CoapPeer(Session):
         exchange.answered = True
         start_response(&response, code_of_status(data.status_code, exchange.method))
         if response.code >= BAD_REQUEST and data.reason_phrase.size:
-            response.body = diagnostic_of(data)
+            response.body = cut_diagnostic(data.reason_phrase)
         elif response.code != VALID and data.payload.size:
             response.body = data.payload
             response.content_format = format_of_payload(exchange.accept)
@@ -313,7 +340,9 @@ cdef class CoapPeer(Session):
 
     cdef int send_next_block(self, Exchange exchange, const Request* request, double now) except -1:
         """Respond with a further block of a response that was kept."""
-        cdef Body body = self.context.responses.find(self, exchange.transfer_key.copy(), now)
+        cdef Body body = self.context.responses.find_response(
+            self, exchange.transfer_key.copy(), exchange.token_bytes[:exchange.token_size], now
+        )
         cdef Response response
         if body is None:
             return self.refuse(exchange, NO_BODY)
@@ -326,10 +355,12 @@ cdef class CoapPeer(Session):
     cdef int list_links(self, Exchange exchange, const Request* request) except -1:
         """Respond with /.well-known/core."""
         cdef Response response
+        if request.accept >= 0 and request.accept != LINK_FORMAT:
+            return self.refuse(exchange, BAD_FORMAT)
         start_response(&response, CONTENT)
         response.body = slice_of(self.context.links)
         response.content_format = LINK_FORMAT
-        response.etag = slice_of(b"core")
+        response.etag = slice_of(self.context.links_etag)
         if request.has_block2:
             response.offset = <int64_t>request.block2.number << (request.block2.szx + 4)
             if response.offset and response.offset >= response.body.size:
@@ -347,7 +378,7 @@ cdef class CoapPeer(Session):
         cdef Response response
         cdef bytes echo
         start_response(&response, code)
-        response.body = slice_of(diagnostic)
+        response.body = cut_diagnostic(slice_of(diagnostic))
         if code == SERVICE_UNAVAILABLE:
             response.max_age = RETRY_AFTER
         elif code == REQUEST_ENTITY_TOO_LARGE:
@@ -375,6 +406,9 @@ cdef class CoapPeer(Session):
         response.has_block2 = exchange.has_block2 and response.code < BAD_REQUEST
         if response.code < BAD_REQUEST:
             response.szx = exchange.szx
+        if exchange.upload is not None:
+            self.context.requests.keep_response_to(<Body>exchange.upload, response)
+            exchange.upload = None
         cdef Slice key = Slice(exchange.transfer_key.data, exchange.transfer_key.size)
         if not suppressed and not self.encode(
             type, message_id, exchange.token(), response, key, self.send_limit(self.context.now)
@@ -465,7 +499,7 @@ cdef class CoapPeer(Session):
             code = CONTENT
             format = format_of_payload(observation.accept)
         elif data.reason_phrase.size:
-            body = diagnostic_of(data)
+            body = cut_diagnostic(data.reason_phrase)
         if observation.outstanding is None and not observation.queue \
                 and self.send_notification(observation, code, format, body):
             return 0
@@ -630,7 +664,7 @@ cdef class CoapPeer(Session):
         if not is_cut(response) or response.etag.data != NULL:
             return True
         body = context.responses.keep(
-            self, transfer_key.data[:transfer_key.size], response, context.now
+            self, transfer_key.data[:transfer_key.size], token.data[:token.size], response, context.now
         )
         if body is None:
             context.counters.count("dropped", "coap_response_too_large")

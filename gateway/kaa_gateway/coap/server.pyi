@@ -25,6 +25,7 @@ class CoapServer(DatagramCore):
         pending_requests: int,
         max_body_size: int,
         block_memory: int,
+        transfers_per_peer: int,
         peers: int,
         exchanges: int,
         exchanges_per_peer: int,

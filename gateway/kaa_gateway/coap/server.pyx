@@ -15,7 +15,7 @@ from libc.math cimport INFINITY
 from kaa_gateway.coap.echo import EchoValues
 from kaa_gateway.errors import ProtocolError
 
-from kaa_gateway.coap.blocks cimport BodyTable
+from kaa_gateway.coap.blocks cimport BodyTable, etag_of
 from kaa_gateway.coap.exchanges cimport DeduplicationTable, Exchange, ExchangeList, ExchangeTable
 from kaa_gateway.coap.observations cimport Observation, ObservationTable
 from kaa_gateway.coap.options cimport Request, read_request
@@ -24,7 +24,7 @@ from kaa_gateway.counters cimport COAP, Counters
 from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
-from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.buffer cimport Buffer, Slice, slice_of
 from kaa_gateway.wire.coap cimport (
     ACK, BAD_TOKEN_LENGTH, CON, EMPTY, NOT_FOUND, RST, SERVICE_UNAVAILABLE, WELL_FORMED, append_header, read_header,
 )
@@ -34,7 +34,6 @@ from kaa_gateway.wire.coap import FORMAT_REASONS
 cdef enum:
     EVICTION_SCAN = 64            # peers looked at for an idle one
     LINKS_MAX = 1024              # of /.well-known/core
-    BODIES_PER_PEER = 4           # blockwise transfers each way
     AMPLIFICATION_MAX = 3         # bytes sent for a byte received, to an address that is not verified
     SECRET_SIZE = 16              # bytes
     CLASS_OF_REQUESTS = 0
@@ -76,7 +75,8 @@ cdef class CoapServer(DatagramCore):
     def __init__(
         self, Uplink uplink not None, Sessions sessions not None, Counters counters not None, app_versions, *,
         double piggyback_delay, double response_timeout, double ack_timeout, Py_ssize_t pending_requests,
-        Py_ssize_t max_body_size, Py_ssize_t block_memory, Py_ssize_t peers, Py_ssize_t exchanges,
+        Py_ssize_t max_body_size, Py_ssize_t block_memory, Py_ssize_t transfers_per_peer, Py_ssize_t peers,
+        Py_ssize_t exchanges,
         Py_ssize_t exchanges_per_peer, Py_ssize_t outstanding_per_peer, Py_ssize_t observers,
         Py_ssize_t observers_per_peer, double requests_per_second, bint require_echo, double now,
     ):
@@ -97,14 +97,13 @@ cdef class CoapServer(DatagramCore):
         context.outstanding_per_peer = min(outstanding_per_peer, exchanges_per_peer - 1)
         context.requests_per_second = requests_per_second
         context.require_echo = require_echo
-        context.links = links_of(app_versions)
-        self.served = served_by(app_versions)
+        self.list_links(app_versions)
         context.pending = PendingRequests(pending_requests, response_timeout)
         context.unacknowledged = ExchangeList()
         context.completed = DeduplicationTable(exchanges)
         context.timer = RetransmissionTimer(ack_timeout, now)
-        context.requests = BodyTable(block_memory, BODIES_PER_PEER, BODY_LIFETIME)
-        context.responses = BodyTable(block_memory, BODIES_PER_PEER, BODY_LIFETIME)
+        context.requests = BodyTable(block_memory, transfers_per_peer, BODY_LIFETIME)
+        context.responses = BodyTable(block_memory, transfers_per_peer, BODY_LIFETIME)
         context.observations = ObservationTable(counters, observers, observers_per_peer)
         context.spare = []
         context.now = now
@@ -119,6 +118,7 @@ cdef class CoapServer(DatagramCore):
     def list_links(self, app_versions):
         """Answer requests for /.well-known/core by another configuration."""
         self.context.links = links_of(app_versions)
+        self.context.links_etag = etag_of(slice_of(self.context.links))
         self.served = served_by(app_versions)
 
     def begin_drain(self):

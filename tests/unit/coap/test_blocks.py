@@ -145,7 +145,7 @@ async def test_the_body_is_too_large(server: RunningCoapServer, client: CoapClie
 
 
 async def test_reassembly_is_bounded(server: RunningCoapServer, client: CoapClient) -> None:
-    """At the bound of memory a transfer is put off; at that of a peer, its oldest goes."""
+    """At the bound of memory a transfer is put off, and at that of a peer too: it ends no other."""
     for number in range(4):
         path = f"{PATH}/{number}"
         assert (await send_block(client, 0, True, SZX_MAX, path=path)).code == CONTINUE
@@ -153,9 +153,11 @@ async def test_reassembly_is_bounded(server: RunningCoapServer, client: CoapClie
     async with CoapClient(server.port) as other:
         answer = await send_block(other, 0, True, SZX_MAX)
         assert (answer.code, option(answer, 14)) == (UNAVAILABLE, b"\x01")
-        assert (await send_block(client, 0, True, SZX_MAX, path=f"{PATH}/5")).code == CONTINUE
+        assert (await send_block(client, 0, True, SZX_MAX, path=f"{PATH}/5")).code == UNAVAILABLE
         assert server.tables["requests"] == 4
-        assert (await send_block(client, 1, True, 0, path=f"{PATH}/0")).code == INCOMPLETE
+        # The same transfer may begin anew, with another token.
+        assert (await send_block(client, 0, True, SZX_MAX, path=f"{PATH}/0")).code == CONTINUE
+        assert server.tables["requests"] == 4
         await server.put_forward(BODY_LIFETIME + 1)
         assert server.tables["requests"] == server.tables["requests_bytes"] == 0
         assert (await send_block(other, 0, True, SZX_MAX)).code == CONTINUE
@@ -253,3 +255,63 @@ async def test_a_response_larger_than_all_memory(
     await cluster.answer(await cluster.request(), bytes(4097))
     assert (await client.receive()).code == 0xA0
     assert server.count("dropped", "coap_response_too_large") == 1
+
+
+async def test_transfers_of_one_address_are_settable(cluster: Cluster, shared_nats: NatsServer) -> None:
+    async with (
+        coap_server(shared_nats.url, transfers_per_peer=1) as server,
+        CoapClient(server.port) as client,
+    ):
+        assert (await send_block(client, 0, True, 0, path=f"{PATH}/0")).code == CONTINUE
+        assert (await send_block(client, 0, True, 0, path=f"{PATH}/1")).code == UNAVAILABLE
+        client.send(client.request(f"{PATH}/0", b"end", (BLOCK1, block(1, False, 0))))
+        await cluster.answer(await cluster.request())
+        assert (await client.receive()).code == 0x44
+        assert (await send_block(client, 0, True, 0, path=f"{PATH}/1")).code == CONTINUE
+
+
+async def test_tokens_tell_transfers_on_one_path_apart(cluster: Cluster, client: CoapClient) -> None:
+    for token in (b"A", b"B"):
+        answer = await client.post(PATH, token * 16, (BLOCK1, block(0, True, 0)), token=token)
+        assert answer.code == CONTINUE
+    for count, token in enumerate((b"A", b"B")):
+        client.send(client.request(PATH, token, (BLOCK1, block(1, False, 0)), token=token))
+        (request,) = await cluster.next_requests(1, after=count)
+        assert request.fields["payload"] == token * 17
+
+
+async def test_tokens_tell_responses_on_one_path_apart(cluster: Cluster, client: CoapClient) -> None:
+    """And bodies that differ have ETags that differ."""
+    etags = []
+    for count, token in enumerate((b"A", b"B")):
+        client.send(client.request(PATH, PADDING, (BLOCK2, block(0, False, 0)), token=token))
+        (request,) = await cluster.next_requests(1, after=count)
+        await cluster.answer(request, token * 40)
+        etags.append(option(await client.receive(), ETAG))
+    assert len(set(etags)) == 2
+    for token in (b"A", b"B"):
+        following = await client.post(PATH, PADDING, (BLOCK2, block(1, False, 0)), token=token)
+        assert following.payload == token * 16
+    latest = await client.post(PATH, PADDING, (BLOCK2, block(1, False, 0)), token=b"C")
+    assert latest.payload == b"B" * 16
+
+
+async def test_a_block_sent_again_is_answered_as_before(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient
+) -> None:
+    """With another message ID it is no duplicate; its answer may have been lost all the same."""
+    for _ in range(2):
+        assert (await send_block(client, 0, True, 0)).code == CONTINUE
+    for _ in range(2):
+        assert (await send_block(client, 1, True, 0)).code == CONTINUE
+    for _ in range(3):
+        client.send(client.request(PATH, b"end", (BLOCK1, block(2, False, 0)), token=b"T"))
+    await cluster.answer(await cluster.request(), b"done")
+    codes = sorted([(await client.receive()).code for _ in range(3)])
+    assert codes == [0, 0, 0x44]  # two acknowledgements, for which the response is the one that they wait for
+    again = await client.post(PATH, b"end", (BLOCK1, block(2, False, 0)))
+    assert (again.code, again.payload, option(again, BLOCK1)) == (0x44, b"done", block(2, False, 0))
+    assert len(cluster.requests) == 1
+    assert (await client.post(PATH, b"END", (BLOCK1, block(2, False, 0)))).code == INCOMPLETE
+    await server.put_forward(BODY_LIFETIME + 1)
+    assert (await client.post(PATH, b"end", (BLOCK1, block(2, False, 0)))).code == INCOMPLETE

@@ -344,7 +344,7 @@ async def test_the_path_and_payload_go_as_they_are(
 
 
 @pytest.mark.parametrize(
-    ("accept", "content_format"), [(None, b"\x32"), (50, b"\x32"), (0, b""), (60, b"\x3c"), (999, b"\x32")]
+    ("accept", "content_format"), [(None, b"\x32"), (50, b"\x32"), (0, b""), (60, b"\x3c")]
 )
 async def test_content_format(
     cluster: Cluster, client: CoapClient, accept: int | None, content_format: bytes
@@ -352,6 +352,29 @@ async def test_content_format(
     client.send(client.request(PATH, b"", *([] if accept is None else [(17, uint(accept))]), method=GET))
     await cluster.answer(await cluster.request(), b"{}")
     assert option(await client.receive(), 12) == content_format
+
+
+@pytest.mark.parametrize(("path", "accept"), [(PATH, 999), (PATH, 11542), (".well-known/core", 50)])
+async def test_a_content_format_that_there_is_not(
+    cluster: Cluster, client: CoapClient, path: str, accept: int
+) -> None:
+    """RFC 7252 section 5.10.4: 4.06, and no effect."""
+    assert (await client.post(path, b"", (17, uint(accept)), method=GET)).code == 0x86
+    assert not cluster.requests
+
+
+async def test_links_in_their_format(server: RunningCoapServer, client: CoapClient) -> None:
+    response = await client.post(".well-known/core", b"", (17, uint(40)), method=GET)
+    assert (response.code, option(response, 12)) == (0x45, b"\x28")
+    server.core.list_links({"app_v1": {"other"}})
+    changed = await client.post(".well-known/core", b"", (17, uint(40)), method=GET)
+    assert option(changed, 4) != option(response, 4)
+
+
+async def test_a_long_reason_phrase_is_cut_between_characters(cluster: Cluster, client: CoapClient) -> None:
+    client.send(client.request(PATH, bytes(600)))
+    await cluster.answer(await cluster.request(), statusCode=409, reasonPhrase="x" + "\u00e9" * 1000)
+    assert (await client.receive()).payload.decode() == "x" + "\u00e9" * 255
 
 
 async def test_the_reason_phrase_is_the_diagnostic_payload(cluster: Cluster, client: CoapClient) -> None:

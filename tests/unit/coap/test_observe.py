@@ -278,7 +278,7 @@ async def test_observers_are_told_that_their_token_is_revoked(
     cluster: Cluster, server: RunningCoapServer, client: CoapClient
 ) -> None:
     await register(cluster, client)
-    assert Revocation(server.sessions).revoke_tokens("token", {b"app_v1"}, set()) == 1
+    assert Revocation(server.sessions).revoke_tokens("token", frozenset({b"app_v1"}), frozenset()) == 1
     assert (await client.receive()).code == 0x84
     assert server.tables["observers"] == 0
 

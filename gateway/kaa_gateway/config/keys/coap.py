@@ -66,6 +66,9 @@ class Coap(Section, frozen=True, kw_only=True):
     block_memory: Annotated[
         Size, Meta(ge=64 * KiB, le=64 * GiB, description="Bytes of unfinished block transfers, each way.")
     ] = 64 * MiB
+    transfers_per_peer: Annotated[
+        Integer, Meta(ge=1, le=1000, description="Block transfers of one address, each way; more are 5.03.")
+    ] = 4
     peers: Annotated[
         Integer, Meta(ge=1, le=MANY, description="Addresses that one worker remembers; the idlest goes.")
     ] = 100_000
