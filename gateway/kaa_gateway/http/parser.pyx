@@ -250,9 +250,9 @@ cdef class RequestParser:
     cdef int feed_rewritten(self, const uint8_t* head, Py_ssize_t size) except -1:
         """Show httptools a head in another form; return 0 if it refused the head.
 
-        Upgrade fields get another name: HTTP/1.1 is spoken all the same (RFC 9110 section 7.8), but httptools would take
-        the body for bytes of the other protocol. Blanks behind a value are left out, as they are not part of it (RFC 9110
-        section 5.5).
+        Upgrade fields get another name: HTTP/1.1 is spoken all the same (RFC 9110 section 7.8), but httptools would
+        take the body for bytes of the other protocol. Blanks behind a value are left out, as they are not part of it
+        (RFC 9110 section 5.5).
         """
         cdef Py_ssize_t shown = 0, line = self.request_line_size, end, value_end
         while line < size:

@@ -119,7 +119,9 @@ cdef int append_response(
     cdef Slice phrase = data.reason_phrase
     cdef bytes default
     if not STATUS_MIN <= status <= STATUS_MAX:
-        return append_error(out, BAD_GATEWAY, "The extension answered with an invalid status", persistence, True, None, cors)
+        return append_error(
+            out, BAD_GATEWAY, "The extension answered with an invalid status", persistence, True, None, cors
+        )
     if status >= 400 and data.payload.size == 0:
         text = None if phrase.size == 0 else phrase.data[:phrase.size].decode("utf-8", "replace")
         return append_error(out, status, text, persistence, True, None, cors)
