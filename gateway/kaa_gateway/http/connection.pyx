@@ -11,7 +11,9 @@ import structlog
 
 from libc.stdint cimport int64_t
 
-from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, NOT_FOUND, REFUSED
+from kaa_gateway.http.parser cimport (
+    COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, NOT_FOUND, REFUSED,
+)
 from kaa_gateway.http.response cimport (
     BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight,
     append_response,
