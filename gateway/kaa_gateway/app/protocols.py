@@ -88,6 +88,7 @@ class Protocols:
             self._loop,
             server.connect,
             self._counters,
+            paths=websocket.paths,
             frame_size_max=websocket.max_frame_size,
             handshake_timeout=websocket.handshake_timeout,
         )

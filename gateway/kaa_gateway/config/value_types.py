@@ -150,6 +150,12 @@ PathPrefix = Annotated[
     Form("an absolute URL path without a trailing slash, such as /kpc, or nothing", str),
     Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z"),
 ]
+UrlPath = Annotated[
+    str,
+    Form("a path such as /ws", str),
+    Meta(pattern=r"^(/|(/[A-Za-z0-9._~-]+)+)\Z"),
+]
+UrlPaths = Annotated[tuple[UrlPath, ...], Meta(min_length=1)]
 Name = Annotated[
     str,
     Form("a name of 1 to 128 letters, digits, _ and -, not starting with -", str),

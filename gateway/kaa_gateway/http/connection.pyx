@@ -139,12 +139,16 @@ cdef class HttpConnection(ProtocolCore):
     cdef int parse_input(self) except -1:
         """Handle the requests in the input buffer."""
         # Its bytes are borrowed meanwhile: nothing that a request causes appends to it.
-        cdef Py_ssize_t consumed = self.parse(self.input.data, self.input.size)
+        cdef bint input_ended = self.input_ended
+        cdef Py_ssize_t consumed
+        self.input_ended = False  # else the first response would close before the other requests are handled
+        consumed = self.parse(self.input.data, self.input.size)
         if consumed == self.input.size:
             self.input.clear(BUFFER_KEEP)
         else:
             self.input.consume(consumed)
-        return self.count_input()
+        self.count_input()
+        return self.end_of_input() if input_ended else 0
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle requests until the rest is incomplete or has to wait; return the bytes consumed. Hot path."""
@@ -432,17 +436,26 @@ cdef class HttpConnection(ProtocolCore):
                 self.early = None
         self.transport.wake()
         if self.state == READING:
-            return 0
+            return self.end_of_input() if self.input_ended else 0
         if self.count == 0 and not self.is_serving():
             return self.finish()
         if self.count == 0 and self.state == CONTINUE_DUE:
-            return self.send_continue()
+            return self.end_of_input() if self.input_ended else self.send_continue()
         # Not at each response: what remains of the input is moved to the front of its buffer every time.
         if self.state == PIPELINE_FULL and self.count <= self.server.pipelined_max // 2:
             self.move(READING)
             self.transport.resume_reading()
             return self.parse_input()
         return 0
+
+    cdef int end_of_input(self) except -1:
+        """Close after the responses that are due (RFC 9112 section 9.6): the client has closed its sending side."""
+        self.input_ended = True
+        if self.state == LINGERING:
+            return self.finish()
+        if self.count or not self.is_serving() or self.state in (PIPELINE_FULL, AUTHENTICATING):
+            return 0
+        return self.finish()
 
     cdef int end(self, str reason) except -1:
         """Read nothing more, and close after the responses that are due; `reason` is a code."""
@@ -455,7 +468,7 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef int finish(self) except -1:
         """Close: no response is due any more. Let a client that is still sending read the last one first."""
-        if self.state == REFUSING:
+        if self.state == REFUSING and not self.input_ended:
             return self.move(LINGERING)
         self.move(CLOSED)
         return self.transport.close()
@@ -499,10 +512,11 @@ cdef class HttpConnection(ProtocolCore):
         cdef double waited
         if self.state == CLOSED:
             return 0
-        if wait != self.wait or number != self.wait_number or self.held:
+        if wait != self.wait or number != self.wait_number:
             self.wait = wait
             self.wait_number = number
             self.wait_start = now
+        self.wait_start += self.take_unread_time()  # while the gateway does not read, the client is not too slow
         waited = now - self.wait_start
         if wait == REST_OF_REQUEST:
             if waited > self.server.read_timeout:

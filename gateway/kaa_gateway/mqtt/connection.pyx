@@ -31,7 +31,8 @@ cdef enum:
     FILTERS_PER_SLICE = 512  # topic filters that are handled before the event loop goes on
     TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete packets
 
-cdef double KEEP_ALIVE_GRACE = 1.5  # section 3.1.2.10
+cdef double KEEP_ALIVE_GRACE = 1.5   # section 3.1.2.10
+cdef double HALF_CLOSED_TIME = 10.0  # seconds that a client which has closed its sending side waits for its answers
 
 
 cdef int violation(str reason) except -1:
@@ -170,7 +171,9 @@ cdef class MqttConnection(ProtocolCore):
                 self.server.counters.count("closed", error.reason)
                 self.state = ENDED
                 self.transport.close()
-        return 0 if self.blocked else self.transport.resume_reading()
+        if self.blocked:
+            return 0
+        return self.end_of_input() if self.input_ended else self.transport.resume_reading()
 
     # ------------------------------------------------------------ CONNECT
 
@@ -349,6 +352,8 @@ cdef class MqttConnection(ProtocolCore):
         if self.server.uplink.publish(session, &message) == BUSY:
             self.block()
             return False
+        if publish.qos:
+            session.acks_due += 1
         if publish.qos == 2:
             session.generation += 1
             received = session.received.put(publish.packet_id)
@@ -437,16 +442,28 @@ cdef class MqttConnection(ProtocolCore):
         """End a connection without CONNECT in time (3.1.4), or silent for one and a half keep-alives (3.1.2.10)."""
         cdef double silence
         # While the gateway does not read, silence is not the client's.
-        if self.active or self.blocked or self.held:
+        if self.input_ended:
+            return self.transport.close() if now - self.last_active > HALF_CLOSED_TIME else 0
+        if self.active or self.blocked:
             self.active = False
-            if self.state == CONNECTED:
+            if self.state != AWAITING_CONNECT:
                 self.last_active = now
+        self.last_active += self.take_unread_time()
         silence = now - self.last_active
-        if self.state in (AWAITING_CONNECT, AUTHENTICATING) and silence > self.server.connect_timeout:
+        if self.state == AWAITING_CONNECT and silence > self.server.connect_timeout:
             violation("connect_timeout")
         if self.state == CONNECTED and self.keep_alive and silence > self.keep_alive:
             violation("keep_alive_timeout")
         return 0
+
+    cdef int end_of_input(self) except -1:
+        """Close after the acknowledgements that are due (4.3.2, 4.3.3): the client has closed its sending side."""
+        if not self.input_ended:
+            self.input_ended = True
+            self.last_active = self.server.loop.time()
+        if self.state != ENDED and (self.blocked or (self.session is not None and self.session.acks_due)):
+            return self.transport.wake()
+        return self.transport.close()
 
     cdef int lost(self) except -1:
         """The connection is gone, with or without a DISCONNECT."""

@@ -46,6 +46,7 @@ cdef class MqttSession(Session):
     cdef uint8_t level                     # protocol level
     cdef uint8_t generation                # of the last QoS 2 PUBLISH: see ReceivedMessage
     cdef uint16_t last_packet_id
+    cdef uint32_t acks_due                 # PUBACK and PUBREC that wait for NATS
     cdef Py_ssize_t queued_bytes
     cdef Py_ssize_t in_flight_bytes        # of what may have to be sent again
     cdef Py_ssize_t sent_bytes             # of these, what was sent over this connection

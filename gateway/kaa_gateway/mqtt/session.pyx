@@ -179,6 +179,8 @@ cdef class MqttSession(Session):
         cdef uint16_t packet_id = <uint16_t>(token & 0xFFFF)
         cdef uint8_t packet_type = <uint8_t>(token >> 16)
         cdef ReceivedMessage* message
+        if self.acks_due:
+            self.acks_due -= 1
         if packet_type == PUBREC:
             message = NULL if self.received is None else self.received.find(packet_id)
             if message == NULL or message.generation != <uint8_t>(token >> 24):
@@ -187,6 +189,8 @@ cdef class MqttSession(Session):
         if self.connection is None:
             return 0
         append_ack(self.connection.output, packet_type, packet_id)
+        if self.connection.input_ended:
+            return self.connection.end_of_input()
         return self.transport.wake()
 
     cdef int on_pubrel(self, uint16_t packet_id) except -1:

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from kaa_gateway.net.admission cimport Bucket, Source
 from kaa_gateway.net.transport cimport ProtocolCore, Transport
@@ -27,9 +27,14 @@ cdef class TcpConnection(Transport):
     cdef uint64_t messages_charged   # of those that the core has received
     cdef double closing_since        # loop time at which check first saw it closing, or 0
     cdef Buffer unsent               # what the socket did not take; None until it happens
+    cdef int64_t written             # bytes of `unsent` that the socket took
+    cdef int64_t acknowledged        # `written` without what waits in the kernel, when last looked at
+    cdef double progress_time        # loop time at which the peer last acknowledged some, while paused_by_writer
     cdef uint8_t is_half_open
     cdef uint8_t flush_pending       # it is in the listener's list of those to flush
-    cdef uint8_t closing
+    cdef uint8_t closing             # after the output is written; nothing more is handled
+    cdef uint8_t input_ended         # the peer has closed its sending side
+    cdef uint8_t lingering           # all output and FIN are sent; what still comes is discarded
     cdef uint8_t paused_by_core
     cdef uint8_t paused_by_writer
     cdef uint8_t paused_by_rate
@@ -43,9 +48,13 @@ cdef class TcpConnection(Transport):
     cdef bint admit(self, bytes address) except -1
     cdef int leave_half_open(self) except -1
     cdef int charge(self, Py_ssize_t size) except -1
+    cdef int add_unread_time(self, double seconds) except -1
+    cdef int queued_bytes(self) noexcept
+    cdef int check_progress(self, double now) except -1
     cdef int flush(self) except -1
     cdef int write(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int write_unsent(self) except -1
     cdef int finish(self) except -1
+    cdef int linger(self) except -1
     cdef int abort(self) except -1
     cdef int check_closing(self, double now) except -1

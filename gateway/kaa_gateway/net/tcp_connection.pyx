@@ -23,8 +23,16 @@ log = structlog.get_logger("gateway.transports")
 cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
+    int shutdown(int fd, int how)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
+    int SHUT_WR
+
+cdef extern from "<sys/ioctl.h>" nogil:
+    int ioctl(int fd, unsigned long request, int* value)
+
+cdef extern from "<linux/sockios.h>" nogil:
+    int SIOCOUTQ
 
 cdef extern from "<unistd.h>" nogil:
     int close_descriptor "close"(int fd)
@@ -33,7 +41,7 @@ cdef enum:
     UNSENT_HIGH = 64 * 1024     # unsent bytes above which the peer is not read ...
     UNSENT_LOW = 16 * 1024      # ... until there are no more than this
 
-cdef double CLOSING_TIME = 5.0  # seconds that a peer has to take the last output
+cdef double CLOSING_TIME = 5.0  # seconds that a peer has to take the last output, and to close its side
 
 
 cdef class TcpConnection(Transport):
@@ -50,6 +58,8 @@ cdef class TcpConnection(Transport):
         """Read once, into the buffer that all connections share. Hot path."""
         cdef ssize_t size = recv(self.fd, PyByteArray_AS_STRING(self.listener.receive_storage), RECEIVE_SIZE, 0)
         if size > 0:
+            if self.lingering:
+                return 0
             self.on_bytes(size)
             return self.charge(size) if self.listener.admission is not None else 0
         if size == 0:
@@ -71,17 +81,29 @@ cdef class TcpConnection(Transport):
         return self.close()
 
     cdef int on_end_of_stream(self) except -1:
-        """Close the connection that the peer has closed, after the output of this tick."""
-        self.flush()
-        self.closing = True
-        return self.finish()
+        """Handle the peer's FIN: close after the answers that are due, which it may still read (RFC 9293 section 3.6)."""
+        self.input_ended = True
+        if self.lingering:
+            return self.abort()
+        self.set_interest()
+        if self.closing or self.core.input_ended:
+            return 0
+        try:
+            self.core.end_of_input()
+        except ProtocolError as error:
+            self.on_violation(error)
+        return 0
 
     cdef int set_interest(self) except -1:
         """Wait for the epoll events that the connection can handle now."""
         cdef uint32_t interest = 0
         if self.fd < 0:
             return 0
-        if not (self.closing or self.paused_by_core or self.paused_by_writer or self.paused_by_rate):
+        if self.lingering:
+            interest = EPOLLIN
+        elif not (
+            self.closing or self.input_ended or self.paused_by_core or self.paused_by_writer or self.paused_by_rate
+        ):
             interest = EPOLLIN
         if self.unsent is not None and self.unsent.size:
             interest |= EPOLLOUT
@@ -135,17 +157,18 @@ cdef class TcpConnection(Transport):
         )
         if wait > 0 and not self.closing and not self.paused_by_rate:
             self.paused_by_rate = True
-            if core is not None:
-                core.hold(True)
+            self.add_unread_time(wait)
             self.set_interest()
             self.listener.loop.call_later(wait, self.resume_within_rate)
         return 0
 
+    cdef int add_unread_time(self, double seconds) except -1:
+        """Leave the time out of time-outs in which the connection is not read."""
+        return 0 if self.core is None else self.core.add_unread_time(seconds)
+
     def resume_within_rate(self):
         """Read again a connection that was beyond its rate."""
         self.paused_by_rate = False
-        if self.core is not None:
-            self.core.hold(False)
         self.set_interest()
 
     # ------------------------------------------------------------ Transport
@@ -179,7 +202,7 @@ cdef class TcpConnection(Transport):
     cdef int flush(self) except -1:
         """Write the core's output, with one system call a tick. Hot path."""
         self.flush_pending = False
-        if self.fd < 0:
+        if self.fd < 0 or self.lingering:
             return 0
         self.core.finish_output(self.closing)
         output = self.core.output
@@ -208,8 +231,10 @@ cdef class TcpConnection(Transport):
             log.info("connection closed: it does not read what it is sent")
             return self.abort()
         self.unsent.append(data + written, size - written)
-        if self.unsent.size > UNSENT_HIGH:
+        if self.unsent.size > UNSENT_HIGH and not self.paused_by_writer:
             self.paused_by_writer = True
+            self.progress_time = self.listener.loop.time()
+            self.acknowledged = self.written - self.queued_bytes()
         return self.set_interest()
 
     cdef int write_unsent(self) except -1:
@@ -220,19 +245,59 @@ cdef class TcpConnection(Transport):
         if written < 0:
             return self.abort() if errno not in (EAGAIN, EINTR) else 0
         self.unsent.consume(written)
+        self.written += written
         if self.unsent.size == 0:
             self.unsent = None
-        if self.unsent is None or self.unsent.size <= UNSENT_LOW:
+        if self.paused_by_writer and (self.unsent is None or self.unsent.size <= UNSENT_LOW):
             self.paused_by_writer = False
+            self.add_unread_time(self.listener.loop.time() - self.progress_time)
         return self.finish() if self.closing else self.set_interest()
+
+    cdef int queued_bytes(self) noexcept:
+        """Return the bytes in the kernel's buffer that the peer has not acknowledged."""
+        cdef int queued = 0
+        ioctl(self.fd, SIOCOUTQ, &queued)
+        return queued
+
+    cdef int check_progress(self, double now) except -1:
+        """Leave the time out of time-outs in which a slow peer takes output. One that takes nothing may be gone.
+
+        EPOLLOUT comes only when a good part of the kernel's buffer is free, which can take minutes.
+        """
+        cdef int64_t acknowledged = self.written - self.queued_bytes()
+        if acknowledged > self.acknowledged:
+            self.acknowledged = acknowledged
+            self.add_unread_time(now - self.progress_time)
+            self.progress_time = now
+        return 0
 
     # ------------------------------------------------------------ the end
 
     cdef int finish(self) except -1:
-        """Close the connection as soon as the socket has taken all output."""
-        if self.fd >= 0 and (self.unsent is None or self.unsent.size == 0):
+        """Send FIN as soon as the socket has taken all output."""
+        if self.fd < 0 or self.lingering:
+            return 0
+        if self.unsent is not None and self.unsent.size:
+            return self.set_interest()
+        return self.abort() if self.input_ended else self.linger()
+
+    cdef int linger(self) except -1:
+        """Send FIN, and discard what the peer still sends until it closes too, for CLOSING_TIME at most.
+
+        Closing the socket over unread bytes would send a reset, which may take back from the peer what it was answered
+        (RFC 9293 section 3.10.4, RFC 9112 section 9.6).
+        """
+        cdef ProtocolCore core = self.core
+        if shutdown(self.fd, SHUT_WR) < 0:
             return self.abort()
-        return self.set_interest()
+        self.lingering = True
+        self.closing = True
+        self.unsent = None
+        self.core = None
+        if self.is_half_open:
+            self.leave_half_open()
+        self.set_interest()
+        return core.lost() if core is not None else 0
 
     cdef int abort(self) except -1:
         """Close the connection now, and tell its core. Not to be called from within the core."""
@@ -256,7 +321,7 @@ cdef class TcpConnection(Transport):
         return core.lost() if core is not None else 0
 
     cdef int check_closing(self, double now) except -1:
-        """Abort a connection whose peer does not take the last output in time."""
+        """Abort a connection whose peer does not take the last output, or does not close its side, in time."""
         if self.closing_since == 0:
             self.closing_since = now
         elif now - self.closing_since > CLOSING_TIME:

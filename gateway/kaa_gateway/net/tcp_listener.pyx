@@ -41,6 +41,7 @@ cdef enum:
     HALF_OPEN_SCAN = 64         # connections looked at for one that is still half-open
 
 cdef double ACCEPT_PAUSE = 0.5  # seconds without accepting, after descriptors or memory have run out
+cdef double STOP_LINGER = 0.25  # seconds that peers have to close their side when the listener stops
 
 cdef dict PROTOCOLS = {"mqtt": Protocol.MQTT, "http": Protocol.HTTP}
 
@@ -117,7 +118,8 @@ cdef class TcpListener:
         try:
             if connection.interest & EPOLLOUT:
                 connection.write_unsent()
-            if connection.fd >= 0 and connection.interest & EPOLLIN and events != EPOLLOUT and not connection.closing:
+            if connection.fd >= 0 and connection.interest & EPOLLIN and events != EPOLLOUT \
+                    and (not connection.closing or connection.lingering):
                 connection.read()
         except Exception as error:
             self.on_fault(connection, error)
@@ -215,14 +217,22 @@ cdef class TcpListener:
         return 0
 
     def close_half_open(self):
-        """Make room for a new connection: close the one that has been half-open for longest."""
-        cdef TcpConnection connection
+        """Make room for a new connection: close the one that has been half-open for longest.
+
+        Those that wait for the gateway, for example to be authenticated, are closed only if there are no others.
+        """
+        cdef TcpConnection connection, oldest = None
         for connection in list(islice(self.half_open, HALF_OPEN_SCAN)):
-            if connection.core is None or not connection.core.is_admitted():
-                self.counters.count("closed", "half_open_connections")
-                connection.abort()
-                return
-            connection.leave_half_open()  # it was admitted, and nothing has been read since
+            if connection.core is not None and connection.core.is_admitted():
+                connection.leave_half_open()  # it was admitted, and nothing has been read since
+            elif connection.interest & EPOLLIN:
+                oldest = connection
+                break
+            elif oldest is None:
+                oldest = connection
+        if oldest is not None:
+            self.counters.count("closed", "half_open_connections")
+            oldest.abort()
 
     def half_open_count(self):
         """Return the number of connections that are not admitted yet; it may include some just admitted."""
@@ -244,6 +254,8 @@ cdef class TcpListener:
                     connection.leave_half_open()
                 if connection.core.output.size == 0:
                     connection.core.output.clear(0)
+                if connection.paused_by_writer:
+                    connection.check_progress(now)
                 try:
                     connection.core.check(now)
                 except ProtocolError as error:
@@ -257,14 +269,29 @@ cdef class TcpListener:
             listening.close()
         self.sockets = []
 
-    async def stop(self, timeout):
-        """Close every connection after its output. Abort those that are left after `timeout` seconds."""
+    def is_writing(self):
+        """Return whether a connection still has output to write."""
         cdef TcpConnection connection
+        for connection in self.connections:
+            if connection is not None and not connection.lingering:
+                return True
+        return False
+
+    async def stop(self, timeout):
+        """Close every connection after its output. Abort those that are left after `timeout` seconds.
+
+        Peers that have all output get STOP_LINGER seconds to close their side.
+        """
+        cdef TcpConnection connection
+        cdef double deadline
         self.stop_accepting()
         for connection in self.connections:
             if connection is not None:
                 connection.close()
         deadline = self.loop.time() + timeout
+        while self.is_writing() and self.loop.time() < deadline:
+            await asyncio.sleep(0.01)
+        deadline = min(deadline, self.loop.time() + STOP_LINGER)
         while self.connected and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
         for connection in list(self.connections):

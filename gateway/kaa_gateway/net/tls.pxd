@@ -28,6 +28,7 @@ cdef class TlsConnection(TcpConnection):
 
     cdef int shake_hands(self) except -1
     cdef int decrypt(self) except -1
+    cdef int on_close_notify(self) except -1
     cdef int encrypt(self, Buffer output) except -1
     cdef int write_outgoing(self) except -1
     cdef int fail_handshake(self, str reason, str detail) except -1

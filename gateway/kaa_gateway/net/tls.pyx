@@ -49,6 +49,8 @@ cdef class TlsConnection(TcpConnection):
 
     cdef int on_bytes(self, Py_ssize_t size) except -1:
         """Decrypt what was read for the core, or continue the handshake. Hot path."""
+        if self.core is not None and self.core.input_ended:
+            return 0  # after close_notify (RFC 8446 section 6.1)
         if not self.received_any:
             self.received_any = True
             if PyByteArray_AS_STRING(self.listener.receive_storage)[0] != HANDSHAKE:
@@ -85,36 +87,51 @@ cdef class TlsConnection(TcpConnection):
         """Give the core what can be decrypted. Hot path."""
         cdef TlsListener listener = self.listener
         cdef Py_ssize_t size
-        while not self.closing and self.core is not None:
+        while not self.closing and self.core is not None and not self.core.input_ended:
             try:
                 size = self.tls.read(RECEIVE_SIZE, listener.plain_view)
             except ssl.SSLWantReadError:
                 return 0
             except ssl.SSLZeroReturnError:
-                return self.close()
+                return self.on_close_notify()
             except ssl.SSLError as error:
                 reason, detail = failure(error)
                 listener.counters.count("closed", "tls_broken")
                 log.info("connection closed: TLS error", reason=reason, detail=detail)
                 return self.close()
             if size == 0:
-                return self.close()
+                return self.on_close_notify()
             try:
                 self.core.receive(<const uint8_t*>PyByteArray_AS_STRING(listener.plain_storage), size)
             except ProtocolError as error:
                 self.on_violation(error)
         return 0
 
+    cdef int on_close_notify(self) except -1:
+        """Handle the end of what the peer sends: close after the answers that are due (RFC 8446 section 6.1)."""
+        try:
+            self.core.end_of_input()
+        except ProtocolError as error:
+            self.on_violation(error)
+        return 0
+
     cdef int on_end_of_stream(self) except -1:
-        """Close the connection that the peer has closed, perhaps within its handshake."""
-        return TcpConnection.on_end_of_stream(self) if self.established else self.abort()
+        """Handle the peer's FIN, which may come within its handshake."""
+        return TcpConnection.on_end_of_stream(self) if self.established or self.lingering else self.abort()
+
+    cdef int add_unread_time(self, double seconds) except -1:
+        """Leave the time out of time-outs in which the connection is not read, that of its handshake included."""
+        cdef TlsListener listener = self.listener
+        if self in listener.handshakes:
+            listener.handshakes[self] += seconds
+        return TcpConnection.add_unread_time(self, seconds)
 
     # ------------------------------------------------------------ writing
 
     cdef int flush(self) except -1:
         """Encrypt the core's output, and write it after the records of the handshake. Hot path."""
         self.flush_pending = False
-        if self.fd < 0:
+        if self.fd < 0 or self.lingering:
             return 0
         try:
             if self.core is not None:
@@ -197,7 +214,6 @@ cdef class TlsListener(TcpListener):
         """Apply time-outs, those of handshakes first. Call it about once a second."""
         cdef double now = self.loop.time(), begun
         for connection, begun in list(self.handshakes.items()):
-            if now - begun < self.handshake_timeout:
-                break
-            (<TlsConnection>connection).fail_handshake("tls_handshake_timeout", "it did not end in time")
+            if now - begun >= self.handshake_timeout:
+                (<TlsConnection>connection).fail_handshake("tls_handshake_timeout", "it did not end in time")
         TcpListener.check(self)

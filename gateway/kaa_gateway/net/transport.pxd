@@ -20,12 +20,15 @@ cdef class ProtocolCore:
     cdef Py_ssize_t input_counted  # bytes of incomplete input that InputMemory counts for this core
     cdef uint64_t taken            # whole packets or requests received so far
     cdef bint admitted             # the peer has been authenticated, or has made a request that needs no credentials
-    cdef bint held                 # the transport does not read now, because the peer has exceeded its rate
+    cdef bint input_ended          # the peer has closed its sending side
+    cdef double unread_time        # seconds that time-outs leave out, since take_unread_time
 
     cdef uint64_t packets(self) noexcept
     cdef bint is_admitted(self) noexcept
-    cdef int hold(self, bint held) except -1
+    cdef int add_unread_time(self, double seconds) except -1
+    cdef double take_unread_time(self) noexcept
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int end_of_input(self) except -1
     cdef int finish_output(self, bint closing) except -1
     cdef int resume(self) except -1
     cdef int lost(self) except -1

@@ -42,14 +42,28 @@ cdef class ProtocolCore:
         """Return whether the peer is past the half-open state."""
         return self.admitted
 
-    cdef int hold(self, bint held) except -1:
-        """Note that the transport stops or resumes reading: silence while it does not read is not the peer's."""
-        self.held = held
+    cdef int add_unread_time(self, double seconds) except -1:
+        """Note that the transport does not read for so long: silence in that time is not the peer's."""
+        self.unread_time += seconds
         return 0
+
+    cdef double take_unread_time(self) noexcept:
+        """Return the seconds without reading that were noted since the last call, for time-outs to leave out."""
+        cdef double seconds = self.unread_time
+        self.unread_time = 0
+        return seconds
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle received bytes, which are borrowed for the call. ProtocolError closes the connection. Hot path."""
         return 0
+
+    cdef int end_of_input(self) except -1:
+        """Close the connection after the answers that are still due: the peer has closed its sending side.
+
+        Called once by the transport; a core may call it again whenever an answer has been sent.
+        """
+        self.input_ended = True
+        return self.transport.close()
 
     cdef int finish_output(self, bint closing) except -1:
         """Complete the output before it is written, once a tick. After `closing`, nothing more is written. Hot path."""

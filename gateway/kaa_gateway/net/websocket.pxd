@@ -9,7 +9,9 @@ from kaa_gateway.wire.websocket cimport CONTROL_PAYLOAD_MAX, HEADER_SIZE_MAX, Fr
 cdef enum State:
     AWAITING_UPGRADE
     OPEN
-    ENDED                            # refused, or a Close frame was sent or received
+    CLOSE_SENT                       # frames are discarded until the peer's Close frame
+    CLOSE_RECEIVED                   # the Close frame is sent after the answers that are due
+    ENDED                            # refused, or both Close frames are there
 
 
 cdef class WebSocketServer:
@@ -20,6 +22,7 @@ cdef class WebSocketServer:
     # settings
     cdef uint64_t frame_size_max     # bytes
     cdef double handshake_timeout    # seconds
+    cdef frozenset paths             # of the request, as bytes
     # state
     cdef Buffer plain                # unmasked payload, shared by all connections: emptied before a call ends
 
@@ -44,8 +47,10 @@ cdef class WebSocketConnection(ProtocolCore):
     cdef uint8_t[HEADER_SIZE_MAX] header_bytes     # the header, while it is incomplete
     cdef Py_ssize_t header_size
     cdef uint8_t[CONTROL_PAYLOAD_MAX] control      # payload of the control frame being received
-    cdef int close_code              # what our Close frame will say, or 0
+    cdef int close_code              # code of our Close frame, or 0
+    cdef bint close_due              # the core has closed: send our Close frame with the output of this tick
     cdef bint close_sent
+    cdef double close_time           # loop time at which our Close frame was sent
 
     cdef int violation(self, str reason, int close_code) except -1
     cdef Py_ssize_t upgrade(self, const uint8_t* data, Py_ssize_t size) except -1
@@ -55,3 +60,5 @@ cdef class WebSocketConnection(ProtocolCore):
     cdef Py_ssize_t take_payload(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int on_control(self) except -1
     cdef int deliver(self) except -1
+    cdef int close_core(self) except -1
+    cdef int release_core(self) except -1

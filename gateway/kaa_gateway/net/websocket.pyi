@@ -1,7 +1,7 @@
 """WebSocket. See websocket.pyx."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.transport import ProtocolCore, Transport
@@ -13,6 +13,7 @@ class WebSocketServer:
         make_core: Callable[[Transport], ProtocolCore],
         counters: Counters,
         *,
+        paths: Iterable[str] = ...,
         frame_size_max: int,
         handshake_timeout: float,
     ) -> None: ...

@@ -30,6 +30,8 @@ cdef enum:
     PLAIN_KEEP = 256 * 1024    # bytes of unmasked payload for which memory is kept
 
 
+cdef double CLOSE_TIMEOUT = 5.0  # seconds that a peer has to answer our Close frame
+
 cdef bytes END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -37,12 +39,14 @@ cdef class WebSocketServer:
     """Makes WebSocket connections, and holds what they share. Sizes are in bytes, times in seconds."""
 
     def __init__(
-        self, loop, make_core, Counters counters not None, *, uint64_t frame_size_max, double handshake_timeout
+        self, loop, make_core, Counters counters not None, *, uint64_t frame_size_max, double handshake_timeout,
+        paths=("/ws",),
     ):
         self.loop = loop
         self.make_core = make_core
         self.counters = counters
         self.frame_size_max = frame_size_max
+        self.paths = frozenset(path.encode() for path in paths)
         self.handshake_timeout = handshake_timeout
         self.plain = Buffer()
 
@@ -69,9 +73,7 @@ cdef class WebSocketTransport(Transport):
         return self.websocket.transport.resume_reading()
 
     cdef int close(self) except -1:
-        if self.websocket.close_code == 0:
-            self.websocket.close_code = NORMAL
-        return self.websocket.transport.close()
+        return self.websocket.close_core()
 
 
 cdef class WebSocketConnection(ProtocolCore):
@@ -89,15 +91,16 @@ cdef class WebSocketConnection(ProtocolCore):
     cdef bint is_admitted(self) noexcept:
         return self.core is not None and self.core.is_admitted()
 
-    cdef int hold(self, bint held) except -1:
-        return 0 if self.core is None else self.core.hold(held)
+    cdef int add_unread_time(self, double seconds) except -1:
+        ProtocolCore.add_unread_time(self, seconds)
+        return 0 if self.core is None else self.core.add_unread_time(seconds)
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle received bytes: the rest of the request, or frames. Hot path."""
         cdef Py_ssize_t taken = 0
         if self.state == AWAITING_UPGRADE:
             taken = self.upgrade(data, size)
-        if self.state == OPEN and taken < size:
+        if self.state in (OPEN, CLOSE_SENT) and taken < size:
             self.receive_frames(data + taken, size - taken)
         return 0
 
@@ -117,7 +120,7 @@ cdef class WebSocketConnection(ProtocolCore):
             head_size = HEAD_SIZE_MAX
         else:
             head_size = end + 4 - self.head.data
-            response, reason = answer(self.head.data[:head_size])
+            response, reason = answer(self.head.data[:head_size], self.server.paths)
         self.head = None
         self.output.append(<const uint8_t*>response, len(response))
         if reason is not None:
@@ -140,7 +143,7 @@ cdef class WebSocketConnection(ProtocolCore):
         cdef Py_ssize_t at = 0
         self.server.plain.size = 0
         try:
-            while at < size and self.state == OPEN:
+            while at < size and self.state in (OPEN, CLOSE_SENT):
                 if not self.in_frame:
                     at += self.begin_frame(data + at, size - at)
                 if self.in_frame:
@@ -210,16 +213,20 @@ cdef class WebSocketConnection(ProtocolCore):
     cdef int on_control(self) except -1:
         """Handle a complete control frame, which may come between the frames of a message."""
         self.taken += 1
-        if self.frame.opcode == PING:
+        if self.frame.opcode == PING and not self.close_sent:
             append_frame(self.output, PONG, self.control, <Py_ssize_t>self.frame.size)
             return self.transport.wake()
-        if self.frame.opcode == CLOSE:
-            self.deliver()
+        if self.frame.opcode != CLOSE:
+            return 0
+        if self.state == CLOSE_SENT:
             self.state = ENDED
-            if self.close_code == 0:
-                self.close_code = read_close(self.control, <Py_ssize_t>self.frame.size)
             return self.transport.close()
-        return 0
+        self.deliver()
+        if self.close_code == 0:
+            self.close_code = read_close(self.control, <Py_ssize_t>self.frame.size)
+        self.state = CLOSE_RECEIVED
+        # A server may answer with its Close frame after what it still has to send (section 5.5.1).
+        return self.transport.close() if self.close_due else self.core.end_of_input()
 
     cdef int deliver(self) except -1:
         """Give the unmasked payload to the core. Hot path."""
@@ -236,17 +243,54 @@ cdef class WebSocketConnection(ProtocolCore):
         if self.core is not None and self.core.output.size and not self.close_sent:
             append_frame(self.output, BINARY, self.core.output.data, self.core.output.size)
             self.core.output.clear(OUTPUT_KEEP)
-        if closing and self.core is not None and not self.close_sent:
+        if (closing or self.close_due) and self.core is not None and not self.close_sent:
             self.close_sent = True
             append_close(self.output, <CloseCode>(self.close_code if self.close_code else <int>GOING_AWAY))
+            if not closing:
+                self.state = CLOSE_SENT
+                self.close_time = self.server.loop.time()
+                self.release_core()
+                self.transport.resume_reading()
         return 0
+
+    cdef int close_core(self) except -1:
+        """Close the WebSocket for its core: send a Close frame, and wait for the peer's (section 7.1.2)."""
+        if self.close_code == 0:
+            self.close_code = NORMAL
+        if self.state != OPEN or self.input_ended:
+            return self.transport.close()
+        self.close_due = True
+        return self.transport.wake()
+
+    cdef int release_core(self) except -1:
+        """Part from the core, which has closed or is lost."""
+        cdef ProtocolCore core = self.core
+        if core is None:
+            return 0
+        self.core = None
+        self.taken += core.packets()
+        return core.lost()
+
+    cdef int end_of_input(self) except -1:
+        """Close after the answers that are due: the peer has closed its side without a Close frame."""
+        if self.input_ended:
+            return 0
+        self.input_ended = True
+        if self.state == CLOSE_RECEIVED:
+            return 0
+        if self.state == OPEN and not self.close_due:
+            return self.core.end_of_input()
+        return self.transport.close()
 
     cdef int check(self, double now) except -1:
         """Apply the time-out of the request, then those of the core."""
         if self.state == AWAITING_UPGRADE:
+            self.start_time += self.take_unread_time()
             if now - self.start_time > self.server.handshake_timeout:
                 raise ProtocolError("ws_handshake_timeout")
             return 0
+        if self.state == CLOSE_SENT and now - self.close_time > CLOSE_TIMEOUT:
+            return self.transport.close()
         if self.core is not None:
             try:
                 self.core.check(now)
@@ -257,8 +301,6 @@ cdef class WebSocketConnection(ProtocolCore):
 
     cdef int lost(self) except -1:
         """Release everything: the connection is closed."""
-        core = self.core
-        self.core = None
         self.state = ENDED
         self.head = None
-        return 0 if core is None else (<ProtocolCore>core).lost()
+        return self.release_core()

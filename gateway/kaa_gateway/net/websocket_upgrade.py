@@ -8,17 +8,21 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import NamedTuple
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 import httptools
 import msgspec
 
-PATH = b"/ws"
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 SUBPROTOCOLS = (b"mqtt", b"mqttv3.1")
 """The subprotocols of MQTT 3.1.1 and MQTT 3.1; clients of the latter name the version."""
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_SIZE = 16
+_AUTHORITY = re.compile(rb"\A(?:https?|wss?)://[^/?#]*", re.IGNORECASE)
 
 
 class Answer(NamedTuple):
@@ -52,8 +56,8 @@ class _Head:
         return values[0].strip() if len(values) == 1 else None
 
 
-def answer(request: bytes) -> Answer:
-    """Answer a complete request head, from its first byte to the empty line."""
+def answer(request: bytes, paths: Collection[bytes]) -> Answer:
+    """Answer a complete request head, from its first byte to the empty line, for one of these paths."""
     head = _Head()
     parser = httptools.HttpRequestParser(head)
     try:
@@ -64,11 +68,17 @@ def answer(request: bytes) -> Answer:
         return refusal(400, "ws_malformed_request", "Malformed request")
     if parser.get_http_version() != "1.1" or head.single(b"host") is None:
         return refusal(400, "ws_malformed_request", "An HTTP/1.1 request with one Host is needed")
-    if head.target.partition(b"?")[0] != PATH:
-        return refusal(404, "ws_path", "MQTT over WebSocket is on /ws")
+    if _path(head.target) not in paths:
+        return refusal(404, "ws_path", "MQTT over WebSocket is on another path")
     if parser.get_method() != b"GET":
         return refusal(405, "ws_method", "Only GET is allowed", "Allow: GET\r\n")
     return _upgrade(head)
+
+
+def _path(target: bytes) -> bytes:
+    """Return the path of a target in origin-form or absolute-form (RFC 9112 section 3.2)."""
+    path = _AUTHORITY.sub(b"", target, count=1)
+    return path.partition(b"?")[0] or b"/"
 
 
 def _upgrade(head: _Head) -> Answer:

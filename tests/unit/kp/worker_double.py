@@ -208,6 +208,16 @@ class Peer:
             self.closed = True
         return data
 
+    def read_some(self, size: int) -> bytes:
+        """Read so many bytes at most."""
+        with contextlib.suppress(BlockingIOError):
+            return self._socket.recv(size)
+        return b""
+
+    def half_close(self) -> None:
+        """Send FIN, and read on."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def go(self) -> None:
         self._socket.close()
 
@@ -476,6 +486,15 @@ class Device:
 
     def publish(self, topic: str, payload: bytes = b"", qos: int = 0, packet_id: int = 0) -> None:
         self.send(mqtt.Publish(topic, payload, qos, packet_id))
+
+    def read_some(self, size: int) -> None:
+        """Read so many bytes at most, as a device with a thin link."""
+        self._unseen += self._peer.read_some(size)
+
+    def half_close(self) -> None:
+        """Send FIN, and read on."""
+        self._peer.half_close()
+        self._loop.read()
 
     def received(self) -> list[Any]:
         """What has come since the last call."""

@@ -76,6 +76,7 @@ def test_output_that_is_left_goes_before_the_end(worker: WorkerDouble) -> None:
     device.send_bytes(b"\x00\x00" * 10)
     assert len(device.received()) == 10
     assert device.closed
+    device.drop()
     assert worker.listener.connection_count() == 0
 
 
@@ -95,6 +96,25 @@ def test_a_device_that_takes_no_last_bytes_is_cut_off(worker: WorkerDouble) -> N
         worker.loop.pass_time(1)
         worker.check()
     assert worker.listener.connection_count() == 0
+
+
+def test_a_slow_reader_is_not_taken_for_silent_and_one_that_takes_nothing_is(worker: WorkerDouble) -> None:
+    device = worker.device(keep_alive=4)
+    device.publish(f"kp1/{APP}/dcx/t/json")
+    worker.identify()
+    worker.check()
+    push(worker, 20)
+    assert not device.reading
+    for _ in range(20):
+        worker.loop.pass_time(1)
+        device.read_some(20_000)
+        worker.check()
+    assert not device.reading
+    assert worker.reason("closed", "mqtt_keep_alive_timeout") == 0
+    for _ in range(10):
+        worker.loop.pass_time(1)
+        worker.check()
+    assert worker.reason("closed", "mqtt_keep_alive_timeout") == 1
 
 
 def test_a_reset_while_it_is_not_read_is_seen_later_and_costs_nothing_until_then() -> None:

@@ -8,7 +8,7 @@ from kaa_gateway.config.keys.identity import ClientAuthentication
 from kaa_gateway.config.keys.tls import StreamTls
 from kaa_gateway.config.keys.units import DAY, MANY, GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Boolean, Integer, Port, Seconds, Size
+from kaa_gateway.config.value_types import Boolean, Integer, Port, Seconds, Size, UrlPaths
 
 MQTT_MAX_PACKET_SIZE = 5 + 268_435_455
 """The largest packet that MQTT 3.1.1 section 2.2.3 can express, fixed header included, in bytes."""
@@ -41,11 +41,16 @@ class MqttTcp(Section, frozen=True, kw_only=True):
 
 
 class MqttWebSocket(Section, frozen=True, kw_only=True):
-    """MQTT over WebSocket, on path /ws."""
+    """MQTT over WebSocket."""
 
     enabled: Annotated[Boolean, Meta(description="Whether to listen for MQTT over WebSocket.")] = False
     port: Annotated[Port, Meta(description="TCP port of MQTT over WebSocket.")] = 8083
     tls: WebSocketTls = WebSocketTls()
+    paths: Annotated[UrlPaths, Meta(description="Paths of the Upgrade request that are accepted.")] = (
+        "/ws",
+        "/mqtt",
+        "/",
+    )
     max_frame_size: Annotated[
         Size,
         Meta(
