@@ -80,6 +80,10 @@ class TestUpgrade:
         ("data", "reason"),
         [
             (request("GET /ws?device=1 HTTP/1.1"), None),
+            (request("GET /mqtt HTTP/1.1"), None),
+            (request("GET / HTTP/1.1"), None),
+            (request("GET http://localhost/ws?device=1 HTTP/1.1"), None),  # RFC 9112 section 3.2.2
+            (request("GET HTTP://localhost HTTP/1.1"), None),
             (request(Sec_WebSocket_Protocol="chat, mqttv3.1, mqtt"), None),
             (request(Upgrade="WebSocket", Connection="keep-alive, Upgrade"), None),
         ],
@@ -94,7 +98,8 @@ class TestUpgrade:
     @pytest.mark.parametrize(
         ("data", "status", "reason"),
         [
-            (request("GET / HTTP/1.1"), 404, "ws_path"),
+            (request("GET /other HTTP/1.1"), 404, "ws_path"),
+            (request("GET http://localhost/other HTTP/1.1"), 404, "ws_path"),
             (request("GET /ws/ HTTP/1.1"), 404, "ws_path"),
             (request("POST /ws HTTP/1.1"), 405, "ws_method"),
             (request("GET /ws HTTP/1.0"), 400, "ws_malformed_request"),
@@ -262,3 +267,35 @@ async def test_shutdown_says_that_the_server_goes_away(shared_nats: NatsServer) 
             stopping = asyncio.create_task(asyncio.to_thread(gateway.stop))
             assert await closed_with(peer) == 1001
             await stopping
+
+
+class TestClosing:
+    """RFC 6455 sections 5.5.1 and 7.1: both Close frames, then TCP."""
+
+    async def test_the_server_waits_for_the_close_frame_of_a_client_that_disconnects(
+        self, gateway: EncryptedGateway
+    ) -> None:
+        async with websocket_peer(gateway.ws_port) as peer:
+            await peer.send(frame(BINARY, CONNECT))
+            assert await peer.receive() == (BINARY, CONNACK)
+            await peer.send(frame(BINARY, encode(mqtt.Disconnect())))
+            received = await peer.receive()
+            assert received is not None
+            assert received[0] == CLOSE
+            await peer.send(frame(PING) + frame(BINARY, b"late"))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await peer.receive()
+            await peer.send(frame(CLOSE, received[1]))
+            assert await peer.receive() is None
+
+    async def test_acknowledgements_come_before_the_close_frame(self, gateway: EncryptedGateway) -> None:
+        async with websocket_peer(gateway.ws_port) as peer:
+            publish = encode(mqtt.Publish("kp1/unknown/x/t", b"", 1, 7))
+            await peer.send(frame(BINARY, CONNECT) + frame(BINARY, publish) + frame(CLOSE, b"\x03\xe8"))
+            answers = b""
+            while (received := await peer.receive()) is not None and received[0] == BINARY:
+                answers += received[1]
+            assert received == (CLOSE, b"\x03\xe8")
+            assert b"\x40\x02\x00\x07" in answers
+            assert await peer.receive() is None
