@@ -13,6 +13,7 @@ from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.net.ports import port_errors
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Mapping
 
     from kaa_gateway.admin.metrics import Queue
@@ -80,12 +81,23 @@ class Listeners:
     queues: list[Queue] = field(default_factory=list)
     """Tables that devices can fill, apart from `pending` and connections."""
 
-    def start(self, host: str, *, reuse_port: bool) -> Iterator[tuple[str, int]]:
-        """Start each listener, and yield its name and the port that it got. Raises PortError."""
-        for listener in (*self.streams, *self.datagrams):
-            with port_errors(listener.port_key, listener.port):
-                listener.socket.start(host, listener.port, reuse_port=reuse_port)
-            yield listener.name, listener.socket.port
+    def start(
+        self, host: str, *, reuse_port: bool, bound: Mapping[int, socket.socket]
+    ) -> Iterator[tuple[str, int]]:
+        """Start each listener, and yield its name and the port that it got. Raises PortError.
+
+        `bound` are UDP sockets by port that the supervisor has made.
+        """
+        for stream in self.streams:
+            with port_errors(stream.port_key, stream.port):
+                stream.socket.start(host, stream.port, reuse_port=reuse_port)
+            yield stream.name, stream.socket.port
+        for datagrams in self.datagrams:
+            with port_errors(datagrams.port_key, datagrams.port):
+                datagrams.socket.start(
+                    host, datagrams.port, reuse_port=reuse_port, bound=bound.get(datagrams.port)
+                )
+            yield datagrams.name, datagrams.socket.port
 
     def set_limits(self, limits: Limits) -> None:
         """Apply other limits from now on."""

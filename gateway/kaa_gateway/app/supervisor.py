@@ -22,6 +22,7 @@ from kaa_gateway.admin.fleet_api import FleetApi
 from kaa_gateway.admin.fleet_server import FleetServer
 from kaa_gateway.app.port_probe import probe_ports
 from kaa_gateway.app.reload import ReloadCollector, Reloader
+from kaa_gateway.app.shared_sockets import BoundSockets, bind_datagram_sockets, close_datagram_sockets
 from kaa_gateway.app.worker_process import EXIT_CANNOT_START, Report, run_worker
 from kaa_gateway.net.ports import port_errors
 
@@ -83,6 +84,7 @@ class Supervisor:
             Guard.from_file(config.server.token_file),
         )
         self._admin.registry.register(ReloadCollector(self.reloader))
+        self._datagram_sockets: list[BoundSockets] = []
         self.exit_code = 0
 
     async def start(self) -> None:
@@ -91,6 +93,7 @@ class Supervisor:
             await self._admin.start(self._config.transports.bind_address, self._config.server.port)
         # Workers share ports with each other, and would share them with another gateway.
         await probe_ports(self._config)
+        self._datagram_sockets = bind_datagram_sockets(self._config)
         for index in self._fleet.sockets:
             self._start(index)
         self._watching = self._loop.create_task(self._watch())
@@ -110,6 +113,7 @@ class Supervisor:
             if self._loop.time() > deadline:
                 self._kill()
             await asyncio.sleep(POLL_PERIOD)
+        close_datagram_sockets(self._datagram_sockets)
         await self._admin.stop()
 
     def _kill(self) -> None:
@@ -163,7 +167,7 @@ class Supervisor:
         theirs = self._connect(index)
         process = self._context.Process(
             target=run_worker,
-            args=(self._config, index, self._fleet.sockets[index], theirs),
+            args=(self._config, index, self._fleet.sockets[index], theirs, self._datagram_sockets[index]),
             name=f"kaa-gateway-{index}",
         )
         # Its handlers are not there yet: what a terminal or a tool sends to all processes must not end it.

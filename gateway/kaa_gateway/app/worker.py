@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kaa_gateway.app.listeners import Listeners
+    from kaa_gateway.app.shared_sockets import BoundSockets
     from kaa_gateway.app.tracing import Tracing
     from kaa_gateway.config import Config
     from kaa_gateway.kp.pending import PendingRequests
@@ -81,11 +82,18 @@ class Worker:
     that the supervisor asks. A worker on its own serves it on `server.port`.
     """
 
-    def __init__(self, config: Config, index: int = 0, admin_socket: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        index: int = 0,
+        admin_socket: Path | None = None,
+        bound: BoundSockets | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._config = config
         self._index = index
         self._admin_socket = admin_socket
+        self._bound = bound or {}
         self._name = config.service.instance.name
         replica_id = config.service.instance.replica.id
         self._replica_id = f"{replica_id}-{index}" if config.workers > 1 else replica_id
@@ -360,7 +368,7 @@ class Worker:
             await asyncio.sleep(LINK_POLL)
         await self._streams.ensure()
         reuse_port = self._config.workers > 1
-        for name, port in self._listeners.start(host, reuse_port=reuse_port):
+        for name, port in self._listeners.start(host, reuse_port=reuse_port, bound=self._bound):
             self.ports[name] = port
         if self._traffic is not None:
             self._traffic.start()

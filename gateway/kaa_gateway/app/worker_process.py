@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from pathlib import Path
 
+    from kaa_gateway.app.shared_sockets import BoundSockets
     from kaa_gateway.config import Config
 
 log = structlog.get_logger("gateway")
@@ -66,8 +67,10 @@ class _Reports:
             await asyncio.sleep(ALIVE_PERIOD)
 
 
-def run_worker(config: Config, index: int, admin_socket: Path, supervisor: Connection) -> None:
-    """Run a worker until SIGTERM, or until the supervisor is gone."""
+def run_worker(
+    config: Config, index: int, admin_socket: Path, supervisor: Connection, bound: BoundSockets
+) -> None:
+    """Run a worker until SIGTERM, or until the supervisor is gone. `bound` are its UDP sockets."""
     logs.configure(config.log.level, config.log.format)
     # A terminal sends Ctrl-C and its own end to all processes; the supervisor handles them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -75,17 +78,19 @@ def run_worker(config: Config, index: int, admin_socket: Path, supervisor: Conne
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_run_in_process(config, index, admin_socket, supervisor))
+            runner.run(_run_in_process(config, index, admin_socket, supervisor, bound))
     except GatewayError as error:
         log.error("worker cannot start", worker=index, error=error.detail or str(error))
         raise SystemExit(EXIT_CANNOT_START) from None
 
 
-async def _run_in_process(config: Config, index: int, admin_socket: Path, supervisor: Connection) -> None:
+async def _run_in_process(
+    config: Config, index: int, admin_socket: Path, supervisor: Connection, bound: BoundSockets
+) -> None:
     loop = asyncio.get_running_loop()
     reports = _Reports(supervisor)
     repeating = loop.create_task(reports.repeat())
-    worker = Worker(config, index, admin_socket)
+    worker = Worker(config, index, admin_socket, bound)
     worker.subscribe_announcements(lambda: reports.send(Report.ANNOUNCED))
     configuring: asyncio.Task[None] | None = None
     orphaned = False
