@@ -6,15 +6,17 @@ import os
 import signal
 from collections import Counter as Tally
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 from kaa_gateway.app.supervisor import HANG_TIMEOUT
+from kaa_gateway.wire.kpudp import Message, Reason, Type, decode, encode
 
 from tests.support.esp import until
 from tests.support.gateway import REPLICA, GatewayProcess
+from tests.support.kpudp import RawDevice
 from tests.support.load import Counter, Device
 from tests.support.mqtt import MqttPeer, mqtt_client
 from tests.support.nats import HOST, NatsServer
@@ -253,3 +255,42 @@ async def test_a_second_gateway_on_the_same_ports_is_refused(
             second.kill()
     second.close()
     assert workers.ready() == [True, True]
+
+
+async def test_the_end_of_a_worker_moves_no_peer_of_another(workers: Workers) -> None:
+    """Over UDP: each peer loses its aliases once, when the worker that has it is killed."""
+    path = "kp1/app_v1/dcx/tok/json"
+    await both_ready(workers)
+    with ExitStack() as stack:
+        devices = [stack.enter_context(RawDevice(workers.gateway.udp_port)) for _ in range(CLIENTS)]
+
+        async def answer(device: RawDevice, message: Message) -> int:
+            """Send a message, and return the reason of its RESET: 503, as there is no extension, if nothing else."""
+            device.send(encode(1, [message]))
+            while True:
+                for frame in decode(await device.receive())[1]:
+                    if frame.type == Type.RESET and frame.message_id == message.message_id:
+                        return frame.status
+
+        async def forgotten(message_id: int) -> set[int]:
+            """Return which devices have to give their path again, after they have done so."""
+            found = set()
+            message = Message(Type.CONFIRMED_DATA, message_id, alias=1)
+            for number, device in enumerate(devices):
+                if await answer(device, message) == Reason.UNKNOWN_ALIAS:
+                    found.add(number)
+                    assert await answer(device, message._replace(path=path)) != Reason.UNKNOWN_ALIAS
+            return found
+
+        assert await forgotten(1) == set(range(CLIENTS))
+        assert await forgotten(2) == set()
+        of_workers = []
+        for message_id, pid in enumerate(workers.pids(), 3):
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda pid=pid: pid not in workers.pids(), "the end of the worker")  # type: ignore[misc]
+            await until(lambda: len(workers.pids()) == 2, "another worker", START_AND_STOP_S)
+            await both_ready(workers)
+            of_workers.append(await forgotten(message_id))
+        assert of_workers[0].isdisjoint(of_workers[1])
+        assert of_workers[0] | of_workers[1] == set(range(CLIENTS))
+        assert min(map(len, of_workers)) > 0
