@@ -2,7 +2,7 @@
 
 The kernel chooses among the sockets of a port by a hash of the addresses and the number of sockets. Each worker has its
 own socket, and gets the same one when it is started again. The supervisor keeps it open in the meantime, so that the
-number stays the same and the peers of other workers stay where they are. Datagrams for a dead worker wait in its socket.
+number stays the same and the peers of other workers stay. Datagrams for a dead worker wait in its socket.
 
 Source: socket(7), SO_REUSEPORT.
 """
