@@ -312,6 +312,10 @@ class Simulation(WorkerDouble):
                 self._pass(OBSERVER_EXPIRY_S if self._protocol == "coap" else UDP_EXPIRY_S)
             self._core_is_empty()
         self.confirm()  # a pipelined request goes out when the one before it has had its time
+        # A will is published when the time for the last acknowledgements is over.
+        self.identify()
+        self._settle()
+        self.confirm()
         self._latest = None
         self.forwarded.clear()
         assert not self._strangers

@@ -67,7 +67,6 @@ cdef class Block(Buffer):
                 self.cursors[key] = at
                 return True
 
-
     cdef Py_ssize_t largest(self) noexcept:
         """Return the bytes of the largest message, header and payload."""
         cdef Publication publication

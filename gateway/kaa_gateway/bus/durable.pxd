@@ -31,7 +31,7 @@ cdef class DurableLane:
     cdef readonly str stream       # its JetStream stream
     cdef StoredPublication form
     cdef bytes good_answer         # how a PubAck of this stream begins
-    cdef Py_ssize_t payload_offset # bytes of a publication before its datum
+    cdef Py_ssize_t payload_offset  # bytes of a publication before its datum
     cdef Py_ssize_t pending_max    # bytes
     cdef double ack_timeout        # seconds
     cdef object flush_callback

@@ -356,7 +356,6 @@ cdef class DurableLane:
             number += 1
         return self.flush()
 
-
     cdef int drop_too_large(self) except -1:
         """Give up the publications that are larger than the server takes now."""
         cdef uint32_t number = self.first, end = self.next

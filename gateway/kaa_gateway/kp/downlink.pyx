@@ -9,7 +9,7 @@ Source: 4/ESP, ExtensionData; NATS "no responders".
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kaa_gateway.bus.block cimport Acknowledgement

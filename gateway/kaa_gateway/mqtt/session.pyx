@@ -179,16 +179,19 @@ cdef class MqttSession(Session):
         cdef uint16_t packet_id = <uint16_t>(token & 0xFFFF)
         cdef uint8_t packet_type = <uint8_t>(token >> 16)
         cdef ReceivedMessage* message
+        cdef bint wanted = True
         if self.acks_due:
             self.acks_due -= 1
         if packet_type == PUBREC:
             message = NULL if self.received is None else self.received.find(packet_id)
-            if message == NULL or message.generation != <uint8_t>(token >> 24):
-                return 0
-            message.confirmed = True
+            # After a PUBREL the client knows already; after another message under the identifier, it asks no more.
+            wanted = message != NULL and message.generation == <uint8_t>(token >> 24)
+            if wanted:
+                message.confirmed = True
         if self.connection is None:
             return 0
-        append_ack(self.connection.output, packet_type, packet_id)
+        if wanted:
+            append_ack(self.connection.output, packet_type, packet_id)
         if self.connection.input_ended:
             return self.connection.end_of_input()
         return self.transport.wake()

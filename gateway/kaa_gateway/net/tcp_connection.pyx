@@ -81,7 +81,7 @@ cdef class TcpConnection(Transport):
         return self.close()
 
     cdef int on_end_of_stream(self) except -1:
-        """Handle the peer's FIN: close after the answers that are due, which it may still read (RFC 9293 section 3.6)."""
+        """Handle the peer's FIN (RFC 9293 section 3.6): close after the answers that are due."""
         self.input_ended = True
         if self.lingering:
             return self.abort()

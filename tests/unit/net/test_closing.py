@@ -104,7 +104,7 @@ def http(worker: WorkerDouble) -> WorkerDouble:
         worker.sessions,
         PendingRequests(10, 10.0),
         worker.counters,
-        worker,  # type: ignore[arg-type]
+        worker,
         Http(pipelined_requests=2),
     )
     worker.listen(server.connect, "http")
