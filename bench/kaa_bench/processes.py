@@ -56,6 +56,7 @@ class Server:
     """
 
     name = "server"
+    start_timeout = START_TIMEOUT_S
 
     def __init__(self, *ports: int, coap_port: int | None = None) -> None:
         self.ports = ports
@@ -84,7 +85,7 @@ class Server:
                 stderr=log,
                 process_group=0,
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + self.start_timeout
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise BenchError(f"{self.name} did not start: {self.output()}")

@@ -27,7 +27,7 @@ from kaa_bench.compare.probes.push import DEVICES
 from kaa_bench.compare.pushing import Pusher, PushSpec
 from kaa_bench.compare.rows import ROWS, Row
 from kaa_bench.errors import BenchError
-from kaa_bench.processes import INSTANCE, Gateway, NatsServer
+from kaa_bench.processes import INSTANCE, START_TIMEOUT_S, Gateway, NatsServer
 
 WARM_UP_MESSAGES = 2000
 """Messages that make every route, session and buffer."""
@@ -47,6 +47,7 @@ class ProfiledGateway(Gateway):
     """The gateway under callgrind, which counts only within `count`."""
 
     name = "gateway-profiled"
+    start_timeout = 10 * START_TIMEOUT_S  # valgrind is slow
 
     def command(self) -> list[str]:
         """See `Server.command`."""
