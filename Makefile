@@ -108,7 +108,7 @@ bench: setup build peers ## The gateway beside its peers that are installed, in 
 
 peers: setup $(VENV)/peers/.installed ## Install the peer whose dependencies need an environment of their own
 
-$(VENV)/peers/.installed: bench/kaa_bench/kaa_bench/peers/requirements.txt
+$(VENV)/peers/.installed: bench/kaa_bench/peers/requirements.txt
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
