@@ -12,6 +12,7 @@ import pytest
 from fastavro.schema import to_parsing_canonical_form
 from kaa_bench.mqtt_packets import Disconnect, Publish
 from kaa_bench.peers.kpudp_client import KpudpClient
+from kaa_gateway.bus.flushing import flush
 
 from tests.support import schemas
 from tests.support.cluster import OUR_EVENT_SCHEMAS, STATISTICS, Cluster
@@ -231,5 +232,5 @@ async def test_nothing_is_reported_when_that_is_off(nats_server: NatsServer, new
                 await http.post(
                     f"http://{HOST}:{gateway.http_port}/kp1/app_v1/bcx/{token}/json", content=b"1"
                 )
-        await cluster.nats.flush()
+        await flush(cluster.nats)
         assert (cluster.reports, cluster.events) == ([], [])

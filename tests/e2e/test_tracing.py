@@ -13,6 +13,7 @@ import pytest
 from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_ext import Extension, Request, Response
 from kaa_ext.sdk.tracing import Tracing
+from kaa_gateway.bus.flushing import flush
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -150,7 +151,7 @@ async def test_only_messages_drawn_by_lot_have_a_header(
                 headers.append(message.headers)
 
             await cluster.nats.subscribe(ECHO, cb=collect)
-            await cluster.nats.flush()
+            await flush(cluster.nats)
             async with mqtt_client(gateway.mqtt_port) as device:
                 await device.send(*(Publish(f"kp1/app_v1/echo/{TOKEN}/a", b"x", 1, n) for n in range(1, 201)))
                 for _ in range(200):

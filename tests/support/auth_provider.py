@@ -12,6 +12,7 @@ from typing import Any, Self
 from uuid import uuid4
 
 import fastavro
+from kaa_gateway.bus.flushing import flush
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -78,7 +79,7 @@ class AuthProvider:
         await self._nats.connect(self._url, allow_reconnect=False)
         for kind in EXCHANGES:
             await self._nats.subscribe(f"kaa.v1.service.{INSTANCE}.{kind}-request", INSTANCE, self._receive)
-        await self._nats.flush()
+        await flush(self._nats)
         return self
 
     async def __aexit__(
@@ -90,7 +91,7 @@ class AuthProvider:
         """Publish an event, and return when NATS has it."""
         datum = _datum(EVENTS[event], {"originatorReplicaId": "auth-1", **fields})
         await self._nats.publish(f"kaa.v1.events.{INSTANCE}.{event}", datum)
-        await self._nats.flush()
+        await flush(self._nats)
 
     async def answer_held(self) -> None:
         """Answer what came while it was silent."""

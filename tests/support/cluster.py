@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import fastavro
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.flushing import flush
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -135,7 +136,7 @@ class Cluster:
         await self.nats.subscribe(
             subjects.event(INSTANCE, "endpoint", "traffic-reporting", "payload"), cb=self._collect_event
         )
-        await self.nats.flush()
+        await flush(self.nats)
         return self
 
     async def __aexit__(
@@ -146,7 +147,7 @@ class Cluster:
     async def subscribe(self, subject: str, queue: str = "") -> None:
         """Collect the ClientData on one more subject."""
         await self.nats.subscribe(subject, queue=queue, cb=self._collect)
-        await self.nats.flush()
+        await flush(self.nats)
 
     async def next_requests(self, count: int, *, after: int = 0) -> list[Request]:
         """The `count` requests that follow the first `after`, as soon as they are there."""
@@ -214,7 +215,7 @@ class Cluster:
         assert changes.keys() <= fields.keys()
         datum = schemas.encode("0004-extension-data", fields | changes)
         await self.nats.publish(subject, datum, reply)
-        await asyncio.wait_for(self.nats.flush(), 10)
+        await asyncio.wait_for(flush(self.nats), 10)
 
     async def _collect(self, message: Msg) -> None:
         fields = schemas.decode("0004-client-data", message.data)

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.flushing import flush
 from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import ExtensionData, decode_extension_data, encode_client_data
 from nats.aio.client import Client
@@ -31,7 +32,7 @@ class GatewayDouble:
         await self.nats.subscribe(
             subjects.service(self._instance, "esp", subjects.EXTENSION_DATA), cb=self._collect
         )
-        await self.nats.flush()
+        await flush(self.nats)
         return self
 
     async def __aexit__(

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from kaa_gateway.app.worker import Worker
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.flushing import flush
 from kaa_gateway.config import AppVersion, Config, ExtensionInstance
 from kaa_gateway.config.keys import (
     Coap,
@@ -122,7 +123,7 @@ class ExtensionDouble:
             data.resource_path, data.request_id, payload, status, phrase,
         )  # fmt: skip
         await self.nats.publish(reply, datum)
-        await self.nats.flush()
+        await flush(self.nats)
 
 
 @dataclass
@@ -175,7 +176,7 @@ async def running_gateway(
     extension = ExtensionDouble(nats)
     for name in ("dcx", "tsx"):
         await nats.subscribe(subjects.service(name, "esp", subjects.CLIENT_DATA), cb=extension.take)
-    await nats.flush()
+    await flush(nats)
     worker = Worker(config)
     try:
         async with asyncio.timeout(WAIT_S):

@@ -12,6 +12,7 @@ from typing import Self
 from kaa_bench.mqtt_packets import Pingreq, Pingresp, Puback, Publish
 from kaa_ext import Extension, Request
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.flushing import flush
 from kaa_gateway.wire.esp import decode_client_data
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -137,7 +138,7 @@ class Counter:
         await self.nats.subscribe(
             subject, cb=self._collect, pending_msgs_limit=10**9, pending_bytes_limit=10**9
         )
-        await self.nats.flush()
+        await flush(self.nats)
         return self
 
     async def __aexit__(
@@ -152,7 +153,7 @@ class Counter:
 
     async def settle(self) -> None:
         """Return when all that the server has sent so far is counted."""
-        await asyncio.wait_for(self.nats.flush(), END_TIMEOUT_S)
+        await asyncio.wait_for(flush(self.nats), END_TIMEOUT_S)
         await until(lambda: all(sub.pending_msgs == 0 for sub in self.nats._subs.values()), "the counter")
 
     def missing(self, device: Device) -> set[int]:

@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import nats.errors
+from kaa_gateway.bus.flushing import FLUSH_TIMEOUT_S
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from kaa_ext.sdk.buckets import JetStreamBucket
-from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, FLUSH_TIMEOUT_S, JETSTREAM_TIMEOUT_S
+from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, JETSTREAM_TIMEOUT_S
 from kaa_ext.sdk.errors import ExtError
 from kaa_ext.sdk.state import State
 from kaa_ext.sdk.urls import masked

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import nats.errors
 import structlog
+from kaa_gateway.bus.flushing import flush
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -24,7 +25,6 @@ from kaa_ext.sdk.urls import masked
 CONNECT_TIMEOUT_S = 5
 RECONNECT_WAIT_S = 1
 PING_INTERVAL_S = 20
-FLUSH_TIMEOUT_S = 10
 JETSTREAM_TIMEOUT_S = 5
 """How long we wait for an answer of JetStream."""
 PENDING_MESSAGES = 65_536
@@ -159,7 +159,7 @@ class NatsConnection:
         if self._client is None or not self._client.is_connected:
             raise NotDelivered("not connected to NATS")
         try:
-            await self._client.flush(FLUSH_TIMEOUT_S)
+            await flush(self._client)
         except nats.errors.Error as error:
             raise NotDelivered(text_of(error)) from error
 
@@ -240,7 +240,7 @@ class NatsConnection:
             )
             for interest in self._interests
         ]
-        await client.flush(FLUSH_TIMEOUT_S)
+        await flush(client)
         self._log.debug(
             "NATS connected", server=client.connected_url and masked(client.connected_url.geturl())
         )

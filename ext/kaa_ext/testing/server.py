@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from kaa_gateway.bus.flushing import flush
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -57,7 +58,7 @@ class NatsBus:
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
         """Send a message."""
         await self._client.publish(subject, payload, reply)
-        await self._client.flush()
+        await flush(self._client)
 
     async def subscribe(self, subject: str, callback: Callable[[Msg], Any]) -> None:
         """Have a plain function called for each message on a subject."""
@@ -66,4 +67,4 @@ class NatsBus:
             callback(message)
 
         await self._client.subscribe(subject, cb=call)
-        await self._client.flush()
+        await flush(self._client)

@@ -15,6 +15,7 @@ import structlog
 from nats.aio.client import Client
 
 from kaa_gateway.bus.connector import Server
+from kaa_gateway.bus.flushing import flush
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Control:
             with contextlib.suppress(TimeoutError, nats.errors.Error):
                 async with asyncio.timeout(DRAIN_TIMEOUT):
                     await self._outbox.join()
-                    await self._client.flush()
+                    await flush(self._client)
         while self._task is not None and not self._task.done():
             # Again and again, because nats-py swallows a cancellation in some places.
             self._task.cancel()
@@ -231,7 +232,7 @@ class Control:
     async def _on_reconnected(self) -> None:
         # So that nothing which happens from now on is missed.
         with contextlib.suppress(nats.errors.Error):
-            await self._client.flush()
+            await flush(self._client)
         for act in self._when_reconnected:
             act()
 

@@ -13,6 +13,7 @@ import pytest
 from kaa_ext import Extension
 from kaa_ext.messages import cdtp, cip, dstp, eme
 from kaa_ext.services import cex, cmx, dcx, ecr, epmx, epts
+from kaa_gateway.bus.flushing import flush
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -63,7 +64,7 @@ class Platform:
             heard.append(message)
 
         await self.nats.subscribe(subject, cb=collect)
-        await self.nats.flush()
+        await flush(self.nats)
         return heard
 
     async def invoke(

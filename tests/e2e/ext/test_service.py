@@ -20,6 +20,7 @@ from kaa_ext.messages import dstp
 from kaa_ext.sdk import connection
 from kaa_ext.services import dcx, echo, tsx
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.flushing import flush
 from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
@@ -70,7 +71,7 @@ async def test_two_replicas_share_the_load_without_duplicates(nats_server: NatsS
             await gateway.send("echo", payload=b"%d" % number, request_id=number)
         answers = await gateway.wait_for(count)
         await asyncio.gather(*(replica.stop() for replica in replicas))
-        await gateway.nats.flush()
+        await flush(gateway.nats)
     assert Counter(answer.request_id for _, answer in gateway.answers) == Counter(range(count))
     assert all(answer.payload == b"%d" % (answer.request_id or 0) for answer in answers)
     handled = [replica.stats["requests"] for replica in replicas]

@@ -11,6 +11,7 @@ import pytest
 from kaa_gateway.bus import requests as requests_module
 from kaa_gateway.bus.connector import TlsFiles
 from kaa_gateway.bus.control import Control
+from kaa_gateway.bus.flushing import flush
 from kaa_gateway.bus.messages import Exchange, Kind, MessageType
 from kaa_gateway.bus.requests import Requests
 from nats.aio.client import Client
@@ -52,7 +53,7 @@ async def oracle(server: NatsServer, handle: Handle) -> AsyncIterator[Client]:
         await handle(QUESTION.decode(message.data), message)
 
     await client.subscribe(SUBJECT, "oracle", receive)
-    await client.flush()
+    await flush(client)
     try:
         yield client
     finally:
@@ -167,7 +168,7 @@ async def test_a_handler_that_fails_does_not_end_its_subscription(shared_nats: N
         await client.connect(shared_nats.url)
         while len(heard) < 2:
             await client.publish("kaa.v1.events.any.thing.happened", b"datum")
-            await client.flush()
+            await flush(client)
         await client.close()
     finally:
         await control.stop()
