@@ -28,6 +28,7 @@ from kaa_bench.soak.run import Soak
 RowName = Literal[
     "qos0", "qos1", "qos1-many", "qos1-durable", "http", "coap", "kpudp", "encode", "decode", "publish", "connect",
     "disconnect", "memory", "latency-100", "latency-1000", "latency-5000", "latency-20000", "push", "workers",
+    "ext-echo",
 ]  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -69,6 +70,7 @@ def compare(
     - `latency-100` to `latency-20000`: device to extension and back, at that many requests a second
     - `push`: from NATS to an MQTT device
     - `workers`: two workers, compared with one
+    - `ext-echo`: an extension service that answers with the payload
 
     The exit status is 1 if an acknowledged message did not reach the extension, or anything else failed.
 

@@ -26,14 +26,15 @@ class Profile:
     extension: str = EXTENSION
     token_prefix: str = "bench-"
     payload: bytes = PAYLOAD
+    path: str = "json"
 
     def token(self, device: int) -> str:
         """Return the endpoint token of a device."""
         return f"{self.token_prefix}{device:06d}"
 
     def resource_path(self, device: int) -> str:
-        """Return the 1/KP resource path that a device sends to: data collection without a request ID."""
-        return f"kp1/{self.app_version}/{self.extension}/{self.token(device)}/json"
+        """Return the 1/KP resource path that a device sends to, without a request ID."""
+        return f"kp1/{self.app_version}/{self.extension}/{self.token(device)}/{self.path}"
 
 
 BENCH = Profile()

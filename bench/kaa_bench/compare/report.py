@@ -14,6 +14,8 @@ from kaa_bench.compare.rows import Row
 WORK_WIDTH = 20
 """Characters of the column with the name of the work."""
 GATEWAY = "gateway"
+NATS_DETAIL = "nats_us"
+"""The detail of a figure with the CPU microseconds of nats-server per message."""
 
 
 @dataclass
@@ -71,12 +73,13 @@ def print_figures(results: Sequence[ProbeResult], console: Console) -> None:
     table = Table(title="median, min-max of the rounds", box=None, padding=(0, 1, 0, 0))
     table.add_column("what", width=WORK_WIDTH)
     table.add_column("who", no_wrap=True)
-    for column in ("median", "min-max", "ratio", "p99"):
+    for column in ("median", "min-max", "ratio", "p99", "NATS"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         for index, (title, figures) in enumerate(result.figures.items()):
             values = [figure.value for figure in figures]
             ratio, tail = result.ratio(title), result.detail(title, "p99")
+            nats = result.detail(title, NATS_DETAIL)
             table.add_row(
                 f"{result.probe.title} ({result.probe.unit})" if index == 0 else "",
                 title,
@@ -84,6 +87,7 @@ def print_figures(results: Sequence[ProbeResult], console: Console) -> None:
                 f"{number(min(values))}-{number(max(values))}",
                 "" if ratio is None else f"{ratio:.1f}x",
                 "" if tail is None else number(tail),
+                "" if nats is None else number(nats),
             )
     console.print(table)
     for remark in figure_remarks(results):

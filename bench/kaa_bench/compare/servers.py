@@ -43,6 +43,16 @@ class Servers:
         """Return the gateway with one worker and a durable extension instance."""
         return self._stack.enter_context(Gateway(self.storing_nats, durable=True))
 
+    @cached_property
+    def extension_nats(self) -> NatsServer:
+        """Return the NATS server with JetStream between a gateway and the extension services that are measured."""
+        return self._stack.enter_context(NatsServer(jetstream=True))
+
+    @cached_property
+    def extension_gateway(self) -> Gateway:
+        """Return the gateway in front of the extension services that are measured."""
+        return self._stack.enter_context(Gateway(self.extension_nats))
+
     def gateway_of(self, workers: int) -> Gateway:
         """Return the gateway with `count` workers."""
         if workers not in self._gateways:

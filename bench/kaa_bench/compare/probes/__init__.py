@@ -1,13 +1,25 @@
-"""The probes: codecs, publishing, connections, latency, pushes, workers."""
+"""The probes: codecs, publishing, connections, latency, pushes, workers, extensions."""
 
 from kaa_bench.compare.figures import Probe
 from kaa_bench.compare.probes.codecs import DECODE, ENCODE, PUBLISH
 from kaa_bench.compare.probes.connections import CONNECT, DISCONNECT, MEMORY
+from kaa_bench.compare.probes.extensions import EXTENSIONS
 from kaa_bench.compare.probes.latency import LATENCIES
 from kaa_bench.compare.probes.push import PUSH
 from kaa_bench.compare.probes.workers import WORKERS
 
 PROBES: dict[str, Probe] = {
     probe.name: probe
-    for probe in (ENCODE, DECODE, PUBLISH, CONNECT, DISCONNECT, MEMORY, *LATENCIES, PUSH, WORKERS)
+    for probe in (
+        ENCODE,
+        DECODE,
+        PUBLISH,
+        CONNECT,
+        DISCONNECT,
+        MEMORY,
+        *LATENCIES,
+        PUSH,
+        WORKERS,
+        *EXTENSIONS,
+    )
 }
