@@ -14,11 +14,11 @@ from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.config.keys import Http
-from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.net.tcp_listener import TcpListener
 
 from tests.fuzz.simulation import EVENT, LONG, UNIT
+from tests.support.http_server import http_server
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, REPLY_TO, Peer, WorkerDouble
 
@@ -54,7 +54,7 @@ class DurableSimulation(WorkerDouble):
         self.downlink.set_durable(self.durable)
         self.router.set_durable(self.durable)
         self._requests = PendingRequests(REQUESTS_MAX + 1, REQUEST_TIMEOUT_S)
-        http = HttpServer(loop, self.uplink, self.sessions, self._requests, self.counters, self, Http())
+        http = http_server(self, self._requests, Http())
         self._http = TcpListener(
             loop, http.connect, self.counters, protocol="http", output_max=2**20, connections_max=10
         )

@@ -15,7 +15,6 @@ from kaa_gateway.bus import subjects
 from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.config.keys import Http
 from kaa_gateway.errors import IdentityError
-from kaa_gateway.http.server import HttpServer
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
@@ -24,6 +23,7 @@ from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.net.websocket import WebSocketServer
 from kaa_gateway.wire.esp import ClientData, ExtensionData, encode_extension_data
 
+from tests.support.http_server import http_server
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, Published, WorkerDouble
 
@@ -125,7 +125,7 @@ class Simulation(WorkerDouble):
                 pipelined_requests=4,
                 client_authentication="required" if protocol == "http clients" else "off",
             )
-            transport = HttpServer(loop, self.uplink, self.sessions, pending, self.counters, self, settings)
+            transport = http_server(self, pending, settings)
             self.listen(transport.connect, "http")
             self._timeouts.append(pending)
         elif protocol == "websocket":

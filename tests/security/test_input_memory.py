@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pytest
 from kaa_bench.mqtt_packets import Publish, encode
 from kaa_gateway.config.keys import Http
-from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.net.input_memory import InputMemory
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
+from tests.support.http_server import http_server
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, WorkerDouble
 
 BOUND = 10_000
@@ -38,15 +38,7 @@ def mqtt(memory: InputMemory) -> Iterator[WorkerDouble]:
 def http(memory: InputMemory) -> Iterator[WorkerDouble]:
     with WorkerDouble() as worker:
         pending = PendingRequests(10, 10.0)
-        transport = HttpServer(
-            worker.loop,  # type: ignore[arg-type]
-            worker.uplink,
-            worker.sessions,
-            pending,
-            worker.counters,
-            worker,
-            Http(pipelined_requests=2),
-        )
+        transport = http_server(worker, pending, Http(pipelined_requests=2))
         transport.limit(memory)
         worker.listen(transport.connect, "http")
         yield worker

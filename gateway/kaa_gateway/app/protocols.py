@@ -9,6 +9,7 @@ from kaa_gateway.app import encryption
 from kaa_gateway.app.listeners import DatagramListener, Listeners, StreamListener
 from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.http.parser import RequestLimits
 from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
@@ -109,7 +110,13 @@ class Protocols:
             self._pending_requests("http", http.response_timeout),
             self._counters,
             self._authenticator,
-            http,
+            RequestLimits(http.max_body_size, http.max_header_size, http.max_url_length),
+            client_authentication=http.client_authentication,
+            path_prefix=http.path_prefix,
+            allowed_origins=http.allowed_origins,
+            read_timeout=http.read_timeout,
+            keep_alive_timeout=http.keep_alive_timeout,
+            pipelined_requests=http.pipelined_requests,
         )
         server.limit(self._input_memory)
         self.listeners.http = server

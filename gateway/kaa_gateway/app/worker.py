@@ -29,7 +29,7 @@ from kaa_gateway.bus.connector import Connector, Credentials, TlsFiles
 from kaa_gateway.bus.control import OUTBOX_MAX, Control
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
-from kaa_gateway.bus.streams import Streams
+from kaa_gateway.bus.streams import Streams, StreamSettings
 from kaa_gateway.counters import Counters
 from kaa_gateway.identity.service import IdentityService
 from kaa_gateway.identity.shared_requests import MAX_IN_FLIGHT
@@ -113,7 +113,7 @@ class Worker:
             tls=tls,
             credentials_file=config.nats.credentials_file,
         )
-        self._streams = Streams(self.control.request, self._durable_instances, config.durable)
+        self._streams = self._make_streams()
 
         # identity, lifecycle
         self.identity = self._make_identity(self._replica_id)
@@ -228,6 +228,18 @@ class Worker:
             owners_of(self._config),
             period,
         )
+
+    def _make_streams(self) -> Streams:
+        durable = self._config.durable
+        settings = StreamSettings(
+            storage=durable.storage,
+            replicas=durable.replicas,
+            max_bytes=durable.max_bytes,
+            max_age=durable.max_age,
+            discard=durable.discard,
+            duplicate_window=durable.duplicate_window,
+        )
+        return Streams(self.control.request, self._durable_instances, settings)
 
     def _make_durable_lanes(self) -> DurableLanes:
         return DurableLanes(

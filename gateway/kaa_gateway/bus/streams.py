@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.errors import BusError, GatewayError
-
-if TYPE_CHECKING:
-    from kaa_gateway.config.keys import Durable
 
 log = structlog.get_logger("gateway.bus")
 
@@ -44,7 +41,20 @@ class StreamError(GatewayError):
     """A stream is not as the configuration says, or JetStream refuses it; the detail says what to do."""
 
 
-def wanted(instance: str, settings: Durable) -> dict[str, Any]:
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the streams of all durable extension instances have in common: kaa.kpc.durable of the configuration."""
+
+    storage: Literal["file", "memory"]
+    replicas: int
+    max_bytes: int
+    max_age: float
+    """Seconds."""
+    discard: Literal["new", "old"]
+    duplicate_window: float
+    """Seconds."""
+
+
+def wanted(instance: str, settings: StreamSettings) -> dict[str, Any]:
     """The configuration of an extension instance's stream, as JetStream reads it."""
     return {
         "name": subjects.stream(instance),
@@ -64,7 +74,7 @@ def wanted(instance: str, settings: Durable) -> dict[str, Any]:
 class Streams:
     """The streams of the durable extension instances of one worker."""
 
-    def __init__(self, request: Request, instances: Iterable[str], settings: Durable) -> None:
+    def __init__(self, request: Request, instances: Iterable[str], settings: StreamSettings) -> None:
         self._request = request
         self._wanted = [wanted(instance, settings) for instance in instances]
         self._reported = ""

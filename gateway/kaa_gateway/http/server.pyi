@@ -1,9 +1,10 @@
 """The HTTP/1.1 server of a worker. See server.pyx."""
 
 import asyncio
+from collections.abc import Iterable
 
-from kaa_gateway.config.keys import Http
 from kaa_gateway.counters import Counters
+from kaa_gateway.http.parser import RequestLimits
 from kaa_gateway.identity.clients import Authenticator
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
@@ -20,7 +21,14 @@ class HttpServer:
         pending: PendingRequests,
         counters: Counters,
         authenticator: Authenticator,
-        settings: Http,
+        limits: RequestLimits,
+        *,
+        client_authentication: str,
+        path_prefix: str,
+        allowed_origins: Iterable[str],
+        read_timeout: float,
+        keep_alive_timeout: float,
+        pipelined_requests: int,
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
     def connect(self, transport: Transport) -> ProtocolCore: ...

@@ -19,11 +19,17 @@ cdef bytes cors_fields(str origin):
 
 
 cdef class HttpServer:
-    """What the HTTP connections of a worker share. `settings` are kaa.kpc.transports.http of the configuration."""
+    """What the HTTP connections of a worker share.
+
+    `client_authentication` is off, optional or required; `path_prefix` stands before /kp1. `allowed_origins` are
+    those of web pages (CORS), times are seconds, and `pipelined_requests` are those of one connection.
+    """
 
     def __init__(
         self, loop, Uplink uplink not None, Sessions sessions not None, PendingRequests pending not None,
-        Counters counters not None, authenticator, settings,
+        Counters counters not None, authenticator, RequestLimits limits not None,
+        *, str client_authentication, str path_prefix, allowed_origins,
+        double read_timeout, double keep_alive_timeout, uint32_t pipelined_requests,
     ):
         self.loop = loop
         self.uplink = uplink
@@ -31,14 +37,14 @@ cdef class HttpServer:
         self.pending = pending
         self.counters = counters
         self.authenticator = authenticator
-        self.authenticates = settings.client_authentication != "off"
-        self.demands_credentials = settings.client_authentication == "required"
-        self.limits = RequestLimits(settings.max_body_size, settings.max_header_size, settings.max_url_length)
-        self.path_prefix = settings.path_prefix.encode()
-        self.cors = {origin.encode(): cors_fields(origin) for origin in settings.allowed_origins} or None
-        self.read_timeout = settings.read_timeout
-        self.keep_alive_timeout = settings.keep_alive_timeout
-        self.pipelined_max = settings.pipelined_requests
+        self.authenticates = client_authentication != "off"
+        self.demands_credentials = client_authentication == "required"
+        self.limits = limits
+        self.path_prefix = path_prefix.encode()
+        self.cors = {origin.encode(): cors_fields(origin) for origin in allowed_origins} or None
+        self.read_timeout = read_timeout
+        self.keep_alive_timeout = keep_alive_timeout
+        self.pipelined_max = pipelined_requests
         self.connections = set()
         self.input_memory = InputMemory()
         self.scratch = Buffer()

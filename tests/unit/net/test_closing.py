@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from kaa_bench.mqtt_packets import Connect, Puback, Publish, Pubrec, encode
 from kaa_gateway.config.keys import Http
-from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
 
+from tests.support.http_server import http_server
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, WorkerDouble
 
 TOPIC = f"kp1/{APP}/tsx/json"
@@ -98,15 +98,7 @@ def test_a_client_that_never_closes_is_cut_off(worker: WorkerDouble) -> None:
 
 @pytest.fixture
 def http(worker: WorkerDouble) -> WorkerDouble:
-    server = HttpServer(
-        worker.loop,  # type: ignore[arg-type]
-        worker.uplink,
-        worker.sessions,
-        PendingRequests(10, 10.0),
-        worker.counters,
-        worker,
-        Http(pipelined_requests=2),
-    )
+    server = http_server(worker, PendingRequests(10, 10.0), Http(pipelined_requests=2))
     worker.listen(server.connect, "http")
     return worker
 
