@@ -26,9 +26,9 @@ from kaa_bench.soak.report import lost, print_soak
 from kaa_bench.soak.run import Soak
 
 RowName = Literal[
-    "qos0", "qos1", "qos1-many", "qos1-durable", "http", "coap", "kpudp", "encode", "decode", "publish", "connect",
-    "disconnect", "memory", "latency-100", "latency-1000", "latency-5000", "latency-20000", "push", "workers",
-    "ext-echo",
+    "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos1-durable", "http", "coap",
+    "kpudp", "encode", "decode", "publish", "connect", "disconnect", "memory", "latency-100", "latency-1000",
+    "latency-5000", "latency-20000", "push", "workers", "ext-echo",
 ]  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -60,6 +60,8 @@ def compare(
 
     - `qos0`: MQTT QoS 0, pipelined on 8 connections
     - `qos1`: MQTT QoS 1, 64 unacknowledged on each of 8 connections
+    - `qos0-v5`, `qos1-v5`: the same with MQTT 5, beside peers that speak it and nats-server's MQTT 3.1.1
+    - `qos0-v5-alias`, `qos1-v5-alias`: the same with a topic alias in place of the topic
     - `qos1-many`: MQTT QoS 1, one unacknowledged on each of 1000 connections
     - `qos1-durable`: MQTT QoS 1 likewise, acknowledged when a JetStream stream has stored it
     - `http`: HTTP POST, one outstanding on each of 64 keep-alive connections, answered by the sink
@@ -83,7 +85,7 @@ def compare(
     seconds
         Duration of a run, after a short warm-up that is not measured.
     messages
-        Messages of a run of the first six rows, instead of `--seconds`.
+        Messages of a run of the rows up to `kpudp`, instead of `--seconds`.
     gateway_only
         Do not measure the peers.
     quick

@@ -35,6 +35,8 @@ SOCKET_BUFFER = 1 << 20
 NATS_LINE_MAX = 65536
 """The longest line from NATS while connecting, in bytes."""
 FILES_BESIDE_SOCKETS = 64
+MQTT_REFUSED = 0x80
+"""The first reason code of MQTT 5 that refuses."""
 NATS_CONNECT = {
     "verbose": False,
     "pedantic": False,
@@ -51,7 +53,8 @@ class LoadSpec:
 
     `window` is the greatest number of unacknowledged messages of a connection; with QoS 0 of MQTT it is the number of
     messages that are passed to the socket at once. With `answered` (MQTT only) a message carries a request ID and is
-    outstanding until the extension has answered.
+    outstanding until the extension has answered. With `aliased` (MQTT 5 only) connecting sets a topic alias, which the
+    messages have instead of the topic.
     """
 
     protocol: LoadProtocol
@@ -60,6 +63,12 @@ class LoadSpec:
     window: int = 1
     answered: bool = False
     profile: packets.Profile = packets.BENCH
+    mqtt_version: packets.MqttVersion = "3.1.1"
+    aliased: bool = False
+
+    def __post_init__(self) -> None:
+        if self.aliased and (self.mqtt_version != "5" or self.answered):
+            raise BenchError("a topic alias needs MQTT 5, and messages without a request ID")
 
     @property
     def unacknowledged(self) -> bool:
@@ -69,7 +78,7 @@ class LoadSpec:
     @property
     def registrations(self) -> int:
         """Return how many messages connecting sends to the extension, in addition to those of the runs."""
-        return self.connections if self.protocol == "kpudp" else 0
+        return self.connections if self.protocol == "kpudp" or self.aliased else 0
 
 
 def raise_file_limit(sockets: int) -> None:
@@ -84,7 +93,7 @@ def raise_file_limit(sockets: int) -> None:
 
 
 def connect_load(spec: LoadSpec, address: Address) -> Load:
-    """Connect the devices. Those of MQTT are past CONNACK; those of KP/UDP have registered an alias."""
+    """Connect the devices. Those of MQTT are past CONNACK. Aliases of KP/UDP and MQTT 5 are set."""
     raise_file_limit(spec.connections)
     devices = range(spec.connections)
     sockets: list[socket.socket] = []
@@ -94,7 +103,9 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
             datagrams = spec.protocol in ("coap", "kpudp")
             sockets.append(_connect_datagrams(source, address) if datagrams else _connect(address))
             if spec.protocol == "mqtt":
-                _mqtt_handshake(sockets[-1], device, spec.profile)
+                _mqtt_handshake(sockets[-1], device, spec.profile, spec.mqtt_version)
+                if spec.aliased:
+                    _mqtt_registration(sockets[-1], device, spec.profile)
             elif spec.protocol == "kpudp":
                 _kpudp_registration(sockets[-1], device, spec.profile)
             elif spec.protocol == "nats":
@@ -121,22 +132,23 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
 
 def _mqtt_load(spec: LoadSpec, sockets: list[socket.socket]) -> Load:
     devices = range(spec.connections)
+    profile, version, aliased = spec.profile, spec.mqtt_version, spec.aliased
     if spec.answered:
-        messages = [packets.request(device, spec.profile) for device in devices]
-        offset = packets.request_id_offset(messages[0], spec.profile)
+        messages = [packets.request(device, profile, version) for device in devices]
+        offset = packets.request_id_offset(messages[0], profile, version)
         return MqttRequestLoad(sockets, messages, spec.window, request_id_offset=offset)
-    messages = [packets.publish(device, spec.qos, spec.profile) for device in devices]
+    messages = [packets.publish(device, spec.qos, profile, version, aliased=aliased) for device in devices]
     if spec.qos == 0:
         return MqttLoad(sockets, messages, spec.window, fence=packets.PINGREQ)
-    offset = packets.identifier_offset(messages[0], spec.profile)
-    return MqttLoad(sockets, messages, spec.window, identifier_offset=offset)
+    offset = packets.identifier_offset(messages[0], profile, version, aliased=aliased)
+    return MqttLoad(sockets, messages, spec.window, identifier_offset=offset, reason_codes=version == "5")
 
 
 def connect_mqtt(address: Address, device: int, profile: packets.Profile) -> socket.socket:
     """Make an MQTT connection that is past CONNACK."""
     connected = _connect(address)
     try:
-        _mqtt_handshake(connected, device, profile)
+        _mqtt_handshake(connected, device, profile, "3.1.1")
     except BaseException:
         connected.close()
         raise
@@ -231,15 +243,43 @@ def read_exactly(connected: socket.socket, size: int) -> bytes:
     return data
 
 
-def _mqtt_handshake(connected: socket.socket, device: int, profile: packets.Profile) -> None:
+def _mqtt_handshake(
+    connected: socket.socket, device: int, profile: packets.Profile, version: packets.MqttVersion
+) -> None:
+    answer = _mqtt_exchange(
+        connected, packets.connect(device, profile, version), f"CONNECT of device {device}"
+    )
+    accepted = (
+        answer[:1] == b"\x20" and answer[2:4] == b"\x00\x00"
+        if version == "5"
+        else (answer == packets.CONNACK_ACCEPTED)
+    )
+    if not accepted:
+        raise _unexpected_answer(f"CONNECT of device {device}", answer)
+
+
+def _mqtt_registration(connected: socket.socket, device: int, profile: packets.Profile) -> None:
+    """Set the topic alias."""
+    answer = _mqtt_exchange(
+        connected, packets.alias_registration(device, profile), f"the alias of device {device}"
+    )
+    reason_code = answer[4] if len(answer) > 4 else 0
+    if answer[:1] != b"\x40" or reason_code >= MQTT_REFUSED:
+        raise _unexpected_answer(f"the alias of device {device}", answer)
+
+
+def _mqtt_exchange(connected: socket.socket, message: bytes, what: str) -> bytes:
+    """Send a packet, and return the next one, which is shorter than 130 bytes."""
     try:
-        connected.sendall(packets.connect(device, profile))
-        answer = read_exactly(connected, len(packets.CONNACK_ACCEPTED))
+        connected.sendall(message)
+        answer = read_exactly(connected, 2)
+        return answer + read_exactly(connected, answer[1] if len(answer) == 2 else 0)
     except OSError as error:
-        raise BenchError(f"no CONNACK for device {device}: {error}") from error
-    if answer != packets.CONNACK_ACCEPTED:
-        got = answer.hex(" ") or "a closed connection"
-        raise BenchError(f"CONNECT of device {device} was answered with {got}")
+        raise BenchError(f"no answer to {what}: {error}") from error
+
+
+def _unexpected_answer(what: str, answer: bytes) -> BenchError:
+    return BenchError(f"{what} was answered with {answer.hex(' ') or 'a closed connection'}")
 
 
 def _nats_handshake(connected: socket.socket, subscription: str) -> None:

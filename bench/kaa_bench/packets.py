@@ -1,13 +1,16 @@
 """The bytes that simulated devices send, made once before a run. The loads read the answers.
 
-Source: MQTT 3.1.1 sections 3.1 to 3.3 and 3.12; HTTP/1.1 (RFC 9112); CoAP (RFC 7252); KP/UDP (docs/kp-over-udp.md);
-1/KP resource paths.
+Source: MQTT 3.1.1 and MQTT 5.0, sections 3.1 to 3.4 and 3.12; HTTP/1.1 (RFC 9112); CoAP (RFC 7252); KP/UDP
+(docs/kp-over-udp.md); 1/KP resource paths.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.wire import coap, esp, kpudp
+
+MqttVersion = Literal["3.1.1", "5"]
 
 APP_VERSION = "bench_v1"
 EXTENSION = "dcx"
@@ -47,6 +50,12 @@ REQUEST_ID = "10000000"
 
 PINGREQ = b"\xc0\x00"
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
+"""CONNACK of MQTT 3.1.1."""
+TOPIC_ALIAS = 1
+ALIAS_PACKET_ID = 1
+"""The packet identifier of the PUBLISH that sets the topic alias."""
+_LEVELS: dict[MqttVersion, int] = {"3.1.1": 4, "5": 5}
+_ALIAS_PROPERTIES = b"\x03\x23" + TOPIC_ALIAS.to_bytes(2, "big")
 
 COAP_CON = 0
 COAP_RST = 3
@@ -62,31 +71,61 @@ REGISTRATION_ID = 0
 """The message ID of the registration of the alias; the load continues with the next."""
 
 
-def connect(device: int, profile: Profile = BENCH) -> bytes:
+def connect(device: int, profile: Profile = BENCH, version: MqttVersion = "3.1.1") -> bytes:
     """Return CONNECT with a clean session, no keep-alive, and the token as client identifier."""
-    variable_header = string("MQTT") + b"\x04\x02\x00\x00"
+    variable_header = string("MQTT") + bytes([_LEVELS[version]]) + b"\x02\x00\x00" + properties(version)
     return packet(0x10, variable_header + string(profile.token(device)))
 
 
-def publish(device: int, qos: int, profile: Profile = BENCH) -> bytes:
-    """Return PUBLISH of the payload. With QoS 1 the packet identifier, at `identifier_offset`, is 0."""
+def properties(version: MqttVersion, *, aliased: bool = False) -> bytes:
+    """Return the properties with their length: none, or the topic alias of a PUBLISH. MQTT 3.1.1 has no field."""
+    if aliased:
+        return _ALIAS_PROPERTIES
+    return b"" if version == "3.1.1" else b"\x00"
+
+
+def publish(
+    device: int,
+    qos: int,
+    profile: Profile = BENCH,
+    version: MqttVersion = "3.1.1",
+    *,
+    aliased: bool = False,
+) -> bytes:
+    """Return PUBLISH of the payload. With QoS 1 the packet identifier, at `identifier_offset`, is 0.
+
+    If it is `aliased`, it has the topic alias that `alias_registration` has set, and no topic.
+    """
     identifier = b"\x00\x00" if qos else b""
-    return packet(0x30 | qos << 1, string(profile.resource_path(device)) + identifier + profile.payload)
+    topic = string("" if aliased else profile.resource_path(device))
+    return packet(
+        0x30 | qos << 1, topic + identifier + properties(version, aliased=aliased) + profile.payload
+    )
 
 
-def identifier_offset(message: bytes, profile: Profile = BENCH) -> int:
+def alias_registration(device: int, profile: Profile = BENCH) -> bytes:
+    """Return PUBLISH of the payload at QoS 1 that sets the topic alias."""
+    identifier = ALIAS_PACKET_ID.to_bytes(2, "big")
+    topic = string(profile.resource_path(device))
+    return packet(0x32, topic + identifier + _ALIAS_PROPERTIES + profile.payload)
+
+
+def identifier_offset(
+    message: bytes, profile: Profile = BENCH, version: MqttVersion = "3.1.1", *, aliased: bool = False
+) -> int:
     """Return the offset of the packet identifier in a QoS 1 PUBLISH of the payload."""
-    return len(message) - len(profile.payload) - 2
+    return len(message) - len(profile.payload) - len(properties(version, aliased=aliased)) - 2
 
 
-def request(device: int, profile: Profile = BENCH) -> bytes:
+def request(device: int, profile: Profile = BENCH, version: MqttVersion = "3.1.1") -> bytes:
     """Return PUBLISH of the payload at QoS 0 with a request ID at `request_id_offset`, which the extension answers."""
-    return packet(0x30, string(f"{profile.resource_path(device)}/{REQUEST_ID}") + profile.payload)
+    topic = string(f"{profile.resource_path(device)}/{REQUEST_ID}")
+    return packet(0x30, topic + properties(version) + profile.payload)
 
 
-def request_id_offset(message: bytes, profile: Profile = BENCH) -> int:
+def request_id_offset(message: bytes, profile: Profile = BENCH, version: MqttVersion = "3.1.1") -> int:
     """Return the offset of the request ID in a request."""
-    return len(message) - len(profile.payload) - len(REQUEST_ID)
+    return len(message) - len(profile.payload) - len(properties(version)) - len(REQUEST_ID)
 
 
 def nats_inbox(device: int) -> str:

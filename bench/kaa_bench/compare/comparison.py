@@ -9,10 +9,10 @@ from kaa_bench.compare.figures import Scale
 from kaa_bench.compare.measure import Run, Work, measure_gateway, measure_peer
 from kaa_bench.compare.probes import PROBES
 from kaa_bench.compare.report import GATEWAY, ProbeResult, RowResult, figure_line, progress_line
-from kaa_bench.compare.rows import ROWS
+from kaa_bench.compare.rows import ROWS, Row
 from kaa_bench.compare.servers import Servers
 from kaa_bench.errors import BenchError
-from kaa_bench.peers.servers import PEERS
+from kaa_bench.peers.servers import PEERS, Peer
 
 
 @dataclass
@@ -61,18 +61,23 @@ def _run_row(result: RowResult, work: Work, servers: Servers, progress: Console,
         run = measure_gateway(result.row, servers.gateway, servers.nats, work)
     result.gateway.append(run)
     report(GATEWAY, run)
-    kinds = (
-        kind
-        for kind in PEERS
-        if kind.protocol == result.row.load.protocol and (kind.stores or not result.row.durable)
-    )
-    for peer in servers.peers(*kinds):
+    for peer in servers.peers(*(kind for kind in PEERS if _takes_part(kind, result.row))):
+        row, title = result.row, peer.title
+        if row.load.mqtt_version == "5" and not peer.mqtt_5:
+            row, title = row.of_mqtt_3_1_1, f"{peer.title} (3.1.1)"
         try:
-            run = measure_peer(result.row, peer, work, servers.nats)
+            run = measure_peer(row, peer, work, servers.nats)
         except BenchError as error:
             # A peer that fails under this load is a result, not the end of the comparison.
-            progress.print(f"{position}  {result.row.title}  {peer.title}: {error}", style="bold")
-            result.failures[peer.title] = str(error)
+            progress.print(f"{position}  {row.title}  {title}: {error}", style="bold")
+            result.failures[title] = str(error)
             continue
-        result.peers.setdefault(peer.title, []).append(run)
-        report(peer.title, run)
+        result.peers.setdefault(title, []).append(run)
+        report(title, run)
+
+
+def _takes_part(kind: type[Peer], row: Row) -> bool:
+    """Return whether a kind of peer is measured in the row."""
+    if kind.protocol != row.load.protocol or (row.durable and not kind.stores):
+        return False
+    return row.load.mqtt_version != "5" or kind.mqtt_5 or kind.compared_with_mqtt_5

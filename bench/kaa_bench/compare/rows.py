@@ -1,6 +1,6 @@
 """The rows of the bench: the work of each."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kaa_bench.connecting import LoadSpec
 
@@ -18,12 +18,37 @@ class Row:
     load: LoadSpec
     durable: bool = False
 
+    @property
+    def of_mqtt_3_1_1(self) -> "Row":
+        """Return the row with MQTT 3.1.1, for servers that know no other version."""
+        return replace(self, load=replace(self.load, mqtt_version="3.1.1", aliased=False))
+
 
 ROWS = {
     row.name: row
     for row in (
         Row("qos0", "MQTT QoS 0, pipelined", LoadSpec("mqtt", connections=8, qos=0, window=256)),
         Row("qos1", "MQTT QoS 1, window 64", LoadSpec("mqtt", connections=8, qos=1, window=64)),
+        Row(
+            "qos0-v5",
+            "MQTT 5 QoS 0, pipelined",
+            LoadSpec("mqtt", connections=8, qos=0, window=256, mqtt_version="5"),
+        ),
+        Row(
+            "qos0-v5-alias",
+            "MQTT 5 QoS 0, topic alias",
+            LoadSpec("mqtt", connections=8, qos=0, window=256, mqtt_version="5", aliased=True),
+        ),
+        Row(
+            "qos1-v5",
+            "MQTT 5 QoS 1, window 64",
+            LoadSpec("mqtt", connections=8, qos=1, window=64, mqtt_version="5"),
+        ),
+        Row(
+            "qos1-v5-alias",
+            "MQTT 5 QoS 1, topic alias",
+            LoadSpec("mqtt", connections=8, qos=1, window=64, mqtt_version="5", aliased=True),
+        ),
         Row(
             "qos1-many",
             "MQTT QoS 1, window 1, 1000 connections",

@@ -83,6 +83,7 @@ cdef enum:
     DATAGRAM_SIZE = 2048      # bytes
     ADDRESS_SIZE = 8          # bytes of an IPv4 address that identify a peer: family, port, address
     CHANGED = 2 << 5 | 4      # code 2.04
+    VERSION_OFFSET = 6        # bytes of a CONNECT before the protocol version
     BROKEN = -1               # result for bytes that are not a message
 
 cdef dict PROTOCOLS = {"mqtt": MQTT, "http": HTTP, "coap": COAP, "kpudp": KPUDP}
@@ -90,6 +91,7 @@ cdef bytes RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 cdef const uint8_t* response = RESPONSE
 cdef Py_ssize_t response_size = len(RESPONSE)
 cdef uint8_t[4] connack = [0x20, 2, 0, 0]
+cdef uint8_t[5] connack_5 = [0x20, 3, 0, 0, 0]  # of MQTT 5, without properties
 cdef uint8_t[2] pingresp = [0xD0, 0]
 
 
@@ -208,7 +210,11 @@ cdef class DiscardServer:
         if size < at + length:
             return 0
         if kind == 1:
-            self.put(connack, sizeof(connack))
+            # The version follows the protocol name, which is MQTT.
+            if length > VERSION_OFFSET and data[at + VERSION_OFFSET] == 5:
+                self.put(connack_5, sizeof(connack_5))
+            else:
+                self.put(connack, sizeof(connack))
         elif kind == 12:
             self.put(pingresp, sizeof(pingresp))
         elif kind == 3:

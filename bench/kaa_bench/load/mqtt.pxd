@@ -4,22 +4,27 @@ from kaa_bench.load.loop cimport Connection, Failure
 from kaa_bench.load.stream cimport StreamLoad
 
 cdef enum:
-    ANSWER_SIZE = 4         # bytes of a PUBACK, the longest answer that MqttLoad expects
+    ANSWER_SIZE = 5         # bytes of a PUBACK with its reason code; MqttLoad skips what follows
     PACKET_SIZE_MAX = 2048  # bytes of a response with its header
 
 
 cdef struct Answer:
-    # The first bytes of an answer.
+    # The first bytes of an answer, and the number of bytes that are still to be skipped.
     uint8_t data[ANSWER_SIZE]
     int size
+    int skipped
 
 
 cdef class MqttLoad(StreamLoad):
     # wiring
     cdef Py_ssize_t identifier_offset  # of the packet identifier in a message; 0 with QoS 0
+    cdef bint reason_codes             # a PUBACK may have one
 
     # state
     cdef Answer* answers
+
+    # counters of a run
+    cdef int64_t refused
 
     cdef Failure answered(self, Connection* connection, const uint8_t* packet) noexcept nogil
 

@@ -16,6 +16,7 @@ class MqttLoad(Load):
         *,
         fence: bytes = b"",
         identifier_offset: int | None = None,
+        reason_codes: bool = False,
     ) -> None: ...
 
 class MqttRequestLoad(Load):

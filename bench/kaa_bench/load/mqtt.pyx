@@ -1,11 +1,12 @@
 """Loads of MQTT: PUBLISH packets that are acknowledged or followed by a PINGREQ, and requests with responses.
 
 MqttLoad publishes at QoS 0 with a PINGREQ as the fence, or at QoS 1 with a window. It accepts a PUBACK for each PUBLISH
-in their order, and PINGRESP. MqttRequestLoad publishes at QoS 0 with a request ID; the extension answers with a PUBLISH
-in the order of the requests, on `<request topic>/status` or, counted as an error, `<request topic>/error`. Any other
-packet is a failure. The packets are made in packets.py.
+in their order, and PINGRESP. A PUBACK of MQTT 5 may have a reason code; one that refuses is counted as an
+error. MqttRequestLoad publishes at QoS 0 with a request ID; the extension answers with a PUBLISH in the order of the
+requests, on `<request topic>/status` or, counted as an error, `<request topic>/error`. Any other packet is a failure.
+The packets are made in packets.py.
 
-Source: MQTT 3.1.1, sections 2.3.1, 3.3, 3.4, 3.13, 4.6; 1/KP.
+Source: MQTT 3.1.1, sections 2.3.1, 3.3, 3.4, 3.13, 4.6; MQTT 5.0, section 3.4; 1/KP.
 """
 
 from libc.stdlib cimport calloc, free
@@ -15,7 +16,9 @@ from kaa_bench.load.loop cimport MALFORMED_RESPONSE, NONE, UNEXPECTED_PACKET, WR
 from kaa_bench.load.stream cimport Stream
 
 cdef enum:
-    PUBACK = 0x40             # first byte; 2 bytes follow the remaining length
+    PUBACK = 0x40             # first byte
+    PUBACK_SIZE = 4           # bytes, without reason code
+    REFUSED = 0x80            # the first reason code that refuses
     PINGRESP = 0xD0           # first byte; nothing follows the remaining length
     IDENTIFIER_MAX = 0xFFFF   # 0 is not a packet identifier
 
@@ -52,12 +55,16 @@ cdef class MqttLoad(StreamLoad):
     """Publishes on sockets past CONNACK.
 
     `identifier_offset` is the offset of the packet identifier in a message; None with QoS 0, when `fence` is a PINGREQ.
+    `reason_codes` is whether a PUBACK may have one, as in MQTT 5.
     """
 
-    def __cinit__(self, sockets, messages, int window, *, bytes fence=b"", identifier_offset=None):
+    def __cinit__(
+        self, sockets, messages, int window, *, bytes fence=b"", identifier_offset=None, bint reason_codes=False
+    ):
         if (identifier_offset is None) != bool(fence):
             raise ValueError("QoS 0 needs a fence, QoS 1 a packet identifier")
         self.identifier_offset = identifier_offset or 0
+        self.reason_codes = reason_codes
         if not 0 <= self.identifier_offset <= self.message_size - 2 or window > IDENTIFIER_MAX:
             raise ValueError("the packet identifier lies outside the message, or the window outside the identifiers")
         self.answers = <Answer*>calloc(self.count, sizeof(Answer))
@@ -79,21 +86,37 @@ cdef class MqttLoad(StreamLoad):
         """Cut the bytes into answers; the beginning of an incomplete one is kept in `answers`. Hot path."""
         cdef Answer* answer = &self.answers[connection.index]
         cdef Failure failure
+        cdef Py_ssize_t part
         cdef int length
         while size:
-            if answer.size == 0 and size >= ANSWER_SIZE and data[0] == PUBACK:
+            if answer.size == 0 and size >= PUBACK_SIZE and data[0] == PUBACK and data[1] == PUBACK_SIZE - 2 \
+                    and not answer.skipped:
                 failure = self.answered(connection, data)
                 if failure != NONE:
                     return failure
-                data += ANSWER_SIZE
-                size -= ANSWER_SIZE
+                data += PUBACK_SIZE
+                size -= PUBACK_SIZE
+                continue
+            if answer.skipped:
+                part = min(<Py_ssize_t>answer.skipped, size)
+                answer.skipped -= <int>part
+                data += part
+                size -= part
                 continue
             answer.data[answer.size] = data[0]
             answer.size += 1
             data += 1
             size -= 1
-            length = ANSWER_SIZE if answer.data[0] == PUBACK else 2
-            if answer.size == length:
+            if answer.size < 2:
+                continue
+            if answer.data[1] & 0x80 or (
+                answer.data[0] == PUBACK and answer.data[1] != PUBACK_SIZE - 2
+                and (answer.data[1] < PUBACK_SIZE - 2 or not self.reason_codes)
+            ):
+                return MALFORMED_RESPONSE
+            length = 2 + answer.data[1]
+            if answer.size == min(length, <int>ANSWER_SIZE):
+                answer.skipped = length - answer.size
                 answer.size = 0
                 failure = self.answered(connection, answer.data)
                 if failure != NONE:
@@ -101,11 +124,11 @@ cdef class MqttLoad(StreamLoad):
         return NONE
 
     cdef Failure answered(self, Connection* connection, const uint8_t* packet) noexcept nogil:
-        """Handle a complete PUBACK, or the first two bytes of another packet. Hot path."""
+        """Handle a PUBACK, of which the reason code and what comes before it is there, or another packet. Hot path."""
         cdef Stream* stream = &self.streams[connection.index]
         if packet[0] == PUBACK and not self.fence_size:
-            if packet[1] != 2:
-                return MALFORMED_RESPONSE
+            if packet[1] != PUBACK_SIZE - 2 and packet[PUBACK_SIZE] >= REFUSED:
+                self.refused += 1
             # A PUBACK for a message that was not sent yet is wrong as well.
             if connection.acknowledged >= self.written(connection):
                 return WRONG_IDENTIFIER
@@ -118,6 +141,11 @@ cdef class MqttLoad(StreamLoad):
             stream.fenced = True
             return NONE if packet[1] == 0 else MALFORMED_RESPONSE
         return UNEXPECTED_PACKET
+
+    cdef dict refusals(self):
+        errors = {"refused": self.refused} if self.refused else {}
+        self.refused = 0
+        return errors
 
 
 cdef class MqttRequestLoad(StreamLoad):

@@ -36,6 +36,9 @@ class Peer(Server):
     """Whether it does all of the gateway's work: to the extension over NATS, and back with the answer."""
     stores = False
     """Whether it stores a QoS 1 message before it acknowledges it."""
+    mqtt_5 = False
+    """Whether it speaks MQTT 5. Without, it is measured with MQTT 3.1.1 beside it, if it is `compared_with_mqtt_5`."""
+    compared_with_mqtt_5 = False
     flood: int | None = None
     """The length of a run without acknowledgements, for a server that queues messages without a limit."""
 
@@ -62,6 +65,7 @@ class Mosquitto(Peer):
     name = "mosquitto"
     title = "Mosquitto"
     protocol = "mqtt"
+    mqtt_5 = True
 
     def __init__(self) -> None:
         port = free_port()
@@ -94,6 +98,7 @@ class NatsMqtt(Peer):
     title = "nats-server MQTT"
     protocol = "mqtt"
     stores = True
+    compared_with_mqtt_5 = True
 
     def __init__(self) -> None:
         nats, mqtt = free_port(), free_port()

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from kaa_bench.connecting import LoadSpec, Protocol
 from kaa_bench.errors import BenchError
-from kaa_bench.packets import PAYLOAD, Profile
+from kaa_bench.packets import PAYLOAD, MqttVersion, Profile
 from kaa_bench.sim import load as loading
 from kaa_bench.sim import run as running
 from kaa_bench.sim import scenario as scenarios
@@ -44,6 +44,8 @@ def load(
     connections: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
     qos: Annotated[int, Parameter(validator=Number(gte=0, lte=1))] = 1,
     answered: Annotated[bool, Parameter(negative="")] = False,
+    mqtt_version: MqttVersion = "3.1.1",
+    topic_alias: Annotated[bool, Parameter(negative="")] = False,
     window: Annotated[int | None, Parameter(validator=Number(gte=1))] = None,
     rate: Annotated[float, Parameter(validator=Number(gte=0))] = 0,
     seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
@@ -77,6 +79,10 @@ def load(
         QoS of MQTT. QoS 0 is not acknowledged: a paced run needs `--answered`.
     answered
         MQTT at QoS 0 with a request ID: a message is outstanding until the extension has answered.
+    mqtt_version
+        `3.1.1` or `5`.
+    topic_alias
+        MQTT 5 with a topic alias, which is set before the load, in place of the topic.
     window
         Messages of a connection that may be outstanding (default: 64 for MQTT, 32 for KP/UDP, 1 for HTTP and CoAP;
         in a paced run 1024 for MQTT and KP/UDP).
@@ -112,7 +118,7 @@ def load(
         if protocol == "mqtt" and rate and not qos and not answered:
             raise BenchError("QoS 0 is not acknowledged: a paced run needs --qos 1 or --answered")
         report = loading.run_load(
-            LoadSpec(protocol, connections, qos, window, answered, profile),
+            LoadSpec(protocol, connections, qos, window, answered, profile, mqtt_version, topic_alias),
             (host, port or PORTS[protocol]),
             messages=messages,
             seconds=None if messages is not None else seconds,

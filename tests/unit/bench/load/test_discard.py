@@ -11,6 +11,8 @@ from kaa_bench.packets import COAP_CON, COAP_RST, coap_empty
 SPECS = [
     LoadSpec("mqtt", 3, qos=0, window=16),
     LoadSpec("mqtt", 3, qos=1, window=16),
+    LoadSpec("mqtt", 3, qos=1, window=16, mqtt_version="5"),
+    LoadSpec("mqtt", 3, qos=0, window=16, mqtt_version="5", aliased=True),
     LoadSpec("http", 3),
     LoadSpec("coap", 3),
     LoadSpec("kpudp", 3, window=16),

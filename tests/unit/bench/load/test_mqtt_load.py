@@ -16,6 +16,11 @@ QOS0 = packets.publish(1, 0)
 QOS1 = packets.publish(1, 1)
 OFFSET = packets.identifier_offset(QOS1)
 PINGRESP = b"\xd0\x00"
+MQTT_5 = [
+    LoadSpec("mqtt", connections=2, qos=qos, window=64, mqtt_version="5", aliased=aliased)
+    for qos in (0, 1)
+    for aliased in (False, True)
+]
 
 
 def puback(identifier: int) -> bytes:
@@ -240,6 +245,54 @@ def test_arguments_that_would_leave_the_buffers_are_refused(
         MqttLoad([ours], messages, window, **options)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("aliased", [False, True])
+def test_mqtt_5_has_the_identifier_before_the_properties(aliased: bool) -> None:
+    """MQTT 5.0, 3.3.2; with the alias there is no topic."""
+    message = packets.publish(1, 1, version="5", aliased=aliased)
+    offset = packets.identifier_offset(message, version="5", aliased=aliased)
+    properties = bytes.fromhex("03 23 0001") if aliased else b"\0"
+    topic = b"" if aliased else packets.BENCH.resource_path(1).encode()
+    assert message[2 if aliased else 3 :] == (
+        len(topic).to_bytes(2, "big") + topic + b"\0\0" + properties + packets.PAYLOAD
+    )
+    assert message[offset:].startswith(b"\0\0" + properties)
+
+
+@pytest.mark.parametrize("step", [1, 3, 1000])
+def test_a_puback_of_mqtt_5_may_have_a_reason_code_and_properties(step: int) -> None:
+    """MQTT 5.0, 3.4.2: no matching subscribers is a success, an unspecified error is not."""
+    answers = bytes.fromhex("40020001 4003000210 40040003 8000 400b0004 80 07 1f 0004 6e6f6e65 40020005")
+
+    def answer(connected: socket.socket) -> None:
+        for identifier in range(1, 6):
+            assert read_identifier(connected) == identifier
+        for at in range(0, len(answers), step):
+            connected.sendall(answers[at : at + step])
+
+    with peers(answer) as (sockets, _):
+        load = MqttLoad(sockets, [QOS1], 5, identifier_offset=OFFSET, reason_codes=True)
+        result = load.run(messages=5, stall_timeout=STALL_TIMEOUT_S)
+    assert (result.acknowledged, result.errors) == (5, {"refused": 2})
+
+
+def test_a_reason_code_in_mqtt_3_1_1_is_malformed() -> None:
+    def answer(connected: socket.socket) -> None:
+        read_identifier(connected)
+        connected.sendall(bytes.fromhex("4003000110"))
+
+    with peers(answer) as (sockets, _):
+        result = qos1_load(sockets, 1).run(messages=1, stall_timeout=STALL_TIMEOUT_S)
+    assert result.errors == {"malformed response": 1}
+
+
+@pytest.mark.parametrize(
+    "options", [{"aliased": True}, {"aliased": True, "mqtt_version": "5", "answered": True}]
+)
+def test_an_alias_needs_mqtt_5_and_no_request_id(options: dict[str, object]) -> None:
+    with pytest.raises(BenchError, match="a topic alias needs MQTT 5"):
+        LoadSpec("mqtt", 1, **options)  # type: ignore[arg-type]
+
+
 @pytest.mark.skipif(
     Mosquitto.program() is None, reason="Mosquitto, an independent MQTT server, is not installed"
 )
@@ -249,6 +302,7 @@ def test_arguments_that_would_leave_the_buffers_are_refused(
         LoadSpec("mqtt", connections=2, qos=0, window=256),
         LoadSpec("mqtt", connections=2, qos=1, window=64),
         LoadSpec("mqtt", connections=50, qos=1, window=1),
+        *MQTT_5,
     ],
 )
 def test_mosquitto_takes_every_message(spec: LoadSpec) -> None:
