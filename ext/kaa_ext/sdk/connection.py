@@ -5,7 +5,7 @@ a new client is opened. Nothing here knows 4/ESP.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -53,6 +53,10 @@ class Connection(Protocol):
     def waiting(self) -> int:
         """Return how many received messages wait for their callback."""
 
+    @property
+    def connects(self) -> int:
+        """Return how often this has connected; messages may have been missed between two connections."""
+
     def jetstream(self) -> JetStreamContext:
         """Return JetStream. Raise NotDelivered while it cannot be reached."""
 
@@ -62,7 +66,9 @@ class Connection(Protocol):
     async def open(self) -> None:
         """Connect and subscribe."""
 
-    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+    async def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Send a message, or keep it until it can be sent. Raise NotDelivered if neither is possible."""
 
     async def drain(self) -> None:
@@ -98,6 +104,7 @@ class NatsConnection:
         self._on_dropped = on_dropped
         self._consumer = consumer
         self._client: Client | None = None
+        self._clients = 0
         self._subscriptions: list[tuple[Interest, Subscription]] = []
         self._opened = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -106,6 +113,11 @@ class NatsConnection:
     def waiting(self) -> int:
         """Return how many received messages wait for their callback."""
         return sum(subscription.pending_msgs for _, subscription in self._subscriptions)
+
+    @property
+    def connects(self) -> int:
+        """Return how often this has connected; messages may have been missed between two connections."""
+        return self._clients + (self._client.stats["reconnects"] if self._client is not None else 0)
 
     def jetstream(self) -> JetStreamContext:
         """Return JetStream on the current client. Raise NotDelivered while NATS is away."""
@@ -128,13 +140,15 @@ class NatsConnection:
         finally:
             opened.cancel()
 
-    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+    async def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Pass a message to nats-py, which keeps `OUTGOING_BYTES` while NATS is away. Else raise NotDelivered."""
         client = self._client
         if client is None:
             raise NotDelivered("not connected to NATS")
         try:
-            await client.publish(subject, payload, reply)
+            await client.publish(subject, payload, reply, dict(headers) if headers else None)
         except nats.errors.MaxPayloadError as error:
             raise PayloadTooLarge(f"{len(payload)} bytes are more than NATS takes") from error
         except nats.errors.Error as error:
@@ -177,6 +191,7 @@ class NatsConnection:
             try:
                 await self._connect(client, closed)
                 self._client = client
+                self._clients += 1
                 self._opened.set()
                 if self._consumer is not None:
                     self._consumer.start(client)
@@ -185,6 +200,7 @@ class NatsConnection:
             except nats.errors.Error as error:
                 self._log.warning("NATS connection failed, trying again", error=text_of(error))
             finally:
+                self._clients += client.stats["reconnects"]
                 self._client = None
                 self._opened.clear()
                 if self._consumer is not None:

@@ -9,7 +9,7 @@ Source: 4/ESP "Extension Service Protocol", 3/ISM "Inter-Service Messaging", 9/E
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 from uuid import uuid4
@@ -226,9 +226,16 @@ class Extension:
         await self._connection.publish(subject, datum, self._affinity_subject)
         self.stats["pushes"] += 1
 
-    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+    async def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         """Publish any other message, such as an event. Raise NotDelivered if NATS does not take it."""
-        await self._connection.publish(subject, payload, reply)
+        await self._connection.publish(subject, payload, reply, headers)
+
+    @property
+    def connects(self) -> int:
+        """Return how often the extension has connected to NATS: messages may be missed between connections."""
+        return self._connection.connects
 
     async def answer(self, subject: str, datum: bytes) -> None:
         """Publish an ExtensionData as the answer to a request."""

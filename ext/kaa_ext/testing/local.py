@@ -5,7 +5,7 @@ It has subjects with `*` and `>`, queue groups, no-responders reports, and key-v
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kaa_gateway.bus.control import NO_RESPONDERS
@@ -76,6 +76,7 @@ class LocalConnection:
     """An extension's connection to a LocalBus."""
 
     waiting = 0
+    connects = 1
 
     def __init__(self, bus: LocalBus, interests: Sequence[Interest]) -> None:
         self._bus = bus
@@ -93,8 +94,10 @@ class LocalConnection:
         """Subscribe."""
         self._bus.join(self, self._interests)
 
-    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Send a message."""
+    async def publish(
+        self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a message. Headers are not kept."""
         await self._bus.publish(subject, payload, reply)
 
     async def drain(self) -> None:
