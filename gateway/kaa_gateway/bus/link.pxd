@@ -1,6 +1,7 @@
+cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kaa_gateway.bus.block cimport Block
+from kaa_gateway.bus.block cimport Acknowledgement, Block
 from kaa_gateway.bus.listener cimport Listener, Receiver
 from kaa_gateway.counters cimport Histogram
 from kaa_gateway.wire.buffer cimport Buffer, Slice
@@ -59,10 +60,36 @@ cdef class Link:
     cdef readonly uint64_t connects
     cdef readonly Histogram confirmation   # from a block's first publication to its confirmation
 
-    cdef uint8_t* reserve(self, Py_ssize_t size) except NULL
-    cdef int commit(self, Py_ssize_t size) except -1
-    cdef int acknowledge_later(self, uint64_t session, uint32_t token) except -1
-    cdef int grow(self, Py_ssize_t size) except -1
+    # Publishing: the hot path.
+
+    @cython.final
+    cdef inline uint8_t* reserve(self, Py_ssize_t size) except NULL:
+        # Return where the next publication goes, with room for `size` bytes; valid until the next call of the link.
+        return self.block.reserve(size)
+
+    @cython.final
+    cdef inline int commit(self, Py_ssize_t size) except -1:
+        # Add `size` bytes, one or more whole PUBs, that were written where `reserve` said.
+        self.block.size += size
+        return self.grow(size)
+
+    @cython.final
+    cdef inline int acknowledge_later(self, uint64_t session, uint32_t token) except -1:
+        # Hand `token` to the listener when all that was committed so far is confirmed.
+        self.block.append_acknowledgement(session, token)
+        return self.grow(sizeof(Acknowledgement))
+
+    @cython.final
+    cdef inline int grow(self, Py_ssize_t size) except -1:
+        # Count the bytes by which the block has grown, and schedule its writing.
+        self.backlog += size
+        if self.backlog > self.pending_max and not self.full:
+            self.on_full()
+        if not self.flush_scheduled:
+            self.schedule_flush()
+        return 0
+
+    cdef int on_full(self) except -1
     cdef int publish(self, bytes head, Slice header, Slice payload) except -1
     cdef int trace(self, trace) except -1
     cdef int schedule_flush(self) except -1

@@ -17,7 +17,6 @@ import structlog
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 
-from kaa_gateway.bus.block cimport Acknowledgement
 from kaa_gateway.clock cimport monotonic
 from kaa_gateway.counters cimport Histogram
 from kaa_gateway.wire.buffer cimport slice_of
@@ -139,28 +138,10 @@ cdef class Link:
 
     # ------------------------------------------------------------ publishing: the hot path
 
-    cdef uint8_t* reserve(self, Py_ssize_t size) except NULL:
-        """Return where the next publication goes, with room for `size` bytes; valid until the next call of the link."""
-        return self.block.reserve(size)
-
-    cdef int commit(self, Py_ssize_t size) except -1:
-        """Add `size` bytes, one or more whole PUBs, that were written where `reserve` said."""
-        self.block.size += size
-        return self.grow(size)
-
-    cdef int acknowledge_later(self, uint64_t session, uint32_t token) except -1:
-        """Hand `token` to the listener when all that was committed so far is confirmed."""
-        self.block.append_acknowledgement(session, token)
-        return self.grow(sizeof(Acknowledgement))
-
-    cdef int grow(self, Py_ssize_t size) except -1:
-        """Count the bytes by which the block has grown, and schedule its writing."""
-        self.backlog += size
-        if self.backlog > self.pending_max and not self.full:
-            self.full = True
-            self.listener.on_backlog(True)
-        if not self.flush_scheduled:
-            self.schedule_flush()
+    cdef int on_full(self) except -1:
+        """Tell the listener that the backlog has passed its bound."""
+        self.full = True
+        self.listener.on_backlog(True)
         return 0
 
     cdef int publish(self, bytes head, Slice header, Slice payload) except -1:

@@ -55,6 +55,9 @@ cdef class Uplink:
     cdef readonly Py_ssize_t waiting_messages   # of all sessions, for an identity
 
     cdef Outcome publish(self, Session session, const Message* message) except *
+    cdef Outcome publish_by_topic(
+        self, Session session, const Message* message, Py_ssize_t size, bint has_request_id, int32_t request_id
+    ) except *
     cdef bint is_current(self, Route route) except -1
     cdef Outcome resolve_route(self, Session session, const Message* message, Attachment attachment) except *
     cdef Outcome refuse(

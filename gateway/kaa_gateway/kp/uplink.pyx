@@ -7,7 +7,7 @@ their session, while others pass.
 Source: 1/KP; 4/ESP, ClientData.
 """
 
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from kaa_gateway.bus.durable cimport FAIL_FAST, NO_RETRY, RETRY_UNTIL_STORED, RetryPolicy
 from kaa_gateway.clock cimport monotonic, now_ms
@@ -16,6 +16,7 @@ from kaa_gateway.kp.resource_path cimport is_kp1, split_request_id
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.wire.nats cimport PUBLICATION_OVERHEAD, begin_publication, end_publication
+from kaa_gateway.wire.text cimport put_text
 
 from http import HTTPStatus
 
@@ -91,19 +92,25 @@ cdef class Uplink:
         cdef int32_t request_id = 0
         cdef bint has_request_id
         cdef Route route
-        cdef Attachment attachment = None
         if self.link.full:
             return self.defer(session)
         size = message.topic.size
         has_request_id = not message.literal and split_request_id(message.topic, &size, &request_id)
-        if session.last_route is not None:
+        if session.last_route is not None and session.waiting is None:
             route = <Route>session.last_route
-            if len(route.key) == size and memcmp(<const char*>route.key, message.topic.data, size) == 0 \
-                    and session.waiting is None:
+            if is_key(slice_of(route.key), message.topic.data, size):
                 if route.binding.lane is not None and cannot_take(route.binding.lane, message):
                     return self.defer(session)
                 self.forward(session, route, message, has_request_id, request_id)
                 return FORWARDED
+        return self.publish_by_topic(session, message, size, has_request_id, request_id)
+
+    cdef Outcome publish_by_topic(
+        self, Session session, const Message* message, Py_ssize_t size, bint has_request_id, int32_t request_id
+    ) except *:
+        """Publish a message on another path than the session's last; `size` is that of its topic without request ID."""
+        cdef Route route
+        cdef Attachment attachment = None
         routes = self.router.cache(message.literal)
         route = routes.find(message.topic.data, size)
         if route is None and has_request_id:
@@ -148,7 +155,7 @@ cdef class Uplink:
         self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
     ) except -1:
         """Write the PUB with its ClientData at the end of the link's block. Hot path."""
-        cdef bytes head = route.binding.head
+        cdef Slice head = slice_of(route.binding.head)
         cdef Py_ssize_t room, size
         cdef uint8_t* start
         cdef uint8_t* datum
@@ -162,7 +169,7 @@ cdef class Uplink:
             give_request_id(message, &has_request_id, &request_id)
         if self.link.block.size == 0:
             self.now = now_ms()  # once a tick
-        start = self.link.reserve(len(head) + PUBLICATION_OVERHEAD + room)
+        start = self.link.reserve(head.size + PUBLICATION_OVERHEAD + room)
         datum = begin_publication(start, head)
         self.put_correlation_id(correlation_id, session, message)
         size = put_client_data(datum, route, message, correlation_id, self.now, has_request_id, request_id) - datum
@@ -486,6 +493,10 @@ cdef class Uplink:
         return self.link.publish(head, publication.header, publication.payload)
 
 
+cdef inline bint is_key(Slice key, const uint8_t* topic, Py_ssize_t size) noexcept nogil:
+    return key.size == size and memcmp(key.data, topic, <size_t>size) == 0
+
+
 cdef inline void give_request_id(const Message* message, bint* has_request_id, int32_t* request_id) noexcept nogil:
     """Give a request a request ID, because extensions answer only what has one; or none if it wants no answer."""
     if message.unanswered:
@@ -500,11 +511,8 @@ cdef inline uint8_t* put_client_data(
     int32_t request_id,
 ) noexcept:
     """Write the ClientData of a message; return its end. Hot path."""
-    cdef bytes middle = route.middle
-    cdef Py_ssize_t middle_size = len(middle)
-    at = put_head(at, <const char*>correlation_id, now, message.timeout)
-    memcpy(at, <const char*>middle, <size_t>middle_size)
-    return put_tail(at + middle_size, has_request_id, request_id, message.payload.data, message.payload.size)
+    at = put_text(put_head(at, <const char*>correlation_id, now, message.timeout), route.middle)
+    return put_tail(at, has_request_id, request_id, message.payload.data, message.payload.size)
 
 
 cdef inline bint cannot_take(DurableLane lane, const Message* message) noexcept:

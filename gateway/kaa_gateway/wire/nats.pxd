@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.text cimport put_padded
+from kaa_gateway.wire.text cimport PADDED_DIGITS, put_padded
 
 
 cdef enum Operation:
@@ -18,7 +18,7 @@ cdef enum Operation:
 cdef enum:
     CONTROL_LINE_MAX = 4096  # bytes of a protocol line; the server's own limit for lines that it accepts
     INFO_LINE_MAX = 1 << 20  # bytes; INFO of a large cluster lists every server's URLs
-    SIZE_DIGITS = 8          # of a size that is written after the payload: 64 MiB has 8
+    SIZE_DIGITS = PADDED_DIGITS  # of a size that is written after the payload: 64 MiB has 8
     NUMBER_DIGITS = 8        # hexadecimal, of the number in the reply subject of a StoredPublication
     PUBLICATION_OVERHEAD = SIZE_DIGITS + 2 + 2  # bytes of a PUB beside its head and its payload
 
@@ -45,15 +45,15 @@ cdef struct Publication:
 # A PUB whose payload is written in place. Its size stands before the payload, but is known only after it: NATS reads a
 # decimal with leading zeros, so the size has a field of fixed width. Hot path.
 
-cdef inline uint8_t* begin_publication(uint8_t* at, bytes head) noexcept:
+cdef inline uint8_t* begin_publication(uint8_t* at, Slice head) noexcept nogil:
     # Write the head, which encode_publish_head made; return where the payload goes.
-    memcpy(at, <const char*>head, <size_t>len(head))
-    return at + len(head) + SIZE_DIGITS + 2
+    memcpy(at, head.data, <size_t>head.size)
+    return at + head.size + SIZE_DIGITS + 2
 
 
 cdef inline uint8_t* end_publication(uint8_t* payload, Py_ssize_t size) noexcept nogil:
     # Write the size and the line ends around a payload; return the end of the PUB.
-    put_padded(payload - 2 - SIZE_DIGITS, size, SIZE_DIGITS)
+    put_padded(payload - 2 - SIZE_DIGITS, <uint32_t>size)
     memcpy(payload - 2, b"\r\n", 2)
     memcpy(payload + size, b"\r\n", 2)
     return payload + size + 2

@@ -297,7 +297,7 @@ cdef class StoredPublication:
         """Write what surrounds a payload that stands at `payload_offset`; return the size of it all. Hot path."""
         cdef uint8_t* start = at
         at = put_text(put_hex(put_text(at, self.head), number, NUMBER_DIGITS), self.middle)
-        put_padded(start + self.size_offset, self.header_size + payload_size, SIZE_DIGITS)
+        put_padded(start + self.size_offset, <uint32_t>(self.header_size + payload_size))
         memcpy(at, message_id, <size_t>self.message_id_size)
         at = put_text(at + self.message_id_size, self.rest) + payload_size
         memcpy(at, b"\r\n", 2)
@@ -320,9 +320,7 @@ cdef class StoredPublication:
         cdef bytes digits = str(self.header_size + added).encode()
         memmove(at + blank_line + added, at + blank_line, <size_t>(size - blank_line))
         put_text(at + blank_line, field)
-        put_padded(
-            at + self.size_offset, self.header_size + added + size - self.payload_offset - 2, SIZE_DIGITS
-        )
+        put_padded(at + self.size_offset, <uint32_t>(self.header_size + added + size - self.payload_offset - 2))
         put_text(at + self.size_offset - 1 - len(digits), digits)
         return size + added
 

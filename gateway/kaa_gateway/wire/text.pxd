@@ -1,3 +1,4 @@
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
@@ -5,6 +6,7 @@ from libc.string cimport memcpy
 
 cdef enum:
     DECIMAL_DIGITS_MAX = 20  # of a 64-bit number
+    PADDED_DIGITS = 8
 
 
 cdef extern from "<string.h>" nogil:
@@ -12,8 +14,8 @@ cdef extern from "<string.h>" nogil:
 
 
 cdef inline uint8_t* put_text(uint8_t* at, bytes text) noexcept:
-    memcpy(at, <const char*>text, <size_t>len(text))
-    return at + len(text)
+    memcpy(at, PyBytes_AS_STRING(text), <size_t>PyBytes_GET_SIZE(text))
+    return at + PyBytes_GET_SIZE(text)
 
 
 cdef inline uint8_t* put_decimal(uint8_t* at, Py_ssize_t value) noexcept nogil:
@@ -33,13 +35,18 @@ cdef inline uint8_t* put_decimal(uint8_t* at, Py_ssize_t value) noexcept nogil:
     return at
 
 
-cdef inline uint8_t* put_padded(uint8_t* at, Py_ssize_t value, int digits) noexcept nogil:
-    # Write a non-negative number of at most `digits` digits, with leading zeros. Hot path.
-    cdef int i
-    for i in range(digits - 1, -1, -1):
-        at[i] = <uint8_t>(c"0" + value % 10)
-        value //= 10
-    return at + digits
+cdef inline uint8_t* put_padded(uint8_t* at, uint32_t value) noexcept nogil:
+    # Write a number below 100,000,000 with leading zeros: PADDED_DIGITS digits. Hot path.
+    cdef const char* pairs = (
+        "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849"
+        "5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899"
+    )
+    cdef uint32_t high = value // 10_000, low = value % 10_000
+    memcpy(at, pairs + 2 * (high // 100), 2)
+    memcpy(at + 2, pairs + 2 * (high % 100), 2)
+    memcpy(at + 4, pairs + 2 * (low // 100), 2)
+    memcpy(at + 6, pairs + 2 * (low % 100), 2)
+    return at + PADDED_DIGITS
 
 
 cdef inline uint8_t* put_hex(uint8_t* at, uint32_t value, int digits) noexcept nogil:
