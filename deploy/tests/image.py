@@ -178,7 +178,7 @@ def check(stage: Stage) -> None:
     }
     config = stage.root / "srv/kpc/service-config.yml"
     config.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(REPOSITORY / "deploy/compose/service-config.yml", config)
+    shutil.copy(REPOSITORY / "gateway/kaa_gateway/app/demo-config.yml", config)
     environment = {**files, "SERVER_PORT": str(free_port()), "NATS_URLS": f"nats://127.0.0.1:{free_port()}"}
     # A mount of its own, so that it can be read-only, in a name space that goes with the process.
     script = (

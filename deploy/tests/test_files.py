@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from kaa_gateway.app import dev
 from kaa_gateway.config import load
 
 DEPLOY = Path(__file__).resolve().parents[1]
@@ -65,7 +66,7 @@ def test_the_compose_file_names_what_is_there(tmp_path: Path) -> None:
             assert source in document["volumes"] or (DEPLOY / source).exists(), f"{name}: {source}"
     assert services["gateway"]["read_only"] is True
     file = DEPLOY / document["configs"]["service-config"]["file"]
-    config = load(file, {"NATS_URLS": services["gateway"]["environment"]["NATS_URLS"]})
+    config = load(file, services["gateway"]["environment"])
     published = {int(port.split("/")[0].split(":")[-1]) for port in services["gateway"]["ports"]}
     transports = config.transports
     assert published == {
@@ -79,3 +80,14 @@ def test_the_compose_file_names_what_is_there(tmp_path: Path) -> None:
         "scrape_configs"
     ][0]["static_configs"][0]["targets"]
     assert target == f"gateway:{config.server.port}"
+
+
+def test_compose_runs_what_make_run_runs(tmp_path: Path) -> None:
+    document = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    command = document["services"]["extensions"]["entrypoint"]
+    services = command[2 : command.index("--settings")]
+    assert command[:2] == ["kaa-ext", "run"]
+    assert set(services) == set(dev.EXTENSIONS)
+    for config in document["configs"].values():
+        assert "content" in config or (DEPLOY / config["file"]).exists()
+    assert len(document["configs"]["management-token"]["content"]) >= 16  # or the gateway does not start

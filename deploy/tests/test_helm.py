@@ -1,5 +1,6 @@
 """The Helm chart, rendered by Helm's own engine (helm-python-sdk) and held against the schemas of Kubernetes."""
 
+import json
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -17,58 +18,131 @@ CHART = Path(__file__).resolve().parents[1] / "helm"
 KUBERNETES = ["1.26", "1.34"]
 """The oldest that Chart.yaml allows, and a recent one."""
 LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
-CUSTOM = {
-    "ServiceMonitor": {
+METADATA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["name"],
+    "properties": {"name": {"type": "string"}, "labels": LABELS},
+}
+DURATION = {"type": "string", "pattern": r"^(0|(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$"}
+ENDPOINTS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {"port": {"type": "string"}, "path": {"type": "string"}, "interval": DURATION},
+    },
+}
+SELECTOR = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["matchLabels"],
+    "properties": {"matchLabels": LABELS},
+}
+PATHS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "path": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"type": {"const": "PathPrefix"}, "value": {"type": "string", "pattern": "^/"}},
+            }
+        },
+    },
+}
+ROUTE_RULE = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["matches", "backendRefs"],
+    "properties": {
+        "matches": PATHS,
+        "backendRefs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name", "port"],
+                "properties": {"name": {"type": "string"}, "port": {"type": "integer"}},
+            },
+        },
+    },
+}
+ALERT = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["alert", "expr"],
+    "properties": {
+        "alert": {"type": "string"},
+        "expr": {"type": "string"},
+        "for": DURATION,
+        "labels": LABELS,
+        "annotations": LABELS,
+    },
+}
+
+
+def kind_of(api: str, required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a kind with these properties in its spec."""
+    return {
         "type": "object",
         "additionalProperties": False,
         "required": ["apiVersion", "kind", "metadata", "spec"],
         "properties": {
-            "apiVersion": {"const": "monitoring.coreos.com/v1"},
-            "kind": {"const": "ServiceMonitor"},
-            "metadata": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["name"],
-                "properties": {"name": {"type": "string"}, "labels": LABELS},
-            },
+            "apiVersion": {"const": api},
+            "kind": {"type": "string"},
+            "metadata": METADATA,
             "spec": {
                 "type": "object",
                 "additionalProperties": False,
-                "required": ["endpoints", "selector"],
-                "properties": {
-                    "selector": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "required": ["matchLabels"],
-                        "properties": {"matchLabels": LABELS},
-                    },
-                    "endpoints": {
-                        "type": "array",
-                        "items": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "properties": {
-                                "port": {"type": "string"},
-                                "path": {"type": "string"},
-                                "interval": {
-                                    "type": "string",
-                                    "pattern": r"^(0|(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$",
-                                },
-                            },
-                        },
-                    },
-                },
+                "required": required,
+                "properties": properties,
             },
         },
     }
+
+
+MONITORING = "monitoring.coreos.com/v1"
+CUSTOM = {
+    "ServiceMonitor": kind_of(
+        MONITORING, ["endpoints", "selector"], {"selector": SELECTOR, "endpoints": ENDPOINTS}
+    ),
+    "PodMonitor": kind_of(MONITORING, ["selector"], {"selector": SELECTOR, "podMetricsEndpoints": ENDPOINTS}),
+    "PrometheusRule": kind_of(
+        MONITORING,
+        ["groups"],
+        {
+            "groups": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["name", "rules"],
+                    "properties": {"name": {"type": "string"}, "rules": {"type": "array", "items": ALERT}},
+                },
+            }
+        },
+    ),
+    "HTTPRoute": kind_of(
+        "gateway.networking.k8s.io/v1",
+        ["parentRefs", "rules"],
+        {
+            "parentRefs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
+            "hostnames": {"type": "array", "items": {"type": "string"}},
+            "rules": {"type": "array", "items": ROUTE_RULE},
+        },
+    ),
 }
-"""Kinds that are not Kubernetes's own, and as much of the schemas of their definitions as we use, restated."""
+"""Schemas of kinds that Kubernetes itself does not have: those parts that the chart uses."""
 Values = dict[str, Any]
 Manifest = dict[str, Any]
 
 EVERYTHING: Values = {
     "imagePullSecrets": [{"name": "registry"}],
-    "nats": {"existingSecret": "nats"},
+    "nats": {"existingSecret": "nats", "existingSecretCredentialsKey": "user.creds"},
     "tls": {"existingSecret": "certificate"},
     "config": {
         "kaa": {
@@ -83,14 +157,46 @@ EVERYTHING: Values = {
     },
     "management": {"existingSecret": "token"},
     "extraEnv": [{"name": "KAA_KPC_LOG_LEVEL", "value": "debug"}],
+    "extraEnvFrom": [{"secretRef": {"name": "more"}}],
+    "initContainers": [{"name": "wait", "image": "busybox"}],
+    "sidecars": [{"name": "proxy", "image": "envoy"}],
+    "extraObjects": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}},
+    ],
+    "ingress": {
+        "enabled": True,
+        "className": "nginx",
+        "annotations": {"a": "b"},
+        "hosts": ["devices.example"],
+        "paths": [{"path": "/", "port": "http"}, {"path": "/mqtt", "port": "ws"}],
+        "tls": [{"secretName": "devices", "hosts": ["devices.example"]}],
+    },
+    "httpRoute": {
+        "enabled": True,
+        "parentRefs": [{"name": "public"}],
+        "hostnames": ["devices.example"],
+        "paths": [{"path": "/mqtt", "port": "ws"}],
+    },
+    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+    "dashboard": {"enabled": True},
+    "extensions": {"enabled": True, "settings": {"dcx": {"a": 1}}},
     "extraVolumes": [{"name": "endpoints", "secret": {"secretName": "endpoints"}}],
     "extraVolumeMounts": [{"name": "endpoints", "mountPath": "/srv/kpc/endpoints"}],
     "services": {
-        "tcp": {"annotations": {"a": "b"}, "loadBalancerSourceRanges": ["192.0.2.0/24"]},
-        "udp": {"type": "NodePort"},
+        "tcp": {
+            "annotations": {"a": "b"},
+            "loadBalancerSourceRanges": ["192.0.2.0/24"],
+            "loadBalancerClass": "example.com/lb",
+        },
+        "udp": {"type": "NodePort", "nodePorts": {"coap": 31683}},
     },
     "autoscaling": {"enabled": True},
-    "networkPolicy": {"collectorTo": [{"podSelector": {"matchLabels": {"a": "collector"}}}]},
+    "networkPolicy": {
+        "enabled": True,
+        "natsTo": [{"podSelector": {}}],
+        "collectorTo": [{"podSelector": {"matchLabels": {"a": "collector"}}}],
+    },
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "serviceAccount": {"annotations": {"a": "b"}},
     "podAnnotations": {"a": "b"},
@@ -103,7 +209,10 @@ EVERYTHING: Values = {
 NOTHING: Values = {
     "nats": {"credentials": "-----BEGIN NATS USER JWT-----"},
     "podDisruptionBudget": {"enabled": False},
-    "networkPolicy": {"enabled": False},
+    "podSecurityContext": None,
+    "securityContext": None,
+    "serviceAccount": {"create": False},
+    "restartOnConfigChange": False,
     "reloader": {"enabled": False},
     "topologySpread": None,
     "services": {"tcp": {"type": "ClusterIP"}},
@@ -151,7 +260,7 @@ def test_what_is_there_by_default(chart: helm_python.Chart) -> None:
     assert sorted(render(chart, {})) == [
         ("ConfigMap", "gw-kaa-gateway"),
         ("Deployment", "gw-kaa-gateway"),
-        ("NetworkPolicy", "gw-kaa-gateway"),
+        ("Pod", "gw-kaa-gateway-test"),
         ("PodDisruptionBudget", "gw-kaa-gateway"),
         ("Secret", "gw-kaa-gateway-nats"),
         ("Service", "gw-kaa-gateway-management"),
@@ -164,21 +273,28 @@ def test_what_is_there_by_default(chart: helm_python.Chart) -> None:
 def test_what_is_there_with_everything(chart: helm_python.Chart) -> None:
     manifests = render(chart, EVERYTHING)
     kinds = {kind for kind, _ in manifests}
-    assert {"HorizontalPodAutoscaler", "ServiceMonitor"} <= kinds
+    assert {"HorizontalPodAutoscaler", "NetworkPolicy", "Ingress", *CUSTOM} <= kinds
     assert "Secret" not in kinds
     assert "replicas" not in manifests["Deployment", "gw-kaa-gateway"]["spec"]
     metric = manifests["HorizontalPodAutoscaler", "gw-kaa-gateway"]["spec"]["metrics"][0]["pods"]["metric"]
     assert metric == {"name": "kaa_gateway_connections"}
 
 
-@pytest.mark.parametrize(("values", "ports"), [({}, [4222]), (EVERYTHING, [4222, 4318])])
-def test_the_gateway_may_reach_nats_and_a_collector(
-    chart: helm_python.Chart, values: Values, ports: list[int]
-) -> None:
-    *others, names = render(chart, values)["NetworkPolicy", "gw-kaa-gateway"]["spec"]["egress"]
-    assert [rule["ports"][0]["port"] for rule in others] == ports
-    assert all(rule["to"] for rule in others)
+def test_the_network_policy_lets_the_gateway_reach_nats_and_a_collector(chart: helm_python.Chart) -> None:
+    nats, names = render(chart, {"networkPolicy": {"enabled": True}})["NetworkPolicy", "gw-kaa-gateway"][
+        "spec"
+    ]["egress"]
+    assert nats == {"ports": [{"port": 4222, "protocol": "TCP"}]}  # in whichever namespace
     assert {port["port"] for port in names["ports"]} == {53}
+    nats, collector, _ = render(chart, EVERYTHING)["NetworkPolicy", "gw-kaa-gateway"]["spec"]["egress"]
+    assert nats["to"] == [{"podSelector": {}}]
+    assert collector == {
+        "to": [{"podSelector": {"matchLabels": {"a": "collector"}}}],
+        "ports": [{"port": 4318, "protocol": "TCP"}],
+    }
+    rule = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}]}
+    manifests = render(chart, {"networkPolicy": {"enabled": True, "extraEgress": [rule]}})
+    assert rule in manifests["NetworkPolicy", "gw-kaa-gateway"]["spec"]["egress"]
 
 
 def test_the_config_map_is_a_configuration_that_the_gateway_takes(
@@ -206,9 +322,10 @@ def test_each_open_port_is_reached(chart: helm_python.Chart, values: Values) -> 
     }
     assert served == opened
     assert opened.pop("management") == (8008, "TCP")
-    policy = manifests["NetworkPolicy", "gw-kaa-gateway"]["spec"]["ingress"]
-    assert [(port["port"], port["protocol"]) for port in policy[0]["ports"]] == list(opened.values())
-    assert [port["port"] for port in policy[1]["ports"]] == [8008]
+    if values:
+        policy = manifests["NetworkPolicy", "gw-kaa-gateway"]["spec"]["ingress"]
+        assert [(port["port"], port["protocol"]) for port in policy[0]["ports"]] == list(opened.values())
+        assert [port["port"] for port in policy[1]["ports"]] == [8008]
     for (kind, name), manifest in manifests.items():
         if kind == "Service" and name.endswith(("-tcp", "-udp")):
             assert {port["protocol"].lower() for port in manifest["spec"]["ports"]} == {
@@ -278,9 +395,148 @@ def test_no_secret_stands_in_the_pod_or_the_config_map(chart: helm_python.Chart)
         {"nats": {"urls": "http://nats"}},
         {"services": {"tcp": {"type": "Loadbalancer"}}},
         {"nonsense": 1},
+        {"image": {"digest": "sha256:1"}},
+        {"ingress": {"paths": [{"path": "/", "port": "mqtt"}]}},
+        {"ingress": {"enabled": True, "paths": [{"path": "/", "port": "ws"}]}},  # not open
+        {"httpRoute": {"enabled": True}},  # of which Gateway?
     ],
     ids=str,
 )
 def test_wrong_values_are_refused(chart: helm_python.Chart, values: Values) -> None:
     with pytest.raises(helm_python.HelmError):
         chart.render(values, name="gw", namespace="iot")
+
+
+@pytest.mark.parametrize(
+    ("nats", "file"),
+    [
+        ({}, None),
+        ({"credentials": "S33D"}, "user.creds"),
+        ({"existingSecret": "mine"}, None),
+        ({"existingSecret": "mine", "existingSecretCredentialsKey": "gateway.creds"}, "gateway.creds"),
+    ],
+    ids=["none", "value", "secret-without", "secret-with"],
+)
+def test_the_gateway_reads_the_credentials_that_are_mounted(
+    chart: helm_python.Chart, nats: Values, file: str | None
+) -> None:
+    manifests = render(chart, {"nats": nats})
+    variables = {each["name"]: each for each in container(manifests)["env"]}
+    mounts = {each["name"]: each["mountPath"] for each in container(manifests)["volumeMounts"]}
+    secret = nats.get("existingSecret") or "gw-kaa-gateway-nats"
+    assert variables["NATS_URLS"]["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "urls"}
+    if file is None:
+        assert "KAA_KPC_NATS_CREDENTIALS_FILE" not in variables
+        assert "nats" not in mounts
+    else:
+        assert variables["KAA_KPC_NATS_CREDENTIALS_FILE"]["value"] == f"{mounts['nats']}/{file}"
+        volumes = manifests["Deployment", "gw-kaa-gateway"]["spec"]["template"]["spec"]["volumes"]
+        (volume,) = (each for each in volumes if each["name"] == "nats")
+        assert volume["secret"]["secretName"] == secret
+        assert volume["secret"]["items"] == [{"key": file, "path": file}]
+
+
+def test_pods_stay_when_the_configuration_changes_and_it_says_so(chart: helm_python.Chart) -> None:
+    deployment = render(chart, {"restartOnConfigChange": False})["Deployment", "gw-kaa-gateway"]
+    assert "annotations" not in deployment["metadata"]
+    assert "annotations" not in deployment["spec"]["template"]["metadata"]
+
+
+def test_names_can_be_chosen(chart: helm_python.Chart) -> None:
+    names = {name for _, name in render(chart, {"fullnameOverride": "kpc"})}
+    assert names == {"kpc", "kpc-nats", "kpc-tcp", "kpc-udp", "kpc-management", "kpc-test"}
+    assert ("Deployment", "gw-doors") in render(chart, {"nameOverride": "doors"})
+
+
+def test_an_image_can_be_named_by_its_digest(chart: helm_python.Chart) -> None:
+    digest = "sha256:" + "0" * 64
+    gateway = container(render(chart, {"image": {"digest": digest, "tag": "1"}}))
+    assert gateway["image"] == f"kaa-gateway@{digest}"
+
+
+def test_a_service_account_of_ones_own_is_used(chart: helm_python.Chart) -> None:
+    for values, name in [
+        ({}, "gw-kaa-gateway"),
+        ({"name": "mine", "create": False}, "mine"),
+        ({"create": False}, "default"),
+    ]:
+        manifests = render(chart, {"serviceAccount": values})
+        pod = manifests["Deployment", "gw-kaa-gateway"]["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == name
+        assert (("ServiceAccount", name) in manifests) == (not values)
+
+
+def test_openshift_may_choose_the_user(chart: helm_python.Chart) -> None:
+    values = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+    pod = render(chart, values)["Deployment", "gw-kaa-gateway"]["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def test_what_a_user_adds_stands_in_the_pod(chart: helm_python.Chart) -> None:
+    manifests = render(chart, EVERYTHING)
+    pod = manifests["Deployment", "gw-kaa-gateway"]["spec"]["template"]["spec"]
+    assert pod["initContainers"] == EVERYTHING["initContainers"]
+    assert pod["containers"][1:] == EVERYTHING["sidecars"]
+    assert container(manifests)["envFrom"] == EVERYTHING["extraEnvFrom"]
+    assert ("ConfigMap", "gw-more") in manifests  # a template in an object is rendered
+
+
+def test_services_follow_their_values(chart: helm_python.Chart) -> None:
+    manifests = render(chart, EVERYTHING)
+    assert manifests["Service", "gw-kaa-gateway-tcp"]["spec"]["loadBalancerClass"] == "example.com/lb"
+    ports = {port["name"]: port for port in manifests["Service", "gw-kaa-gateway-udp"]["spec"]["ports"]}
+    assert ports["coap"]["nodePort"] == 31683
+    assert "nodePort" not in ports["kpudp"]
+
+
+def test_http_and_websocket_are_reached_through_ingress_and_gateway(chart: helm_python.Chart) -> None:
+    manifests = render(chart, EVERYTHING)
+    (rule,) = manifests["Ingress", "gw-kaa-gateway"]["spec"]["rules"]
+    assert rule["host"] == "devices.example"
+    backends = {each["path"]: each["backend"]["service"] for each in rule["http"]["paths"]}
+    assert backends == {
+        "/": {"name": "gw-kaa-gateway-tcp", "port": {"name": "http"}},
+        "/mqtt": {"name": "gw-kaa-gateway-tcp", "port": {"name": "ws"}},
+    }
+    (route,) = manifests["HTTPRoute", "gw-kaa-gateway"]["spec"]["rules"]
+    assert route["backendRefs"] == [{"name": "gw-kaa-gateway-tcp", "port": 8083}]
+
+
+def test_alerts_and_dashboard_are_those_of_the_project(chart: helm_python.Chart) -> None:
+    manifests = render(chart, EVERYTHING)
+    alerts = yaml.safe_load((CHART.parent / "prometheus/alerts.yml").read_text(encoding="utf-8"))
+    assert manifests["PrometheusRule", "gw-kaa-gateway"]["spec"] == alerts
+    dashboard = manifests["ConfigMap", "gw-kaa-gateway-dashboard"]["data"]["kaa-gateway.json"]
+    assert json.loads(dashboard) == json.loads((CHART.parent / "grafana/dashboard.json").read_text("utf-8"))
+
+
+def test_no_service_sends_devices_to_the_extensions(chart: helm_python.Chart) -> None:
+    manifests = render(chart, EVERYTHING)
+    extensions = manifests["Deployment", "gw-kaa-gateway-extensions"]["spec"]["template"]
+    assert extensions["spec"]["containers"][0]["args"][:3] == ["dcx", "epts", "tsx"]
+    for pod in (extensions["metadata"], manifests["Pod", "gw-kaa-gateway-test"]["metadata"]):
+        for (kind, _), manifest in manifests.items():
+            if kind == "Service":
+                assert not manifest["spec"]["selector"].items() <= pod["labels"].items()
+
+
+def test_each_value_is_explained() -> None:
+    """Each value stands below a comment of helm-docs, or its parent or children do."""
+    lines = (CHART / "values.yaml").read_text(encoding="utf-8").splitlines()
+    stack: list[tuple[int, str, bool]] = []
+    unexplained = []
+    explained = False
+    for line in lines:
+        text = line.strip()
+        if not text or text.startswith("#"):
+            explained = text.startswith("# -- ") or (explained and bool(text))
+            continue
+        indent = len(line) - len(line.lstrip())
+        stack = [each for each in stack if each[0] < indent]
+        key, _, value = text.partition(":")
+        known = explained or any(each[2] for each in stack)
+        if value and not known and not text.startswith("-"):
+            unexplained.append(".".join([*(each[1] for each in stack), key]))
+        stack.append((indent, key, known))
+        explained = False
+    assert unexplained == []

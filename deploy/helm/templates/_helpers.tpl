@@ -1,13 +1,20 @@
+{{- define "kaa-gateway.name" -}}
+{{ .Values.nameOverride | default .Chart.Name | trunc 53 | trimSuffix "-" }}
+{{- end -}}
+
 {{- define "kaa-gateway.fullname" -}}
-{{- if contains .Chart.Name .Release.Name -}}
+{{- $name := include "kaa-gateway.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride | trunc 53 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name -}}
 {{ .Release.Name | trunc 53 | trimSuffix "-" }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 53 | trimSuffix "-" }}
+{{ printf "%s-%s" .Release.Name $name | trunc 53 | trimSuffix "-" }}
 {{- end -}}
 {{- end -}}
 
 {{- define "kaa-gateway.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
+app.kubernetes.io/name: {{ include "kaa-gateway.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
@@ -37,6 +44,38 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - {name: {{ index . 0 }}, port: {{ required (printf "config: the listener %s needs a port" (index . 0)) $listener.port }}, protocol: {{ index . 1 }}}
 {{- end }}
 {{- end }}
+{{- end -}}
+
+{{- define "kaa-gateway.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "kaa-gateway.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "kaa-gateway.fullname" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{/* The key of the NATS Secret that holds a credentials file; empty if there is none. */}}
+{{- define "kaa-gateway.natsCredentialsKey" -}}
+{{- if .Values.nats.existingSecret -}}
+{{ .Values.nats.existingSecretCredentialsKey }}
+{{- else if .Values.nats.credentials -}}
+user.creds
+{{- end -}}
+{{- end -}}
+
+{{/* The backends of an Ingress or HTTPRoute: fails when a path leads to a port that is not open. */}}
+{{- define "kaa-gateway.checkPaths" -}}
+{{- $open := dict -}}
+{{- range include "kaa-gateway.ports" .root | fromYamlArray }}{{ $_ := set $open .name .port }}{{ end -}}
+{{- range .paths -}}
+{{- if not (hasKey $open .port) -}}
+{{ fail (printf "%s.paths: the path %s leads to the port %s, which `config` does not open" $.what .path .port) }}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{/* The Secret with the NATS servers. */}}
