@@ -1,5 +1,6 @@
 """Certificate authorities of a test, and what they issue: PEM files, as an operator has them."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -53,8 +54,10 @@ class Authority:
         self.crl_file = directory / f"{name}.crl"
         self.revoke()
 
-    def issue(self, name: str, *, expired: bool = False, weak: bool = False) -> Issued:
-        """A certificate for `name`, good for servers at loopback addresses and for clients."""
+    def issue(
+        self, name: str, *, expired: bool = False, weak: bool = False, hosts: Sequence[str] = ("localhost",)
+    ) -> Issued:
+        """A certificate for `name`, good for clients, and for servers with these names and at loopback addresses."""
         key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = ec.generate_private_key(ec.SECP256R1())
         if weak:
             key = rsa.generate_private_key(65537, 1024)
@@ -72,7 +75,7 @@ class Authority:
             .add_extension(
                 x509.SubjectAlternativeName(
                     [
-                        x509.DNSName("localhost"),
+                        *(x509.DNSName(each) for each in hosts),
                         *(x509.IPAddress(ip_address(each)) for each in ("127.0.0.1", "::1")),
                     ]
                 ),

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import select
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -78,38 +76,3 @@ def test_a_reader_that_reads_nothing_costs_one_wait(pipe: tuple[int, int]) -> No
         pass
     print("again", file=stream)
     assert os.read(pipe[0], 100) == b"again\n"
-
-
-SCRIPT = """
-import os, sys
-from kaa_gateway import logs, stdio
-import structlog
-stdio.protect(stdout=True)
-logs.configure("info", "{style}")
-print("out")
-structlog.get_logger().warning("line", value=object())
-import logging
-logging.getLogger("library").error("%d", "no number")
-logging.getLogger("library").error("fine")
-os.write(int(os.environ["RESULT"]), b"done %d" % os.open("/dev/null", os.O_RDONLY))
-"""
-
-
-@pytest.mark.parametrize("style", ["json", "console"])
-@pytest.mark.parametrize("redirection", ["", "2>&-", ">&- 2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
-def test_a_process_logs_into_nothing(style: str, redirection: str, pipe: tuple[int, int]) -> None:
-    """And what it opens next has none of the numbers of the standard streams."""
-    script = SCRIPT.format(style=style)
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f'exec "$0" -P -c "$1" {redirection}', sys.executable, script],
-        pass_fds=[pipe[1]],
-        env={**os.environ, "RESULT": str(pipe[1])},
-        timeout=60,
-        check=False,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    assert ended.returncode == 0
-    words = os.read(pipe[0], 100).split()
-    assert words[0] == b"done"
-    assert int(words[1]) > 2

@@ -15,14 +15,12 @@ from kaa_gateway.bus import subjects
 from structlog.testing import capture_logs
 
 from tests.support import schemas
-from tests.support.cluster import TO_INSTANCE, TO_REPLICA, Cluster
+from tests.support.cluster import TO_INSTANCE, TO_REPLICA
 from tests.support.esp import until
 from tests.support.fake_nats import FakeConnection, FakeNats, Publication
 from tests.support.gateway import INSTANCE
 from tests.support.mqtt import MqttPeer, mqtt_client
-from tests.support.nats import NatsServer
-from tests.support.proxy import FaultProxy
-from tests.support.worker import EXTENSION, running_worker, starting_worker
+from tests.support.worker import EXTENSION, starting_worker
 
 TOPIC = "kp1/app_v1/dcx/token/json"
 SUBJECT = subjects.service(EXTENSION, "esp", subjects.CLIENT_DATA)
@@ -269,27 +267,6 @@ async def test_readers_pause_at_the_watermark_and_resume() -> None:
                 acknowledged.append(packet.packet_id)
         assert acknowledged == list(range(1, count + 1))
         assert not worker.link.full
-
-
-async def test_a_real_server_in_single_bytes_both_ways(nats_server: NatsServer) -> None:
-    with FaultProxy(nats_server.port) as proxy:
-        proxy.split("up")
-        proxy.split("down")
-        async with (
-            running_worker(proxy.url) as worker,
-            Cluster(nats_server.url, EXTENSION) as cluster,
-            mqtt_client(worker.ports["mqtt"]) as device,
-        ):
-            for number in range(3):
-                await device.send(Publish(f"{TOPIC}/{number}", b"question", 1, number + 1))
-                (request,) = await cluster.next_requests(1, after=number)
-                await cluster.answer(request, b"answer" * 50)
-                packets = [await device.receive(), await device.receive()]
-                assert Puback(number + 1) in packets
-                assert [(each.topic, each.payload) for each in packets if isinstance(each, Publish)] == [
-                    (f"{TOPIC}/{number}/status", b"answer" * 50)
-                ]
-            assert worker.link.connects == 1
 
 
 async def test_a_connection_that_ends_within_a_message_leaves_nothing_behind() -> None:

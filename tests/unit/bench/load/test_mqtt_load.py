@@ -5,10 +5,9 @@ from collections import Counter
 
 import pytest
 from kaa_bench import packets
-from kaa_bench.connecting import LoadSpec, connect_load
+from kaa_bench.connecting import LoadSpec
 from kaa_bench.errors import BenchError
 from kaa_bench.load.mqtt import MqttLoad
-from kaa_bench.peers.servers import Mosquitto
 
 from tests.unit.bench.load.peer import STALL_TIMEOUT_S, peers, read_exactly
 
@@ -16,11 +15,6 @@ QOS0 = packets.publish(1, 0)
 QOS1 = packets.publish(1, 1)
 OFFSET = packets.identifier_offset(QOS1)
 PINGRESP = b"\xd0\x00"
-MQTT_5 = [
-    LoadSpec("mqtt", connections=2, qos=qos, window=64, mqtt_version="5", aliased=aliased)
-    for qos in (0, 1)
-    for aliased in (False, True)
-]
 
 
 def puback(identifier: int) -> bytes:
@@ -291,24 +285,3 @@ def test_a_reason_code_in_mqtt_3_1_1_is_malformed() -> None:
 def test_an_alias_needs_mqtt_5_and_no_request_id(options: dict[str, object]) -> None:
     with pytest.raises(BenchError, match="a topic alias needs MQTT 5"):
         LoadSpec("mqtt", 1, **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.skipif(
-    Mosquitto.program() is None, reason="Mosquitto, an independent MQTT server, is not installed"
-)
-@pytest.mark.parametrize(
-    "spec",
-    [
-        LoadSpec("mqtt", connections=2, qos=0, window=256),
-        LoadSpec("mqtt", connections=2, qos=1, window=64),
-        LoadSpec("mqtt", connections=50, qos=1, window=1),
-        *MQTT_5,
-    ],
-)
-def test_mosquitto_takes_every_message(spec: LoadSpec) -> None:
-    with Mosquitto() as mosquitto:
-        load = connect_load(spec, mosquitto.address)
-        result = load.run(messages=5000, stall_timeout=STALL_TIMEOUT_S)
-        load.close()
-    assert (result.sent, result.errors) == (5000, {})
-    assert result.acknowledged == (5000 if spec.qos else 0)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from kaa_bench.compare.annotation import HOT, annotated
 
-SOURCES = Path(__file__).parents[4]
+SOURCES = Path(__file__).parents[3]
 LINES_WITH_PYTHON = {
     "gateway/kaa_gateway/wire/mqtt.pyx": {
         # The one calls what raises a violation.
