@@ -9,7 +9,7 @@ PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page image lint bench peers profile annotate wheel wheels clean
+.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page docs image lint bench peers profile annotate wheel wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,11 +89,18 @@ test-deploy: $(VENV)/.deploy build ## Check Dockerfile, Helm chart, compose file
 test-page: setup build ## Look at the live page in a headless Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -p tests.conftest deploy/page $(ARGS)
 
+docs: $(VENV)/.docs ## Write the documentation as a site to build/site; a link that leads nowhere is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 image: ## Build the image's stages in chroots and start the result (root and debootstrap, some minutes)
 	$(PYTHON) deploy/tests/image.py build/image
 
 $(VENV)/.deploy: $(VENV)/.installed
 	$(PIP) --editable '.[deploy]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) --editable '.[docs]'
 	@touch $@
 
 lint: setup build ## Ruff, mypy, cython-lint, the schema of the workflow file

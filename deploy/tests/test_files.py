@@ -1,5 +1,6 @@
 """Dockerfile, compose file, and what Prometheus is given, each held against its own tool where there is one."""
 
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,13 @@ def test_compose_runs_what_make_run_runs(tmp_path: Path) -> None:
     for config in document["configs"].values():
         assert "content" in config or (DEPLOY / config["file"]).exists()
     assert len(document["configs"]["management-token"]["content"]) >= 16  # or the gateway does not start
+
+
+def test_systemd_leaves_time_to_drain_and_runs_a_command_that_exists() -> None:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(DEPLOY / "systemd/kaa-gateway.service", encoding="utf-8")
+    service = unit["Service"]
+    assert service["ExecStart"] == "/opt/kaa-gateway/bin/kaa-gateway run"
+    assert float(service["TimeoutStopSec"]) > 30  # the default of service.graceful-shutdown
+    assert service["ExecReload"] == "/bin/kill -HUP $MAINPID"
