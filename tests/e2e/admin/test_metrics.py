@@ -9,6 +9,7 @@ from typing import NamedTuple
 import httpx
 from kaa_bench.mqtt_packets import Publish
 from kaa_gateway import __version__
+from kaa_gateway.admin.metrics import DURABLE_COUNTERS
 from kaa_gateway.counters import bucket_bounds
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,11 +24,19 @@ WATCHERS = [DEPLOY / "prometheus" / "alerts.yml", DEPLOY / "grafana" / "dashboar
 ELSEWHERE = {
     "kaa_gateway_workers",
     "kaa_gateway_worker_starts_total",
+    "kaa_gateway_worker_hangs_total",
     "kaa_gateway_durable_up",
+    "kaa_gateway_durable_backlog_bytes",
+    *(f"kaa_gateway_durable_{name}_total" for name, _, _ in DURABLE_COUNTERS),
+    *(
+        f"kaa_gateway_identity_{name}"
+        for name in ("in_flight", "remembered", "cache_hits_total", "cache_misses_total")
+    ),
+    *(f"kaa_gateway_identity_{name}_total" for name in ("requests", "unanswered", "malformed_answers")),
     "kaa_gateway_certificate_not_after_seconds",
     "kaa_gateway_config_reloads_total",
 }
-"""Of the supervisor, of the reloader, of durable extension instances, of listeners that encrypt."""
+"""Metrics of the supervisor, the reloader, durable extension instances, identity providers and encrypting listeners."""
 
 
 class Scrape(NamedTuple):
