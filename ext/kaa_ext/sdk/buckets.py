@@ -1,31 +1,22 @@
 """JetStream key-value buckets: keys with revisions, and writes that compare the revision.
 
-Keys have the characters that NATS allows (see state.py). A deleted key leaves no marker behind, so a bucket is as large
-as its content.
+Keys have the characters that NATS allows (see state.py). A deleted key has an empty value, which running replicas of
+the service remove a minute later (see watched_bucket.py).
 """
 
-from collections.abc import AsyncIterator, Callable
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
 import nats.errors
 from kaa_gateway.bus.streams import STREAM_NAME_IN_USE
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
-from kaa_ext.sdk.errors import NotDelivered, StateUnavailable, text_of
+from kaa_ext.sdk.errors import Conflict, NotDelivered, StateUnavailable, text_of
+from kaa_ext.sdk.local_copy import Entry
 from kaa_ext.sdk.streams import stored
-
-
-class Entry(NamedTuple):
-    """A value and its revision. The value is empty while the key is being deleted."""
-
-    value: bytes
-    revision: int
-
-
-class Conflict(Exception):  # noqa: N818 - one of the two outcomes of a conditional write
-    """The key has another revision than the caller expected."""
 
 
 def changes_subject(name: str) -> str:
@@ -42,6 +33,12 @@ class Bucket(Protocol):
     async def get(self, key: str) -> Entry | None:
         """Return the current value of a key, or None."""
 
+    async def get_all(self, keys: Sequence[str]) -> list[Entry | None]:
+        """Return the current values of keys."""
+
+    async def recall(self, key: str) -> Entry | None:
+        """Return a value of a key that may be old, to compute a conditional write on."""
+
     async def put(self, key: str, value: bytes) -> None:
         """Write a value, whatever the revision."""
 
@@ -54,6 +51,12 @@ class Bucket(Protocol):
     def entries(self) -> AsyncIterator[tuple[str, Entry]]:
         """Yield all keys with their values."""
 
+    async def watch(self) -> None:
+        """Keep a copy up to date, if the bucket has one, until this is cancelled."""
+
+    def receive(self, message: Msg) -> None:
+        """Handle a message for the copy."""
+
 
 class JetStreamBucket:
     """A bucket of a NATS server. `jetstream` returns the context of the current connection."""
@@ -63,7 +66,7 @@ class JetStreamBucket:
     ) -> None:
         self._jetstream = jetstream
         self._config = api.KeyValueConfig(bucket=name, ttl=ttl_s, replicas=replicas)
-        self._name = name
+        self.name = name
 
     async def open(self) -> None:
         """Make the bucket if it does not exist. An existing one stays as it is."""
@@ -86,6 +89,14 @@ class JetStreamBucket:
             raise _unavailable(error) from error
         return Entry(found.value or b"", found.revision or 0)
 
+    async def get_all(self, keys: Sequence[str]) -> list[Entry | None]:
+        """Return the current values of keys."""
+        return [await self.get(key) for key in keys]
+
+    async def recall(self, key: str) -> Entry | None:
+        """Return the current value of a key, or None."""
+        return await self.get(key)
+
     async def put(self, key: str, value: bytes) -> None:
         """Write a value, whatever the revision."""
         try:
@@ -104,23 +115,20 @@ class JetStreamBucket:
 
     async def delete(self, key: str, revision: int) -> None:
         """Remove the key if it has this revision. Raise Conflict if not."""
-        try:
-            # NATS purges without comparing, but only up to a revision. So an empty value is written first.
-            emptied = await self._keys().update(key, b"", revision)
-            await self._jetstream().purge_stream(
-                f"KV_{self._name}", seq=emptied + 1, subject=f"$KV.{self._name}.{key}"
-            )
-        except KeyWrongLastSequenceError as error:
-            raise Conflict from error
-        except (nats.errors.Error, NotDelivered) as error:
-            raise _unavailable(error) from error
+        await self.replace(key, b"", revision)
+
+    async def watch(self) -> None:
+        """Do nothing: there is no copy."""
+
+    def receive(self, message: Msg) -> None:
+        """Do nothing: there is no copy."""
 
     async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
         """Yield all keys with their values."""
-        prefix = f"$KV.{self._name}."
+        prefix = f"$KV.{self.name}."
         try:
             found = stored(
-                self._jetstream(), f"KV_{self._name}", f"{prefix}>", api.DeliverPolicy.LAST_PER_SUBJECT
+                self._jetstream(), f"KV_{self.name}", f"{prefix}>", api.DeliverPolicy.LAST_PER_SUBJECT
             )
             async for message in found:
                 yield (
@@ -133,9 +141,9 @@ class JetStreamBucket:
     def _keys(self) -> KeyValue:
         # As `js.key_value` makes it, without its request for the state of the bucket.
         return KeyValue(
-            name=self._name,
-            stream=f"KV_{self._name}",
-            pre=f"$KV.{self._name}.",
+            name=self.name,
+            stream=f"KV_{self.name}",
+            pre=f"$KV.{self.name}.",
             js=self._jetstream(),
             direct=False,
         )

@@ -44,6 +44,10 @@ class StateUnavailable(ExtensionError):  # noqa: N818 - says what is wrong with 
         self.reason = reason
 
 
+class Conflict(ExtError):  # noqa: N818 - one of the two outcomes of a conditional write
+    """The key, or the subject of a stream, has another revision than the caller expected."""
+
+
 def text_of(error: Exception) -> str:
     """Return the message of an error, or its name: several errors of asyncio and nats-py have no message."""
     return str(error) or type(error).__name__

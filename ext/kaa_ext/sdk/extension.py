@@ -21,7 +21,7 @@ from kaa_gateway.wire.esp import encode_extension_data
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from kaa_ext.sdk.buckets import Bucket, changes_subject
+from kaa_ext.sdk.buckets import Bucket, JetStreamBucket, changes_subject
 from kaa_ext.sdk.connection import Connection, Interest, NatsConnection
 from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.dispatch import Dispatcher
@@ -29,6 +29,7 @@ from kaa_ext.sdk.durable import ACK_WAIT_S, DurableConsumer
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
 from kaa_ext.sdk.handlers import Middleware
 from kaa_ext.sdk.logs import LimitedLog
+from kaa_ext.sdk.publisher import Publisher
 from kaa_ext.sdk.requests import Handler
 from kaa_ext.sdk.routes import Respond
 from kaa_ext.sdk.runner import run
@@ -36,6 +37,7 @@ from kaa_ext.sdk.state import State
 from kaa_ext.sdk.stats import STATS
 from kaa_ext.sdk.subscriptions import Subscriber, Subscriptions
 from kaa_ext.sdk.urls import urls_of_environment
+from kaa_ext.sdk.watched_bucket import WatchedBucket
 
 T = TypeVar("T")
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
@@ -102,6 +104,8 @@ class Extension:
         interests.append(
             Interest(subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA), "", receive)
         )
+        self.publisher = Publisher(self.replica_id, self.publish)
+        interests.append(Interest(f"{self.publisher.inbox}*", "", self._receive_answer, answers=True))
         self._connection: Connection
         self.use_servers(nats_urls or urls_of_environment())
 
@@ -171,10 +175,16 @@ class Extension:
             raise ValueError(f"state {name!r} is declared twice")
         bucket_name = f"{self.name}-{_subject_name('state name', name)}"
 
+        deliver_subject = f"_INBOX.{self.replica_id}-{bucket_name}"
+
         def bucket() -> Bucket:
-            return self._connection.bucket(bucket_name, ttl_s, self._state_replicas)
+            made = self._connection.bucket(bucket_name, ttl_s, self._state_replicas)
+            if ttl_s is None and isinstance(made, JetStreamBucket):
+                return WatchedBucket(made, self.publisher, lambda: self.connects, deliver_subject)
+            return made
 
         state = self._states[name] = State(bucket, kind)
+        self._subscriptions.interests.append(Interest(deliver_subject, "", state.receive, answers=True))
         if changed is not None:
             self.subscribe(changes_subject(bucket_name), state.listener(changed))
         return state
@@ -261,6 +271,8 @@ class Extension:
             await self._connection.open()
             for prepare in [*(state.open for state in self._states.values()), *self._starters]:
                 await self._prepare(prepare)
+            for state in self._states.values():
+                self.spawn(state.watch())
         except BaseException:
             await self._connection.close()
             raise
@@ -318,6 +330,9 @@ class Extension:
             except StateUnavailable as error:
                 self._log.warning("JetStream is not available, trying again", error=error.reason)
                 await asyncio.sleep(STATE_RETRY_S)
+
+    async def _receive_answer(self, message: Msg) -> None:
+        self.publisher.receive(message)
 
     async def _drain(self) -> None:
         self._dispatcher.draining = True

@@ -4,17 +4,18 @@ A key has parts, such as an application version and an endpoint ID. NATS allows 
 part is escaped (see `escaped`), and the parts are joined with dots.
 """
 
+import asyncio
 import random
 import re
-from asyncio import sleep
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Generic, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
 
-from kaa_ext.sdk.buckets import Bucket, Conflict
-from kaa_ext.sdk.errors import StateUnavailable
+from kaa_ext.sdk.buckets import Bucket
+from kaa_ext.sdk.errors import Conflict, StateUnavailable
+from kaa_ext.sdk.local_copy import Entry
 
 T = TypeVar("T")
 
@@ -24,6 +25,7 @@ PAUSE_S = 0.005
 """The longest pause before the second attempt; it grows with each attempt."""
 
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+_SAFE = re.compile("[A-Za-z0-9_-]+").fullmatch
 _ESCAPE = re.compile("=([0-9A-F]{2})")
 
 
@@ -42,21 +44,68 @@ def unescaped(part: str) -> str:
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), part).encode("latin-1").decode()
 
 
+class _Change(Generic[T]):
+    """A change that waits for its turn, and the future of its result."""
+
+    __slots__ = ("change", "outcome", "result")
+
+    def __init__(self, change: Callable[[T | None], T | None]) -> None:
+        self.change = change
+        self.result: asyncio.Future[T | None] = asyncio.get_running_loop().create_future()
+        self.outcome: T | Exception | None = None
+
+    def apply(self, before: T | None) -> T | None:
+        """Compute the outcome on a value. Return the value after it, which is the same if the change raises."""
+        try:
+            after = self.change(before)
+        except Exception as error:  # noqa: BLE001 - it goes to the caller of the change
+            self.outcome = error
+            return before
+        self.outcome = after
+        return after
+
+    def finish(self) -> None:
+        """Give the outcome to the caller."""
+        if self.result.done():
+            return
+        if isinstance(self.outcome, Exception):
+            self.result.set_exception(self.outcome)
+        else:
+            self.result.set_result(self.outcome)
+
+    def fail(self, error: BaseException) -> None:
+        """Give an error to the caller."""
+        if not self.result.done():
+            self.result.set_exception(error)
+
+
 class State(Generic[T]):
     """The values of a bucket, all of one type. Made by `Extension.state`.
 
-    Every method may raise StateUnavailable, which becomes 503 for a device.
+    Values are shared: who gets one must not modify it. Every method may raise StateUnavailable, which becomes 503 for a
+    device.
     """
 
     def __init__(self, bucket: Callable[[], Bucket], kind: type[T]) -> None:
         self._make_bucket = bucket
         self._decode = msgspec.json.Decoder(kind).decode
         self._encode = msgspec.json.Encoder().encode
+        self._changes: dict[str, list[_Change[T]]] = {}
+        """The changes of a key that wait while its value is being written."""
+        self._writers: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Make the bucket if it does not exist."""
         self._bucket = self._make_bucket()
         await self._bucket.open()
+
+    async def watch(self) -> None:
+        """Keep the copy of the bucket in memory up to date, until this is cancelled."""
+        await self._bucket.watch()
+
+    async def receive(self, message: Msg) -> None:
+        """Handle a message for the copy of the bucket."""
+        self._bucket.receive(message)
 
     def listener(self, changed: Callable[[tuple[str, ...], T], None]) -> Callable[[Msg], None]:
         """Return a subscriber of `buckets.changes_subject`: `changed` gets the key and value of each change."""
@@ -69,8 +118,11 @@ class State(Generic[T]):
 
     async def get(self, *key: str) -> T | None:
         """Return the value of a key, or None."""
-        entry = await self._bucket.get(_joined(key))
-        return self._decode(entry.value) if entry and entry.value else None
+        return self._value(await self._bucket.get(_joined(key)))
+
+    async def get_all(self, keys: Iterable[tuple[str, ...]]) -> list[T | None]:
+        """Return the value of each key, or None; for many keys this costs less than `get`."""
+        return [self._value(each) for each in await self._bucket.get_all([*map(_joined, keys)])]
 
     async def put(self, *key: str, value: T) -> None:
         """Set the value of a key, whatever it was before."""
@@ -82,22 +134,67 @@ class State(Generic[T]):
         `change` gets the current value (None: no key) and returns the new one (None: remove the key). It may be called
         several times, so it must have no side effects and must not modify its argument. If it raises, nothing changes.
         """
+        return await self.submit(*key, change=change)
+
+    def submit(self, *key: str, change: Callable[[T | None], T | None]) -> "asyncio.Future[T | None]":
+        """Begin a `change`, and return the future of its result.
+
+        Changes of a key happen in the order in which they are submitted here. Those that are submitted while the key is
+        being written are written together.
+        """
         joined = _joined(key)
-        for attempt in range(ATTEMPTS):
-            entry = await self._bucket.get(joined)
-            before = self._decode(entry.value) if entry and entry.value else None
-            after = change(before)
-            if after == before:
-                return after
+        waiting = _Change(change)
+        changes = self._changes.get(joined)
+        if changes is not None:
+            changes.append(waiting)
+        else:
+            self._changes[joined] = [waiting]
+            writer = asyncio.create_task(self._write(joined))
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        return waiting.result
+
+    async def _write(self, key: str) -> None:
+        """Make the changes of a key, as long as there are any."""
+        while changes := self._changes[key]:
+            self._changes[key] = []
             try:
-                if after is not None:
-                    await self._bucket.replace(joined, self._encode(after), entry.revision if entry else 0)
-                elif entry is not None:
-                    await self._bucket.delete(joined, entry.revision)
+                await self._write_together(key, changes)
+            except BaseException as error:
+                for each in [*changes, *self._changes[key]]:
+                    each.fail(error)
+                self._changes[key] = []
+                if not isinstance(error, Exception):
+                    del self._changes[key]
+                    raise
+        del self._changes[key]
+
+    async def _write_together(self, key: str, changes: list[_Change[T]]) -> None:
+        """Make changes of a key in one write, and give each its result."""
+        bucket = self._bucket
+        entry = await bucket.recall(key)
+        for attempt in range(ATTEMPTS):
+            before = after = self._value(entry)
+            for each in changes:
+                after = each.apply(after)
+            revision = entry.revision if entry else 0
+            try:
+                if after == before:
+                    # Nothing to write: then the value must not be an old one.
+                    entry = await bucket.get(key)
+                    if (entry.revision if entry else 0) != revision:
+                        continue
+                elif after is not None:
+                    await bucket.replace(key, self._encode(after), revision)
+                else:
+                    await bucket.delete(key, revision)
             except Conflict:
-                await sleep(random.uniform(0, PAUSE_S * (attempt + 1)))
+                await asyncio.sleep(random.uniform(0, PAUSE_S * (attempt + 1)))
+                entry = await bucket.get(key)
             else:
-                return after
+                for each in changes:
+                    each.finish()
+                return
         raise StateUnavailable("the key is changed by too many at once")
 
     async def entries(self) -> AsyncIterator[tuple[tuple[str, ...], T]]:
@@ -106,9 +203,17 @@ class State(Generic[T]):
             if entry.value:
                 yield _parts(key), self._decode(entry.value)
 
+    def _value(self, entry: Entry | None) -> T | None:
+        if entry is None or not entry.value:
+            return None
+        if entry.decoded is None:
+            entry.decoded = self._decode(entry.value)
+        value: T = entry.decoded
+        return value
+
 
 def _joined(key: tuple[str, ...]) -> str:
-    return ".".join(map(escaped, key))
+    return ".".join([part if _SAFE(part) else escaped(part) for part in key])
 
 
 def _parts(key: str) -> tuple[str, ...]:

@@ -12,9 +12,10 @@ from kaa_gateway.bus.control import NO_RESPONDERS
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from kaa_ext.sdk.buckets import Bucket, Conflict, Entry
+from kaa_ext.sdk.buckets import Bucket
 from kaa_ext.sdk.connection import Interest
-from kaa_ext.sdk.errors import NotDelivered
+from kaa_ext.sdk.errors import Conflict, NotDelivered
+from kaa_ext.sdk.local_copy import Entry
 
 
 class LocalBus:
@@ -130,6 +131,14 @@ class MemoryBucket:
         await asyncio.sleep(0)
         return self._entries.get(key)
 
+    async def get_all(self, keys: Sequence[str]) -> list[Entry | None]:
+        """Return the current values of keys."""
+        return [await self.get(key) for key in keys]
+
+    async def recall(self, key: str) -> Entry | None:
+        """Return the current value of a key, or None."""
+        return await self.get(key)
+
     async def put(self, key: str, value: bytes) -> None:
         """Write a value, whatever the revision."""
         self._entries[key] = Entry(value, next(self._revisions))
@@ -149,6 +158,12 @@ class MemoryBucket:
         """Yield all keys with their values."""
         for key, entry in list(self._entries.items()):
             yield key, entry
+
+    async def watch(self) -> None:
+        """Do nothing: there is no copy."""
+
+    def receive(self, message: Msg) -> None:
+        """Do nothing: there is no copy."""
 
     def _check(self, key: str, revision: int) -> None:
         entry = self._entries.get(key)
