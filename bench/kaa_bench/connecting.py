@@ -136,7 +136,10 @@ def _mqtt_load(spec: LoadSpec, sockets: list[socket.socket]) -> Load:
     if spec.answered:
         messages = [packets.request(device, profile, version) for device in devices]
         offset = packets.request_id_offset(messages[0], profile, version)
-        return MqttRequestLoad(sockets, messages, spec.window, request_id_offset=offset)
+        counter = packets.counter_offset(messages[0], profile)
+        return MqttRequestLoad(
+            sockets, messages, spec.window, request_id_offset=offset, counter_offset=counter
+        )
     messages = [packets.publish(device, spec.qos, profile, version, aliased=aliased) for device in devices]
     if spec.qos == 0:
         return MqttLoad(sockets, messages, spec.window, fence=packets.PINGREQ)

@@ -23,7 +23,10 @@ PAYLOAD = (
 
 @dataclass(frozen=True)
 class Profile:
-    """The identity of the devices of a load, and their payload. A token is the prefix and six digits."""
+    """The identity of the devices of a load, and their payload. A token is the prefix and six digits.
+
+    The digits of `REQUEST_ID` in the payload of a request stand for its request ID, so that no two payloads are equal.
+    """
 
     app_version: str = APP_VERSION
     extension: str = EXTENSION
@@ -126,6 +129,12 @@ def request(device: int, profile: Profile = BENCH, version: MqttVersion = "3.1.1
 def request_id_offset(message: bytes, profile: Profile = BENCH, version: MqttVersion = "3.1.1") -> int:
     """Return the offset of the request ID in a request."""
     return len(message) - len(profile.payload) - len(properties(version)) - len(REQUEST_ID)
+
+
+def counter_offset(message: bytes, profile: Profile = BENCH) -> int | None:
+    """Return the offset of the request ID in the payload of a request, None if the payload has none."""
+    at = profile.payload.find(REQUEST_ID.encode())
+    return len(message) - len(profile.payload) + at if at >= 0 else None
 
 
 def nats_inbox(device: int) -> str:

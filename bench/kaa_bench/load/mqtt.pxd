@@ -38,6 +38,7 @@ cdef struct Partial:
 cdef class MqttRequestLoad(StreamLoad):
     # wiring
     cdef Py_ssize_t request_id_offset  # in a message
+    cdef Py_ssize_t counter_offset     # of a second request ID, in the payload; 0 without
 
     # state
     cdef Partial* partials

@@ -21,5 +21,11 @@ class MqttLoad(Load):
 
 class MqttRequestLoad(Load):
     def __init__(
-        self, sockets: Sequence[socket], messages: Sequence[bytes], window: int, *, request_id_offset: int
+        self,
+        sockets: Sequence[socket],
+        messages: Sequence[bytes],
+        window: int,
+        *,
+        request_id_offset: int,
+        counter_offset: int | None = None,
     ) -> None: ...

@@ -149,12 +149,18 @@ cdef class MqttLoad(StreamLoad):
 
 
 cdef class MqttRequestLoad(StreamLoad):
-    """Sends requests on sockets past CONNACK. `request_id_offset` is the offset of the request ID, of 8 digits."""
+    """Sends requests on sockets past CONNACK.
 
-    def __cinit__(self, sockets, messages, int window, *, Py_ssize_t request_id_offset):
-        if not 0 < request_id_offset <= self.message_size - REQUEST_ID_SIZE:
-            raise ValueError("the request ID lies outside the message")
+    `request_id_offset` is the offset of the request ID, of 8 digits; at `counter_offset`, if it is given, stands a copy.
+    """
+
+    def __cinit__(self, sockets, messages, int window, *, Py_ssize_t request_id_offset, counter_offset=None):
         self.request_id_offset = request_id_offset
+        self.counter_offset = 0 if counter_offset is None else counter_offset
+        if not 0 < self.request_id_offset <= self.message_size - REQUEST_ID_SIZE:
+            raise ValueError("the request ID lies outside the message")
+        if not 0 <= self.counter_offset <= self.message_size - REQUEST_ID_SIZE:
+            raise ValueError("the counter lies outside the message")
         self.partials = <Partial*>calloc(self.count, sizeof(Partial))
         if self.partials == NULL:
             raise MemoryError
@@ -169,6 +175,8 @@ cdef class MqttRequestLoad(StreamLoad):
 
     cdef void stamp(self, Connection* connection, uint8_t* message) noexcept nogil:
         put_request_id(message + self.request_id_offset, connection.issued)
+        if self.counter_offset:
+            put_request_id(message + self.counter_offset, connection.issued)
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
         """Cut the bytes into responses; the beginning of an incomplete one is kept in `partials`. Hot path."""

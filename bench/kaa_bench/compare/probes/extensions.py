@@ -7,6 +7,7 @@ is in the details.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from kaa_bench.compare.extensions import ExtensionServer, FastStreamExtension, KaaExt, NatsPyExtension
 from kaa_bench.compare.figures import Figure, Probe, Scale, Subject
@@ -14,7 +15,7 @@ from kaa_bench.compare.instruments import LoadGenerator
 from kaa_bench.compare.servers import Servers
 from kaa_bench.connecting import LoadSpec
 from kaa_bench.errors import BenchError
-from kaa_bench.packets import PAYLOAD, Profile
+from kaa_bench.packets import EXTENSION, PAYLOAD, REQUEST_ID, Profile
 from kaa_bench.processes import Gateway, NatsServer
 
 CONNECTIONS = 32
@@ -80,11 +81,46 @@ def _subjects(row: ExtensionRow, servers: Servers, scale: Scale) -> list[Subject
     ]
 
 
+def _service(kind: str, *beside: str, **options: Any) -> Callable[[NatsServer], ExtensionServer]:
+    """Return what starts a reference service in place of the bench's extension instance."""
+
+    def start(nats: NatsServer) -> ExtensionServer:
+        return KaaExt(nats, kind, *beside, **options)
+
+    return start
+
+
 ROWS = (
     ExtensionRow(
         "ext-echo",
         "extension: echo",
         (partial(KaaExt, kind="echo"), NatsPyExtension, FastStreamExtension),
+    ),
+    ExtensionRow("ext-tsx", "extension: the time (tsx)", (_service("tsx"),), path="time", payload=b""),
+    ExtensionRow(
+        "ext-dcx",
+        "extension: a sample stored (dcx, epts)",
+        (_service("dcx", "epts", settings={EXTENSION: {"must-confirm": ["epts"]}}),),
+    ),
+    ExtensionRow(
+        "ext-epmx-get", "extension: metadata read (epmx)", (_service("epmx"),), path="get", payload=b""
+    ),
+    ExtensionRow(
+        "ext-epmx-update",
+        "extension: metadata changed (epmx)",
+        (_service("epmx"),),
+        path="update/keys",
+        payload=b'{"firmware":"1.2.%s","location":"hall"}' % REQUEST_ID.encode(),
+    ),
+    ExtensionRow(
+        "ext-cmx",
+        "extension: an unchanged configuration (cmx, ecr)",
+        (_service("cmx", "ecr"),),
+        path="config/json",
+        payload=b'{"configId":""}',
+    ),
+    ExtensionRow(
+        "ext-cex", "extension: no command (cex)", (_service("cex"),), path="command/reboot", payload=b"{}"
     ),
 )
 
