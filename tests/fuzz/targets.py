@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.errors import GatewayError, MalformedAvro, ProtocolError
-from kaa_gateway.http.parser import RequestLimits, read_requests, resource_path
+from kaa_gateway.http.parser import RequestLimits, read_requests
+from kaa_gateway.http.target import resource_path
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.resource_path import parse, request_id_of
 from kaa_gateway.mqtt.subscriptions import filter_matches

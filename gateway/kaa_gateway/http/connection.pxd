@@ -1,28 +1,14 @@
 from libc.stdint cimport uint8_t, uint32_t
 
 from kaa_gateway.http.parser cimport RequestParser
+from kaa_gateway.http.pipeline cimport Pipeline
 from kaa_gateway.http.response cimport Persistence, Refusal
 from kaa_gateway.http.server cimport HttpServer
+from kaa_gateway.http.states cimport State
 from kaa_gateway.kp.session cimport Session
 from kaa_gateway.net.transport cimport ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.esp cimport ExtensionDataView
-
-
-# The legal moves between states are connection.TRANSITIONS.
-cdef enum State:
-    # bytes are parsed as they come
-    READING
-    CONTINUE_DUE     # 100 Continue follows the responses before it
-    # bytes are held
-    PIPELINE_FULL    # as many requests as may wait for their responses
-    AUTHENTICATING   # the client of the request in the parser is not known yet
-    # bytes are dropped
-    FINISHING        # closes after the last response
-    REFUSING         # the last response refuses a request that its client may still be sending
-    LINGERING        # that response is written, and the client has time to read it
-    CLOSED
-    STATE_COUNT
 
 
 # What a connection waits for, as HttpConnection.check sees it.
@@ -44,11 +30,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef bint identified         # the session's client is known, by the credentials in `authorization`
     cdef bytes authorization
     cdef Buffer input            # bytes that are not parsed yet
-    # open requests, which wait for their response: they are numbered from `first` on
-    cdef uint32_t first
-    cdef uint32_t count
-    cdef dict early              # number -> response, of those answered before their turn; None if there are none
-    cdef dict cors               # number -> header fields for the page that has sent it; None if no page has
+    cdef Pipeline requests       # those that wait for their response
     # state of the clock
     cdef Wait wait
     cdef uint32_t wait_number    # number of the next request, to tell one wait from the next of its kind
@@ -63,7 +45,6 @@ cdef class HttpConnection(ProtocolCore):
     cdef int on_request(self) except -1
     cdef int dispatch(self, Refusal refusal) except -1
     cdef int answer_preflight(self) except -1
-    cdef bytes take_cors(self, uint32_t number)
     cdef int on_head(self, bint body_is_late) except -1
     cdef int refuse_body(self, Refusal refusal) except -1
     cdef int ask_for_body(self, bint body_is_late) except -1
@@ -76,7 +57,6 @@ cdef class HttpConnection(ProtocolCore):
     cdef int send_continue(self) except -1
     cdef int refuse(self, uint32_t number, Refusal refusal) except -1
     cdef int refuse_and_close(self, Refusal refusal, bint lingers) except -1
-    cdef bint is_open(self, uint32_t number) noexcept
     cdef Persistence persistence(self, uint32_t number) noexcept
     cdef Buffer buffer_of(self, uint32_t number)
     cdef int acknowledge(self, uint32_t number) except -1

@@ -11,14 +11,16 @@ import structlog
 
 from libc.stdint cimport int64_t
 
-from kaa_gateway.http.parser cimport (
-    COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, NOT_FOUND, REFUSED,
-)
+from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, REFUSED
 from kaa_gateway.http.response cimport (
     BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight,
     append_response,
 )
 from kaa_gateway.http.session cimport HttpSession
+from kaa_gateway.http.states cimport (
+    AUTHENTICATING, CLOSED, CONTINUE_DUE, FINISHING, LINGERING, PIPELINE_FULL, READING, REFUSING, check_move,
+)
+from kaa_gateway.http.target cimport NOT_FOUND
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.net.input_memory cimport INPUT_FREE
@@ -50,38 +52,6 @@ cdef Refusal OVERLOADED = Refusal(503, "backlog", "Too many messages wait to be 
 cdef Refusal NO_INPUT_MEMORY = Refusal(503, "input_memory_full", "Too many bytes of unfinished requests are held")
 cdef Refusal TOO_MANY_PENDING = Refusal(503, "too_many_pending_requests", "Too many requests wait for an answer")
 
-cdef tuple STATES = (
-    "reading", "continue due", "pipeline full", "authenticating", "finishing", "refusing", "lingering", "closed",
-)
-
-TRANSITIONS = {
-    "reading": frozenset(
-        {"continue due", "pipeline full", "authenticating", "finishing", "refusing", "closed"}
-    ),
-    "continue due": frozenset({"reading", "finishing", "refusing", "closed"}),
-    "pipeline full": frozenset({"reading", "finishing", "closed"}),
-    "authenticating": frozenset({"reading", "finishing", "refusing", "closed"}),
-    "finishing": frozenset({"closed"}),
-    "refusing": frozenset({"lingering", "closed"}),
-    "lingering": frozenset({"closed"}),
-    "closed": frozenset(),
-}
-
-cdef uint32_t[STATE_COUNT] legal_moves  # of each state, the set of the states that may follow it
-
-
-cdef int fill_legal_moves() except -1:
-    cdef int i, j
-    for i in range(STATE_COUNT):
-        for j in range(STATE_COUNT):
-            if STATES[j] in TRANSITIONS[STATES[i]]:
-                legal_moves[i] |= <uint32_t>1 << j
-    return 0
-
-
-fill_legal_moves()
-
-
 cdef bytes challenge_of(Refusal refusal):
     """Return the WWW-Authenticate of a refusal that asks the client to authenticate; None for others."""
     return BASIC_CHALLENGE if refusal.status == 401 else None
@@ -97,8 +67,7 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef int move(self, State state) except -1:
         """Go to another state."""
-        if not legal_moves[<int>self.state] >> <int>state & 1:
-            raise RuntimeError(f"{STATES[<int>self.state]} cannot become {STATES[<int>state]}")
+        check_move(self.state, state)
         self.state = state
         return 0
 
@@ -154,7 +123,7 @@ cdef class HttpConnection(ProtocolCore):
         """Handle requests until the rest is incomplete or has to wait; return the bytes consumed. Hot path."""
         cdef Py_ssize_t at = 0
         while at < size and self.state != AUTHENTICATING:
-            if self.count >= self.server.pipelined_max and self.parser.phase == HEAD:
+            if self.requests.count >= self.server.pipelined_max and self.parser.phase == HEAD:
                 self.move(PIPELINE_FULL)
                 self.transport.pause_reading()
                 break
@@ -177,15 +146,12 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef uint32_t open_request(self) except? 0:
         """Return the number of a new request, whose response follows those of the open ones."""
-        cdef uint32_t number = (self.first + self.count) & SEQUENCE_MASK
-        self.count += 1
+        cdef uint32_t number = self.requests.open()
         self.taken += 1
         if not self.server.demands_credentials:
             self.admitted = True
         if self.server.cors is not None and self.parser.origin is not None:
-            if self.cors is None:
-                self.cors = {}
-            self.cors[number] = self.server.cors_of(self.parser.origin)
+            self.requests.keep_cors(number, self.server.cors_of(self.parser.origin))
         return number
 
     cdef int on_request(self) except -1:
@@ -218,7 +184,7 @@ cdef class HttpConnection(ProtocolCore):
         cdef uint32_t number = self.open_request()
         if not self.parser.keep_alive or self.server.draining:
             self.move(FINISHING)
-        append_preflight(self.buffer_of(number), self.persistence(number), self.take_cors(number))
+        append_preflight(self.buffer_of(number), self.persistence(number), self.requests.take_cors(number))
         self.send_in_order(number)
         return self.parser.next_request()
 
@@ -244,7 +210,7 @@ cdef class HttpConnection(ProtocolCore):
         """Send 100 Continue after the responses before it, if the client waits for it (RFC 9110 section 10.1.1)."""
         if self.parser.expects_continue and body_is_late:
             self.move(CONTINUE_DUE)
-            if self.count == 0:
+            if self.requests.count == 0:
                 self.send_continue()
         return 0
 
@@ -315,8 +281,8 @@ cdef class HttpConnection(ProtocolCore):
         """Return why the request in the parser cannot be forwarded, or None. Hot path."""
         if self.parser.method != METHOD_POST:
             return METHOD_NOT_ALLOWED
-        if self.parser.path_refusal is not None:
-            return self.parser.path_refusal
+        if self.parser.target.refusal is not None:
+            return self.parser.target.refusal
         if not self.server.uplink.link.ready:
             return NATS_AWAY
         if self.server.demands_credentials and self.parser.authorization is None \
@@ -332,10 +298,10 @@ cdef class HttpConnection(ProtocolCore):
         cdef Outcome outcome
         if not server.pending.add(self.session, number, server.loop.time()):
             return self.refuse(number, TOO_MANY_PENDING)
-        message.topic = self.parser.path
+        message.topic = self.parser.target.path
         message.payload = Slice(body.data, body.size)
         message.service = REQUEST
-        message.unanswered = self.parser.wants_no_answer()
+        message.unanswered = self.parser.target.wants_no_answer()
         message.token = TAKEN_TOKEN | number if message.unanswered else 0
         message.sequence = number
         message.timeout = 0 if message.unanswered else <int64_t>(1000 * server.pending.timeout)
@@ -373,76 +339,56 @@ cdef class HttpConnection(ProtocolCore):
 
     # ------------------------------------------------------------ responses
 
-    cdef bint is_open(self, uint32_t number) noexcept:
-        """Return whether the request of this number waits for its response. Hot path."""
-        return ((number - self.first) & SEQUENCE_MASK) < self.count and (
-            self.early is None or number not in self.early
-        )
-
     cdef Persistence persistence(self, uint32_t number) noexcept:
         """Return what the response to this request says about the connection. Hot path."""
-        if not self.is_serving() and ((self.first + self.count - 1 - number) & SEQUENCE_MASK) == 0:
+        if not self.is_serving() and self.requests.is_last(number):
             return CLOSE
         return KEEP_ALIVE if self.parser.is_http_1_0 else PERSISTENT
 
     cdef Buffer buffer_of(self, uint32_t number):
         """Return where the response to this request is written: the output, or a scratch buffer before its turn."""
-        return self.output if number == self.first else self.server.scratch
-
-    cdef bytes take_cors(self, uint32_t number):
-        """Return and forget the header fields for the page that has sent a request; None if no page has. Hot path."""
-        return None if self.cors is None else self.cors.pop(number, None)
+        return self.output if number == self.requests.first else self.server.scratch
 
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
         """Answer an open request with an ExtensionData. Hot path."""
         self.server.pending.answered(self.session.key, number)
-        append_response(self.buffer_of(number), data, self.persistence(number), self.take_cors(number))
+        append_response(self.buffer_of(number), data, self.persistence(number), self.requests.take_cors(number))
         return self.send_in_order(number)
 
     cdef int acknowledge(self, uint32_t number) except -1:
         """Answer an open request that wants no answer of its extension, and whose message NATS has."""
         self.server.pending.forget(self.session.key, number)
-        append_ok(self.buffer_of(number), self.persistence(number), self.take_cors(number))
+        append_ok(self.buffer_of(number), self.persistence(number), self.requests.take_cors(number))
         return self.send_in_order(number)
 
     cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes challenge=None) except -1:
         """Answer a request with an error, if it is open."""
-        if not self.is_open(number):
+        if not self.requests.is_open(number):
             return 0
         self.server.pending.forget(self.session.key, number)
         append_error(
             self.buffer_of(number), status, phrase, self.persistence(number), with_body, challenge,
-            self.take_cors(number),
+            self.requests.take_cors(number),
         )
         return self.send_in_order(number)
 
     cdef int send_in_order(self, uint32_t number) except -1:
         """Send the response in `buffer_of(number)` and those that follow it, or keep it until its turn. Hot path."""
         cdef Buffer scratch = self.server.scratch
-        if number != self.first:
-            if self.early is None:
-                self.early = {}
-            self.early[number] = scratch.copy()
+        if number != self.requests.first:
+            self.requests.keep_response(number, scratch.copy())
             scratch.clear(BUFFER_KEEP)
             return 0
-        self.first = (self.first + 1) & SEQUENCE_MASK
-        self.count -= 1
-        while self.early is not None and self.first in self.early:
-            response = self.early.pop(self.first)
-            self.output.append(<const char*>(<bytes>response), len(response))
-            self.first = (self.first + 1) & SEQUENCE_MASK
-            self.count -= 1
-            if not self.early:
-                self.early = None
+        self.requests.complete_first(self.output)
         self.transport.wake()
         if self.state == READING:
             return self.end_of_input() if self.input_ended else 0
-        if self.count == 0 and not self.is_serving():
+        if self.requests.count == 0 and not self.is_serving():
             return self.finish()
-        if self.count == 0 and self.state == CONTINUE_DUE:
+        if self.requests.count == 0 and self.state == CONTINUE_DUE:
             return self.end_of_input() if self.input_ended else self.send_continue()
         # Not at each response: what remains of the input is moved to the front of its buffer every time.
-        if self.state == PIPELINE_FULL and self.count <= self.server.pipelined_max // 2:
+        if self.state == PIPELINE_FULL and self.requests.count <= self.server.pipelined_max // 2:
             self.move(READING)
             self.transport.resume_reading()
             return self.parse_input()
@@ -453,7 +399,7 @@ cdef class HttpConnection(ProtocolCore):
         self.input_ended = True
         if self.state == LINGERING:
             return self.finish()
-        if self.count or not self.is_serving() or self.state in (PIPELINE_FULL, AUTHENTICATING):
+        if self.requests.count or not self.is_serving() or self.state in (PIPELINE_FULL, AUTHENTICATING):
             return 0
         return self.finish()
 
@@ -464,7 +410,7 @@ cdef class HttpConnection(ProtocolCore):
         self.server.counters.count("closed", reason)
         self.identified = False
         self.move(FINISHING)
-        return 0 if self.count else self.finish()
+        return 0 if self.requests.count else self.finish()
 
     cdef int finish(self) except -1:
         """Close: no response is due any more. Let a client that is still sending read the last one first."""
@@ -478,10 +424,9 @@ cdef class HttpConnection(ProtocolCore):
         cdef uint32_t i
         if self.state != CLOSED:
             self.move(CLOSED)
-        for i in range(self.count):
-            self.server.pending.forget(self.session.key, (self.first + i) & SEQUENCE_MASK)
-        self.count = 0
-        self.early = self.cors = None
+        for i in range(self.requests.count):
+            self.server.pending.forget(self.session.key, (self.requests.first + i) & SEQUENCE_MASK)
+        self.requests.clear()
         self.input.clear(0)
         self.server.input_memory.reserve(self, 0)
         (<HttpSession>self.session).connection = None
@@ -501,13 +446,13 @@ cdef class HttpConnection(ProtocolCore):
             return END_OF_CLIENT
         if self.is_receiving():
             return REST_OF_REQUEST
-        if self.count or self.state == AUTHENTICATING:
+        if self.requests.count or self.state == AUTHENTICATING:
             return ANSWER
-        return NEXT_REQUEST if self.first else FIRST_REQUEST
+        return NEXT_REQUEST if self.requests.first else FIRST_REQUEST
 
     cdef int check(self, double now) except -1:
         """Close a connection whose client is too slow or idle. Answers of extensions expire elsewhere."""
-        cdef uint32_t number = self.first + self.count
+        cdef uint32_t number = self.requests.first + self.requests.count
         cdef Wait wait = self.current_wait()
         cdef double waited
         if self.state == CLOSED:
@@ -536,11 +481,11 @@ cdef class HttpConnection(ProtocolCore):
         if self.state == AUTHENTICATING or not self.is_serving() or self.is_receiving():
             return 0
         self.move(FINISHING)
-        return 0 if self.count else self.finish()
+        return 0 if self.requests.count else self.finish()
 
     cdef bint is_unfinished(self) noexcept:
         """Return whether a request is arriving or waits for its response."""
-        return self.count > 0 or self.state == AUTHENTICATING or self.is_receiving()
+        return self.requests.count > 0 or self.state == AUTHENTICATING or self.is_receiving()
 
     cdef int refuse_unfinished(self) except -1:
         """Answer 503 to all requests that are arriving or wait for their response: the time to drain is over."""
@@ -548,7 +493,7 @@ cdef class HttpConnection(ProtocolCore):
             self.refuse_and_close(DRAINING, True)
         elif self.is_serving():
             self.end(DRAINING.reason)
-        while self.count:
+        while self.requests.count:
             self.server.counters.count("refused", DRAINING.reason)
-            self.fail(self.first, DRAINING.status, DRAINING.phrase, True)
+            self.fail(self.requests.first, DRAINING.status, DRAINING.phrase, True)
         return 0

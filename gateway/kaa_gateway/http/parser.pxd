@@ -1,10 +1,8 @@
 from libc.stdint cimport int64_t, uint8_t
 
 from kaa_gateway.http.response cimport Refusal
-from kaa_gateway.wire.buffer cimport Buffer, Slice
-
-
-cdef Refusal NOT_FOUND
+from kaa_gateway.http.target cimport RequestTarget
+from kaa_gateway.wire.buffer cimport Buffer
 
 
 cdef class RequestLimits:
@@ -62,10 +60,7 @@ cdef class RequestParser:
     cdef bint rewrites           # httptools is shown the head in another form
     # the request, while it is COMPLETE or HEADED
     cdef Method method
-    cdef bytes target
-    cdef Slice path              # resource path of a POST; borrowed from `target` or `decoded`
-    cdef Buffer decoded          # the path, where it was percent-encoded
-    cdef Refusal path_refusal    # why there is no path, or None
+    cdef RequestTarget target
     cdef bytes authorization     # the field's value, or None
     cdef bytes origin            # the same
     cdef Buffer body
@@ -87,15 +82,12 @@ cdef class RequestParser:
     cdef int next_request(self) except -1
     cdef int discard_body(self) except -1
     cdef int release(self) except -1
-    cdef bint wants_no_answer(self) noexcept
     cdef Py_ssize_t read_head(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t head_size(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int feed_rewritten(self, const uint8_t* head, Py_ssize_t size) except -1
     cdef int end_head(self, const uint8_t* head) except -1
     cdef Refusal check_head(self, const uint8_t* head)
     cdef Refusal read_request_line(self, const uint8_t* line)
-    cdef Refusal read_target(self)
-    cdef bint decode_path(self, Slice encoded) except -1
     cdef Py_ssize_t read_sized_body(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef Py_ssize_t read_chunked_body(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int add_content(self, const uint8_t* data, Py_ssize_t size) except -1

@@ -1,16 +1,13 @@
-"""Read HTTP/1.1 requests from a byte stream, sans-IO: heads, request targets, bodies, and their limits.
+"""Read HTTP/1.1 requests from a byte stream, sans-IO: heads, bodies, and their limits.
 
 httptools (llhttp) reads the syntax. It cannot stop at the end of a request and has no limits, so the parser shows it
 the bytes of one request at a time: a whole head, then the body. A request whose end another parser could see elsewhere
 is refused: behind a proxy, it would be a way to smuggle a second request.
 
-A request target names the resource path of 1/KP. Its levels are percent-decoded once; an encoded slash is refused, as
-it would change their number. `..` is a level like any other, because resource paths name no files.
+Request targets are read in target.pyx. Decisions about whole requests are made in connection.pyx, responses are written
+in response.pyx.
 
-Decisions about whole requests are made in connection.pyx, responses are written in response.pyx.
-
-Source: RFC 9112 (HTTP/1.1), whose sections the comments cite; RFC 9110 (HTTP semantics); RFC 3986 section 2.1 (percent
-encoding); 1/KP, resource paths.
+Source: RFC 9112 (HTTP/1.1), whose sections the comments cite; RFC 9110 (HTTP semantics).
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -19,7 +16,6 @@ from posix.strings cimport strncasecmp
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
-from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
 
 cdef enum:
     REQUEST_LINE_OVERHEAD = 32  # bytes of a request line that are not its target: method, version, spaces, CRLF
@@ -37,10 +33,6 @@ cdef Refusal BAD_LINE_END = Refusal(400, "http_line_end", "Lines of the head mus
 cdef Refusal FOLDED = Refusal(400, "http_folded_field", "A header field must be on one line")
 cdef Refusal BAD_HOST = Refusal(400, "http_host", "Exactly one valid Host is required")
 cdef Refusal BAD_LENGTH = Refusal(400, "http_body_length", "The length of the body is ambiguous")
-cdef Refusal BAD_TARGET = Refusal(400, "http_target", "Malformed request target")
-cdef Refusal NOT_FOUND = Refusal(
-    404, "http_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/..."
-)
 cdef Refusal BODY_TOO_LARGE = Refusal(413, "http_body_too_large", "Request body is too large")
 cdef Refusal URL_TOO_LONG = Refusal(414, "http_url_too_long", "Request target is too long")
 cdef Refusal UNKNOWN_EXPECTATION = Refusal(417, "http_expectation", "Only 100-continue can be expected")
@@ -99,32 +91,6 @@ cdef int64_t content_length_of(bytes value) noexcept:
     return number
 
 
-cdef inline int hex_value(uint8_t character) noexcept nogil:
-    """Return the value of a hexadecimal digit, or -1."""
-    if c"0" <= character <= c"9":
-        return character - c"0"
-    character |= 0x20
-    if c"a" <= character <= c"f":
-        return character - c"a" + 10
-    return -1
-
-
-cdef Slice absolute_path(Slice target) noexcept nogil:
-    """Return the path of an absolute-form target `http://authority/path`; its data is NULL if there is none."""
-    cdef Py_ssize_t scheme_size
-    cdef const uint8_t* slash
-    if target.size > 7 and strncasecmp(<const char*>target.data, b"http://", 7) == 0:
-        scheme_size = 7
-    elif target.size > 8 and strncasecmp(<const char*>target.data, b"https://", 8) == 0:
-        scheme_size = 8
-    else:
-        return Slice(NULL, 0)
-    slash = <const uint8_t*>memchr(target.data + scheme_size, c"/", <size_t>(target.size - scheme_size))
-    if slash == NULL or memchr(target.data, c"?", <size_t>(slash - target.data)) != NULL:
-        return Slice(NULL, 0)
-    return Slice(slash, target.data + target.size - slash)
-
-
 cdef class Window:
     """Borrowed bytes as an object with the buffer interface, for httptools.
 
@@ -141,6 +107,7 @@ cdef class RequestParser:
     def __init__(self, RequestLimits limits not None, bytes path_prefix not None):
         self.limits = limits
         self.path_prefix = path_prefix
+        self.target = RequestTarget()
         self.body = Buffer()
         self.window = Window()
         self.native = HttpRequestParser(self)
@@ -153,9 +120,8 @@ cdef class RequestParser:
         self.scanned = self.line_start = self.request_line_size = 0
         self.body_left = self.framing_size = self.content_size = 0
         self.head_ended = self.message_ended = self.rewrites = self.discarding = False
-        self.target = self.authorization = self.origin = None
-        self.path = Slice(NULL, 0)
-        self.decoded = self.path_refusal = None
+        self.authorization = self.origin = None
+        self.target.clear()
         self.body.clear(BODY_KEEP)
         self.host_count = self.length_count = self.transfer_encoding_count = 0
         self.content_length = -1
@@ -278,7 +244,7 @@ cdef class RequestParser:
         if refusal is not None:
             return self.refuse(refusal)
         if self.method == METHOD_POST:
-            self.path_refusal = self.read_target()
+            self.target.read_path(self.path_prefix)
         if self.chunked:
             self.phase = CHUNKED_BODY
         else:
@@ -323,7 +289,7 @@ cdef class RequestParser:
         """Read `method SP request-target SP HTTP-version CRLF` (section 3); return why it is refused, or None."""
         cdef const uint8_t* space = <const uint8_t*>memchr(line, c" ", <size_t>self.request_line_size)
         cdef const uint8_t* version = line + self.request_line_size - VERSION_SIZE - 2
-        cdef Py_ssize_t target_size = 0 if self.target is None else len(self.target)
+        cdef Py_ssize_t target_size = self.target.size()
         if target_size > self.limits.url_length:
             return URL_TOO_LONG
         if space == NULL or target_size == 0 or version - space != target_size + 2 or (version - 1)[0] != c" ":
@@ -340,76 +306,6 @@ cdef class RequestParser:
         else:
             self.method = METHOD_OTHER
         return None
-
-    # ------------------------------------------------------------ request target
-
-    cdef Refusal read_target(self):
-        """Set `path` to the resource path of the request target; return why there is none, or None. Hot path.
-
-        The path has no leading slash and no query. `path_prefix` may stand before it or not.
-        """
-        cdef Slice path = Slice(<const uint8_t*>self.target, len(self.target))
-        cdef Py_ssize_t prefix_size = len(self.path_prefix)
-        cdef const uint8_t* query
-        if path.data[0] != c"/":
-            path = absolute_path(path)
-            if path.data == NULL:
-                return BAD_TARGET
-        query = <const uint8_t*>memchr(path.data, c"?", <size_t>path.size)
-        if query != NULL:
-            path.size = query - path.data
-        if memchr(path.data, c"#", <size_t>path.size) != NULL:
-            return BAD_TARGET
-        if memchr(path.data, c"%", <size_t>path.size) != NULL:
-            if not self.decode_path(path):
-                return BAD_TARGET
-            path = Slice(self.decoded.data, self.decoded.size)
-        if not is_clean(path):
-            return BAD_TARGET
-        if prefix_size and path.size > prefix_size and path.data[prefix_size] == c"/" \
-                and memcmp(path.data, <const char*>self.path_prefix, <size_t>prefix_size) == 0:
-            path.data += prefix_size
-            path.size -= prefix_size
-        self.path = Slice(path.data + 1, path.size - 1)
-        return None if is_kp1(self.path) else NOT_FOUND
-
-    cdef bint decode_path(self, Slice encoded) except -1:
-        """Percent-decode a path into `decoded`; return False if it is malformed or has an encoded slash."""
-        cdef uint8_t* out
-        cdef Py_ssize_t at = 0, size = 0
-        cdef int high, low
-        self.decoded = Buffer()
-        out = self.decoded.reserve(encoded.size)
-        while at < encoded.size:
-            if encoded.data[at] != c"%":
-                out[size] = encoded.data[at]
-                at += 1
-            else:
-                if encoded.size - at < 3:
-                    return False
-                high = hex_value(encoded.data[at + 1])
-                low = hex_value(encoded.data[at + 2])
-                if high < 0 or low < 0 or (high << 4 | low) == c"/":
-                    return False
-                out[size] = <uint8_t>(high << 4 | low)
-                at += 3
-            size += 1
-        self.decoded.size = size
-        return True
-
-    cdef bint wants_no_answer(self) noexcept:
-        """Return whether the query of the request target has the parameter that asks for no answer. Hot path."""
-        cdef const uint8_t* at = <const uint8_t*>self.target
-        cdef const uint8_t* end = at + len(self.target)
-        cdef const uint8_t* ampersand
-        at = <const uint8_t*>memchr(at, c"?", <size_t>(end - at))
-        while at != NULL:
-            at += 1
-            ampersand = <const uint8_t*>memchr(at, c"&", <size_t>(end - at))
-            if asks_no_answer(Slice(at, (end if ampersand == NULL else ampersand) - at)):
-                return True
-            at = ampersand
-        return False
 
     # ------------------------------------------------------------ body
 
@@ -479,7 +375,7 @@ cdef class RequestParser:
 
     def on_url(self, bytes url not None):
         """Take the request target, which is whole because heads are shown whole."""
-        self.target = url
+        self.target.text = url
 
     def on_header(self, bytes name not None, bytes value not None):
         """Take one header field. Trailers are ignored (section 7.1.2)."""
@@ -534,7 +430,7 @@ def read_requests(pieces, RequestLimits limits not None):
         while at < len(held) and parser.progress != REFUSED:
             at += parser.parse(<const uint8_t*>held + at, len(held) - at)
             if parser.progress == COMPLETE:
-                requests.append((parser.target, parser.body.copy(), parser.keep_alive))
+                requests.append((parser.target.text, parser.body.copy(), parser.keep_alive))
                 if not parser.keep_alive:
                     parser.release()
                     return requests, None
@@ -544,13 +440,3 @@ def read_requests(pieces, RequestLimits limits not None):
         held = held[at:]
     parser.release()
     return requests, None if parser.refusal is None else parser.refusal.status
-
-
-def resource_path(bytes target not None, bytes prefix not None):
-    """Return the resource path of a request target, or the status of its refusal; for tests."""
-    cdef RequestParser parser = RequestParser(RequestLimits(0, 0, 0), prefix)
-    cdef Refusal refusal
-    parser.target = target
-    refusal = parser.read_target()
-    parser.release()
-    return parser.path.data[:parser.path.size] if refusal is None else refusal.status

@@ -6,6 +6,7 @@ Source: 1/KP and its HTTP binding; RFC 9112, RFC 9110.
 from kaa_gateway.counters cimport HTTP
 from kaa_gateway.http.connection cimport HttpConnection
 from kaa_gateway.http.parser cimport RequestParser
+from kaa_gateway.http.pipeline cimport Pipeline
 from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.net.transport cimport Transport
 
@@ -69,6 +70,7 @@ cdef class HttpServer:
         connection.server = self
         connection.transport = transport
         connection.session = session
+        connection.requests = Pipeline()
         connection.parser = RequestParser(self.limits, self.path_prefix)
         connection.parser.stops_at_heads = self.authenticates
         connection.input = Buffer()

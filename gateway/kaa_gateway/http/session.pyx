@@ -21,7 +21,7 @@ cdef class HttpSession(Session):
     cdef int acknowledge(self, uint32_t token) except -1:
         """Answer a request that wants no answer of its extension: NATS has its message."""
         cdef uint32_t number = token & SEQUENCE_MASK
-        if self.connection is None or not self.connection.is_open(number):
+        if self.connection is None or not self.connection.requests.is_open(number):
             return 0
         return self.connection.acknowledge(number)
 
@@ -32,7 +32,7 @@ cdef class HttpSession(Session):
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Answer an open request with an ExtensionData; return False if it answers none. Hot path."""
         if self.connection is None or not delivery.correlated or delivery.service != REQUEST \
-                or not self.connection.is_open(delivery.sequence):
+                or not self.connection.requests.is_open(delivery.sequence):
             return False
         self.connection.respond(delivery.sequence, delivery.data)
         return True

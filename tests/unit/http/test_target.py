@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kaa_gateway.http.parser import resource_path
+from kaa_gateway.http.target import resource_path
 
 PATHS = {
     b"/kp1/v/dcx/token/json": b"kp1/v/dcx/token/json",

@@ -1,7 +1,7 @@
 """The states of an HTTP connection: which may follow which."""
 
 import pytest
-from kaa_gateway.http.connection import TRANSITIONS
+from kaa_gateway.http.states import TRANSITIONS
 
 SERVING = {"reading", "continue due", "pipeline full", "authenticating"}
 

@@ -1,0 +1,20 @@
+from kaa_gateway.http.response cimport Refusal
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+
+
+cdef Refusal NOT_FOUND
+
+
+cdef class RequestTarget:
+    # state
+    cdef bytes text        # as the client has sent it, or None
+    cdef Slice path        # resource path of 1/KP; borrowed from `text` or `decoded`
+    cdef Buffer decoded    # the path, where it was percent-encoded
+    cdef Refusal refusal   # why there is no path, or None
+
+    cdef int clear(self) except -1
+    cdef Py_ssize_t size(self) noexcept
+    cdef int read_path(self, bytes prefix) except -1
+    cdef Refusal find_path(self, bytes prefix)
+    cdef bint decode_path(self, Slice encoded) except -1
+    cdef bint wants_no_answer(self) noexcept

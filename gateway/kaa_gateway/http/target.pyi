@@ -1,0 +1,3 @@
+"""The request target of HTTP. See target.pyx."""
+
+def resource_path(target: bytes, prefix: bytes) -> bytes | int: ...
