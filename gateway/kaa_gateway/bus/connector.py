@@ -243,7 +243,7 @@ class Connector:
         link = self._link
         self._lost.clear()
         connection = link.begin()
-        info_received = link.expect_info()
+        info_received = connection.expect_info()
         transport: asyncio.Transport
         transport, _ = await loop.create_connection(lambda: connection, server.host, server.port)
         info: dict[str, Any] = await info_received
@@ -255,7 +255,7 @@ class Connector:
                 raise BusError("nats_closed", "during the TLS handshake")
             link.adopt(secured)
             transport = secured
-        pong_received = link.expect_pong()
+        pong_received = connection.expect_pong()
         transport.write(self._connect_line(server, info) + link.subscription_lines() + b"PING\r\n")
         await pong_received
         link.resume(headers=takes_headers(link.info or info))

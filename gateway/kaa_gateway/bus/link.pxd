@@ -8,24 +8,15 @@ from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.nats cimport ServerMessage
 
 
-cdef class Link
-
-
-cdef class Connection:
-    cdef Link link
-
-
 cdef class Link:
     # wiring
     cdef readonly object loop
     cdef Listener listener
-    cdef Connection connection     # whose callbacks count, or None
+    cdef object connection         # the last Connection, which may have ended; None before the first
     cdef object transport
-    cdef object waiter             # Future of the handshake step under way, or None
-    cdef object failure            # BusError that ended the handshake, or None
     cdef object on_lost            # called with a sentence when an established connection ends
     cdef list subscriptions        # SUB lines to send on each connection
-    cdef list receivers            # by subscription ID, from 1: its Receiver, or None for the listener
+    cdef list receivers            # by subscription ID, from 1: its Receiver, or the listener
     cdef bytearray receive_storage
     cdef object receive_view
     cdef readonly Py_ssize_t pending_max    # bytes
@@ -39,15 +30,12 @@ cdef class Link:
     cdef list spare                # blocks to use again
     cdef Buffer tail               # an incomplete message
     cdef double confirmed_at       # loop time of the last PONG for a block, seconds
-    cdef str last_server_error     # -ERR of this connection
     cdef bint flush_scheduled
     cdef object flush_callback
     cdef readonly Py_ssize_t payload_max   # bytes, by the newest INFO
     cdef Py_ssize_t payload_cap    # bytes; more has ended a connection, whatever its first INFO says; 0: nothing has
     cdef Py_ssize_t checked_max    # bytes; what waits for confirmation is not larger
     cdef Py_ssize_t resent_max     # bytes; the limit that fell while blocks were under way, for sending them again
-    cdef bint expects_pong         # CONNECT is sent, or about to be
-    cdef readonly dict info        # the newest INFO of this connection, or None
     cdef readonly Py_ssize_t backlog       # bytes published and not yet confirmed
     # counters
     cdef readonly uint64_t blocks_sent
@@ -105,9 +93,8 @@ cdef class Link:
     cdef int receive(self, const ServerMessage* message) except -1
     cdef int set_payload_max(self, limit) except -1
     cdef int on_payload_violation(self) except -1
-    cdef object expect(self)
     cdef Receiver receiver_of(self, Slice sid)
     cdef int find_no_responders(self, Slice subject) except -1
-    cdef int fail_step(self, error) except -1
     cdef int detach(self, str sentence) except -1
+    cdef bint is_connected(self)
     cdef Block rewrite(self, Block block)

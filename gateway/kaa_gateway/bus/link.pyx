@@ -15,8 +15,9 @@ from collections import deque
 import msgspec
 import structlog
 
-from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 
+from kaa_gateway.bus.connection cimport Connection
 from kaa_gateway.clock cimport monotonic
 from kaa_gateway.counters cimport Histogram
 from kaa_gateway.wire.buffer cimport slice_of
@@ -46,52 +47,6 @@ PAYLOAD_VIOLATION = "maximum payload violation"
 """What nats-server says, in any case of letters, before it closes the connection that sent too large a message."""
 
 cdef double IDLE_PING_PERIOD = 20.0  # seconds without a block after which the link pings to see that NATS is there
-
-
-cdef class Connection:
-    """The asyncio.BufferedProtocol of one transport. Its callbacks count while it is the link's connection.
-
-    An aborted transport reports its end a moment later, when the next connection may already be under way.
-    """
-
-    def __init__(self, Link link):
-        self.link = link
-
-    def connection_made(self, transport):
-        """Give the transport to the link, unless this is no longer the link's connection."""
-        if self.link.connection is self:
-            self.link.transport = transport
-        else:
-            transport.abort()
-
-    def get_buffer(self, Py_ssize_t size_hint):
-        """Return the worker's receive buffer for NATS, which buffer_updated consumes before it returns."""
-        return self.link.receive_view
-
-    def buffer_updated(self, Py_ssize_t size):
-        """Parse what arrived; a violation by the server ends the connection. Hot path."""
-        if self.link.connection is not self:
-            return
-        try:
-            self.link.parse(<const uint8_t*>PyByteArray_AS_STRING(self.link.receive_storage), size)
-        except ProtocolError as error:
-            log.error("NATS server broke the protocol", reason=error.reason)
-            self.link.abort(str(error))
-
-    def eof_received(self):
-        """Close the connection, as the server has."""
-        return False
-
-    def connection_lost(self, error):
-        """Tell the link that the connection is gone."""
-        if self.link.connection is self:
-            self.link.detach(str(error) if error else "closed by the server")
-
-    def pause_writing(self):
-        """Do nothing: the backlog counts unwritten bytes too, and pauses the readers at its bound."""
-
-    def resume_writing(self):
-        """Do nothing, as in pause_writing."""
 
 
 cdef class Link:
@@ -125,11 +80,12 @@ cdef class Link:
 
     def set_listener(self, Listener listener not None):
         """Set the listener; once, before the first connection."""
+        self.receivers = [listener if each is self.listener else each for each in self.receivers]
         self.listener = listener
 
     def subscribe(self, str subject not None, Receiver receiver):
         """Subscribe to a subject on every connection, for a receiver of its own, or the listener if that is None."""
-        self.receivers.append(receiver)
+        self.receivers.append(self.listener if receiver is None else receiver)
         self.subscriptions.append(encode_subscribe(subject, len(self.receivers)))
 
     def unconfirmed_count(self):
@@ -293,8 +249,7 @@ cdef class Link:
         if message.operation == PONG:
             if self.ready:
                 return self.confirm()
-            if self.expects_pong:
-                self.resolve(True)
+            (<Connection>self.connection).receive_pong()
         elif message.operation == PING:
             self.transport.write(b"PONG\r\n")
         elif message.operation == INFO:
@@ -303,13 +258,12 @@ cdef class Link:
             self.receive_error(message.payload.data[:message.payload.size])
         return 0
 
-    cdef Receiver receiver_of(self, Slice sid):
+    cdef inline Receiver receiver_of(self, Slice sid):
         """Return the receiver of a subscription, by its ID of one digit. Hot path."""
         cdef Py_ssize_t place = sid.data[0] - c"1"
-        cdef object receiver = None
-        if sid.size == 1 and 0 <= place < len(self.receivers):
-            receiver = self.receivers[place]
-        return self.listener if receiver is None else <Receiver>receiver
+        if sid.size == 1 and 0 <= place < PyList_GET_SIZE(self.receivers):
+            return <Receiver>PyList_GET_ITEM(self.receivers, place)
+        return self.listener
 
     def receive_info(self, bytes text):
         """Handle an INFO, which may come at any time."""
@@ -320,14 +274,12 @@ cdef class Link:
         limit = info.get("max_payload")
         if isinstance(limit, int) and limit > 0:
             self.set_payload_max(limit)
-        self.info = info if self.info is None else {**self.info, **info}
-        if not self.ready and not self.expects_pong:
-            self.resolve(info)
+        (<Connection>self.connection).receive_info(info)
 
     cdef int set_payload_max(self, limit) except -1:
         """Take the newest limit of the server. What waits in the block and is larger is dropped at once."""
         cdef Py_ssize_t before = self.payload_max
-        if not self.expects_pong and self.payload_cap:
+        if not (<Connection>self.connection).expects_pong and self.payload_cap:
             # What the server says to all of its clients is more than it has taken from this one.
             limit = min(limit, self.payload_cap)
         else:
@@ -357,6 +309,7 @@ cdef class Link:
 
     def receive_error(self, bytes text):
         """Handle an -ERR: the reason why the server closes, or what it has not done."""
+        cdef Connection connection = self.connection
         cdef Publication publication
         cdef bytes subject
         sentence = text.decode("utf-8", "replace").strip(" '")
@@ -369,11 +322,11 @@ cdef class Link:
         if sentence.lower().startswith(PAYLOAD_VIOLATION):
             self.on_payload_violation()
         if not self.ready:
-            self.fail(BusError("nats_refused", sentence))
-        elif sentence != self.last_server_error:
+            connection.fail(BusError("nats_refused", sentence))
+        elif sentence != connection.last_server_error:
             # Once: a missing permission is reported for every message.
             log.error("NATS server reports an error", error=sentence)
-            self.last_server_error = sentence
+            connection.last_server_error = sentence
 
     cdef int find_no_responders(self, Slice subject) except -1:
         """Find the publication that nobody received, and tell the listener.
@@ -397,46 +350,17 @@ cdef class Link:
 
     def begin(self):
         """Return the protocol for a new transport, which replaces the last one."""
-        self.waiter = None
-        self.failure = None
-        self.last_server_error = None
-        self.expects_pong = False
-        self.info = None
         self.connection = Connection(self)
         return self.connection
 
-    def expect_info(self):
-        """Return a future of the first INFO, as a dict; BusError if the server refuses."""
-        return self.expect()
+    cdef bint is_connected(self):
+        """Return whether there is a connection, or one is being made."""
+        return self.connection is not None and not (<Connection>self.connection).ended
 
-    def expect_pong(self):
-        """Return a future of the PONG that answers CONNECT and PING; BusError if the server refuses."""
-        self.expects_pong = True
-        return self.expect()
-
-    cdef object expect(self):
-        self.waiter = self.loop.create_future()
-        if self.failure is not None:
-            self.fail_step(self.failure)
-        return self.waiter
-
-    def resolve(self, value):
-        """Complete the handshake step under way, if any."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(value)
-
-    def fail(self, error):
-        """Fail the step of the handshake under way, or else the next. The first reason counts."""
-        if self.failure is None:
-            self.failure = error
-            if self.waiter is not None and not self.waiter.done():
-                self.fail_step(error)
-
-    cdef int fail_step(self, error) except -1:
-        """Fail the future of the step under way."""
-        self.waiter.set_exception(error)
-        self.waiter.exception()  # seen: asyncio complains of failures that nobody has looked at
-        return 0
+    @property
+    def info(self):
+        """The newest INFO of the last connection, or None."""
+        return None if self.connection is None else (<Connection>self.connection).info
 
     def adopt(self, transport):
         """Use this transport, which is the one inside TLS, from now on."""
@@ -451,16 +375,16 @@ cdef class Link:
 
         The limit of a payload is that of the newest INFO, unless `payload_max` gives another.
         """
+        cdef Connection connection = self.connection
         cdef Block block, again
         cdef bint plain = self.headers and not headers  # what was written with headers is not taken so any more
         cdef bint smaller
-        if self.failure is not None:
-            raise self.failure
+        if connection.failure is not None:
+            raise connection.failure
         if payload_max:
             self.payload_max = min(payload_max, <Py_ssize_t>PAYLOAD_MAX)
         smaller = self.payload_max < self.checked_max
         self.headers = headers
-        self.waiter = None
         self.ready = True
         self.connects += 1
         waiting = list(self.unconfirmed)
@@ -537,12 +461,13 @@ cdef class Link:
 
     cdef int detach(self, str sentence) except -1:
         """Forget a connection that is gone: fail the handshake, or report the loss."""
+        cdef Connection connection = self.connection
         was_ready = self.ready
         self.ready = False
-        self.connection = None
         self.transport = None
         self.tail.clear(0)
-        self.fail(BusError("nats_closed", sentence))
+        connection.ended = True
+        connection.fail(BusError("nats_closed", sentence))
         if was_ready:
             self.on_lost(sentence)
         return 0
@@ -550,7 +475,7 @@ cdef class Link:
     def abort(self, str sentence="given up"):
         """Drop the connection at once, for the reason in `sentence`; the connector makes another."""
         transport = self.transport
-        if self.connection is not None:
+        if self.is_connected():
             self.detach(sentence)
         if transport is not None:
             transport.abort()
@@ -559,7 +484,7 @@ cdef class Link:
         """End the connection after what is written."""
         transport = self.transport
         self.ready = False
-        if self.connection is not None:
+        if self.is_connected():
             self.detach("closed")
         if transport is not None:
             transport.close()

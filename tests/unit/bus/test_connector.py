@@ -211,7 +211,7 @@ async def test_what_fails_while_nobody_waits_for_it_is_no_complaint_of_asyncio()
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     async with connecting(f"nats://{HOST}:{free_port()}") as (link, connector):
         await until(lambda: connector.last_error.startswith("ConnectionRefusedError"), "the refusal")
-    link.expect_info()
+    link.begin().expect_info()
     link.begin()  # lets go of the step
     gc.collect()
     assert complaints == []

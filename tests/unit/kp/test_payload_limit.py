@@ -31,12 +31,12 @@ def reconnect(worker: WorkerDouble, *limits: int) -> None:
     worker._nats = worker.link.begin()
     worker._nats_transport = Transport()
     worker._nats.connection_made(worker._nats_transport)  # type: ignore[arg-type]
-    step = worker.link.expect_info
+    step = worker._nats.expect_info
     worker.loop.create_future = _Future  # type: ignore[attr-defined]
     informed = step()
     feed(worker._nats, info(limits[0]))
     assert informed.done()
-    answered = worker.link.expect_pong()
+    answered = worker._nats.expect_pong()
     for limit in limits[1:]:
         feed(worker._nats, info(limit))
         assert not answered.done(), "INFO is no answer to PING"
