@@ -1,19 +1,24 @@
 """Guard the management API: a request needs the token, or, if none is set, must come from this machine.
 
 Health and metrics are open to probes and scrapers. So are the page, the certificate and the description of the API,
-which hold no secrets.
+which hold no secrets. The token's file is read again when it has changed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 from pathlib import Path
 
+import structlog
 from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler, Middleware
 
 from kaa_gateway.errors import ConfigError
+from kaa_gateway.files import START_PAUSE, complete, state_of, wait_if_fresh
+
+log = structlog.get_logger("gateway.admin")
 
 GUARDED = "/api/"
 OPEN = frozenset({"/api/v1/certificate", "/api/v1/openapi.json"})
@@ -32,27 +37,21 @@ TOKEN_SIZE_MIN = 16
 
 
 class Guard:
-    """The access rule of one management port. `token` is None if none is set."""
+    """The access rule of one management port. `token` is None if none is set; `path` is the file that it is in."""
 
-    def __init__(self, token: str | None) -> None:
+    def __init__(self, token: str | None, path: Path | None = None) -> None:
         self._token = token
+        self._path = path
+        self._state = None if path is None else state_of(path)
+        self._reading = asyncio.Lock()
 
     @classmethod
     def from_file(cls, path: Path | None) -> Guard:
         """Return the rule with the token in this file, if there is one; ConfigError if the file cannot be used."""
         if path is None:
             return cls(None)
-        key = "server.token-file"
-        try:
-            token = path.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not ASCII text"
-            raise ConfigError("config_invalid", f"{key}: {path}: {reason}") from error
-        if len(token) < TOKEN_SIZE_MIN:
-            raise ConfigError(
-                "config_invalid", f"{key}: {path}: the token must have at least {TOKEN_SIZE_MIN} characters"
-            )
-        return cls(token)
+        wait_if_fresh(path)
+        return cls(_read_token(path), path)
 
     @property
     def middleware(self) -> Middleware:
@@ -61,10 +60,28 @@ class Guard:
         @web.middleware
         async def guarded(request: web.Request, handler: Handler) -> web.StreamResponse:
             if request.path.startswith(GUARDED) and request.path not in OPEN:
+                if self._path is not None:
+                    await self._read_again(self._path)
                 self._check(request)
             return await handler(request)
 
         return guarded
+
+    async def _read_again(self, path: Path) -> None:
+        """Read the token if its file has changed. A file without a good token changes nothing."""
+        if state_of(path) == self._state:
+            return
+        async with self._reading:
+            (state,) = await complete([path], START_PAUSE)
+            if state == self._state:
+                return
+            self._state = state
+            try:
+                self._token = _read_token(path)
+            except ConfigError as error:
+                log.error("the management token is not renewed", error=error.detail)
+            else:
+                log.info("the management token was renewed")
 
     def _check(self, request: web.Request) -> None:
         if self._token is not None:
@@ -82,6 +99,21 @@ class Guard:
                 text="Without server.token-file, the management API answers requests from its own machine only: to the "
                 "name localhost, over HTTP/1.1, and not through a proxy.\n"
             )
+
+
+def _read_token(path: Path) -> str:
+    """Return the token in a file; ConfigError if there is none."""
+    key = "server.token-file"
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not ASCII text"
+        raise ConfigError("config_invalid", f"{key}: {path}: {reason}") from error
+    if len(token) < TOKEN_SIZE_MIN:
+        raise ConfigError(
+            "config_invalid", f"{key}: {path}: the token must have at least {TOKEN_SIZE_MIN} characters"
+        )
+    return token
 
 
 def _is_local(request: web.Request) -> bool:
