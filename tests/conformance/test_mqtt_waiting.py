@@ -49,7 +49,9 @@ def publish(token: str, payload: bytes, qos: int = 0, packet_id: int = 0) -> Pub
 
 def taken(worker: HeldWorker) -> int:
     """PUBLISH packets that the worker has taken from devices."""
-    return worker.counters.by_protocol()["messages_in"]["mqtt"] + worker.uplink.waiting_messages
+    return (
+        worker.counters.by_protocol()["messages_in"]["mqtt"] + worker.uplink.identification.waiting_messages
+    )
 
 
 async def payloads(cluster: Cluster, count: int) -> list[bytes]:

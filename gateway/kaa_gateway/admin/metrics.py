@@ -250,7 +250,9 @@ class WorkerCollector(Collector):
             "sources", "Source addresses with a rate or connection count.", worker.admission.source_count()
         )
         yield _gauge(
-            "messages_waiting", "Messages that wait for an identity.", worker.uplink.waiting_messages
+            "messages_waiting",
+            "Messages that wait for an identity.",
+            worker.uplink.identification.waiting_messages,
         )
         yield CounterMetricFamily(
             "kaa_gateway_log_lines_dropped",

@@ -374,7 +374,7 @@ class Worker:
         self.control.start()
         self._background.every(EXPIRY_PERIOD, self._expire)
         self._background.every(CHECK_PERIOD, self._check)
-        self._background.every(RETRY_PERIOD, self.uplink.retry_identifications)
+        self._background.every(RETRY_PERIOD, self.uplink.identification.retry)
         self._background.run(watch(self.credentials))
         while not self.link.ready:
             await asyncio.sleep(LINK_POLL)
@@ -404,7 +404,7 @@ class Worker:
         limits = config.limits
         self.sessions.set_limit(limits.endpoints_per_connection)
         self.router.set_limits(limits.route_cache, limits.topic_length)
-        self.uplink.set_limits(limits.waiting_messages, limits.waiting_bytes)
+        self.uplink.identification.set_limits(limits.waiting_messages, limits.waiting_bytes)
         self._mqtt_limits.set_sizes(limits.output_buffer, limits.topic_length)
         self.input_memory.set_limit(limits.input_memory)
         self._listeners.set_limits(limits)

@@ -42,17 +42,13 @@ cdef class Uplink:
     cdef Sessions sessions
     cdef Correlator correlator
     cdef Counters counters
-    cdef object resolve              # identity: (application version, token) -> Future of Identity
-    cdef Py_ssize_t waiting_count_max
-    cdef Py_ssize_t waiting_bytes_max
+    cdef readonly object identification   # Identification
     cdef object tracer               # kaa_gateway.app.tracing's, or None
     # state
     cdef int64_t now                 # ms since the epoch, of this tick
     cdef uint64_t until_traced       # messages until the next one that is traced; 0: tracing is off
     cdef double waited               # seconds that the message which is forwarded now has waited for its identity
     cdef list blocked                # sessions that were told BUSY because of the link's backlog
-    cdef list unidentified           # (session, key) of topic filters whose provider could not tell
-    cdef readonly Py_ssize_t waiting_messages   # of all sessions, for an identity
 
     cdef Outcome publish(self, Session session, const Message* message) except *
     cdef Outcome publish_by_topic(
@@ -84,9 +80,7 @@ cdef class Uplink:
     ) except -1
     cdef Outcome defer(self, Session session) except *
     cdef Outcome wait(self, Session session, tuple key, const Message* message) except *
-    cdef int start_resolving(self, Session session, tuple key) except -1
     cdef bint is_other_tenants(self, Session session, bytes app_version) except -1
     cdef int identify(self, Session session, Slice topic_filter) except -1
-    cdef int finish_identification(self, Session session, tuple key, refusal) except -1
     cdef int resume_blocked(self) except -1
     cdef int republish(self, bytes head, const Publication* publication) except -1

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from kaa_gateway.bus.link import Link
 from kaa_gateway.counters import Counters
 from kaa_gateway.kp.correlation import Correlator
+from kaa_gateway.kp.identification import Identification
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 
@@ -35,7 +36,7 @@ class Tracer(Protocol):
     ) -> Trace | None: ...
 
 class Uplink:
-    waiting_messages: int
+    identification: Identification
     def __init__(
         self,
         link: Link,
@@ -47,6 +48,4 @@ class Uplink:
         waiting_count_max: int,
         waiting_bytes_max: int,
     ) -> None: ...
-    def set_limits(self, waiting_count_max: int, waiting_bytes_max: int) -> None: ...
     def set_tracer(self, tracer: Tracer) -> None: ...
-    def retry_identifications(self) -> None: ...

@@ -1,8 +1,7 @@
 """The way up: a device's message becomes ClientData in the link's output. Common to all transports.
 
 A message of a known path costs one route lookup and one write into the link's block. A new path is checked against the
-configuration, and its endpoint token is resolved: the messages of that token wait in order, in a bounded queue of
-their session, while others pass.
+configuration, and its endpoint token is resolved while its messages wait (identification.pyx).
 
 Source: 1/KP; 4/ESP, ClientData.
 """
@@ -12,17 +11,15 @@ from libc.string cimport memcmp
 from kaa_gateway.bus.durable cimport FAIL_FAST, NO_RETRY, RETRY_UNTIL_STORED, RetryPolicy
 from kaa_gateway.clock cimport monotonic, now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
+from kaa_gateway.kp.identification cimport Identification
 from kaa_gateway.kp.resource_path cimport is_kp1, split_request_id
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.wire.nats cimport PUBLICATION_OVERHEAD, begin_publication, end_publication
 from kaa_gateway.wire.text cimport put_text
 
-from http import HTTPStatus
-
 import structlog
 
-from kaa_gateway.errors import IdentityError
 from kaa_gateway.counters import PROTOCOL_NAMES
 
 log = structlog.get_logger("gateway.kp")
@@ -32,34 +29,14 @@ cdef enum:
     NOT_FOUND = 404
     CONTENT_TOO_LARGE = 413
     TOO_MANY_REQUESTS = 429
-    SERVER_ERROR = 500
-    UNIDENTIFIED_MAX = 10_000  # tokens of topic filters that wait to be asked for again
     REQUEST_ID_MASK = 0x7FFFFFFF
 
 
 cdef str WRONG_TENANT = "The application belongs to another tenant"
 
 
-cdef str phrase_of(int status):
-    return HTTPStatus(status).phrase
-
-
-cdef class WaitingMessage:
-    """A copy of a message whose token is being resolved."""
-
-    cdef bytes topic
-    cdef bytes payload
-    cdef Service service
-    cdef uint32_t token
-    cdef uint32_t sequence
-    cdef int64_t timeout
-    cdef bint unanswered
-    cdef bint literal
-    cdef double came_at   # by clock.monotonic
-
-
 cdef class Uplink:
-    """The way up of one worker. `resolve` returns a future of the Identity of (application version, token)."""
+    """The way up of one worker. `resolve` is for its Identification."""
 
     def __init__(
         self, Link link, Router router, Sessions sessions, Correlator correlator, Counters counters, resolve,
@@ -70,16 +47,8 @@ cdef class Uplink:
         self.sessions = sessions
         self.correlator = correlator
         self.counters = counters
-        self.resolve = resolve
-        self.waiting_count_max = waiting_count_max
-        self.waiting_bytes_max = waiting_bytes_max
+        self.identification = Identification(self, resolve, waiting_count_max, waiting_bytes_max)
         self.blocked = []
-        self.unidentified = []
-
-    def set_limits(self, Py_ssize_t waiting_count_max, Py_ssize_t waiting_bytes_max):
-        """Set other bounds for the messages that wait from now on."""
-        self.waiting_count_max = waiting_count_max
-        self.waiting_bytes_max = waiting_bytes_max
 
     def set_tracer(self, tracer not None):
         """Trace some messages: `tracer` says which, and is told what becomes of them."""
@@ -332,144 +301,13 @@ cdef class Uplink:
         session.fail(message.topic, message.service, has_request_id, message.sequence, status, phrase)
         return REFUSED
 
-    # ------------------------------------------------------------ identity
-
     cdef Outcome wait(self, Session session, tuple key, const Message* message) except *:
         """Keep a copy of a message until the identity of its token is known."""
-        cdef WaitingMessage copy
-        cdef Py_ssize_t size = message.topic.size + message.payload.size
-        if session.waiting_count >= self.waiting_count_max or (
-                session.waiting_count and session.waiting_bytes + size > self.waiting_bytes_max):
-            session.resume_wanted = True
-            return BUSY
-        if session.waiting is None or key not in session.waiting:
-            self.start_resolving(session, key)
-        copy = WaitingMessage()
-        copy.topic = to_bytes(message.topic)
-        copy.payload = message.payload.data[:message.payload.size]  # of no payload, data is NULL
-        copy.service = message.service
-        copy.token = message.token
-        copy.sequence = message.sequence
-        copy.timeout = message.timeout
-        copy.unanswered = message.unanswered
-        copy.literal = message.literal
-        copy.came_at = monotonic()
-        session.waiting[key].append(copy)
-        session.waiting_count += 1
-        session.waiting_bytes += size
-        self.waiting_messages += 1
-        return TAKEN
-
-    cdef int start_resolving(self, Session session, tuple key) except -1:
-        if session.waiting is None:
-            session.waiting = {}
-        session.waiting[key] = []
-        future = self.resolve(key[0].decode(), key[1].decode())
-        future.add_done_callback(lambda done: self.resolved(session, key, done))
-        return 0
-
-    def resolved(self, Session session not None, tuple key, future):
-        """Forward, or refuse, the messages that waited for the identity of a token."""
-        cdef Endpoint endpoint = None
-        cdef Attachment attachment = None
-        cdef WaitingMessage copy
-        cdef Message message
-        cdef Py_ssize_t size
-        cdef int32_t request_id
-        cdef bint has_request_id
-        # Taken out first, and empty queues left as None, which is what the hot path looks at.
-        waiting = session.waiting.pop(key)
-        if not session.waiting:
-            session.waiting = None
-        try:
-            identity = future.result()
-            if key[0] not in self.router.app_versions:
-                raise IdentityError(NOT_FOUND, "no_route", "Unknown application version")
-            endpoint = self.sessions.endpoints.make(identity.endpoint_id.encode())
-            endpoint.version_counters = self.counters.counters_of(key[0])
-            attachment = self.sessions.attach(session, endpoint, key[1], key[0], identity)
-            if attachment is None:
-                raise IdentityError(TOO_MANY_REQUESTS, "too_many_endpoints", "Too many endpoints on one connection")
-        except IdentityError as error:
-            refusal = error
-        else:
-            refusal = None
-        if session.wanted_tokens is not None and key in session.wanted_tokens:
-            self.finish_identification(session, key, refusal)
-        for copy in waiting:
-            session.waiting_count -= 1
-            self.waiting_messages -= 1
-            session.waiting_bytes -= len(copy.topic) + len(copy.payload)
-            message.topic = slice_of(copy.topic)
-            message.payload = slice_of(copy.payload)
-            message.service = copy.service
-            message.token = copy.token
-            message.sequence = copy.sequence
-            message.timeout = copy.timeout
-            message.unanswered = copy.unanswered
-            message.literal = copy.literal
-            if refusal is None:
-                self.waited = monotonic() - copy.came_at
-                self.resolve_route(session, &message, attachment)
-                self.waited = 0
-            else:
-                has_request_id = split_request_id(message.topic, &size, &request_id)
-                self.refuse(
-                    session, &message, has_request_id, refusal.status, refusal.detail or phrase_of(refusal.status),
-                    refusal.reason,
-                )
-        if endpoint is not None:
-            self.sessions.endpoints.release(endpoint)
-        if session.resume_wanted and not session.closed:
-            session.resume_wanted = False
-            session.resume()
+        return (<Identification>self.identification).wait(session, key, message)
 
     cdef int identify(self, Session session, Slice topic_filter) except -1:
         """Attach a session to the endpoint whose token a topic filter names, if it names one."""
-        cdef tuple key = self.router.named_by_filter(topic_filter)
-        if key is None:
-            return 0
-        if (session.attached is not None and key in session.attached) \
-                or (session.waiting is not None and key in session.waiting):
-            return 0
-        if session.waiting is not None and len(session.waiting) >= self.waiting_count_max:
-            self.counters.count("dropped", "too_many_identifications")
-            return 0
-        if self.is_other_tenants(session, key[0]):
-            self.counters.count("refused", "wrong_tenant")
-            return 0
-        if session.wanted_tokens is None:
-            session.wanted_tokens = set()
-        session.wanted_tokens.add(key)
-        return self.start_resolving(session, key)
-
-    cdef int finish_identification(self, Session session, tuple key, refusal) except -1:
-        """Forget a token that a topic filter names, or ask for it again later if the provider could not tell."""
-        if refusal is None or refusal.status < SERVER_ERROR or session.closed:
-            session.wanted_tokens.discard(key)
-            if not session.wanted_tokens:
-                session.wanted_tokens = None
-        elif len(self.unidentified) >= UNIDENTIFIED_MAX:
-            session.wanted_tokens.discard(key)
-            self.counters.count("dropped", "too_many_identifications")
-        else:
-            self.unidentified.append((session, key))
-        return 0
-
-    def retry_identifications(self):
-        """Ask again for tokens that topic filters name, so that pushes find their devices; call from time to time."""
-        cdef Session session
-        unidentified = self.unidentified
-        self.unidentified = []
-        for session, key in unidentified:
-            if session.closed or session.wanted_tokens is None:
-                continue
-            if session.waiting is not None and key in session.waiting:
-                continue
-            if session.attached is not None and key in session.attached:
-                self.finish_identification(session, key, None)
-            else:
-                self.start_resolving(session, key)
+        return (<Identification>self.identification).identify(session, topic_filter)
 
     # ------------------------------------------------------------ backlog
 

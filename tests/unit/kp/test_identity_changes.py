@@ -190,11 +190,11 @@ def test_a_subscription_is_identified_once_the_provider_can_tell(worker: WorkerD
     device.send(mqtt.Subscribe(1, ((f"kp1/{APP}/cmx/e-1/#", 0),)))
     for _ in range(3):
         worker.answer(lambda token: 503)
-        worker.uplink.retry_identifications()
+        worker.uplink.identification.retry()
     worker.answer(identity_of)
     worker.deliver(push("e", b"at last"))
     assert device.received()[-1].payload == b"at last"
-    worker.uplink.retry_identifications()
+    worker.uplink.identification.retry()
     assert worker.asked == []
 
 
@@ -205,7 +205,7 @@ def test_a_refused_or_departed_subscription_is_not_asked_for_again(worker: Worke
     other.send(mqtt.Subscribe(1, ((f"kp1/{APP}/cmx/e-2/#", 0),)))
     worker.answer(lambda token: 503)
     other.drop()
-    worker.uplink.retry_identifications()
+    worker.uplink.identification.retry()
     assert worker.asked == []
 
 

@@ -1,0 +1,6 @@
+"""The identification of endpoint tokens. See identification.pyx."""
+
+class Identification:
+    waiting_messages: int
+    def set_limits(self, waiting_count_max: int, waiting_bytes_max: int) -> None: ...
+    def retry(self) -> None: ...
