@@ -137,3 +137,18 @@ def _key_usage(*, authority: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def nats_tls_config(
+    authority: Authority, *, verify: bool = False, optional: bool = False, first: bool = False
+) -> str:
+    """Return the configuration of a nats-server with TLS.
+
+    It wants a certificate (`verify`), lets clients in without TLS too (`optional`), or has TLS before INFO (`first`).
+    """
+    server = authority.issue("server", hosts=())
+    return (
+        f"allow_non_tls: {str(optional).lower()}\n"
+        f'tls {{\n cert_file: "{server.cert_file}"\n key_file: "{server.key_file}"\n ca_file: "{authority.file}"\n'
+        f" verify: {str(verify).lower()}\n handshake_first: {str(first).lower()}\n}}\n"
+    )

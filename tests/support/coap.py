@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Self
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.connector import Connector, TlsFiles
+from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.link import Link
 from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.counters import Counters
@@ -109,7 +109,7 @@ class RunningCoapServer:
             10.0,
             self._on_link_lost,
         )
-        self.connector = Connector(self.link, (url,), name="test", tls=TlsFiles(), credentials=None)
+        self.connector = Connector(self.link, (url,), name="test", tls=TlsOptions(), credentials=None)
         self.resolver = Resolver(OpenProvider(), 5.0)
         self.sessions = sessions = Sessions(
             self.counters, self.presence, 16, idle_timeout=idle_timeout, watched_max=watched_max

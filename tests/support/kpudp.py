@@ -12,7 +12,7 @@ from typing import Any
 
 from kaa_bench.peers.kpudp_client import KpudpClient
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.connector import Connector, TlsFiles
+from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.link import Link
 from kaa_gateway.counters import Counters
 from kaa_gateway.errors import IdentityError
@@ -69,7 +69,7 @@ class KpudpGateway:
         )
         self.link = Link(loop, replies, max_pending_bytes, 10.0, self._on_lost)
         self.connector = Connector(
-            self.link, (nats_url,), name="test", tls=TlsFiles(None, None, None), credentials=None
+            self.link, (nats_url,), name="test", tls=TlsOptions(None, None, None), credentials=None
         )
         self.counters = Counters()
         self.presence = Presence()

@@ -11,7 +11,8 @@ from typing import Any
 import nkeys
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kaa_gateway.bus.connector import Connector, Credentials, TlsFiles
+from kaa_gateway.bus.connector import Connector, Credentials, TlsOptions
+from kaa_gateway.bus.control import Control
 from kaa_gateway.bus.link import Link
 
 from tests.support.esp import until
@@ -19,7 +20,7 @@ from tests.support.esp import until
 
 @asynccontextmanager
 async def connecting(
-    *urls: str, tls: TlsFiles | None = None, credentials: Credentials | None = None
+    *urls: str, tls: TlsOptions | None = None, credentials: Credentials | None = None
 ) -> AsyncIterator[tuple[Link, Connector]]:
     """Yield a link that a connector tries to connect to one of `urls`, in this order."""
     link = Link(
@@ -31,12 +32,25 @@ async def connecting(
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(random, "shuffle", lambda servers: None)
-        connector = Connector(link, urls, name="test", tls=tls or TlsFiles(), credentials=credentials)
+        connector = Connector(link, urls, name="test", tls=tls or TlsOptions(), credentials=credentials)
     connector.start()
     try:
         yield link, connector
     finally:
         await connector.stop()
+
+
+@asynccontextmanager
+async def control_of(
+    *urls: str, tls: TlsOptions | None = None, credentials_file: Path | None = None
+) -> AsyncIterator[Control]:
+    """Yield a control connection that is tried to the servers at `urls`."""
+    control = Control(urls, name="test control", tls=tls or TlsOptions(), credentials_file=credentials_file)
+    control.start()
+    try:
+        yield control
+    finally:
+        await control.stop()
 
 
 async def up(link: Link) -> None:

@@ -51,10 +51,11 @@ class NatsServer:
     """One nats-server on a free loopback port, which it keeps over every restart.
 
     `config` is the text of a nats-server configuration file (users, limits, TLS). With `jetstream`, its store
-    lives as long as this object: it survives `kill` and `restart`, and `close` removes it.
+    lives as long as this object: it survives `kill` and `restart`, and `close` removes it. A server that waits for
+    a TLS handshake before it says anything does not `greet`.
     """
 
-    def __init__(self, *, jetstream: bool = False, config: str = "") -> None:
+    def __init__(self, *, jetstream: bool = False, config: str = "", greets: bool = True) -> None:
         self.port = free_port()
         self.url = f"nats://{HOST}:{self.port}"
         self._directory = Path(tempfile.mkdtemp(prefix="nats-server-"))
@@ -65,6 +66,7 @@ class NatsServer:
         self._command += ["--config", str(self._config)]
         if jetstream:
             self._command += ["--jetstream", "--store_dir", str(self._directory / "jetstream")]
+        self._greets = greets
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -141,6 +143,6 @@ class NatsServer:
     def _accepts(self) -> bool:
         try:
             with socket.create_connection((HOST, self.port), timeout=1) as connection:
-                return connection.recv(4) == b"INFO"
+                return not self._greets or connection.recv(4) == b"INFO"
         except OSError:
             return False

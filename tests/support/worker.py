@@ -39,6 +39,7 @@ class NoControl:
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.dropped = 0
+        self.event_size_max = 1024 * 1024
 
     def start(self) -> None:
         pass

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import nats.errors
 from kaa_gateway.bus.flushing import FLUSH_TIMEOUT_S
+from kaa_gateway.bus.nats_client import NatsClient
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
@@ -54,7 +55,7 @@ class Session:
 @asynccontextmanager
 async def session(urls: Sequence[str]) -> AsyncIterator[Session]:
     """Connect to NATS. Raise CommandError if that fails, or if an operation inside fails."""
-    client = Client()
+    client = NatsClient()
     names = ", ".join(map(masked, urls))
 
     async def silent(error: Exception) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import nats.errors
 import structlog
 from kaa_gateway.bus.flushing import flush
-from nats.aio.client import Client
+from kaa_gateway.bus.nats_client import NatsClient
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
@@ -103,7 +103,7 @@ class NatsConnection:
         self._log: Any = structlog.get_logger(extension=extension, servers=",".join(map(masked, urls)))
         self._on_dropped = on_dropped
         self._consumer = consumer
-        self._client: Client | None = None
+        self._client: NatsClient | None = None
         self._clients = 0
         self._subscriptions: list[tuple[Interest, Subscription]] = []
         self._opened = asyncio.Event()
@@ -187,7 +187,7 @@ class NatsConnection:
     async def _keep_up(self) -> None:
         while True:
             closed = asyncio.Event()
-            client = Client()
+            client = NatsClient()
             try:
                 await self._connect(client, closed)
                 self._client = client
@@ -209,7 +209,7 @@ class NatsConnection:
                     await client.close()
             await asyncio.sleep(RECONNECT_WAIT_S)
 
-    async def _connect(self, client: Client, closed: asyncio.Event) -> None:
+    async def _connect(self, client: NatsClient, closed: asyncio.Event) -> None:
         async def on_closed() -> None:
             closed.set()
 

@@ -10,7 +10,7 @@ wheel), or uses the one at a URL. Tests are the same for both.
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from nats.aio.client import Client
+from kaa_gateway.bus.nats_client import NatsClient
 
 from kaa_ext.sdk.extension import DEFAULT_GATEWAY_INSTANCE, Extension
 from kaa_ext.testing.gateway import Gateway, Push
@@ -47,7 +47,7 @@ async def online(
     """Run extensions on the nats-server at `nats_url`, by default on one that is started for them."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(nats_server()) if nats_url is None else nats_url
-        client = Client()
+        client = NatsClient()
         await client.connect(url)
         stack.push_async_callback(client.close)
         gateway = Gateway(NatsBus(client), instance, replica_id)

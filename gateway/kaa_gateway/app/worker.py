@@ -25,7 +25,7 @@ from kaa_gateway.app.protocols import Protocols
 from kaa_gateway.app.routing import owners_of, routing_of
 from kaa_gateway.app.stream_repair import StreamRepair
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.connector import Connector, Credentials, TlsFiles
+from kaa_gateway.bus.connector import Connector, Credentials, TlsOptions
 from kaa_gateway.bus.control import OUTBOX_MAX, Control
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
@@ -104,7 +104,10 @@ class Worker:
         self.counters = Counters()
 
         # bus
-        tls = TlsFiles(config.nats.tls.ca_file, config.nats.tls.cert_file, config.nats.tls.key_file)
+        nats_tls = config.nats.tls
+        tls = TlsOptions(
+            nats_tls.ca_file, nats_tls.cert_file, nats_tls.key_file, handshake_first=nats_tls.handshake_first
+        )
         self.link = self._make_link()
         self._connector = self._make_connector(tls)
         self.control = Control(
@@ -203,7 +206,7 @@ class Worker:
     def _on_link_lost(self, sentence: str) -> None:
         self._connector.on_lost(sentence)
 
-    def _make_connector(self, tls: TlsFiles) -> Connector:
+    def _make_connector(self, tls: TlsOptions) -> Connector:
         nats = self._config.nats
         return Connector(
             self.link,

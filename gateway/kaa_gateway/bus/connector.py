@@ -12,16 +12,16 @@ import base64
 import contextlib
 import random
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import msgspec
 import nkeys
 import structlog
 
 from kaa_gateway import __version__
+from kaa_gateway.bus.servers import Server, ServerList
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
@@ -37,52 +37,24 @@ BACKOFF_MAX = 2.0
 """Seconds of the longest pause. The pauses are jittered by half, so that a fleet does not return at once."""
 STEADY_AFTER = 5.0
 """Seconds that a connection must stand for the pauses to begin small again: one that falls at once is a failure too."""
-DEFAULT_PORT = 4222
 LAME_DUCK_POLL = 0.5
 """Seconds between looks whether the server is in lame duck mode."""
 LAME_DUCK_DRAIN = 2.0
 """Seconds that such a server has to confirm what it was sent."""
-DISCOVERED_MAX = 256
-"""Servers learned from INFO; more are ignored."""
 
 
 @dataclass(frozen=True)
-class Server:
-    """One address of the server list; secrets are left out of its text form."""
+class TlsOptions:
+    """How TLS is used towards NATS.
 
-    host: str
-    port: int
-    tls: bool
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-
-    @classmethod
-    def parse(cls, url: str) -> Server:
-        """`nats://[user:password@|token@]host[:port]` or `tls://...`; the scheme may be left out."""
-        parts = urlsplit(url if "://" in url else f"nats://{url}")
-        if parts.scheme not in ("nats", "tls") or not parts.hostname:
-            raise BusError(
-                "nats_url", f"expected nats://host:port or tls://host:port, got {parts.hostname!r}"
-            )
-        user = unquote(parts.username) if parts.username else None
-        password = unquote(parts.password) if parts.password else None
-        if user is not None and password is None:
-            return cls(parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "tls", token=user)
-        return cls(parts.hostname, parts.port or DEFAULT_PORT, parts.scheme == "tls", user, password)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'tls' if self.tls else 'nats'}://{host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files for TLS towards NATS; None takes the system's trust store, or presents no certificate."""
+    Of the PEM files, None takes the system's trust store, or presents no certificate. With `handshake_first`, each
+    connection begins with TLS, as a server with that setting expects it; INFO comes behind.
+    """
 
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    handshake_first: bool = False
 
     def context(self) -> ssl.SSLContext:
         """A client context that verifies the server; BusError if a file cannot be used."""
@@ -137,19 +109,21 @@ def takes_headers(info: dict[str, Any]) -> bool:
 class Connector:
     """Keeps a Link connected to one server of a list, in turn, for as long as it runs.
 
-    Servers that are learned from INFO (`connect_urls`) are tried behind those of the list.
-
     BusError if a TLS file cannot be used.
     """
 
     def __init__(
-        self, link: Link, urls: tuple[str, ...], *, name: str, tls: TlsFiles, credentials: Credentials | None
+        self,
+        link: Link,
+        urls: tuple[str, ...],
+        *,
+        name: str,
+        tls: TlsOptions,
+        credentials: Credentials | None,
     ) -> None:
         tls.context()
         self._link = link
-        self._servers = [Server.parse(url) for url in urls]
-        random.shuffle(self._servers)
-        self._discovered: list[Server] = []
+        self._servers = ServerList(urls)
         self._name = name
         self._tls = tls
         self._credentials = credentials
@@ -179,7 +153,7 @@ class Connector:
         loop = asyncio.get_running_loop()
         pause = BACKOFF_FIRST
         while True:
-            for server in [*self._servers, *self._discovered]:
+            for server in self._servers.all():
                 try:
                     async with asyncio.timeout(CONNECT_TIMEOUT):
                         await self._connect(server)
@@ -191,7 +165,7 @@ class Connector:
                 self._reported.clear()
                 connected_at = loop.time()
                 await self._until_lost()
-                self._discover(server)
+                self._servers.discover(server, (self._link.info or {}).get("connect_urls"))
                 if loop.time() - connected_at > STEADY_AFTER:
                     pause = BACKOFF_FIRST
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -208,23 +182,6 @@ class Connector:
                     async with asyncio.timeout(LAME_DUCK_DRAIN):
                         await self._link.drain()
                 self._link.abort("the server is in lame duck mode")
-
-    def _discover(self, told_by: Server) -> None:
-        """Take the other servers of the cluster from the newest INFO, with the credentials of the one that told."""
-        urls = (self._link.info or {}).get("connect_urls")
-        if not isinstance(urls, list):
-            return
-        found: list[Server] = []
-        for url in urls[:DISCOVERED_MAX]:
-            try:
-                address = Server.parse(url)
-            except (BusError, ValueError, TypeError, AttributeError):
-                continue
-            server = replace(told_by, host=address.host, port=address.port)
-            if server not in self._servers and server not in found:
-                found.append(server)
-        random.shuffle(found)
-        self._discovered = found
 
     def _report(self, server: Server, error: Exception) -> None:
         """One line for each new kind of failure of a server, not one for each attempt."""
@@ -244,13 +201,19 @@ class Connector:
         self._lost.clear()
         connection = link.begin()
         info_received = connection.expect_info()
+        name = server.certificate_name
+        first = self._tls.handshake_first
         transport: asyncio.Transport
-        transport, _ = await loop.create_connection(lambda: connection, server.host, server.port)
+        transport, _ = await loop.create_connection(
+            lambda: connection,
+            server.host,
+            server.port,
+            ssl=self._tls.context() if first else None,
+            server_hostname=name if first else None,
+        )
         info: dict[str, Any] = await info_received
-        if server.tls or info.get("tls_required"):
-            secured = await loop.start_tls(
-                transport, connection, self._tls.context(), server_hostname=server.host
-            )
+        if not first and (server.tls or info.get("tls_required")):
+            secured = await loop.start_tls(transport, connection, self._tls.context(), server_hostname=name)
             if secured is None:
                 raise BusError("nats_closed", "during the TLS handshake")
             link.adopt(secured)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 
-from kaa_gateway.bus.connector import Server
 from kaa_gateway.bus.flushing import flush
+from kaa_gateway.bus.messages import EVENT_SIZE_MAX
+from kaa_gateway.bus.nats_client import NatsClient
+from kaa_gateway.bus.servers import Server, ServerList
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
@@ -23,20 +25,22 @@ if TYPE_CHECKING:
 
     from nats.aio.msg import Msg
 
-    from kaa_gateway.bus.connector import TlsFiles
+    from kaa_gateway.bus.connector import TlsOptions
 
 log = structlog.get_logger("gateway.bus")
 
 CONNECT_TIMEOUT = 5
 """Seconds for one attempt."""
 RECONNECT_WAIT = 1
-"""Seconds between attempts."""
+"""Seconds between attempts, at most. The pauses are jittered, so that a fleet does not return at once."""
 OUTBOX_MAX = 10_000
 """Events that wait for the connection; more are dropped, and counted."""
 OUTBOX_SIZE_MAX = 32 * 1024 * 1024
 """Their bytes; the same."""
 CONNECTION_POLL = 0.1
 """Seconds between looks whether the connection is there again."""
+REPORTED_MAX = 16
+"""Kinds of failures that are logged, one line each, until there is a connection."""
 DRAIN_TIMEOUT = 2.0
 """Seconds that the last events have at the end, and that closing a connection has."""
 
@@ -57,15 +61,13 @@ class Control:
     """One nats-py client behind an outbox, so that whoever publishes never waits."""
 
     def __init__(
-        self, urls: tuple[str, ...], *, name: str, tls: TlsFiles, credentials_file: Path | None
+        self, urls: tuple[str, ...], *, name: str, tls: TlsOptions, credentials_file: Path | None
     ) -> None:
-        servers = [Server.parse(url) for url in urls]
-        self._urls = [str(server) for server in servers]
-        self._login = next((each for each in servers if each.user or each.token), None)
+        self._servers = ServerList(urls)
         self._name = name
         self._tls = tls
         self._credentials_file = credentials_file
-        self._client = Client()
+        self._client = NatsClient()
         self._closed = asyncio.Event()
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX_MAX)
         self._outbox_size = 0
@@ -74,6 +76,8 @@ class Control:
         self._when_reconnected: list[Callable[[], None]] = []
         self._was_connected = False
         self.dropped = 0
+        self._reported: set[str] = set()
+        """What was logged since there was a connection."""
         self.last_error = ""
         """Why there is no connection; "" while there is one."""
 
@@ -93,6 +97,11 @@ class Control:
     def when_reconnected(self, act: Callable[[], None]) -> None:
         """Call `act` each time that the connection is there again: events may have been missed."""
         self._when_reconnected.append(act)
+
+    @property
+    def event_size_max(self) -> int:
+        """Bytes of an event that NATS surely takes."""
+        return min(EVENT_SIZE_MAX, self._client.max_payload * 3 // 4)
 
     @property
     def connected(self) -> bool:
@@ -148,59 +157,68 @@ class Control:
             await asyncio.wait({self._task}, timeout=RECONNECT_WAIT)
 
     async def _run(self) -> None:
-        while True:
-            publishing: asyncio.Task[None] | None = None
-            try:
-                await self._connect()
-                publishing = asyncio.create_task(self._publish())
-                await self._closed.wait()
-            except Exception as error:  # noqa: BLE001 - nats-py raises many kinds, and all mean: try again
-                self._report(error)
-            finally:
-                if publishing is not None:
-                    publishing.cancel()
-                await self._close()
-            await asyncio.sleep(RECONNECT_WAIT)
+        publishing = asyncio.create_task(self._publish(), name="nats-control-events")
+        try:
+            while True:
+                for server in self._servers.all():
+                    await self._use(server)
+                    await asyncio.sleep(RECONNECT_WAIT * random.uniform(0.2, 1.0))
+        finally:
+            publishing.cancel()
+
+    async def _use(self, server: Server) -> None:
+        """Connect to a server and stay connected as long as may be.
+
+        nats-py does not reconnect by itself: its attempts would all have the certificate of the first.
+        """
+        try:
+            await self._connect(server)
+            while self._client.is_connected and not self._closed.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RECONNECT_WAIT):
+                        await self._closed.wait()
+            log.warning("NATS control connection lost", server=str(server))
+        except nats.errors.NoServersError:
+            pass  # the reason was reported
+        except Exception as error:  # noqa: BLE001 - nats-py raises many kinds, and all mean: try again
+            self._report(error)
+        finally:
+            await self._close()
+            self._servers.discover(server, self._client.connect_urls)
 
     def _report(self, error: Exception) -> None:
         """Log each new kind of failure once, not each attempt."""
         sentence = str(error) or type(error).__name__
-        if sentence != self.last_error:
+        if sentence not in self._reported and len(self._reported) < REPORTED_MAX:
             log.error("cannot make the NATS control connection, trying on", error=sentence)
+            self._reported.add(sentence)
         self.last_error = sentence
 
-    async def _connect(self) -> None:
-        options: dict[str, Any] = {}
-        if self._credentials_file is not None:
-            options["user_credentials"] = str(self._credentials_file)
-        if any(url.startswith("tls://") for url in self._urls) or self._tls.ca_file:
-            options["tls"] = self._tls.context()
-        if self._login is not None:
-            # nats-py takes what stands in a URL as it is, percent signs included.
-            options |= {
-                "user": self._login.user,
-                "password": self._login.password,
-                "token": self._login.token,
-            }
-        self._client = Client()
+    async def _connect(self, server: Server) -> None:
+        client = self._client = NatsClient(self._tls.context)
         self._closed.clear()
-        await self._client.connect(
-            servers=self._urls,
+        await client.connect(
+            server.url,
             name=self._name,
             connect_timeout=CONNECT_TIMEOUT,
-            max_reconnect_attempts=-1,
-            reconnect_time_wait=RECONNECT_WAIT,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # none would be without end
+            reconnect_time_wait=0,
+            user_credentials=str(self._credentials_file) if self._credentials_file else None,
+            tls_hostname=server.certificate_name,
+            tls_handshake_first=self._tls.handshake_first,
             error_cb=self._on_error,
             closed_cb=self._on_closed,
-            reconnected_cb=self._on_reconnected,
-            **options,
+            lame_duck_mode_cb=self._on_closed,
         )
+        if not client.is_connected:
+            raise BusError("nats_closed", "the server has closed the connection")
         for subscription in self._subscriptions:
             await self._client.subscribe(subscription.subject, cb=_receiver(subscription))
         if self._was_connected:
             await self._on_reconnected()
         self._was_connected = True
-        self.last_error = ""
+        self._on_connected()
 
     async def _publish(self) -> None:
         while True:
@@ -211,10 +229,7 @@ class Control:
                     # Here is more room than in nats-py.
                     await asyncio.sleep(CONNECTION_POLL)
                 await self._client.publish(subject, datum)
-            except asyncio.CancelledError:
-                self.dropped += 1
-                raise
-            except nats.errors.Error as error:
+            except Exception as error:  # noqa: BLE001 - as above; later events must be published all the same
                 self.dropped += 1
                 log.debug("event dropped", subject=subject, error=str(error) or type(error).__name__)
             finally:
@@ -229,7 +244,12 @@ class Control:
     async def _on_closed(self) -> None:
         self._closed.set()
 
+    def _on_connected(self) -> None:
+        self.last_error = ""
+        self._reported.clear()
+
     async def _on_reconnected(self) -> None:
+        self._on_connected()
         # So that nothing which happens from now on is missed.
         with contextlib.suppress(nats.errors.Error):
             await flush(self._client)

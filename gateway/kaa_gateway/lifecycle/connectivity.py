@@ -12,7 +12,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from kaa_gateway.bus.elce import CONNECTED_EVENT, DISCONNECTED_EVENT, event_subject
-from kaa_gateway.bus.messages import EVENT_SIZE_MAX
 
 if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control
@@ -46,7 +45,7 @@ class Connectivity:
 
     def _add(self, connected: bool, endpoint_id: str, app_version_name: str) -> None:
         size = len(endpoint_id.encode()) + len(app_version_name.encode()) + ENTRY_OVERHEAD
-        if endpoint_id in self._changes[not connected] or self._size + size > EVENT_SIZE_MAX:
+        if endpoint_id in self._changes[not connected] or self._size + size > self._control.event_size_max:
             self.flush()
         self._changes[connected][endpoint_id] = app_version_name
         self._size += size

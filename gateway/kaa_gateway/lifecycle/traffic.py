@@ -19,7 +19,6 @@ import structlog
 from fastavro import parse_schema, schemaless_writer
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.messages import EVENT_SIZE_MAX
 
 if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control
@@ -152,7 +151,9 @@ class TrafficReports:
 
     async def _report(self) -> None:
         time_to = time.time_ns()
-        report = _Report(self._owners, lambda stats: self._publish(stats, time_from, time_to))
+        report = _Report(
+            self._owners, self._control.event_size_max, lambda stats: self._publish(stats, time_from, time_to)
+        )
         time_from, self._time_from = self._time_from, time_to
         endpoints, departed = self._endpoints.begin_traffic()
         report.add(departed)
@@ -180,10 +181,11 @@ class TrafficReports:
 
 
 class _Report:
-    """Gathers rows into events by tenant, application and endpoint."""
+    """Gathers rows into events by tenant, application and endpoint, of at most `size_max` bytes."""
 
-    def __init__(self, owners: dict[str, Owner], publish: Callable[[Any], None]) -> None:
+    def __init__(self, owners: dict[str, Owner], size_max: int, publish: Callable[[Any], None]) -> None:
         self._owners = owners
+        self._size_max = size_max
         self._publish = publish
         self._stats: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
         self._size = 0
@@ -191,7 +193,7 @@ class _Report:
     def add(self, rows: Iterable[TrafficRow]) -> None:
         for app_version, endpoint_id, *counts in rows:
             size = len(endpoint_id) + ROW_OVERHEAD
-            if self._size + size > EVENT_SIZE_MAX:
+            if self._size + size > self._size_max:
                 self.close()
             tenant, application = self._owners[app_version.decode()]
             endpoints = self._stats.setdefault(tenant, {}).setdefault(application, {})

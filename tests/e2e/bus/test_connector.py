@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from kaa_bench.mqtt_packets import Puback, Publish
-from kaa_gateway.bus.connector import TlsFiles
+from kaa_gateway.bus.connector import TlsOptions
 from kaa_gateway.config.keys import NatsTls
 from structlog.testing import capture_logs
 
-from tests.support.certificates import Authority
+from tests.support.certificates import Authority, nats_tls_config
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.links import connecting, up
@@ -17,16 +17,6 @@ from tests.support.nats import HOST, NatsServer, free_port
 from tests.support.worker import EXTENSION, running_worker
 
 TOPIC = "kp1/app_v1/dcx/token/json"
-
-
-def tls_config(authority: Authority, *, verify: bool = False, optional: bool = False) -> str:
-    """Of a server that asks for a certificate (`verify`), or lets clients in without TLS too (`optional`)."""
-    server = authority.issue("server", hosts=())
-    return (
-        f"allow_non_tls: {str(optional).lower()}\n"
-        f'tls {{\n cert_file: "{server.cert_file}"\n key_file: "{server.key_file}"\n ca_file: "{authority.file}"\n'
-        f" verify: {str(verify).lower()}\n}}\n"
-    )
 
 
 @pytest.fixture
@@ -64,7 +54,7 @@ async def test_refused_credentials_are_said_once_and_tried_until_they_are_right(
 async def test_messages_over_tls(authority: Authority) -> None:
     """With one of 900 KB among them, which takes many TLS records and more than one write."""
     payloads = [b"small", bytes(900_000), b"after"]
-    with NatsServer(config=tls_config(authority, optional=True)) as server:
+    with NatsServer(config=nats_tls_config(authority, optional=True)) as server:
         async with (
             running_worker(f"tls://{HOST}:{server.port}", tls=NatsTls(ca_file=authority.file)) as worker,
             Cluster(server.url, EXTENSION) as cluster,
@@ -80,28 +70,61 @@ async def test_messages_over_tls(authority: Authority) -> None:
 
 
 async def test_tls_because_the_server_requires_it(authority: Authority) -> None:
-    with NatsServer(config=tls_config(authority)) as server:
-        async with connecting(server.url, tls=TlsFiles(ca_file=authority.file)) as (link, _):
+    with NatsServer(config=nats_tls_config(authority)) as server:
+        async with connecting(server.url, tls=TlsOptions(ca_file=authority.file)) as (link, _):
             await up(link)
 
 
+async def test_tls_before_info(authority: Authority) -> None:
+    """As a server with `handshake_first` wants it; such a server says nothing to a client that waits."""
+    options = TlsOptions(authority.file, handshake_first=True)
+    with NatsServer(config=nats_tls_config(authority, first=True), greets=False) as server:
+        for scheme in ("nats", "tls"):
+            async with connecting(f"{scheme}://{HOST}:{server.port}", tls=options) as (link, _):
+                await up(link)
+
+
+async def test_messages_over_tls_that_comes_before_info(authority: Authority) -> None:
+    tls = NatsTls(ca_file=authority.file, handshake_first=True)
+    with NatsServer(config=nats_tls_config(authority, first=True), greets=False) as server:
+        async with (
+            running_worker(server.url, tls=tls) as worker,
+            mqtt_client(worker.ports["mqtt"]) as device,
+        ):
+            await device.send(Publish(TOPIC, bytes(300_000), 1, 1))
+            assert (await device.expect(Publish)).topic == f"{TOPIC}/error", "no extension runs"
+            assert await device.expect(Puback) == Puback(1), "confirmed by NATS"
+            server.restart()
+            await device.send(Publish(TOPIC, b"after", 1, 2))
+            assert (await device.expect(Publish)).topic == f"{TOPIC}/error"
+            assert await device.expect(Puback) == Puback(2)
+
+
+async def test_tls_before_info_towards_a_server_that_speaks_first(authority: Authority) -> None:
+    with NatsServer(config=nats_tls_config(authority)) as server:
+        options = TlsOptions(authority.file, handshake_first=True)
+        async with connecting(server.url, tls=options) as (link, connector):
+            await until(lambda: connector.last_error != "not connected yet", "a refusal")
+            assert not link.ready
+
+
 async def test_client_certificate(authority: Authority) -> None:
-    with NatsServer(config=tls_config(authority, verify=True)) as server:
-        async with connecting(server.url, tls=TlsFiles(ca_file=authority.file)) as (link, connector):
+    with NatsServer(config=nats_tls_config(authority, verify=True)) as server:
+        async with connecting(server.url, tls=TlsOptions(ca_file=authority.file)) as (link, connector):
             await until(lambda: connector.last_error != "not connected yet", "a refusal")
             assert not link.ready
         gateway = authority.issue("gateway")
         async with connecting(
-            server.url, tls=TlsFiles(authority.file, gateway.cert_file, gateway.key_file)
+            server.url, tls=TlsOptions(authority.file, gateway.cert_file, gateway.key_file)
         ) as (link, _):
             await up(link)
 
 
 async def test_a_server_of_another_authority_is_refused(tmp_path: Path, authority: Authority) -> None:
     other = Authority(tmp_path, "other")
-    with NatsServer(config=tls_config(authority)) as server:
+    with NatsServer(config=nats_tls_config(authority)) as server:
         with capture_logs() as logs:
-            async with connecting(server.url, tls=TlsFiles(ca_file=other.file)) as (link, connector):
+            async with connecting(server.url, tls=TlsOptions(ca_file=other.file)) as (link, connector):
                 await until(lambda: server.log.count("TLS handshake error") >= 3, "three attempts")
                 assert not link.ready
                 assert "CERTIFICATE_VERIFY_FAILED" in connector.last_error
@@ -109,9 +132,9 @@ async def test_a_server_of_another_authority_is_refused(tmp_path: Path, authorit
 
 
 async def test_a_server_of_another_name_is_refused(authority: Authority) -> None:
-    with NatsServer(config=tls_config(authority)) as server:
+    with NatsServer(config=nats_tls_config(authority)) as server:
         url = f"tls://localhost:{server.port}"
-        async with connecting(url, tls=TlsFiles(ca_file=authority.file)) as (link, connector):
+        async with connecting(url, tls=TlsOptions(ca_file=authority.file)) as (link, connector):
             await until(lambda: "CERTIFICATE_VERIFY_FAILED" in connector.last_error, "a refusal")
             assert not link.ready
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from kaa_gateway.bus.connector import TlsFiles
+from kaa_gateway.bus.connector import TlsOptions
 from kaa_gateway.bus.control import Control
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.authenticator import ClientAuthenticator
@@ -32,7 +32,7 @@ Revoked = list[tuple[str, frozenset[bytes], frozenset[str]]]
 
 @asynccontextmanager
 async def connected(server: NatsServer) -> AsyncIterator[Control]:
-    control = Control((server.url,), name="test", tls=TlsFiles(), credentials_file=None)
+    control = Control((server.url,), name="test", tls=TlsOptions(), credentials_file=None)
     yield control
     await control.stop()
 

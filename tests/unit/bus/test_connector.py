@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from kaa_gateway.bus import connector as connector_module
-from kaa_gateway.bus.connector import Credentials, Server, TlsFiles
+from kaa_gateway.bus.connector import Credentials, TlsOptions
+from kaa_gateway.bus.servers import Server
 from kaa_gateway.errors import BusError
 from structlog.testing import capture_logs
 
@@ -88,7 +89,7 @@ def test_tls_file_that_is_none(tmp_path: Path, broken: str) -> None:
     authority = Authority(tmp_path)
     path = tmp_path / "missing.pem"
     paths = {"ca_file": authority.file, "key_file": path, broken: path}
-    files = TlsFiles(paths["ca_file"], paths.get("cert_file"), paths["key_file"])
+    files = TlsOptions(paths["ca_file"], paths.get("cert_file"), paths["key_file"])
     with pytest.raises(BusError) as failure:
         files.context()
     assert str(path) in failure.value.detail

@@ -29,6 +29,7 @@ class Control:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.largest = 0
+        self.event_size_max = EVENT_SIZE_MAX
 
     def publish_event(self, subject: str, datum: bytes) -> None:
         kind = subject.rpartition(".")[2]
@@ -235,10 +236,10 @@ class TestTraffic:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(traffic, "CHUNK", 7)
-        monkeypatch.setattr(traffic, "EVENT_SIZE_MAX", 1000)
         with WorkerDouble(endpoints_per_session=1000, waiting=1000) as worker:
             reports = Traffic(worker)
             device = worker.device()
+            reports.control.event_size_max = 1000
             for number in range(100):
                 device.publish(f"kp1/{APP}/dcx/{number}/json", b"1")
                 worker.identify()

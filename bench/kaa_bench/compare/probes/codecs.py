@@ -15,7 +15,7 @@ import fastavro
 import nats
 import structlog
 import uvloop
-from kaa_gateway.bus.connector import Connector, TlsFiles
+from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.link import Link
 from kaa_gateway.wire import esp
 from kaa_gateway.wire import nats as nats_wire
@@ -144,7 +144,7 @@ async def _publish_with_link(url: str, count: int) -> Figure:
     loop = asyncio.get_running_loop()
     lost: list[str] = []
     link = Link(loop, (), PENDING_MAX, PING_TIMEOUT_S, lost.append)
-    connector = Connector(link, (url,), name="bench", tls=TlsFiles(), credentials=None)
+    connector = Connector(link, (url,), name="bench", tls=TlsOptions(), credentials=None)
     connector.start()
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from kaa_gateway.config.keys.units import GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import NatsUrls, OptionalPath, Seconds, Size, masked
+from kaa_gateway.config.value_types import Boolean, NatsUrls, OptionalPath, Seconds, Size, masked
 
 
 class NatsTls(Section, frozen=True, kw_only=True):
@@ -17,6 +17,12 @@ class NatsTls(Section, frozen=True, kw_only=True):
     ] = None
     cert_file: Annotated[OptionalPath, Meta(description="Client certificate chain for NATS, PEM.")] = None
     key_file: Annotated[OptionalPath, Meta(description="Private key of the client certificate, PEM.")] = None
+    handshake_first: Annotated[
+        Boolean,
+        Meta(
+            description="Whether connections begin with TLS, before INFO: for servers with `handshake_first: true`."
+        ),
+    ] = False
 
 
 class Nats(Section, frozen=True, kw_only=True):
