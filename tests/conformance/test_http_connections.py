@@ -236,13 +236,57 @@ async def test_what_is_unfinished_when_the_drain_ends_is_503(shared_nats: NatsSe
         for _ in range(5):
             await gateway.extension.request()
         stopping = asyncio.create_task(gateway.worker.stop())
-        for client, count in ((waiting, 2), (full, 2), (half, 1), (both, 2), (continued, 1)):
+        for client, count in ((waiting, 2), (full, 3), (half, 1), (both, 2), (continued, 1)):
             replies = [await client.reply() for _ in range(count)]
             assert [reply.status for reply in replies] == count * [503]
             assert [reply.fields.get("Connection") for reply in replies] == [*(count - 1) * [None], "close"]
             assert replies[0].fields["Retry-After"] == "1"
             assert await client.rest() == b""
-        assert gateway.counted("refused", "draining") == 5
+        assert gateway.counted("refused", "draining") == 6
+        await stopping
+
+
+async def test_requests_that_are_held_when_a_drain_begins_are_finished(shared_nats: NatsServer) -> None:
+    async with running_gateway(shared_nats, pipelined_requests=2) as gateway:
+        whole, partly = await gateway.client(), await gateway.client()
+        bodies = [b"%d" % number for number in range(7)]
+        sent = b"".join(post(body=body) for body in bodies)
+        await whole.send(sent)
+        taken = [await gateway.extension.request() for _ in range(2)]
+        await partly.send(sent[:-1])
+        taken += [await gateway.extension.request() for _ in range(2)]
+        await asyncio.sleep(0.1)
+        stopping = asyncio.create_task(gateway.worker.stop())
+        await asyncio.sleep(0.1)
+        for number in range(2 * len(bodies)):
+            if number >= len(taken):
+                taken.append(await gateway.extension.request())
+            await gateway.extension.answer(taken[number], taken[number][0].payload)
+            if number == 2 * len(bodies) - 2:
+                await partly.send(sent[-1:])
+        for client in (whole, partly):
+            replies = [await client.reply() for _ in bodies]
+            assert [reply.body for reply in replies] == bodies
+            assert [reply.fields.get("Connection") for reply in replies] == [*6 * [None], "close"]
+            assert await client.rest() == b""
+        await stopping
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+async def test_requests_that_are_held_when_the_drain_ends_are_503(shared_nats: NatsServer, cut: int) -> None:
+    """Also the last one, of which a part has come."""
+    async with running_gateway(shared_nats, graceful_shutdown=2, pipelined_requests=4) as gateway:
+        client = await gateway.client()
+        sent = b"".join(post(body=b"body") for _ in range(20))
+        await client.send(sent[: len(sent) - cut])
+        answered = await gateway.extension.request()
+        stopping = asyncio.create_task(gateway.worker.stop())
+        await gateway.extension.answer(answered, b"in time")
+        assert (await client.reply()).body == b"in time"
+        replies = [await client.reply() for _ in range(19)]
+        assert [reply.status for reply in replies] == 19 * [503]
+        assert [reply.fields.get("Connection") for reply in replies] == [*18 * [None], "close"]
+        assert await client.rest() == b""
         await stopping
 
 

@@ -30,6 +30,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef bint identified         # the session's client is known, by the credentials in `authorization`
     cdef bytes authorization
     cdef Buffer input            # bytes that are not parsed yet
+    cdef bint has_input_behind   # bytes behind the request in the parser are here
     cdef Pipeline requests       # those that wait for their response
     # state of the clock
     cdef Wait wait
@@ -43,6 +44,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef uint32_t open_request(self) except? 0
     cdef int on_request(self) except -1
+    cdef bint is_last_request(self) noexcept
     cdef int dispatch(self, Refusal refusal) except -1
     cdef int answer_preflight(self) except -1
     cdef int on_head(self, bint body_is_late) except -1
@@ -69,3 +71,4 @@ cdef class HttpConnection(ProtocolCore):
     cdef int drain(self) except -1
     cdef bint is_unfinished(self) noexcept
     cdef int refuse_unfinished(self) except -1
+    cdef int refuse_first(self) except -1

@@ -123,11 +123,13 @@ cdef class HttpConnection(ProtocolCore):
         """Handle requests until the rest is incomplete or has to wait; return the bytes consumed. Hot path."""
         cdef Py_ssize_t at = 0
         while at < size and self.state != AUTHENTICATING:
-            if self.requests.count >= self.server.pipelined_max and self.parser.phase == HEAD:
+            if self.requests.count >= self.server.pipelined_max and self.parser.phase == HEAD \
+                    and not self.server.drain_ended:
                 self.move(PIPELINE_FULL)
                 self.transport.pause_reading()
                 break
             at += self.parser.parse(data + at, size - at)
+            self.has_input_behind = at < size
             if self.parser.progress == COMPLETE:
                 self.on_request()
             elif self.parser.progress == HEADED:
@@ -166,10 +168,17 @@ cdef class HttpConnection(ProtocolCore):
             return self.authenticate(False)
         return self.dispatch(refusal)
 
+    cdef bint is_last_request(self) noexcept:
+        """Return whether no request after the one in the parser is handled. Hot path.
+
+        A drain does not end a connection before the requests that have arrived.
+        """
+        return not self.parser.keep_alive or (self.server.draining and not self.has_input_behind)
+
     cdef int dispatch(self, Refusal refusal) except -1:
         """Forward the request in the parser, or refuse it. Hot path."""
         cdef uint32_t number = self.open_request()
-        if not self.parser.keep_alive or self.server.draining:
+        if self.is_last_request():
             self.move(FINISHING)
         elif self.state != READING:
             self.move(READING)
@@ -182,7 +191,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef int answer_preflight(self) except -1:
         """Answer OPTIONS, which has no credentials, whatever its target."""
         cdef uint32_t number = self.open_request()
-        if not self.parser.keep_alive or self.server.draining:
+        if self.is_last_request():
             self.move(FINISHING)
         append_preflight(self.buffer_of(number), self.persistence(number), self.requests.take_cors(number))
         self.send_in_order(number)
@@ -201,7 +210,7 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef int refuse_body(self, Refusal refusal) except -1:
         """Refuse a request by its head. The client may be sending the body already, of which nothing is kept."""
-        if self.parser.expects_continue or not self.parser.keep_alive or self.server.draining:
+        if self.parser.expects_continue or self.is_last_request():
             return self.refuse_and_close(refusal, True)
         self.refuse(self.open_request(), refusal)
         return self.parser.discard_body()
@@ -250,6 +259,7 @@ cdef class HttpConnection(ProtocolCore):
             future.exception()
             return
         self.move(READING)
+        self.has_input_behind = self.input.size > 0
         try:
             client = future.result()
         except IdentityError as error:
@@ -285,6 +295,8 @@ cdef class HttpConnection(ProtocolCore):
             return self.parser.target.refusal
         if not self.server.uplink.link.ready:
             return NATS_AWAY
+        if self.server.drain_ended:
+            return DRAINING
         if self.server.demands_credentials and self.parser.authorization is None \
                 and self.transport.certificate is None:
             return NO_CREDENTIALS
@@ -477,8 +489,8 @@ cdef class HttpConnection(ProtocolCore):
         return 0
 
     cdef int drain(self) except -1:
-        """Close after the open requests, or after the one that is arriving."""
-        if self.state == AUTHENTICATING or not self.is_serving() or self.is_receiving():
+        """Close after the open requests, or after those that are held or arriving."""
+        if self.state in (PIPELINE_FULL, AUTHENTICATING) or not self.is_serving() or self.is_receiving():
             return 0
         self.move(FINISHING)
         return 0 if self.requests.count else self.finish()
@@ -489,11 +501,18 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef int refuse_unfinished(self) except -1:
         """Answer 503 to all requests that are arriving or wait for their response: the time to drain is over."""
+        while self.state == PIPELINE_FULL and self.requests.count:
+            # When there is room, the held requests are refused as well.
+            self.refuse_first()
         if self.state == AUTHENTICATING or (self.is_receiving() and not self.parser.discarding):
             self.refuse_and_close(DRAINING, True)
         elif self.is_serving():
             self.end(DRAINING.reason)
         while self.requests.count:
-            self.server.counters.count("refused", DRAINING.reason)
-            self.fail(self.requests.first, DRAINING.status, DRAINING.phrase, True)
+            self.refuse_first()
         return 0
+
+    cdef int refuse_first(self) except -1:
+        """Answer 503 to the first open request: the gateway is shutting down."""
+        self.server.counters.count("refused", DRAINING.reason)
+        return self.fail(self.requests.first, DRAINING.status, DRAINING.phrase, True)

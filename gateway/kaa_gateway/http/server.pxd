@@ -30,6 +30,7 @@ cdef class HttpServer:
     # state
     cdef set connections
     cdef bint draining
+    cdef bint drain_ended              # requests that are still held are refused
     cdef Buffer scratch                # a response that is given before its turn
 
     cdef bytes cors_of(self, bytes origin)

@@ -97,5 +97,6 @@ cdef class HttpServer:
     def end_drain(self):
         """Answer 503 to the requests that are arriving or wait for their response."""
         cdef HttpConnection connection
+        self.drain_ended = True
         for connection in list(self.connections):
             connection.refuse_unfinished()
