@@ -24,24 +24,29 @@ from kaa_ext.sdk.middleware import Metrics, log_requests
 from kaa_ext.sdk.runner import run
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import auth, cex, cmx, dcx, echo, ecr, epmx, epts, tsx
+from kaa_ext.services.local_receivers import LocalReceivers
 
 
 class Service(NamedTuple):
-    """A reference service: its `register` function, and the type of its settings if it has any."""
+    """A reference service: its `register` function, and the type of its settings if it has any.
+
+    One that `hands_over` takes the receivers of data samples in this process as well.
+    """
 
     register: Callable[..., None]
     settings: type[msgspec.Struct] | None = None
+    hands_over: bool = False
 
 
 SERVICES: dict[str, Service] = {
     "auth": Service(auth.register),
     "cex": Service(cex.register, cex.Settings),
     "cmx": Service(cmx.register, cmx.Settings),
-    "dcx": Service(dcx.register, dcx.Settings),
+    "dcx": Service(dcx.register, dcx.Settings, hands_over=True),
     "echo": Service(echo.register),
     "ecr": Service(ecr.register),
     "epmx": Service(epmx.register, epmx.Settings),
-    "epts": Service(epts.register, epts.Settings),
+    "epts": Service(epts.register, epts.Settings, hands_over=True),
     "tsx": Service(tsx.register),
 }
 
@@ -108,8 +113,9 @@ def run_services(
         for name in durable:
             if name not in extensions:
                 raise ValueError(f"--durable {name}: no service of this name is run")
+        local = LocalReceivers(name for name, kind in _kinds(services).items() if kind == "dcx")
         for name, kind in _kinds(services).items():
-            _register(extensions[name], kind, settings, sections)
+            _register(extensions[name], kind, settings, sections, local)
         unused = sections.keys() - extensions.keys()
         if unused:
             raise SettingsError(f"{settings}: {min(unused)}: no service of this name is run")
@@ -172,15 +178,19 @@ def _kinds(services: tuple[str, ...]) -> dict[str, str]:
     return kinds
 
 
-def _register(extension: Extension, kind: str, path: Path | None, sections: dict[str, Any]) -> None:
+def _register(
+    extension: Extension, kind: str, path: Path | None, sections: dict[str, Any], local: LocalReceivers
+) -> None:
     """Register the handlers of a service. Raise SettingsError if its settings are wrong."""
     service = SERVICES[kind]
+    options = {"local": local} if service.hands_over else {}
     if path is None or extension.name not in sections:
-        service.register(extension)
+        service.register(extension, **options)
     elif service.settings is None:
         raise SettingsError(f"{path}: {extension.name}: {kind} has no settings")
     else:
-        service.register(extension, convert(path, extension.name, sections[extension.name], service.settings))
+        settings = convert(path, extension.name, sections[extension.name], service.settings)
+        service.register(extension, settings, **options)
 
 
 def _trace(*extensions: Extension) -> None:

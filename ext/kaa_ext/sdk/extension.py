@@ -21,6 +21,7 @@ from kaa_gateway.wire.esp import encode_extension_data
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from kaa_ext.sdk.batches import BatchHandler, gathered
 from kaa_ext.sdk.buckets import Bucket, JetStreamBucket, changes_subject
 from kaa_ext.sdk.connection import Connection, Interest, NatsConnection
 from kaa_ext.sdk.connectivity import Connectivity
@@ -41,6 +42,7 @@ from kaa_ext.sdk.watched_bucket import WatchedBucket
 
 T = TypeVar("T")
 AnyHandler = TypeVar("AnyHandler", bound=Handler)
+AnyBatchHandler = TypeVar("AnyBatchHandler", bound=BatchHandler)
 AnyMiddleware = TypeVar("AnyMiddleware", bound=Middleware)
 ConnectivityHandler: TypeAlias = Callable[[Connectivity], Awaitable[None]]
 AnyConnectivityHandler = TypeVar("AnyConnectivityHandler", bound=ConnectivityHandler)
@@ -122,6 +124,21 @@ class Extension:
 
         def register(function: AnyHandler) -> AnyHandler:
             self._dispatcher.add(resource_path, function, respond)
+            return function
+
+        return register
+
+    def batch(
+        self, resource_path: str, *, respond: Respond = "requested"
+    ) -> Callable[[AnyBatchHandler], AnyBatchHandler]:
+        """Register the decorated function for lists of requests: all those of a turn of the event loop.
+
+        It returns the result of each request, in order, or None if all have the result None; a result may be an
+        ExtensionError. What it raises is the error of all of them.
+        """
+
+        def register(function: AnyBatchHandler) -> AnyBatchHandler:
+            self._dispatcher.add(resource_path, gathered(function, self._dispatcher.spawn), respond)
             return function
 
         return register

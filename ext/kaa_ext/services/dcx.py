@@ -1,13 +1,14 @@
 """dcx, data collection: 2/DCP from devices, 13/DSTP to the receivers of data samples.
 
 A batch is answered with 200 when every receiver in `must-confirm` has confirmed it; without receivers there, when NATS
-has taken the event.
+has taken the event. A receiver that runs in the same process gets the samples directly (see local_receivers.py).
 
 Source: 2/DCP "Data Collection Protocol", 13/DSTP. Beyond them, as Kaa's own clients need it: the payload may be one
 object, number or boolean instead of an array, and is then one sample; `/plain/<metric>` takes a single value.
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
 from uuid import uuid4
 
 import msgspec
@@ -16,10 +17,11 @@ from nats.aio.msg import Msg
 
 from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
-from kaa_ext.sdk.errors import ExtensionError, PayloadTooLarge
+from kaa_ext.sdk.errors import ExtensionError, NotDelivered, PayloadTooLarge
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
 from kaa_ext.sdk.targeted import is_no_responders
+from kaa_ext.services.local_receivers import LocalReceivers, Outcome, Samples
 
 METRIC_SIZE_MAX = 256
 """Characters in the name of a metric."""
@@ -72,31 +74,24 @@ def plain_sample(metric: str, payload: bytes) -> bytes:
 
 
 class Confirmations:
-    """The batches that wait for confirmations of receivers, one for each handler that waits."""
+    """The events that wait for confirmations of receivers."""
 
-    def __init__(self, receivers: frozenset[str], timeout_s: float) -> None:
+    def __init__(self, receivers: frozenset[str]) -> None:
         self._receivers = receivers
-        self._timeout_s = timeout_s
-        self._missing: dict[str, tuple[set[str], asyncio.Future[None]]] = {}
+        self._missing: dict[str, tuple[set[str], asyncio.Future[Outcome]]] = {}
 
-    def expect(self, correlation_id: str) -> "asyncio.Future[None]":
-        """Add an event that needs confirmations. Call this before the event is published."""
-        confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._missing[correlation_id] = set(self._receivers), confirmed
+    def expect(self, correlation_id: str, but: frozenset[str]) -> "asyncio.Future[Outcome]":
+        """Add an event that all receivers `but` some must confirm. Call this before the event is published."""
+        confirmed: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._missing[correlation_id] = set(self._receivers - but), confirmed
         return confirmed
 
-    async def wait(self, correlation_id: str, confirmed: "asyncio.Future[None]") -> None:
-        """Return when all receivers have confirmed. Raise ExtensionError for a failure, or 504 at the timeout."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await confirmed
-        except TimeoutError as error:
-            missing, _ = self._missing[correlation_id]
-            raise ExtensionError(504, f"Not confirmed in time by {', '.join(sorted(missing))}") from error
-
-    def forget(self, correlation_id: str) -> None:
-        """Remove an event."""
-        self._missing.pop(correlation_id, None)
+    def forget(self, correlation_id: str) -> Outcome:
+        """Remove an event. Return its outcome, 504 if there is none yet."""
+        missing, confirmed = self._missing.pop(correlation_id)
+        if confirmed.done():
+            return confirmed.result()
+        return Outcome(504, f"Not confirmed in time by {', '.join(sorted(missing))}")
 
     def receive(self, message: Msg) -> None:
         """Handle the confirmation of a receiver, its failure, or the report of NATS that there is no receiver."""
@@ -104,61 +99,143 @@ class Confirmations:
             # The report does not name the event, but all events have one subject.
             for _, waiting in self._missing.values():
                 if not waiting.done():
-                    waiting.set_exception(ExtensionError(503, "No receiver of data samples is running"))
+                    waiting.set_result(Outcome(503, "No receiver of data samples is running"))
             return
         fields = dstp.DATA_SAMPLES_PROCESSED.decode(message.data)
         missing, confirmed = self._missing.get(fields["correlationId"], (set(), None))
         receiver = fields["receiverServiceInstanceName"]
         if confirmed is None or confirmed.done() or receiver not in missing:
             return
-        status_code = fields["statusCode"]
-        if not 200 <= status_code <= 299:
-            status_code = status_code if 400 <= status_code <= 599 else 502
-            confirmed.set_exception(ExtensionError(status_code, fields["reasonPhrase"]))
+        outcome = Outcome(fields["statusCode"], fields["reasonPhrase"])
+        if not _is_success(outcome):
+            confirmed.set_result(outcome)
             return
         missing.discard(receiver)
         if not missing:
-            confirmed.set_result(None)
+            confirmed.set_result(outcome)
 
 
-def register(extension: Extension, settings: Settings = Settings()) -> None:  # noqa: B008 - it is immutable
-    """Make the extension a data collection service."""
-    event_subject = dstp.event_subject(extension.name)
-    reply_subject = dstp.reply_subject(extension.replica_id)
-    confirmations = Confirmations(settings.must_confirm, settings.confirmation_timeout)
-    extension.subscribe(reply_subject, confirmations.receive, answers=True)
+class Collection:
+    """The service, on an extension."""
 
-    @extension.handler("/json", respond="errors")
-    async def collect(request: Request) -> None:
-        await publish(request, data_samples(request.payload))
+    def __init__(self, extension: Extension, settings: Settings, local: LocalReceivers) -> None:
+        self._extension = extension
+        self._must_confirm = settings.must_confirm
+        self._timeout_s = settings.confirmation_timeout
+        self._local = local.of(extension.name)
+        self._event_subject = dstp.event_subject(extension.name)
+        self._reply_subject = dstp.reply_subject(extension.replica_id)
+        self._confirmations = Confirmations(settings.must_confirm)
+        extension.subscribe(self._reply_subject, self._confirmations.receive, answers=True)
+        extension.on_start(self._prepare)
 
-    @extension.handler("/plain/{metric}", respond="errors")
-    async def collect_plain(request: Request) -> None:
-        await publish(request, [plain_sample(request.parameters["metric"], request.payload)])
+    async def _prepare(self) -> None:
+        for receiver in self._local.values():
+            await receiver.prepare(self._extension)
 
-    async def publish(request: Request, samples: list[bytes]) -> None:
-        if request.endpoint_id is None:
-            raise ExtensionError(400, "Data samples need an endpoint")
-        if not samples:
-            return
-        correlation_id = request.correlation_id
-        wait = bool(settings.must_confirm) and request.request_id is not None
-        if wait:
-            # Not the ID of the request: NATS may deliver a request twice, and each event is confirmed by itself.
-            correlation_id = str(uuid4())
-            confirmed = confirmations.expect(correlation_id)
-        event = dstp.DATA_SAMPLES_EVENT.encode(
-            correlation_id=correlation_id,
-            appVersionName=request.app_version_name,
-            endpointId=request.endpoint_id,
-            contentType=dstp.JSON,
-            dataSamples=samples,
-        )
+    async def collect(
+        self, requests: Sequence[Request], samples_of: Callable[[Request], list[bytes]]
+    ) -> list[ExtensionError | None]:
+        """Transmit the samples of requests. Return the error of each, or None."""
+        errors: list[ExtensionError | None] = [None] * len(requests)
+        places: list[int] = []
+        batch: list[Samples] = []
+        for place, request in enumerate(requests):
+            try:
+                samples = samples_of(request)
+                if request.endpoint_id is None:
+                    raise ExtensionError(400, "Data samples need an endpoint")
+            except ExtensionError as error:
+                errors[place] = error
+                continue
+            if samples:
+                places.append(place)
+                batch.append(
+                    Samples(request.correlation_id, request.app_version_name, request.endpoint_id, samples)
+                )
+        if batch:
+            answered = [requests[place].request_id is not None for place in places]
+            for place, failure in zip(places, await self._transmit(batch, answered), strict=True):
+                errors[place] = failure
+        return errors
+
+    async def _transmit(self, batch: list[Samples], answered: list[bool]) -> list[ExtensionError | None]:
+        """Publish the events, hand the samples to local receivers, and wait for those that must confirm."""
+        failures: list[ExtensionError | None] = [None] * len(batch)
+        local = self._local
+        elsewhere = self._must_confirm - local.keys()
+        waiting: dict[int, str] = {}
+        futures: list[asyncio.Future[Outcome]] = []
+        handed_over: list[int] = []
         try:
-            await extension.publish(event_subject, event, reply_subject)
-            if wait:
-                await confirmations.wait(correlation_id, confirmed)
-        except PayloadTooLarge as error:
-            raise ExtensionError(413, "Batch of data samples is too large") from error
+            for place, samples in enumerate(batch):
+                event_id, reply = samples.id, ""
+                if elsewhere and answered[place]:
+                    # Not the ID of the request: NATS may deliver a request twice; each event is confirmed by itself.
+                    event_id, reply = str(uuid4()), self._reply_subject
+                    waiting[place] = event_id
+                    futures.append(self._confirmations.expect(event_id, frozenset(local)))
+                try:
+                    await self._extension.publish(self._event_subject, _event(samples, event_id), reply)
+                except PayloadTooLarge:
+                    failures[place] = ExtensionError(413, "Batch of data samples is too large")
+                except NotDelivered:
+                    failures[place] = ExtensionError(503, "NATS does not take data samples")
+                else:
+                    handed_over.append(place)
+                    continue
+                if place in waiting:
+                    futures.pop().cancel()
+                    self._confirmations.forget(waiting.pop(place))
+            for name, receiver in local.items():
+                outcomes = await receiver.receive(self._extension, [batch[place] for place in handed_over])
+                if name in self._must_confirm:
+                    for place, outcome in zip(handed_over, outcomes, strict=True):
+                        failures[place] = failures[place] or _failure(outcome)
+            if futures:
+                await asyncio.wait(futures, timeout=self._timeout_s)
         finally:
-            confirmations.forget(correlation_id)
+            for place, event_id in waiting.items():
+                failures[place] = _failure(self._confirmations.forget(event_id)) or failures[place]
+        return failures
+
+
+def _event(samples: Samples, event_id: str) -> bytes:
+    return dstp.DATA_SAMPLES_EVENT.encode(
+        correlation_id=event_id,
+        appVersionName=samples.app_version_name,
+        endpointId=samples.endpoint_id,
+        contentType=dstp.JSON,
+        dataSamples=samples.samples,
+    )
+
+
+def _is_success(outcome: Outcome) -> bool:
+    return 200 <= outcome.status_code <= 299
+
+
+def _failure(outcome: Outcome) -> ExtensionError | None:
+    """Return the error that a device gets for an outcome, None for success."""
+    if _is_success(outcome):
+        return None
+    known = 400 <= outcome.status_code <= 599
+    return ExtensionError(outcome.status_code if known else 502, outcome.reason_phrase)
+
+
+def register(
+    extension: Extension,
+    settings: Settings = Settings(),  # noqa: B008 - it is immutable
+    local: LocalReceivers | None = None,
+) -> None:
+    """Make the extension a data collection service. `local` has the receivers of this process."""
+    service = Collection(extension, settings, local or LocalReceivers())
+
+    @extension.batch("/json", respond="errors")
+    async def collect(requests: list[Request]) -> list[ExtensionError | None]:
+        return await service.collect(requests, lambda request: data_samples(request.payload))
+
+    @extension.batch("/plain/{metric}", respond="errors")
+    async def collect_plain(requests: list[Request]) -> list[ExtensionError | None]:
+        return await service.collect(
+            requests, lambda request: [plain_sample(request.parameters["metric"], request.payload)]
+        )

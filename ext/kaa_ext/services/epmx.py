@@ -5,9 +5,10 @@ State `metadata`: key (endpoint ID); the value is the metadata as a JSON object.
 Source: 10/EPMP "Endpoint Metadata Protocol", 15/EME "Endpoint Metadata Events".
 """
 
+import asyncio
 import re
-from collections.abc import Callable, Iterable
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -28,6 +29,7 @@ SIZE_MAX = 512 * 1024
 
 _KEY = re.compile(r"[a-zA-Z0-9_]+")
 
+T = TypeVar("T")
 Metadata: TypeAlias = dict[str, msgspec.Raw]
 Access: TypeAlias = Literal["none", "read", "write", "read-write"]
 
@@ -57,94 +59,152 @@ class GetRequest(msgspec.Struct, forbid_unknown_fields=True):
     keys: list[str] | UnsetType = UNSET
 
 
+_get_request = payloads.decoder(GetRequest)
+_metadata = payloads.decoder(Metadata)
+_keys = payloads.decoder(list[str])
+
+
+class Change:
+    """A change of the metadata of an endpoint, and what it found and left."""
+
+    __slots__ = ("_change", "after", "before")
+
+    def __init__(self, change: Callable[[Metadata], Metadata]) -> None:
+        self._change = change
+        self.before: Metadata = {}
+        self.after: Metadata = {}
+
+    def __call__(self, metadata: Metadata | None) -> Metadata | None:
+        """Return the metadata after the change. Raise ExtensionError 413 if they are too many or too large."""
+        before = metadata or {}
+        after = self._change(before)
+        if len(after) > KEYS_MAX or _size(after) > SIZE_MAX:
+            raise ExtensionError(
+                413,
+                f"An endpoint has at most {KEYS_MAX} metadata keys and {SIZE_MAX // 1024} KiB of metadata",
+            )
+        self.before, self.after = before, after
+        return after or None
+
+
 class EndpointMetadata:
-    """The service, on an extension."""
+    """The service, on an extension. Its methods take the requests of one handler, and return their results."""
 
     def __init__(self, extension: Extension, settings: Settings) -> None:
         self._extension = extension
         self._settings = settings
         self._metadata: State[Metadata] = extension.state(STATE, Metadata)
+        self._event_subject = eme.event_subject(extension.name)
 
-    async def keys(self, request: Request) -> list[str]:
+    async def keys(self, requests: Sequence[Request]) -> list[list[str] | ExtensionError]:
         """Return the keys that the device may read or write."""
         settings = self._settings
-        return [key for key in await self._read(request) if settings.readable(key) or settings.writable(key)]
 
-    async def get(self, request: Request, body: GetRequest) -> Metadata:
+        def keys(request: Request, metadata: Metadata) -> list[str]:
+            return [key for key in metadata if settings.readable(key) or settings.writable(key)]
+
+        return await self._read(requests, keys)
+
+    async def get(self, requests: Sequence[Request]) -> list[Metadata | ExtensionError]:
         """Return the keys that the device names, or all that it may read."""
-        metadata = await self._read(request)
-        if body.keys is UNSET:
-            return {key: value for key, value in metadata.items() if self._settings.readable(key)}
-        wanted = _checked(body.keys)
-        self._refuse_unless(self._settings.readable, wanted, "read")
-        return {key: metadata[key] for key in wanted if key in metadata}
+        readable = self._settings.readable
 
-    async def update(self, request: Request, body: Metadata) -> None:
+        def get(request: Request, metadata: Metadata) -> Metadata:
+            body = _get_request(request.payload)
+            if body.keys is UNSET:
+                return {key: value for key, value in metadata.items() if readable(key)}
+            wanted = _checked(body.keys)
+            self._refuse_unless(readable, wanted, "read")
+            return {key: metadata[key] for key in wanted if key in metadata}
+
+        return await self._read(requests, get)
+
+    async def update(self, requests: Sequence[Request]) -> list[ExtensionError | None]:
         """Replace all keys that the device may write."""
-        new = self._writable(body)
 
-        def replace(metadata: Metadata) -> Metadata:
-            kept = {key: value for key, value in metadata.items() if not self._settings.writable(key)}
-            return {**kept, **new}
+        def update(request: Request) -> Callable[[Metadata], Metadata]:
+            new, writable = self._writable(_metadata(request.payload)), self._settings.writable
 
-        await self._change(request, replace)
+            def replace(metadata: Metadata) -> Metadata:
+                return {**{key: value for key, value in metadata.items() if not writable(key)}, **new}
 
-    async def update_keys(self, request: Request, body: Metadata) -> None:
+            return replace
+
+        return await self._change(requests, update)
+
+    async def update_keys(self, requests: Sequence[Request]) -> list[ExtensionError | None]:
         """Create or change some keys."""
-        new = self._writable(body)
-        await self._change(request, lambda metadata: {**metadata, **new})
 
-    async def delete_keys(self, request: Request, body: list[str]) -> None:
+        def update(request: Request) -> Callable[[Metadata], Metadata]:
+            new = self._writable(_metadata(request.payload))
+            return lambda metadata: {**metadata, **new}
+
+        return await self._change(requests, update)
+
+    async def delete_keys(self, requests: Sequence[Request]) -> list[ExtensionError | None]:
         """Delete some keys. Missing ones are not an error."""
-        keys = _checked(body)
-        if not keys:
-            raise ExtensionError(400, "Expected at least one key")
-        self._refuse_unless(self._settings.writable, keys, "write")
-        await self._change(
-            request, lambda metadata: {key: value for key, value in metadata.items() if key not in keys}
-        )
 
-    async def _read(self, request: Request) -> Metadata:
-        return await self._metadata.get(_endpoint(request)) or {}
+        def delete(request: Request) -> Callable[[Metadata], Metadata]:
+            keys = _checked(_keys(request.payload))
+            if not keys:
+                raise ExtensionError(400, "Expected at least one key")
+            self._refuse_unless(self._settings.writable, keys, "write")
+            return lambda metadata: {key: value for key, value in metadata.items() if key not in keys}
 
-    async def _change(self, request: Request, change: Callable[[Metadata], Metadata]) -> None:
-        """Change the metadata atomically, and publish an event if anything changed."""
-        endpoint_id = _endpoint(request)
-        before: Metadata = {}
-        after: Metadata = {}
+        return await self._change(requests, delete)
 
-        def apply(metadata: Metadata | None) -> Metadata | None:
-            nonlocal before, after
-            before = metadata or {}
-            after = change(before)
-            if (
-                len(after) > KEYS_MAX
-                or sum(len(key) + len(bytes(each)) for key, each in after.items()) > SIZE_MAX
-            ):
-                raise ExtensionError(
-                    413,
-                    f"An endpoint has at most {KEYS_MAX} metadata keys and {SIZE_MAX // 1024} KiB of metadata",
-                )
-            return after or None
+    async def _read(
+        self, requests: Sequence[Request], answer: Callable[[Request, Metadata], T]
+    ) -> list[T | ExtensionError]:
+        """Return the answer to each request, which gets the metadata of its endpoint."""
+        found = await self._metadata.get_all([(request.endpoint_id or "",) for request in requests])
+        answers: list[T | ExtensionError] = []
+        for request, metadata in zip(requests, found, strict=True):
+            try:
+                _endpoint(request)
+                answers.append(answer(request, metadata or {}))
+            except ExtensionError as error:
+                answers.append(error)
+        return answers
 
-        await self._metadata.change(endpoint_id, change=apply)
-        changes = eme.changes(_texts(before), _texts(after))
+    async def _change(
+        self, requests: Sequence[Request], change_of: Callable[[Request], Callable[[Metadata], Metadata]]
+    ) -> list[ExtensionError | None]:
+        """Change the metadata of each request's endpoint atomically, and publish an event if anything changed."""
+        errors: list[ExtensionError | None] = [None] * len(requests)
+        begun: list[tuple[int, Change, asyncio.Future[Metadata | None]]] = []
+        for place, request in enumerate(requests):
+            try:
+                change = Change(change_of(request))
+                begun.append((place, change, self._metadata.submit(_endpoint(request), change=change)))
+            except ExtensionError as error:
+                errors[place] = error
+        for place, change, done in begun:
+            try:
+                await done
+                await self._publish(requests[place], change)
+            except ExtensionError as error:
+                errors[place] = error
+        return errors
+
+    async def _publish(self, request: Request, change: Change) -> None:
+        changes = eme.changes(_texts(change.before), _texts(change.after))
         if any(changes.values()):
             event = eme.METADATA_UPDATED.encode(
                 correlation_id=request.correlation_id,
                 appVersionName=request.app_version_name,
-                endpointId=endpoint_id,
+                endpointId=request.endpoint_id,
                 originatorReplicaId=self._extension.replica_id,
                 **changes,
             )
-            await self._extension.publish(eme.event_subject(self._extension.name), event)
+            await self._extension.publish(self._event_subject, event)
 
     def _writable(self, body: Metadata) -> Metadata:
         """Return the metadata that a device sends, without white space. Raise ExtensionError 400 or 403."""
         if not body:
             raise ExtensionError(400, "Expected at least one key")
         self._refuse_unless(self._settings.writable, _checked(body), "write")
-        return {key: msgspec.Raw(payloads.compact(bytes(value))) for key, value in body.items()}
+        return {key: _compact(value) for key, value in body.items()}
 
     def _refuse_unless(self, allowed: Callable[[str], bool], keys: Iterable[str], what: str) -> None:
         for key in keys:
@@ -155,26 +215,11 @@ class EndpointMetadata:
 def register(extension: Extension, settings: Settings = Settings()) -> None:  # noqa: B008 - it is immutable
     """Make the extension a metadata service."""
     service = EndpointMetadata(extension, settings)
-
-    @extension.handler("/get/keys")
-    async def keys(request: Request) -> list[str]:
-        return await service.keys(request)
-
-    @extension.handler("/get")
-    async def get(request: Request, body: GetRequest) -> Metadata:
-        return await service.get(request, body)
-
-    @extension.handler("/update", respond="errors")
-    async def update(request: Request, body: Metadata) -> None:
-        await service.update(request, body)
-
-    @extension.handler("/update/keys", respond="errors")
-    async def update_keys(request: Request, body: Metadata) -> None:
-        await service.update_keys(request, body)
-
-    @extension.handler("/delete/keys", respond="errors")
-    async def delete_keys(request: Request, body: list[str]) -> None:
-        await service.delete_keys(request, body)
+    extension.batch("/get/keys")(service.keys)
+    extension.batch("/get")(service.get)
+    extension.batch("/update", respond="errors")(service.update)
+    extension.batch("/update/keys", respond="errors")(service.update_keys)
+    extension.batch("/delete/keys", respond="errors")(service.delete_keys)
 
 
 def _endpoint(request: Request) -> str:
@@ -193,6 +238,17 @@ def _checked(keys: Iterable[str]) -> list[str]:
             raise ExtensionError(400, f"Key {key} is there twice")
         seen[key] = None
     return list(seen)
+
+
+def _size(metadata: Metadata) -> int:
+    return sum([len(key) + len(bytes(value)) for key, value in metadata.items()])
+
+
+def _compact(value: msgspec.Raw) -> msgspec.Raw:
+    """Return a JSON value without white space."""
+    text = bytes(value)
+    # Only objects and arrays have white space that means nothing.
+    return msgspec.Raw(payloads.compact(text) if text.startswith((b"{", b"[")) else text)
 
 
 def _texts(metadata: Metadata) -> dict[str, bytes]:

@@ -1,6 +1,7 @@
 """epts, endpoint time series: a 13/DSTP receiver that keeps data samples in a JetStream stream.
 
-A batch is confirmed when the stream has stored it. `kaa-ext data` reads the stream on its own; no replica of epts need
+A batch is confirmed when the stream has stored it. Transmitters in the same process hand their samples over directly
+(see local_receivers.py). `kaa-ext data` reads the stream on its own; no replica of epts need
 run for that.
 
 Stream `<instance>-samples`, subject `<instance>.samples.<application version>.<endpoint ID>`, both escaped as in
@@ -8,6 +9,9 @@ kaa_ext.sdk.state; each message is a `Batch` in JSON.
 
 Source: 13/DSTP "Data Sample Transmission Protocol", receiver.
 """
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
 
 import msgspec
 import nats.errors
@@ -22,9 +26,16 @@ from kaa_ext.messages import dstp
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable, text_of
 from kaa_ext.sdk.extension import Extension
+from kaa_ext.sdk.publisher import Publication
 from kaa_ext.sdk.state import escaped
+from kaa_ext.services.local_receivers import LocalReceivers, Outcome, Receiver, Samples
 
 ANY = "*"
+SUBJECTS_MAX = 65_536
+"""Endpoints whose subject is remembered."""
+STORED = Outcome(200)
+NOT_STORED = Outcome(503, "Data samples could not be kept")
+UNSUPPORTED = Outcome(415, "Only JSON is kept")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -61,16 +72,22 @@ def stream_subject(instance: str, app_version_name: str = ANY, endpoint_id: str 
     return f"{instance}.samples.{version}.{endpoint}"
 
 
-def register(extension: Extension, settings: Settings = Settings()) -> None:  # noqa: B008 - it is immutable
-    """Make the extension a receiver of data samples."""
+class Storage:
+    """The service of an instance."""
 
-    async def make_stream() -> None:
+    def __init__(self, instance: str, settings: Settings) -> None:
+        self._instance = instance
+        self._settings = settings
+        self._subject = lru_cache(SUBJECTS_MAX)(partial(stream_subject, instance))
+
+    async def make_stream(self, extension: Extension) -> None:
+        """Make the stream if it does not exist."""
         try:
             await extension.jetstream().add_stream(
-                name=stream_name(extension.name),
-                subjects=[stream_subject(extension.name)],
-                max_age=settings.retention,
-                max_bytes=settings.max_bytes,
+                name=stream_name(self._instance),
+                subjects=[stream_subject(self._instance)],
+                max_age=self._settings.retention,
+                max_bytes=self._settings.max_bytes,
                 discard=api.DiscardPolicy.OLD,
             )
         except (nats.errors.Error, NotDelivered) as error:
@@ -78,37 +95,52 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
             if not (isinstance(error, APIError) and error.err_code == STREAM_NAME_IN_USE):
                 raise StateUnavailable(text_of(error)) from error
 
+    async def store(self, extension: Extension, batch: Sequence[Samples]) -> list[Outcome]:
+        """Store samples, and return when the stream has them: 200, or 503 if it may not have them."""
+        now, subject = now_ms(), self._subject
+        publications = [
+            Publication(
+                subject(version, endpoint),
+                payloads.encode(Batch(now, version, endpoint, [msgspec.Raw(each) for each in samples])),
+                {api.Header.MSG_ID: id_},
+            )
+            for id_, version, endpoint, samples in batch
+        ]
+        stored = await extension.publisher.publish_all(publications)
+        return [STORED if isinstance(each, int) else NOT_STORED for each in stored]
+
+
+def register(
+    extension: Extension,
+    settings: Settings = Settings(),  # noqa: B008 - it is immutable
+    local: LocalReceivers | None = None,
+) -> None:
+    """Make the extension a receiver of data samples. `local` has the transmitters of this process."""
+    storage = Storage(extension.name, settings)
+
+    async def make_stream() -> None:
+        await storage.make_stream(extension)
+
     async def receive(message: Msg) -> None:
         event = dstp.DATA_SAMPLES_EVENT.decode(message.data)
         if is_expired(event):
             return
-        status_code, reason_phrase = await store(event)
+        id_ = event["correlationId"]
+        outcome = UNSUPPORTED
+        if event["contentType"] == dstp.JSON:
+            samples = Samples(id_, event["appVersionName"], event["endpointId"], event["dataSamples"])
+            (outcome,) = await storage.store(extension, [samples])
         if message.reply:
             processed = dstp.DATA_SAMPLES_PROCESSED.encode(
-                correlation_id=event["correlationId"],
+                correlation_id=id_,
                 receiverServiceInstanceName=extension.name,
-                statusCode=status_code,
-                reasonPhrase=reason_phrase,
+                statusCode=outcome.status_code,
+                reasonPhrase=outcome.reason_phrase,
             )
             await extension.publish(message.reply, processed)
 
-    async def store(event: dict[str, object]) -> tuple[int, str | None]:
-        if event["contentType"] != dstp.JSON:
-            return 415, "Only JSON is kept"
-        version, endpoint = str(event["appVersionName"]), str(event["endpointId"])
-        samples = event["dataSamples"]
-        assert isinstance(samples, list)
-        batch = Batch(now_ms(), version, endpoint, [msgspec.Raw(sample) for sample in samples])
-        try:
-            await extension.jetstream().publish(
-                stream_subject(extension.name, version, endpoint),
-                payloads.encode(batch),
-                headers={api.Header.MSG_ID: str(event["correlationId"])},
-            )
-        except (nats.errors.Error, NotDelivered):
-            return 503, "Data samples could not be kept"
-        return 200, None
-
     extension.on_start(make_stream)
+    receiver = Receiver(storage.make_stream, storage.store)
     for transmitter in settings.transmitters:
-        extension.subscribe(dstp.event_subject(transmitter), receive, shared=True)
+        if local is None or not local.add(transmitter, extension.name, receiver):
+            extension.subscribe(dstp.event_subject(transmitter), receive, shared=True)

@@ -3,7 +3,9 @@
 Source: 11/CEP "Command Execution Protocol", 12/CIP "Command Invocation Protocol".
 """
 
+import asyncio
 import re
+from collections.abc import Awaitable, Sequence
 from typing import Annotated
 from uuid import uuid4
 
@@ -44,6 +46,9 @@ class CommandRequest(msgspec.Struct, forbid_unknown_fields=True):
     """The payload of an endpoint's request for its outstanding commands."""
 
     observe: bool | UnsetType = UNSET
+
+
+_command_request = payloads.decoder(CommandRequest)
 
 
 class CommandForEndpoint(msgspec.Struct):
@@ -123,8 +128,30 @@ class CommandExecution:
 
     # ------------------------------------------------------------ devices
 
-    async def commands(self, request: Request, body: CommandRequest) -> list[CommandForEndpoint]:
-        """Return the outstanding commands of a type."""
+    async def commands(self, requests: Sequence[Request]) -> list[list[CommandForEndpoint] | ExtensionError]:
+        """Return the outstanding commands of each endpoint and type."""
+        found = await self._store.all_of([request.endpoint_id or "" for request in requests])
+        results: list[list[CommandForEndpoint] | ExtensionError] = [[] for _ in requests]
+        busy: dict[int, Awaitable[list[CommandForEndpoint]]] = {}
+        for place, (request, outstanding) in enumerate(zip(requests, found, strict=True)):
+            try:
+                _endpoint(request)
+                kind, body = _type(request), _command_request(request.payload)
+            except ExtensionError as error:
+                results[place] = error
+                continue
+            if isinstance(body.observe, bool) or any(each.type == kind for each in outstanding.commands):
+                busy[place] = self._fetch(request, body)
+        for place, done in zip(
+            busy, await asyncio.gather(*busy.values(), return_exceptions=True), strict=True
+        ):
+            if isinstance(done, BaseException) and not isinstance(done, ExtensionError):
+                raise done
+            results[place] = done
+        return results
+
+    async def _fetch(self, request: Request, body: CommandRequest) -> list[CommandForEndpoint]:
+        """Return the outstanding commands of a type, and store that the endpoint has got them."""
         fetched = Fetched(request.timestamp, request.gateway_replica_id)
         observe = body.observe if isinstance(body.observe, bool) else None
         commands = await self._store.fetch(_endpoint(request), _type(request), fetched, observe)
@@ -202,9 +229,7 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
     """Make the extension a command execution service."""
     service = CommandExecution(extension, settings)
 
-    @extension.handler("/command/{type}")
-    async def command(request: Request, body: CommandRequest) -> list[CommandForEndpoint]:
-        return await service.commands(request, body)
+    extension.batch("/command/{type}")(service.commands)
 
     @extension.handler("/result/{type}", respond="errors")
     async def result(request: Request, body: CommandResult | list[CommandResult]) -> None:

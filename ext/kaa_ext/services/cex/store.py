@@ -1,6 +1,6 @@
 """Changes the outstanding commands and the results in JetStream, so that replicas may do so side by side."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +16,8 @@ COMMANDS_MAX = 32
 """Outstanding commands of an endpoint: the number of pushes that a gateway tells apart."""
 COMMANDS_BYTES_MAX = 256 * 1024
 """Payload bytes of the outstanding commands of an endpoint."""
+
+_NOTHING = Outstanding()
 
 
 class Accepted(NamedTuple):
@@ -35,6 +37,11 @@ class CommandStore:
     async def outstanding(self, endpoint_id: str) -> Outstanding:
         """Return the outstanding commands of an endpoint."""
         return await self._outstanding.get(endpoint_id) or Outstanding()
+
+    async def all_of(self, endpoint_ids: Iterable[str]) -> list[Outstanding]:
+        """Return the outstanding commands of each of these endpoints."""
+        found = await self._outstanding.get_all([(each,) for each in endpoint_ids])
+        return [each or _NOTHING for each in found]
 
     async def all_outstanding(self) -> AsyncIterator[tuple[str, Outstanding]]:
         """Yield the outstanding commands of all endpoints, by endpoint ID."""

@@ -3,7 +3,8 @@
 New configurations are pushed to endpoints, unless these said `"observe": false`. An endpoint that was away gets what it
 has not applied when it connects. A connection gets a configuration once.
 
-`service` speaks to devices and to the provider, `endpoints` is what is stored about endpoints.
+`service` speaks to devices and to the provider, `provider` asks for configurations and keeps them,
+`endpoints` is what is stored about endpoints.
 
 Source: 7/CMP "Configuration Management Protocol", 6/CDTP, 9/ELCE.
 """

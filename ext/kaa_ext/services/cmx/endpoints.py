@@ -3,6 +3,7 @@
 State `endpoints`: key (application version, endpoint ID). Times are UNIX times in milliseconds.
 """
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -75,6 +76,10 @@ class EndpointStore:
     async def get(self, app_version_name: str, endpoint_id: str) -> EndpointState:
         """Return what is known of an endpoint."""
         return await self._state.get(app_version_name, endpoint_id) or {}
+
+    async def get_all(self, endpoints: Sequence[tuple[str, str]]) -> list[EndpointState]:
+        """Return what is known of endpoints, which are named by application version and endpoint ID."""
+        return [found or {} for found in await self._state.get_all(endpoints)]
 
     async def note(self, app_version_name: str, endpoint_id: str, name: str, **changes: Any) -> None:
         """Store changes to the fields of a `Configured`. Raise ExtensionError 429 beyond `NAMES_MAX`."""

@@ -3,7 +3,8 @@
 Source: 7/CMP "Configuration Management Protocol", 6/CDTP, 9/ELCE.
 """
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Awaitable, Sequence
 
 import msgspec
 from kaa_gateway.bus import subjects
@@ -17,12 +18,13 @@ from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
-from kaa_ext.sdk.targeted import Requester
 from kaa_ext.services.cmx.endpoints import Answered, Applied, Configured, EndpointStore
+from kaa_ext.services.cmx.provider import Configuration, Key, Provider
 from kaa_ext.services.config_names import checked_name
 from kaa_ext.services.connections import for_each_endpoint, was_on_connection
 
-PAYLOAD = b'{"configId":%s,"config":%s}'
+UNCHANGED = b"{}"
+"""The answer to an endpoint that has the current configuration."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -53,15 +55,7 @@ class AppliedRequest(msgspec.Struct, rename="camel", forbid_unknown_fields=True)
     reason_phrase: str | UnsetType = UNSET
 
 
-class Configuration(NamedTuple):
-    """A configuration of the provider; `content` is JSON."""
-
-    id: str
-    content: bytes
-
-    def payload(self) -> bytes:
-        """Return the payload that gives the configuration to a device."""
-        return PAYLOAD % (payloads.encode(self.id), self.content)
+_config_request = payloads.decoder(ConfigRequest)
 
 
 class ConfigurationManagement:
@@ -71,22 +65,59 @@ class ConfigurationManagement:
         self._extension = extension
         self._settings = settings
         self._endpoints = EndpointStore(extension)
-        self._provider = Requester(extension, "cdtp", "response", cdtp.CONFIG_RESPONSE)
+        self._provider = Provider(extension, settings.provider, settings.provider_timeout)
 
     # ------------------------------------------------------------ requests of devices
 
-    async def config(self, request: Request, body: ConfigRequest) -> bytes:
+    async def configs(self, requests: Sequence[Request]) -> list[bytes | ExtensionError]:
+        """Return the current configuration of each endpoint, or an empty object if it has that already."""
+        results: list[bytes | ExtensionError] = [UNCHANGED] * len(requests)
+        named: list[tuple[int, str, ConfigRequest]] = []
+        for place, request in enumerate(requests):
+            try:
+                body = _config_request(request.payload)
+                _endpoint(request)
+                named.append((place, _name(request), body))
+            except ExtensionError as error:
+                results[place] = error
+        stored = await self._endpoints.get_all(
+            [(requests[place].app_version_name, requests[place].endpoint_id or "") for place, _, _ in named]
+        )
+        busy: dict[int, Awaitable[bytes]] = {}
+        for (place, name, body), state in zip(named, stored, strict=True):
+            if not self._has_current(requests[place], name, body, state.get(name)):
+                busy[place] = self._config(requests[place], name, body)
+        for place, done in zip(
+            busy, await asyncio.gather(*busy.values(), return_exceptions=True), strict=True
+        ):
+            if isinstance(done, BaseException) and not isinstance(done, ExtensionError):
+                raise done
+            results[place] = done
+        return results
+
+    def _has_current(
+        self, request: Request, name: str, body: ConfigRequest, stored: Configured | None
+    ) -> bool:
+        """Return whether an endpoint has the current configuration, and there is nothing new to store about it."""
+        if body.config_id is UNSET or body.observe is not UNSET or stored is None:
+            return False
+        if stored.applied_id != body.config_id:
+            return False
+        current = self._provider.known((request.app_version_name, request.endpoint_id or "", name))
+        return current is not None and current.id == body.config_id
+
+    async def _config(self, request: Request, name: str, body: ConfigRequest) -> bytes:
         """Return the current configuration, or an empty object if the endpoint has it already."""
-        app_version, endpoint, name = request.app_version_name, _endpoint(request), _name(request)
+        app_version, endpoint = request.app_version_name, _endpoint(request)
         if isinstance(body.observe, bool):
             # Stored before the provider is asked: a later change is then pushed, an earlier one is in the answer.
             await self._endpoints.note(app_version, endpoint, name, observe=body.observe)
         known = None if body.config_id is UNSET else body.config_id
-        current = await self._current(app_version, endpoint, name, known)
+        current = await self._provider.current((app_version, endpoint, name), known)
         if current is None:
             assert known is not None
             await self._endpoints.note_present(app_version, endpoint, name, known)
-            return b"{}"
+            return UNCHANGED
         answered = Answered(current.id, request.timestamp, request.gateway_replica_id)
         await self._endpoints.note(app_version, endpoint, name, answered=answered)
         return current.payload()
@@ -115,12 +146,21 @@ class ConfigurationManagement:
 
     async def updated(self, message: Msg) -> None:
         """Push a configuration that has changed."""
+        key, configuration = self._of_event(message)
+        if configuration.content is not None:
+            await self._push(*key, configuration)
+
+    def note_updated(self, message: Msg) -> None:
+        """Take note of a configuration that has changed."""
+        self._provider.updated(*self._of_event(message))
+
+    def _of_event(self, message: Msg) -> tuple[Key, Configuration]:
+        """Return the configuration of an event, without content unless that is JSON."""
         event = cdtp.CONFIG_UPDATED.decode(message.data)
         base = cdtp.updated_subject(self._settings.provider)
         name = message.subject.removeprefix(base).removeprefix(".")
-        if event["contentType"] == cdtp.JSON:
-            configuration = Configuration(event["configId"], event["content"])
-            await self._push(event["appVersionName"], event["endpointId"], name, configuration)
+        content = event["content"] if event["contentType"] == cdtp.JSON else None
+        return (event["appVersionName"], event["endpointId"], name), Configuration(event["configId"], content)
 
     async def connectivity(self, event: Connectivity) -> None:
         """Push the configurations that endpoints missed before they connected."""
@@ -141,7 +181,9 @@ class ConfigurationManagement:
             ):
                 continue
             try:
-                current = await self._current(app_version_name, endpoint_id, name, configured.applied_id)
+                current = await self._provider.current(
+                    (app_version_name, endpoint_id, name), configured.applied_id
+                )
             except ExtensionError:
                 # The endpoint may request it, and gets it at the next change or connection.
                 return
@@ -174,44 +216,13 @@ class ConfigurationManagement:
                 push_id=push_id,
             )
 
-    # ------------------------------------------------------------ the provider
-
-    async def _current(
-        self, app_version_name: str, endpoint_id: str, name: str, known: str | None
-    ) -> Configuration | None:
-        """Return the current configuration, or None if its identifier is `known`.
-
-        Raise ExtensionError 502 if the provider fails, 503 or 504 if it does not answer.
-        """
-        response = await self._provider.ask(
-            cdtp.request_subject(self._settings.provider),
-            cdtp.CONFIG_REQUEST,
-            self._settings.provider_timeout,
-            appVersionName=app_version_name,
-            endpointId=endpoint_id,
-            configId=known,
-            configName=name or None,
-        )
-        config_id, content = response["configId"], response["content"]
-        if response["statusCode"] == 404:
-            config_id, content = cdtp.ABSENT_ID, cdtp.ABSENT
-        elif not (200 <= response["statusCode"] <= 299 or response["statusCode"] == 304):
-            raise ExtensionError(502, "The provider of configurations has failed")
-        if known is not None and (content is None or config_id == known):
-            return None
-        if config_id is None or content is None or response["contentType"] != cdtp.JSON:
-            raise ExtensionError(502, "The provider of configurations has sent none that is JSON")
-        return Configuration(config_id, content)
-
 
 def register(extension: Extension, settings: Settings = Settings()) -> None:  # noqa: B008 - it is immutable
     """Make the extension a configuration management service."""
     service = ConfigurationManagement(extension, settings)
 
-    @extension.handler("/config/json")
-    @extension.handler("/config/json/{name}")
-    async def config(request: Request, body: ConfigRequest) -> bytes:
-        return await service.config(request, body)
+    extension.batch("/config/json")(service.configs)
+    extension.batch("/config/json/{name}")(service.configs)
 
     @extension.handler("/applied/json", respond="errors")
     @extension.handler("/applied/json/{name}", respond="errors")
@@ -219,6 +230,7 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
         await service.applied(request, body)
 
     for subject in (cdtp.updated_subject(settings.provider), cdtp.updated_subject(settings.provider, "*")):
+        extension.subscribe(subject, service.note_updated)
         extension.subscribe(subject, service.updated, shared=True)
     extension.on_connectivity(service.connectivity)
 
