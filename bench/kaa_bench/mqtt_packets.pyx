@@ -12,6 +12,8 @@ from libc.stdint cimport uint8_t
 
 from kaa_gateway.wire cimport mqtt
 from kaa_gateway.wire.buffer cimport Buffer, Slice, to_bytes
+from kaa_gateway.wire.mqtt_fields cimport check_topic_name
+from kaa_gateway.wire.mqtt_properties cimport Properties
 
 from kaa_gateway.errors import ProtocolError
 
@@ -161,7 +163,7 @@ cdef object decode_connect(const mqtt.Packet* packet):
 cdef object decode_publish(const mqtt.Packet* packet, uint8_t level):
     cdef mqtt.PublishView publish
     mqtt.read_publish(packet, level, &publish)
-    mqtt.check_topic_name(publish.topic)
+    check_topic_name(publish.topic)
     return Publish(
         text(publish.topic), to_bytes(publish.payload), publish.qos, publish.packet_id, bool(publish.dup),
         bool(publish.retain),
@@ -170,12 +172,13 @@ cdef object decode_publish(const mqtt.Packet* packet, uint8_t level):
 
 cdef object decode_filters(const mqtt.Packet* packet, uint8_t level):
     cdef mqtt.TopicFilter entry
+    cdef Properties properties
     cdef Py_ssize_t at
     mqtt.check_flags(packet, level)
-    at = mqtt.first_filter(packet)
+    at = mqtt.first_filter(packet, level, &properties)
     filters = []
     while at < packet.body.size:
-        at = mqtt.next_filter(packet, at, &entry)
+        at = mqtt.next_filter(packet, level, at, &entry)
         filters.append((text(entry.filter), entry.qos) if packet.type == mqtt.SUBSCRIBE else text(entry.filter))
     packet_id = packet.body.data[0] << 8 | packet.body.data[1]
     return (Subscribe if packet.type == mqtt.SUBSCRIBE else Unsubscribe)(packet_id, tuple(filters))
@@ -189,8 +192,9 @@ cdef object decode_connack(const mqtt.Packet* packet, uint8_t level):
 
 
 cdef object decode_suback(const mqtt.Packet* packet, uint8_t level):
+    cdef Properties properties
     mqtt.check_flags(packet, level)
-    mqtt.first_filter(packet)
+    mqtt.first_filter(packet, level, &properties)
     packet_id = packet.body.data[0] << 8 | packet.body.data[1]
     return Suback(packet_id, tuple(packet.body.data[2:packet.body.size]))
 
@@ -203,6 +207,7 @@ def decode(
     Raises ProtocolError; never reads beyond `data`.
     """
     cdef mqtt.Packet packet
+    cdef uint8_t reason_code
     cdef const uint8_t* start = &data[0] if data.shape[0] else NULL
     cdef Py_ssize_t consumed = mqtt.next_packet(start, data.shape[0], size_max, &packet)
     if consumed == 0:
@@ -214,7 +219,7 @@ def decode(
     if packet.type in (mqtt.SUBSCRIBE, mqtt.UNSUBSCRIBE):
         return decode_filters(&packet, level), consumed
     if packet.type in ACK_CLASSES:
-        return ACK_CLASSES[packet.type](mqtt.read_packet_id(&packet, level)), consumed
+        return ACK_CLASSES[packet.type](mqtt.read_packet_id(&packet, level, &reason_code)), consumed
     if packet.type in EMPTY_CLASSES:
         mqtt.read_empty(&packet, level)
         return EMPTY_CLASSES[packet.type](), consumed
@@ -293,7 +298,7 @@ cdef int append_publish(Buffer out, uint8_t level, packet) except -1:
     return mqtt.append_publish(
         out, level, packet.dup << 3 | checked_qos(packet.qos) << 1 | packet.retain,
         Slice(<const uint8_t*>topic, len(topic)), packet.packet_id,
-        Slice(<const uint8_t*>payload, len(payload)),
+        Slice(NULL, 0), Slice(<const uint8_t*>payload, len(payload)),
     )
 
 
@@ -311,10 +316,10 @@ def encode(packet not None, uint8_t level=mqtt.LEVEL_3_1_1):
     if cls is Publish:
         append_publish(out, level, packet)
     elif cls is Connack:
-        mqtt.append_connack(out, packet.session_present, packet.return_code)
+        mqtt.append_connack(out, level, packet.session_present, packet.return_code, Slice(NULL, 0))
     elif cls is Suback:
         codes = bytes(packet.return_codes)
-        mqtt.append_suback(out, packet.packet_id, <const uint8_t*>codes, len(codes))
+        mqtt.append_filter_ack(out, level, mqtt.SUBACK, packet.packet_id, <const uint8_t*>codes, len(codes))
     elif cls in ACK_TYPES:
         mqtt.append_ack(out, ACK_TYPES[cls], packet.packet_id)
     else:

@@ -74,7 +74,7 @@ async def test_accepted(shared_gateway: GatewayProcess, name: str, vector: str) 
     [
         # 3.1.2.2: an unsupported level is answered with 0x01
         (
-            "10 0d 0004 4d515454 05 02 003c 00 0000",
+            "10 0d 0004 4d515454 06 02 003c 00 0000",
             UNACCEPTABLE_PROTOCOL_VERSION,
             "unacceptable_protocol_version",
         ),
@@ -106,7 +106,7 @@ async def test_accepted(shared_gateway: GatewayProcess, name: str, vector: str) 
             "unacceptable_protocol_version",
         ),
         # ... and nothing behind an unknown level is looked at
-        ("10 07 0004 4d515454 05", UNACCEPTABLE_PROTOCOL_VERSION, "unacceptable_protocol_version"),
+        ("10 07 0004 4d515454 06", UNACCEPTABLE_PROTOCOL_VERSION, "unacceptable_protocol_version"),
         ("10 09 0006 4d5149736470 04", UNACCEPTABLE_PROTOCOL_VERSION, "unacceptable_protocol_version"),
         # 3.1.3.1: an empty client ID without clean session is answered with 0x02
         ("10 0c 0004 4d515454 04 00 003c 0000", IDENTIFIER_REJECTED, "identifier_rejected"),

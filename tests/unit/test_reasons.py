@@ -9,7 +9,10 @@ from kaa_gateway.wire import avro, coap, kpudp, websocket
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.pyx"))]
 GATEWAY = ROOT / "gateway" / "kaa_gateway"
-MQTT = [(GATEWAY / name).read_text(encoding="utf-8") for name in ("wire/mqtt.pyx", "mqtt/connection.pyx")]
+MQTT = [
+    path.read_text(encoding="utf-8")
+    for path in (*(GATEWAY / "wire").glob("mqtt*.pyx"), GATEWAY / "mqtt" / "connection.pyx")
+]
 NO_COUNTERS = {"certificates.py"}
 """Its errors are those of the configuration."""
 COUNTED = [

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from kaa_gateway import __version__
 from kaa_gateway.bus import subjects
@@ -123,15 +124,19 @@ class MessageTracer:
         payload_size: int,
         awaits_answer: bool,
         waited: float,
+        parent: bytes | None = None,
     ) -> MessageTrace | None:
-        """Begin the trace of a message that came `waited` seconds ago. Return None if too many are under way."""
+        """Begin the trace of a message that came `waited` seconds ago. Return None if too many are under way.
+
+        `parent` is the `traceparent` of a trace that the device has begun, which this one then continues.
+        """
         if len(self.traces) >= UNDER_WAY_MAX:
             self.dropped += 1
             return None
         subject = subjects.service(extension, "esp", subjects.CLIENT_DATA)
         span = self._tracer.start_span(
             f"publish {subject}",
-            context=Context(),
+            context=_context_of(parent),
             kind=SpanKind.PRODUCER,
             attributes={
                 "messaging.system": "nats",
@@ -163,3 +168,11 @@ class MessageTracer:
         """Fail all traces, because the gateway stops."""
         for trace in list(self.traces.values()):
             trace.failed(SHUTDOWN)
+
+
+def _context_of(parent: bytes | None) -> Context:
+    """Return the context that a `traceparent` names; an empty one if there is none, or it is malformed."""
+    if parent is None:
+        return Context()
+    carrier = {"traceparent": parent.decode("utf-8", "replace")}
+    return TraceContextTextMapPropagator().extract(carrier, Context())

@@ -79,6 +79,10 @@ class Protocols:
             packet_size_max=mqtt.max_packet_size,
             connect_timeout=mqtt.connect_timeout,
             keep_alive_max=mqtt.max_keep_alive,
+            receive_maximum=mqtt.receive_maximum,
+            topic_alias_maximum=mqtt.topic_alias_maximum,
+            server_reference=mqtt.server_reference,
+            refuse_control_characters=mqtt.refuse_control_characters,
         )
         server.limit(self._input_memory)
         if mqtt.tcp.enabled:

@@ -428,6 +428,7 @@ class Worker:
         await drain_requests(self._listeners, deadline)
         await drain_nats(self.link, self.durable, deadline)
         await self._listeners.stop()
+        self._mqtt_sessions.end_wills()
         # Closing connections has published wills.
         await drain_nats(self.link, self.durable, deadline)
         self.sessions.presence.end()
@@ -458,6 +459,7 @@ class Worker:
         now = self._loop.time()
         self.link.check()
         self._expire_mqtt_sessions()
+        self._mqtt_sessions.publish_wills(now)
         self.sessions.presence.look_for_idle(now)
         self._listeners.check_connections()
         self._stream_repair.check()

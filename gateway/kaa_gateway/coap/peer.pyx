@@ -235,6 +235,8 @@ cdef class CoapPeer(Session):
         message.sequence = exchange.sequence
         message.timeout = 0 if exchange.unanswered else <int64_t>(1000 * context.pending.timeout)
         message.literal = True
+        message.needs_request_id = True
+        message.traceparent = Slice(NULL, 0)
         # `fail` may be called for this request before publish returns.
         outcome = context.uplink.publish(self, &message)
         if outcome == BUSY:

@@ -40,6 +40,10 @@ def _boolean(text: str) -> bool:
     return word in ("true", "yes", "on")
 
 
+def _optional_boolean(text: str) -> bool | None:
+    return _boolean(text) if text else None
+
+
 def _integer(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         raise ValueError
@@ -89,6 +93,17 @@ def _optional_path(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+def _server_reference(text: str) -> str | None:
+    """Parse the value of the property Server Reference: MQTT 5 (OASIS) section 4.11."""
+    if text and not re.fullmatch(r"[!-~]{1,255}( [!-~]{1,255}){0,15}", text):
+        raise ValueError
+    return text or None
+
+
+def _show_boolean(value: object) -> str:
+    return str(value).lower()
+
+
 def _optional_level_name(text: str) -> str | None:
     if text and not re.match(_LEVEL_NAME, text):
         raise ValueError
@@ -133,6 +148,9 @@ def _decimal(number: float) -> str:
 
 
 Boolean = Annotated[bool, Form("true or false", _boolean)]
+OptionalBoolean = Annotated[
+    bool | None, Form("true or false, or nothing", _optional_boolean, show=_show_boolean)
+]
 Integer = Annotated[int, Form("an integer", _integer)]
 Port = Annotated[Integer, Meta(ge=1, le=65535)]
 Seconds = Annotated[float, Form("a number of seconds", _seconds, show=_decimal)]
@@ -142,6 +160,10 @@ CollectorUrl = Annotated[
     Form("http://host[:port][/path] or https://..., without credentials", _collector_url, secret=True),
 ]
 Size = Annotated[int, Form("a size (such as 65536 or 64KiB)", _size, show=_in_units)]
+ServerReference = Annotated[
+    str | None,
+    Form("servers, such as mqtt.example.com:8883, with spaces between", _server_reference),
+]
 OptionalPath = Annotated[Path | None, Form("the path of a file", _optional_path)]
 Ciphers = Annotated[str, Form("a list of OpenSSL cipher suites", _ciphers)]
 Address = Annotated[str, Form("an IP address", _address)]

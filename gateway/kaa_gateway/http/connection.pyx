@@ -277,7 +277,7 @@ cdef class HttpConnection(ProtocolCore):
         self.authorization = authorization
         self.session.principal = client.principal
         self.session.tenant = client.tenant
-        self.session.last_route = None
+        self.session.forget_last_route()
         # Checked again: NATS may have gone while the provider was asked.
         return self.go_on(self.check_request(), body_is_late)
 
@@ -318,6 +318,8 @@ cdef class HttpConnection(ProtocolCore):
         message.sequence = number
         message.timeout = 0 if message.unanswered else <int64_t>(1000 * server.pending.timeout)
         message.literal = False
+        message.needs_request_id = True
+        message.traceparent = Slice(NULL, 0)
         # The uplink may call session.fail for this request before it returns.
         outcome = server.uplink.publish(self.session, &message)
         if outcome == BUSY:

@@ -39,6 +39,8 @@ cdef class WaitingMessage:
     cdef int64_t timeout
     cdef bint unanswered
     cdef bint literal
+    cdef bint needs_request_id
+    cdef bytes traceparent
     cdef double came_at   # by clock.monotonic
 
 
@@ -76,6 +78,8 @@ cdef class Identification:
         copy.timeout = message.timeout
         copy.unanswered = message.unanswered
         copy.literal = message.literal
+        copy.needs_request_id = message.needs_request_id
+        copy.traceparent = to_bytes(message.traceparent)
         copy.came_at = monotonic()
         session.waiting[key].append(copy)
         session.waiting_count += 1
@@ -131,6 +135,8 @@ cdef class Identification:
             message.timeout = copy.timeout
             message.unanswered = copy.unanswered
             message.literal = copy.literal
+            message.needs_request_id = copy.needs_request_id
+            message.traceparent = slice_of(copy.traceparent)
             if refusal is None:
                 self.uplink.waited = monotonic() - copy.came_at
                 self.uplink.resolve_route(session, &message, attachment)

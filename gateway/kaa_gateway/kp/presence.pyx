@@ -72,7 +72,7 @@ cdef class Presence:
         endpoint.watched = False
         for session in endpoint.sessions:
             if session.connectionless:
-                session.last_route = None
+                session.forget_last_route()
         self.disappear(endpoint, endpoint.watched_as)
         return self.endpoints.release(endpoint)
 

@@ -1,3 +1,4 @@
+cimport cython
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -69,12 +70,20 @@ cdef class Session:
     cdef bint resume_wanted       # was told BUSY
     cdef object last_route        # Route of the last message, or None
     cdef Attachment current       # of the last message, or None
+    cdef uint32_t routes_forgotten  # how often `forget_last_route` was called
     cdef readonly dict attached   # (application version, token) -> Attachment; None before the first
     cdef list attachments         # the same by number; None where one was removed
     cdef dict waiting             # (application version, token) -> list of messages that wait for its identity
     cdef Py_ssize_t waiting_count
     cdef Py_ssize_t waiting_bytes
     cdef set wanted_tokens        # (application version, token) that topic filters name, not identified yet
+
+    @cython.final
+    cdef inline int forget_last_route(self) except -1:
+        # Let the next message look its route up, and what is known of others: see AliasedTopic.
+        self.last_route = None
+        self.routes_forgotten += 1
+        return 0
 
     cdef int acknowledge(self, uint32_t token) except -1
     cdef int fail(

@@ -74,7 +74,7 @@ cdef class Session:
 
     def forget_route(self):
         """Let the next message look its route up, instead of taking the last one's."""
-        self.last_route = None
+        self.forget_last_route()
 
     def describe(self):
         """Return what an operator may see, as JSON values: no token, nothing that the device sent."""

@@ -72,7 +72,7 @@ cdef class Sessions:
             self.first_free = slot
         self.last_free = slot
         self.count -= 1
-        session.last_route = None
+        session.forget_last_route()
         session.current = None
         if session.attachments is not None:
             for attachment in session.attached.values():
@@ -178,7 +178,7 @@ cdef class Sessions:
         cdef Attachment other
         del session.attached[attachment.app_version, attachment.token]
         session.attachments[attachment.number] = None
-        session.last_route = None
+        session.forget_last_route()
         session.current = None
         del endpoint.sessions[session]
         for other in session.attached.values():
@@ -200,7 +200,7 @@ cdef class Sessions:
             session.attachments[attachment.number] = None
             attachment.endpoint.sessions.pop(session, None)
             ended.add(attachment.endpoint)
-        session.last_route = None
+        session.forget_last_route()
         session.current = None
         for attachment in session.attached.values():
             if attachment.endpoint in ended:

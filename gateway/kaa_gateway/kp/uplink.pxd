@@ -20,7 +20,9 @@ cdef enum Outcome:
 
 
 cdef enum:
-    BY_ATTACHMENT = 0xFFFFFFFF   # the number of the attachment: which of the session's names the message came under
+    # A flag of Message.sequence: its low bits are 0, and take the number of the attachment, which says under which of
+    # the session's names the message came.
+    BY_ATTACHMENT = 0x80000000
 
 
 cdef struct Message:
@@ -29,10 +31,22 @@ cdef struct Message:
     Slice payload
     Service service
     uint32_t token       # what Session.acknowledge is called with; 0 for none
-    uint32_t sequence    # the session's own number, which comes back with the answer; or BY_ATTACHMENT
+    uint32_t sequence    # the session's own number, which comes back with the answer; see BY_ATTACHMENT
     int64_t timeout      # ms until the answer is of no use; 0 = never
     bint unanswered      # a REQUEST whose device wants no answer of the extension: it has its acknowledgement
     bint literal         # the protocol has no request IDs in paths: the topic is taken as it is
+    bint needs_request_id  # extensions answer only what has a request ID, so it is given one where it has none
+    Slice traceparent    # the trace that the device has begun (W3C Trace Context); data NULL if there is none
+
+
+cdef class AliasedTopic:
+    # A topic that a device names by a number of its own, and the route of its last message.
+    cdef readonly bytes topic
+    cdef Route route                 # None before the first
+    cdef Attachment attachment       # that went with it, or None
+    cdef uint32_t routes_forgotten   # the session's count at that time: the route is good as long as that is the same
+    cdef bint has_request_id
+    cdef int32_t request_id
 
 
 cdef class Uplink:
@@ -54,6 +68,7 @@ cdef class Uplink:
     cdef Outcome publish_by_topic(
         self, Session session, const Message* message, Py_ssize_t size, bint has_request_id, int32_t request_id
     ) except *
+    cdef Outcome publish_aliased(self, Session session, const Message* message, AliasedTopic alias) except *
     cdef bint is_current(self, Route route) except -1
     cdef Outcome resolve_route(self, Session session, const Message* message, Attachment attachment) except *
     cdef Outcome refuse(
@@ -67,7 +82,7 @@ cdef class Uplink:
     ) except -1
     cdef void put_correlation_id(self, uint8_t* at, Session session, const Message* message) noexcept
     cdef int refuse_too_large(self, Session session, const Message* message, bint has_request_id) except -1
-    cdef bint is_traced(self) noexcept
+    cdef bint is_traced(self, const Message* message) noexcept
     cdef object begin_trace(
         self, Session session, Route route, const Message* message, bint has_request_id, const uint8_t* correlation_id
     )

@@ -35,6 +35,13 @@ cdef enum:
 cdef str WRONG_TENANT = "The application belongs to another tenant"
 
 
+cdef class AliasedTopic:
+    """A topic that a device names by a number of its own; its route needs no look-up."""
+
+    def __init__(self, bytes topic not None):
+        self.topic = topic
+
+
 cdef class Uplink:
     """The way up of one worker. `resolve` is for its Identification."""
 
@@ -120,6 +127,32 @@ cdef class Uplink:
         self.forward(session, route, message, has_request_id, request_id)
         return FORWARDED
 
+    cdef Outcome publish_aliased(self, Session session, const Message* message, AliasedTopic alias) except *:
+        """Publish a message whose topic is that of an alias, by the route that the alias has. Hot path."""
+        cdef Route route = alias.route
+        cdef Attachment attachment = alias.attachment
+        cdef Py_ssize_t size
+        cdef Outcome outcome
+        if route is None or alias.routes_forgotten != session.routes_forgotten or session.waiting is not None:
+            outcome = self.publish(session, message)
+            if outcome == FORWARDED and not session.closed:
+                alias.route = <Route>session.last_route
+                alias.attachment = session.current
+                alias.routes_forgotten = session.routes_forgotten
+                alias.has_request_id = len(alias.route.key) != message.topic.size \
+                    and split_request_id(message.topic, &size, &alias.request_id)
+            return outcome
+        if self.link.full or (route.binding.lane is not None and cannot_take(route.binding.lane, message)):
+            return self.defer(session)
+        if session.last_route is not route:
+            if attachment is not None:
+                route.endpoint.sessions[session] = attachment
+                self.sessions.presence.note_use(session, attachment)
+            session.last_route = route
+            session.current = attachment
+        self.forward(session, route, message, alias.has_request_id, alias.request_id)
+        return FORWARDED
+
     cdef int forward(
         self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
     ) except -1:
@@ -134,7 +167,7 @@ cdef class Uplink:
         room = HEAD_SIZE_MAX + len(route.middle) + TAIL_OVERHEAD_MAX + message.payload.size
         if room > self.link.payload_max:
             return self.refuse_too_large(session, message, has_request_id)
-        if message.service == REQUEST:
+        if message.needs_request_id:
             give_request_id(message, &has_request_id, &request_id)
         if self.link.block.size == 0:
             self.now = now_ms()  # once a tick
@@ -142,7 +175,7 @@ cdef class Uplink:
         datum = begin_publication(start, head)
         self.put_correlation_id(correlation_id, session, message)
         size = put_client_data(datum, route, message, correlation_id, self.now, has_request_id, request_id) - datum
-        if self.until_traced and self.is_traced():
+        if self.until_traced and self.is_traced(message):
             # Written again, with a header, in place of this, which is not committed.
             self.publish_traced(session, route, message, has_request_id, correlation_id, datum, size)
         else:
@@ -167,24 +200,26 @@ cdef class Uplink:
         cdef RetryPolicy policy = FAIL_FAST
         if room + lane.payload_offset > self.link.payload_max:
             return self.refuse_too_large(session, message, has_request_id)
-        if message.service == REQUEST:
+        if message.needs_request_id:
             give_request_id(message, &has_request_id, &request_id)
-        else:
+        if message.service != REQUEST:
             policy = NO_RETRY if message.service == AT_MOST_ONCE else RETRY_UNTIL_STORED
         datum = lane.reserve(room)
         self.put_correlation_id(correlation_id, session, message)
         end = put_client_data(datum, route, message, correlation_id, now_ms(), has_request_id, request_id)
         route.version_counters.count_in(session.protocol, message.payload.size)
         lane.commit(end - datum, correlation_id, session.key, message.token, policy)
-        if self.until_traced and self.is_traced():
+        if self.until_traced and self.is_traced(message):
             self.trace_durably(session, route, message, has_request_id, correlation_id)
         return 0
 
     cdef inline void put_correlation_id(self, uint8_t* at, Session session, const Message* message) noexcept:
         """Write the correlation ID of a message. Hot path."""
         cdef uint32_t sequence = message.sequence
-        if sequence == BY_ATTACHMENT:
-            sequence = 0 if session.current is None else session.current.number
+        if sequence & BY_ATTACHMENT:
+            sequence ^= BY_ATTACHMENT
+            if session.current is not None:
+                sequence |= session.current.number
         self.correlator.put(at, session.key, message.service, sequence)
 
     cdef int refuse_too_large(self, Session session, const Message* message, bint has_request_id) except -1:
@@ -195,8 +230,13 @@ cdef class Uplink:
         )
         return 0
 
-    cdef bint is_traced(self) noexcept:
-        """Return whether the message that is forwarded now is traced. Hot path, while tracing is on."""
+    cdef bint is_traced(self, const Message* message) noexcept:
+        """Return whether the message that is forwarded now is traced. Hot path, while tracing is on.
+
+        That of a trace which its device has begun is.
+        """
+        if message.traceparent.data != NULL:
+            return True
         self.until_traced -= 1
         return self.until_traced == 0
 
@@ -208,6 +248,7 @@ cdef class Uplink:
         return self.tracer.begin(
             correlation_id[:CORRELATION_ID_SIZE], PROTOCOL_NAMES[<int>session.protocol], route.app_version.decode(),
             route.binding.extension.decode(), message.payload.size, has_request_id, self.waited,
+            to_bytes(message.traceparent),
         )
 
     cdef int publish_traced(

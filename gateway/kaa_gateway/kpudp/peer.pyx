@@ -247,6 +247,8 @@ cdef class KpudpPeer(Session):
         message.timeout = 0
         message.unanswered = False
         message.literal = True
+        message.needs_request_id = False
+        message.traceparent = Slice(NULL, 0)
         if frame.type == CONFIRMED_DATA:
             message.service = AT_LEAST_ONCE
             message.token = DATA_TOKEN | frame.message_id
@@ -292,6 +294,8 @@ cdef class KpudpPeer(Session):
         message.timeout = <int64_t>(1000 * context.pending.timeout)
         message.unanswered = False
         message.literal = True
+        message.needs_request_id = True
+        message.traceparent = Slice(NULL, 0)
         self.window.add(frame.message_id)
         outcome = context.uplink.publish(self, &message)
         if outcome == BUSY:

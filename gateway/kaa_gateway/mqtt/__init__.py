@@ -1,1 +1,1 @@
-"""MQTT 3.1 and 3.1.1: connections and sessions."""
+"""MQTT 3.1, 3.1.1 and 5: connections and sessions."""

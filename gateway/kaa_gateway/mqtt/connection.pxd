@@ -1,10 +1,14 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint32_t
 
+from kaa_gateway.kp.uplink cimport AliasedTopic, Message
+from kaa_gateway.mqtt.client_options cimport ClientOptions
 from kaa_gateway.mqtt.server cimport MqttServer
 from kaa_gateway.mqtt.session cimport MqttSession
+from kaa_gateway.mqtt.topic_aliases cimport TopicAliases
+from kaa_gateway.mqtt.will cimport Will
 from kaa_gateway.net.transport cimport ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer
-from kaa_gateway.wire.mqtt cimport Packet
+from kaa_gateway.wire.mqtt cimport ConnectView, Packet, PublishView
 
 
 # Each state of a connection, and the packets that are legal in it: see MqttConnection.handle.
@@ -15,12 +19,6 @@ cdef enum ConnectionState:
     ENDED              # after DISCONNECT or a refusal, or when the connection is lost
 
 
-cdef class Will:
-    cdef bytes topic
-    cdef bytes message
-    cdef uint8_t qos
-
-
 cdef class MqttConnection(ProtocolCore):
     # wiring
     cdef MqttServer server
@@ -29,16 +27,20 @@ cdef class MqttConnection(ProtocolCore):
     cdef bint blocked            # handles no packets now: the client is being authenticated, or the uplink is busy
     cdef bint active             # bytes have come since the last check
     cdef uint8_t level           # protocol level
+    cdef bint refuses_control_characters
+    cdef bint expiry_asked       # CONNECT asked for a session expiry
     cdef double keep_alive       # seconds of silence after which the connection ends; 0 = never
     cdef double last_active      # loop time of the last check that found it active
     cdef MqttSession session
     cdef Will will
+    cdef TopicAliases aliases    # of MQTT 5; None before the first
     cdef tuple will_key          # in MqttServer.by_will, or None
     cdef Buffer tail             # bytes that are not handled yet
     cdef int filters_left        # topic filters that may be handled before the event loop goes on
     # state of the SUBSCRIBE or UNSUBSCRIBE that is being handled
     cdef Py_ssize_t filter_at    # offset of its next topic filter; 0 before the first
     cdef bytearray return_codes
+    cdef uint32_t subscription_identifier
 
     cdef bint input_fits(self) noexcept
     cdef int count_tail(self) except -1
@@ -46,17 +48,24 @@ cdef class MqttConnection(ProtocolCore):
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef bint handle(self, const Packet* packet) except -1
     cdef bint on_publish(self, const Packet* packet) except -1
+    cdef int apply_properties(self, const PublishView* publish, Message* message) except -1
+    cdef int set_sequence(self, const PublishView* publish, Message* message) except -1
+    cdef AliasedTopic resolve_alias(self, PublishView* publish)
     cdef int on_connect(self, const Packet* packet) except -1
-    cdef int refuse(self, uint8_t return_code, str reason) except -1
+    cdef int check_connect(self, const ConnectView* connect) except -1
+    cdef int refuse(self, uint8_t return_code, uint8_t reason_code, str reason) except -1
+    cdef int on_disconnect(self, const Packet* packet) except -1
+    cdef int disconnect(self, uint8_t reason_code) except -1
     cdef int refuse_client(self, error) except -1
-    cdef int admit(self, client, str client_id, bint clean) except -1
-    cdef MqttSession open_session(self, client, str client_id, bint clean)
-    cdef int take_over(self, client, str client_id, bint clean) except -1
+    cdef int admit(self, client, ClientOptions options) except -1
+    cdef MqttSession open_session(self, client, ClientOptions options)
+    cdef int take_over(self, client, ClientOptions options) except -1
     cdef int begin_filters(self, const Packet* packet) except -1
     cdef bint may_handle_filter(self) except -1
+    cdef int check_filter_ack(self) except -1
     cdef bint on_subscribe(self, const Packet* packet) except -1
     cdef bint on_unsubscribe(self, const Packet* packet) except -1
     cdef int block(self) except -1
-    cdef int publish_will(self) except -1
+    cdef int publish_will(self, bint session_ends) except -1
     cdef int leave_session(self, bint discard) except -1
-    cdef int taken_over(self) except -1
+    cdef int taken_over(self, bint resumes) except -1

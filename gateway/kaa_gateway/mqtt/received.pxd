@@ -7,6 +7,8 @@ cdef struct ReceivedMessage:
     uint64_t digest       # of topic and payload
     uint16_t packet_id    # 0: the slot is free
     uint8_t generation    # tells messages apart that had the same packet identifier
+    uint8_t qos
+    uint8_t reason_code   # of its acknowledgement, of MQTT 5
     bint confirmed        # NATS has it, and PUBREC was sent
 
 

@@ -1,10 +1,13 @@
-"""The QoS 2 messages of one client between PUBLISH and PUBREL: which packet identifiers stand for which message.
+"""The messages of one client that are not acknowledged yet: which packet identifiers stand for which message.
+
+Those of QoS 2 are here from PUBLISH to PUBREL. Those of QoS 1 are here, of MQTT 5 only, until PUBACK, which may refuse
+the message.
 
 A table of 16 bytes a message, because a client may use all 65,535 packet identifiers at once. It has a digest of each
 message: a client that has lost its state may use an identifier again for another message, which is then not taken for
 the former one sent again.
 
-Source: MQTT 3.1.1 sections 2.3.1 (packet identifiers), 4.3.3 (QoS 2).
+Source: MQTT 3.1.1 sections 2.3.1 (packet identifiers), 4.3.3 (QoS 2); MQTT 5 section 3.4.2.1 (reason codes).
 """
 
 from libc.stdlib cimport calloc, free

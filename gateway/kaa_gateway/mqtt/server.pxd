@@ -1,4 +1,4 @@
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.sessions cimport Sessions
@@ -19,6 +19,7 @@ cdef class MqttServer:
     cdef object authenticator        # admits clients: kaa_gateway.identity.clients
     cdef InputMemory input_memory
     cdef Buffer scratch              # of the sessions: see MqttSession
+    cdef Buffer properties           # the same
     # state
     cdef dict by_will                # (client identifier, application version, token) -> MqttConnection
     # settings
@@ -26,5 +27,8 @@ cdef class MqttServer:
     cdef Py_ssize_t packet_size_max  # bytes
     cdef double connect_timeout      # seconds
     cdef double keep_alive_max       # seconds; 0 = as the client asks
-
-    cdef double allowed_keep_alive(self, uint16_t asked) noexcept
+    # settings of MQTT 5
+    cdef uint32_t receive_maximum    # messages of a client that are not acknowledged yet
+    cdef uint32_t topic_alias_maximum
+    cdef bytes server_reference      # where clients go at the end, or None
+    cdef uint8_t control_character_level   # lowest protocol level whose control characters are refused

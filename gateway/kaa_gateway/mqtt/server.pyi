@@ -25,6 +25,10 @@ class MqttServer:
         packet_size_max: int,
         connect_timeout: float,
         keep_alive_max: float = 0,
+        receive_maximum: int = 65535,
+        topic_alias_maximum: int = 0,
+        server_reference: str | None = None,
+        refuse_control_characters: bool | None = None,
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
     def connect(self, transport: Transport) -> ProtocolCore: ...

@@ -7,14 +7,23 @@ Anonymous clients often share a client identifier. Those whose will names an end
 from kaa_gateway.mqtt.connection cimport MqttConnection
 from kaa_gateway.net.input_memory cimport InputMemory
 from kaa_gateway.net.transport cimport Transport
+from kaa_gateway.wire.mqtt cimport LEVEL_3_1, LEVEL_5
+
+cdef enum:
+    LEVEL_NONE = 255  # above all protocol levels
 
 
 cdef class MqttServer:
-    """The settings and tables of a worker's MQTT connections. Sizes are in bytes, times in seconds."""
+    """The settings and tables of a worker's MQTT connections. Sizes are in bytes, times in seconds.
+
+    Control characters in topics, client identifiers and user names are refused of all clients, of none, or, if
+    `refuse_control_characters` is None, of those of MQTT 5.
+    """
 
     def __init__(
         self, loop, Uplink uplink, Sessions sessions, MqttSessionStore store, Counters counters, authenticator,
-        MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0,
+        MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0, receive_maximum=65535,
+        topic_alias_maximum=0, str server_reference=None, refuse_control_characters=None,
     ):
         self.loop = loop
         self.uplink = uplink
@@ -26,9 +35,17 @@ cdef class MqttServer:
         self.packet_size_max = packet_size_max
         self.connect_timeout = connect_timeout
         self.keep_alive_max = keep_alive_max
+        self.receive_maximum = receive_maximum
+        self.topic_alias_maximum = topic_alias_maximum
+        self.server_reference = None if server_reference is None else server_reference.encode()
+        self.control_character_level = LEVEL_5
+        if refuse_control_characters is not None:
+            self.control_character_level = LEVEL_3_1 if refuse_control_characters else LEVEL_NONE
         self.input_memory = InputMemory()
         self.scratch = Buffer()
+        self.properties = Buffer()
         self.by_will = {}
+        store.uplink = uplink
 
     def limit(self, InputMemory input_memory not None):
         """Bound the memory of incomplete packets, together with other protocols. Call once, before the start."""
@@ -37,9 +54,3 @@ cdef class MqttServer:
     def connect(self, Transport transport not None):
         """Return the protocol core of a new connection."""
         return MqttConnection(self, transport)
-
-    cdef double allowed_keep_alive(self, uint16_t asked) noexcept:
-        """Return the keep-alive period of a client, which may be shorter than the one it asks for (3.1.2.10)."""
-        if self.keep_alive_max > 0 and (asked == 0 or asked > self.keep_alive_max):
-            return self.keep_alive_max
-        return asked

@@ -1,9 +1,13 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
+from kaa_gateway.mqtt.client_options cimport ClientOptions
 from kaa_gateway.mqtt.received cimport ReceivedMessages
+from kaa_gateway.mqtt.response_topics cimport AwaitedResponse, ResponseTopics
 from kaa_gateway.mqtt.subscriptions cimport Subscriptions
+from kaa_gateway.mqtt.topic_aliases cimport SentAliases
+from kaa_gateway.mqtt.will cimport Will
 from kaa_gateway.net.transport cimport ProtocolCore, Transport
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 
@@ -17,6 +21,27 @@ cdef class MqttLimits:
     cdef readonly Py_ssize_t persistent_sessions
     cdef readonly double session_expiry           # seconds
     cdef readonly Py_ssize_t persistent_bytes     # of the sessions whose clients are offline
+
+
+# What the sequence of a message of MQTT 5 is, which comes back with its answer (Correlation). Where the upper bits are
+# 0, as below MQTT 5, it is the number of the attachment.
+cdef enum:
+    OF_ACKNOWLEDGED = 2 << 26       # QoS 1 or 2: packet identifier, and number of the attachment
+    OF_REQUEST = 3 << 26            # number in ResponseTopics
+    KIND_MASK = 3 << 26
+    REQUEST_MASK = (1 << 26) - 1
+    PACKET_ID_SHIFT = 10
+    ATTACHMENT_MASK = (1 << PACKET_ID_SHIFT) - 1
+
+
+cdef struct Outgoing:
+    # A message to the client. Slices borrow, and end with the call.
+    Slice topic
+    Slice payload
+    Slice properties      # of MQTT 5, encoded, without Message Expiry Interval and Topic Alias
+    int64_t deadline      # ms since the epoch; 0 = never
+    uint8_t qos
+    bint repeats          # more messages of its topic are likely
 
 
 # Where the client of a session is. A session that has ended is Session.closed.
@@ -38,43 +63,70 @@ cdef class MqttSession(Session):
     cdef ProtocolCore connection           # while ONLINE, else None
     cdef Transport transport               # while ONLINE, else None
     cdef Buffer scratch                    # a response topic under construction; shared by the sessions of a worker
+    cdef Buffer properties                 # the same of properties
     # identity
     cdef str client_id
-    cdef bint clean                        # CleanSession of CONNECT: it ends with its connection
+    cdef bint clean                        # it ends with its connection
+    cdef double expiry                     # seconds for which it outlives a connection
     # state; the small fields stand together, because there is a session for each connection
     cdef SessionState state
     cdef uint8_t level                     # protocol level
-    cdef uint8_t generation                # of the last QoS 2 PUBLISH: see ReceivedMessage
+    cdef uint8_t generation                # of the last PUBLISH that is tracked: see ReceivedMessage
+    cdef bint problem_information          # the client wants Reason Strings
     cdef uint16_t last_packet_id
     cdef uint32_t acks_due                 # PUBACK and PUBREC that wait for NATS
+    cdef uint32_t window                   # messages that may be in flight to the client
+    cdef uint32_t packet_size_max          # bytes of a packet to the client; 0 = any
+    cdef uint32_t unacknowledged           # messages of this connection without PUBACK or PUBCOMP, of MQTT 5
+    cdef uint8_t level_in_flight           # protocol level that the packets in flight are encoded for
     cdef Py_ssize_t queued_bytes
     cdef Py_ssize_t in_flight_bytes        # of what may have to be sent again
     cdef Py_ssize_t sent_bytes             # of these, what was sent over this connection
     cdef Py_ssize_t stored_bytes           # while OFFLINE, what the store counts for it
     cdef double offline_since              # loop time
+    cdef double expires_at                 # loop time, while OFFLINE
+    cdef double will_due                   # loop time at which the delayed will is published
     # state; None until first used
     cdef Subscriptions subscriptions
     cdef ReceivedMessages received
     cdef dict in_flight                    # packet identifier -> PUBLISH to send again as bytes, or None for PUBREL
     cdef dict unsent                       # packet identifiers in flight that this connection has not sent yet
-    cdef object queued                     # deque of (topic, payload, QoS) that wait for a place in the window
+    cdef object queued                     # deque of QueuedMessage that wait for a place in the window
+    cdef dict deadlines                    # packet identifier -> ms since the epoch, of messages that expire
+    cdef dict refusals                     # packet identifier -> Reason String of its acknowledgement
+    cdef ResponseTopics responses
+    cdef SentAliases aliases               # of this connection
+    cdef Will will                         # waits for its delay, while OFFLINE
 
-    cdef int bind(self, ProtocolCore connection, Transport transport) except -1
+    cdef int bind(self, ProtocolCore connection, Transport transport, uint8_t level, ClientOptions options) except -1
     cdef int unbind(self, double now) except -1
     cdef Py_ssize_t memory(self) except -1
     cdef int begin_sending_again(self) except -1
+    cdef int encode_again(self) except -1
     cdef int send_again(self) except -1
     cdef int acknowledged(self, uint16_t packet_id, Py_ssize_t before, Py_ssize_t after) except -1
-    cdef int send(self, Slice topic, Slice payload, uint8_t qos) except -1
+    cdef int append_acknowledgement(self, uint8_t packet_type, uint16_t packet_id, uint8_t reason_code) except -1
+    cdef bint is_too_large(self, Py_ssize_t size) noexcept
+    cdef int forget_unacknowledged(self) except -1
+    cdef bint refuse_packet(self, uint16_t packet_id, int status, str reason_phrase) except -1
+    cdef bint respond(self, const Delivery* delivery) except -1
+    cdef int send_response(
+        self, AwaitedResponse awaited, uint8_t qos, int status, str reason_phrase, Slice payload, int64_t deadline
+    ) except -1
+    cdef int prepare(self, Outgoing* message, Buffer own) except -1
+    cdef int send(self, const Outgoing* message) except -1
+    cdef bint append_message(
+        self, Buffer out, const Outgoing* message, uint8_t flags, uint16_t packet_id, bint aliased
+    ) except -1
     cdef bint has_room(self, Py_ssize_t size) noexcept
-    cdef int send_in_flight(self, Slice topic, Slice payload, uint8_t qos) except -1
+    cdef int send_in_flight(self, const Outgoing* message) except -1
     cdef uint16_t next_packet_id(self) except 0
     cdef int send_queued(self) except -1
     cdef int on_puback(self, uint16_t packet_id) except -1
-    cdef int on_pubrec(self, uint16_t packet_id) except -1
+    cdef int on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1
     cdef int on_pubrel(self, uint16_t packet_id) except -1
     cdef int on_pubcomp(self, uint16_t packet_id) except -1
     cdef uint8_t answer_qos(self, Slice topic, uint8_t qos) except 0xFF
-    cdef uint8_t subscribe(self, Slice topic_filter, uint8_t qos) except? 0x7F
-    cdef int unsubscribe(self, Slice topic_filter) except -1
-    cdef int send_error(self, Slice topic, uint8_t qos, int status, str reason_phrase) except -1
+    cdef uint8_t subscribe(self, Slice topic_filter, uint8_t qos, uint32_t identifier) except? 0x7F
+    cdef uint8_t unsubscribe(self, Slice topic_filter) except? 0x7F
+    cdef int send_error(self, Slice topic, uint8_t qos, int status, str reason_phrase, int64_t deadline) except -1

@@ -1,5 +1,8 @@
 from kaa_gateway.kp.sessions cimport Sessions
 
+from kaa_gateway.kp.uplink cimport Uplink
+from kaa_gateway.mqtt.deadlines cimport Deadlines
+
 cdef class MqttSessionStore  # before the cimport, because MqttSession refers to it
 
 from kaa_gateway.mqtt.session cimport MqttLimits, MqttSession
@@ -8,10 +11,13 @@ from kaa_gateway.mqtt.session cimport MqttLimits, MqttSession
 cdef class MqttSessionStore:
     # wiring
     cdef Sessions sessions
+    cdef Uplink uplink           # takes wills; the server's, None without one
     cdef MqttLimits limits
     # state
     cdef dict by_client          # (principal, client identifier) -> MqttSession that its client can find again
     cdef object offline          # OrderedDict of MqttSession -> None, longest offline first
+    cdef Deadlines expiring      # the same by the time at which they expire
+    cdef Deadlines wills         # those whose wills wait for their delay
     cdef Py_ssize_t bytes        # that the offline sessions take
 
     cdef MqttSession find(self, str principal, str client_id)
@@ -21,3 +27,4 @@ cdef class MqttSessionStore:
     cdef bint make_room(self, MqttSession session, Py_ssize_t size) except -1
     cdef int evict_oldest(self) except -1
     cdef int back_online(self, MqttSession session) except -1
+    cdef int publish_will(self, MqttSession session) except -1

@@ -2,10 +2,14 @@
 
 What a session remembers is in session.pyx; who may resume which session is decided in connection.pyx.
 
-Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session) and 4.1 (storing state).
+Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session) and 4.1 (storing state); MQTT 5 sections 3.1.2.11.2 (session
+expiry) and 3.1.3.2.2 (will delay).
 """
 
 from collections import OrderedDict
+
+from kaa_gateway.mqtt.deadlines cimport Deadlines
+from kaa_gateway.mqtt.will cimport Will
 
 cdef enum:
     EXPIRED_PER_CALL = 500  # sessions
@@ -22,6 +26,8 @@ cdef class MqttSessionStore:
         self.limits = limits
         self.by_client = {}
         self.offline = OrderedDict()
+        self.expiring = Deadlines()
+        self.wills = Deadlines()
 
     def offline_count(self):
         """Return the number of sessions whose clients are offline."""
@@ -41,10 +47,11 @@ cdef class MqttSessionStore:
         return 0
 
     cdef int discard(self, MqttSession session) except -1:
-        """End a session, and forget all that it remembers."""
+        """End a session, and forget all that it remembers. Its will, if that waits, is published."""
         key = (session.principal, session.client_id)
         if self.by_client.get(key) is session:
             del self.by_client[key]
+        self.publish_will(session)
         self.back_online(session)
         return self.sessions.close(session)
 
@@ -53,6 +60,11 @@ cdef class MqttSessionStore:
         session.stored_bytes = session.memory()
         self.bytes += session.stored_bytes
         self.offline[session] = None
+        session.expires_at = session.offline_since + session.expiry
+        self.expiring.add(session, session.expires_at, session.offline_since)
+        if session.will is not None:
+            session.will_due = session.offline_since + session.will.delay
+            self.wills.add(session, session.will_due, session.offline_since)
         while len(self.offline) > self.limits.persistent_sessions or self.bytes > self.limits.persistent_bytes:
             self.evict_oldest()
         return 0
@@ -78,24 +90,45 @@ cdef class MqttSessionStore:
         return self.discard(session)
 
     cdef int back_online(self, MqttSession session) except -1:
-        """Take a session that its client resumes, or that ends, out of the offline ones."""
+        """Take a session that its client resumes, or that ends, out of the offline ones. Drop a will that waits."""
         if session in self.offline:
             del self.offline[session]
             self.bytes -= session.stored_bytes
+            self.expiring.remove(session, session.expires_at)
+            if session.will is not None:
+                self.wills.remove(session, session.will_due)
+                session.will = None
         return 0
 
+    cdef int publish_will(self, MqttSession session) except -1:
+        """Publish the will of a session whose delay has passed, or that ends before (MQTT 5, 3.1.3.2.2)."""
+        cdef Will will = session.will
+        if will is None:
+            return 0
+        self.wills.remove(session, session.will_due)
+        session.will = None
+        return will.publish(self.uplink, session)
+
+    def publish_wills(self, double now):
+        """Publish the wills whose delay has passed at loop time `now`; call about once a second."""
+        while (session := self.wills.take_due(now)) is not None:
+            self.publish_will(<MqttSession>session)
+
+    def end_wills(self):
+        """Publish the wills that wait, because the worker ends."""
+        for session in list(self.offline):
+            self.publish_will(<MqttSession>session)
+
     def expire(self, double now):
-        """Discard sessions that have been offline for longer than the session expiry at loop time `now`.
+        """Discard sessions that have been offline for longer than their expiry at loop time `now`.
 
         Return whether there may be more: a call discards no more than a slice, so that the event loop goes on.
         """
         cdef MqttSession session
         cdef int _
         for _ in range(EXPIRED_PER_CALL):
-            if not self.offline:
-                return False
-            session = next(iter(self.offline))
-            if now - session.offline_since < self.limits.session_expiry:
+            session = self.expiring.take_due(now)
+            if session is None:
                 return False
             session.counters.count("dropped", "session_expired")
             self.discard(session)

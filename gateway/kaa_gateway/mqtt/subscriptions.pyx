@@ -6,6 +6,7 @@ Source: MQTT 3.1.1 sections 3.8.4 (SUBSCRIBE), 3.10.4 (UNSUBSCRIBE), 4.7 (topic 
 """
 
 from kaa_gateway.wire.buffer cimport slice_of
+from kaa_gateway.wire.mqtt_properties cimport SUBSCRIPTION_IDENTIFIER, append_variable
 
 cdef enum:
     FILTER_OVERHEAD = 128  # bytes of a topic filter beside its text
@@ -20,16 +21,34 @@ cdef class Subscriptions:
     def __len__(self):
         return len(self.granted)
 
-    cdef int add(self, bytes topic_filter, uint8_t qos) except -1:
-        """Add a topic filter, or change its QoS."""
+    cdef int add(self, bytes topic_filter, uint8_t qos, uint32_t identifier) except -1:
+        """Add a topic filter, or replace its QoS and its Subscription Identifier, which is 0 if it has none."""
         self.remove(topic_filter)
         self.granted[topic_filter] = qos
+        if identifier:
+            if self.identifiers is None:
+                self.identifiers = {}
+            self.identifiers[topic_filter] = identifier
         return self.count(topic_filter, qos, 1)
 
-    cdef int remove(self, bytes topic_filter) except -1:
-        """Remove a topic filter, if it is there."""
+    cdef bint remove(self, bytes topic_filter) except -1:
+        """Remove a topic filter. Return False if it is not there."""
         qos = self.granted.pop(topic_filter, None)
-        return 0 if qos is None else self.count(topic_filter, qos, -1)
+        if qos is None:
+            return False
+        if self.identifiers is not None:
+            self.identifiers.pop(topic_filter, None)
+        self.count(topic_filter, qos, -1)
+        return True
+
+    cdef int append_identifiers(self, Buffer properties, Slice topic) except -1:
+        """Append the Subscription Identifiers of the topic filters that match a topic name (MQTT 5, 3.3.4)."""
+        cdef bytes name
+        if self.identifiers is not None:
+            for name, identifier in self.identifiers.items():
+                if matches(slice_of(name), topic):
+                    append_variable(properties, SUBSCRIPTION_IDENTIFIER, identifier)
+        return 0
 
     cdef int count(self, bytes topic_filter, uint8_t qos, Py_ssize_t number) except -1:
         self.counts[qos] += number

@@ -78,6 +78,8 @@ cdef class TcpConnection(Transport):
         """Close the connection of a peer that breaks its protocol, after the output so far."""
         self.listener.counters.count("closed", error.reason)
         log.info("connection closed: protocol error", reason=error.reason, detail=error.detail)
+        if self.core is not None:
+            self.core.explain(error.reason)
         return self.close()
 
     cdef int on_end_of_stream(self) except -1:

@@ -260,6 +260,7 @@ cdef class TcpListener:
                     connection.core.check(now)
                 except ProtocolError as error:
                     self.counters.count("closed", error.reason)
+                    connection.core.explain(error.reason)
                     connection.close()
 
     def stop_accepting(self):
@@ -287,6 +288,8 @@ cdef class TcpListener:
         self.stop_accepting()
         for connection in self.connections:
             if connection is not None:
+                if connection.core is not None and not connection.closing:
+                    connection.core.explain_stop()
                 connection.close()
         deadline = self.loop.time() + timeout
         while self.is_writing() and self.loop.time() < deadline:

@@ -33,4 +33,6 @@ cdef class ProtocolCore:
     cdef int resume(self) except -1
     cdef int lost(self) except -1
     cdef int end(self, str reason) except -1
+    cdef int explain(self, str reason) except -1
+    cdef int explain_stop(self) except -1
     cdef int check(self, double now) except -1

@@ -81,6 +81,14 @@ cdef class ProtocolCore:
         """Close the connection, and handle nothing more from this client. `reason` is a code of ours."""
         return self.transport.close()
 
+    cdef int explain(self, str reason) except -1:
+        """Tell the peer, where the protocol can, which violation ends its connection. `reason` is a code of ours."""
+        return 0
+
+    cdef int explain_stop(self) except -1:
+        """Tell the peer, where the protocol can, that its connection ends because the gateway stops."""
+        return 0
+
     cdef int check(self, double now) except -1:
         """Apply time-outs; called about once a second with the loop's time. ProtocolError closes the connection."""
         return 0

@@ -299,6 +299,12 @@ cdef class WebSocketConnection(ProtocolCore):
                 raise
         return 0
 
+    cdef int explain(self, str reason) except -1:
+        return 0 if self.core is None else self.core.explain(reason)
+
+    cdef int explain_stop(self) except -1:
+        return 0 if self.core is None else self.core.explain_stop()
+
     cdef int lost(self) except -1:
         """Release everything: the connection is closed."""
         self.state = ENDED

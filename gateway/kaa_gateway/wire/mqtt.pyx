@@ -1,24 +1,32 @@
-"""Decode and encode the packets of MQTT 3.1 and 3.1.1: from borrowed bytes, into a Buffer.
+"""Decode and encode the packets of MQTT 3.1, 3.1.1 and 5: from borrowed bytes, into a Buffer.
 
 No session state lives here. A decoder raises ProtocolError on a violation, with the reason that the metrics count;
 `next_packet` returns 0 when it needs more bytes. `level` is the protocol level of the connection's CONNECT; functions
-take it wherever levels differ, so that another level changes no signature.
+take it wherever levels differ. What lives elsewhere: fields (mqtt_fields.pyx), properties (mqtt_properties.pyx).
 
-Source: MQTT Version 3.1.1 (OASIS Standard), whose section numbers the comments cite; MQTT V3.1 Protocol Specification.
+Source: MQTT Version 3.1.1 and MQTT Version 5.0 (OASIS Standards); MQTT V3.1 Protocol Specification. Comments cite
+sections of 3.1.1, or of 5 where they say so.
 """
 
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memcmp, memcpy
 
-from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.mqtt_fields cimport (
+    check_topic_filter, check_topic_name, check_utf8, put_uint16, put_variable, take_field, variable_size, violation,
+)
+from kaa_gateway.wire.mqtt_properties cimport OF_WILL, take_properties
 
 cdef enum:
     LEVEL_OF_OTHER_NAME = 0  # what a CONNECT has whose level does not belong to its protocol name
 
 cdef const char* NAME_3_1 = b"\x00\x06MQIsdp"
 
-
-cdef int violation(str reason, str detail="") except -1:
-    raise ProtocolError("mqtt_" + reason, detail)
+# MQTT 5: the reason codes that a client may send in an acknowledgement of ours (3.4.2.1, 3.5.2.1), in PUBREL and
+# PUBCOMP (3.6.2.1, 3.7.2.1), and in DISCONNECT (3.14.2.1).
+cdef frozenset CODES_OF_ACKS = frozenset((0x00, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99))
+cdef frozenset CODES_OF_RELEASES = frozenset((0x00, 0x92))
+cdef frozenset CODES_OF_DISCONNECT = frozenset(
+    (0x00, 0x04, 0x80, 0x81, 0x82, 0x83, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99)
+)
 
 
 # ---------------------------------------------------------------- decoding
@@ -78,59 +86,6 @@ cdef int check_flags(const Packet* packet, uint8_t level) except -1:
     return 0
 
 
-cdef Py_ssize_t take_field(const Slice* body, Py_ssize_t at, Slice* field) except -1:
-    """Read a field with a two-byte length (1.5.3) at offset `at` of a body. Return the offset behind it."""
-    cdef Py_ssize_t size
-    if body.size - at < 2:
-        violation("truncated_field")
-    size = body.data[at] << 8 | body.data[at + 1]
-    at += 2
-    if body.size - at < size:
-        violation("truncated_field")
-    field.data = body.data + at
-    field.size = size
-    return at + size
-
-
-cdef int check_utf8(Slice field) except -1:
-    """Check that a field is well-formed UTF-8 without NUL and surrogates (1.5.3)."""
-    cdef Py_ssize_t i
-    cdef uint8_t seen = 0
-    if field.size and memchr(field.data, 0, <size_t>field.size) != NULL:
-        violation("nul_in_string")
-    for i in range(field.size):
-        seen |= field.data[i]
-    if seen & 0x80:
-        try:
-            field.data[:field.size].decode("utf-8")
-        except UnicodeDecodeError:
-            violation("not_utf8")
-    return 0
-
-
-cdef int check_topic_name(Slice topic) except -1:
-    """Check a topic name of a PUBLISH or a will: not empty, UTF-8, no wildcards (3.3.2.1, 4.7)."""
-    if topic.size == 0:
-        violation("empty_topic")
-    if memchr(topic.data, c"+", topic.size) != NULL or memchr(topic.data, c"#", topic.size) != NULL:
-        violation("wildcard_in_topic_name")
-    return check_utf8(topic)
-
-
-cdef int check_topic_filter(Slice topic_filter) except -1:
-    """Check a topic filter: not empty, UTF-8, each wildcard alone in its level, `#` only at the end (4.7.1)."""
-    cdef Py_ssize_t i, last = topic_filter.size - 1
-    cdef const uint8_t* data = topic_filter.data
-    if last < 0:
-        violation("empty_topic_filter")
-    for i in range(last + 1):
-        if data[i] == c"#" and (i != last or (i > 0 and data[i - 1] != c"/")):
-            violation("malformed_topic_filter")
-        if data[i] == c"+" and ((i > 0 and data[i - 1] != c"/") or (i < last and data[i + 1] != c"/")):
-            violation("malformed_topic_filter")
-    return check_utf8(topic_filter)
-
-
 cdef int read_connect(const Packet* packet, ConnectView* connect) except -1:
     """Read a CONNECT (3.1). Of an unknown protocol level only `level` is set, so that a CONNACK can refuse it."""
     cdef Slice name
@@ -148,8 +103,8 @@ cdef int read_connect(const Packet* packet, ConnectView* connect) except -1:
         violation("truncated_field")
     connect.level = body.data[at]
     # Each level has its name (3.1.2.1); bit 7 of the level marks a bridge and is for brokers only.
-    if connect.level != (LEVEL_3_1_1 if name.size == 4 else LEVEL_3_1):
-        if connect.level in (LEVEL_3_1, LEVEL_3_1_1):
+    if not (connect.level in (LEVEL_3_1_1, LEVEL_5) if name.size == 4 else connect.level == LEVEL_3_1):
+        if connect.level in (LEVEL_3_1, LEVEL_3_1_1, LEVEL_5):
             connect.level = LEVEL_OF_OTHER_NAME
         return 0
     if body.size - at < 4:
@@ -166,10 +121,16 @@ cdef int read_connect(const Packet* packet, ConnectView* connect) except -1:
         violation("malformed_will_flags")
     if connect.level == LEVEL_3_1_1 and flags & 0x40 and not flags & 0x80:
         violation("password_without_user_name")
+    connect.properties.present = connect.will_properties.present = 0
+    connect.properties.user_property_count = connect.will_properties.user_property_count = 0
+    if connect.level >= LEVEL_5:
+        at = take_properties(body, at, CONNECT, &connect.properties)
     at = take_field(body, at, &connect.client_id)
     check_utf8(connect.client_id)
     connect.will_topic = connect.will_message = connect.user_name = connect.password = Slice(NULL, 0)
     if flags & 0x04:
+        if connect.level >= LEVEL_5:
+            at = take_properties(body, at, OF_WILL, &connect.will_properties)
         at = take_field(body, at, &connect.will_topic)
         check_topic_name(connect.will_topic)
         at = take_field(body, at, &connect.will_message)
@@ -210,50 +171,101 @@ cdef int read_publish(const Packet* packet, uint8_t level, PublishView* publish)
         at += 2
         if publish.packet_id == 0:
             violation("packet_id_0")
+    publish.properties.present = 0
+    if level >= LEVEL_5:
+        at = take_properties(&packet.body, at, PUBLISH, &publish.properties)
     publish.payload.data = data + at
     publish.payload.size = size - at
     return 0
 
 
-cdef int read_packet_id(const Packet* packet, uint8_t level) except -1:
-    """Read a packet that holds only a packet identifier: PUBACK, PUBREC, PUBREL, PUBCOMP, UNSUBACK."""
+cdef int read_packet_id(const Packet* packet, uint8_t level, uint8_t* reason_code) except -1:
+    """Read a PUBACK, PUBREC, PUBREL or PUBCOMP: return its packet identifier, and set its reason code.
+
+    Of a level below 5, the reason code is 0. Reason String and user properties are checked and ignored.
+    """
     cdef int packet_id
+    cdef Properties properties
     check_flags(packet, level)
-    if packet.body.size != 2:
+    reason_code[0] = SUCCESS
+    if packet.body.size != 2 and (level < LEVEL_5 or packet.body.size < 2):
         violation("malformed_length")
     packet_id = packet.body.data[0] << 8 | packet.body.data[1]
     if packet_id == 0:
         violation("packet_id_0")
+    if packet.body.size > 2:
+        reason_code[0] = packet.body.data[2]
+        if reason_code[0] not in (CODES_OF_ACKS if packet.type in (PUBACK, PUBREC) else CODES_OF_RELEASES):
+            violation("reason_code")
+        read_last_properties(packet, 3, &properties)
     return packet_id
 
 
+cdef int read_last_properties(const Packet* packet, Py_ssize_t at, Properties* properties) except -1:
+    """Read the properties that end a packet, and may be left out."""
+    properties.present = 0
+    properties.user_property_count = 0
+    if at < packet.body.size and take_properties(&packet.body, at, packet.type, properties) != packet.body.size:
+        violation("trailing_bytes")
+    return 0
+
+
 cdef int read_empty(const Packet* packet, uint8_t level) except -1:
-    """Check a packet without a body: PINGREQ, PINGRESP, DISCONNECT."""
+    """Check a packet without a body: PINGREQ, PINGRESP."""
     check_flags(packet, level)
     if packet.body.size != 0:
         violation("malformed_length")
     return 0
 
 
-cdef Py_ssize_t first_filter(const Packet* packet) except -1:
+cdef int read_disconnect(const Packet* packet, uint8_t level, DisconnectView* disconnect) except -1:
+    """Read a client's DISCONNECT (3.14), which has no body below level 5."""
+    disconnect.reason_code = SUCCESS
+    disconnect.properties.present = 0
+    if level < LEVEL_5:
+        return read_empty(packet, level)
+    check_flags(packet, level)
+    if packet.body.size:
+        disconnect.reason_code = packet.body.data[0]
+        if disconnect.reason_code not in CODES_OF_DISCONNECT:
+            violation("reason_code")
+        read_last_properties(packet, 1, &disconnect.properties)
+    return 0
+
+
+cdef Py_ssize_t first_filter(const Packet* packet, uint8_t level, Properties* properties) except -1:
     """Check the head of a SUBSCRIBE or UNSUBSCRIBE (3.8, 3.10). Return the offset of its first topic filter."""
+    cdef Py_ssize_t at = 2
     if packet.body.size < 2:
         violation("truncated_field")
     if packet.body.data[0] == 0 and packet.body.data[1] == 0:
         violation("packet_id_0")
-    if packet.body.size == 2:
+    properties.present = 0
+    if level >= LEVEL_5:
+        at = take_properties(&packet.body, at, packet.type, properties)
+    if packet.body.size == at:
         violation("no_topic_filter")
-    return 2
+    return at
 
 
-cdef Py_ssize_t next_filter(const Packet* packet, Py_ssize_t at, TopicFilter* entry) except -1:
+cdef Py_ssize_t next_filter(const Packet* packet, uint8_t level, Py_ssize_t at, TopicFilter* entry) except -1:
     """Read the topic filter at offset `at`, which is within the body. Return the offset behind it."""
+    cdef uint8_t options
     at = take_field(&packet.body, at, &entry.filter)
     check_topic_filter(entry.filter)
     if packet.type == SUBSCRIBE:
         if at >= packet.body.size:
             violation("truncated_field")
-        entry.qos = packet.body.data[at]
+        options = packet.body.data[at]
+        if level >= LEVEL_5:
+            # MQTT 5, 3.8.3.1: bits 6 and 7 are reserved, and Retain Handling is not 3.
+            if options & 0xC0:
+                violation("reserved_subscription_options")
+            if options & 0x30 == 0x30:
+                violation("retain_handling")
+            entry.no_local = options & 0x04
+            options &= 0x03
+        entry.qos = options
         if entry.qos > 2:
             violation("malformed_requested_qos")
         at += 1
@@ -262,41 +274,37 @@ cdef Py_ssize_t next_filter(const Packet* packet, Py_ssize_t at, TopicFilter* en
 
 # ---------------------------------------------------------------- encoding
 
-cdef inline int remaining_length_size(Py_ssize_t remaining) noexcept nogil:
-    return 1 if remaining < 128 else 2 if remaining < 16384 else 3 if remaining < 2097152 else 4
-
-
 cdef inline uint8_t* put_fixed_header(uint8_t* at, uint8_t first, Py_ssize_t remaining) noexcept nogil:
     at[0] = first
-    at += 1
-    while remaining > 127:
-        at[0] = <uint8_t>(remaining & 0x7F) | 0x80
-        at += 1
-        remaining >>= 7
-    at[0] = <uint8_t>remaining
-    return at + 1
+    return put_variable(at + 1, remaining)
 
 
-cdef inline uint8_t* put_uint16(uint8_t* at, Py_ssize_t value) noexcept nogil:
-    at[0] = <uint8_t>(value >> 8)
-    at[1] = <uint8_t>value
-    return at + 2
+cdef inline uint8_t* put_bytes(uint8_t* at, Slice text) noexcept nogil:
+    if text.size:
+        memcpy(at, text.data, <size_t>text.size)
+    return at + text.size
 
 
-cdef inline uint8_t* put_field(uint8_t* at, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-    at = put_uint16(at, size)
-    memcpy(at, data, <size_t>size)
-    return at + size
+cdef inline Py_ssize_t remaining_length(
+    uint8_t level, Py_ssize_t topic_size, Py_ssize_t properties_size, Py_ssize_t payload_size, bint has_packet_id
+) noexcept nogil:
+    cdef Py_ssize_t remaining = 2 + topic_size + (2 if has_packet_id else 0) + payload_size
+    if level >= LEVEL_5:
+        remaining += variable_size(properties_size) + properties_size
+    return remaining
 
 
-cdef Py_ssize_t publish_size(Py_ssize_t topic_size, Py_ssize_t payload_size, uint8_t qos) noexcept nogil:
+cdef Py_ssize_t publish_size(
+    uint8_t level, Py_ssize_t topic_size, Py_ssize_t properties_size, Py_ssize_t payload_size, uint8_t qos
+) noexcept nogil:
     """Return the bytes of a whole PUBLISH."""
-    cdef Py_ssize_t remaining = 2 + topic_size + (2 if qos else 0) + payload_size
-    return 1 + remaining_length_size(remaining) + remaining
+    cdef Py_ssize_t remaining = remaining_length(level, topic_size, properties_size, payload_size, qos != 0)
+    return 1 + variable_size(remaining) + remaining
 
 
 cdef uint8_t* put_publish_head(
-    uint8_t* at, uint8_t flags, Slice topic, uint16_t packet_id, Py_ssize_t payload_size
+    uint8_t* at, uint8_t level, uint8_t flags, Slice topic, uint16_t packet_id, Slice properties,
+    Py_ssize_t payload_size,
 ) noexcept nogil:
     """Write a PUBLISH up to its payload, and return where the payload goes. Hot path.
 
@@ -304,28 +312,33 @@ cdef uint8_t* put_publish_head(
     """
     cdef bint has_packet_id = flags & 0x06 != 0
     at = put_fixed_header(
-        at, PUBLISH << 4 | flags, 2 + topic.size + (2 if has_packet_id else 0) + payload_size
+        at, PUBLISH << 4 | flags, remaining_length(level, topic.size, properties.size, payload_size, has_packet_id)
     )
-    at = put_field(at, topic.data, topic.size)
+    at = put_bytes(put_uint16(at, topic.size), topic)
     if has_packet_id:
         at = put_uint16(at, packet_id)
+    if level >= LEVEL_5:
+        at = put_bytes(put_variable(at, properties.size), properties)
     return at
 
 
 cdef int append_publish(
-    Buffer out, uint8_t level, uint8_t flags, Slice topic, uint16_t packet_id, Slice payload
+    Buffer out, uint8_t level, uint8_t flags, Slice topic, uint16_t packet_id, Slice properties, Slice payload
 ) except -1:
-    """Append a PUBLISH. Hot path. The caller bounds the topic (65,535 bytes) and the whole (the Remaining Length)."""
-    cdef Py_ssize_t size = publish_size(topic.size, payload.size, flags >> 1 & 0x03)
-    cdef uint8_t* at = put_publish_head(out.reserve(size), flags, topic, packet_id, payload.size)
-    if payload.size:
-        memcpy(at, payload.data, <size_t>payload.size)
+    """Append a PUBLISH. Hot path. The caller bounds the topic (65,535 bytes) and the whole (the Remaining Length).
+
+    `properties` are encoded without their length; below level 5 there are none.
+    """
+    cdef Py_ssize_t size = publish_size(level, topic.size, properties.size, payload.size, flags >> 1 & 0x03)
+    put_bytes(
+        put_publish_head(out.reserve(size), level, flags, topic, packet_id, properties, payload.size), payload
+    )
     out.size += size
     return 0
 
 
 cdef int append_ack(Buffer out, uint8_t packet_type, uint16_t packet_id) except -1:
-    """Append a PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK. Hot path."""
+    """Append a PUBACK, PUBREC, PUBREL or PUBCOMP of success, or an UNSUBACK below level 5. Hot path."""
     cdef uint8_t* at = out.reserve(4)
     at[0] = packet_type << 4 | (2 if packet_type == PUBREL else 0)
     at[1] = 2
@@ -334,22 +347,73 @@ cdef int append_ack(Buffer out, uint8_t packet_type, uint16_t packet_id) except 
     return 0
 
 
-cdef int append_connack(Buffer out, bint session_present, uint8_t return_code) except -1:
-    """Append a CONNACK (3.2)."""
-    cdef uint8_t[4] packet = [CONNACK << 4, 2, session_present, return_code]
-    return out.append(packet, 4)
+cdef int append_ack_with_reason(
+    Buffer out, uint8_t packet_type, uint16_t packet_id, uint8_t reason_code, Slice properties
+) except -1:
+    """Append a PUBACK, PUBREC, PUBREL or PUBCOMP with a reason code, of MQTT 5 (3.4.2.1)."""
+    cdef Py_ssize_t remaining = 3
+    cdef uint8_t* at
+    if properties.size:
+        remaining += variable_size(properties.size) + properties.size
+    at = out.reserve(FIXED_HEADER_SIZE_MAX + remaining)
+    at = put_fixed_header(at, packet_type << 4 | (2 if packet_type == PUBREL else 0), remaining)
+    at = put_uint16(at, packet_id)
+    at[0] = reason_code
+    at += 1
+    if properties.size:
+        at = put_bytes(put_variable(at, properties.size), properties)
+    out.size = at - out.data
+    return 0
 
 
-cdef int append_suback(Buffer out, uint16_t packet_id, const uint8_t* return_codes, Py_ssize_t count) except -1:
-    """Append a SUBACK (3.9): a granted QoS, or 0x80, for each topic filter."""
-    cdef uint8_t* at = out.reserve(FIXED_HEADER_SIZE_MAX + 2 + count)
-    at = put_uint16(put_fixed_header(at, SUBACK << 4, 2 + count), packet_id)
-    memcpy(at, return_codes, <size_t>count)
+cdef int append_connack(
+    Buffer out, uint8_t level, bint session_present, uint8_t reason_code, Slice properties
+) except -1:
+    """Append a CONNACK (3.2), with properties from level 5 on."""
+    cdef Py_ssize_t remaining = 2
+    cdef uint8_t* at
+    if level >= LEVEL_5:
+        remaining += variable_size(properties.size) + properties.size
+    at = put_fixed_header(out.reserve(FIXED_HEADER_SIZE_MAX + remaining), CONNACK << 4, remaining)
+    at[0] = session_present
+    at[1] = reason_code
+    at += 2
+    if level >= LEVEL_5:
+        at = put_bytes(put_variable(at, properties.size), properties)
+    out.size = at - out.data
+    return 0
+
+
+cdef int append_filter_ack(
+    Buffer out, uint8_t level, uint8_t packet_type, uint16_t packet_id, const uint8_t* reason_codes, Py_ssize_t count
+) except -1:
+    """Append a SUBACK (3.9), or an UNSUBACK of MQTT 5 (3.11): a code for each topic filter, and no properties."""
+    cdef Py_ssize_t remaining = 2 + (1 if level >= LEVEL_5 else 0) + count
+    cdef uint8_t* at = out.reserve(FIXED_HEADER_SIZE_MAX + remaining)
+    at = put_uint16(put_fixed_header(at, packet_type << 4, remaining), packet_id)
+    if level >= LEVEL_5:
+        at = put_variable(at, 0)
+    memcpy(at, reason_codes, <size_t>count)
     out.size = at + count - out.data
     return 0
 
 
 cdef int append_empty(Buffer out, uint8_t packet_type) except -1:
-    """Append a PINGREQ, PINGRESP or DISCONNECT."""
+    """Append a PINGREQ, a PINGRESP or a DISCONNECT without a reason."""
     cdef uint8_t[2] packet = [packet_type << 4, 0]
     return out.append(packet, 2)
+
+
+cdef int append_disconnect(Buffer out, uint8_t reason_code, Slice properties) except -1:
+    """Append a DISCONNECT of MQTT 5 (3.14)."""
+    cdef Py_ssize_t remaining = 1
+    cdef uint8_t* at
+    if properties.size:
+        remaining += variable_size(properties.size) + properties.size
+    at = put_fixed_header(out.reserve(FIXED_HEADER_SIZE_MAX + remaining), DISCONNECT << 4, remaining)
+    at[0] = reason_code
+    at += 1
+    if properties.size:
+        at = put_bytes(put_variable(at, properties.size), properties)
+    out.size = at - out.data
+    return 0

@@ -58,6 +58,7 @@ class RecordingTracer:
         payload_size: int,
         awaits_answer: bool,
         waited: float,
+        parent: bytes | None = None,
     ) -> RecordedTrace | None:
         self.begun.append((protocol, app_version, extension, payload_size, awaits_answer))
         if self.full:

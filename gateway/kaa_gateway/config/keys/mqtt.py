@@ -8,10 +8,22 @@ from kaa_gateway.config.keys.identity import ClientAuthentication
 from kaa_gateway.config.keys.tls import StreamTls
 from kaa_gateway.config.keys.units import DAY, MANY, GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Boolean, Integer, Port, Seconds, Size, UrlPaths
+from kaa_gateway.config.value_types import (
+    Boolean,
+    Integer,
+    OptionalBoolean,
+    Port,
+    Seconds,
+    ServerReference,
+    Size,
+    UrlPaths,
+)
 
 MQTT_MAX_PACKET_SIZE = 5 + 268_435_455
 """The largest packet that MQTT 3.1.1 section 2.2.3 can express, fixed header included, in bytes."""
+
+MQTT_MAX_ALIAS = 65_535
+"""The largest topic alias of MQTT 5."""
 
 MQTT_MAX_IN_FLIGHT = 65_535
 """Packet identifiers that one MQTT session has."""
@@ -93,6 +105,33 @@ class Mqtt(Section, frozen=True, kw_only=True):
             description="Longest keep-alive period granted, to clients that ask for none as well; 0 is any.",
         ),
     ] = 0.0
+    receive_maximum: Annotated[
+        Integer,
+        Meta(
+            ge=1,
+            le=MQTT_MAX_IN_FLIGHT,
+            description="QoS 1 and 2 messages that a client of MQTT 5 may send before they are acknowledged.",
+        ),
+    ] = 1024
+    topic_alias_maximum: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MQTT_MAX_ALIAS,
+            description="Topic aliases that a client of MQTT 5 may set on one connection.",
+        ),
+    ] = 64
+    refuse_control_characters: Annotated[
+        OptionalBoolean,
+        Meta(
+            description="Whether control characters in topics, client IDs and user names close the connection; "
+            "unset, they do for clients of MQTT 5.",
+        ),
+    ] = None
+    server_reference: Annotated[
+        ServerReference,
+        Meta(description="Server that clients of MQTT 5 are told to use when this one stops."),
+    ] = None
     in_flight_window: Annotated[
         Integer,
         Meta(
