@@ -39,11 +39,15 @@ KEYS = 900
 class Platform:
     """Both gateways, both processes with all extensions, and a connection to NATS."""
 
-    url: str
+    server: NatsServer
     gateways: list[GatewayProcess]
     replicas: list[Process]
     nats: Session
     devices: list[MqttDevice] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.server.url
 
     async def kaa_ext(self, *arguments: str) -> str:
         code, output, errors = await kaa_ext(*arguments, nats_url=self.url)
@@ -78,7 +82,7 @@ async def kaa(tmp_path: Path) -> AsyncIterator[Platform]:
                 for name in ("gw-a", "gw-b")
             ]
             nats = await stack.enter_async_context(session([server.url]))
-            platform = Platform(server.url, gateways, replicas, nats)
+            platform = Platform(server, gateways, replicas, nats)
             for number, gateway in enumerate(gateways):
                 device = mqtt_device(gateway.mqtt_port, f"device-{number}")
                 platform.devices.append(await stack.enter_async_context(device))
@@ -161,45 +165,73 @@ async def keep_sending(
             assert answer.status in (503, 504), answer
 
 
-async def test_a_replica_that_is_killed_loses_nothing_that_was_acknowledged(kaa: Platform) -> None:
+REQUESTS: dict[str, Callable[[int], tuple[str, str, Any]]] = {
+    "data": lambda n: ("dcx", "/json", [n]),
+    "metadata": lambda n: ("epmx", "/update/keys", {f"k{n % KEYS}": n}),
+    "applied": lambda n: ("cmx", "/applied/json", {"configId": str(n)}),
+    "observed": lambda n: ("cmx", f"/config/json/n{n % 8}", {"observe": True}),
+}
+"""The n-th request of each kind: extension, resource path and body."""
+
+
+@asynccontextmanager
+async def load_on(kaa: Platform) -> AsyncIterator[Load]:
+    """A device for each kind of request, which sends until the end of the context."""
     load = Load()
+    async with AsyncExitStack() as stack:
+        sending = []
+        for number, (what, request) in enumerate(REQUESTS.items()):
+            port = kaa.gateways[number % 2].http_port
+            device = await stack.enter_async_context(http_device(port, f"sender-{what}", timeout_s=3))
+            sending.append(asyncio.create_task(keep_sending(load, device, what, request)))
+        await progress(load, REQUESTS_BEFORE_KILL)
+        yield load
+        load.stopping = True
+        await asyncio.gather(*sending)
+
+
+async def progress(load: Load, requests: int) -> None:
+    """Wait until so many more requests of each kind are acknowledged."""
+    after = {what: len(done) for what, done in load.acknowledged.items()}
+    await until(
+        lambda: (
+            len(load.acknowledged) == len(REQUESTS)
+            and all(len(done) >= after.get(what, 0) + requests for what, done in load.acknowledged.items())
+        ),
+        "load",
+        90,
+    )
+
+
+async def test_a_replica_that_is_killed_loses_nothing_that_was_acknowledged(kaa: Platform) -> None:
     applied: list[str] = []
 
     async def collect(message: Msg) -> None:
         applied.append(cdtp.CONFIG_APPLIED.decode(message.data)["configId"])
 
     await kaa.nats.client.subscribe(cdtp.applied_subject("cmx"), cb=collect)
-    requests: dict[str, Callable[[int], tuple[str, str, Any]]] = {
-        "data": lambda n: ("dcx", "/json", [n]),
-        "metadata": lambda n: ("epmx", "/update/keys", {f"k{n % KEYS}": n}),
-        "applied": lambda n: ("cmx", "/applied/json", {"configId": str(n)}),
-        "observed": lambda n: ("cmx", f"/config/json/n{n % 8}", {"observe": True}),
-    }
-    async with AsyncExitStack() as stack:
-        sending = []
-        for number, (what, request) in enumerate(requests.items()):
-            port = kaa.gateways[number % 2].http_port
-            device = await stack.enter_async_context(http_device(port, f"sender-{what}", timeout_s=3))
-            sending.append(asyncio.create_task(keep_sending(load, device, what, request)))
-        await until(
-            lambda: all(len(done) >= REQUESTS_BEFORE_KILL for done in load.acknowledged.values()), "load", 60
-        )
+    async with load_on(kaa) as load:
         kaa.replicas[0].send_signal(signal.SIGKILL)
         await kaa.replicas[0].wait()
-        after = {what: len(done) for what, done in load.acknowledged.items()}
-        await until(
-            lambda: all(
-                len(done) >= after[what] + REQUESTS_AFTER_KILL for what, done in load.acknowledged.items()
-            ),
-            "load after the kill",
-            90,
-        )
-        load.stopping = True
-        await asyncio.gather(*sending)
+        await progress(load, REQUESTS_AFTER_KILL)
     await check(kaa.nats, load.acknowledged)
     await until(
         lambda: set(map(str, load.acknowledged["applied"])) <= set(applied), "events of all that was applied"
     )
+
+
+async def test_nats_that_is_killed_loses_nothing_that_was_acknowledged(kaa: Platform) -> None:
+    """NATS dies twice, and a replica of the services with it; all that devices heard 200 for is there afterwards."""
+    async with load_on(kaa) as load:
+        for turn in range(2):
+            await asyncio.to_thread(kaa.server.kill)
+            if turn:
+                kaa.replicas[0].send_signal(signal.SIGKILL)
+                await kaa.replicas[0].wait()
+            await asyncio.to_thread(kaa.server.start)
+            await progress(load, REQUESTS_AFTER_KILL)
+    async with session([kaa.url]) as nats:
+        await check(nats, load.acknowledged)
 
 
 async def check(nats: Session, acknowledged: dict[str, list[int]]) -> None:
