@@ -1,8 +1,8 @@
 """Messages between services: Avro records with the header fields that 3/ISM gives each of them.
 
-What lives here: the codec of a record type, on fastavro. What does not: the message types, a module a protocol (those
-of the gateway stand beside this one: `elce`, `ecap`, `cap`, `tle`), and the two messages of 4/ESP, which are native
-(kaa_gateway.wire.esp).
+What lives here: the codec of a record type; kaa_gateway.wire.records encodes, fastavro decodes. What does not: the
+message types, a module a protocol (those of the gateway stand beside this one: `elce`, `ecap`, `cap`, `tle`), and the
+two messages of 4/ESP, which are native (kaa_gateway.wire.esp).
 
 Source: 3/ISM "Inter-Service Messaging". Datums are bare: no container, no fingerprint.
 """
@@ -14,9 +14,10 @@ import time
 import uuid
 from typing import Any, NamedTuple
 
-from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro import parse_schema, schemaless_reader
 
 from kaa_gateway.errors import MalformedAvro
+from kaa_gateway.wire.records import Type
 
 EVENT_SIZE_MAX = 768 * 1024
 """Bytes of an event, below NATS's usual limit of 1 MiB; larger events are split."""
@@ -49,24 +50,21 @@ class MessageType:
         )
         assert isinstance(schema, dict)
         self.schema = schema
+        self._type = Type(schema)
 
     def encode(self, *, correlation_id: str | None = None, timeout: float = 0, **fields: Any) -> bytes:
         """Return a datum with the current time. `timeout` is in seconds; 0 never expires.
 
         Without `correlation_id` the datum has a new UUID.
         """
-        out = io.BytesIO()
-        schemaless_writer(
-            out,
-            self.schema,
+        return self._type.encode(
             {
                 "correlationId": correlation_id or str(uuid.uuid4()),
                 "timestamp": now_ms(),
                 "timeout": int(timeout * 1000),
                 **fields,
-            },
+            }
         )
-        return out.getvalue()
 
     def decode(self, datum: bytes) -> dict[str, Any]:
         """Return the fields of a datum. Raise MalformedAvro if it is not one, or has bytes left over."""
