@@ -62,6 +62,16 @@ cdef inline bint is_cut(const Response* response) noexcept nogil:
     return response.offset > 0 or response.body.size > (16 << response.szx)
 
 
+cdef inline Slice cut_diagnostic(Slice phrase) noexcept nogil:
+    # Return the beginning of a phrase that a diagnostic payload may have, without part of a UTF-8 character.
+    cdef Py_ssize_t size = phrase.size
+    if size > DIAGNOSTIC_SIZE_MAX:
+        size = DIAGNOSTIC_SIZE_MAX
+        while size > 0 and phrase.data[size] & 0xC0 == 0x80:
+            size -= 1
+    return Slice(phrase.data, size)
+
+
 cdef Format read_request(MessageView* view, Buffer path, Request* request) except <Format>-1
 cdef Refusal refusal_for(OptionFault fault)
 

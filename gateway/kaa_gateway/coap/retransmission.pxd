@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint16_t
 cdef class Transmission:
     # A confirmable message of ours, until it is acknowledged or given up.
     # wiring
-    cdef object peer                 # CoapPeer
+    cdef object peer                 # CoapPeer; None if it had ended
     cdef object observation          # the Observation whose notification it is; None for a response
     # state
     cdef uint16_t message_id

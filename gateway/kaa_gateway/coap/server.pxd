@@ -1,6 +1,8 @@
 from libc.stdint cimport uint8_t
 
-from kaa_gateway.coap.peer cimport CoapContext, CoapPeer
+from kaa_gateway.coap.context cimport CoapContext
+from kaa_gateway.coap.outbox cimport Outbox
+from kaa_gateway.coap.peer cimport CoapPeer
 from kaa_gateway.net.addresses cimport Address, AddressTable
 from kaa_gateway.net.udp cimport DatagramCore
 from kaa_gateway.wire.coap cimport Format, MessageView
@@ -20,6 +22,7 @@ cdef class CoapServer(DatagramCore):
     cdef int send_reset(self, const Address* source, const MessageView* view) except -1
     cdef CoapPeer find_peer(self, const Address* source, double now)
     cdef CoapPeer open_peer(self, const Address* source, double now)
+    cdef Outbox new_outbox(self, CoapPeer peer, const Address* source)
     cdef bint make_room(self) except -1
     cdef int close_peer(self, CoapPeer peer) except -1
     cdef int expire_peers(self, double now) except -1

@@ -18,7 +18,9 @@ from kaa_gateway.errors import ProtocolError
 from kaa_gateway.coap.blocks cimport BodyTable, etag_of
 from kaa_gateway.coap.exchanges cimport DeduplicationTable, Exchange, ExchangeList, ExchangeTable
 from kaa_gateway.coap.observations cimport Observation, ObservationTable
+from kaa_gateway.coap.observer cimport Observer
 from kaa_gateway.coap.options cimport Request, read_request
+from kaa_gateway.coap.outbox cimport Outbox
 from kaa_gateway.coap.retransmission cimport RetransmissionTimer, Transmission
 from kaa_gateway.counters cimport COAP, Counters
 from kaa_gateway.kp.pending cimport PendingRequests
@@ -129,7 +131,7 @@ cdef class CoapServer(DatagramCore):
         cdef Observation observation
         self.context.draining = True
         for observation in list(self.context.observations.observations):
-            (<CoapPeer>observation.peer).end_observations(SERVICE_UNAVAILABLE)
+            (<CoapPeer>observation.peer).observer.end_all(SERVICE_UNAVAILABLE)
 
     def table_sizes(self):
         """Return {table: entries}, and for the block tables also {..._bytes: bytes}."""
@@ -174,7 +176,7 @@ cdef class CoapServer(DatagramCore):
                 peer = self.open_peer(source, context.now)
             if peer is None:
                 return 0
-        peer.amplification_credit += AMPLIFICATION_MAX * size
+        peer.outbox.amplification_credit += AMPLIFICATION_MAX * size
         if is_request:
             if not peer.may_request(context.now):
                 return context.counters.count("dropped", "coap_rate_limit")
@@ -184,7 +186,7 @@ cdef class CoapServer(DatagramCore):
             peer.receive_acknowledgement(view.message_id, context.now)
         elif view.type == RST:
             peer.receive_reset(view.message_id)
-        if peer.holds:
+        if peer.outbox.holds:
             peer.send_held(context.now)
         return 0
 
@@ -225,28 +227,40 @@ cdef class CoapServer(DatagramCore):
         peer.counters = context.counters
         peer.protocol = COAP
         peer.context = context
-        peer.address = source[0]
         peer.connectionless = True
         peer.exchanges = ExchangeTable()
-        peer.transmissions = {}
-        peer.observations = {}
+        peer.outbox = self.new_outbox(peer, source)
+        peer.observer = Observer()
+        peer.observer.context = context
+        peer.observer.outbox = peer.outbox
+        peer.observer.peer = peer
+        peer.observer.observations = {}
         peer.heard = peer.request_credit_at = now
         peer.request_credit = max(context.requests_per_second, 1.0)
-        peer.next_message_id = random.getrandbits(16)
         # A peer that was forgotten and comes back must not see smaller numbers than before (RFC 7641 section 4.4).
-        peer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
-        peer.message_size_max = self.socket.message_size_max(source)
+        peer.observer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
         client = self.socket.client_of(source)
         if client is not None:
             peer.principal = client.principal
             peer.tenant = client.tenant
-            peer.verified_until = INFINITY
+            peer.outbox.verified_until = INFINITY
         self.peers.add(source, peer)
         peer.completed.salt = self.peers.hash_of(source)
         self.silence[peer] = None
         context.sessions.open(peer)
         context.counters.connections_opened[<int>COAP] += 1
         return peer
+
+    cdef Outbox new_outbox(self, CoapPeer peer, const Address* source):
+        """Return the outbox of a new peer."""
+        cdef Outbox outbox = Outbox()
+        outbox.context = self.context
+        outbox.peer = peer
+        outbox.address = source[0]
+        outbox.last_message_id = random.getrandbits(16)
+        outbox.transmissions = {}
+        outbox.message_size_max = self.socket.message_size_max(source)
+        return outbox
 
     cdef bint make_room(self) except -1:
         """Close the longest silent idle peer if the table is full. Return False if none of those looked at is idle."""
@@ -266,7 +280,7 @@ cdef class CoapServer(DatagramCore):
 
     cdef int close_peer(self, CoapPeer peer) except -1:
         """Close a peer and take it out of the table."""
-        self.peers.remove(&peer.address)
+        self.peers.remove(&peer.outbox.address)
         del self.silence[peer]
         peer.close()
         self.context.counters.connections_closed[<int>COAP] += 1
@@ -293,9 +307,10 @@ cdef class CoapServer(DatagramCore):
             exchange = context.unacknowledged.first
         context.completed.expire(now)
         for transmission in context.timer.due(now):
-            (<CoapPeer>transmission.peer).retransmit(transmission, now)
+            if transmission.peer is not None:
+                (<CoapPeer>transmission.peer).retransmit(transmission, now)
         for observation in context.observations.next_unserved(self.served):
-            (<CoapPeer>observation.peer).send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0))
+            (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0))
         context.requests.expire(now)
         context.responses.expire(now)
         return self.expire_peers(now)
@@ -313,6 +328,6 @@ cdef class CoapServer(DatagramCore):
             if peer.is_busy() and now - peer.heard < OBSERVER_SILENCE:
                 self.silence.move_to_end(peer)
             else:
-                peer.end_observations(SERVICE_UNAVAILABLE)
+                peer.observer.end_all(SERVICE_UNAVAILABLE)
                 self.close_peer(peer)
         return 0
