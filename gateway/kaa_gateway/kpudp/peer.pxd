@@ -1,37 +1,11 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
-from kaa_gateway.counters cimport Counters
-from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
-from kaa_gateway.kp.sessions cimport Sessions
-from kaa_gateway.kp.uplink cimport Uplink
-from kaa_gateway.kpudp.tables cimport DuplicateWindow, PeerTable, Place, RetransmissionTimer, Transmission
-from kaa_gateway.net.udp cimport DatagramCore
-from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.kpudp.context cimport KpudpContext
+from kaa_gateway.kpudp.outbox cimport Outbox
+from kaa_gateway.kpudp.tables cimport DuplicateWindow, Place, Transmission
+from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.kpudp cimport Frame
-
-
-cdef class KpudpContext:
-    # What the peers of a server have in common.
-    # wiring
-    cdef object loop
-    cdef DatagramCore core
-    cdef Uplink uplink
-    cdef Sessions sessions
-    cdef PendingRequests pending
-    cdef Counters counters
-    cdef RetransmissionTimer timer
-    cdef PeerTable peers
-    cdef object flush_callback
-    # state
-    cdef double now              # loop time of the last check, seconds
-    cdef list taken              # Exchanges whose ACK is due at the next check, unless RESPONSE is sent before
-    cdef list unsent             # KpudpPeers that have output in this tick
-    cdef list spare              # Buffers to use again
-    cdef Buffer scratch          # a path, while it is written
-
-    cdef Buffer open_output(self, KpudpPeer peer)
-    cdef int evict(self, Place place) except -1
 
 
 cdef enum ExchangeState:
@@ -54,13 +28,10 @@ cdef class Exchange:
 cdef class KpudpPeer(Session):
     # wiring
     cdef KpudpContext context
+    cdef Outbox outbox
     # state of its address
     cdef Place place
-    cdef Transmission challenge  # the PING that proves the address, or None
-    cdef uint64_t received_bytes
-    cdef uint64_t sent_bytes
     # state of its epoch
-    cdef uint8_t epoch
     cdef uint8_t previous_epoch
     cdef double previous_until   # loop time until which datagrams of the previous epoch are dropped
     cdef KpudpPeer current       # the peer of its address, while this one has not proved its newer epoch; or None
@@ -72,10 +43,7 @@ cdef class KpudpPeer(Session):
     cdef dict exchanges          # message ID -> Exchange
     cdef uint32_t requests       # so far
     # state of ours
-    cdef Buffer output           # the datagram of this tick, or None
-    cdef uint16_t last_message_id
-    cdef dict unacknowledged     # message ID -> Transmission
-    cdef int pushes              # of those
+    cdef int pushes              # not acknowledged
 
     cdef bint is_busy(self) noexcept
     cdef KpudpPeer in_epoch(self, uint8_t epoch)
@@ -97,14 +65,4 @@ cdef class KpudpPeer(Session):
     cdef int respond(self, Exchange exchange, int status, Slice phrase, Slice payload) except -1
     cdef bint push(self, Delivery* delivery, Endpoint endpoint) except -1
     cdef bint is_latest_of(self, Endpoint endpoint) except -1
-    cdef uint8_t* reserve_frame(self, Py_ssize_t size) except? NULL
-    cdef int send_output(self) except -1
-    cdef int send_ack(self, uint16_t message_id) except -1
-    cdef int send_reset(self, uint16_t message_id, uint16_t reason) except -1
-    cdef int send_pong(self, uint16_t message_id, Slice data) except -1
-    cdef int challenge_address(self) except -1
-    cdef uint16_t next_message_id(self) except? 0
-    cdef Transmission send_confirmable(self, uint8_t type, uint16_t message_id, bytes frame)
-    cdef int transmit(self, Transmission transmission) except -1
     cdef int retransmit(self, Transmission transmission) except -1
-    cdef Transmission complete(self, uint16_t message_id)

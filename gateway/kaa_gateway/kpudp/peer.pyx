@@ -1,38 +1,32 @@
-"""A peer of the KP/UDP server: the session of a source address in one epoch, and what the peers have in common.
+"""A peer of the KP/UDP server: the session of a source address in one epoch.
 
-What lives here: what frames mean, requests and pushes, proof of the address, and sending within the limit that holds
-until then. What does not: datagrams and who becomes a peer (server.pyx), and the tables (tables.pyx).
+What lives here: what frames mean, requests and pushes. What does not: datagrams and who becomes a peer (server.pyx),
+what is sent and until when (outbox.pyx), and the tables (tables.pyx).
 
 Source: docs/kp-over-udp.md, "States of the server", "Confirmable messages" and "Peers, and their address".
 """
 
-import os
-import random
-
 from libc.stdint cimport int64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from kaa_gateway.counters cimport KPUDP
 from kaa_gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, REQUEST as REQUEST_SERVICE, Service
 from kaa_gateway.kp.resource_path cimport append_topic, is_clean
 from kaa_gateway.kp.session cimport Attachment
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.kpudp.tables cimport ANSWERED, NEW, OUTDATED, TRANSMISSIONS_MAX, MessageIdStatus
-from kaa_gateway.wire.buffer cimport slice_of
+from kaa_gateway.kpudp.tables cimport ANSWERED, NEW, OUTDATED, MessageIdStatus
+from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.kpudp cimport (
-    ACK, ALIAS_HAS_ANOTHER_PATH, ALIAS_MAX, CONFIRMED_DATA, DATA, DATAGRAM_SIZE_MAX, HEAD_SIZE, HEAD_SIZE_MAX,
-    HEADER_SIZE, MALFORMED, PATH_SIZE_MAX, PHRASE_SIZE_MAX, PING, PING_DATA_SIZE_MAX, PONG, PUSH, PUSH_OVERHEAD,
-    REQUEST, RESET, RESET_SIZE, RESPONSE, RESPONSE_OVERHEAD, UNKNOWN_ALIAS, put_ack, put_header, put_probe, put_push,
-    put_reset, put_response,
+    ACK, ALIAS_HAS_ANOTHER_PATH, ALIAS_MAX, CONFIRMED_DATA, DATA, DATAGRAM_SIZE_MAX, HEADER_SIZE, MALFORMED,
+    PATH_SIZE_MAX, PHRASE_SIZE_MAX, PING, PONG, PUSH, PUSH_OVERHEAD, REQUEST, RESET, RESPONSE, RESPONSE_OVERHEAD,
+    UNKNOWN_ALIAS, put_push, put_response,
 )
 
 cdef enum:
     REQUESTS_MAX = 16        # of a peer, whose responses it has not acknowledged
     PUSHES_MAX = 16          # to a peer, not acknowledged
     REFUSED_MAX = 64         # messages of a peer whose refusal is remembered
-    AMPLIFICATION_MAX = 3    # bytes to a peer for each byte from it, until its address is proved
     CANDIDATES_MAX = 4       # newer epochs at an address that are not proved
-    SPARE_BUFFERS = 256      # kept between ticks
     # HTTP statuses
     NOT_FOUND = 404
     CONTENT_TOO_LARGE = 413
@@ -48,40 +42,6 @@ cdef bytes TOO_LARGE = b"The response does not fit a datagram"
 cdef bytes NOT_KP1 = b"Resource path must be kp1/<application version>/<extension instance>/..."
 
 
-cdef class KpudpContext:
-    """The wiring that the peers of a server share, and their datagrams of this tick."""
-
-    def __init__(self):
-        self.taken = []
-        self.unsent = []
-        self.spare = []
-        self.scratch = Buffer()
-        self.flush_callback = self.flush
-
-    cdef Buffer open_output(self, KpudpPeer peer):
-        """Return the buffer for a peer's datagram of this tick. Hot path."""
-        if not self.unsent:
-            self.loop.call_soon(self.flush_callback)
-        self.unsent.append(peer)
-        return self.spare.pop() if self.spare else Buffer()
-
-    def flush(self):
-        """Send the datagrams of this tick, at its end."""
-        cdef KpudpPeer peer
-        unsent = self.unsent
-        self.unsent = []
-        for peer in unsent:
-            peer.send_output()
-
-    cdef int evict(self, Place place) except -1:
-        """End the peer whose place has to be given up, if there is one."""
-        cdef KpudpPeer peer
-        if place is not None:
-            peer = place.peer  # holds the peer, which gives up its place
-            peer.end("kpudp_too_many_peers")
-        return 0
-
-
 cdef class Exchange:
     """A request of the device, until it has acknowledged the response."""
 
@@ -95,12 +55,10 @@ cdef class KpudpPeer(Session):
     def __cinit__(self):
         self.window = DuplicateWindow()
         self.exchanges = {}
-        self.unacknowledged = {}
-        self.last_message_id = <uint16_t>random.getrandbits(16)
 
     cdef bint is_busy(self) noexcept:
         """Return whether the peer is in the middle of an exchange."""
-        return len(self.unacknowledged) > 0 or len(self.exchanges) > 0
+        return len(self.outbox.unacknowledged) > 0 or len(self.exchanges) > 0
 
     cdef int drop(self, str reason) except -1:
         """Count a message that was not taken."""
@@ -111,11 +69,11 @@ cdef class KpudpPeer(Session):
     cdef KpudpPeer in_epoch(self, uint8_t epoch):
         """Return the peer of this address in an epoch, or None. Hot path."""
         cdef KpudpPeer candidate
-        if self.epoch == epoch:
+        if self.outbox.epoch == epoch:
             return self
         if self.candidates is not None:
             for candidate in self.candidates:
-                if candidate.epoch == epoch:
+                if candidate.outbox.epoch == epoch:
                     return candidate
         return None
 
@@ -134,7 +92,7 @@ cdef class KpudpPeer(Session):
     cdef int replace_current(self) except -1:
         """Let this candidate be the peer of its address: it has proved its epoch. All others there end."""
         cdef KpudpPeer current = self.current, candidate
-        self.previous_epoch = current.epoch
+        self.previous_epoch = current.outbox.epoch
         self.previous_until = self.context.now + OLD_EPOCH
         for candidate in list(current.candidates):
             if candidate is not self:
@@ -171,7 +129,7 @@ cdef class KpudpPeer(Session):
         if frame.type == PONG:
             return self.on_pong(frame)
         self.drop("kpudp_wrong_direction")
-        return self.send_reset(frame.message_id, MALFORMED)
+        return self.outbox.send_reset(frame.message_id, MALFORMED)
 
     cdef int on_message(self, const Frame* frame) except -1:
         """DATA, CONFIRMED DATA or REQUEST. Hot path."""
@@ -190,7 +148,7 @@ cdef class KpudpPeer(Session):
         else:
             self.publish_data(frame, path)
         if not self.place.proved and frame.type != DATA:
-            self.challenge_address()
+            self.outbox.challenge_address()
         return 0
 
     cdef bint resolve(self, const Frame* frame, Slice* path) except -1:
@@ -202,7 +160,7 @@ cdef class KpudpPeer(Session):
         if frame.path.data == NULL:
             if known is None:
                 self.drop("kpudp_unknown_alias")
-                self.send_reset(frame.message_id, UNKNOWN_ALIAS)
+                self.outbox.send_reset(frame.message_id, UNKNOWN_ALIAS)
                 return False
             path[0] = slice_of(<bytes>known)
             return True
@@ -216,7 +174,7 @@ cdef class KpudpPeer(Session):
         elif len(<bytes>known) != frame.path.size \
                 or memcmp(<const char*><bytes>known, frame.path.data, <size_t>frame.path.size) != 0:
             self.drop("kpudp_alias_has_another_path")
-            self.send_reset(frame.message_id, ALIAS_HAS_ANOTHER_PATH)
+            self.outbox.send_reset(frame.message_id, ALIAS_HAS_ANOTHER_PATH)
             return False
         return True
 
@@ -227,12 +185,12 @@ cdef class KpudpPeer(Session):
         if frame.type == DATA:
             return 0
         if self.refused is not None and frame.message_id in self.refused:
-            return self.send_reset(frame.message_id, self.refused[frame.message_id])
+            return self.outbox.send_reset(frame.message_id, self.refused[frame.message_id])
         exchange = self.exchanges.get(frame.message_id)
         if exchange is not None and exchange.state == RESPONDED:
-            return self.transmit(self.unacknowledged[exchange.response_id])
+            return self.outbox.transmit(self.outbox.unacknowledged[exchange.response_id])
         if self.window.look_up(frame.message_id) == ANSWERED:
-            return self.send_ack(frame.message_id)
+            return self.outbox.send_ack(frame.message_id)
         return 0
 
     cdef int publish_data(self, const Frame* frame, Slice path) except -1:
@@ -316,36 +274,31 @@ cdef class KpudpPeer(Session):
             if not self.resolve(frame, &path):
                 return 0
             self.context.uplink.identify(self, path)
-        self.send_pong(frame.message_id, frame.payload)
-        return self.challenge_address()
+        self.outbox.send_pong(frame.message_id, frame.payload)
+        return self.outbox.challenge_address()
 
     cdef int on_pong(self, const Frame* frame) except -1:
         """Handle the answer to our PING: its data proves that the device receives at its address."""
-        cdef Transmission challenge = self.challenge, transmission
         if self.place.proved:
             return 0
-        if challenge is None or challenge.message_id != frame.message_id or frame.payload.size != PING_DATA_SIZE_MAX \
-                or memcmp(<const char*>challenge.frame + HEAD_SIZE_MAX, frame.payload.data, PING_DATA_SIZE_MAX) != 0:
+        if not self.outbox.is_proof(frame.message_id, frame.payload):
             return self.drop("kpudp_wrong_proof")
-        self.complete(frame.message_id)
+        self.outbox.complete(frame.message_id)
         if self.current is not None:
             self.replace_current()
         self.place.proved = True
         self.context.evict(self.context.peers.requeue(self.place, self.is_busy()))
         self.context.sessions.set_online(self, True)
-        # What the limit has held back is sent now.
-        for transmission in self.unacknowledged.values():
-            self.transmit(transmission)
-        return 0
+        return self.outbox.transmit_all()
 
     cdef int on_acknowledgement(self, const Frame* frame) except -1:
         """Handle ACK or RESET of a RESPONSE or PUSH, or RESET of a PING."""
-        cdef Transmission transmission = self.unacknowledged.get(frame.message_id)
+        cdef Transmission transmission = self.outbox.unacknowledged.get(frame.message_id)
         if transmission is None or (transmission.type == PING and frame.type == ACK):
             return 0
         if frame.type == RESET:
             self.drop("kpudp_reset_by_device")
-        self.complete(frame.message_id)
+        self.outbox.complete(frame.message_id)
         if transmission.type == RESPONSE:
             del self.exchanges[transmission.request_id]
         elif transmission.type == PUSH:
@@ -366,15 +319,15 @@ cdef class KpudpPeer(Session):
                 self.context.taken.append(exchange)
             return 0
         if self.refused is not None and message_id in self.refused:
-            return self.send_reset(message_id, self.refused[message_id])
+            return self.outbox.send_reset(message_id, self.refused[message_id])
         self.window.mark_answered(message_id)
-        return self.send_ack(message_id)
+        return self.outbox.send_ack(message_id)
 
     cdef int acknowledge_late(self, Exchange exchange) except -1:
         """Acknowledge a request that was taken a while ago and has no response yet."""
         if self.closed or exchange.state != TAKEN:
             return 0
-        return self.send_ack(exchange.message_id)
+        return self.outbox.send_ack(exchange.message_id)
 
     cdef int fail(
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
@@ -433,11 +386,11 @@ cdef class KpudpPeer(Session):
         if not 100 <= status <= 599:
             status = BAD_GATEWAY
         exchange.state = RESPONDED
-        exchange.response_id = self.next_message_id()
+        exchange.response_id = self.outbox.next_message_id()
         end = put_response(
             frame, exchange.response_id, exchange.message_id, <uint16_t>status, phrase, payload, True
         )
-        transmission = self.send_confirmable(RESPONSE, exchange.response_id, frame[:end - frame])
+        transmission = self.outbox.send_confirmable(RESPONSE, exchange.response_id, frame[:end - frame])
         transmission.request_id = exchange.message_id
         return 0
 
@@ -484,12 +437,12 @@ cdef class KpudpPeer(Session):
             self.drop("kpudp_unacknowledged")
             return False
         self.pushes += 1
-        message_id = self.next_message_id()
+        message_id = self.outbox.next_message_id()
         end = put_push(
             frame, message_id, <uint16_t>(status if 100 <= status <= 599 else BAD_GATEWAY), phrase, path,
             delivery.data.payload, True,
         )
-        self.send_confirmable(PUSH, message_id, frame[:end - frame])
+        self.outbox.send_confirmable(PUSH, message_id, frame[:end - frame])
         self.context.peers.requeue(self.place, True)
         return True
 
@@ -501,125 +454,9 @@ cdef class KpudpPeer(Session):
                 return False
         return True
 
-    # ------------------------------------------------------------ to the device
-
-    cdef uint8_t* reserve_frame(self, Py_ssize_t size) except? NULL:
-        """Return where a frame goes in the datagram of this tick, or NULL if the limit forbids it. Hot path.
-
-        The caller writes exactly `size` bytes there, before anything else is sent.
-        """
-        cdef uint8_t* at
-        cdef Py_ssize_t cost = size
-        if self.output is not None and self.output.size + size > DATAGRAM_SIZE_MAX:
-            self.send_output()
-        if self.output is None:
-            cost += HEADER_SIZE
-        if not self.place.proved and self.sent_bytes + <uint64_t>cost > AMPLIFICATION_MAX * self.received_bytes:
-            self.drop("kpudp_amplification")
-            return NULL
-        self.sent_bytes += <uint64_t>cost
-        if self.output is None:
-            self.output = self.context.open_output(self)
-            put_header(self.output.reserve(DATAGRAM_SIZE_MAX), self.epoch)
-            self.output.size = HEADER_SIZE
-        at = self.output.reserve(size)
-        self.output.size += size
-        return at
-
-    cdef int send_output(self) except -1:
-        """Send the datagram of this tick. Hot path."""
-        cdef Buffer output = self.output
-        if output is None:
-            return 0
-        self.output = None
-        self.context.core.socket.send(&self.place.address, output.data, output.size)
-        if len(self.context.spare) < SPARE_BUFFERS:
-            output.size = 0
-            self.context.spare.append(output)
-        return 0
-
-    cdef int send_ack(self, uint16_t message_id) except -1:
-        """Send ACK. Hot path."""
-        cdef uint8_t* at = self.reserve_frame(HEAD_SIZE)
-        if at != NULL:
-            put_ack(at, message_id)
-        return 0
-
-    cdef int send_reset(self, uint16_t message_id, uint16_t reason) except -1:
-        """Send RESET; `reason` is one of ResetReason or an HTTP status."""
-        cdef uint8_t* at = self.reserve_frame(RESET_SIZE)
-        if at != NULL:
-            put_reset(at, message_id, reason)
-        return 0
-
-    cdef int send_pong(self, uint16_t message_id, Slice data) except -1:
-        """Send PONG with the data of a PING."""
-        cdef uint8_t* at = self.reserve_frame(HEAD_SIZE_MAX + data.size)
-        if at != NULL:
-            put_probe(at, PONG, message_id, data, True)
-        return 0
-
-    cdef int challenge_address(self) except -1:
-        """Send PING with random bytes, unless the address is proved or that is under way."""
-        cdef uint8_t[HEAD_SIZE_MAX + PING_DATA_SIZE_MAX] frame
-        cdef bytes data
-        cdef uint16_t message_id
-        if self.place.proved or self.challenge is not None or not self.context.timer.reserve():
-            return 0
-        data = os.urandom(PING_DATA_SIZE_MAX)
-        message_id = self.next_message_id()
-        put_probe(frame, PING, message_id, Slice(<const uint8_t*>data, PING_DATA_SIZE_MAX), True)
-        self.challenge = self.send_confirmable(PING, message_id, frame[:sizeof(frame)])
-        return 0
-
-    cdef uint16_t next_message_id(self) except? 0:
-        """Return an ID that none of our unacknowledged messages has. Those are far fewer than there are IDs."""
-        self.last_message_id += 1
-        while self.last_message_id in self.unacknowledged:
-            self.last_message_id += 1
-        return self.last_message_id
-
-    cdef Transmission send_confirmable(self, uint8_t type, uint16_t message_id, bytes frame):
-        """Send a message until it is acknowledged. The caller has reserved its place in the timer."""
-        cdef Transmission transmission = Transmission()
-        transmission.peer = self
-        transmission.type = type
-        transmission.message_id = message_id
-        transmission.frame = frame
-        self.unacknowledged[message_id] = transmission
-        self.transmit(transmission)
-        self.context.timer.start(transmission)
-        return transmission
-
-    cdef int transmit(self, Transmission transmission) except -1:
-        """Put a confirmable message into the datagram of this tick."""
-        cdef Py_ssize_t size = len(transmission.frame)
-        cdef uint8_t* at = self.reserve_frame(size)
-        if at != NULL:
-            memcpy(at, <const char*>transmission.frame, <size_t>size)
-        return 0
-
     cdef int retransmit(self, Transmission transmission) except -1:
-        """Send a message again whose wait is over, unless it was acknowledged or sent often enough."""
-        if transmission.frame is None:
-            return 0
-        if transmission.count < TRANSMISSIONS_MAX:
-            self.transmit(transmission)
-            return self.context.timer.back_off(transmission)
-        if transmission.type != PING:
-            return self.end("kpudp_unreachable")
-        self.complete(transmission.message_id)  # the device may just not listen
-        return 0
-
-    cdef Transmission complete(self, uint16_t message_id):
-        """Give up the place of a message that is acknowledged or given up. Return it, or None if there is none."""
-        cdef Transmission transmission = self.unacknowledged.pop(message_id, None)
-        if transmission is not None:
-            transmission.frame = None
-            self.context.timer.release()
-            if transmission is self.challenge:
-                self.challenge = None
-        return transmission
+        """Send a message again whose wait is over. The session ends if the peer does not acknowledge it."""
+        return 0 if self.outbox.retransmit(transmission) else self.end("kpudp_unreachable")
 
     # ------------------------------------------------------------ the end
 
@@ -635,7 +472,6 @@ cdef class KpudpPeer(Session):
                 self.context.pending.forget(self.key, exchange.sequence)
                 self.context.timer.release()
         self.exchanges = {}
-        for message_id in list(self.unacknowledged):
-            self.complete(message_id)
+        self.outbox.close()
         self.context.peers.remove(self.place, self.leave_address())
         return self.context.sessions.close(self)

@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint16_t, uint64_t
 
-from kaa_gateway.kpudp.peer cimport KpudpContext, KpudpPeer
+from kaa_gateway.kpudp.context cimport KpudpContext
+from kaa_gateway.kpudp.peer cimport KpudpPeer
 from kaa_gateway.kpudp.tables cimport PeerTable, RetransmissionTimer
 from kaa_gateway.net.addresses cimport Address
 from kaa_gateway.net.udp cimport DatagramCore

@@ -10,6 +10,7 @@ from kaa_gateway.counters cimport KPUDP, Counters
 from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
+from kaa_gateway.kpudp.outbox cimport Outbox
 from kaa_gateway.kpudp.peer cimport Exchange
 from kaa_gateway.kpudp.tables cimport Place, Transmission
 from kaa_gateway.wire.kpudp cimport (
@@ -70,10 +71,10 @@ cdef class KpudpServer(DatagramCore):
         if size < HEADER_SIZE or data[0] >> 4 != MAGIC:
             return counters.count("dropped", "kpudp_not_kpudp")
         peer = current = <KpudpPeer>self.peers.find(source)
-        if current is not None and current.epoch != data[1]:
+        if current is not None and current.outbox.epoch != data[1]:
             peer = current.in_epoch(data[1])
         if peer is not None:
-            peer.received_bytes += <uint64_t>size
+            peer.outbox.received_bytes += <uint64_t>size
         if data[0] & 0x0F != VERSION:
             counters.count("dropped", "kpudp_version")
             if size < ANSWERED_SIZE_MIN:
@@ -127,7 +128,7 @@ cdef class KpudpServer(DatagramCore):
                     counters.count("dropped", "kpudp_unknown_peer")
                     continue
                 peer = self.open_peer(source, epoch, current)
-                peer.received_bytes += <uint64_t>size
+                peer.outbox.received_bytes += <uint64_t>size
             peer.on_frame(&frame)
         if peer is not None and not peer.closed:
             self.context.evict(self.peers.touch(peer.place, peer.is_busy(), self.context.now))
@@ -145,7 +146,11 @@ cdef class KpudpServer(DatagramCore):
         peer.context = self.context
         peer.place = place
         peer.connectionless = True
-        peer.epoch = epoch
+        peer.outbox = Outbox()
+        peer.outbox.context = self.context
+        peer.outbox.peer = peer
+        peer.outbox.place = place
+        peer.outbox.epoch = epoch
         self.context.sessions.open(peer)
         self.context.counters.connections_opened[<int>KPUDP] += 1
         if current is not None:
@@ -159,7 +164,7 @@ cdef class KpudpServer(DatagramCore):
         """Send RESET to a peer, or to the sender of a datagram of at least ANSWERED_SIZE_MIN bytes."""
         cdef uint8_t[HEADER_SIZE + RESET_SIZE] datagram
         if peer is not None:
-            return peer.send_reset(message_id, reason)
+            return peer.outbox.send_reset(message_id, reason)
         put_reset(put_header(datagram, epoch), message_id, reason)
         return self.socket.send(destination, datagram, sizeof(datagram))
 
@@ -176,7 +181,8 @@ cdef class KpudpServer(DatagramCore):
         for exchange in taken:
             exchange.peer.acknowledge_late(exchange)
         for transmission in self.timer.due(now):
-            (<KpudpPeer>transmission.peer).retransmit(transmission)
+            if transmission.peer is not None:
+                (<KpudpPeer>transmission.peer).retransmit(transmission)
         context.pending.expire(now)
         while True:
             place = self.peers.silent_since(now - self.peer_timeout)

@@ -83,7 +83,7 @@ cdef class PeerTable:
 cdef class Transmission:
     # A confirmable message of ours.
     # wiring
-    cdef object peer             # KpudpPeer
+    cdef object peer             # KpudpPeer; None if it had ended
     # state
     cdef uint8_t type
     cdef uint16_t message_id
