@@ -24,6 +24,7 @@ cdef class TcpListener:
     cdef object receive_view
     cdef EpollSet epoll              # None before the start
     cdef list sockets                # that listen
+    cdef set descriptors             # of those sockets
     cdef list connections            # TcpConnection by descriptor, or None
     cdef Py_ssize_t connected        # open connections
     cdef uint64_t passes             # of the event loop in which a socket was ready

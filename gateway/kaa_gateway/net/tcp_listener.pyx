@@ -66,6 +66,7 @@ cdef class TcpListener:
         self.receive_storage = bytearray(RECEIVE_SIZE)
         self.receive_view = memoryview(self.receive_storage)
         self.sockets = []
+        self.descriptors = set()
         self.connections = []
         self.half_open = {}
         self.to_flush = []
@@ -74,6 +75,7 @@ cdef class TcpListener:
     def start(self, host, port, *, reuse_port):
         """Listen. Raises OSError if the port is taken."""
         self.sockets = listen(host, port, reuse_port=reuse_port)
+        self.descriptors = {listening.fileno() for listening in self.sockets}
         self.epoll = EpollSet(self.loop, self.on_ready)
         self.set_accepting(True)
 
@@ -149,7 +151,7 @@ cdef class TcpListener:
         cdef uint8_t[ADDRESS_SIZE_MAX] address
         cdef socklen_t size
         cdef int fd, count = 1
-        if listening not in [sock.fileno() for sock in self.sockets]:
+        if listening not in self.descriptors:
             return 0  # the event of a connection that was closed earlier in this pass
         if self.passes - self.accepted_in == 1:
             # More than one came in the last pass. Otherwise asking for a second would be a wasted system call.
@@ -269,6 +271,7 @@ cdef class TcpListener:
         for listening in self.sockets:
             listening.close()
         self.sockets = []
+        self.descriptors = set()
 
     def is_writing(self):
         """Return whether a connection still has output to write."""
