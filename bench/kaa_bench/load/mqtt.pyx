@@ -151,7 +151,7 @@ cdef class MqttLoad(StreamLoad):
 cdef class MqttRequestLoad(StreamLoad):
     """Sends requests on sockets past CONNACK.
 
-    `request_id_offset` is the offset of the request ID, of 8 digits; a copy stands at `counter_offset`, if that is given.
+    `request_id_offset` is the offset of the request ID, of 8 digits; a copy of it stands at `counter_offset`, if given.
     """
 
     def __cinit__(self, sockets, messages, int window, *, Py_ssize_t request_id_offset, counter_offset=None):

@@ -3,7 +3,7 @@
 from kaa_bench.compare.figures import Probe
 from kaa_bench.compare.probes.codecs import DECODE, ENCODE, PUBLISH
 from kaa_bench.compare.probes.connections import CONNECT, DISCONNECT, MEMORY
-from kaa_bench.compare.probes.extensions import EXTENSIONS
+from kaa_bench.compare.probes.extensions import EXTENSIONS, STORED
 from kaa_bench.compare.probes.latency import LATENCIES
 from kaa_bench.compare.probes.push import PUSH
 from kaa_bench.compare.probes.workers import WORKERS
@@ -21,5 +21,6 @@ PROBES: dict[str, Probe] = {
         PUSH,
         WORKERS,
         *EXTENSIONS,
+        STORED,
     )
 }
