@@ -144,8 +144,9 @@ def soak(
 ) -> int:
     """Cause faults in turn under devices on all transports, and account for every message.
 
-    Starts its own nats-server, two gateways and three extensions. Devices of each kind send numbered messages to an
-    extension over core NATS and to a durable one, while one after the other extensions are restarted and killed,
+    Starts its own nats-server, two gateways, three extensions and two processes of reference services. Devices of each
+    kind send numbered messages to an extension over core NATS and to a durable one, and further ones send requests to
+    the reference services, while one after the other extensions and services are restarted and killed,
     networks are reset and fall silent, a gateway is killed, the gateways are restarted one by one, and the NATS server
     is stopped and killed. All the time, some datagrams of CoAP and KP/UDP are lost, repeated, delayed and reordered. At
     the end it prints a table of the messages and their outcomes. docs/guarantees.md has the guarantees.
@@ -157,7 +158,7 @@ def soak(
     seconds
         Duration; it is longer if that is needed for each fault to happen once.
     devices
-        Devices of each kind that send to each of the two extensions.
+        Devices of each kind that send to each of the two extensions, and devices that send to the reference services.
     interval
         Seconds between two messages of a device.
     pause

@@ -1,6 +1,7 @@
 """The cluster of a soak: a nats-server with JetStream, two gateways, and extensions, with fault proxies between them.
 
-There are two extension instances: `dcx` over core NATS with two replicas, and `stored`, durable, with one.
+There are two extension instances: `dcx` over core NATS with two replicas, and `stored`, durable, with one. The
+reference services run in two processes.
 """
 
 import asyncio
@@ -11,12 +12,16 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST, POLL_S, START_TIMEOUT_S, Gateway, NatsServer, Server
+from kaa_bench.soak import services
 from kaa_bench.soak.datagram_proxy import DatagramProxy, Faults
 from kaa_bench.soak.proxy import FaultProxy
 
 GATEWAYS = 2
+SERVICE_PROCESSES = 2
 CORE, DURABLE = "dcx", "stored"
 APP_VERSION = "soak_v1"
 GATEWAY_INSTANCE = "kpc-soak"
@@ -55,12 +60,16 @@ class SoakGateway(Gateway):
         }
         kaa = document["kaa"]
         kaa["applications"] = {
-            "soak": {"versions": {APP_VERSION: {"allowed-extension-instances": [CORE, DURABLE]}}}
+            "soak": {
+                "versions": {
+                    APP_VERSION: {"allowed-extension-instances": [CORE, DURABLE, *services.INSTANCES]}
+                }
+            }
         }
         kaa["extension-instances"] = {
             CORE: {"endpoint-aware": True},
             DURABLE: {"endpoint-aware": True, "durable": True},
-        }
+        } | {name: {"endpoint-aware": True} for name in services.INSTANCES}
         kaa["kpc"]["nats"] = {"ping-timeout": PING_TIMEOUT_S}
         kaa["kpc"]["durable"] = {"ack-timeout": PING_TIMEOUT_S}
         return document
@@ -98,6 +107,28 @@ class SoakExtension(Server):
         return "ready" in self._log.read_text(errors="replace")
 
 
+class SoakServices(Server):
+    """A process with all reference services."""
+
+    name = "services"
+
+    def __init__(self, nats: NatsServer) -> None:
+        super().__init__()
+        self._nats = nats
+
+    def command(self) -> list[str]:
+        """See `Server.command`."""
+        settings = self.directory / "services.yml"
+        settings.write_text(yaml.safe_dump(services.SETTINGS))
+        url = f"nats://{HOST}:{self._nats.ports[0]}"
+        options = ["--settings", str(settings), "--nats", url, "--gateway-instance", GATEWAY_INSTANCE]
+        program = [sys.executable, "-P", "-m", "kaa_ext", "run"]
+        return [*program, *services.SERVICES, *options, "--log-level", "error"]
+
+    def _ready(self) -> bool:
+        return "ready" in self._log.read_text(errors="replace")
+
+
 class Cluster:
     """The running cluster."""
 
@@ -113,6 +144,7 @@ class Cluster:
             stack.enter_context(SoakExtension(self.nats, instance, self.record))
             for instance in (CORE, CORE, DURABLE)
         ]
+        self.services = [stack.enter_context(SoakServices(self.nats)) for _ in range(SERVICE_PROCESSES)]
         self.device_proxies = {
             protocol: [
                 stack.enter_context(FaultProxy(gateway.address_of(protocol)[1])) for gateway in self.gateways

@@ -33,6 +33,20 @@ async def extension_killed(cluster: Cluster) -> None:
             await start(extension)
 
 
+async def services_restarted(cluster: Cluster) -> None:
+    """Restart the processes of the reference services, one after the other, by SIGTERM."""
+    for services in cluster.services:
+        await end(services, signal.SIGTERM)
+        await start(services)
+
+
+async def services_killed(cluster: Cluster) -> None:
+    """Kill a process of the reference services; the other one continues."""
+    await end(cluster.services[0], signal.SIGKILL)
+    await asyncio.sleep(DOWN_S)
+    await start(cluster.services[0])
+
+
 async def nats_network_reset(cluster: Cluster) -> None:
     """Cut the connections between gateways and NATS, several times."""
     for number in range(RESETS):
@@ -86,12 +100,14 @@ async def nats_killed(cluster: Cluster) -> None:
 
 FAULTS: tuple[Fault, ...] = (
     extension_restarted,
+    services_killed,
     nats_network_reset,
     worker_killed,
     nats_network_silent,
     extension_killed,
     device_network_reset,
     nats_stopped,
+    services_restarted,
     rolling_restart,
 )
 """All faults except the one that may lose messages of core NATS."""

@@ -15,7 +15,7 @@ COLUMNS = ("sent", "acked", "refused", "delivered", "twice", "answered", "lost",
 def lost(accounts: Mapping[Row, Account]) -> int:
     """Return the losses in breach of the guarantees: in core mode those without a death of NATS."""
     return sum(
-        account.lost + (account.lost_with_nats if mode == "durable" else 0)
+        account.lost + (account.lost_with_nats if mode != "core" else 0)
         for (mode, _), account in accounts.items()
     )
 

@@ -7,12 +7,14 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from kaa_bench.errors import BenchError
+from kaa_bench.processes import HOST
 from kaa_bench.soak.cluster import APP_VERSION, CORE, DURABLE, Cluster, Datagrams
 from kaa_bench.soak.devices import CoapDevice, Device, HttpDevice, KpudpDevice
 from kaa_bench.soak.extension import RECORD
 from kaa_bench.soak.faults import FAULTS, nats_killed
 from kaa_bench.soak.ledger import Account
 from kaa_bench.soak.mqtt_device import Qos0Device, Qos1Device, Qos2Device
+from kaa_bench.soak.services import SAMPLES, ServicesDevice, StoredRecords
 
 KINDS: tuple[tuple[type[Device], str], ...] = (
     (Qos0Device, "mqtt"),
@@ -23,6 +25,8 @@ KINDS: tuple[tuple[type[Device], str], ...] = (
     (KpudpDevice, "kpudp"),
 )
 INSTANCES = {"core": CORE, "durable": DURABLE}
+SERVICES = "services"
+"""The mode of the devices that send to the reference services."""
 SETTLE_S = 60.0
 """How long an acknowledged message may take after the devices have stopped; a redelivery takes 5 s."""
 GRACE_S = 1.0
@@ -36,13 +40,15 @@ Row = tuple[str, str]
 class Recorder:
     """Reads the records of the extensions."""
 
-    def __init__(self, file: Path, devices: dict[int, Device]) -> None:
+    def __init__(self, file: Path, stored: StoredRecords, devices: dict[int, Device]) -> None:
         self._file = file
+        self._stored = stored
         self._devices = devices
         self._read = 0
 
     def read(self) -> None:
         """Enter new records into the ledgers."""
+        self._stored.read()
         if not self._file.exists():
             return
         with self._file.open("rb") as source:
@@ -72,7 +78,7 @@ class Soak:
     async def run(self, seconds: float) -> dict[Row, Account]:
         """Cause all faults in turn until the time is over, each at least once."""
         with ExitStack() as stack:
-            self._say("starting NATS, two gateways and three extensions")
+            self._say("starting NATS, two gateways, three extensions and the reference services")
             cluster = await asyncio.to_thread(Cluster, stack)
             async with AsyncExitStack() as proxies:
                 await cluster.open_datagram_proxies(proxies)
@@ -89,7 +95,13 @@ class Soak:
                     ports = cluster.ports(protocol)
                     self.devices[number] = kind(number, APP_VERSION, instance, ports, self._interval_s)
                     self._modes[number] = mode
-        recorder = Recorder(cluster.record, self.devices)
+        for _ in range(self._count):
+            number = len(self.devices)
+            ports = cluster.ports("http")
+            self.devices[number] = ServicesDevice(number, APP_VERSION, SAMPLES, ports, self._interval_s)
+            self._modes[number] = SERVICES
+        nats_url = f"nats://{HOST}:{cluster.nats.ports[0]}"
+        recorder = Recorder(cluster.record, StoredRecords(nats_url, self.devices), self.devices)
         tasks = [asyncio.create_task(device.run()) for device in self.devices.values()]
         try:
             await self._break(cluster, recorder, end)
