@@ -108,6 +108,25 @@ class Mqtt5Peer:
         assert isinstance(disconnect, Disconnect), disconnect
         return disconnect
 
+    async def refusal(self) -> int | None:
+        """Return the reason code with which the server ends the connection, None if it just closes it.
+
+        It is that of a CONNACK or a DISCONNECT, which is then the last packet.
+        """
+        received = await self.until_closed()
+        if not received:
+            return None
+        last = received[-1]
+        assert isinstance(last, Connack | Disconnect), received
+        return last.reason_code
+
+    async def rest(self) -> bytes:
+        """Return the bytes that come before the server closes the connection, whatever they are."""
+        rest, self._unread = self._unread, b""
+        while data := await asyncio.wait_for(self._reader.read(65536), RECEIVE_TIMEOUT_S):
+            rest += data
+        return rest
+
     def topic_of(self, publish: Publish) -> str:
         """Return the topic of a message of the server, and remember the alias that it sets (3.3.2.3.4)."""
         alias = publish.get(Property.TOPIC_ALIAS)
