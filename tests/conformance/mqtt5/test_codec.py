@@ -164,6 +164,7 @@ def test_what_is_encoded_is_decoded(packet: Packet) -> None:
     ],
 )
 def test_what_a_server_must_not_send_is_noticed(vector: str) -> None:
+    """[MQTT-3.2.2-1] [MQTT-3.2.2-6] [MQTT-3.14.2-2]: the codec checks each packet of the gateway in all of these tests."""
     with pytest.raises(ViolationError):
         codec.decode(bytes.fromhex(vector))
 

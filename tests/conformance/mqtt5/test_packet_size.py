@@ -147,3 +147,11 @@ async def test_a_client_that_takes_nearly_nothing(shared_gateway: GatewayProcess
         await peer.end_output()
         await peer.until_closed()
         assert max(peer.bytes_received, default=0) <= maximum
+
+
+async def test_disconnect_fits(shared_gateway: GatewayProcess) -> None:
+    """[MQTT-3.14.2-3] [MQTT-3.1.2-24]"""
+    async with mqtt5_client(shared_gateway.mqtt_port, properties=((P.MAXIMUM_PACKET_SIZE, 64),)) as peer:
+        await peer.send(Connect())
+        assert (await peer.until_disconnect()).reason_code == 0x82
+        assert max(peer.bytes_received) <= 64
