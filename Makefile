@@ -9,7 +9,7 @@ PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version
 NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page docs image lint bench peers profile annotate wheel wheels clean
+.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page docs image lint bench peers mqttjs profile annotate wheel wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -118,6 +118,14 @@ peers: setup $(VENV)/peers/.installed ## Install the peer whose dependencies nee
 $(VENV)/peers/.installed: bench/kaa_bench/peers/requirements.txt
 	$(PYTHON) -m venv $(VENV)/peers
 	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	@touch $@
+
+mqttjs: $(VENV)/mqttjs/.installed ## Install MQTT.js, which a test runs (needs npm)
+
+$(VENV)/mqttjs/.installed: tests/support/mqttjs/package.json $(VENV)/.running
+	mkdir -p $(@D)
+	cp $< $(@D)
+	npm install --prefix $(@D) --no-audit --no-fund --silent
 	@touch $@
 
 profile: setup build ## Print instructions per message by function, under valgrind (ARGS as for the bench: --rows coap)

@@ -22,7 +22,7 @@ def docstrings(path: Path) -> dict[str, str]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         inner = [(node, "")]
         if isinstance(node, ast.ClassDef):
-            inner = [(each, f"{node.name}::") for each in node.body]  # type: ignore[misc]
+            inner = [(each, f"{node.name}::") for each in node.body]
         for each, prefix in inner:
             if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef) and each.name.startswith("test_"):
                 found[prefix + each.name] = ast.get_docstring(each) or ""

@@ -109,7 +109,7 @@ def test_the_reason_codes_are_those_of_paho(packet_type: PacketType, paho: int) 
 
 @pytest.mark.parametrize("value", [0, 127, 128, 16383, 16384, 2097151, 2097152, 268435455])
 def test_variable_byte_integers(value: int) -> None:
-    """Table 1-1, and MQTT-1.5.5-1."""
+    """[MQTT-1.5.5-1], table 1-1."""
     encoded = variable(value)
     assert Reader(encoded).variable() == value
     if len(encoded) < 4:
@@ -164,7 +164,7 @@ def test_what_is_encoded_is_decoded(packet: Packet) -> None:
     ],
 )
 def test_what_a_server_must_not_send_is_noticed(vector: str) -> None:
-    """[MQTT-3.2.2-1] [MQTT-3.2.2-6] [MQTT-3.14.2-2]: the codec checks each packet of the gateway in all of these tests."""
+    """[MQTT-3.2.2-1] [MQTT-3.2.2-6] [MQTT-3.14.2-2]: all tests read with this codec."""
     with pytest.raises(ViolationError):
         codec.decode(bytes.fromhex(vector))
 
