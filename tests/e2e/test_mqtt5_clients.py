@@ -327,7 +327,7 @@ async def test_aiomqtt_requests_in_flight(
 ) -> None:
     """Two hundred, with Response Topic and Correlation Data, at every QoS, within its Receive Maximum."""
     base = f"kp1/app_v1/echo/{new_token()}/json"
-    limits = properties(PacketTypes.CONNECT, ReceiveMaximum=20, TopicAliasMaximum=3)
+    limits = properties(PacketTypes.CONNECT, ReceiveMaximum=20)
     async with aiomqtt.Client(
         HOST, shared_gateway.mqtt_port, protocol=aiomqtt.ProtocolVersion.V5, properties=limits
     ) as device:

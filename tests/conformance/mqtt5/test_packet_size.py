@@ -7,7 +7,7 @@ import pytest
 from tests.support.cluster import Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt5 import codec
-from tests.support.mqtt5.packets import Connect, Puback, Publish
+from tests.support.mqtt5.packets import Connect, Disconnect, Puback, Publish
 from tests.support.mqtt5.peer import Mqtt5Peer, mqtt5_client, mqtt5_peer
 from tests.support.mqtt5.properties import Property
 from tests.support.nats import NatsServer
@@ -141,11 +141,11 @@ async def test_what_waited_is_measured_by_the_connection_that_gets_it(
 
 @pytest.mark.parametrize("maximum", [1, 4, 8])
 async def test_a_client_that_takes_nearly_nothing(shared_gateway: GatewayProcess, maximum: int) -> None:
-    """[MQTT-3.1.2-24] [MQTT-3.2.2-19] [MQTT-3.2.2-20]: a CONNACK that does not fit is not sent."""
+    """[MQTT-3.1.2-24] [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.14.0-1]: a CONNACK that does not fit is not sent."""
     async with mqtt5_peer(shared_gateway.mqtt_port) as peer:
         await peer.send(Connect("named", properties=((P.MAXIMUM_PACKET_SIZE, maximum),)))
         await peer.end_output()
-        await peer.until_closed()
+        assert not any(isinstance(packet, Disconnect) for packet in await peer.until_closed())
         assert max(peer.bytes_received, default=0) <= maximum
 
 

@@ -17,6 +17,7 @@ P = Property
 MALFORMED = 0x81
 PROTOCOL_ERROR = 0x82
 TOPIC_NAME_INVALID = 0x90
+PAYLOAD_FORMAT_INVALID = 0x99
 RETAIN_NOT_SUPPORTED = 0x9A
 WRONG_TOPIC = {MALFORMED, PROTOCOL_ERROR, TOPIC_NAME_INVALID}
 
@@ -107,9 +108,27 @@ async def test_every_property_of_a_message(
     )  # fmt: skip
     topic = f"kp1/app_v1/dcx/{new_token()}/json"
     async with mqtt5_client(shared_gateway.mqtt_port) as peer:
-        await peer.send(Publish(topic, b"\xff is not UTF-8", 1, 1, properties=properties))
+        await peer.send(Publish(topic, "text \u00fc".encode(), 1, 1, properties=properties))
         assert await peer.expect(Puback) == Puback(1)
-    assert (await cluster.request()).fields["payload"] == b"\xff is not UTF-8"
+    assert (await cluster.request()).fields["payload"] == "text \u00fc".encode()
+
+
+@pytest.mark.parametrize("indicator", [None, 0])
+async def test_a_payload_is_any_bytes(
+    shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken, indicator: int | None
+) -> None:
+    """3.3.2.3.2: unless the client says that it is text."""
+    properties = () if indicator is None else ((P.PAYLOAD_FORMAT_INDICATOR, indicator),)
+    async with mqtt5_client(shared_gateway.mqtt_port) as peer:
+        await peer.send(Publish(f"kp1/app_v1/dcx/{new_token()}/json", b"\xff\0", properties=properties))
+        assert (await cluster.request()).fields["payload"] == b"\xff\0"
+
+
+async def test_a_text_that_is_none(shared_gateway: GatewayProcess) -> None:
+    """3.3.2.3.2: a server may check it, and this one does."""
+    async with mqtt5_client(shared_gateway.mqtt_port) as peer:
+        await peer.send(Publish("outside", b"\xff", properties=((P.PAYLOAD_FORMAT_INDICATOR, 1),)))
+        assert await peer.refusal() == PAYLOAD_FORMAT_INVALID
 
 
 async def test_message_expiry_becomes_the_timeout(
