@@ -1,9 +1,10 @@
-"""MQTT 3.1 and 3.1.1 packets as Python objects. See mqtt_packets.pyx."""
+"""MQTT packets as Python objects. See mqtt_packets.pyx."""
 
 from typing import NamedTuple
 
 LEVEL_3_1: int
 LEVEL_3_1_1: int
+LEVEL_5: int
 
 class Will(NamedTuple):
     topic: str
@@ -23,6 +24,7 @@ class Connect(NamedTuple):
 class Connack(NamedTuple):
     session_present: bool
     return_code: int
+    topic_alias_maximum: int = 0
 
 class Publish(NamedTuple):
     topic: str
@@ -31,9 +33,14 @@ class Publish(NamedTuple):
     packet_id: int = 0
     dup: bool = False
     retain: bool = False
+    topic_alias: int = 0
+    response_topic: str | None = None
+    correlation_data: bytes | None = None
+    status_code: int = 0
 
 class Puback(NamedTuple):
     packet_id: int
+    reason_code: int = 0
 
 class Pubrec(NamedTuple):
     packet_id: int
@@ -61,7 +68,9 @@ class Unsuback(NamedTuple):
 
 class Pingreq(NamedTuple): ...
 class Pingresp(NamedTuple): ...
-class Disconnect(NamedTuple): ...
+
+class Disconnect(NamedTuple):
+    reason_code: int = 0
 
 Packet = (
     Connect

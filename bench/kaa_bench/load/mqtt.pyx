@@ -124,7 +124,7 @@ cdef class MqttLoad(StreamLoad):
         return NONE
 
     cdef Failure answered(self, Connection* connection, const uint8_t* packet) noexcept nogil:
-        """Handle a PUBACK, of which the reason code and what comes before it is there, or another packet. Hot path."""
+        """Handle a PUBACK, up to its reason code, or the beginning of another packet. Hot path."""
         cdef Stream* stream = &self.streams[connection.index]
         if packet[0] == PUBACK and not self.fence_size:
             if packet[1] != PUBACK_SIZE - 2 and packet[PUBACK_SIZE] >= REFUSED:

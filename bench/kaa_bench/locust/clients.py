@@ -12,11 +12,14 @@ from kaa_gateway.wire import coap, kpudp
 
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.errors import BenchError
+from kaa_bench.packets import MqttVersion
 
 TIMEOUT_S = 30.0
 RECEIVE_SIZE = 65536
 PACKET_IDS = 65_535
 REQUEST_IDS = 2**31 - 1
+REFUSED = 0x80
+"""The first reason code of MQTT 5 that refuses."""
 
 COAP_CON, COAP_ACK, COAP_RST = 0, 2, 3
 COAP_EMPTY, COAP_POST = 0, 2
@@ -35,25 +38,32 @@ class DeviceError(BenchError):
 
 
 class MqttDevice:
-    """An MQTT 3.1.1 device that sends at QoS 1, or with `answers` requests that the extension answers."""
+    """An MQTT device that sends at QoS 1, or requests that the extension answers. With MQTT 5 it uses a topic alias."""
 
-    def __init__(self, address: tuple[str, int], client_id: str) -> None:
+    def __init__(self, address: tuple[str, int], client_id: str, version: MqttVersion = "3.1.1") -> None:
         self._socket = socket.create_connection(address, TIMEOUT_S)
+        self._level = mqtt.LEVEL_5 if version == "5" else mqtt.LEVEL_3_1_1
         self._rest = b""
         self._packet_id = 0
         self._request_id = 0
-        self._socket.sendall(mqtt.encode(mqtt.Connect(client_id, keep_alive=0)))
+        self._aliased = ""
+        self._send(mqtt.Connect(client_id, keep_alive=0, level=self._level))
         answer = self._receive()
-        if answer != mqtt.Connack(False, 0):
+        if not isinstance(answer, mqtt.Connack) or answer.return_code:
             raise DeviceError(f"CONNECT was answered with {answer}")
+        self._alias = min(1, answer.topic_alias_maximum)
 
     def send(self, path: str, payload: bytes) -> None:
         """Send PUBLISH at QoS 1, and wait for PUBACK."""
         self._packet_id = self._packet_id % PACKET_IDS + 1
-        self._socket.sendall(mqtt.encode(mqtt.Publish(path, payload, 1, self._packet_id)))
+        topic = "" if self._alias and path == self._aliased else path
+        self._aliased = path
+        self._send(mqtt.Publish(topic, payload, 1, self._packet_id, topic_alias=self._alias))
         while True:
             match self._receive():
-                case mqtt.Puback(packet_id=packet_id) if packet_id == self._packet_id:
+                case mqtt.Puback(packet_id=packet_id, reason_code=code) if packet_id == self._packet_id:
+                    if code >= REFUSED:
+                        raise DeviceError(f"PUBACK {code:#04x}")
                     return
                 case mqtt.Publish(topic=topic, payload=said) if topic == f"{path}/error":
                     raise DeviceError(said.decode(errors="replace"))
@@ -62,7 +72,7 @@ class MqttDevice:
         """Send PUBLISH at QoS 0 with a request ID. Return the payload of the response."""
         self._request_id = self._request_id % REQUEST_IDS + 1
         topic = f"{path}/{self._request_id}"
-        self._socket.sendall(mqtt.encode(mqtt.Publish(topic, payload)))
+        self._send(mqtt.Publish(topic, payload))
         while True:
             match self._receive():
                 case mqtt.Publish(topic=answered, payload=said) if answered == f"{topic}/status":
@@ -73,18 +83,21 @@ class MqttDevice:
     def close(self) -> None:
         """Send DISCONNECT and close."""
         try:
-            self._socket.sendall(mqtt.encode(mqtt.Disconnect()))
+            self._send(mqtt.Disconnect())
         finally:
             self._socket.close()
+
+    def _send(self, packet: "mqtt.Packet") -> None:
+        self._socket.sendall(mqtt.encode(packet, self._level))
 
     def _receive(self) -> object:
         """Return the next packet. Acknowledge a PUBLISH at QoS 1."""
         while True:
-            packet, used = mqtt.decode(self._rest) if self._rest else (None, 0)
+            packet, used = mqtt.decode(self._rest, self._level) if self._rest else (None, 0)
             if packet is not None:
                 self._rest = self._rest[used:]
                 if isinstance(packet, mqtt.Publish) and packet.qos:
-                    self._socket.sendall(mqtt.encode(mqtt.Puback(packet.packet_id)))
+                    self._send(mqtt.Puback(packet.packet_id))
                 return packet
             data = self._socket.recv(RECEIVE_SIZE)
             if not data:

@@ -27,6 +27,7 @@ def add_options(parser: ArgumentParser) -> None:
     """Add options for the gateway's ports and the devices, which are also in the form of the page."""
     for name, default in (("mqtt", 1883), ("http", 8080), ("coap", 5683), ("kpudp", 5686)):
         parser.add_argument(f"--{name}-port", type=int, default=default, help=f"{name} port of the gateway")
+    parser.add_argument("--mqtt-version", default="3.1.1", choices=["3.1.1", "5"], help="version of MQTT")
     parser.add_argument("--gateway", default="127.0.0.1", help="host of the gateway")
     parser.add_argument("--app-version", default="demo_application_v1", help="application version")
     parser.add_argument("--extension", default="dcx", help="extension instance that gets the samples")
@@ -114,7 +115,8 @@ class MqttUser(DeviceUser):
 
     def make(self, address: tuple[str, int]) -> Any:
         """See DeviceUser."""
-        return MqttDevice(address, self.path.split("/")[3])
+        version = self.environment.parsed_options.mqtt_version
+        return MqttDevice(address, self.path.split("/")[3], version)
 
 
 class CoapUser(DeviceUser):

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from kaa_bench.packets import MqttVersion
 from kaa_bench.sim.payloads import Samples
 from kaa_bench.sim.scenario import Fleet, Target
 from kaa_bench.sim.sessions import Session, SessionError
@@ -198,6 +199,7 @@ def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSL
     native = fleet.clients == "native"
     match fleet.protocol:
         case "mqtt":
+            version: MqttVersion = "3.1.1" if fleet.mqtt_version == "3.1.1" else "5"
             port = {
                 "tcp": target.mqtt,
                 "tls": target.mqtt_tls,
@@ -205,7 +207,9 @@ def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSL
                 "websocket-tls": target.websocket_tls,
             }[fleet.transport]
             if not native:
-                return AiomqttSession(host, port, token, qos=fleet.qos, timeout=timeout, tls=tls)
+                return AiomqttSession(
+                    host, port, token, qos=fleet.qos, timeout=timeout, tls=tls, version=version
+                )
             return MqttSession(
                 host,
                 port,
@@ -216,6 +220,7 @@ def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSL
                 pushed=pushed,
                 tls=tls,
                 websocket=fleet.transport.startswith("websocket"),
+                version=version,
             )
         case "http":
             return (HttpSession if native else AiohttpSession)(host, target.http, timeout=timeout)

@@ -86,8 +86,9 @@ class Fleet(_Strict, frozen=True, kw_only=True):
     """The share of the interval by which a message may be early or late."""
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 1
     qos: Literal[0, 1] = 1
+    mqtt_version: Literal["3.1.1", "5", 5] = "3.1.1"
     answers: bool = False
-    """Whether an MQTT message has a request ID, and is done when the extension has answered."""
+    """Whether an MQTT message is a request, and is done when the extension has answered."""
     timeout: Duration = Duration(30.0)
     churn: Duration | None = None
     """The average time for which a device stays connected before it leaves and reconnects."""
@@ -104,8 +105,10 @@ class Fleet(_Strict, frozen=True, kw_only=True):
             )
         if self.interval <= 0:
             raise ValueError("`interval` is more than 0")
-        if self.protocol != "mqtt" and (self.answers or self.transport != "tcp" or self.qos == 0):
-            raise ValueError("`qos`, `answers` and `transport` are of MQTT")
+        if self.protocol != "mqtt" and (
+            self.answers or self.transport != "tcp" or self.qos == 0 or self.mqtt_version != "3.1.1"
+        ):
+            raise ValueError("`qos`, `answers`, `transport` and `mqtt-version` are of MQTT")
         if self.protocol in ("http", "coap") and (self.configuration or self.commands):
             raise ValueError("`configuration` and `commands` need pushes: mqtt or kpudp")
         if self.protocol == "kpudp" and self.clients == "independent":

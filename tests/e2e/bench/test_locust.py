@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from kaa_bench.compare.instruments import Sink
 from kaa_bench.packets import APP_VERSION, EXTENSION
 from kaa_bench.processes import Gateway, NatsServer
@@ -39,9 +40,19 @@ def requests(ended: subprocess.CompletedProcess[str]) -> dict[tuple[str, str], t
     }
 
 
-def test_every_protocol_has_users_and_the_reports_are_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", ["3.1.1", "5"])
+def test_every_protocol_has_users_and_the_reports_are_written(tmp_path: Path, version: str) -> None:
     with NatsServer() as nats, Gateway(nats) as gateway, Sink(nats.address, answers=True) as sink:
-        ended = locust(gateway, tmp_path, "--app-version", APP_VERSION, "--extension", EXTENSION)
+        ended = locust(
+            gateway,
+            tmp_path,
+            "--app-version",
+            APP_VERSION,
+            "--extension",
+            EXTENSION,
+            "--mqtt-version",
+            version,
+        )
         received = sink.received()
     assert ended.returncode == 0, ended.stderr
     found = requests(ended)

@@ -93,6 +93,10 @@ def test_every_protocol_and_kind_of_client_is_simulated(
         "m0": fleet("m0", "mqtt", "qos: 0"),
         "m1": fleet("m1", "mqtt", "churn: 300ms"),
         "ma": fleet("ma", "mqtt", "answers: true", "batch: 3"),
+        "m5": fleet("m5", "mqtt", "mqtt-version: 5", "churn: 300ms"),
+        "q5": fleet("q5", "mqtt", "mqtt-version: 5", "qos: 0"),
+        "a5": fleet("a5", "mqtt", "mqtt-version: 5", "answers: true", "qos: 1"),
+        "i5": fleet("i5", "mqtt", "mqtt-version: 5", "clients: independent"),
         "mt": fleet("mt", "mqtt", "transport: tls"),
         "mw": fleet("mw", "mqtt", "transport: websocket", "answers: true"),
         "ms": fleet("ms", "mqtt", "transport: websocket-tls", "churn: 500ms"),
@@ -119,7 +123,7 @@ def test_every_protocol_and_kind_of_client_is_simulated(
     found = json.loads(summary.read_text())
     assert found["passed"]
     assert found["failures"] == []
-    assert found["total"]["devices_connected"] == found["devices"] == 26
+    assert found["total"]["devices_connected"] == found["devices"] == 34
     assert found["connected_most"] > 0
     assert found["total"]["server_cpu_us_per_message"] > 0
     assert set(found["fleets"]) == set(fleets)

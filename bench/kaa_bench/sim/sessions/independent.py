@@ -9,6 +9,7 @@ import aiohttp
 import aiomqtt
 from aiocoap import error as aiocoap_error
 
+from kaa_bench.packets import MqttVersion
 from kaa_bench.sim.sessions import SessionError
 
 KEEP_ALIVE_S = 60
@@ -18,13 +19,22 @@ class AiomqttSession:
     """See `Session`."""
 
     def __init__(
-        self, host: str, port: int, client_id: str, *, qos: int, timeout: float, tls: ssl.SSLContext | None
+        self,
+        host: str,
+        port: int,
+        client_id: str,
+        *,
+        qos: int,
+        timeout: float,
+        tls: ssl.SSLContext | None,
+        version: MqttVersion,
     ) -> None:
         self._address = host, port
         self._client_id = client_id
         self._timeout = timeout
         self._tls = tls
         self._qos = qos
+        self._protocol = aiomqtt.ProtocolVersion.V5 if version == "5" else aiomqtt.ProtocolVersion.V311
         self._client: aiomqtt.Client | None = None
 
     async def connect(self) -> None:
@@ -37,6 +47,7 @@ class AiomqttSession:
             keepalive=KEEP_ALIVE_S,
             timeout=self._timeout,
             tls_context=self._tls,
+            protocol=self._protocol,
         )
         try:
             await client.__aenter__()

@@ -1,6 +1,7 @@
-"""A device of MQTT 3.1.1 on the gateway's codec: QoS 0 or 1, with or without request IDs.
+"""A device of MQTT 3.1.1 or 5 on the gateway's codec: QoS 0 or 1, with or without answers.
 
-Source: MQTT 3.1.1; 1/KP for request IDs, `/status` and `/error`.
+Source: MQTT 3.1.1; MQTT 5.0; 1/KP for request IDs, `/status` and `/error`. With MQTT 5 a device uses topic aliases as
+far as the gateway allows them, and is answered on its Response Topic.
 """
 
 import asyncio
@@ -12,12 +13,16 @@ from typing import cast
 from kaa_gateway.errors import ProtocolError
 
 from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.packets import MqttVersion
 from kaa_bench.sim.sessions import Pushed, SessionError
 from kaa_bench.sim.sessions.websocket import WebSocketPipe
 
 PACKET_IDS = 65_535
 REQUEST_IDS = 2**31 - 1
 STATUS, ERROR = "/status", "/error"
+RESPONSE_TOPIC = "response"
+REFUSED = 0x80
+"""The first reason code of MQTT 5 that refuses."""
 
 
 class MqttSession(asyncio.Protocol):
@@ -35,12 +40,16 @@ class MqttSession(asyncio.Protocol):
         pushed: Pushed,
         tls: ssl.SSLContext | None = None,
         websocket: bool = False,
+        version: MqttVersion = "3.1.1",
     ) -> None:
         self._address = host, port
         self._client_id = client_id
         self._qos, self._answers, self._timeout = qos, answers, timeout
         self._pushed = pushed
         self._tls, self._websocket = tls, websocket
+        self._level = mqtt.LEVEL_5 if version == "5" else mqtt.LEVEL_3_1_1
+        self._aliases: dict[str, int] = {}
+        self._alias_maximum = 0
         self._transport: asyncio.Transport | None = None
         self._rest = b""
         self._packet_id = 0
@@ -53,6 +62,7 @@ class MqttSession(asyncio.Protocol):
         """See `Session.connect`."""
         loop = asyncio.get_running_loop()
         self._rest = b""
+        self._aliases = {}
         self._connack = loop.create_future()
         try:
             async with asyncio.timeout(self._timeout):
@@ -67,7 +77,7 @@ class MqttSession(asyncio.Protocol):
                 )
                 if pipe is not None:
                     await pipe.opened
-                self._write(mqtt.Connect(self._client_id, keep_alive=0))
+                self._write(mqtt.Connect(self._client_id, keep_alive=0, level=self._level))
                 await self._connack
         except TimeoutError:
             raise SessionError("connect timed out") from None
@@ -79,18 +89,18 @@ class MqttSession(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         waiting: list[asyncio.Future[None]] = []
         packet_id = 0
-        topic = path
+        request_id = ""
         if self._qos:
             packet_id = self._packet_id = self._packet_id % PACKET_IDS + 1
             waiting.append(loop.create_future())
             self._acknowledged[packet_id] = waiting[-1]
         if self._answers:
             self._request_id = self._request_id % REQUEST_IDS + 1
-            topic = f"{path}/{self._request_id}"
+            request_id = str(self._request_id)
             waiting.append(loop.create_future())
-            self._answered[topic] = waiting[-1]
+            self._answered[request_id] = waiting[-1]
         try:
-            self._write(mqtt.Publish(topic, payload, self._qos, packet_id))
+            self._write(self._publish(path, payload, packet_id, request_id))
             async with asyncio.timeout(self._timeout):
                 for future in waiting:
                     await future
@@ -100,7 +110,26 @@ class MqttSession(asyncio.Protocol):
             ) from None
         finally:
             self._acknowledged.pop(packet_id, None)
-            self._answered.pop(topic, None)
+            self._answered.pop(request_id, None)
+
+    def _publish(self, path: str, payload: bytes, packet_id: int, request_id: str) -> mqtt.Publish:
+        """Return a PUBLISH, with a request ID if it is not empty."""
+        if self._level < mqtt.LEVEL_5:
+            topic = f"{path}/{request_id}" if request_id else path
+            return mqtt.Publish(topic, payload, self._qos, packet_id)
+        alias = self._aliases.get(path, 0)
+        topic = "" if alias else path
+        if not alias and len(self._aliases) < self._alias_maximum:
+            alias = self._aliases[path] = len(self._aliases) + 1
+        return mqtt.Publish(
+            topic,
+            payload,
+            self._qos,
+            packet_id,
+            topic_alias=alias,
+            response_topic=RESPONSE_TOPIC if request_id else None,
+            correlation_data=request_id.encode() if request_id else None,
+        )
 
     async def listen(self, path: str) -> None:
         """See `Session.listen`: subscribe to the messages of the extension."""
@@ -121,7 +150,7 @@ class MqttSession(asyncio.Protocol):
         if transport is not None:
             # uvloop raises it for a transport that has ended, before connection_lost.
             with contextlib.suppress(RuntimeError):
-                transport.write(mqtt.encode(mqtt.Disconnect()))
+                transport.write(mqtt.encode(mqtt.Disconnect(), self._level))
             transport.close()
 
     # ---------------------------------------------------------------- asyncio.Protocol
@@ -136,7 +165,7 @@ class MqttSession(asyncio.Protocol):
         at = 0
         try:
             while at < len(data):
-                packet, used = mqtt.decode(memoryview(data)[at:])
+                packet, used = mqtt.decode(memoryview(data)[at:], self._level)
                 if packet is None:
                     break
                 at += used
@@ -155,32 +184,44 @@ class MqttSession(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             raise SessionError("connection lost")
         try:
-            self._transport.write(mqtt.encode(packet))
+            self._transport.write(mqtt.encode(packet, self._level))
         except RuntimeError:
             raise SessionError("connection lost") from None
 
     def _take(self, packet: "mqtt.Packet") -> None:
         match packet:
             case mqtt.Connack(return_code=0):
+                self._alias_maximum = packet.topic_alias_maximum
                 _succeed(self._connack)
             case mqtt.Connack(return_code=code):
                 _fail(self._connack, f"CONNACK {code}")
+            case mqtt.Puback(packet_id=packet_id, reason_code=code) if code >= REFUSED:
+                _fail(self._acknowledged.get(packet_id), f"PUBACK {code:#04x}")
             case mqtt.Puback(packet_id=packet_id):
                 _succeed(self._acknowledged.get(packet_id))
             case mqtt.Suback(packet_id=packet_id, return_codes=codes):
-                if 0x80 in codes:
+                if any(code >= REFUSED for code in codes):
                     _fail(self._acknowledged.get(packet_id), "subscription refused")
                 else:
                     _succeed(self._acknowledged.get(packet_id))
             case mqtt.Publish():
                 self._take_publish(packet)
+            case mqtt.Disconnect(reason_code=code):
+                self._end(f"DISCONNECT {code:#04x}")
 
     def _take_publish(self, packet: mqtt.Publish) -> None:
         if packet.qos:
             with contextlib.suppress(SessionError):
                 self._write(mqtt.Puback(packet.packet_id))
+        if packet.correlation_data is not None:
+            waiting = self._answered.get(packet.correlation_data.decode(errors="replace"))
+            if 200 <= packet.status_code < 300:
+                _succeed(waiting)
+            else:
+                _fail(waiting, f"error {packet.status_code}")
+            return
         if packet.topic.endswith(ERROR):
-            waiting = self._answered.get(packet.topic.removesuffix(ERROR))
+            waiting = self._answered.get(packet.topic.removesuffix(ERROR).rpartition("/")[2])
             kind = f"error {_status_of(packet.payload)}"
             if waiting is not None:
                 _fail(waiting, kind)
@@ -189,8 +230,9 @@ class MqttSession(asyncio.Protocol):
                 _fail(next(iter(self._acknowledged.values()), None), kind)
             return
         topic = packet.topic.removesuffix(STATUS)
-        if topic in self._answered:
-            _succeed(self._answered[topic])
+        request_id = topic.rpartition("/")[2]
+        if request_id in self._answered:
+            _succeed(self._answered[request_id])
         else:
             self._pushed(topic, packet.payload)
 
