@@ -93,12 +93,12 @@ async def test_no_reason_string_that_makes_the_packet_too_large(
     shared_gateway: GatewayProcess, new_token: NewToken, qos: int
 ) -> None:
     """[MQTT-3.4.2-2] [MQTT-3.5.2-2] [MQTT-3.1.2-24]"""
-    small = ((P.MAXIMUM_PACKET_SIZE, 10),)
-    async with mqtt5_peer(shared_gateway.mqtt_port) as peer:
-        await peer.connect(properties=small)
+    maximum = 24
+    small = ((P.MAXIMUM_PACKET_SIZE, maximum),)
+    async with mqtt5_client(shared_gateway.mqtt_port, "small", properties=small) as peer:
         await peer.send(Publish(NO_REPLICA.format(token=new_token()), b"x", qos, 1))
         assert await peer.receive() == (Puback if qos == 1 else Pubrec)(1, UNSPECIFIED)
-        assert peer.bytes_received[-1] <= 10
+        assert max(peer.bytes_received) <= maximum
 
 
 async def test_a_refused_qos_2_message_is_over(
@@ -116,18 +116,22 @@ async def test_a_refused_qos_2_message_is_over(
 
 
 async def test_pubrel_of_nothing(shared_gateway: GatewayProcess) -> None:
-    """[MQTT-3.7.2-1] [MQTT-4.3.3-11]: PUBCOMP says that there is no such message, and the connection goes on."""
+    """[MQTT-3.7.2-1] [MQTT-4.3.3-11]: it is answered, and the connection goes on; a repetition is no error."""
     async with mqtt5_client(shared_gateway.mqtt_port) as peer:
         await peer.send(Pubrel(77), Pubrel(78, IDENTIFIER_NOT_FOUND))
-        assert await peer.expect(Pubcomp) == Pubcomp(77, IDENTIFIER_NOT_FOUND)
-        assert await peer.expect(Pubcomp) == Pubcomp(78, IDENTIFIER_NOT_FOUND)
+        for packet_id in (77, 78):
+            pubcomp = await peer.expect(Pubcomp)
+            assert pubcomp.packet_id == packet_id
+            assert pubcomp.reason_code in (0, IDENTIFIER_NOT_FOUND)
 
 
 async def test_pubrec_of_nothing(shared_gateway: GatewayProcess) -> None:
     """[MQTT-3.6.2-1]: likewise."""
     async with mqtt5_client(shared_gateway.mqtt_port) as peer:
         await peer.send(Pubrec(77))
-        assert await peer.expect(Pubrel) == Pubrel(77, IDENTIFIER_NOT_FOUND)
+        pubrel = await peer.expect(Pubrel)
+        assert pubrel.packet_id == 77
+        assert pubrel.reason_code in (0, IDENTIFIER_NOT_FOUND)
 
 
 @pytest.mark.parametrize(

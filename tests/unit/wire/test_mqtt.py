@@ -265,15 +265,15 @@ def connects(draw: st.DrawFn) -> Connect:
 
 packets: st.SearchStrategy[Packet] = st.one_of(
     connects(),
-    st.builds(Connack, st.booleans(), st.integers(0, 255)),
-    st.builds(
-        Publish, topics, st.binary(max_size=300), st.just(0), st.just(0), st.just(False), st.booleans()
+    st.tuples(st.booleans(), st.integers(0, 255)).map(lambda fields: Connack(*fields)),
+    st.tuples(topics, st.binary(max_size=300), st.just(0), st.just(0), st.just(False), st.booleans()).map(
+        lambda fields: Publish(*fields)
     ),
-    st.builds(
-        Publish, topics, st.binary(max_size=300), st.integers(1, 2), packet_ids, st.booleans(), st.booleans()
-    ),
+    st.tuples(
+        topics, st.binary(max_size=300), st.integers(1, 2), packet_ids, st.booleans(), st.booleans()
+    ).map(lambda fields: Publish(*fields)),
     st.sampled_from([Puback, Pubrec, Pubrel, Pubcomp, Unsuback]).flatmap(
-        lambda ack: st.builds(ack, packet_ids)
+        lambda ack: packet_ids.map(ack)
     ),
     st.builds(Subscribe, packet_ids, st.lists(st.tuples(filters, qos), min_size=1, max_size=4).map(tuple)),
     st.builds(Suback, packet_ids, st.lists(st.integers(0, 255), min_size=1, max_size=4).map(tuple)),
