@@ -11,6 +11,7 @@ from typing import Any
 from unittest.mock import patch
 
 from kaa_gateway.app.worker import Worker
+from kaa_gateway.bus.clock_skew import ClockSkew
 from kaa_gateway.config import AppVersion, Config, ExtensionInstance
 from kaa_gateway.config.keys import (
     Coap,
@@ -40,6 +41,7 @@ class NoControl:
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.dropped = 0
         self.event_size_max = 1024 * 1024
+        self.clock_skew = ClockSkew()
 
     def start(self) -> None:
         pass

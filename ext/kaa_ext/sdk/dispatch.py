@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.clock_skew import HELD_MAX_MS, TOLERANCE_MS
 from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import ClientData, MalformedAvro, decode_client_data, encode_extension_data
 from nats.aio.msg import Msg
@@ -45,6 +46,8 @@ class Dispatcher:
         self._limited = limited
         self._routes = Routes()
         self._slots = asyncio.Semaphore(concurrency)
+        self._held_at = 0
+        """When a request last waited for a slot, in milliseconds."""
 
     def add(self, resource_path: str, function: Handler, respond: Respond) -> None:
         """Register a handler. Raise ValueError for a wrong pattern, TypeError for wrong parameters."""
@@ -67,8 +70,13 @@ class Dispatcher:
             await self._done(message)
             return
         deadline = data.timestamp + data.timeout if data.timeout > 0 else None
-        if deadline is not None and deadline < now_ms():
+        now = now_ms()
+        if data.timestamp > now + TOLERANCE_MS:
+            self._note_skew(data.timestamp - now)
+        if deadline is not None and deadline < now:
             self._stats["expired"] += 1
+            if not isinstance(message, StoredMessage) and not self._is_behind(now):
+                self._note_skew(data.timestamp - now)
             await self._done(message)
             return
         found = self._routes.find(data.resource_path)
@@ -93,6 +101,8 @@ class Dispatcher:
             gateway_replica_id=_replica_id(message.reply),
             trace_parent=message.headers.get(TRACE_PARENT) if message.headers else None,
         )
+        if self._slots.locked():
+            self._held_at = now
         await self._slots.acquire()
         self._stats["requests"] += 1
         if self.middleware or route.streams:
@@ -112,6 +122,19 @@ class Dispatcher:
         self._slots.release()
         await self._answer(message, data, response, route.respond)
         await self._done(message)
+
+    def _is_behind(self, now: int) -> bool:
+        """Return whether messages wait or have waited here, so that one may have expired meanwhile."""
+        return self._extension.waiting > 0 or now - self._held_at < HELD_MAX_MS
+
+    def _note_skew(self, difference: int) -> None:
+        """Note a message whose timestamp the clock of this machine contradicts. `difference` is in milliseconds."""
+        self._stats["clock_skew"] += 1
+        self._limited.warning(
+            "clock_skew",
+            "the timestamp of a request is wrong: the clocks of two machines differ, or NATS held it up",
+            seconds=difference / 1000,
+        )
 
     def _in_task(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a request in its own task, which releases its slot at the end."""

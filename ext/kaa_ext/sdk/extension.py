@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import structlog
 from kaa_gateway.bus import elce, subjects
-from kaa_gateway.bus.messages import now_ms
+from kaa_gateway.bus.messages import is_expired, now_ms
 from kaa_gateway.wire.esp import encode_extension_data
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -252,6 +252,23 @@ class Extension:
         )  # fmt: skip
         await self._connection.publish(subject, datum, self._affinity_subject)
         self.stats["pushes"] += 1
+
+    @property
+    def waiting(self) -> int:
+        """Return how many received messages wait for their handler."""
+        return self._connection.waiting
+
+    def has_expired(self, fields: dict[str, Any]) -> bool:
+        """Return whether a message of 3/ISM has expired. Such messages are counted, and logged now and then."""
+        if not is_expired(fields):
+            return False
+        self.stats["expired"] += 1
+        self._limited.warning(
+            "expired",
+            "a message came after its deadline and is dropped; is a clock wrong?",
+            seconds=(now_ms() - fields["timestamp"]) / 1000,
+        )
+        return True
 
     async def publish(
         self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
-from kaa_gateway.bus.messages import is_expired, now_ms
+from kaa_gateway.bus.messages import now_ms
 from nats.aio.msg import Msg
 
 from kaa_ext.messages import cdtp
@@ -101,7 +101,7 @@ def register(extension: Extension) -> None:
 
     async def answer(message: Msg) -> None:
         request = cdtp.CONFIG_REQUEST.decode(message.data)
-        if message.reply and not is_expired(request):
+        if message.reply and not extension.has_expired(request):
             await extension.publish(message.reply, await registry.response(request))
 
     extension.subscribe(cdtp.request_subject(extension.name), answer, shared=True)

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 import msgspec
 import nats.errors
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.messages import is_expired, now_ms
+from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.bus.streams import STREAM_NAME_IN_USE
 from nats.aio.msg import Msg
 from nats.js import api
@@ -123,7 +123,7 @@ def register(
 
     async def receive(message: Msg) -> None:
         event = dstp.DATA_SAMPLES_EVENT.decode(message.data)
-        if is_expired(event):
+        if extension.has_expired(event):
             return
         id_ = event["correlationId"]
         outcome = UNSUPPORTED

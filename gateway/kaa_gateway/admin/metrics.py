@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kaa_gateway.bus.link import Link
     from kaa_gateway.counters import Counters
     from kaa_gateway.identity.service import IdentityService
+    from kaa_gateway.kp.downlink import Downlink
     from kaa_gateway.kp.pending import PendingRequests
     from kaa_gateway.kp.router import Router
     from kaa_gateway.kp.sessions import Sessions
@@ -51,6 +53,7 @@ class Observed(Protocol):
     admission: Admission
     control: Control
     counters: Counters
+    downlink: Downlink
     durable: DurableLanes
     link: Link
     router: Router
@@ -169,6 +172,7 @@ class WorkerCollector(Collector):
             ),
         ):
             yield CounterMetricFamily(f"kaa_gateway_{name}", text, value=value)
+        yield self._clock_skew()
         yield _gauge("nats_up", "Whether NATS is connected.", int(link.ready))
         yield _gauge(
             "nats_control_up",
@@ -184,6 +188,18 @@ class WorkerCollector(Collector):
         _add_histogram(confirmation, [], link.confirmation)
         yield confirmation
         yield from self._durable()
+
+    def _clock_skew(self) -> Metric:
+        family = CounterMetricFamily(
+            "kaa_gateway_clock_skew",
+            "Messages whose timestamps the clock of this machine contradicts, by the instance that has sent them.",
+            labels=["instance"],
+        )
+        counts = Counter(self._worker.control.clock_skew.counts)
+        counts.update(self._worker.downlink.clock_skew.counts)
+        for instance, count in counts.items():
+            family.add_metric([instance], count)
+        return family
 
     def _durable(self) -> Iterable[Metric]:
         for name, text, attribute in DURABLE_COUNTERS:

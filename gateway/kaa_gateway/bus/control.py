@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import nats.errors
 import structlog
 
+from kaa_gateway.bus.clock_skew import ClockSkew
 from kaa_gateway.bus.flushing import flush
 from kaa_gateway.bus.messages import EVENT_SIZE_MAX
 from kaa_gateway.bus.nats_client import NatsClient
@@ -75,6 +76,8 @@ class Control:
         self._subscriptions: list[Subscription] = []
         self._when_reconnected: list[Callable[[], None]] = []
         self._was_connected = False
+        self.clock_skew = ClockSkew()
+        """Of the services that send to the control connection."""
         self.dropped = 0
         self._reported: set[str] = set()
         """What was logged since there was a connection."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.messages import is_expired
+from kaa_gateway.bus.messages import is_expired, now_ms
 from kaa_gateway.errors import BusError, MalformedAvro
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class _Waiting:
     """A request under way. `wake` ends the present attempt."""
 
     def __init__(self) -> None:
+        self.asked_at = now_ms()
         self.answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.wake = asyncio.Event()
 
@@ -51,6 +52,7 @@ class Requests:
         exchange: Exchange,
     ) -> None:
         self._control = control
+        self._instance = instance
         self._request = exchange.request.type
         self._answer = exchange.answer.type
         self._subject = subjects.service(instance, protocol, exchange.request.subject)
@@ -100,11 +102,14 @@ class Requests:
             self.malformed += 1
             log.warning("answer dropped: malformed", subject=self._subject, message=error.detail)
             return
+        waiting = self._waiting.get(fields["correlationId"])
+        self._control.clock_skew.check(
+            self._instance, fields["timestamp"], fields["timeout"], 0 if waiting is None else waiting.asked_at
+        )
         if is_expired(fields):
             self.malformed += 1
             log.warning("answer dropped: expired", subject=self._subject)
             return
-        waiting = self._waiting.get(fields["correlationId"])
         if waiting is not None and not waiting.answer.done():
             waiting.answer.set_result(fields)
             waiting.wake.set()

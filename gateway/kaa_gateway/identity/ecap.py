@@ -63,6 +63,8 @@ class EcapProvider:
         activate_tokens: bool,
     ) -> None:
         instance = service_instance
+        self._instance = instance
+        self._control = control
         self._timeout = timeout
         self._cache_ttl = cache_ttl
         self._negative_cache_ttl = negative_cache_ttl
@@ -184,6 +186,7 @@ class EcapProvider:
         except MalformedAvro:
             log.warning("event dropped: malformed", subject=subject)
             return
+        self._control.clock_skew.check(self._instance, event["timestamp"], event["timeout"])
         if is_expired(event):
             log.warning("event dropped: expired", subject=subject)
             return

@@ -202,7 +202,10 @@ class IdentityService:
         except MalformedAvro:
             log.warning("event dropped: malformed", subject=subject)
             return
-        if is_expired(event) or self._sessions is None or self._routes is None:
+        if is_expired(event):
+            log.warning("event dropped: expired", subject=subject)
+            return
+        if self._sessions is None or self._routes is None:
             return
         tenant: str = event["tenantId"]
         gone = self._routes.remove_tenant(tenant)

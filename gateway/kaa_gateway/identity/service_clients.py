@@ -60,6 +60,7 @@ class _ServiceClients:
         )
         self._timeout = timeout
         self._control = control
+        self._instance = instance
         self._revoked = revoked
         self._passwords = Requests(control, replica_id, instance, protocol, by_password)
         self._certificates = Requests(control, replica_id, instance, protocol, by_certificate)
@@ -78,6 +79,7 @@ class _ServiceClients:
             except MalformedAvro:
                 log.warning("event dropped: malformed", subject=subject)
                 return
+            self._control.clock_skew.check(self._instance, event["timestamp"], event["timeout"])
             if is_expired(event):
                 log.warning("event dropped: expired", subject=subject)
                 return

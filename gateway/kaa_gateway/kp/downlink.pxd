@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 from kaa_gateway.bus.durable cimport DurableLanes
 from kaa_gateway.bus.listener cimport Listener
@@ -25,6 +25,7 @@ cdef class Downlink(Listener):
     # state
     cdef Buffer scratch
     cdef RecentKeys pushed        # hashes of a push and the session that it reached
+    cdef readonly object clock_skew   # ClockSkew of the extensions
     cdef dict traces              # correlation ID -> trace of a message that is under way; None: tracing is off
 
     cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0
@@ -41,5 +42,7 @@ cdef class Downlink(Listener):
     ) except -1
     cdef int send_again(self, bytes head, const Publication* publication, Slice correlation_id) except -1
     cdef int fail_trace(self, Slice correlation_id, str reason) except -1
+    cdef int drop_expired(self, const ExtensionDataView* view) except -1
+    cdef int check_clock(self, const ExtensionDataView* view, int64_t earliest) except -1
     cdef int drop(self, str reason) except -1
     cdef int drop_message(self, str reason, Slice correlation_id) except -1

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kaa_gateway.bus.clock_skew import ClockSkew
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.listener import Listener
 from kaa_gateway.counters import Counters
@@ -11,6 +12,7 @@ from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 
 class Downlink(Listener):
+    clock_skew: ClockSkew
     def __init__(
         self,
         uplink: Uplink,

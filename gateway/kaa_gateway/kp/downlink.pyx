@@ -9,7 +9,7 @@ Source: 4/ESP, ExtensionData; NATS "no responders".
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from kaa_gateway.bus.block cimport Acknowledgement
@@ -28,6 +28,7 @@ import logging
 
 import structlog
 
+from kaa_gateway.bus.clock_skew import ClockSkew
 from kaa_gateway.wire.avro import MALFORMED_REASONS
 
 ROOT = logging.getLogger()  # has the level that is set at run time
@@ -37,6 +38,7 @@ log = structlog.get_logger("gateway.kp")
 cdef enum:
     # Bytes of a reason phrase that reach a device. As JSON they become up to six times as many.
     REASON_PHRASE_SIZE_MAX = 1024
+    INSTANCE_SIZE_MAX = 128   # bytes of the name of an extension instance in a metric
 
 cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
@@ -72,6 +74,7 @@ cdef class Downlink(Listener):
         self.durable = DurableLanes(uplink.link, self, (), "", 0, 0.0, 0)
         self.scratch = Buffer()
         self.pushed = RecentKeys()
+        self.clock_skew = ClockSkew()
 
     def set_durable(self, DurableLanes durable not None):
         """Set the lanes of the durable extension instances; once, before the first message."""
@@ -103,13 +106,18 @@ cdef class Downlink(Listener):
         cdef Correlation correlation
         cdef Session session = None
         cdef Endpoint endpoint
+        cdef int64_t now
         cdef Status status = read_extension_data(message.payload.data, message.payload.size, &view)
         if status != GOOD:
             return self.drop(MALFORMED_REASONS[<int>status])
         if view.reason_phrase.size > REASON_PHRASE_SIZE_MAX:
             view.reason_phrase.size = boundary_before(view.reason_phrase, REASON_PHRASE_SIZE_MAX)
-        if view.timeout > 0 and view.timestamp < now_ms() - view.timeout:  # in this order it cannot overflow
-            return self.drop_message("expired", view.correlation_id)
+        if view.timeout > 0:
+            now = now_ms()
+            if view.timestamp < now - view.timeout:  # in this order it cannot overflow
+                return self.drop_expired(&view)
+            if view.timestamp > now:
+                self.check_clock(&view, 0)
         delivery.correlated = self.correlator.read(view.correlation_id, &correlation)
         if delivery.correlated:
             delivery.service = correlation.service
@@ -123,6 +131,23 @@ cdef class Downlink(Listener):
         delivery.data = &view
         delivery.attachment = NULL
         return self.dispatch(&delivery, view.correlation_id, session, endpoint)
+
+    cdef int drop_expired(self, const ExtensionDataView* view) except -1:
+        """Drop an ExtensionData that has come after its deadline."""
+        cdef Correlation correlation
+        cdef Session session = None
+        if self.correlator.read(view.correlation_id, &correlation):
+            session = self.sessions.find(correlation.session)
+        # An answer is not older than the session of its request.
+        self.check_clock(view, 0 if session is None else session.opened_at)
+        return self.drop_message("expired", view.correlation_id)
+
+    cdef int check_clock(self, const ExtensionDataView* view, int64_t earliest) except -1:
+        """Note an ExtensionData whose timestamp the clock of this machine contradicts."""
+        cdef Slice name = view.extension_instance_name
+        instance = "unknown" if name.data == NULL else to_bytes(name)[:INSTANCE_SIZE_MAX].decode("utf-8", "replace")
+        self.clock_skew.check(instance, view.timestamp, view.timeout, earliest)
+        return 0
 
     cdef int dispatch(
         self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint

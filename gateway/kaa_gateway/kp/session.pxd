@@ -1,6 +1,6 @@
 cimport cython
 from cpython.object cimport PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters, Protocol, VersionCounters
 from kaa_gateway.kp.correlation cimport Service
@@ -64,6 +64,7 @@ cdef class Session:
     cdef readonly str tenant      # the only tenant whose applications it may speak for, or None
     # state
     cdef readonly uint64_t key    # slot and generation
+    cdef int64_t opened_at        # ms since the epoch
     cdef bint closed
     cdef bint online              # its device can be reached now, unasked
     cdef bint connectionless      # it ends unnoticed, or with each message: endpoints are watched

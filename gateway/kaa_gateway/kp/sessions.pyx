@@ -8,6 +8,7 @@ session by index. What lives elsewhere: a session itself (session.pyx), endpoint
 from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
+from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
 
 
@@ -50,6 +51,7 @@ cdef class Sessions:
             self.generations.append(0)
         self.slots[slot] = session
         session.key = session_key(slot, self.generations[slot])
+        session.opened_at = now_ms()
         self.count += 1
         return 0
 

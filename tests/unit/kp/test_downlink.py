@@ -354,3 +354,30 @@ def test_a_reason_phrase_of_a_kilobyte_is_kept(worker: WorkerDouble) -> None:
     )
     (answer,) = device.received()
     assert json.loads(answer.payload)["reasonPhrase"] == phrase
+
+
+@pytest.mark.parametrize("offset", [-3_600_000, -10_000, 3_600_000])
+def test_an_answer_with_a_wrong_timestamp_is_noted(worker: WorkerDouble, offset: int) -> None:
+    device, correlation_id = asking(worker, qos=1)
+    now = time.time_ns() // 10**6
+    worker.deliver(datum(correlation_id=correlation_id, request_id=7, timestamp=now + offset, timeout=5000))
+    assert len(device.received()) == (offset > 0)
+    assert worker.downlink.clock_skew.counts == {"dcx": 1}
+
+
+@pytest.mark.parametrize(("name", "noted"), [(None, "unknown"), ("n" * 500, "n" * 128)])
+def test_the_instance_of_a_wrong_timestamp_may_have_any_name(
+    worker: WorkerDouble, name: str | None, noted: str
+) -> None:
+    for timestamp in (INT64_MIN, INT64_MAX):
+        worker.deliver(datum(timestamp=timestamp, timeout=1, extension_instance_name=name))
+    assert worker.downlink.clock_skew.counts == {noted: 2}
+
+
+def test_an_answer_that_is_only_late_is_not_noted(worker: WorkerDouble) -> None:
+    _, correlation_id = asking(worker, qos=1)
+    now = time.time_ns() // 10**6
+    worker.deliver(datum(correlation_id=correlation_id, timestamp=now - 10, timeout=1))
+    worker.deliver(datum(timestamp=now - 10_000, timeout=5000))
+    assert worker.counters.by_reason()["dropped", "expired"] == 2
+    assert worker.downlink.clock_skew.counts == {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from kaa_gateway.bus import cap, ecap, subjects
-from kaa_gateway.bus.messages import NULLABLE_STRING, Exchange, is_expired
+from kaa_gateway.bus.messages import NULLABLE_STRING, Exchange
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.errors import ExtensionError
@@ -137,7 +137,7 @@ def _serve(
 
     async def receive(message: Msg) -> None:
         request = exchange.request.type.decode(message.data)
-        if message.reply and not is_expired(request):
+        if message.reply and not extension.has_expired(request):
             fields: Fields = {**dict.fromkeys(nullable), **await answer(request)}
             datum = exchange.answer.type.encode(correlation_id=request["correlationId"], **fields)
             await extension.publish(message.reply, datum)

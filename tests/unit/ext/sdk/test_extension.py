@@ -28,6 +28,7 @@ class FakeConnection:
     """Takes what an extension publishes; `refusals` are raised first, one per message."""
 
     def __init__(self) -> None:
+        self.waiting = 0
         self.published: list[tuple[str, ExtensionData, str]] = []
         self.refusals: list[Exception] = []
 
@@ -226,6 +227,49 @@ async def test_expired_requests_are_dropped_and_counted() -> None:
     await send(service, timestamp=now_ms() - 2_000, timeout=60_000)
     await send(service, timestamp=1, timeout=0)
     assert (service.stats["expired"], service.stats["responses"]) == (1, 2)
+
+
+async def test_requests_with_the_timestamps_of_another_clock_are_counted() -> None:
+    service, connection = extension()
+    service.handler("/json")(lambda request: None)
+    await send(service, timestamp=now_ms() - 100, timeout=5_000)
+    await send(service, timestamp=now_ms() + 500, timeout=5_000)
+    assert (service.stats["expired"], service.stats["clock_skew"]) == (0, 0)
+    await send(service, timestamp=now_ms() + 5_000, timeout=5_000)
+    assert (service.stats["expired"], service.stats["clock_skew"], service.stats["responses"]) == (0, 1, 3)
+    await send(service, timestamp=now_ms() - 20_000, timeout=5_000)
+    assert (service.stats["expired"], service.stats["clock_skew"]) == (1, 2)
+    # It may have expired behind those that wait.
+    connection.waiting = 1
+    await send(service, timestamp=now_ms() - 20_000, timeout=5_000)
+    assert (service.stats["expired"], service.stats["clock_skew"]) == (2, 2)
+
+
+async def test_requests_that_expire_behind_slow_ones_have_no_wrong_clock() -> None:
+    service, _ = extension(concurrency=1)
+    go_on = asyncio.Event()
+
+    @service.handler("/json")
+    async def slow(request: Request) -> None:
+        await go_on.wait()
+
+    sending = [asyncio.create_task(send(service)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await asyncio.gather(*sending)
+    await send(service, timestamp=now_ms() - 2_000, timeout=1_000)
+    assert (service.stats["expired"], service.stats["clock_skew"]) == (1, 0)
+
+
+def test_other_messages_that_have_expired_are_counted() -> None:
+    service, _ = extension()
+    with capture_logs() as logs:
+        assert not service.has_expired({"timestamp": 1, "timeout": 0})
+        assert not service.has_expired({"timestamp": now_ms(), "timeout": 1_000})
+        for _ in range(3):
+            assert service.has_expired({"timestamp": now_ms() - 60_000, "timeout": 1_000})
+    assert service.stats["expired"] == 3
+    assert [each["reason"] for each in logs] == ["expired"]
 
 
 @given(datum=st.binary(max_size=64))
