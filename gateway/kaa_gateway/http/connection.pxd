@@ -2,7 +2,8 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from kaa_gateway.http.parser cimport RequestParser
 from kaa_gateway.http.pipeline cimport Pipeline
-from kaa_gateway.http.response cimport Persistence, Refusal
+from kaa_gateway.http.refusals cimport Refusal
+from kaa_gateway.http.response cimport Persistence
 from kaa_gateway.http.server cimport HttpServer
 from kaa_gateway.http.states cimport State
 from kaa_gateway.kp.session cimport Session

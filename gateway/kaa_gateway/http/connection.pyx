@@ -1,8 +1,7 @@
 """The server's side of an HTTP/1.1 connection: a POST below /kp1 is a request to an extension.
 
-A connection is a session. Its requests are numbered; responses leave in the order of the requests, even if extensions
-answer in another. Requests are parsed in parser.pyx, responses are written in response.pyx, and requests that no
-extension answers expire in kaa_gateway.kp.pending.
+A connection is a session. Its responses leave in the order of its requests (pipeline.pyx), even if extensions answer in
+another. Requests that no extension answers expire in kaa_gateway.kp.pending.
 
 Source: 1/KP and its HTTP binding; RFC 9112, RFC 9110.
 """
@@ -12,15 +11,17 @@ import structlog
 from libc.stdint cimport int64_t
 
 from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, REFUSED
+from kaa_gateway.http.refusals cimport (
+    BAD_CREDENTIALS, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY, NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
+    OVERLOADED, TOO_MANY_PENDING, TOO_SLOW, challenge_of, may_be_honest, refusal_of,
+)
 from kaa_gateway.http.response cimport (
-    BASIC_CHALLENGE, CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight,
-    append_response,
+    CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight, append_response,
 )
 from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.http.states cimport (
     AUTHENTICATING, CLOSED, CONTINUE_DUE, FINISHING, LINGERING, PIPELINE_FULL, READING, REFUSING, check_move,
 )
-from kaa_gateway.http.target cimport NOT_FOUND
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.net.input_memory cimport INPUT_FREE
@@ -38,28 +39,6 @@ cdef enum:
 # Seconds that a client which is still sending has to read a refusal: to close at once would reset the connection, and
 # the client might never see the response (RFC 9112 section 9.6).
 cdef double LINGER_TIME = 2.0
-
-# Statuses of such refusals where the client may well be an honest one.
-cdef tuple LINGERING_STATUSES = (413, 414, 417, 431)
-
-cdef Refusal METHOD_NOT_ALLOWED = Refusal(405, "http_method", "Only POST is allowed")
-cdef Refusal NO_CREDENTIALS = Refusal(401, "credentials_missing", "Credentials are required")
-cdef Refusal BAD_CREDENTIALS = Refusal(401, "credentials_rejected", None)
-cdef Refusal TOO_SLOW = Refusal(408, "http_read_timeout", "The request did not arrive in time")
-cdef Refusal DRAINING = Refusal(503, "draining", "The gateway is shutting down")
-cdef Refusal NATS_AWAY = Refusal(503, "nats_away", "NATS is not connected")
-cdef Refusal OVERLOADED = Refusal(503, "backlog", "Too many messages wait to be forwarded")
-cdef Refusal NO_INPUT_MEMORY = Refusal(503, "input_memory_full", "Too many bytes of unfinished requests are held")
-cdef Refusal TOO_MANY_PENDING = Refusal(503, "too_many_pending_requests", "Too many requests wait for an answer")
-
-cdef bytes challenge_of(Refusal refusal):
-    """Return the WWW-Authenticate of a refusal that asks the client to authenticate; None for others."""
-    return BASIC_CHALLENGE if refusal.status == 401 else None
-
-
-cdef Refusal refusal_of(error):
-    """Return the refusal that an IdentityError means."""
-    return Refusal(error.status, error.reason, error.detail or None)
 
 
 cdef class HttpConnection(ProtocolCore):
@@ -137,7 +116,7 @@ cdef class HttpConnection(ProtocolCore):
             elif self.parser.progress == REFUSED and self.parser.discarding:
                 self.end(self.parser.refusal.reason)  # the request has its response
             elif self.parser.progress == REFUSED:
-                self.refuse_and_close(self.parser.refusal, self.parser.refusal.status in LINGERING_STATUSES)
+                self.refuse_and_close(self.parser.refusal, may_be_honest(self.parser.refusal))
             else:
                 break
             if not self.is_serving():

@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t
 
-from kaa_gateway.http.response cimport Refusal
+from kaa_gateway.http.refusals cimport Refusal
 from kaa_gateway.http.target cimport RequestTarget
 from kaa_gateway.wire.buffer cimport Buffer
 

@@ -16,6 +16,10 @@ from posix.strings cimport strncasecmp
 
 from httptools import HttpParserError, HttpParserInvalidMethodError, HttpParserUpgrade, HttpRequestParser
 
+from kaa_gateway.http.refusals cimport (
+    BAD_HOST, BAD_LENGTH, BAD_LINE_END, BAD_VERSION, BODY_TOO_LARGE, FOLDED, HEADER_TOO_LARGE, MALFORMED,
+    UNKNOWN_CODING, UNKNOWN_EXPECTATION, UNKNOWN_METHOD, URL_TOO_LONG,
+)
 
 cdef enum:
     REQUEST_LINE_OVERHEAD = 32  # bytes of a request line that are not its target: method, version, spaces, CRLF
@@ -27,19 +31,6 @@ cdef enum:
 
 # The name under which httptools is shown a field that is ignored: as long as "Upgrade".
 cdef bytes IGNORED_FIELD = b"Ignored"
-
-cdef Refusal MALFORMED = Refusal(400, "http_malformed_request", "Malformed request")
-cdef Refusal BAD_LINE_END = Refusal(400, "http_line_end", "Lines of the head must end with CRLF")
-cdef Refusal FOLDED = Refusal(400, "http_folded_field", "A header field must be on one line")
-cdef Refusal BAD_HOST = Refusal(400, "http_host", "Exactly one valid Host is required")
-cdef Refusal BAD_LENGTH = Refusal(400, "http_body_length", "The length of the body is ambiguous")
-cdef Refusal BODY_TOO_LARGE = Refusal(413, "http_body_too_large", "Request body is too large")
-cdef Refusal URL_TOO_LONG = Refusal(414, "http_url_too_long", "Request target is too long")
-cdef Refusal UNKNOWN_EXPECTATION = Refusal(417, "http_expectation", "Only 100-continue can be expected")
-cdef Refusal HEADER_TOO_LARGE = Refusal(431, "http_header_too_large", "Header fields are too large")
-cdef Refusal UNKNOWN_METHOD = Refusal(501, "http_unknown_method", "Unknown method")
-cdef Refusal UNKNOWN_CODING = Refusal(501, "http_transfer_encoding", "The only transfer coding is chunked")
-cdef Refusal BAD_VERSION = Refusal(505, "http_version", "Only HTTP/1.1 and HTTP/1.0 are spoken")
 
 
 cdef class RequestLimits:

@@ -1,15 +1,6 @@
 from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
-
-cdef class Refusal:
-    cdef readonly int status
-    cdef readonly str reason    # code that counts it: docs/reasons.md
-    cdef readonly str phrase    # for the client; None stands for the phrase of the status
-
-
-cdef bytes BASIC_CHALLENGE
-
 # What a response says about its connection.
 cdef enum Persistence:
     PERSISTENT   # nothing: HTTP/1.1 keeps connections

@@ -34,9 +34,6 @@ cdef dict FIELDS = {
     503: b"Retry-After: 1\r\n",
 }
 
-# The challenge where the client itself must authenticate (RFC 7617).
-cdef bytes BASIC_CHALLENGE = b'WWW-Authenticate: Basic realm="kp1", charset="UTF-8"\r\n'
-
 # What a web page of an allowed origin may send.
 cdef bytes ALLOWED_TO_PAGES = (
     b"Allow: OPTIONS, POST\r\nAccess-Control-Allow-Methods: POST\r\n"
@@ -48,15 +45,6 @@ cdef bytes CONTENT_TYPE = b"Content-Type: application/json\r\n"
 
 cdef int64_t date_second = -1
 cdef bytes date_field = b""
-
-
-cdef class Refusal:
-    """An error that the gateway itself answers a request with."""
-
-    def __init__(self, int status, str reason not None, str phrase):
-        self.status = status
-        self.reason = reason
-        self.phrase = phrase
 
 
 cdef int refresh_date(int64_t second) except -1:

@@ -1,8 +1,5 @@
-from kaa_gateway.http.response cimport Refusal
+from kaa_gateway.http.refusals cimport Refusal
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-
-
-cdef Refusal NOT_FOUND
 
 
 cdef class RequestTarget:

@@ -10,13 +10,9 @@ from libc.stdint cimport uint8_t
 from libc.string cimport memchr, memcmp
 from posix.strings cimport strncasecmp
 
+from kaa_gateway.http.refusals cimport BAD_TARGET, NOT_FOUND
 from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
 from kaa_gateway.wire.buffer cimport slice_of
-
-cdef Refusal BAD_TARGET = Refusal(400, "http_target", "Malformed request target")
-cdef Refusal NOT_FOUND = Refusal(
-    404, "http_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/..."
-)
 
 
 cdef inline int hex_value(uint8_t character) noexcept nogil:
