@@ -5,8 +5,7 @@ to the uplink. The way of its response: `deliver` has the extension's answer, `r
 exchange and sends it. Everything with rules of its own is beside the peer: options.pyx (what messages say),
 exchanges.pyx (requests and their duplicates), outbox.pyx (messages to the peer), observer.pyx and blocks.pyx.
 
-Source: RFC 7252 sections 4 (messages) and 5 (requests and responses); RFC 7641 (Observe); RFC 7959 (blockwise
-transfers); RFC 7967 (No-Response); RFC 9175 (Echo); 1/KP, its CoAP binding.
+Source: RFC 7252 sections 4 and 5; RFC 7641 (Observe); RFC 7959 (blocks); RFC 7967 (No-Response); RFC 9175 (Echo); 1/KP.
 """
 
 cimport cython
