@@ -11,9 +11,13 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
-from kaa_ext.cli.session import CommandError, session
+import msgspec
+import nats
+import nats.errors
+from kaa_ext.sdk.buckets import JetStreamBucket
+from kaa_ext.sdk.errors import StateUnavailable
+from kaa_ext.sdk.state import State
 from kaa_ext.sdk.streams import stored
-from kaa_ext.services import epmx, epts
 from nats.js.api import DeliverPolicy
 
 from kaa_bench.processes import HOST
@@ -27,6 +31,9 @@ SETTINGS: dict[str, object] = {
     "epts": {"transmitters": [SAMPLES]},
 }
 INSTANCES = (SAMPLES, "epmx", "cmx", "cex", "tsx")
+STREAM, STREAM_SUBJECT = "epts-samples", "epts.samples.*.*"
+BUCKET = "epmx-metadata"
+"""Where epts and epmx store, as docs/extensions.md says."""
 KEYS = 900
 """Metadata keys of a device, which it writes in turn."""
 OVERLAP = timedelta(seconds=5)
@@ -85,30 +92,38 @@ class StoredRecords:
 
     def read(self) -> None:
         """Enter new records. If NATS does not answer, the next call does."""
-        with suppress(CommandError):
+        with suppress(nats.errors.Error, StateUnavailable, OSError):
             asyncio.run(self._read())
 
     async def _read(self) -> None:
-        async with session([self._nats_url]) as nats:
+        client = await nats.connect(self._nats_url, allow_reconnect=False, error_cb=_silent)
+        try:
+            jetstream = client.jetstream()
             policy = DeliverPolicy.ALL if self._since is None else DeliverPolicy.BY_START_TIME
             began = datetime.now(UTC)
-            subject = epts.stream_subject("epts")
-            async for message in stored(
-                nats.jetstream(), epts.stream_name("epts"), subject, policy, self._since
-            ):
+            async for message in stored(jetstream, STREAM, STREAM_SUBJECT, policy, self._since):
                 batch = json.loads(message.data)
                 for number in batch["samples"]:
                     self._deliver(batch["endpointId"], number)
             self._since = began - OVERLAP
-            metadata = await nats.state("epmx", epmx.STATE, epmx.Metadata)
+            metadata = State(
+                lambda: JetStreamBucket(lambda: jetstream, BUCKET, None, 1), dict[str, msgspec.Raw]
+            )
+            await metadata.open()
             for token, device in self._devices.items():
                 values = await metadata.get(token) or {}
                 for number in device.ledger.missing():
                     key = f"k{number % KEYS}"
                     if number % len(REQUESTS) == 1 and key in values and int(bytes(values[key])) >= number:
                         self._deliver(token, number)
+        finally:
+            await client.close()
 
     def _deliver(self, token: str, number: int) -> None:
         if (token, number) not in self._counted:
             self._counted.add((token, number))
             self._devices[token].ledger.deliver(number)
+
+
+async def _silent(error: Exception) -> None:
+    """Ignore what nats-py reports beside the exceptions that it raises."""
