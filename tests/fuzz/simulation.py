@@ -32,7 +32,12 @@ STRANGER = "stranger"
 """A user name whose password is always wrong."""
 EVENT, LONG, UNIT = 0x80, 0xC0, 32
 DEVICES_MAX = 4
-BOUNDS = {"endpoints_per_session": 4, "route_cache": 8, "waiting": 4, "pending_max": 16 * 1024}
+BOUNDS: dict[str, Any] = {
+    "endpoints_per_session": 4,
+    "route_cache": 8,
+    "waiting": 4,
+    "pending_max": 16 * 1024,
+}
 ADMISSION = {"half_open_max": 3, "source_connections": 4, "message_rate": 500, "source_byte_rate": 100_000}
 SUBJECTS = {subjects.service(name, "esp", subjects.CLIENT_DATA) for name in ("dcx", "cmx", "tsx")}
 MQTT_EXPIRY_S = 3600.0

@@ -130,7 +130,6 @@ cdef class Uplink:
     cdef Outcome publish_aliased(self, Session session, const Message* message, AliasedTopic alias) except *:
         """Publish a message whose topic is that of an alias, by the route that the alias has. Hot path."""
         cdef Route route = alias.route
-        cdef Attachment attachment = alias.attachment
         cdef Py_ssize_t size
         cdef Outcome outcome
         if route is None or alias.routes_forgotten != session.routes_forgotten or session.waiting is not None:
@@ -145,11 +144,11 @@ cdef class Uplink:
         if self.link.full or (route.binding.lane is not None and cannot_take(route.binding.lane, message)):
             return self.defer(session)
         if session.last_route is not route:
-            if attachment is not None:
-                route.endpoint.sessions[session] = attachment
-                self.sessions.presence.note_use(session, attachment)
+            if alias.attachment is not None:
+                route.endpoint.sessions[session] = alias.attachment
+                self.sessions.presence.note_use(session, alias.attachment)
             session.last_route = route
-            session.current = attachment
+            session.current = alias.attachment
         self.forward(session, route, message, alias.has_request_id, alias.request_id)
         return FORWARDED
 

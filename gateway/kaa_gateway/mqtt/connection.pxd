@@ -1,13 +1,14 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint32_t
 
-from kaa_gateway.kp.uplink cimport AliasedTopic, Message
+from kaa_gateway.kp.uplink cimport Message
 from kaa_gateway.mqtt.client_options cimport ClientOptions
 from kaa_gateway.mqtt.server cimport MqttServer
 from kaa_gateway.mqtt.session cimport MqttSession
 from kaa_gateway.mqtt.topic_aliases cimport TopicAliases
 from kaa_gateway.mqtt.will cimport Will
 from kaa_gateway.net.transport cimport ProtocolCore
-from kaa_gateway.wire.buffer cimport Buffer
+from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.mqtt cimport ConnectView, Packet, PublishView
 
 
@@ -28,6 +29,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef bint active             # bytes have come since the last check
     cdef uint8_t level           # protocol level
     cdef bint refuses_control_characters
+    cdef bint checks_more        # a PUBLISH needs more checks than those of MQTT 3.1.1
     cdef bint expiry_asked       # CONNECT asked for a session expiry
     cdef double keep_alive       # seconds of silence after which the connection ends; 0 = never
     cdef double last_active      # loop time of the last check that found it active
@@ -49,8 +51,10 @@ cdef class MqttConnection(ProtocolCore):
     cdef bint handle(self, const Packet* packet) except -1
     cdef bint on_publish(self, const Packet* packet) except -1
     cdef int apply_properties(self, const PublishView* publish, Message* message) except -1
-    cdef int set_sequence(self, const PublishView* publish, Message* message) except -1
-    cdef AliasedTopic resolve_alias(self, PublishView* publish)
+    cdef bint track(self, const PublishView* publish, Message* message) except -1
+    cdef PyObject* check_publish(self, PublishView* publish) except? NULL
+    cdef int check_topic(self, Slice topic) except -1
+    cdef PyObject* resolve_alias(self, PublishView* publish) except NULL
     cdef int on_connect(self, const Packet* packet) except -1
     cdef int check_connect(self, const ConnectView* connect) except -1
     cdef int refuse(self, uint8_t return_code, uint8_t reason_code, str reason) except -1

@@ -8,6 +8,7 @@ One code serves MQTT 3.1, 3.1.1 and 5: what is of 5 alone hangs on properties, w
 Source: MQTT 3.1.1 (OASIS), whose section numbers the comments cite; MQTT 5 (OASIS), where they say so; 1/KP.
 """
 
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport MQTT
@@ -238,6 +239,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef int check_connect(self, const ConnectView* connect) except -1:
         """Check what a client may not ask for: of MQTT 5, what CONNACK says that there is not (3.2.2.3)."""
         self.refuses_control_characters = self.level >= self.server.control_character_level
+        self.checks_more = self.refuses_control_characters or self.level >= LEVEL_5
         if self.refuses_control_characters:
             check_control_characters(connect.client_id)
             check_control_characters(connect.user_name)
@@ -282,20 +284,25 @@ cdef class MqttConnection(ProtocolCore):
     cdef int admit(self, client, ClientOptions options) except -1:
         """Bind the connection to a session, and send CONNACK."""
         cdef MqttServer server = self.server
-        cdef MqttSession session = self.open_session(client, options)
-        cdef bint present = session.state == OFFLINE
+        cdef MqttSession session
         cdef bytes properties = None
+        cdef bint present
+        if self.level >= LEVEL_5:
+            properties = connack_properties(
+                options, server.receive_maximum, server.packet_size_max, server.topic_alias_maximum
+            )
+            if options.packet_size_max and len(properties) + CONNACK_OVERHEAD > options.packet_size_max:
+                server.counters.count("closed", "mqtt_packet_size_of_client")
+                self.will = None
+                self.state = ENDED
+                return self.transport.close()
+        session = self.open_session(client, options)
+        present = session.state == OFFLINE
         session.bind(self, self.transport, self.level, options)
         server.sessions.set_online(session, True)
         self.session = session
         self.state = CONNECTED
         self.admitted = True
-        if self.level >= LEVEL_5:
-            properties = connack_properties(
-                options, server.receive_maximum, server.packet_size_max, server.topic_alias_maximum
-            )
-            if session.is_too_large(len(properties) + CONNACK_OVERHEAD):
-                violation("packet_size_of_client")
         append_connack(self.output, self.level, present, ACCEPTED, slice_of(properties))
         self.transport.wake()
         return session.begin_sending_again() if present else 0
@@ -383,7 +390,7 @@ cdef class MqttConnection(ProtocolCore):
             return 0
         if reason_code == reason_codes.USE_ANOTHER_SERVER:
             append_text(properties, SERVER_REFERENCE, slice_of(reference))
-        if self.state == CONNECTED:
+        if self.session is not None:
             append_disconnect(self.output, reason_code, Slice(properties.data, properties.size))
         else:
             append_connack(self.output, self.level, False, reason_code, Slice(properties.data, properties.size))
@@ -430,59 +437,29 @@ cdef class MqttConnection(ProtocolCore):
         cdef PublishView publish
         cdef Message message
         cdef MqttSession session = self.session
-        cdef ReceivedMessage* received
-        cdef AliasedTopic alias = None
+        cdef PyObject* alias = NULL
         cdef Outcome outcome
-        cdef uint64_t digest = 0
         read_publish(packet, self.level, &publish)
-        if publish.properties.present & 1ULL << <int>TOPIC_ALIAS:
-            alias = self.resolve_alias(&publish)
+        if self.checks_more:
+            alias = self.check_publish(&publish)
         else:
             check_topic_name(publish.topic)
-            if self.refuses_control_characters:
-                check_control_characters(publish.topic)
         message = message_of(publish.topic, publish.payload, publish.qos)
-        if publish.properties.present or publish.retain:
+        if publish.qos:
+            if publish.qos == 1 and self.level < LEVEL_5:
+                message.token = <uint32_t>PUBACK << 16 | publish.packet_id
+            elif not self.track(&publish, &message):
+                return True
+        if publish.properties.present & ~(1ULL << <int>TOPIC_ALIAS):
             self.apply_properties(&publish, &message)
-        if publish.qos == 1 and self.level < LEVEL_5:
-            message.token = <uint32_t>PUBACK << 16 | publish.packet_id
-        elif publish.qos:
-            if session.received is None:
-                session.received = ReceivedMessages()
-            received = session.received.find(publish.packet_id)
-            if publish.qos == 2:
-                digest = digest_of(publish.topic, publish.payload)
-                if received != NULL and received.qos == 2 and received.digest == digest:
-                    # Sent again. It has been forwarded; PUBREC was lost, or is still to be sent (4.3.3).
-                    if received.confirmed:
-                        session.append_acknowledgement(PUBREC, publish.packet_id, SUCCESS)
-                        self.transport.wake()
-                    return True
-            if self.level >= LEVEL_5 and session.unacknowledged >= self.server.receive_maximum:
-                violation("receive_maximum")
-            # A packet identifier in use with another message is that of a client which has lost its state.
-            if session.received.reserve() and not self.input_fits():
-                violation("input_memory_full")
-            received = session.received.put(publish.packet_id)
-            received.digest = digest
-            received.qos = publish.qos
-            received.generation = session.generation % 255 + 1
-            received.reason_code = SUCCESS
-            received.confirmed = False
-            message.token = (
-                <uint32_t>received.generation << 24 | <uint32_t>(PUBACK if publish.qos == 1 else PUBREC) << 16
-                | publish.packet_id
-            )
-            if self.level >= LEVEL_5:
-                self.set_sequence(&publish, &message)
-        if alias is not None:
-            outcome = self.server.uplink.publish_aliased(session, &message, alias)
+        if alias != NULL:
+            outcome = self.server.uplink.publish_aliased(session, &message, <AliasedTopic>alias)
         else:
             outcome = self.server.uplink.publish(session, &message)
         if outcome == BUSY:
             if message.token >> 24:
                 session.received.discard(publish.packet_id)
-            if message.sequence >= OF_REQUEST and not message.sequence & BY_ATTACHMENT:
+            if publish.properties.present and has(&publish.properties, RESPONSE_TOPIC):
                 session.responses.take(message.sequence & REQUEST_MASK)
             self.block()
             return False
@@ -495,41 +472,100 @@ cdef class MqttConnection(ProtocolCore):
                     session.received.find(publish.packet_id).reason_code = NO_MATCHING_SUBSCRIBERS
         return True
 
-    cdef AliasedTopic resolve_alias(self, PublishView* publish):
-        """Return the topic of an alias, which the message sets or uses (MQTT 5, 3.3.2.3.4). Hot path."""
+    cdef bint track(self, const PublishView* publish, Message* message) except -1:
+        """Remember a message until it is acknowledged: one of QoS 2, or of MQTT 5, whose PUBACK may refuse it.
+
+        Return False for a message of QoS 2 that is sent again and needs nothing more.
+        """
+        cdef MqttSession session = self.session
+        cdef ReceivedMessage* received
+        cdef uint64_t digest = 0
+        if session.received is None:
+            session.received = ReceivedMessages()
+        if publish.qos == 2:
+            digest = digest_of(publish.topic, publish.payload)
+            received = session.received.find(publish.packet_id)
+            if received != NULL and received.qos == 2 and received.digest == digest:
+                # Sent again. It has been forwarded; PUBREC was lost, or is still to be sent (4.3.3).
+                if received.confirmed:
+                    session.append_acknowledgement(PUBREC, publish.packet_id, SUCCESS)
+                    self.transport.wake()
+                return False
+        if self.level >= LEVEL_5:
+            if session.unacknowledged >= self.server.receive_maximum:
+                violation("receive_maximum")
+            message.sequence = OF_ACKNOWLEDGED | <uint32_t>publish.packet_id << PACKET_ID_SHIFT | BY_ATTACHMENT
+            if session.attachments is not None and \
+                    len(session.attachments) + session.waiting_count >= ATTACHMENT_MASK:
+                # Too many names for the field: the answer gets the one under which the endpoint was used last.
+                message.sequence = (message.sequence ^ BY_ATTACHMENT) | ATTACHMENT_MASK
+        # A packet identifier in use with another message is that of a client which has lost its state.
+        if session.received.reserve() and not self.input_fits():
+            violation("input_memory_full")
+        received = session.received.put(publish.packet_id)
+        received.digest = digest
+        received.qos = publish.qos
+        received.generation = session.generation % 255 + 1
+        received.reason_code = SUCCESS
+        received.confirmed = False
+        message.token = (
+            <uint32_t>received.generation << 24 | <uint32_t>(PUBACK if publish.qos == 1 else PUBREC) << 16
+            | publish.packet_id
+        )
+        return True
+
+    cdef PyObject* check_publish(self, PublishView* publish) except? NULL:
+        """Check a PUBLISH of MQTT 5, or of a client whose control characters are refused.
+
+        Return the topic of its alias, borrowed from the connection, or NULL if it has none. Hot path.
+        """
+        cdef const Properties* properties = &publish.properties
+        cdef PyObject* alias = NULL
+        if publish.retain and self.level >= LEVEL_5:
+            violation("retain")
+        if has(properties, TOPIC_ALIAS):
+            alias = self.resolve_alias(publish)
+        else:
+            self.check_topic(publish.topic)
+        if has(properties, SUBSCRIPTION_IDENTIFIER):
+            violation("subscription_identifier_of_client")
+        if has(properties, PAYLOAD_FORMAT_INDICATOR):
+            check_payload(properties, publish.payload)
+        return alias
+
+    cdef int check_topic(self, Slice topic) except -1:
+        """Check a topic name."""
+        check_topic_name(topic)
+        return check_control_characters(topic) if self.refuses_control_characters else 0
+
+    cdef PyObject* resolve_alias(self, PublishView* publish) except NULL:
+        """Return the topic of an alias, which the message sets or uses (MQTT 5, 3.3.2.3.4). Hot path.
+
+        It is borrowed from the connection's aliases.
+        """
         cdef uint32_t alias = publish.properties.number[<int>TOPIC_ALIAS]
-        cdef AliasedTopic found = None
+        cdef PyObject* found = NULL
         if alias == 0 or alias > self.server.topic_alias_maximum:
             violation("topic_alias")
-        if publish.topic.size == 0:
-            if self.aliases is not None:
-                found = self.aliases.find(alias)
-            if found is None:
-                violation("topic_alias_unknown")
-            publish.topic = slice_of(found.topic)
-            return found
-        check_topic_name(publish.topic)
-        if self.refuses_control_characters:
-            check_control_characters(publish.topic)
         if self.aliases is None:
             self.aliases = TopicAliases()
+        if publish.topic.size == 0:
+            found = self.aliases.find(alias)
+            if found == NULL:
+                violation("topic_alias_unknown")
+            publish.topic = slice_of((<AliasedTopic>found).topic)
+            return found
+        self.check_topic(publish.topic)
         found = self.aliases.set(alias, publish.topic)
         if not self.input_fits():
             violation("input_memory_full")
         return found
 
     cdef int apply_properties(self, const PublishView* publish, Message* message) except -1:
-        """Apply the properties of a PUBLISH of MQTT 5 (3.3.2.3) to its message. What has no use is dropped."""
+        """Apply the properties of a PUBLISH of MQTT 5 (3.3.2.3) to its message, and drop the others. Hot path."""
+        cdef MqttSession session = self.session
         cdef const Properties* properties = &publish.properties
-        cdef Slice traceparent
-        if self.level < LEVEL_5:
-            return 0
-        if publish.retain:
-            violation("retain")
-        if has(properties, SUBSCRIPTION_IDENTIFIER):
-            violation("subscription_identifier_of_client")
-        if has(properties, PAYLOAD_FORMAT_INDICATOR):
-            check_payload(properties, publish.payload)
+        cdef Slice correlation_data = NOTHING, traceparent
         if has(properties, MESSAGE_EXPIRY_INTERVAL):
             message.timeout = max(
                 <int64_t>properties.number[<int>MESSAGE_EXPIRY_INTERVAL] * 1000, <int64_t>TIMEOUT_NOW
@@ -541,15 +577,6 @@ cdef class MqttConnection(ProtocolCore):
                 message.traceparent = traceparent
             if properties.user_property_count > (1 if traceparent.data != NULL else 0):
                 self.server.counters.count("ignored", "mqtt_user_property")
-        if publish.qos == 0 and has(properties, RESPONSE_TOPIC):
-            self.set_sequence(publish, message)
-        return 0
-
-    cdef int set_sequence(self, const PublishView* publish, Message* message) except -1:
-        """Give a message of MQTT 5 the number by which its answer or refusal is known."""
-        cdef MqttSession session = self.session
-        cdef const Properties* properties = &publish.properties
-        cdef Slice correlation_data = NOTHING
         if has(properties, RESPONSE_TOPIC):
             if session.responses is None:
                 session.responses = ResponseTopics()
@@ -560,12 +587,6 @@ cdef class MqttConnection(ProtocolCore):
             )
             message.needs_request_id = True
             session.responses.limit(session.limits.queued_messages, session.limits.queued_bytes, session.counters)
-        else:
-            message.sequence = OF_ACKNOWLEDGED | <uint32_t>publish.packet_id << PACKET_ID_SHIFT | BY_ATTACHMENT
-            if session.attachments is not None and \
-                    len(session.attachments) + session.waiting_count >= ATTACHMENT_MASK:
-                # Too many names for the field: the answer gets the one under which the endpoint was used last.
-                message.sequence = (message.sequence ^ BY_ATTACHMENT) | ATTACHMENT_MASK
         return 0
 
     cdef int publish_will(self, bint session_ends) except -1:

@@ -23,6 +23,7 @@ DISCONNECT_CODES: Final = {
     "mqtt_wildcard_in_response_topic": PROTOCOL_ERROR,
     "mqtt_subscription_identifier_of_client": PROTOCOL_ERROR,
     "mqtt_retain_handling": PROTOCOL_ERROR,
+    "mqtt_malformed_requested_qos": PROTOCOL_ERROR,
     "mqtt_shared_no_local": PROTOCOL_ERROR,
     "mqtt_session_expiry_after_0": PROTOCOL_ERROR,
     "mqtt_no_topic_filter": PROTOCOL_ERROR,

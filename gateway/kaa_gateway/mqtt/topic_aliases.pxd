@@ -1,7 +1,13 @@
+cimport cython
+from cpython.list cimport PyList_GET_SIZE
+from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
-from kaa_gateway.kp.uplink cimport AliasedTopic
 from kaa_gateway.wire.buffer cimport Slice
+
+
+cdef extern from "Python.h":
+    PyObject* PyList_GET_ITEM(list items, Py_ssize_t index)  # borrowed
 
 
 cdef class TopicAliases:
@@ -9,8 +15,16 @@ cdef class TopicAliases:
     cdef list topics             # AliasedTopic by alias; None where the client has set none
     cdef Py_ssize_t bytes        # of the topics
 
-    cdef AliasedTopic find(self, uint32_t alias)
-    cdef AliasedTopic set(self, uint32_t alias, Slice topic)
+    @cython.final
+    cdef inline PyObject* find(self, uint32_t alias) noexcept:
+        # Return the AliasedTopic of an alias, borrowed from the list, or NULL. Hot path.
+        cdef PyObject* found
+        if alias >= <uint32_t>PyList_GET_SIZE(self.topics):
+            return NULL
+        found = PyList_GET_ITEM(self.topics, alias)
+        return NULL if found == <PyObject*>None else found
+
+    cdef PyObject* set(self, uint32_t alias, Slice topic) except NULL
 
 
 cdef class SentAliases:

@@ -6,6 +6,8 @@ look-up. Aliases end with the connection.
 Source: MQTT Version 5.0 (OASIS Standard) section 3.3.2.3.4.
 """
 
+from kaa_gateway.kp.uplink cimport AliasedTopic
+
 cdef enum:
     TOPIC_OVERHEAD = 200        # bytes of an alias beside its topic
     TOPIC_SIZE_MAX = 1024       # bytes of a topic that the gateway gives an alias
@@ -18,23 +20,19 @@ cdef class TopicAliases:
     def __init__(self):
         self.topics = []
 
-    cdef AliasedTopic find(self, uint32_t alias):
-        """Return the topic of an alias, or None. Hot path."""
-        return <AliasedTopic>self.topics[alias] if alias < <uint32_t>len(self.topics) else None
-
-    cdef AliasedTopic set(self, uint32_t alias, Slice topic):
-        """Give a topic an alias, or the alias another topic. Return the topic with its route, if it has one."""
-        cdef AliasedTopic old = self.find(alias)
+    cdef PyObject* set(self, uint32_t alias, Slice topic) except NULL:
+        """Give a topic an alias, or the alias another topic. Return its AliasedTopic, borrowed from the list."""
+        cdef PyObject* old = self.find(alias)
         name = topic.data[:topic.size]
-        if old is not None:
-            if old.topic == name:
+        if old != NULL:
+            if (<AliasedTopic>old).topic == name:
                 return old
-            self.bytes -= len(old.topic) + TOPIC_OVERHEAD
+            self.bytes -= len((<AliasedTopic>old).topic) + TOPIC_OVERHEAD
         while <uint32_t>len(self.topics) <= alias:
             self.topics.append(None)
         self.topics[alias] = AliasedTopic(name)
         self.bytes += topic.size + TOPIC_OVERHEAD
-        return <AliasedTopic>self.topics[alias]
+        return self.find(alias)
 
 
 cdef class SentAliases:

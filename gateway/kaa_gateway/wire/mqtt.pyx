@@ -8,14 +8,16 @@ Source: MQTT Version 3.1.1 and MQTT Version 5.0 (OASIS Standards); MQTT V3.1 Pro
 sections of 3.1.1, or of 5 where they say so.
 """
 
+from libc.stdint cimport uint32_t
 from libc.string cimport memcmp, memcpy
 
 from kaa_gateway.wire.mqtt_fields cimport (
     check_topic_filter, check_topic_name, check_utf8, put_uint16, put_variable, take_field, variable_size, violation,
 )
-from kaa_gateway.wire.mqtt_properties cimport OF_WILL, take_properties
+from kaa_gateway.wire.mqtt_properties cimport OF_WILL, TOPIC_ALIAS, take_properties
 
 cdef enum:
+    ALIAS_ALONE_SIZE = 4     # bytes of properties that are one Topic Alias, with their length
     LEVEL_OF_OTHER_NAME = 0  # what a CONNECT has whose level does not belong to its protocol name
 
 cdef const char* NAME_3_1 = b"\x00\x06MQIsdp"
@@ -173,7 +175,15 @@ cdef int read_publish(const Packet* packet, uint8_t level, PublishView* publish)
             violation("packet_id_0")
     publish.properties.present = 0
     if level >= LEVEL_5:
-        at = take_properties(&packet.body, at, PUBLISH, &publish.properties)
+        if size - at >= ALIAS_ALONE_SIZE and data[at] == ALIAS_ALONE_SIZE - 1 and data[at + 1] == TOPIC_ALIAS:
+            # A Topic Alias alone, which is what a client sends that wants its messages to cost little.
+            publish.properties.present = 1ULL << <int>TOPIC_ALIAS
+            publish.properties.number[<int>TOPIC_ALIAS] = <uint32_t>data[at + 2] << 8 | data[at + 3]
+            publish.properties.encoded = Slice(data + at + 1, ALIAS_ALONE_SIZE - 1)
+            publish.properties.user_property_count = 0
+            at += ALIAS_ALONE_SIZE
+        else:
+            at = take_properties(&packet.body, at, PUBLISH, &publish.properties)
     publish.payload.data = data + at
     publish.payload.size = size - at
     return 0

@@ -56,11 +56,12 @@ cdef Py_ssize_t take_variable(const Slice* body, Py_ssize_t at, uint32_t* value)
 cdef int check_utf8(Slice field) except -1:
     """Check that a field is well-formed UTF-8 without NUL and surrogates (1.5.4)."""
     cdef Py_ssize_t i
-    cdef uint8_t seen = 0
-    if field.size and memchr(field.data, 0, <size_t>field.size) != NULL:
-        violation("nul_in_string")
+    cdef uint8_t seen = 0, nul = 0
     for i in range(field.size):
         seen |= field.data[i]
+        nul |= field.data[i] == 0
+    if nul:
+        violation("nul_in_string")
     if seen & 0x80:
         try:
             field.data[:field.size].decode("utf-8")

@@ -250,6 +250,8 @@ class WorkerDouble:
         packet_size: int = 65_536,
         session_bytes: int = 1 << 20,
         stored_bytes: int = 1 << 24,
+        keep_alive_max: float = 0,
+        server_reference: str | None = None,
     ) -> None:
         self.loop = Loop()
         self.presence = Presence()
@@ -286,7 +288,8 @@ class WorkerDouble:
         self.stored = MqttSessionStore(self.sessions, limits)
         self.mqtt = MqttServer(
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
-            packet_size_max=packet_size, connect_timeout=10.0,
+            packet_size_max=packet_size, connect_timeout=10.0, keep_alive_max=keep_alive_max,
+            receive_maximum=10, topic_alias_maximum=8, server_reference=server_reference,
         )  # fmt: skip
         if admission is not None:
             self.admission = Admission(self.counters, **{**UNLIMITED, **admission})
@@ -378,6 +381,10 @@ class WorkerDouble:
     def admit(self, client: Client = ANONYMOUS_CLIENT) -> None:
         """Admit the client whose CONNECT came last."""
         self._admissions.pop().set_result(client)
+
+    def refuse_client(self, error: IdentityError) -> None:
+        """Refuse the client whose CONNECT came last."""
+        self._admissions.pop().set_exception(error)
 
     def check(self) -> None:
         """What happens about once a second."""
