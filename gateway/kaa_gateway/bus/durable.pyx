@@ -254,6 +254,7 @@ cdef class DurableLane:
         self.unwritten = self.first
         self.retry_at = self.stalled_at + self.pause
         self.pause = min(2 * self.pause, PAUSE_MAX)
+        self.drop_too_large()  # the limit may have fallen while they were in flight
         while number != end:
             entry = &self.ring[number & (self.capacity - 1)]
             if self.holds(number) and entry.policy == FAIL_FAST and entry.written_at == 0:
@@ -342,8 +343,9 @@ cdef class DurableLane:
         """Send again on a new connection what was written to the last one, except at most once."""
         cdef uint32_t number, end = self.next
         cdef Entry* entry
+        self.unwritten = self.first
         self.drop_too_large()
-        self.unwritten = number = self.first
+        number = self.first
         self.stalled = False
         self.pause = PAUSE_FIRST
         while number != end:
@@ -357,8 +359,11 @@ cdef class DurableLane:
         return self.flush()
 
     cdef int drop_too_large(self) except -1:
-        """Give up the publications that are larger than the server takes now."""
-        cdef uint32_t number = self.first, end = self.next
+        """Give up the publications still to be written that are larger than the server takes now.
+
+        What is in flight has been sent, and may be stored.
+        """
+        cdef uint32_t number = self.unwritten, end = self.next
         cdef Entry* entry
         while number != end:
             entry = &self.ring[number & (self.capacity - 1)]

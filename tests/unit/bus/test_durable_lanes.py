@@ -71,6 +71,11 @@ class Stream:
         data = await self._connection.read(int(size) + 2)
         return reply, data[: int(header_size)]
 
+    async def confirm(self) -> None:
+        """Confirm a block of the link."""
+        assert await self._connection.line() == "PING"
+        await self._connection.send(b"PONG\r\n")
+
     async def answer(self, reply: str, **answer: Any) -> None:
         data = json.dumps(answer or {"stream": STREAM, "seq": 1}, separators=(",", ":")).encode()
         await self._connection.send(b"MSG %b 3 %d\r\n%b\r\n" % (reply.encode(), len(data), data))
@@ -214,3 +219,142 @@ async def test_a_traced_publication_carries_its_trace_in_the_header_and_is_told_
         assert await device.expect(Puback) == Puback(4)
         assert too_large.told[0] == "not_storable"
         assert worker.durable.lanes[0].waiting() == 0
+
+
+# ---------------------------------------------------------------- the payload limit
+
+SMALL, LARGE = b"s" * 100, b"L" * 20_000
+LIMIT = 4096
+
+
+async def send_sizes(device: MqttPeer, *payloads: bytes) -> None:
+    await device.send(
+        *(
+            Publish("kp1/app_v1/dcx/thing/json", payload, 1, number)
+            for number, payload in enumerate(payloads, 1)
+        )
+    )
+
+
+async def expect_too_large(device: MqttPeer, number: int) -> None:
+    """The error that tells of a message that is too large, and its acknowledgement behind it."""
+    error = await device.expect(Publish)
+    assert error.topic == "kp1/app_v1/dcx/thing/json/error"
+    assert json.loads(error.payload)["statusCode"] == 413
+    assert await device.expect(Puback) == Puback(number)
+
+
+async def test_what_waits_while_the_limit_falls_is_413_and_the_rest_is_stored() -> None:
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        await send_sizes(device, SMALL)
+        first, _ = await stream.publication()
+        await stream.answer(first, **FULL)
+        lane = worker.durable.lanes[0]
+        await until(lambda: lane.stalled, "the refusal")
+        await device.send(
+            Publish("kp1/app_v1/dcx/thing/json", LARGE, 1, 2),
+            Publish("kp1/app_v1/dcx/thing/json", SMALL, 1, 3),
+        )
+        await until(lambda: lane.waiting() == 3, "the messages")
+        await stream._connection.send_info(max_payload=LIMIT)
+        await expect_too_large(device, 2)
+        for number in (1, 3):
+            reply, _ = await stream.publication()
+            await stream.answer(reply)
+            assert await device.expect(Puback) == Puback(number)
+        assert (lane.waiting(), lane.backlog(), lane.abandoned) == (0, 0, 1)
+
+
+async def test_what_is_in_flight_while_the_limit_falls_may_be_stored() -> None:
+    """The server has taken it: no PUBACK before it says so, and no error when it does."""
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        await send_sizes(device, LARGE, SMALL)
+        replies = [(await stream.publication())[0] for _ in range(2)]
+        await stream._connection.send_info(max_payload=LIMIT)
+        await until(lambda: worker.link.payload_max == LIMIT, "the limit")
+        await stream.answer(replies[0])
+        assert await device.expect(Puback) == Puback(1)
+        await stream.answer(replies[1])
+        assert await device.expect(Puback) == Puback(2)
+        assert worker.durable.lanes[0].abandoned == 0
+
+
+async def test_what_was_in_flight_and_refused_is_not_sent_again_over_the_limit() -> None:
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        await send_sizes(device, SMALL, LARGE, SMALL)
+        replies = [(await stream.publication())[0] for _ in range(3)]
+        await stream._connection.send_info(max_payload=LIMIT)
+        await until(lambda: worker.link.payload_max == LIMIT, "the limit")
+        await stream.answer(replies[0], **FULL)
+        await expect_too_large(device, 2)
+        for number, expected in ((1, replies[0]), (3, replies[2])):
+            reply, _ = await stream.publication()
+            assert reply == expected
+            await stream.answer(reply)
+            assert await device.expect(Puback) == Puback(number)
+
+
+@pytest.mark.parametrize("told", ["in the first INFO", "in a second INFO", "by an error"])
+async def test_a_publication_that_ended_a_connection_is_never_sent_again(told: str) -> None:
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        await send_sizes(device, SMALL, LARGE, SMALL)
+        sent = [await stream.publication() for _ in range(3)]
+        if told == "by an error":
+            await stream._connection.send(b"-ERR 'Maximum Payload Violation'\r\n")
+        stream._connection.close()
+        connection = await nats.accept()
+        if told == "in the first INFO":
+            await connection.admit(max_payload=LIMIT)
+        else:
+            await connection.send_info()
+            await connection.read_connect()
+            if told == "in a second INFO":
+                await connection.send_info(max_payload=LIMIT)
+            await connection.send(b"PONG\r\n")
+        await expect_too_large(device, 2)
+        other = Stream(connection)
+        assert [await other.publication() for _ in range(2)] == [sent[0], sent[2]]
+        for number in (0, 2):
+            await other.answer(sent[number][0])
+            assert await device.expect(Puback) == Puback(number + 1)
+        # A new message as large is refused before it is written.
+        if told != "by an error":
+            await device.send(Publish("kp1/app_v1/dcx/thing/json", LARGE, 1, 4))
+            await other.confirm()
+            await expect_too_large(device, 4)
+        assert worker.durable.lanes[0].waiting() == 0
+
+
+async def test_a_raised_limit_counts_at_once() -> None:
+    async with (
+        FakeNats() as nats,
+        worker_and_stream(nats) as (worker, stream),
+        mqtt_client(worker.ports["mqtt"]) as device,
+    ):
+        await stream._connection.send_info(max_payload=LIMIT)
+        await until(lambda: worker.link.payload_max == LIMIT, "the limit")
+        await send_sizes(device, LARGE)
+        await stream.confirm()
+        await expect_too_large(device, 1)
+        await stream._connection.send_info(max_payload=100_000)
+        await until(lambda: worker.link.payload_max == 100_000, "the other limit")
+        await send_sizes(device, LARGE)
+        reply, _ = await stream.publication()
+        await stream.answer(reply)
+        assert await device.expect(Puback) == Puback(1)
