@@ -17,7 +17,8 @@ async def main(nats_url: str, extension: str) -> None:
     """Serve until the process ends."""
 
     async def undecoded(message: NatsMessage) -> bytes:
-        return message.body
+        body: bytes = message.body
+        return body
 
     broker = NatsBroker(nats_url, logger=None, apply_types=False, decoder=undecoded)
 
