@@ -84,6 +84,8 @@ def modules(*roots: str) -> list[Extension]:
             "initializedcheck": DEBUG,
             "cdivision": True,
             "embedsignature": True,
+            # Nothing pickles an object of ours, and the methods for it are a third of what is compiled.
+            "auto_pickle": False,
             "always_allow_keywords": True,
         },
         # A build of one kind must not use the C of the other: assertions and checks differ.
