@@ -54,8 +54,9 @@ build-asan: setup .make/asan ## Build them for AddressSanitizer and UndefinedBeh
 run: .make/gateway ## Start NATS, the gateway and the reference extensions here; Ctrl-C stops them
 	$(BIN)/kaa-gateway dev $(ARGS)
 
-# Most tests wait for processes and sockets, so four at a time suit two processors.
-PYTEST := $(BIN)/python -m pytest --numprocesses 4 --dist loadfile
+# Most tests wait for processes and sockets, so five at a time suit two processors. Files run in the order of their
+# names: pytest-xdist would begin with those of many tests, and end with one file of few that take a minute each.
+PYTEST := $(BIN)/python -m pytest --numprocesses 5 --dist loadfile --no-loadscope-reorder
 
 test: setup build ## Run all tests but the slow ones (ARGS for pytest)
 	PYTHON=$(PYTHON) scripts/requirements test

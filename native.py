@@ -84,7 +84,7 @@ def modules(*roots: str) -> list[Extension]:
             "initializedcheck": DEBUG,
             "cdivision": True,
             "embedsignature": True,
-            # Nothing pickles an object of ours, and the methods for it are a third of what is compiled.
+            # A class that is pickled says how; the methods that Cython would write are a third of most modules.
             "auto_pickle": False,
             "always_allow_keywords": True,
         },

@@ -165,26 +165,23 @@ async def test_waiting_for_an_answer_is_not_idle(nats_server: NatsServer) -> Non
         assert (await client.reply()).body == b"late but in time"
 
 
-async def test_a_client_that_has_gone_leaves_nothing_behind(gateway: HttpGateway) -> None:
-    async with await gateway.client() as client:
-        await client.send(2 * post())
-        request = await gateway.extension.request()
-        assert (
-            gateway.worker.sessions.count,
-            sum(table.count() for table in gateway.worker.pending.values()),
-        ) == (
-            1,
-            2,
-        )
-    while gateway.worker.sessions.count:
-        await asyncio.sleep(0.01)
-    assert sum(table.count() for table in gateway.worker.pending.values()) == 0
-    await gateway.extension.answer(request, b"nobody reads it")
-    gateway.extension.echoes = True
-    async with await gateway.client() as client:
-        await client.send(post(body=b"other"))
-        assert (await client.reply()).body == b"other"
-    assert gateway.counted("dropped", "late_answer") == 1
+async def test_a_client_that_has_gone_leaves_nothing_behind(shared_nats: NatsServer) -> None:
+    """Its FIN says only that it sends no more: its requests wait until their time is over."""
+    async with running_gateway(shared_nats, response_timeout=1.0) as gateway:
+        async with await gateway.client() as client:
+            await client.send(2 * post())
+            request = await gateway.extension.request()
+            waiting = sum(table.count() for table in gateway.worker.pending.values())
+            assert (gateway.worker.sessions.count, waiting) == (1, 2)
+        while gateway.worker.sessions.count:
+            await asyncio.sleep(0.01)
+        assert sum(table.count() for table in gateway.worker.pending.values()) == 0
+        await gateway.extension.answer(request, b"nobody reads it")
+        gateway.extension.echoes = True
+        async with await gateway.client() as client:
+            await client.send(post(body=b"other"))
+            assert (await client.reply()).body == b"other"
+        assert gateway.counted("dropped", "late_answer") == 1
 
 
 async def test_drain_ends_idle_connections_and_finishes_requests(shared_nats: NatsServer) -> None:

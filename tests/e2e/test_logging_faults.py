@@ -103,7 +103,7 @@ def test_a_gateway_whose_log_reader_reads_nothing(nats_server: NatsServer) -> No
 
 
 @pytest.fixture
-def command(nats_server: NatsServer) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+def command() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start(redirection: str, *words: str) -> subprocess.Popen[bytes]:
@@ -127,23 +127,27 @@ def command(nats_server: NatsServer) -> Iterator[Callable[..., subprocess.Popen[
 
 @pytest.mark.parametrize("redirection", ["", *REDIRECTIONS])
 def test_extensions_and_a_simulator_go_on(
-    nats_server: NatsServer, command: Callable[..., subprocess.Popen[bytes]], redirection: str
+    shared_nats: NatsServer,
+    shared_gateway: GatewayProcess,
+    command: Callable[..., subprocess.Popen[bytes]],
+    redirection: str,
 ) -> None:
-    with GatewayProcess(nats_server.url) as gateway:
-        extension = command(redirection, "kaa-ext", "run", "echo", "--nats", nats_server.url)
-        if not redirection:
-            assert extension.stdout is not None
-            extension.stdout.close()
-        url = f"http://{HOST}:{gateway.http_port}/kp1/app_v1/echo/token"
-        until(lambda: httpx.post(url, content=b"{}", timeout=20).status_code == 200)
-        simulator = command(
-            redirection,
-            *("kaa-sim", "load", "mqtt", "--host", HOST, "--port", str(gateway.mqtt_port)),
-            *("--connections", "2", "--messages", "10", "--app-version", "app_v1", "--extension", "echo"),
-        )
-        if not redirection:
-            assert simulator.stdout is not None
-            simulator.stdout.close()
-        assert simulator.wait(60) == 0
-        extension.send_signal(signal.SIGTERM)
-        assert extension.wait(60) == 0
+    extension = command(redirection, "kaa-ext", "run", "echo", "--nats", shared_nats.url)
+    if not redirection:
+        assert extension.stdout is not None
+        extension.stdout.close()
+    url = f"http://{HOST}:{shared_gateway.http_port}/kp1/app_v1/echo/token"
+    with httpx.Client(timeout=20) as client:
+        until(lambda: client.post(url, content=b"{}").status_code == 200)
+    simulator = command(
+        redirection,
+        *("kaa-sim", "load", "mqtt", "--host", HOST, "--port", str(shared_gateway.mqtt_port)),
+        *("--connections", "2", "--messages", "10", "--rate", "100"),
+        *("--app-version", "app_v1", "--extension", "echo"),
+    )
+    if not redirection:
+        assert simulator.stdout is not None
+        simulator.stdout.close()
+    assert simulator.wait(60) == 0
+    extension.send_signal(signal.SIGTERM)
+    assert extension.wait(60) == 0

@@ -5,12 +5,16 @@ the interpreter is left; the cost of a line is measured by profiling.py. docs/pe
 """
 
 import re
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+
+from Cython.Compiler.Main import compile_single
+from Cython.Compiler.Options import CompilationOptions, default_options
+
+from kaa_bench.errors import BenchError
 
 HOT = (
     "gateway/kaa_gateway/wire/mqtt.pyx", "gateway/kaa_gateway/wire/esp.pyx", "gateway/kaa_gateway/wire/nats.pyx",
@@ -22,7 +26,7 @@ HOT = (
     "gateway/kaa_gateway/bus/link.pyx",
 )  # fmt: skip
 """The modules that every MQTT message goes through."""
-DIRECTIVES = ("boundscheck=False", "wraparound=False", "initializedcheck=False", "cdivision=True")
+DIRECTIVES = {"boundscheck": False, "wraparound": False, "initializedcheck": False, "cdivision": True}
 """The compiler directives of a release build (setup.py)."""
 LINE = re.compile(r'<pre class="cython line score-(\d+)"[^>]*>\+?<span class="">(\d+)</span>')
 FUNCTION = re.compile(r"\s*(?:cp?def|def)\b[^=]*?(\w+)\(")
@@ -33,10 +37,15 @@ def annotated(source: Path) -> Counter[str]:
     """Return for each function how many of its lines use Python's C API, also if none does."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "module.c"
-        command = [sys.executable, "-m", "cython", "-3", "--annotate", "-o", str(out)]
-        for directive in DIRECTIVES:
-            command += ["-X", directive]
-        subprocess.run([*command, str(source)], check=True, capture_output=True)
+        options = CompilationOptions(  # type: ignore[no-untyped-call]
+            default_options,
+            language_level=3,
+            annotate="default",
+            output_file=str(out),
+            compiler_directives=dict(DIRECTIVES),
+        )
+        if compile_single(str(source), options, None).num_errors:  # type: ignore[no-untyped-call]
+            raise BenchError(f"Cython cannot compile {source}")
         page = out.with_suffix(".html").read_text()
     marked = {int(number) for score, number in LINE.findall(page) if int(score)}
     counts: Counter[str] = Counter()
