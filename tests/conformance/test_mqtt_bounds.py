@@ -1,4 +1,4 @@
-"""What a client can make the gateway hold, each at its bound.
+"""The bounds of what a client can make the gateway hold.
 
 Up to it all is well; beyond it that client is told, or closed, and nobody else notices.
 """
@@ -48,7 +48,7 @@ async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
 
 
 async def test_packet_size(tight_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken) -> None:
-    """Fixed header included; one byte more is refused as soon as its header is there."""
+    """The bound includes the fixed header; one byte more is refused as soon as the header is there."""
     topic = f"kp1/app_v1/dcx/{new_token()}/json"
     overhead = len(encode(Publish(topic, bytes(200)))) - 200
     payload = b"x" * (PACKET_SIZE_MAX - overhead)
@@ -107,7 +107,7 @@ async def test_bytes_queued_for_an_absent_client(
 async def test_endpoints_of_a_connection(
     tight_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """429 for a token beyond; also where the route of that token is known from another connection."""
+    """One token more gets 429, also if its route is known from another connection."""
     tokens = [new_token() for _ in range(3)]
     topics = [f"kp1/app_v1/dcx/{token}/json/1" for token in tokens]
     async with mqtt_client(tight_gateway.mqtt_port) as device, mqtt_client(tight_gateway.mqtt_port) as other:
@@ -134,7 +134,7 @@ async def test_endpoints_of_a_connection(
 async def test_tokens_beyond_the_bound_leave_nothing(
     tight_gateway: GatewayProcess, new_token: NewToken
 ) -> None:
-    """However many a connection tries, by PUBLISH or by SUBSCRIBE."""
+    """The bound holds however many tokens a connection tries, by PUBLISH or by SUBSCRIBE."""
     async with mqtt_client(tight_gateway.mqtt_port) as device:
         await device.send(*(Publish(f"kp1/app_v1/dcx/{new_token()}/json", b"", 1, n) for n in (1, 2)))
         while await device.receive() != Puback(2):
@@ -170,7 +170,7 @@ async def test_connections(tight_gateway: GatewayProcess) -> None:
 async def test_output_to_a_client_that_does_not_read(
     tight_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """It is closed when what waits for it passes the bound, and others are not held up."""
+    """A slow reader is closed when its output passes the bound, and others are not delayed."""
     token = new_token()
     before = tight_gateway.count("events", "closed", "slow_reader")
     with socket.socket() as stuck:
@@ -192,7 +192,7 @@ async def test_output_to_a_client_that_does_not_read(
 async def test_a_client_that_is_dead_with_output_waiting_is_cut_off(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """Its keep-alive has passed, but it never takes what was written to it before; its endpoint is disconnected."""
+    """A client past its keep-alive that never reads is closed, and its endpoint is disconnected."""
     token = new_token()
     with socket.socket() as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -206,7 +206,7 @@ async def test_a_client_that_is_dead_with_output_waiting_is_cut_off(
 
 
 async def test_routes(tight_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken) -> None:
-    """A client that counts up path levels: the cache keeps its bound, and every message still arrives."""
+    """The cache keeps its bound when a client counts up path levels, and every message still arrives."""
     token = new_token()
     async with mqtt_client(tight_gateway.mqtt_port) as device:
         await device.send(*(Publish(f"kp1/app_v1/dcx/{token}/{n}x", b"%d" % n, 1, n) for n in range(1, 101)))

@@ -33,7 +33,7 @@ IDENTIFIER_REJECTED = Connack(False, 2)
 
 @pytest.fixture
 async def neighbour(shared_gateway: GatewayProcess) -> AsyncIterator[MqttPeer]:
-    """Another connection, which must not notice: it still works after the test."""
+    """Another connection, which must still work after the test."""
     async with mqtt_client(shared_gateway.mqtt_port) as peer:
         yield peer
         assert await peer.until_pingresp() == []
@@ -177,7 +177,7 @@ async def test_refused_with_a_return_code_then_closed(
 async def test_closed_without_an_answer(
     shared_gateway: GatewayProcess, neighbour: MqttPeer, vector: str, reason: str
 ) -> None:
-    """3.1.4-1, 4.8: and only that connection, with nothing kept of it."""
+    """Only that connection is closed, and nothing is kept of it (3.1.4-1, 4.8)."""
     before = shared_gateway.metrics()
     async with mqtt_peer(shared_gateway.mqtt_port) as peer:
         await peer.send(bytes.fromhex(vector))
@@ -193,7 +193,7 @@ async def test_closed_without_an_answer(
 
 
 async def test_a_second_connect_is_a_violation(shared_gateway: GatewayProcess, neighbour: MqttPeer) -> None:
-    """3.1.0-2."""
+    """A second CONNECT is a violation (3.1.0-2)."""
     before = shared_gateway.count("events", "closed", "mqtt_second_connect")
     async with mqtt_client(shared_gateway.mqtt_port, "twice") as peer:
         await peer.send(Connect("twice"), Pingreq())

@@ -28,7 +28,7 @@ def payloads(cluster: Cluster) -> list[bytes]:
 async def test_qos_1_is_acknowledged_in_order(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """4.6.0-2; whether a message is forwarded, refused, or ignored, and with identifiers in any order (2.3.1)."""
+    """Acknowledgements of forwarded, refused and ignored messages come in order (4.6.0-2), whatever the identifiers."""
     topics = [f"kp1/app_v1/dcx/{new_token()}/json", "kp1/nobody/dcx/t/json", "outside"]
     identifiers = [65535, *range(1, 300), 40000, 301]
     async with mqtt_client(shared_gateway.mqtt_port) as device:
@@ -52,7 +52,7 @@ async def test_qos_1_is_acknowledged_in_order(
 async def test_qos_1_sent_again_is_forwarded_again(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """4.3.2: at least once. A server must take a second PUBLISH with the same identifier for a new one."""
+    """A second PUBLISH with the same identifier is a new message (4.3.2)."""
     publish = Publish(f"kp1/app_v1/dcx/{new_token()}/json", b"x", 1, 5)
     async with mqtt_client(shared_gateway.mqtt_port) as device:
         await device.send(publish, publish._replace(dup=True))
@@ -63,7 +63,7 @@ async def test_qos_1_sent_again_is_forwarded_again(
 async def test_qos_2_sent_again_is_forwarded_once(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """4.3.3: until PUBREL, an identifier stands for one message; whether DUP is set or not."""
+    """Until PUBREL, an identifier stands for one message, whether DUP is set or not (4.3.3)."""
     publish = Publish(f"kp1/app_v1/dcx/{new_token()}/json", b"once", 2, 5)
     async with mqtt_client(shared_gateway.mqtt_port) as device:
         await device.send(publish)
@@ -83,7 +83,7 @@ async def test_qos_2_sent_again_is_forwarded_once(
 async def test_qos_2_sent_twice_before_it_is_confirmed(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """In one segment: the first PUBREC answers both."""
+    """Both come in one segment, and the first PUBREC answers both."""
     publish = Publish(f"kp1/app_v1/dcx/{new_token()}/json", b"once", 2, 5)
     async with mqtt_client(shared_gateway.mqtt_port) as device:
         await device.send(publish, publish._replace(dup=True))
@@ -109,7 +109,7 @@ async def test_qos_2_refused_completes_its_handshake(shared_gateway: GatewayProc
 async def test_qos_2_messages_in_flight_are_as_many_as_there_are_identifiers(
     shared_gateway: GatewayProcess,
 ) -> None:
-    """2.3.1, 4.3.3: some clients (MQTT.js) send thousands before their first PUBREL."""
+    """Some clients (MQTT.js) send thousands of messages before their first PUBREL (2.3.1, 4.3.3)."""
     async with mqtt_client(shared_gateway.mqtt_port) as device:
         for first in range(1, PACKET_IDS + 1, 5000):
             identifiers = range(first, min(first + 5000, PACKET_IDS + 1))
@@ -133,7 +133,7 @@ async def test_qos_2_messages_in_flight_are_as_many_as_there_are_identifiers(
 async def test_acknowledgements_of_unknown_identifiers_are_harmless(
     shared_gateway: GatewayProcess, sent: Puback | Pubrec | Pubrel | Pubcomp, answer: Pubcomp | Pubrel | None
 ) -> None:
-    """4.3.3: both sides may have forgotten, and the handshake must still come to its end."""
+    """The handshake ends even if both sides have forgotten the message (4.3.3)."""
     async with mqtt_client(shared_gateway.mqtt_port) as device:
         await device.send(sent)
         assert await device.until_pingresp() == ([] if answer is None else [answer])

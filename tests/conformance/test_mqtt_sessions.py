@@ -41,14 +41,14 @@ async def identified(device: MqttPeer, cluster: Cluster, token: str, qos: int = 
 
 
 async def leave(device: MqttPeer, cluster: Cluster, token: str) -> None:
-    """Go without a word; returns when the gateway has noticed."""
+    """Close without a DISCONNECT, and return when the gateway has noticed."""
     await device.abort()
     await cluster.connectivity("disconnected", token)
     cluster.events.clear()
 
 
 async def test_session_present(shared_gateway: GatewayProcess, new_token: NewToken) -> None:
-    """3.2.2.2; CleanSession 1 ends what CleanSession 0 began (3.1.2-6)."""
+    """CONNACK tells whether there is a session (3.2.2.2); CleanSession 1 ends a stored one (3.1.2-6)."""
     client_id = new_token()
     for clean, expected in (
         (False, NEW), (False, RESUMED), (False, RESUMED), (True, NEW), (True, NEW), (False, NEW), (False, RESUMED),
@@ -62,7 +62,7 @@ async def test_session_present(shared_gateway: GatewayProcess, new_token: NewTok
 async def test_qos_1_in_flight_is_sent_again_with_dup(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """4.4.0-1, 3.3.1-1: the same identifiers, in the same order, until they are acknowledged."""
+    """Messages come again with the same identifiers in the same order, until acknowledged (4.4.0-1, 3.3.1-1)."""
     token = new_token()
     async with mqtt_client(shared_gateway.mqtt_port, token, clean_session=False) as device:
         await identified(device, cluster, token)
@@ -90,7 +90,7 @@ async def test_qos_1_in_flight_is_sent_again_with_dup(
 async def test_qos_2_to_the_client_goes_on_where_it_was(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """4.3.3, 4.4.0-1: PUBLISH until PUBREC, then PUBREL until PUBCOMP."""
+    """PUBLISH is repeated until PUBREC, then PUBREL until PUBCOMP (4.3.3, 4.4.0-1)."""
     token = new_token()
     async with mqtt_client(shared_gateway.mqtt_port, token, clean_session=False) as device:
         await identified(device, cluster, token, qos=2)
@@ -116,7 +116,7 @@ async def test_qos_2_to_the_client_goes_on_where_it_was(
 async def test_qos_2_from_the_client_goes_on_where_it_was(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """4.3.3: what was received before the connection broke is not forwarded again after it."""
+    """A message received before the connection broke is not forwarded again after it (4.3.3)."""
     token = new_token()
     publish = Publish(f"kp1/app_v1/dcx/{token}/json", b"once", 2, 7)
     async with mqtt_client(shared_gateway.mqtt_port, token, clean_session=False) as device:
@@ -138,7 +138,7 @@ async def test_qos_2_from_the_client_goes_on_where_it_was(
 async def test_what_is_pushed_meanwhile_waits(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """In order, as new messages; QoS 0 does not wait. An answer to a QoS 1 request waits as well."""
+    """Messages wait in order and are new; QoS 0 does not wait. An answer to a QoS 1 request waits as well."""
     token = new_token()
     async with mqtt_client(shared_gateway.mqtt_port, token, clean_session=False) as device:
         await identified(device, cluster, token)
@@ -164,7 +164,7 @@ async def test_what_is_pushed_meanwhile_waits(
 async def test_who_is_there_gets_a_push_rather_than_who_is_away(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """An endpoint that has roamed: its old session does not keep what the new one has."""
+    """The old session of an endpoint that has roamed does not keep what the new one has."""
     token = new_token()
     async with mqtt_client(shared_gateway.mqtt_port, token, clean_session=False) as device:
         await identified(device, cluster, token)
@@ -181,7 +181,7 @@ async def test_who_is_there_gets_a_push_rather_than_who_is_away(
 async def test_a_clean_session_forgets(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """3.1.2-6: subscriptions, messages in flight and the endpoint itself."""
+    """A clean session forgets subscriptions, messages in flight and the endpoint itself (3.1.2-6)."""
     token = new_token()
     async with mqtt_client(shared_gateway.mqtt_port, token) as device:
         await identified(device, cluster, token)
@@ -205,7 +205,7 @@ async def test_a_clean_session_forgets(
 async def test_a_persistent_client_takes_over_its_session(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """3.1.4-2: the old connection is closed, without DISCONNECT, so its will is published; the session goes on."""
+    """The old connection is closed without DISCONNECT, so its will is published; the session goes on (3.1.4-2)."""
     token = new_token()
     will = Will(f"kp1/app_v1/dcx/{token}/will", b"taken over")
     before = shared_gateway.count("events", "closed", "mqtt_taken_over")
@@ -227,7 +227,7 @@ async def test_a_persistent_client_takes_over_its_session(
 async def test_anonymous_clients_with_equal_ids_live_side_by_side(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken, first: bool, second: bool
 ) -> None:
-    """Unless both ask for a session that outlives them: whole fleets share one hard-coded client ID."""
+    """Clients share a client ID unless both ask for a stored session: whole fleets have one hard-coded ID."""
     client_id = new_token()
     tokens = [new_token(), new_token()]
     port = shared_gateway.mqtt_port

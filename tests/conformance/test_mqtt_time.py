@@ -1,4 +1,4 @@
-"""What a client must do in time, and its will when it goes without a DISCONNECT.
+"""The time limits of a client, and its will when it goes without a DISCONNECT.
 
 Source: MQTT 3.1.1 sections 3.1.2.5, 3.1.2.10 and 3.1.4.
 """
@@ -20,7 +20,7 @@ NewToken = Callable[[], str]
 
 @pytest.fixture(scope="module")
 def impatient_gateway(shared_nats: NatsServer) -> Iterator[GatewayProcess]:
-    """A gateway that waits for a CONNECT, and for absent clients, for as short as it can."""
+    """A gateway with the shortest time limits for CONNECT and for absent clients."""
     limits = {"connect-timeout": 0.1, "session-expiry": 0.1}
     with GatewayProcess(shared_nats.url, {"kaa": {"kpc": {"transports": {"mqtt": limits}}}}) as process:
         yield process
@@ -39,7 +39,7 @@ def will_of(token: str, qos: int = 0) -> Will:
 async def test_a_client_that_falls_silent_is_gone(
     impatient_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """3.1.2-24: after one and a half keep-alive periods, and then its will is published.
+    """The connection ends after one and a half keep-alive periods, and then the will is published (3.1.2-24).
 
     Whoever sends anything within its period stays, and so does whoever has no period (0).
     """
@@ -69,7 +69,7 @@ async def test_a_client_that_falls_silent_is_gone(
 
 
 async def test_a_connection_without_connect_is_closed(impatient_gateway: GatewayProcess) -> None:
-    """3.1.4: whether nothing came of it or a part."""
+    """The time limit holds whether nothing or a part of CONNECT has come (3.1.4)."""
     before = impatient_gateway.count("events", "closed", "mqtt_connect_timeout")
     port = impatient_gateway.mqtt_port
     async with mqtt_client(port) as neighbour, mqtt_peer(port) as mute, mqtt_peer(port) as stammering:
@@ -101,7 +101,7 @@ async def test_an_absent_session_expires(impatient_gateway: GatewayProcess, new_
 async def test_the_will_is_a_message_like_any_other(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken, end: str, qos: int
 ) -> None:
-    """3.1.2-8: on any end but DISCONNECT. Its token need not have been used before; it answers to no identifier."""
+    """The will is published on any end but DISCONNECT (3.1.2-8). Its token need not have been used before."""
     token = new_token()
     async with mqtt_client(shared_gateway.mqtt_port, token, will=will_of(token, qos)) as device:
         await device.send(Publish("outside", b"", 1, 1))
@@ -122,7 +122,7 @@ async def test_the_will_is_a_message_like_any_other(
 async def test_disconnect_drops_the_will(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """3.14.4-3; also if bytes follow that would be a violation. A later client's message shows that nothing came."""
+    """No will after DISCONNECT (3.14.4-3), even if a violation follows. A later message shows that none came."""
     token = new_token()
     for last_words in (b"", b"\x00\x00"):
         async with mqtt_client(shared_gateway.mqtt_port, will=will_of(token)) as device:
@@ -136,7 +136,7 @@ async def test_disconnect_drops_the_will(
 async def test_a_refused_client_has_no_will(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """3.1.4: what is not accepted leaves nothing behind."""
+    """A refused CONNECT leaves nothing behind (3.1.4)."""
     token = new_token()
     async with mqtt_peer(shared_gateway.mqtt_port) as device:
         assert await device.connect("", clean_session=False, will=will_of(token)) == Connack(False, 2)

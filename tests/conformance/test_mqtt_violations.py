@@ -1,4 +1,4 @@
-"""What a connected client must not send: it loses its connection, nobody else notices, and the reason is counted.
+"""Violations of a connected client: its connection is closed, others go on, and the reason is counted.
 
 Source: MQTT 3.1.1, section 4.8 and those that each vector cites.
 """
@@ -104,7 +104,7 @@ NewToken = Callable[[], str]
 async def test_closes_that_connection(
     shared_gateway: GatewayProcess, vector: str, reason: str, when: str
 ) -> None:
-    """Also if it comes in one segment with CONNECT; what stands behind it is not handled."""
+    """A violation in one segment with CONNECT counts too, and what follows it is not handled."""
     name = ("events", "closed", f"mqtt_{reason}")
     before = shared_gateway.metrics()
     evil = bytes.fromhex(vector) + encode(Publish("outside", b""))
@@ -151,14 +151,14 @@ async def test_what_was_whole_before_a_violation_counts(
 async def test_every_well_formed_filter_is_granted(
     shared_gateway: GatewayProcess, topic_filter: str, code: int
 ) -> None:
-    """3.9.3, 4.7; repeated with another QoS it replaces the first (3.8.4-3)."""
+    """Each filter has its return code (3.9.3, 4.7); one repeated with another QoS replaces the first (3.8.4-3)."""
     async with mqtt_client(shared_gateway.mqtt_port) as peer:
         assert await peer.subscribe(topic_filter, topic_filter, qos=code) == (code, code)
         assert await peer.subscribe(topic_filter, qos=2 - code) == (2 - code,)
 
 
 async def test_unsubscribing_is_always_confirmed(shared_gateway: GatewayProcess) -> None:
-    """3.10.4-5: even if no filter was subscribed."""
+    """UNSUBACK comes even if no filter was subscribed (3.10.4-5)."""
     async with mqtt_client(shared_gateway.mqtt_port) as peer:
         await peer.subscribe("a/b")
         await peer.send(Unsubscribe(65535, ("a/b", "never/subscribed", "#")), Unsubscribe(2, ("a/b",)))
@@ -184,7 +184,7 @@ async def test_unsubscribed_filters_no_longer_raise_the_qos(
 async def test_publishes_outside_kp1_are_acknowledged_and_counted(
     shared_gateway: GatewayProcess, shared_nats: NatsServer
 ) -> None:
-    """And go nowhere: not to other clients, not to NATS."""
+    """Such messages are acknowledged and go nowhere: not to other clients, not to NATS."""
     before = shared_gateway.count("events", "ignored", "not_kp1")
     topics = [
         "a",

@@ -1,4 +1,4 @@
-"""What happens while the gateway waits: for the identity of a token, and for the authentication of a client.
+"""Packets that come while the gateway waits for the identity of a token or the authentication of a client.
 
 The first messages of a token wait in order, others pass; what is kept is bounded, and beyond it that client is no
 longer read. MQTT 3.1.1 section 3.1.4 for packets before CONNACK.
@@ -99,7 +99,7 @@ def test_one_request_for_a_token_that_many_connections_use(run: Run) -> None:
 
 @pytest.mark.parametrize("size", [0, 500], ids=["count", "bytes"])
 def test_a_client_beyond_what_may_wait_is_no_longer_read(run: Run, size: int) -> None:
-    """Nothing of it is lost, and others are served meanwhile."""
+    """Messages that wait are not lost, and others are served meanwhile."""
 
     async def scenario(worker: HeldWorker, cluster: Cluster) -> None:
         port = worker.ports["mqtt"]
@@ -152,7 +152,7 @@ def test_a_refusal_answers_all_that_waited(run: Run, token: str, status: int, ph
 
 @pytest.mark.parametrize("disconnect", [True, False])
 def test_what_waits_is_forwarded_when_its_client_has_gone(run: Run, disconnect: bool) -> None:
-    """With the will behind it, if there is one to publish. And nobody is `connected` by it."""
+    """The will follows the messages, if there is one, and nobody becomes `connected` by them."""
 
     async def scenario(worker: HeldWorker, cluster: Cluster) -> None:
         will = Will("kp1/app_v1/dcx/hold/will", b"will")
@@ -255,7 +255,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
 
 
 def test_packets_before_connack_wait_unread_beyond_the_first(run: Run, gate: Gate) -> None:
-    """3.1.4: in order, and nothing is answered before CONNACK; a flood is held back in the sender's socket."""
+    """Packets are handled in order after CONNACK; a flood is held back in the sender's socket (3.1.4)."""
 
     async def scenario(worker: HeldWorker, cluster: Cluster) -> None:
         gate.open = False
@@ -281,7 +281,7 @@ def test_packets_before_connack_wait_unread_beyond_the_first(run: Run, gate: Gat
 def test_a_refused_client_is_told_and_what_it_sent_is_forgotten(
     run: Run, gate: Gate, user_name: str, return_code: int
 ) -> None:
-    """3.2.2.3."""
+    """A refused client gets its return code in CONNACK (3.2.2.3)."""
 
     async def scenario(worker: HeldWorker, cluster: Cluster) -> None:
         async with mqtt_peer(worker.ports["mqtt"]) as device:
@@ -315,7 +315,7 @@ def test_a_client_that_goes_before_it_is_admitted_does_no_harm(run: Run, gate: G
 
 @pytest.mark.parametrize("clean", [True, False])
 def test_take_over_is_scoped_to_the_principal(run: Run, gate: Gate, clean: bool) -> None:
-    """Client identifiers are shared by whole fleets: only the same credentials take over, clean session or not."""
+    """Whole fleets share client identifiers, so only the same credentials take a session over."""
 
     async def connect(device: MqttPeer, user_name: str) -> Any:
         return await device.connect("ESP8266Client", clean_session=clean, user_name=user_name)

@@ -57,7 +57,7 @@ class Authority:
     def issue(
         self, name: str, *, expired: bool = False, weak: bool = False, hosts: Sequence[str] = ("localhost",)
     ) -> Issued:
-        """A certificate for `name`, good for clients, and for servers with these names and at loopback addresses."""
+        """Return a certificate for `name`, good for clients, and for servers at `hosts` and loopback addresses."""
         key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = ec.generate_private_key(ec.SECP256R1())
         if weak:
             key = rsa.generate_private_key(65537, 1024)

@@ -91,7 +91,7 @@ EVENT_SCHEMAS = {kind: schemas.rfc_schema(name, ours) for kind, (name, ours) in 
 
 
 def read_event(kind: str, datum: bytes) -> dict[str, Any]:
-    """The fields of an event, which must be all that is in the datum."""
+    """Return the fields of an event, which must be all that is in the datum."""
     source = io.BytesIO(datum)
     fields = fastavro.schemaless_reader(source, EVENT_SCHEMAS[kind], None)
     assert isinstance(fields, dict)
@@ -150,7 +150,7 @@ class Cluster:
         await flush(self.nats)
 
     async def next_requests(self, count: int, *, after: int = 0) -> list[Request]:
-        """The `count` requests that follow the first `after`, as soon as they are there."""
+        """Return the `count` requests that follow the first `after`, as soon as they are there."""
         await until(
             lambda: len(self.requests) >= after + count,
             f"{after + count} requests, got {len(self.requests)}",
@@ -158,12 +158,12 @@ class Cluster:
         return self.requests[after : after + count]
 
     async def request(self) -> Request:
-        """The only request so far, as soon as it is there."""
+        """Return the only request so far, as soon as it is there."""
         (request,) = await self.next_requests(1)
         return request
 
     async def connectivity(self, kind: str, endpoint_id: str) -> dict[str, Any]:
-        """The first event of a kind ("connected", "disconnected") that names the endpoint."""
+        """Return the first event of a kind ("connected", "disconnected") that names the endpoint."""
         found: list[dict[str, Any]] = []
 
         def seen() -> bool:

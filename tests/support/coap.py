@@ -73,7 +73,7 @@ class ShiftedLoop:
 
 
 class Presence:
-    """What connectivity events would tell."""
+    """The endpoints that connectivity events would tell of."""
 
     def __init__(self) -> None:
         self.present: set[str] = set()
@@ -86,7 +86,7 @@ class Presence:
 
 
 class RunningCoapServer:
-    """The server, with what a test looks at. Made by `coap_server`."""
+    """The server and its tables. Made by `coap_server`."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class RunningCoapServer:
         return self.core.table_sizes()
 
     def count(self, event: str, reason: str) -> int:
-        """How often something has happened for this reason."""
+        """Return how often something has happened for this reason."""
         return self.counters.by_reason().get((event, reason), 0)
 
     async def put_forward(self, seconds: float) -> None:
@@ -162,7 +162,7 @@ class RunningCoapServer:
 async def coap_server(
     url: str, *, idle_timeout: float = 0, watched_max: int = 1, **settings: Any
 ) -> AsyncIterator[RunningCoapServer]:
-    """A server whose `settings` differ from SETTINGS, with its link up.
+    """Yield a server whose `settings` differ from SETTINGS, with its link up.
 
     An endpoint is present while it is observed, and with an `idle_timeout` as long after each of its messages, as the
     test's calls of `sessions.presence.look_for_idle` have it.
@@ -184,17 +184,17 @@ async def coap_server(
 
 
 def uint(value: int) -> bytes:
-    """An option value of format uint."""
+    """Return an option value of format uint."""
     return value.to_bytes((value.bit_length() + 7) // 8, "big")
 
 
 def block(number: int, more: bool, szx: int) -> bytes:
-    """The value of a block option."""
+    """Return the value of a block option."""
     return uint(number << 4 | more << 3 | szx)
 
 
 class CoapClient:
-    """A socket that sends messages as it is told, and retransmits nothing.
+    """A client that sends single messages and retransmits nothing.
 
     `inbox` holds what has come and was not taken.
     """
@@ -227,7 +227,7 @@ class CoapClient:
         kind: int = CON,
         token: bytes | None = None,
     ) -> Message:
-        """A request that was not sent yet, with a fresh message ID, and token unless given."""
+        """Return a request that was not sent yet, with a fresh message ID, and token unless given."""
         self._message_id = (self._message_id + 1) & 0xFFFF
         segments = [(URI_PATH, segment.encode()) for segment in path.split("/")]
         if token is None:
@@ -241,7 +241,7 @@ class CoapClient:
         self._socket.sendto(datagram, self._address)
 
     async def receive(self, wanted: Callable[[Message], bool] = lambda message: True) -> Message:
-        """The next message that is wanted, taken out of the inbox."""
+        """Return the next message that is wanted, taken out of the inbox."""
         await until(lambda: any(map(wanted, self.inbox)), "a message", ANSWER_TIMEOUT_S)
         message = next(filter(wanted, self.inbox))
         self.inbox.remove(message)
@@ -264,7 +264,7 @@ class CoapClient:
         self.send(Message(ACK, 0, message.message_id))
 
     async def hears_nothing(self) -> bool:
-        """Whether nothing comes for a moment."""
+        """Return whether nothing comes for a moment."""
         await asyncio.sleep(QUIET_S)
         return not self.inbox
 
@@ -279,5 +279,5 @@ class CoapClient:
 
 
 def option(message: Message, number: int) -> bytes | None:
-    """The value of the first option of this number."""
+    """Return the value of the first option of this number."""
     return next((value for candidate, value in message.options if candidate == number), None)

@@ -18,7 +18,7 @@ KINDS = {4: "producer", 5: "consumer"}
 
 
 class Span(NamedTuple):
-    """What a span says."""
+    """The content of a span."""
 
     name: str
     kind: str
@@ -58,7 +58,7 @@ class Collector:
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Do nothing: requests are not logged."""
 
         self._server = ThreadingHTTPServer((HOST, self.port), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
@@ -113,5 +113,5 @@ class Collector:
 
 
 def attributes(pairs: Any) -> dict[str, Any]:
-    """Attributes as a dict."""
+    """Return attributes as a dict."""
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}

@@ -1,4 +1,4 @@
-"""Configuration files for tests, and what the gateway says of them."""
+"""Configuration files for tests, and the problems that the gateway finds in them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ MQTT_PORT = "kaa.kpc.transports.mqtt.tcp.port"
 
 
 def writer(directory: Path) -> Write:
-    """Returns a function that writes its text to service-config.yml in `directory`."""
+    """Return a function that writes its text to service-config.yml in `directory`."""
 
     def write(text: str) -> Path:
         path = directory / "service-config.yml"
@@ -26,7 +26,7 @@ def writer(directory: Path) -> Write:
 
 
 def problems(path: Path | None, environ: Mapping[str, str] | None = None) -> list[str]:
-    """What `check` says, one line each, the file by its name only; `load` must fail with the same errors."""
+    """Return what `check` says, one line each, the file by its name only; `load` must fail with the same errors."""
     environ = environ or {}
     found = check(path, environ)
     errors = sorted(str(problem) for problem in found if problem.severity == "error")

@@ -27,7 +27,7 @@ COAP_STATUS = {
 
 
 class Answer(NamedTuple):
-    """What a device is told. The reason phrase is None where the transport has none to show."""
+    """The answer that a device gets. The reason phrase is None where the transport has none."""
 
     status: int
     payload: bytes
@@ -67,7 +67,7 @@ class MqttDevice:
             del self._waiting[topic]
 
     def pushed_paths(self) -> set[str]:
-        """The resource paths of what came unasked."""
+        """Return the resource paths of what came unasked."""
         return {path for path, _ in self.pushes}
 
     async def read(self) -> None:
@@ -88,7 +88,7 @@ class MqttDevice:
 
 @asynccontextmanager
 async def mqtt_device(port: int, token: str) -> AsyncIterator[MqttDevice]:
-    """A connected device."""
+    """Yield a connected device."""
     async with aiomqtt.Client(HOST, port, timeout=TIMEOUT_S) as client:
         device = MqttDevice(client, token)
         reading = asyncio.create_task(device.read())
@@ -114,7 +114,7 @@ class HttpDevice:
 
 @asynccontextmanager
 async def http_device(port: int, token: str, timeout_s: float = TIMEOUT_S) -> AsyncIterator[HttpDevice]:
-    """A device with a connection that it keeps."""
+    """Yield a device with a connection that it keeps."""
     async with httpx.AsyncClient(base_url=f"http://{HOST}:{port}", timeout=timeout_s) as client:
         yield HttpDevice(client, token)
 
@@ -137,14 +137,14 @@ class CoapDevice:
         return Answer(COAP_STATUS[code], b"", response.payload.decode())
 
     def observe(self, extension: str, resource_path: str) -> Any:
-        """aiocoap's request that observes: its `response` is the first answer, its `observation` gives the others."""
+        """Observe, and return aiocoap's request: `response` is its first answer, `observation` gives the others."""
         uri = f"{self._base}/{extension}/{self.token}{resource_path}"
         return self._context.request(aiocoap.Message(code=aiocoap.Code.GET, uri=uri, observe=0))
 
 
 @asynccontextmanager
 async def coap_device(port: int, token: str) -> AsyncIterator[CoapDevice]:
-    """A device with a socket of its own."""
+    """Yield a device with a socket of its own."""
     context = await aiocoap.Context.create_client_context(transports=["simple6"])
     try:
         yield CoapDevice(context, port, token)

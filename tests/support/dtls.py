@@ -51,14 +51,14 @@ class DtlsClient:
         self.socket.connect((HOST, port))
 
     async def datagram(self) -> bytes:
-        """The next datagram of the server; it is not handed to OpenSSL."""
+        """Return the next datagram of the server; it is not handed to OpenSSL."""
         loop = asyncio.get_running_loop()
         data = await asyncio.wait_for(loop.sock_recv(self.socket, 65536), ANSWER_TIMEOUT_S)
         self.received.append(data)
         return data
 
     async def silence(self) -> bool:
-        """Whether nothing comes for a while."""
+        """Return whether nothing comes for a while."""
         try:
             async with asyncio.timeout(QUIET_S):
                 self.received.append(await asyncio.get_running_loop().sock_recv(self.socket, 65536))
@@ -83,7 +83,7 @@ class DtlsClient:
         self._connection.bio_write(data)
 
     def step(self) -> bool:
-        """Go on with the handshake; whether it is over."""
+        """Continue the handshake. Return whether it is complete."""
         try:
             self._connection.do_handshake()
         except SSL.WantReadError:
@@ -93,13 +93,13 @@ class DtlsClient:
         return True
 
     async def begin(self) -> None:
-        """Up to the second ClientHello, which has the cookie, and no further."""
+        """Shake hands up to the second ClientHello, which has the cookie."""
         self.step()
         self._connection.bio_write(await self.datagram())
         self.step()
 
     async def handshake(self) -> None:
-        """The whole of it; SSL.Error if the server refuses."""
+        """Complete the handshake; SSL.Error if the server refuses."""
         while not self.step():
             self._connection.bio_write(await self.datagram())
 
@@ -109,7 +109,7 @@ class DtlsClient:
         self.flush()
 
     async def receive(self) -> bytes:
-        """The next message; b"" when the server has said goodbye."""
+        """Return the next message; b"" when the server has said goodbye."""
         while True:
             try:
                 return self._connection.recv(65536)

@@ -1,4 +1,4 @@
-"""The CoAP server of tests/support/coap.py behind DTLS, in the test's own process, and what its clients ask it."""
+"""The CoAP server of tests/support/coap.py behind DTLS, in the test's own process, and requests of its clients."""
 
 import asyncio
 from pathlib import Path
@@ -69,7 +69,7 @@ class DtlsServer:
         return DtlsClient(self.socket.port, **settings)
 
     async def settled(self) -> None:
-        """Whatever was sent before has been handled: a stranger's hello is answered after it."""
+        """Return when everything sent before is handled: the hello of a new client is answered after it."""
         probe = self.client()
         probe.step()
         await probe.datagram()

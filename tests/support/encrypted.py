@@ -26,7 +26,7 @@ class Pki:
         self.authority.revoke(self.revoked)
 
     def section(self, client_certificate: str = "off", **changes: Any) -> dict[str, Any]:
-        """The section of a listener with TLS, on a free port."""
+        """Return the section of a listener with TLS, on a free port."""
         section: dict[str, Any] = {
             "enabled": True,
             "port": free_port(),
@@ -61,7 +61,7 @@ class EncryptedGateway(GatewayProcess):
 
 
 async def run(*command: str) -> tuple[int | None, str]:
-    """A client's exit code and all that it prints."""
+    """Run a client. Return its exit code and all that it prints."""
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )

@@ -63,7 +63,7 @@ class GatewayDouble:
         await self.nats.publish(subject, datum, self._reply if reply is None else reply)
 
     async def wait_for(self, count: int) -> list[ExtensionData]:
-        """The first `count` answers, as soon as they are there."""
+        """Return the first `count` answers, as soon as they are there."""
         await until(lambda: len(self.answers) >= count, f"{count} answers, got {len(self.answers)}")
         return [answer for _, answer in self.answers[:count]]
 

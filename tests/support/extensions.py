@@ -40,7 +40,7 @@ APPLICATION: dict[str, Any] = {
 
 @asynccontextmanager
 async def python(*arguments: str, nats_url: str, **options: Any) -> AsyncIterator[Process]:
-    """A Python process on this checkout, killed at the end if it still runs."""
+    """Yield a Python process on this checkout, killed at the end if it still runs."""
     environment = {**os.environ, "NATS_URLS": nats_url}
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdout=PIPE, stderr=PIPE, env=environment, **options
@@ -55,7 +55,7 @@ async def python(*arguments: str, nats_url: str, **options: Any) -> AsyncIterato
 
 @asynccontextmanager
 async def running(*services: str, nats_url: str) -> AsyncIterator[Process]:
-    """`kaa-ext run`, when it is ready."""
+    """Yield `kaa-ext run` when it is ready."""
     async with python("-P", "-m", "kaa_ext", "run", *services, nats_url=nats_url) as process:
         assert process.stdout is not None
         line = await asyncio.wait_for(process.stdout.readline(), LINE_TIMEOUT_S)
@@ -66,7 +66,7 @@ async def running(*services: str, nats_url: str) -> AsyncIterator[Process]:
 
 
 async def kaa_ext(*arguments: str, nats_url: str, stdin: bytes = b"") -> tuple[int, str, str]:
-    """Exit code, output and errors of a command."""
+    """Run a command. Return its exit code, output and errors."""
     async with python("-P", "-m", "kaa_ext", *arguments, nats_url=nats_url, stdin=PIPE) as process:
         output, errors = await asyncio.wait_for(process.communicate(stdin), EXIT_TIMEOUT_S)
         assert process.returncode is not None

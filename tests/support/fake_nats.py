@@ -1,4 +1,4 @@
-"""A NATS server that does nothing by itself: a test reads what a client sends, and says every byte that comes back.
+"""A NATS server that does nothing by itself: a test reads what a client sends, and writes every byte of the answers.
 
 For what a real nats-server cannot be made to do; tests/support/nats.py starts a real one.
 """
@@ -37,7 +37,7 @@ class FakeConnection:
         await self._writer.drain()
 
     async def line(self) -> str:
-        """The next line, without CR LF; "" when the client has closed."""
+        """Return the next line, without CR LF; "" when the client has closed."""
         async with asyncio.timeout(RECEIVE_TIMEOUT_S):
             try:
                 line = await self._reader.readline()
@@ -46,12 +46,12 @@ class FakeConnection:
         return line.decode().removesuffix("\r\n")
 
     async def read(self, size: int) -> bytes:
-        """The next bytes."""
+        """Return the next bytes."""
         async with asyncio.timeout(RECEIVE_TIMEOUT_S):
             return await self._reader.readexactly(size)
 
     async def block(self) -> list[Publication]:
-        """The publications up to the next PING; each must be a PUB with a reply subject."""
+        """Return the publications up to the next PING; each must be a PUB with a reply subject."""
         publications = []
         while (line := await self.line()) != "PING":
             word, subject, reply, size = line.split(" ")
@@ -63,11 +63,11 @@ class FakeConnection:
         return publications
 
     async def send_info(self, **changes: Any) -> None:
-        """INFO, with `changes` to the usual fields."""
+        """Send INFO, with `changes` to the usual fields."""
         await self.send(b"INFO " + json.dumps(INFO | changes).encode() + b"\r\n")
 
     async def read_connect(self) -> None:
-        """CONNECT, SUBs and PING, as a client sends them in answer to INFO."""
+        """Read CONNECT, SUBs and PING, as a client sends them in answer to INFO."""
         word, _, options = (await self.line()).partition(" ")
         assert word == "CONNECT"
         self.connect = json.loads(options)
@@ -75,7 +75,7 @@ class FakeConnection:
             self.subscriptions.append(line)
 
     async def admit(self, **info: Any) -> None:
-        """The whole handshake."""
+        """Complete the handshake."""
         await self.send_info(**info)
         await self.read_connect()
         await self.send(b"PONG\r\n")
@@ -108,11 +108,11 @@ class FakeNats:
         return f"nats://{HOST}:{self.port}"
 
     async def accept(self) -> FakeConnection:
-        """The next client, which has been sent nothing yet."""
+        """Return the next client, which has been sent nothing yet."""
         return await asyncio.wait_for(self._accepted.get(), RECEIVE_TIMEOUT_S)
 
     async def admitted(self, **info: Any) -> FakeConnection:
-        """The next client, after its handshake."""
+        """Return the next client, after its handshake."""
         connection = await self.accept()
         await connection.admit(**info)
         return connection

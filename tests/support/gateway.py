@@ -38,7 +38,7 @@ Metrics = dict[tuple[str, ...], float]
 
 
 def configuration() -> dict[str, Any]:
-    """The test configuration, with ports that are free now."""
+    """Return the test configuration, with ports that are free now."""
     return {
         "service": {"instance": {"name": INSTANCE, "replica": {"id": REPLICA}}, "graceful-shutdown": 5},
         "server": {"port": free_port()},
@@ -67,7 +67,7 @@ def configuration() -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes` put in, mapping by mapping."""
+    """Return `base` with `changes` put in, mapping by mapping."""
     result = dict(base)
     for key, value in changes.items():
         here = result.get(key)
@@ -119,7 +119,7 @@ class GatewayProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     def document_with(self, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """A copy of its configuration, with changes put in; to be written to `config_path`."""
+        """Return a copy of its configuration, with changes put in; to be written to `config_path`."""
         changed: dict[str, Any] = json.loads(json.dumps(merged(self._document, changes)))
         return changed
 
@@ -170,14 +170,14 @@ class GatewayProcess:
             time.sleep(POLL_S)
 
     def ready(self) -> bool:
-        """Whether it says that it serves devices."""
+        """Return whether it says that it serves devices."""
         try:
             return self._admin("/health/ready")[0] == 200
         except OSError:
             return False
 
     def metrics(self) -> Metrics:
-        """The metrics now: by name without `kaa_gateway_` and `_total`, followed by the label values by label name.
+        """Return the metrics now, by name without `kaa_gateway_` and `_total`, and by label values.
 
         Such as ("messages_in", "mqtt"), ("nats_up",), ("events", "closed", "mqtt_second_connect"); of several workers
         the sums.
@@ -189,7 +189,7 @@ class GatewayProcess:
         return sums
 
     def metrics_by_worker(self) -> dict[str, Metrics]:
-        """The same by the label `worker`, which is empty for what is none of one worker's.
+        """Return the metrics by the label `worker`, which is empty for those that are not of one worker.
 
         Those of several application versions are added up.
         """
@@ -206,7 +206,7 @@ class GatewayProcess:
         return found
 
     def count(self, *name: str) -> float:
-        """One metric by its name in `metrics`; 0 if it has not happened yet."""
+        """Return one metric by its name in `metrics`; 0 if it has not happened yet."""
         return self.metrics().get(name, 0.0)
 
     def terminate(self) -> None:
@@ -215,7 +215,7 @@ class GatewayProcess:
         self._process.send_signal(signal.SIGTERM)
 
     def stop(self) -> int | None:
-        """Stop as an operator does, with SIGTERM: the exit code, or None when it was not running."""
+        """Stop as an operator does, with SIGTERM. Return the exit code, or None when it was not running."""
         if self._process is None:
             return None
         self._process.terminate()

@@ -30,10 +30,10 @@ class HeldProvider:
         self._released = asyncio.Event()
 
     async def start(self) -> None:
-        """Ready at once."""
+        """Do nothing: the provider is ready."""
 
     async def stop(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: the provider holds nothing."""
 
     def release(self) -> None:
         """Answer what is held."""
@@ -57,7 +57,7 @@ class HeldProvider:
 
 
 class HeldWorker(Worker):
-    """A worker with that provider."""
+    """A worker with a provider that is held."""
 
     provider: HeldProvider
 
@@ -70,7 +70,7 @@ class HeldWorker(Worker):
 async def held_worker(
     directory: Path, nats_url: str, changes: Mapping[str, Any] | None = None
 ) -> AsyncIterator[HeldWorker]:
-    """A worker that serves devices; its ports are in `ports`. Needs a running uvloop: see `run_on_uvloop`."""
+    """Yield a worker that serves devices; its ports are in `ports`. Needs a running uvloop: see `run_on_uvloop`."""
     path = directory / "service-config.yml"
     path.write_text(json.dumps(merged(configuration(), changes or {})), encoding="utf-8")
     worker = HeldWorker(load(path, {"NATS_URLS": nats_url}))

@@ -36,7 +36,7 @@ EXTENSIONS = {"dcx": True, "tsx": False, "absent": True}
 
 
 def post(path: str = "/kp1/app-v1/dcx/token/json", body: bytes = b"", fields: str = "") -> bytes:
-    """The bytes of a POST with Content-Length; `fields` are further header lines, each with its CRLF."""
+    """Return the bytes of a POST with Content-Length; `fields` are further header lines, each with its CRLF."""
     head = f"POST {path} HTTP/1.1\r\nHost: gateway\r\n{fields}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
@@ -73,7 +73,7 @@ class RawClient:
         await self.writer.drain()
 
     async def reply(self, *, to_head: bool = False) -> Reply:
-        """The next response, interim ones too."""
+        """Return the next response, interim ones too."""
         async with asyncio.timeout(WAIT_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("ascii")
             status_line, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
@@ -85,14 +85,14 @@ class RawClient:
             return Reply(int(status), phrase, fields, await self.reader.readexactly(length))
 
     async def rest(self) -> bytes:
-        """What comes until the gateway ends the connection."""
+        """Return what comes until the gateway ends the connection."""
         async with asyncio.timeout(WAIT_S):
             return await self.reader.read()
 
 
 @dataclass
 class ExtensionDouble:
-    """Whoever serves the extensions: takes ClientData, and answers when the test says so."""
+    """The extensions: take ClientData, and answer when the test says so."""
 
     nats: Client
     requests: asyncio.Queue[tuple[ClientData, str]] = field(default_factory=asyncio.Queue)
@@ -106,7 +106,7 @@ class ExtensionDouble:
             self.requests.put_nowait((request, message.reply))
 
     async def request(self) -> tuple[ClientData, str]:
-        """The next ClientData, with the subject that its answer goes to."""
+        """Return the next ClientData, with the subject that its answer goes to."""
         async with asyncio.timeout(WAIT_S):
             return await self.requests.get()
 
@@ -128,7 +128,7 @@ class ExtensionDouble:
 
 @dataclass
 class HttpGateway:
-    """A running worker, and the other side of it."""
+    """A running worker, and the extensions behind it."""
 
     worker: Worker
     extension: ExtensionDouble
@@ -150,7 +150,7 @@ async def running_gateway(
     graceful_shutdown: float = 30,
     **settings: Any,
 ) -> AsyncIterator[HttpGateway]:
-    """A worker with HTTP only; `settings` are those of `kaa.kpc.transports.http`."""
+    """Yield a worker with HTTP only; `settings` are those of `kaa.kpc.transports.http`."""
     config = Config(
         service=Service(graceful_shutdown=graceful_shutdown),
         server=Server(port=0),

@@ -105,5 +105,5 @@ def validate(name: str, value: object) -> None:
 
 
 def is_valid(name: str, value: object) -> bool:
-    """Whether the value is what the schema wants."""
+    """Return whether the value is what the schema wants."""
     return bool(jsonschema.Draft4Validator(SCHEMAS[name]).is_valid(value))

@@ -1,4 +1,4 @@
-"""Devices that publish numbered messages at QoS 1, and the extensions that count them: who has acknowledged what.
+"""Devices that publish numbered messages at QoS 1, and extensions that count them.
 
 For tests that break something in between. Request IDs are the numbers, so that an error that a device is told names
 its message.
@@ -157,16 +157,16 @@ class Counter:
         await until(lambda: all(sub.pending_msgs == 0 for sub in self.nats._subs.values()), "the counter")
 
     def missing(self, device: Device) -> set[int]:
-        """What was acknowledged to the device, and neither arrived nor was answered with an error."""
+        """Return what was acknowledged to the device, and neither arrived nor was answered with an error."""
         return device.acknowledged - set(self.arrived.get(device.token, ())) - device.told
 
     def repeated(self, device: Device) -> int:
-        """Messages of the device that arrived more than once, by how often."""
+        """Return the messages of the device that arrived more than once, by how often."""
         arrived = self.arrived.get(device.token, [])
         return len(arrived) - len(set(arrived))
 
     def in_order(self, device: Device) -> bool:
-        """Whether the first arrivals are in the order of the publications."""
+        """Return whether the first arrivals are in the order of the publications."""
         first = list(dict.fromkeys(self.arrived.get(device.token, ())))
         return first == sorted(first)
 
@@ -194,7 +194,7 @@ class Store:
         self.handled.setdefault(request.endpoint_id, []).append(int(request.payload.split()[0]))
 
     def missing(self, device: Device) -> set[int]:
-        """What the device had acknowledged and no handler has seen."""
+        """Return what the device had acknowledged and no handler has seen."""
         return device.acknowledged - device.told - set(self.handled.get(device.token, ()))
 
     async def has_all(self, device: Device) -> None:

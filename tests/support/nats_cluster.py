@@ -38,11 +38,11 @@ class NatsCluster:
 
     @property
     def urls(self) -> list[str]:
-        """Where clients find them."""
+        """The URLs of the servers."""
         return [server.url for server in self.servers]
 
     async def lead(self, stream: str, server: NatsServer) -> None:
-        """Make a server the leader of a stream, after all replicas of which hold all that it has."""
+        """Make a server the leader of a stream, as soon as all replicas of the stream hold all of it."""
         wanted = str(self.servers.index(server))
         async with self._client() as client, asyncio.timeout(TIMEOUT_S):
             while True:
@@ -75,7 +75,7 @@ class NatsCluster:
 
 
 async def _ask(client: Client, what: str, **body: Any) -> dict[str, Any]:
-    """JetStream's answer; nothing if there is none now."""
+    """Return the answer of JetStream; an empty one if there is none now."""
     try:
         message = await client.request(f"$JS.API.{what}", msgspec.json.encode(body), REQUEST_TIMEOUT_S)
     except nats.errors.Error:

@@ -1,4 +1,4 @@
-"""What a command leaves running: the processes that it has started, and those that they have."""
+"""Finds the processes that a command has started, and those that they have started."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ END_TIMEOUT_S = 20.0
 
 
 def children(pid: int) -> dict[int, str]:
-    """All descendants of a process that are there now: process ID and command line."""
+    """Return all descendants of a process that are there now: process ID and command line."""
     parents: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -31,7 +31,7 @@ def children(pid: int) -> dict[int, str]:
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process; "" if it is gone."""
+    """Return the command line of a process; "" if it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
     except OSError:
@@ -39,7 +39,7 @@ def command_line(pid: int) -> str:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and not just waiting to be reaped."""
+    """Return whether a process is there and not just waiting to be reaped."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -48,7 +48,7 @@ def alive(pid: int) -> bool:
 
 
 def all_ended(pids: Iterable[int]) -> bool:
-    """Whether all of these processes are gone, or are so in a moment."""
+    """Return whether all of these processes are gone, or are so in a moment."""
     deadline = time.monotonic() + END_TIMEOUT_S
     while any(map(alive, pids)):
         if time.monotonic() > deadline:
@@ -58,7 +58,7 @@ def all_ended(pids: Iterable[int]) -> bool:
 
 
 def kill(pids: dict[int, str]) -> None:
-    """SIGKILL what is left, so that a test that fails leaves nothing behind."""
+    """Kill what is left, so that a failed test leaves nothing behind."""
     for pid, command in pids.items():
         if command and command_line(pid) == command:
             os.kill(pid, signal.SIGKILL)

@@ -60,7 +60,7 @@ OURS: dict[str, dict[str, Any]] = {
 
 
 def rfc_schema(name: str, ours: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The schema `<name>.avsc` of the RFCs if they are at hand, else `ours` or our restatement of it."""
+    """Return the schema `<name>.avsc` of the RFCs if they are at hand, else `ours` or our restatement of it."""
     path = RFC_DIRECTORY / f"{name}.avsc"
     if path.exists():
         schema: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -72,14 +72,14 @@ _PARSED = {name: fastavro.parse_schema(rfc_schema(name)) for name in OURS}
 
 
 def encode(name: str, record: dict[str, Any]) -> bytes:
-    """fastavro's bare datum of a record of one of the two schemas."""
+    """Return fastavro's bare datum of a record of one of the two schemas."""
     out = io.BytesIO()
     fastavro.schemaless_writer(out, _PARSED[name], record)
     return out.getvalue()
 
 
 def decode(name: str, datum: bytes) -> dict[str, Any]:
-    """fastavro's reading of a bare datum of one of the two schemas, which must end where the datum does."""
+    """Return the record that fastavro reads in a bare datum of one of the two schemas, which must end with it."""
     source = io.BytesIO(datum)
     record = fastavro.schemaless_reader(source, _PARSED[name], None)
     assert isinstance(record, dict)

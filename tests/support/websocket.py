@@ -27,7 +27,7 @@ ACCEPT = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
 
 def request(line: str = "GET /ws HTTP/1.1", **changes: str | None) -> bytes:
-    """An Upgrade request; a field that is None is left out (underscores in names are dashes)."""
+    """Return an Upgrade request; a field that is None is left out (underscores in names are dashes)."""
     fields = REQUEST | {name.replace("_", "-"): value for name, value in changes.items()}
     lines = [line, *(f"{name}: {value}" for name, value in fields.items() if value is not None)]
     return "\r\n".join([*lines, "", ""]).encode()
@@ -42,7 +42,7 @@ def frame(
     reserved: int = 0,
     length_size: int | None = None,
 ) -> bytes:
-    """A client's frame; `length_size` is that of the extended length, the right one unless given."""
+    """Return a client's frame; `length_size` is that of the extended length, the right one unless given."""
     if length_size is None:
         length_size = 0 if len(payload) < 126 else 2 if len(payload) < 65536 else 8
     first = opcode | reserved << 4 | (0x80 if final else 0)
@@ -72,13 +72,13 @@ class WebSocketPeer:
         await self._writer.drain()
 
     async def head(self) -> tuple[int, dict[str, str]]:
-        """Status and fields of the response to the request."""
+        """Return the status and the fields of the response to the request."""
         async with asyncio.timeout(RECEIVE_TIMEOUT_S):
             status, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
         return int(status.split(" ")[1]), dict(line.split(": ", 1) for line in lines)
 
     async def receive(self) -> tuple[int, bytes] | None:
-        """Opcode and payload of the next frame, which is whole; None at the end of the connection."""
+        """Return the opcode and the payload of the next frame, which is whole; None at the end of the connection."""
         async with asyncio.timeout(RECEIVE_TIMEOUT_S):
             try:
                 first, short = await self._reader.readexactly(2)
@@ -92,14 +92,14 @@ class WebSocketPeer:
             return first & 0x0F, await self._reader.readexactly(size)
 
     async def rest(self) -> bytes:
-        """What comes until the server ends the connection."""
+        """Return what comes until the server ends the connection."""
         async with asyncio.timeout(RECEIVE_TIMEOUT_S):
             return await self._reader.read()
 
 
 @asynccontextmanager
 async def websocket_peer(port: int, *, upgraded: bool = True) -> AsyncIterator[WebSocketPeer]:
-    """A connection, by default one that is a WebSocket already."""
+    """Yield a connection, by default one that is a WebSocket already."""
     reader, writer = await asyncio.open_connection(HOST, port)
     peer = WebSocketPeer(reader, writer)
     try:

@@ -36,7 +36,7 @@ EXTENSION = "dcx"
 
 
 class NoControl:
-    """In place of the control connection: events go nowhere."""
+    """A control connection that drops all events."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.dropped = 0
@@ -66,7 +66,7 @@ class NoControl:
 
 
 def configuration(*urls: str, **nats: Any) -> Config:
-    """One application version with one extension; `nats` are settings of `kaa.kpc.nats`."""
+    """Return a configuration of one application version with one extension; `nats` are settings of `kaa.kpc.nats`."""
     return Config(
         service=Service(instance=Instance(name=INSTANCE, replica=Replica(id=REPLICA)), graceful_shutdown=0.5),
         server=Server(port=0),
@@ -87,7 +87,7 @@ def configuration(*urls: str, **nats: Any) -> Config:
 
 @asynccontextmanager
 async def starting_worker(*urls: str, **nats: Any) -> AsyncIterator[tuple[Worker, "asyncio.Task[None]"]]:
-    """A worker, and the task of its start, which ends when the link is up and MQTT is served."""
+    """Yield a worker, and the task of its start, which ends when the link is up and MQTT is served."""
     with patch("kaa_gateway.app.worker.Control", NoControl):
         worker = Worker(configuration(*urls, **nats))
     start = asyncio.create_task(worker.start())
@@ -101,7 +101,7 @@ async def starting_worker(*urls: str, **nats: Any) -> AsyncIterator[tuple[Worker
 
 @asynccontextmanager
 async def running_worker(*urls: str, **nats: Any) -> AsyncIterator[Worker]:
-    """A worker that serves."""
+    """Yield a worker that serves."""
     async with starting_worker(*urls, **nats) as (worker, start):
         await asyncio.wait_for(start, START_TIMEOUT_S)
         yield worker

@@ -1,4 +1,4 @@
-"""A log-linear histogram of latencies with the layout of HdrHistogram, with three significant digits.
+"""A log-linear histogram of latencies, with three significant digits and the layout of HdrHistogram.
 
 Values are nanoseconds from 0 to VALUE_MAX; values outside count as the nearer limit. The layout is that of Gil Tene's
 HdrHistogram (lowest value 1, three digits), so percentiles are equal to those that it gives.
@@ -22,7 +22,7 @@ cdef inline Py_ssize_t index_of(int64_t value) noexcept nogil:
 
 
 cdef inline int64_t highest_at(Py_ssize_t index) noexcept nogil:
-    """Return the largest value that is counted at the index."""
+    """Return the largest value that is counted at an index."""
     cdef Py_ssize_t bucket = (index >> (SUB_BUCKET_BITS - 1)) - 1
     cdef Py_ssize_t sub_bucket = (index & (HALF - 1)) + HALF
     if bucket < 0:
@@ -31,7 +31,7 @@ cdef inline int64_t highest_at(Py_ssize_t index) noexcept nogil:
 
 
 cdef class Histogram:
-    """Counts of values, which can be pickled and merged."""
+    """A histogram. It can be pickled, and merged with others."""
 
     def __cinit__(self):
         memset(self.counts, 0, sizeof(self.counts))
@@ -52,7 +52,7 @@ cdef class Histogram:
         self.add(value)
 
     def buckets(self):
-        """Return the counts that are not 0, as pairs of index and count."""
+        """Return the counts above 0, as pairs of index and count."""
         cdef Py_ssize_t index
         return [(index, self.counts[index]) for index in range(SIZE) if self.counts[index]]
 
@@ -72,7 +72,7 @@ cdef class Histogram:
         return other
 
     def since(self, Histogram before not None):
-        """Return the counts since `before` was copied from this one; the highest value has three digits."""
+        """Return the counts since `before` was copied from this one. The highest value is exact to three digits."""
         cdef Histogram recent = Histogram()
         cdef Py_ssize_t index
         for index in range(SIZE):
@@ -85,11 +85,11 @@ cdef class Histogram:
 
     @property
     def mean(self):
-        """The mean of the values; 0 without values."""
+        """The mean of the values, 0 if there are none."""
         return self.sum / self.total if self.total else 0.0
 
     def percentile(self, double percent):
-        """Return the percentile of the values, to three digits; 0 without values."""
+        """Return a percentile of the values to three digits, 0 if there are none."""
         cdef int64_t wanted = max(<int64_t>1, <int64_t>(percent / 100 * self.total + 0.5)), seen = 0
         cdef Py_ssize_t index
         for index in range(SIZE):

@@ -1,4 +1,4 @@
-"""6/CDTP: how endpoint configurations go from their provider to the service that gives them to devices.
+"""6/CDTP: the messages by which a service gets endpoint configurations from their provider.
 
 The events of the RFC name no configuration. Those of a named one have the name as another token of their subject, as
 14/TSTP has it for time series: a service that knows default configurations only does not receive them.

@@ -1,4 +1,4 @@
-"""12/CIP: how a service has an endpoint execute a command, and learns of the result.
+"""12/CIP: the messages by which a service has an endpoint execute a command, and learns of the result.
 
 Source: 12/CIP "Command Invocation Protocol".
 """

@@ -1,4 +1,4 @@
-"""What cmx and cex have in common in handling endpoints that connect (9/ELCE)."""
+"""The common part of cmx and cex in handling endpoints that connect (9/ELCE)."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -34,7 +34,7 @@ DISCONNECTED = "disconnected_by_operator"
 
 
 class SessionQuery(NamedTuple):
-    """Which sessions are asked for."""
+    """The query of a request for a list of sessions."""
 
     worker: int
     place: int

@@ -1,4 +1,4 @@
-"""The workers of a gateway as the supervisor sees them: each serves its management API on a Unix socket (server.py)."""
+"""The supervisor's access to its workers: each serves its management API on a Unix socket (server.py)."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ NATS_PORT = 4222
 
 
 class Platform(NamedTuple):
-    """What the commands need to know of the platform."""
+    """The addresses and settings that the printed commands need."""
 
     config: Config
     ports: Mapping[str, int]

@@ -1,4 +1,4 @@
-"""A look whether the ports of devices are free, for workers that share them with SO_REUSEPORT.
+"""Checks that the ports of devices are free, for workers that share them with SO_REUSEPORT.
 
 The kernel lets any process of the same user share such ports, so a second gateway would start beside the first and get
 half of its devices. A socket without the option finds out.

@@ -1,4 +1,4 @@
-"""How spans leave the process: a bounded queue and an exporter in a thread of its own, both with counts."""
+"""Exports spans: a bounded queue and an exporter in a thread of its own, both with counts."""
 
 from __future__ import annotations
 

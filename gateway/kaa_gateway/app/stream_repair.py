@@ -1,4 +1,4 @@
-"""The JetStream streams of durable extension instances are made again when they are gone.
+"""Makes the JetStream streams of durable extension instances again when they are gone.
 
 A stream in memory ends with its server, and an operator may remove one.
 """

@@ -1,4 +1,4 @@
-"""22/CAP: how a gateway has the credentials of clients checked, tenant by tenant.
+"""22/CAP: the messages by which a gateway has the credentials of clients checked, tenant by tenant.
 
 Source: 22/CAP "Client Authentication Protocol".
 """

@@ -57,7 +57,7 @@ class TlsOptions:
     handshake_first: bool = False
 
     def context(self) -> ssl.SSLContext:
-        """A client context that verifies the server; BusError if a file cannot be used."""
+        """Return a client context that verifies the server; BusError if a file cannot be used."""
         file = self.ca_file
         try:
             context = ssl.create_default_context(cafile=file)
@@ -97,12 +97,12 @@ class Credentials:
         self.jwt = jwt
 
     def sign(self, nonce: str) -> str:
-        """The nonce's signature, base64url as CONNECT wants it."""
+        """Return the nonce's signature, in base64url as CONNECT has it."""
         return base64.urlsafe_b64encode(self._key.sign(nonce.encode())).rstrip(b"=").decode()
 
 
 def takes_headers(info: dict[str, Any]) -> bool:
-    """Whether a server takes messages with headers; one that does not reports no missing extension either."""
+    """Return whether a server takes messages with headers; one that does not reports no missing extension either."""
     return bool(info.get("headers"))
 
 
@@ -137,7 +137,7 @@ class Connector:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="nats-connector")
 
     def on_lost(self, sentence: str) -> None:
-        """The link's connection has ended."""
+        """Connect again: the link's connection has ended."""
         self.last_error = sentence
         log.warning("NATS connection lost", error=sentence)
         self._lost.set()
@@ -184,7 +184,7 @@ class Connector:
                 self._link.abort("the server is in lame duck mode")
 
     def _report(self, server: Server, error: Exception) -> None:
-        """One line for each new kind of failure of a server, not one for each attempt."""
+        """Log each new kind of failure of a server once, not each attempt."""
         if isinstance(error, BusError):
             sentence = str(error)
         elif isinstance(error, TimeoutError):

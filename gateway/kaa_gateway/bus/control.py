@@ -51,7 +51,7 @@ NO_RESPONDERS = "503"
 
 
 class Subscription(NamedTuple):
-    """What is subscribed anew with each connection."""
+    """A subject that is subscribed anew on each connection."""
 
     subject: str
     handle: Callable[[str, bytes], None]
@@ -59,7 +59,7 @@ class Subscription(NamedTuple):
 
 
 class Control:
-    """One nats-py client behind an outbox, so that whoever publishes never waits."""
+    """A nats-py client behind an outbox, so that publishing never waits."""
 
     def __init__(
         self, urls: tuple[str, ...], *, name: str, tls: TlsOptions, credentials_file: Path | None
@@ -91,14 +91,14 @@ class Control:
         *,
         unanswered: Callable[[], None] | None = None,
     ) -> None:
-        """Give `handle` the subject and datum of each message on `subject`, from `start` on.
+        """Call `handle` with subject and datum of each message on `subject`, from `start` on.
 
         If this is the reply subject of requests, `unanswered` is called for each of them that nobody takes.
         """
         self._subscriptions.append(Subscription(subject, handle, unanswered))
 
     def when_reconnected(self, act: Callable[[], None]) -> None:
-        """Call `act` each time that the connection is there again: events may have been missed."""
+        """Call `act` after each reconnect: events may have been missed."""
         self._when_reconnected.append(act)
 
     @property
@@ -125,7 +125,7 @@ class Control:
         self._task = asyncio.get_running_loop().create_task(self._run(), name="nats-control")
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> bytes:
-        """What answers a request. BusError if NATS is away, nobody answers, or not within `timeout` seconds."""
+        """Return the answer to a request. BusError if NATS is away, or there is none within `timeout` seconds."""
         if not self._client.is_connected:
             raise BusError("nats_away", "not connected to NATS")
         try:
@@ -136,7 +136,7 @@ class Control:
             raise BusError("nats_request", f"{subject}: {str(error) or type(error).__name__}") from error
 
     def waiting(self) -> int:
-        """Events that wait for the connection."""
+        """Return the number of events that wait for the connection."""
         return self._outbox.qsize()
 
     def publish_event(self, subject: str, datum: bytes) -> None:
@@ -170,7 +170,7 @@ class Control:
             publishing.cancel()
 
     async def _use(self, server: Server) -> None:
-        """Connect to a server and stay connected as long as may be.
+        """Connect to a server, and return when the connection has ended.
 
         nats-py does not reconnect by itself: its attempts would all have the certificate of the first.
         """

@@ -46,7 +46,7 @@ SILENT = "the stream does not answer"
 
 
 class Failure(NamedTuple):
-    """Why a stream has not stored a publication; `permanent`: it never will."""
+    """The reason why a stream has not stored a publication; `permanent`: it never will."""
 
     sentence: str
     permanent: bool
@@ -439,7 +439,7 @@ cdef class DurableLanes(Receiver):
         return self.listener.on_message(message)
 
     cdef bint on_reply_without_responders(self, Slice reply) except -1:
-        """Nobody took the publication that a reply subject names. Return False if it names none."""
+        """Handle that nobody took the publication that a reply subject names. Return False if it names none."""
         cdef uint32_t number
         cdef DurableLane lane = self.find(reply, &number)
         if lane is None:

@@ -1,4 +1,4 @@
-"""16/ECAP: how a gateway asks for the identity of endpoints and clients, and what their provider tells it.
+"""16/ECAP: the messages by which a gateway learns the identity of endpoints and clients.
 
 Source: 16/ECAP "Endpoint and Client Authentication Protocol".
 """

@@ -1,4 +1,4 @@
-"""The native link to NATS: PUB blocks out with confirmation, deliveries in. One per worker, and nothing per message.
+"""The native link to NATS of a worker: it sends blocks of publications that NATS confirms, and receives messages.
 
 A tick's publications are written as one block that ends with PING. The server handles a connection's input in order,
 so its PONG confirms every PUB of the block; until then the block is kept, and sent again after a reconnect. A message
@@ -41,10 +41,10 @@ cdef enum:
     NO_RESPONDERS = 503
 
 DENIED = re.compile('Permissions Violation for Publish to "([^"]+)"')
-"""What nats-server says of each PUB that it drops for want of a permission."""
+"""The error of nats-server for each PUB that it drops for want of a permission."""
 
 PAYLOAD_VIOLATION = "maximum payload violation"
-"""What nats-server says, in any case of letters, before it closes the connection that sent too large a message."""
+"""The error of nats-server, in any case of letters, before it closes a connection that sent too large a message."""
 
 cdef double IDLE_PING_PERIOD = 20.0  # seconds without a block after which the link pings to see that NATS is there
 

@@ -1,4 +1,4 @@
-"""The base classes of those who hear from NATS: the receiver of a subscription, and the listener of the link.
+"""The base classes of what receives from NATS: the receiver of a subscription, and the listener of the link.
 
 All pointers borrow from the caller and end with the call.
 """
@@ -12,7 +12,7 @@ cdef class Receiver:
         return 0
 
     cdef bint on_reply_without_responders(self, Slice reply) except -1:
-        """Nobody took the publication that a reply subject names. Return False if it names none."""
+        """Handle that nobody took the publication that a reply subject names. Return False if it names none."""
         return False
 
 
@@ -20,27 +20,27 @@ cdef class Listener(Receiver):
     """The owner of the link; a base class whose methods do nothing."""
 
     cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
-        """NATS has everything that was published before these acknowledgements, which are in order."""
+        """Handle acknowledgements, in order: NATS has everything that was published before them."""
         return 0
 
     cdef int on_no_responders(self, const Publication* publication) except -1:
-        """The server has dropped this publication, because nobody subscribes to its subject."""
+        """Handle that the server has dropped a publication, because nobody subscribes to its subject."""
         return 0
 
     cdef int on_denied(self, const Publication* publication) except -1:
-        """The server has dropped this publication, because the gateway's user may not publish to its subject."""
+        """Handle that the server has dropped a publication, because the gateway may not publish to its subject."""
         return 0
 
     cdef int on_abandoned(self, const Publication* publication) except -1:
-        """This publication may have been lost with its connection, and is not sent again."""
+        """Handle that a publication may have been lost with its connection, and is not sent again."""
         return 0
 
     cdef int on_too_large(self, const Publication* publication) except -1:
-        """This publication is larger than the server takes now, and is dropped."""
+        """Handle that a publication is dropped, because it is larger than the server takes now."""
         return 0
 
     cdef int on_payload_max(self) except -1:
-        """The server takes less than before."""
+        """Handle that the server takes less than before."""
         return 0
 
     cdef Py_ssize_t largest_in_flight(self) except -1:
@@ -52,19 +52,19 @@ cdef class Listener(Receiver):
         return True
 
     cdef int on_backlog(self, bint full) except -1:
-        """The unconfirmed bytes have passed their bound, or have fallen well below it again."""
+        """Handle that the unconfirmed bytes have passed their bound, or have fallen well below it again."""
         return 0
 
     cdef int on_connected(self) except -1:
-        """There is a new connection, to which the unconfirmed blocks have been written."""
+        """Handle a new connection, to which the unconfirmed blocks have been written."""
         return 0
 
     cdef int on_stored(self, uint64_t session, uint32_t token) except -1:
-        """A stream has stored the publication with this acknowledgement (durable.pyx)."""
+        """Handle that a stream has stored the publication with this acknowledgement (durable.pyx)."""
         return 0
 
     cdef int on_not_stored(
         self, str instance, Slice datum, uint64_t session, uint32_t token, bint permanent
     ) except -1:
-        """A stream has not stored a publication, which is given up; `permanent`: no further try could help."""
+        """Handle that a publication is given up that no stream has stored. `permanent`: no further try could help."""
         return 0

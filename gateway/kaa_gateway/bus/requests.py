@@ -67,7 +67,7 @@ class Requests:
         control.subscribe(self._reply, self._receive, unanswered=self._nobody)
 
     async def ask(self, timeout: float, **fields: Any) -> dict[str, Any]:
-        """The fields of the answer. TimeoutError if there is none within `timeout` seconds."""
+        """Return the fields of the answer. TimeoutError if there is none within `timeout` seconds."""
         correlation_id = str(uuid.uuid4())
         waiting = self._waiting[correlation_id] = _Waiting()
         datum = self._request.encode(correlation_id=correlation_id, timeout=timeout, **fields)

@@ -55,7 +55,7 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wanted(instance: str, settings: StreamSettings) -> dict[str, Any]:
-    """The configuration of an extension instance's stream, as JetStream reads it."""
+    """Return the configuration of an extension instance's stream, as JetStream reads it."""
     return {
         "name": subjects.stream(instance),
         "subjects": [subjects.service(instance, "esp", subjects.CLIENT_DATA)],

@@ -17,25 +17,25 @@ REPLY_TO_HEADER = "Kaa-Reply-To"
 
 
 def service(instance: str, protocol: str, message_type: str) -> str:
-    """Subject of a targeted message to any replica of a service instance."""
+    """Return the subject of a targeted message to any replica of a service instance."""
     return f"kaa.v1.service.{instance}.{protocol}.{message_type}"
 
 
 def replica(replica_id: str, protocol: str, message_type: str) -> str:
-    """Subject of a targeted message to one replica."""
+    """Return the subject of a targeted message to one replica."""
     return f"kaa.v1.replica.{replica_id}.{protocol}.{message_type}"
 
 
 def event(originator_instance: str, entity_type: str, event_group: str, event_type: str) -> str:
-    """Subject of a broadcast event."""
+    """Return the subject of a broadcast event."""
     return f"kaa.v1.events.{originator_instance}.{entity_type}.{event_group}.{event_type}"
 
 
 def stream(extension_instance: str) -> str:
-    """Name of the JetStream stream that holds a durable extension instance's ClientData, and of its consumer."""
+    """Return the name of the stream that holds a durable extension instance's ClientData, and of its consumer."""
     return f"kaa-{extension_instance}"
 
 
 def with_message_type(subject: str, message_type: str) -> str:
-    """The subject with its last token replaced: how 3/ISM answers a reply-to with another message type."""
+    """Return the subject with its last token replaced, as 3/ISM answers a reply-to with another message type."""
     return f"{subject.rpartition('.')[0]}.{message_type}"

@@ -37,7 +37,7 @@ cdef class Body:
 
 
 cdef class BodyTable:
-    """At most `bytes_max` bytes of bodies and `per_peer_max` bodies of a peer, each kept `lifetime` seconds unused."""
+    """A table of bodies: at most `bytes_max` bytes and `per_peer_max` bodies of a peer, kept for `lifetime` seconds."""
 
     def __init__(self, Py_ssize_t bytes_max, Py_ssize_t per_peer_max, double lifetime):
         self.bytes_max = bytes_max

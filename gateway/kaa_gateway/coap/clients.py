@@ -1,4 +1,4 @@
-"""Who the clients of CoAP over DTLS are."""
+"""The admission of clients of CoAP over DTLS."""
 
 from __future__ import annotations
 

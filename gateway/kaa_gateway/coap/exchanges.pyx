@@ -86,7 +86,7 @@ cdef class ExchangeList:
     """Exchanges in the order in which they were appended; each is in one list at most."""
 
     cdef int append(self, Exchange exchange) except -1:
-        """Hot path."""
+        """Append an exchange. Hot path."""
         exchange.list = self
         exchange.previous = self.last
         if self.last is None:
@@ -178,7 +178,7 @@ cdef class ExchangeTable:
 
 
 cdef class DeduplicationTable:
-    """At most `capacity` completed requests of all peers. For one more, the earliest completed one is removed."""
+    """A table of at most `capacity` completed requests of all peers. One more removes the earliest completed one."""
 
     def __init__(self, Py_ssize_t capacity):
         self.first = self.last = self.first_free = NOWHERE

@@ -29,7 +29,7 @@ def _placeholder(path: Path) -> tuple[str]:
 
 
 def reference() -> list[KeyReference]:
-    """Every key, in the order of its declaration; names that the operator chooses are in angle brackets."""
+    """Return every key, in the order of its declaration; names that the operator chooses are in angle brackets."""
     rows = []
     for key in keys(Document, _placeholder):
         path = ".".join(key.path)
@@ -45,7 +45,7 @@ def reference() -> list[KeyReference]:
 
 
 def table() -> str:
-    """The reference as a Markdown table."""
+    """Return the reference as a Markdown table."""
     lines = ["| Key and variable | Value | Default | Meaning |", "|---|---|---|---|"]
     for row in reference():
         default = f"`{row.default}`" if row.default else "none"

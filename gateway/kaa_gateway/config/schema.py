@@ -19,7 +19,7 @@ Path: TypeAlias = tuple[str, ...]
 
 
 def variable_of(path: Path) -> str:
-    """The environment variable of a key by rule: upper case, dots and dashes to underscores."""
+    """Return the environment variable of a key by rule: upper case, dots and dashes to underscores."""
     return re.sub(r"[^A-Za-z0-9]", "_", ".".join(path)).upper()
 
 
@@ -43,7 +43,7 @@ class Key(NamedTuple):
 
 @cache
 def members(section: type[Section]) -> dict[str, Any]:
-    """The types of a section's keys, by key."""
+    """Return the types of a section's keys, by key."""
     return {each.encode_name: each.type for each in fields(section)}
 
 
@@ -53,7 +53,7 @@ def is_section(hint: Any) -> bool:
 
 
 def entry_types(hint: Any) -> tuple[Any, type[Section]] | None:
-    """The types of name and entry if `hint` is a mapping whose keys are the operator's names, else None."""
+    """Return the types of name and entry if `hint` is a mapping whose keys are the operator's names, else None."""
     if get_origin(hint) is not dict:
         return None
     name, entry = get_args(hint)
@@ -61,7 +61,7 @@ def entry_types(hint: Any) -> tuple[Any, type[Section]] | None:
 
 
 def keys(section: type[Section], names: Callable[[Path], Iterable[str]], path: Path = ()) -> Iterator[Key]:
-    """Every key below `section` that takes a value; `names` tells which entries the mapping at a path has."""
+    """Yield every key below `section` that takes a value; `names` tells which entries the mapping at a path has."""
     for each in fields(section):
         here = (*path, each.encode_name)
         entry = entry_types(each.type)

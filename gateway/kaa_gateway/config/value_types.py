@@ -20,7 +20,7 @@ _UNITS = {"": 1, "B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
 
 class Form(NamedTuple):
-    """How values of a type are written."""
+    """The textual form of a type's values."""
 
     expected: str
     """What a value must be, in words for a message."""

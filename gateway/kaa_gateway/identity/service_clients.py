@@ -42,7 +42,7 @@ class ScopedName(NamedTuple):
 
 
 class _ServiceClients:
-    """What both providers have in common."""
+    """The common part of both providers."""
 
     def __init__(
         self,

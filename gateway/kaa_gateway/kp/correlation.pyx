@@ -1,4 +1,4 @@
-"""Correlation IDs that find their session again by shift and compare, without a table of outstanding requests.
+"""Correlation IDs that name their session, so that no table of outstanding requests is needed.
 
 A correlation ID is a UUID of version 8 (RFC 9562 section 5.8), most significant bits first:
 
@@ -51,7 +51,7 @@ cdef inline void put_hex(uint8_t* at, uint64_t value, int size) noexcept nogil:
 
 
 cdef inline uint64_t read_hex(const uint8_t* at, int size, uint16_t* seen) noexcept nogil:
-    """`size` bytes out of twice as many digits; NO_DIGIT is left in `seen` if one of them is none."""
+    """Return `size` bytes of twice as many digits. Set NO_DIGIT in `seen` if a character is no digit."""
     cdef int i
     cdef uint16_t pair
     cdef uint64_t result = 0
@@ -101,7 +101,7 @@ cdef class Correlator:
         put_hex(at + 24, low, 6)
 
     cdef bint read(self, Slice text, Correlation* correlation) noexcept:
-        """Whether this is an ID of this worker, and what it says. Hot path; any bytes are safe."""
+        """Read an ID into `correlation`. Return whether it is one of this worker. Hot path; any bytes are safe."""
         cdef uint64_t a, b, c, d, e
         cdef uint16_t seen = 0
         cdef const uint8_t* at = text.data
@@ -122,13 +122,13 @@ cdef class Correlator:
         return True
 
     def encode(self, session, Service service, sequence):
-        """A new ID as text."""
+        """Return a new ID as text."""
         cdef uint8_t[UUID_SIZE] out
         self.put(out, session, service, sequence)
         return out[:UUID_SIZE].decode("ascii")
 
     def decode(self, bytes text not None):
-        """(session key, service, sequence), or None if the ID is not this worker's."""
+        """Return (session key, service, sequence), or None if the ID is not this worker's."""
         cdef Correlation correlation
         if not self.read(Slice(<const uint8_t*>text, len(text)), &correlation):
             return None

@@ -1,4 +1,4 @@
-"""Requests of a protocol that must answer them, until the extension has, or their deadline has passed.
+"""The requests of a protocol that wait for the answers of extensions, each until its deadline.
 
 All requests of a transport wait equally long, so they expire in the order in which they came. A request costs no
 object: a place in a table that grows to the number waiting, found by hashing, chained in the order of the deadlines.
@@ -25,12 +25,12 @@ cdef inline uint64_t entry_key(uint64_t session, uint32_t sequence) noexcept:
 
 
 cdef inline int32_t bucket_of(uint64_t key, int32_t count) noexcept:
-    """One of so many buckets. Fibonacci hashing: the upper bits of the product depend on all of the key."""
+    """Return the bucket of a key. Fibonacci hashing: the upper bits of the product depend on the whole key."""
     return <int32_t>(((key * <uint64_t>0x9E3779B97F4A7C15) >> 32) * <uint64_t>count >> 32)
 
 
 cdef class PendingRequests:
-    """At most `capacity` requests, each for at most `timeout` seconds."""
+    """A table of at most `capacity` requests, each for at most `timeout` seconds."""
 
     def __init__(self, Py_ssize_t capacity, double timeout):
         self.first = self.last = self.first_free = NONE
@@ -39,7 +39,7 @@ cdef class PendingRequests:
         self.latency = Histogram()
 
     def set_capacity(self, Py_ssize_t capacity):
-        """Another bound, for what comes from now on."""
+        """Set another bound, for what comes from now on."""
         self.capacity = min(capacity, <Py_ssize_t>CAPACITY_MAX)
 
     def __dealloc__(self):
@@ -52,11 +52,11 @@ cdef class PendingRequests:
         free(self.buckets)
 
     def count(self):
-        """Requests waiting for an answer."""
+        """Return the number of requests that wait for an answer."""
         return self.waiting
 
     cdef bint add(self, Session session, uint32_t sequence, double now) except -1:
-        """Wait for an answer to a request of this session; False if there are too many already. Hot path."""
+        """Add a request of a session. Return False if there are too many already. Hot path."""
         cdef int32_t place
         cdef Pending* entry
         cdef int32_t* bucket
@@ -87,7 +87,7 @@ cdef class PendingRequests:
         return True
 
     cdef int answered(self, uint64_t session, uint32_t sequence) except -1:
-        """Its extension has answered the request. Hot path."""
+        """Remove a request that its extension has answered. Hot path."""
         cdef int32_t* link = self.link_to(entry_key(session, sequence))
         if link != NULL:
             self.latency.observe(monotonic() - self.places[link[0]].started)
@@ -95,14 +95,14 @@ cdef class PendingRequests:
         return 0
 
     cdef int forget(self, uint64_t session, uint32_t sequence) except -1:
-        """The request has failed, or nobody waits for it any more. Hot path."""
+        """Remove a request that has failed, or for which nobody waits any more. Hot path."""
         cdef int32_t* link = self.link_to(entry_key(session, sequence))
         if link != NULL:
             self.remove(link[0], link)
         return 0
 
     cdef int32_t* link_to(self, uint64_t key) noexcept:
-        """What points to the place of a key: its bucket or the place before it; NULL if there is none."""
+        """Return the pointer to the place of a key, in its bucket or the place before it. NULL if there is none."""
         cdef int32_t* link
         if self.place_count == 0:
             return NULL
@@ -132,7 +132,7 @@ cdef class PendingRequests:
         return 0
 
     cdef int grow(self) except -1:
-        """Twice as many places, all of which are in use, and buckets."""
+        """Double the number of places, all of which are in use, and of buckets."""
         cdef int32_t count = max(2 * self.place_count, <int32_t>PLACES_AT_FIRST), place
         cdef int32_t* bucket
         cdef Pending* places = <Pending*>realloc(self.places, <size_t>count * sizeof(Pending))
@@ -157,7 +157,7 @@ cdef class PendingRequests:
         return 0
 
     def expire(self, double now):
-        """Fail what is past its deadline at `now`, the loop's time; call it a few times a second."""
+        """Fail the requests whose deadline has passed at loop time `now`. Call this a few times a second."""
         cdef Session session
         cdef uint64_t key
         while self.first != NONE and self.places[self.first].deadline <= now:

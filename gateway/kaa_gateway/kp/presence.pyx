@@ -30,21 +30,21 @@ cdef class Presence:
         self.watched = OrderedDict()
 
     cdef int appear(self, Endpoint endpoint, bytes app_version) except -1:
-        """Count one more connection that reaches the endpoint."""
+        """Count a new connection that reaches the endpoint."""
         endpoint.present_count += 1
         if endpoint.present_count == 1:
             self.listener.appeared(endpoint.endpoint_id.decode(), app_version.decode())
         return 0
 
     cdef int disappear(self, Endpoint endpoint, bytes app_version) except -1:
-        """Count one connection less."""
+        """Count the end of a connection."""
         endpoint.present_count -= 1
         if endpoint.present_count == 0:
             self.listener.disappeared(endpoint.endpoint_id.decode(), app_version.decode())
         return 0
 
     cdef int note_use(self, Session session, Attachment attachment) except -1:
-        """A session uses an attachment, for the first time or after another one: watch the endpoint if need be."""
+        """Watch the endpoint of an attachment that a session without a connection begins to use."""
         if session.connectionless and not session.online and not attachment.endpoint.watched:
             self.watch(attachment.endpoint, attachment.app_version)
         return 0

@@ -1,4 +1,4 @@
-"""The keys that were added last: `GENERATION` of them at least, twice as many at most, without a Python object.
+"""A set that forgets its oldest keys: it has the last `GENERATION` at least, and twice as many at most.
 
 Two generations of hash tables, half full at most: when the younger is full, the older is forgotten.
 """
@@ -12,7 +12,7 @@ cdef enum:
 
 
 cdef inline uint64_t* place_of(uint64_t* table, uint64_t key) noexcept:
-    """Where a key is in a table, or would be: an empty place is 0."""
+    """Return the place of a key in a table, or the empty place, which is 0, where it would go."""
     cdef uint64_t at = key & (PLACES - 1)
     while table[at] and table[at] != key:
         at = (at + 1) & (PLACES - 1)
@@ -24,19 +24,19 @@ cdef inline uint64_t stored(uint64_t key) noexcept:
 
 
 cdef class RecentKeys:
-    """Keys must be hashes already: their lowest bits say where they go."""
+    """The set. Keys must be hashes: their lowest bits are the place."""
 
     def __dealloc__(self):
         free(self.recent)
         free(self.before)
 
     cdef bint has(self, uint64_t key) noexcept:
-        """Whether a key was added, as far as that is remembered. Hot path."""
+        """Return whether a key is in the set. Hot path."""
         key = stored(key)
         return self.recent != NULL and (place_of(self.recent, key)[0] != 0 or place_of(self.before, key)[0] != 0)
 
     cdef int add(self, uint64_t key) except -1:
-        """Remember a key that is not there. Hot path."""
+        """Add a key that is not in the set. Hot path."""
         if self.recent == NULL:
             self.allocate()
         if self.count == GENERATION:

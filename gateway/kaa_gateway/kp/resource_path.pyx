@@ -1,4 +1,4 @@
-"""Resource paths of 1/KP: taking them apart, checking them, and putting response topics together.
+"""Resource paths of 1/KP: reads them, checks them, and writes response topics.
 
     kp1/<application version>/<extension instance>/[<endpoint token>/]<extension specific>[/<request ID>]
 
@@ -19,7 +19,7 @@ cdef enum:
 
 
 cdef bint split_request_id(Slice topic, Py_ssize_t* base_size, int32_t* request_id) noexcept nogil:
-    """Whether the last level is a request ID: then what is before its slash is `base_size` bytes. Hot path.
+    """Return whether the last level is a request ID. `base_size` is then the size before its slash. Hot path.
 
     A number that does not fit an Avro int is an ordinary path level.
     """
@@ -40,12 +40,12 @@ cdef bint split_request_id(Slice topic, Py_ssize_t* base_size, int32_t* request_
 
 
 cdef bint is_kp1(Slice topic) noexcept nogil:
-    """Whether the first level is kp1."""
+    """Return whether the first level is kp1."""
     return topic.size >= PREFIX_SIZE and memcmp(topic.data, b"kp1/", PREFIX_SIZE) == 0
 
 
 cdef bint take_level(Slice text, Py_ssize_t at, Slice* level) noexcept nogil:
-    """The level that starts at offset `at`; whether it is not empty."""
+    """Find the level that starts at offset `at`. Return whether it is not empty."""
     cdef const uint8_t* end = <const uint8_t*>memchr(text.data + at, c"/", <size_t>(text.size - at))
     level.data = text.data + at
     level.size = (end if end != NULL else text.data + text.size) - level.data
@@ -53,7 +53,7 @@ cdef bint take_level(Slice text, Py_ssize_t at, Slice* level) noexcept nogil:
 
 
 cdef bint split_resource_path(Slice topic, ResourcePath* path) noexcept nogil:
-    """Whether a topic has the two names after kp1, and where they and the rest are."""
+    """Find the two names after kp1 and the rest of a topic. Return whether they are there."""
     cdef Py_ssize_t at = PREFIX_SIZE
     if not is_kp1(topic) or not take_level(topic, at, &path.app_version):
         return False
@@ -66,7 +66,7 @@ cdef bint split_resource_path(Slice topic, ResourcePath* path) noexcept nogil:
 
 
 cdef bint split_token(Slice rest, Slice* token, Slice* path) noexcept nogil:
-    """Cut `/<token>[/<path>]`: whether there is a token; the path keeps its leading slash and may be empty."""
+    """Split `/<token>[/<path>]`. Return whether there is a token. The path keeps its leading slash and may be empty."""
     if rest.size < 2 or not take_level(rest, 1, token):
         return False
     path[0] = Slice(rest.data + 1 + token.size, rest.size - 1 - token.size)
@@ -74,7 +74,7 @@ cdef bint split_token(Slice rest, Slice* token, Slice* path) noexcept nogil:
 
 
 cdef inline bint are_printable(uint64_t eight) noexcept nogil:
-    """Whether eight bytes are all printable ASCII.
+    """Return whether eight bytes are all printable ASCII.
 
     A subtraction borrows into the top bit of a byte below 0x20, an addition carries into that of 0x7F; bytes from 0x80
     on have it anyway, so whatever a carry into a neighbour does, that word is found.
@@ -85,7 +85,7 @@ cdef inline bint are_printable(uint64_t eight) noexcept nogil:
 
 
 cdef bint is_printable(Slice text) noexcept nogil:
-    """Whether a text is printable ASCII, as almost every path is. Hot path."""
+    """Return whether a text is printable ASCII, as almost every path is. Hot path."""
     cdef uint64_t eight
     cdef Py_ssize_t at = 0
     while at + 8 <= text.size:
@@ -101,13 +101,15 @@ cdef bint is_printable(Slice text) noexcept nogil:
 
 
 cdef bint asks_no_answer(Slice parameter) noexcept nogil:
-    """Whether a parameter of a URI's query says that the device wants no answer of the extension, only to know that
-    its message has been taken: what HTTP and CoAP have in place of a message without request ID."""
+    """Return whether a parameter of a URI's query asks for no answer of the extension.
+
+    HTTP and CoAP have it in place of a message without request ID: the response says that NATS has the message.
+    """
     return parameter.size == 9 and memcmp(parameter.data, b"answer=no", 9) == 0
 
 
 cdef bint is_clean(Slice text) noexcept:
-    """UTF-8 without control characters (C0, DEL and C1): nothing that a log line or a terminal would obey."""
+    """Return whether a text is UTF-8 without control characters (C0, DEL, C1), which a terminal would obey."""
     cdef Py_ssize_t i
     if is_printable(text):
         return True
@@ -125,12 +127,12 @@ cdef bint is_clean(Slice text) noexcept:
 
 
 cdef bint is_clean_topic(Slice text) noexcept:
-    """is_clean, and no MQTT wildcard: what an extension names may go into a topic name. Hot path."""
+    """Return whether a text is clean and without MQTT wildcards, so that it may stand in a topic name. Hot path."""
     return is_clean(text) and not has_wildcard(text)
 
 
 cdef bint is_clean_topic_again(CleanText* last, Slice text) noexcept:
-    """is_clean_topic, of a text that is mostly the same as that for which it was true last. Hot path."""
+    """Return the same as is_clean_topic, fast for the text for which that was true last. Hot path."""
     if text.size and text.size == last.size and memcmp(text.data, last.bytes, <size_t>text.size) == 0:
         return True
     if not is_clean_topic(text):
@@ -156,7 +158,7 @@ cdef int append_topic(
     Buffer out, Slice app_version, Slice extension, Slice token, Slice path, bint has_request_id, int32_t request_id,
     Slice suffix,
 ) except -1:
-    """Append kp1/<version>/<extension>[/<token>]<path>[/<request ID>]<suffix>; an absent token has data NULL.
+    """Append kp1/<version>/<extension>[/<token>]<path>[/<request ID>]<suffix>. An absent token has data NULL.
 
     Hot path. A path without its leading slash is given one; the suffix is "/status" or "/error".
     """
@@ -185,7 +187,7 @@ cdef int append_topic(
 
 
 def parse(bytes topic not None):
-    """(application version, extension instance, rest) of a topic, or None if it is no resource path."""
+    """Return (application version, extension instance, rest) of a topic, or None if it is no resource path."""
     cdef ResourcePath path
     if not split_resource_path(Slice(<const uint8_t*>topic, len(topic)), &path):
         return None
@@ -196,12 +198,12 @@ def parse(bytes topic not None):
 
 
 def is_clean_text(bytes text not None):
-    """Whether a text is UTF-8 without control characters."""
+    """Return whether a text is UTF-8 without control characters."""
     return is_clean(Slice(<const uint8_t*>text, len(text)))
 
 
 def request_id_of(bytes topic not None):
-    """(topic without its request ID, request ID or None)."""
+    """Return (topic without its request ID, request ID or None)."""
     cdef Py_ssize_t base_size
     cdef int32_t request_id = 0
     if split_request_id(Slice(<const uint8_t*>topic, len(topic)), &base_size, &request_id):

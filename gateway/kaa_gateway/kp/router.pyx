@@ -1,4 +1,4 @@
-"""Routes: what a resource path means under the configuration, compiled once per path and cached.
+"""Routes: the meaning of a resource path under the configuration, compiled once and cached.
 
 A route holds the fixed middle of ClientData in Avro and the head of the NATS PUB, so that a message of a known path
 costs one lookup. The cache is bounded; sessions that share an endpoint share its routes. Session affinity (an
@@ -30,7 +30,7 @@ REPLICA_SUBJECT = re.compile(rb"kaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.esp\.[A-
 
 
 cdef class Binding:
-    """Where the messages of an endpoint to an extension instance go."""
+    """The subject of an endpoint's messages to an extension instance."""
 
     def __init__(self, bytes extension, bytes head, DurableLane lane):
         self.extension = extension
@@ -39,11 +39,11 @@ cdef class Binding:
 
 
 cdef class Route:
-    """What is fixed for all messages of a resource path."""
+    """The parts of ClientData and PUB that all messages of a resource path share."""
 
 
 cdef class RouteCache:
-    """At most `capacity` routes by their topic."""
+    """A cache of at most `capacity` routes by topic."""
 
     def __init__(self, Endpoints endpoints, Py_ssize_t capacity):
         self.endpoints = endpoints
@@ -55,7 +55,7 @@ cdef class RouteCache:
         return len(self.young) + len(self.old)
 
     cdef Route find(self, const uint8_t* key, Py_ssize_t size):
-        """The cached route of a topic without request ID, or None. Hot path."""
+        """Return the cached route of a topic without request ID, or None. Hot path."""
         name = key[:size]
         route = self.young.get(name)
         if route is None:
@@ -65,7 +65,7 @@ cdef class RouteCache:
         return <Route>route
 
     cdef int keep(self, Route route) except -1:
-        """Add a route to the young generation; when that is full, what was not used since the last time goes."""
+        """Add a route to the young generation. When that is full, routes unused since the last time are removed."""
         if len(self.young) >= self.generation_max:
             for dropped in self.old.values():
                 self.drop(<Route>dropped)
@@ -75,14 +75,14 @@ cdef class RouteCache:
         return 0
 
     cdef int drop(self, Route route) except -1:
-        """A route has left the cache."""
+        """Let go of a route that has left the cache."""
         if route.endpoint is not None:
             route.endpoint.route_count -= 1
             self.endpoints.release(route.endpoint)
         return 0
 
     def forget(self, app_versions not None):
-        """Take out the routes of application versions."""
+        """Remove the routes of application versions."""
         for generation in (self.young, self.old):
             for route in [each for each in generation.values() if (<Route>each).app_version in app_versions]:
                 del generation[(<Route>route).key]
@@ -90,7 +90,7 @@ cdef class RouteCache:
 
 
 cdef class Router:
-    """Compiles and caches routes.
+    """Compiles routes, and caches them.
 
     `app_versions` maps each application version to the extension instances that it may use, `endpoint_aware`
     each extension instance to whether a token follows it, `tenants` application versions to whose they are;
@@ -115,7 +115,7 @@ cdef class Router:
         self.configure(app_versions, endpoint_aware, tenants)
 
     def configure(self, app_versions not None, endpoint_aware not None, tenants not None):
-        """Take another configuration. Returns application versions: those whose routes may not be what they were, which
+        """Apply another configuration. Return application versions: those whose routes may not be what they were, which
         are forgotten, and those that are no more, or belong to another tenant."""
         new = {
             name.encode(): frozenset(extension.encode() for extension in extensions)
@@ -145,7 +145,7 @@ cdef class Router:
         return changed, gone
 
     def set_limits(self, Py_ssize_t capacity, Py_ssize_t topic_size_max):
-        """Other bounds, for what comes from now on."""
+        """Set other bounds, for what comes from now on."""
         self.topics.generation_max = self.paths.generation_max = max(capacity // 2, 1)
         self.topic_size_max = topic_size_max
 
@@ -154,11 +154,11 @@ cdef class Router:
         self.lanes = {lane.instance.encode(): lane for lane in durable.lanes}
 
     def route_count(self):
-        """Cached routes."""
+        """Return the number of cached routes."""
         return len(self.topics) + len(self.paths)
 
     def remove_tenant(self, str tenant not None):
-        """A tenant is gone, and its application versions, which are returned: no path leads there any more."""
+        """Remove a tenant's application versions, and return them: no path leads there any more."""
         gone = frozenset(name for name, owner in self.tenants.items() if owner == tenant)
         self.app_versions = {name: allowed for name, allowed in self.app_versions.items() if name not in gone}
         self.topics.forget(gone)
@@ -166,11 +166,11 @@ cdef class Router:
         return gone
 
     cdef RouteCache cache(self, bint literal):
-        """The routes of topics, or those of literal paths."""
+        """Return the routes of topics, or those of literal paths."""
         return self.paths if literal else self.topics
 
     cdef str read_target(self, Slice topic, bint literal, Target* target):
-        """Check a topic of kp1 against the configuration: None if it is good, else the reason phrase of a 404.
+        """Check a topic of kp1 against the configuration. Return the reason phrase of a 404, or None if it is good.
 
         A literal path has no request ID, whatever its last level looks like.
         """
@@ -204,7 +204,7 @@ cdef class Router:
         return None
 
     cdef tuple named_by_filter(self, Slice topic_filter):
-        """(application version, token) of the endpoint that a topic filter names, or None.
+        """Return (application version, token) of the endpoint that a topic filter names, or None.
 
         `+` for the extension instance stands for the endpoint-aware ones.
         """
@@ -224,7 +224,7 @@ cdef class Router:
         return app_version, to_bytes(token)
 
     cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment):
-        """Compile and cache the route of a topic whose target is good; attachment is that of its token, or None."""
+        """Compile and cache the route of a good topic. `attachment` is that of its token, or None."""
         cdef Py_ssize_t key_size = target.path.data + target.path.size - topic.data
         cdef RouteCache routes = self.cache(literal)
         cdef Route route = routes.find(topic.data, key_size)
@@ -268,7 +268,7 @@ cdef class Router:
         return <Binding>binding
 
     cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1:
-        """Send an endpoint's messages for an extension to the replica that a reply-to named, from now on.
+        """Redirect an endpoint's messages for an extension to the replica that a reply-to named.
 
         A reply-to that is no replica subject of 4/ESP is ignored: it would let a message on NATS choose where
         devices' data goes. So is that of a durable instance, whose messages belong to its stream.
@@ -293,7 +293,7 @@ cdef class Router:
         return extension
 
     cdef Binding unbind(self, Endpoint endpoint, Slice subject):
-        """End the affinity to a replica that is gone: the binding that has or had it, or None."""
+        """End the affinity to a replica that is gone. Return the binding that has or had it, or None."""
         cdef Binding binding
         cdef bytes prefix = b"PUB " + to_bytes(subject) + b" "
         for binding in endpoint.bindings.values():

@@ -132,7 +132,7 @@ cdef class KpudpPeer(Session):
         return self.outbox.send_reset(frame.message_id, MALFORMED)
 
     cdef int on_message(self, const Frame* frame) except -1:
-        """DATA, CONFIRMED DATA or REQUEST. Hot path."""
+        """Handle DATA, CONFIRMED DATA or REQUEST. Hot path."""
         cdef Slice path
         cdef MessageIdStatus status = self.window.look_up(frame.message_id)
         if status == OUTDATED:

@@ -199,7 +199,7 @@ cdef class Transmission:
 
 
 cdef class RetransmissionTimer:
-    """When each unacknowledged message is due again, and places for at most `capacity` of them.
+    """The timer of unacknowledged messages, with places for at most `capacity` of them.
 
     A place is reserved before there is a message: the answer to a request must not fail for want of one. `ack_timeout`
     is the wait before the first retransmission, in seconds.

@@ -74,7 +74,7 @@ TrafficRow: TypeAlias = tuple[bytes, bytes, int, int, int, int]
 
 
 class TrafficCounts(Protocol):
-    """The endpoints of a worker, as far as they count traffic."""
+    """The part of a worker's endpoints that counts traffic."""
 
     def report_traffic(self, departed_max: int, on_departed_full: Callable[[], object]) -> None:
         """Begin to count. Call `on_departed_full` when `departed_max` endpoints are gone and not yet reported."""

@@ -41,7 +41,7 @@ OTHER_REASONS = {
 
 
 class Failure(NamedTuple):
-    """Why a handshake failed."""
+    """The reason why a handshake failed."""
 
     reason: str
     """Our reason code."""

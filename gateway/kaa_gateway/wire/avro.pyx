@@ -1,4 +1,4 @@
-"""Avro binary encoding of the primitives that 4/ESP uses: int, long, bytes, string, and unions with null.
+"""The Avro binary encoding of the types that 4/ESP uses: int, long, bytes, string, and unions with null.
 
 The codec itself is inline in avro.pxd, so that esp.pyx compiles it in; this module gives it a Python face for tests
 and names what can be wrong. Every other schema is fastavro's.
@@ -23,13 +23,13 @@ cdef int raise_malformed(Status status) except -1:
 
 
 def encode_long(int64_t value):
-    """Avro `int` or `long`: zigzag, then base-128 little-endian, 1 to 10 bytes."""
+    """Return an Avro `int` or `long`: zigzag, then base-128 little-endian, 1 to 10 bytes."""
     cdef uint8_t out[LONG_SIZE_MAX]
     return out[:put_long(out, value) - out]
 
 
 def decode_long(bytes datum):
-    """Return (value, bytes read); raises MalformedAvro."""
+    """Return (value, bytes read). Raise MalformedAvro for any other bytes."""
     cdef const uint8_t* data = <const uint8_t*>datum
     cdef Reader reader = Reader(data, data + len(datum))
     cdef int64_t value = 0
@@ -40,7 +40,7 @@ def decode_long(bytes datum):
 
 
 def decode_bytes(bytes datum):
-    """Return (value, bytes read) of an Avro `bytes` or `string`; raises MalformedAvro."""
+    """Return (value, bytes read) of an Avro `bytes` or `string`. Raise MalformedAvro for any other bytes."""
     cdef const uint8_t* data = <const uint8_t*>datum
     cdef Reader reader = Reader(data, data + len(datum))
     cdef Slice value = Slice(NULL, 0)

@@ -12,7 +12,7 @@ cdef enum:
 
 
 cdef class Buffer:
-    """Bytes `data[0:size]`, owned by the buffer, in an allocation of `capacity` bytes.
+    """A buffer that owns the bytes `data[0:size]`, in an allocation of `capacity` bytes.
 
     Pointers into it are valid until the next call that may grow or clear it.
     """
@@ -54,5 +54,5 @@ cdef class Buffer:
             self.capacity = 0
 
     cdef bytes copy(self):
-        """The contents as a bytes object."""
+        """Return the contents as a bytes object."""
         return self.data[:self.size] if self.size else b""

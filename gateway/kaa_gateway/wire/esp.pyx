@@ -1,4 +1,4 @@
-"""4/ESP messages, ClientData and ExtensionData, as bare Avro datums.
+"""The codec of 4/ESP: ClientData and ExtensionData as bare Avro datums.
 
 Native callers write ClientData in three parts straight into the output of the NATS link, and read ExtensionData as a
 view of borrowed slices. The Python functions do both directions of both messages for the SDK, the bench and the tests.
@@ -27,7 +27,7 @@ cdef enum:
 
 
 class ClientData(NamedTuple):
-    """What a device sent, on its way up to an extension. Times are in milliseconds."""
+    """A message of a device to an extension. Times are in milliseconds."""
 
     correlation_id: str
     timestamp: int
@@ -41,7 +41,7 @@ class ClientData(NamedTuple):
 
 
 class ExtensionData(NamedTuple):
-    """What an extension sent, on its way down to a device. Times are in milliseconds."""
+    """A message of an extension to a device. Times are in milliseconds."""
 
     correlation_id: str
     timestamp: int
@@ -111,7 +111,7 @@ cdef Status read_extension_data(const uint8_t* data, Py_ssize_t size, ExtensionD
 
 
 cdef bytes encode_middle(bytes app_version_name, bytes endpoint_id, bytes resource_path):
-    """The fields of ClientData that a route fixes: appVersionName, endpointId (None for null), resourcePath."""
+    """Return the fields of ClientData that a route fixes: appVersionName, endpointId (None for null), resourcePath."""
     cdef Buffer out = Buffer()
     append_string(out, app_version_name)
     append_optional(out, NULL_SECOND, endpoint_id)
@@ -185,7 +185,7 @@ def encode_client_data(
     str correlation_id not None, int64_t timestamp, int64_t timeout, str app_version_name not None, str endpoint_id,
     str resource_path not None, request_id, bytes payload not None, str config_name=None,
 ):
-    """A ClientData datum; request_id is None or a signed 32-bit integer (OverflowError otherwise)."""
+    """Return a ClientData datum; request_id is None or a signed 32-bit integer (OverflowError otherwise)."""
     cdef Buffer out = Buffer()
     append_string(out, utf8(correlation_id))
     append_long(out, timestamp)
@@ -200,7 +200,7 @@ def encode_client_data(
 
 
 def decode_client_data(const uint8_t[::1] datum not None):
-    """The ClientData in a bytes-like object; raises MalformedAvro."""
+    """Return the ClientData in a bytes-like object. Raise MalformedAvro if there is none."""
     cdef ClientDataView view
     cdef const uint8_t* data = &datum[0] if datum.shape[0] else NULL
     cdef Status status = read_client_data(data, datum.shape[0], &view)
@@ -218,7 +218,7 @@ def encode_extension_data(
     str endpoint_id, str resource_path not None, request_id, bytes payload, int32_t status_code,
     str reason_phrase=None,
 ):
-    """An ExtensionData datum; request_id is None or a signed 32-bit integer (OverflowError otherwise)."""
+    """Return an ExtensionData datum; request_id is None or a signed 32-bit integer (OverflowError otherwise)."""
     cdef Buffer out = Buffer()
     append_string(out, utf8(correlation_id))
     append_long(out, timestamp)
@@ -235,7 +235,7 @@ def encode_extension_data(
 
 
 def decode_extension_data(const uint8_t[::1] datum not None):
-    """The ExtensionData in a bytes-like object; raises MalformedAvro."""
+    """Return the ExtensionData in a bytes-like object. Raise MalformedAvro if there is none."""
     cdef ExtensionDataView view
     cdef const uint8_t* data = &datum[0] if datum.shape[0] else NULL
     cdef Status status = read_extension_data(data, datum.shape[0], &view)

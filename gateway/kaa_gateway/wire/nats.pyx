@@ -1,4 +1,4 @@
-"""The NATS client protocol: server messages out of borrowed bytes, and PUB, SUB as bytes. No connection lives here.
+"""The codec of the NATS client protocol: reads messages of the server, and writes PUB and SUB.
 
 Decoders raise ProtocolError on a violation and say "need more bytes" with a zero; every number is bounded before it is
 believed, since a server behind a wrong address may be anything.
@@ -30,7 +30,7 @@ cdef inline bint is_blank(uint8_t byte) noexcept nogil:
 
 
 cdef inline const uint8_t* text_end(const uint8_t* at, const uint8_t* end) noexcept nogil:
-    """Where the first byte that is no more than a space stands, or `end`. Most of a line is passed over by words.
+    """Return the offset of the first byte that is not above a space, or `end`. Most of a line is read by words.
 
     A subtraction borrows into the top bit of a byte that is less; bytes from 0x80 on have that bit themselves.
     """
@@ -46,7 +46,7 @@ cdef inline const uint8_t* text_end(const uint8_t* at, const uint8_t* end) noexc
 
 
 cdef int split(Slice line, Slice* fields, int most) noexcept nogil:
-    """Cut a line at blanks into at most `most` fields: their number, or -1 if there are more. Hot path."""
+    """Split a line at blanks into at most `most` fields. Return their number, or -1 if there are more. Hot path."""
     cdef const uint8_t* at = line.data
     cdef const uint8_t* end = line.data + line.size
     cdef const uint8_t* start
@@ -69,7 +69,7 @@ cdef int split(Slice line, Slice* fields, int most) noexcept nogil:
 
 
 cdef Py_ssize_t decimal(Slice field) noexcept nogil:
-    """A decimal number of at most SIZE_DIGITS_MAX digits, or -1."""
+    """Return a decimal number of at most SIZE_DIGITS_MAX digits, or -1."""
     cdef Py_ssize_t value = 0, i
     if not 0 < field.size <= SIZE_DIGITS_MAX:
         return -1
@@ -81,7 +81,7 @@ cdef Py_ssize_t decimal(Slice field) noexcept nogil:
 
 
 cdef bint starts(const uint8_t* data, Py_ssize_t size, const char* upper, Py_ssize_t count) noexcept nogil:
-    """Whether data begins with a protocol word; words are case-insensitive."""
+    """Return whether data begins with a protocol word; words are case-insensitive."""
     cdef Py_ssize_t i
     if size < count:
         return False
@@ -95,7 +95,7 @@ cdef Py_ssize_t read_delivery(
     const uint8_t* data, Py_ssize_t size, Py_ssize_t line_size, bint has_header, Py_ssize_t payload_max,
     ServerMessage* message,
 ) except -1:
-    """MSG <subject> <sid> [reply] <size>, or HMSG with <header size> <total size>; `line_size` is without CR LF."""
+    """Read MSG <subject> <sid> [reply] <size>, or HMSG with <header size> <total size>. `line_size` excludes CR LF."""
     cdef Slice[6] fields
     cdef int word = 5 if has_header else 4
     cdef int numbers = 2 if has_header else 1
@@ -126,7 +126,7 @@ cdef Py_ssize_t read_delivery(
 cdef Py_ssize_t next_message(
     const uint8_t* data, Py_ssize_t size, Py_ssize_t payload_max, ServerMessage* message
 ) except -1:
-    """Cut the next message out of a stream: the bytes it takes, or 0 if `size` bytes do not hold all of it yet.
+    """Read the next message of a stream. Return the bytes that it takes, or 0 if `size` bytes do not hold all of it.
 
     Hot path. Slices borrow from `data`.
     """
@@ -169,7 +169,7 @@ cdef Py_ssize_t next_message(
 
 
 cdef int status_of(Slice header) noexcept:
-    """The status code in the first line of a header, such as 503 of "NATS/1.0 503"; 0 if it has none."""
+    """Return the status code in the first line of a header, such as 503 of "NATS/1.0 503"; 0 if it has none."""
     cdef Py_ssize_t status
     if header.size < 12 or memcmp(header.data, b"NATS/1.0 ", 9) != 0:
         return 0
@@ -178,7 +178,7 @@ cdef int status_of(Slice header) noexcept:
 
 
 cdef Slice header_value(Slice header, bytes name):
-    """The value of a header field without surrounding blanks; data NULL if the header has no such field."""
+    """Return the value of a header field without surrounding blanks; data NULL if the header has no such field."""
     cdef Py_ssize_t at = 0, size = len(name), start
     cdef const uint8_t* end
     while at < header.size:
@@ -199,7 +199,7 @@ cdef Slice header_value(Slice header, bytes name):
 
 
 cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publication* publication) noexcept nogil:
-    """Find the next PUB or HPUB with a reply in a block that we wrote: the bytes it takes, or 0 at their end."""
+    """Find the next PUB or HPUB with a reply in a block of ours. Return the bytes that it takes, or 0 at the end."""
     cdef Slice[4] fields
     cdef const uint8_t* end
     cdef Py_ssize_t line_size, total, header_size = 0
@@ -230,7 +230,7 @@ cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publicati
 
 
 cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload) except -1:
-    """A whole PUB, or HPUB if there is a header; `head` is what encode_publish_head made."""
+    """Return a whole PUB, or HPUB if there is a header; `head` is what encode_publish_head made."""
     cdef Py_ssize_t head_size = len(head)
     cdef uint8_t* at = out.reserve(
         1 + head_size + 2 * (DECIMAL_DIGITS_MAX + 1) + 2 + header.size + payload.size + 2
@@ -260,7 +260,7 @@ cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload)
 # ---------------------------------------------------------------- the Python face
 
 class Message(NamedTuple):
-    """What the server sent: `operation` is INFO, MSG, HMSG, PING, PONG, +OK or -ERR."""
+    """A message of the server. `operation` is INFO, MSG, HMSG, PING, PONG, +OK or -ERR."""
 
     operation: str
     subject: bytes | None
@@ -347,7 +347,7 @@ cdef bint read_number(const uint8_t* at, int digits, uint32_t* number) noexcept 
 
 
 def decode(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX):
-    """The first message of a stream and the bytes it took, or (None, 0) if it is not whole; raises ProtocolError."""
+    """Return the first message of a stream and the bytes it took, or (None, 0) if it is not whole."""
     cdef ServerMessage message
     cdef const uint8_t* start = &data[0] if data.shape[0] else NULL
     cdef Py_ssize_t consumed = next_message(start, data.shape[0], payload_max, &message)
@@ -363,17 +363,17 @@ def decode(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX)
 
 
 def encode_subscribe(str subject not None, int sid, str queue_group=None):
-    """SUB, with CR LF."""
+    """Return SUB, with CR LF."""
     return f"SUB {subject} {queue_group + ' ' if queue_group else ''}{sid}\r\n".encode()
 
 
 def encode_publish_head(str subject not None, str reply=None):
-    """PUB up to where the payload size goes; a route keeps this."""
+    """Return PUB up to where the payload size goes; a route keeps this."""
     return f"PUB {subject} {reply + ' ' if reply else ''}".encode()
 
 
 def encode_publish(str subject not None, str reply, bytes payload not None, bytes header=b""):
-    """A whole PUB, or HPUB if there is a header."""
+    """Return a whole PUB, or HPUB if there is a header."""
     cdef Buffer out = Buffer()
     append_publication(
         out, encode_publish_head(subject, reply), slice_of(header), slice_of(payload),
@@ -382,7 +382,7 @@ def encode_publish(str subject not None, str reply, bytes payload not None, byte
 
 
 def decode_publication(bytes data not None):
-    """(subject, reply, header, payload) of the first publication in bytes that we wrote, and its size; else None."""
+    """Return (subject, reply, header, payload) of the first publication in bytes of ours, and its size; else None."""
     cdef Publication publication
     cdef Py_ssize_t size = next_publication(<const uint8_t*>data, len(data), &publication)
     if size == 0:

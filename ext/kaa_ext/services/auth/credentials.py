@@ -22,7 +22,7 @@ Key: TypeAlias = tuple[str, ...]
 
 
 class Credential(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """What tokens and client credentials have in common. They are valid while Inactive (not used yet) or Active."""
+    """The common part of tokens and client credentials. They are valid while Inactive (not used yet) or Active."""
 
     status: Status
     expires: int | None = None

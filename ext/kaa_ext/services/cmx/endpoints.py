@@ -1,4 +1,4 @@
-"""What cmx stores about an endpoint: the configurations that it requested, got and applied.
+"""The configurations that an endpoint requested, got and applied, as cmx stores them.
 
 State `endpoints`: key (application version, endpoint ID). Times are UNIX times in milliseconds.
 """
@@ -21,7 +21,7 @@ NAMES_MAX = 64
 
 
 class Applied(msgspec.Struct, rename="camel", omit_defaults=True):
-    """What an endpoint reported of applying a configuration."""
+    """The report of an endpoint that it has applied a configuration, or could not."""
 
     config_id: str
     timestamp: int
@@ -45,7 +45,7 @@ class Pushed(msgspec.Struct, rename="camel"):
 
 
 class Configured(msgspec.Struct, rename="camel", omit_defaults=True):
-    """What is known of an endpoint and one of its configurations."""
+    """The state of one configuration of an endpoint."""
 
     observe: bool | None = None
     applied: Applied | None = None

@@ -53,5 +53,5 @@ class Nats(Section, frozen=True, kw_only=True):
     tls: NatsTls = NatsTls()
 
     def __repr__(self) -> str:
-        """Without credentials: a configuration may end up in a log or a traceback."""
+        """Return a text without credentials: a configuration may end up in a log or a traceback."""
         return f"Nats(urls={tuple(map(masked, self.urls))!r}, ...)"

@@ -13,7 +13,7 @@ from kaa_gateway.config.value_types import Name, OptionalPath, Port, Seconds
 
 @cache
 def random_replica_id() -> str:
-    """A replica ID that no other replica of the cluster has; this process keeps it when it reads its file again."""
+    """Return a replica ID that no other replica of the cluster has; this process keeps it over a reload."""
     return f"kpc-{secrets.token_hex(8)}"
 
 
