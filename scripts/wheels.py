@@ -1,14 +1,17 @@
 """Builds a wheel for each CPython from 3.11 to 3.14 found here, and tries it where no compiler is.
 
 `make wheels` runs it: the wheels are in dist/. Each is installed into an empty environment whose PATH has no
-compiler; there `kaa-gateway version` runs, a configuration is checked, and every module is imported. Interpreters are
-looked for on PATH (python3.11, ...) and among those of pyenv.
+compiler. There `kaa-gateway --version` runs, a configuration is checked, all modules are imported, `kaa-gateway dev`
+starts and stops. Interpreters are looked for on PATH (python3.11, ...) and among those of pyenv.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -86,13 +89,22 @@ def test(python: str, wheel: Path, directory: Path) -> None:
         "install",
         "--only-binary",
         ":all:",
-        str(wheel),
+        f"{wheel}[dev]",
     ]
     subprocess.run([environment / "bin/python", "-m", *install], check=True, env=bare)
     config_file = directory / "service-config.yml"
-    config_file.write_text("kaa: {}\n")
+    nats_port, admin, mqtt, http, coap, udp = free_ports(6)
+    transports = {
+        "mqtt": {"tcp": {"port": mqtt}},
+        "http": {"port": http},
+        "coap": {"port": coap},
+        "udp": {"port": udp},
+    }
+    document = {"server": {"port": admin}, "kaa": {"kpc": {"transports": transports}}}
+    # JSON is YAML.
+    config_file.write_text(json.dumps(document))
     for command in (
-        ["bin/kaa-gateway", "version"],
+        ["bin/kaa-gateway", "--version"],
         ["bin/kaa-gateway", "check-config", config_file],
         ["bin/kaa-ext", "--help"],
         ["bin/python", "-P", "-c", IMPORT_ALL],
@@ -101,6 +113,36 @@ def test(python: str, wheel: Path, directory: Path) -> None:
         subprocess.run(
             [program, *command[1:]], check=True, env=bare, cwd=directory, stdout=subprocess.DEVNULL
         )
+    arguments = ["dev", "--config", str(config_file), "--nats-port", str(nats_port)]
+    start_and_stop([str(environment / "bin/kaa-gateway"), *arguments], bare, directory)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return loopback ports that are free now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def start_and_stop(command: list[str], environment: dict[str, str], directory: Path) -> None:
+    """Start a command that prints `ready`, then stop it."""
+    with subprocess.Popen(
+        command, env=environment, cwd=directory, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if line.strip() == "ready":
+                break
+        else:
+            raise SystemExit(f"`{' '.join(command)}` is not ready:\n{''.join(printed)}")
+        process.send_signal(signal.SIGTERM)
+        process.communicate()
+    if process.returncode:
+        raise SystemExit(f"`{' '.join(command)}` ended with {process.returncode}")
 
 
 def main() -> int:
