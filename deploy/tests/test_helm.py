@@ -436,6 +436,28 @@ def test_the_gateway_reads_the_credentials_that_are_mounted(
         assert volume["secret"]["items"] == [{"key": file, "path": file}]
 
 
+@pytest.mark.parametrize("certificate", [False, True])
+def test_tls_towards_nats(chart: helm_python.Chart, certificate: bool) -> None:
+    tls = {"existingSecret": "nats-tls-files", "clientCertificate": certificate, "handshakeFirst": True}
+    manifests = render(chart, {"nats": {"tls": tls}})
+    variables = {each["name"]: each.get("value") for each in container(manifests)["env"]}
+    mounts = {each["name"]: each["mountPath"] for each in container(manifests)["volumeMounts"]}
+    files = {"CA_FILE": "ca.crt"} | ({"CERT_FILE": "tls.crt", "KEY_FILE": "tls.key"} if certificate else {})
+    assert {
+        name.removeprefix("KAA_KPC_NATS_TLS_"): value
+        for name, value in variables.items()
+        if name.startswith("KAA_KPC_NATS_TLS_")
+    } == {**{name: f"{mounts['nats-tls']}/{file}" for name, file in files.items()}, "HANDSHAKE_FIRST": "true"}
+    volumes = manifests["Deployment", "gw-kaa-gateway"]["spec"]["template"]["spec"]["volumes"]
+    (volume,) = (each for each in volumes if each["name"] == "nats-tls")
+    assert volume["secret"]["secretName"] == "nats-tls-files"
+
+
+def test_there_is_no_tls_towards_nats_by_default(chart: helm_python.Chart) -> None:
+    names = [each["name"] for each in container(render(chart, {}))["env"]]
+    assert not [name for name in names if name.startswith("KAA_KPC_NATS_TLS_")]
+
+
 def test_pods_stay_when_the_configuration_changes_and_it_says_so(chart: helm_python.Chart) -> None:
     deployment = render(chart, {"restartOnConfigChange": False})["Deployment", "gw-kaa-gateway"]
     assert "annotations" not in deployment["metadata"]
