@@ -48,6 +48,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef int count_tail(self) except -1
     cdef int parse_tail(self) except -1
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int check_remaining_length(self) except -1
     cdef bint handle(self, const Packet* packet) except -1
     cdef bint on_publish(self, const Packet* packet) except -1
     cdef int apply_properties(self, const PublishView* publish, Message* message) except -1

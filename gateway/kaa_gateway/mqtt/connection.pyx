@@ -33,7 +33,7 @@ from kaa_gateway.wire.mqtt cimport (
     append_filter_ack, can_be_connect, check_flags, first_filter, next_filter, next_packet, read_connect,
     read_disconnect, read_empty, read_packet_id, read_publish,
 )
-from kaa_gateway.wire.mqtt_fields cimport check_control_characters, check_topic_name, violation
+from kaa_gateway.wire.mqtt_fields cimport check_control_characters, check_topic_name, variable_size, violation
 from kaa_gateway.wire.mqtt_properties cimport (
     AUTHENTICATION_DATA, AUTHENTICATION_METHOD, CORRELATION_DATA, MESSAGE_EXPIRY_INTERVAL, PAYLOAD_FORMAT_INDICATOR,
     RESPONSE_TOPIC, SERVER_REFERENCE, SESSION_EXPIRY_INTERVAL, SUBSCRIPTION_IDENTIFIER, TOPIC_ALIAS, USER_PROPERTY,
@@ -131,12 +131,18 @@ cdef class MqttConnection(ProtocolCore):
                     violation("first_packet_not_connect")
                 limit = min(limit, <Py_ssize_t>CONNECT_SIZE_MAX)
             consumed = next_packet(data + at, size - at, limit, &packet)
+            if self.checks_more and consumed and consumed > 1 + variable_size(packet.body.size) + packet.body.size:
+                self.check_remaining_length()
             if consumed == 0 or not self.handle(&packet):
                 break
             at += consumed
             taken += 1
         self.taken += taken
         return at
+
+    cdef int check_remaining_length(self) except -1:
+        """Refuse a Remaining Length of more bytes than it needs, which only MQTT 5 forbids (1.5.5)."""
+        return violation("malformed_variable_integer") if self.level >= LEVEL_5 else 0
 
     cdef bint handle(self, const Packet* packet) except -1:
         """Handle a packet. Return False if it cannot be taken now and must be offered again. Hot path."""

@@ -231,6 +231,8 @@ cdef class MqttSession(Session):
             packet_id = next(iter(self.unsent))
             packet = self.in_flight[packet_id]
             size = PUBREL_SIZE if packet is None else len(packet)
+            if packet is not None and <uint32_t>(len(self.in_flight) - len(self.unsent)) >= self.window:
+                return 0  # the client takes fewer than it did over a former connection
             if self.sent_bytes and self.sent_bytes + size > self.limits.queued_bytes // SEND_AGAIN_PART:
                 return 0
             del self.unsent[packet_id]
@@ -547,11 +549,12 @@ cdef class MqttSession(Session):
             append_publish(out, self.level, flags, topic, packet_id, NOTHING, message.payload)
             return True
         if self.packet_size_max:
-            size = message.properties.size + (EXPIRY_SIZE if message.deadline else 0) + ALIAS_SIZE
-            size = publish_size(self.level, topic.size, size, message.payload.size, message.qos)
-            if self.is_too_large(size):
+            size = message.properties.size + (EXPIRY_SIZE if message.deadline else 0)
+            if self.is_too_large(publish_size(self.level, topic.size, size, message.payload.size, message.qos)):
                 self.counters.count("dropped", "mqtt_packet_size_of_client")
                 return False
+            size = publish_size(self.level, topic.size, size + ALIAS_SIZE, message.payload.size, message.qos)
+            aliased = aliased and not self.is_too_large(size)
         if aliased and self.aliases is not None:
             name = to_bytes(topic)
             alias = self.aliases.find(name)

@@ -52,7 +52,6 @@ async def test_reserved_flags_of_connect(shared_gateway: GatewayProcess, wrong: 
         assert await peer.refusal() in (None, MALFORMED)
 
 
-@pytest.mark.xfail(reason="accepted so far")
 @pytest.mark.parametrize(
     "vector",
     [

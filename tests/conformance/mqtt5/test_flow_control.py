@@ -91,7 +91,6 @@ async def test_everything_else_goes_on_meanwhile(
         assert (publish.qos, publish.payload) == (0, b"QoS 0")
 
 
-@pytest.mark.xfail(reason="sent at once so far")
 async def test_what_is_sent_again_keeps_to_the_new_maximum(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:

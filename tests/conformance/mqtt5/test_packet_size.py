@@ -72,7 +72,6 @@ async def test_a_message_that_is_too_large_for_the_client_is_skipped(
     assert shared_gateway.count(*name) == before + 1
 
 
-@pytest.mark.xfail(reason="skipped so far")
 async def test_the_largest_message_that_fits(
     shared_gateway: GatewayProcess, cluster: Cluster, new_token: NewToken
 ) -> None:
@@ -140,7 +139,6 @@ async def test_what_waited_is_measured_by_the_connection_that_gets_it(
         assert [publish.payload for publish in received] == [b"1", b"2"]
 
 
-@pytest.mark.xfail(reason="answered with DISCONNECT so far")
 @pytest.mark.parametrize("maximum", [1, 4, 8])
 async def test_a_client_that_takes_nearly_nothing(shared_gateway: GatewayProcess, maximum: int) -> None:
     """[MQTT-3.1.2-24] [MQTT-3.2.2-19] [MQTT-3.2.2-20] [MQTT-3.14.0-1]: a CONNACK that does not fit is not sent."""
