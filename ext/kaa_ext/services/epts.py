@@ -102,7 +102,7 @@ class Storage:
             Publication(
                 subject(version, endpoint),
                 payloads.encode(Batch(now, version, endpoint, [msgspec.Raw(each) for each in samples])),
-                {api.Header.MSG_ID: id_},
+                {api.Header.MSG_ID.value: id_},
             )
             for id_, version, endpoint, samples in batch
         ]
