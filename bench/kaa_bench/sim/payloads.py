@@ -41,7 +41,7 @@ class Walk(_Kind, frozen=True, tag="walk"):
             raise ValueError("`start` lies between `low` and `high`")
 
     def source(self, chance: random.Random) -> Source:
-        """See `Source`."""
+        """Return a source of these values."""
         return _Walking(self, chance)
 
 
@@ -53,7 +53,7 @@ class Track(_Kind, frozen=True, tag="track"):
     speed: Annotated[float, Meta(ge=0)] = 10.0
 
     def source(self, chance: random.Random) -> Source:
-        """See `Source`."""
+        """Return a source of these values."""
         return _Moving(self, chance)
 
 
@@ -61,7 +61,7 @@ class Counter(_Kind, frozen=True, tag="counter"):
     """The number of samples before this one."""
 
     def source(self, _: random.Random) -> Source:
-        """See `Source`."""
+        """Return a source of these values."""
         return _Counting()
 
 
@@ -71,7 +71,7 @@ class Choice(_Kind, frozen=True, tag="choice"):
     values: Annotated[tuple[Any, ...], Meta(min_length=1)]
 
     def source(self, chance: random.Random) -> Source:
-        """See `Source`."""
+        """Return a source of these values."""
         return _Choosing(self.values, chance)
 
 
@@ -81,7 +81,7 @@ class Constant(_Kind, frozen=True, tag="constant"):
     value: Any
 
     def source(self, chance: random.Random) -> Source:
-        """See `Source`."""
+        """Return a source of these values."""
         return _Choosing((self.value,), chance)
 
 
@@ -89,7 +89,7 @@ class Timestamp(_Kind, frozen=True, tag="timestamp"):
     """The UNIX time in milliseconds."""
 
     def source(self, _: random.Random) -> Source:
-        """See `Source`."""
+        """Return a source of these values."""
         return _Time()
 
 

@@ -20,10 +20,10 @@ from kaa_ext.services import cex
 app = App(name="command", help="Send commands to endpoints, and show their results.")
 
 ACCEPT_TIMEOUT_S = 10.0
-"""How long we wait for the agent to accept a command."""
+"""Seconds for the agent to accept a command."""
 POLL_S = 0.05
 ANSWER_LATER_S = 5.0
-"""How long after a command's timeout we wait for the agent's report of it."""
+"""Seconds after a command's timeout for the agent's report of it."""
 
 Agent = Annotated[str, Parameter(name="--agent", help="Service instance that sends the commands to devices.")]
 
