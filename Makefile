@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without the native modules, which are built in place.
 PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version-check
-NATIVE := $(shell find gateway bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
+NATIVE := $(shell find gateway ext bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page docs image lint bench peers mqttjs profile annotate wheel wheels clean
@@ -36,14 +36,14 @@ build-asan: setup .make/asan ## Build them for AddressSanitizer and UndefinedBeh
 
 # A first `make run` waits for the gateway alone, without the bench.
 .make/gateway: $(NATIVE) $(VENV)/.running
-	@if ls .make 2>/dev/null | grep -qvxE 'gateway|release'; then find gateway bench -name '*.so' -delete; rm -rf .make; fi
+	@if ls .make 2>/dev/null | grep -qvxE 'gateway|release'; then find gateway ext bench -name '*.so' -delete; rm -rf .make; fi
 	@mkdir -p .make
-	KAA_NATIVE=gateway $(BIN)/python setup.py --quiet build_ext --inplace
+	KAA_NATIVE="gateway ext" $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 # A build of another kind looks up to date by its time stamps, and is not.
 .make/%: $(NATIVE) $(VENV)/.running
-	@if [ $* != release ] || ls .make 2>/dev/null | grep -qvxE 'gateway|release'; then find gateway bench -name '*.so' -delete; rm -rf .make; fi
+	@if [ $* != release ] || ls .make 2>/dev/null | grep -qvxE 'gateway|release'; then find gateway ext bench -name '*.so' -delete; rm -rf .make; fi
 	@mkdir -p .make
 	KAA_BUILD=$* $(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
@@ -108,7 +108,7 @@ lint: setup build ## Ruff, mypy, cython-lint, the schema of the workflow file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 120 gateway bench
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint --max-line-length 120 gateway ext bench
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
 bench: setup build peers ## The gateway beside its peers that are installed, in one table (ARGS for kaa-bench compare)
@@ -143,4 +143,4 @@ wheels: $(VENV)/.running ## Build a wheel for each CPython that is here, 3.11 to
 
 clean: ## Remove .venv and everything built
 	rm -rf $(VENV) .make build dist *.egg-info
-	find gateway bench -name '*.so' -delete
+	find gateway ext bench -name '*.so' -delete

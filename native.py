@@ -75,7 +75,7 @@ def modules(*roots: str) -> list[Extension]:
             )
     return cythonize(  # type: ignore[no-any-return]
         extensions,
-        include_path=[str(REPOSITORY / each) for each in ("gateway", "bench")],
+        include_path=[str(REPOSITORY / each) for each in ("gateway", "ext", "bench")],
         nthreads=os.cpu_count(),
         compiler_directives={
             "language_level": 3,

@@ -1,6 +1,6 @@
-"""Builds the native modules of the gateway; in place (`build_ext --inplace`), those of the bench too.
+"""Builds the native modules of the gateway and the SDK; in place (`build_ext --inplace`), those of the bench too.
 
-`KAA_NATIVE=gateway` leaves those of the bench out. Everything else about the package is in pyproject.toml.
+`KAA_NATIVE="gateway ext"` leaves those of the bench out. Everything else about the package is in pyproject.toml.
 """
 
 import os
@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import native
 
-ROOTS = os.environ.get("KAA_NATIVE", "gateway bench" if "--inplace" in sys.argv else "gateway").split()
+ROOTS = os.environ.get(
+    "KAA_NATIVE", "gateway ext bench" if "--inplace" in sys.argv else "gateway ext"
+).split()
 
 setup(
     version=native.version(),

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "commands": ALL,
     "__main__": ALL,
     "kaa_ext.messages": {"bus"},
-    "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "stdio", "version"},
+    "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "stdio", "version", "clock", "counters"},
     "kaa_ext.testing": {"kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
     "kaa_ext.services": {"kaa_ext.messages", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
     "kaa_ext.cli": {

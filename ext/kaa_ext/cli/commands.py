@@ -19,7 +19,7 @@ from kaa_ext.cli.common import INTERRUPTED, Nats, fail, servers
 from kaa_ext.cli.settings import SettingsError, convert, read
 from kaa_ext.sdk.extension import DEFAULT_GATEWAY_INSTANCE, Extension
 from kaa_ext.sdk.logs import LogLevel, configure
-from kaa_ext.sdk.middleware import Metrics, log_requests
+from kaa_ext.sdk.middleware import Metrics, log_error, log_requests
 from kaa_ext.sdk.runner import run
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import auth, cex, cmx, dcx, echo, ecr, epmx, epts, tsx
@@ -126,7 +126,11 @@ def run_services(
         _trace(*extensions.values())
     for extension in extensions.values():
         metrics.watch(extension)
-        extension.middleware(log_requests)
+        if log_level == "debug":
+            extension.middleware(log_requests)
+        else:
+            # Middleware would put a task around every request.
+            extension.on_error(log_error)
     if metrics_port is not None:
         try:
             start_http_server(metrics_port, registry=metrics.registry)

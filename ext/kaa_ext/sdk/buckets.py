@@ -4,7 +4,9 @@ Keys have the characters that NATS allows (see state.py). A deleted key has an e
 the service remove a minute later (see watched_bucket.py).
 """
 
+from asyncio import sleep
 from collections.abc import AsyncIterator, Callable, Sequence
+from time import monotonic
 from typing import Protocol
 
 import nats.errors
@@ -17,6 +19,10 @@ from nats.js.kv import KeyValue
 from kaa_ext.sdk.errors import Conflict, NotDelivered, StateUnavailable, text_of
 from kaa_ext.sdk.local_copy import Entry
 from kaa_ext.sdk.streams import stored
+
+RECONNECT_S = 1.0
+"""How long a read or a write waits for the client to be connected again."""
+RECONNECT_POLL_S = 0.02
 
 
 def changes_subject(name: str) -> str:
@@ -82,7 +88,7 @@ class JetStreamBucket:
     async def get(self, key: str) -> Entry | None:
         """Return the current value of a key, or None."""
         try:
-            found = await self._keys().get(key)
+            found = await (await self._keys()).get(key)
         except KeyNotFoundError:
             return None
         except (nats.errors.Error, NotDelivered) as error:
@@ -100,14 +106,14 @@ class JetStreamBucket:
     async def put(self, key: str, value: bytes) -> None:
         """Write a value, whatever the revision."""
         try:
-            await self._keys().put(key, value)
+            await (await self._keys()).put(key, value)
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 
     async def replace(self, key: str, value: bytes, revision: int) -> None:
         """Write a value if the key has this revision (0: no key). Raise Conflict if not."""
         try:
-            await self._keys().update(key, value, revision)
+            await (await self._keys()).update(key, value, revision)
         except KeyWrongLastSequenceError as error:
             raise Conflict from error
         except (nats.errors.Error, NotDelivered) as error:
@@ -138,13 +144,23 @@ class JetStreamBucket:
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 
-    def _keys(self) -> KeyValue:
+    async def _keys(self) -> KeyValue:
+        ends = monotonic() + RECONNECT_S
+        while True:
+            try:
+                jetstream = self._jetstream()
+                break
+            except NotDelivered:
+                # Requests come back a moment before the client that we need here.
+                if monotonic() > ends:
+                    raise
+                await sleep(RECONNECT_POLL_S)
         # As `js.key_value` makes it, without its request for the state of the bucket.
         return KeyValue(
             name=self.name,
             stream=f"KV_{self.name}",
             pre=f"$KV.{self.name}.",
-            js=self._jetstream(),
+            js=jetstream,
             direct=False,
         )
 

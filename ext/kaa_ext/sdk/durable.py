@@ -2,25 +2,30 @@
 
 The replicas of an extension share one durable pull consumer, which has the name of the stream. A message is
 acknowledged when its handler is done; one that is not acknowledged is delivered again, also after the death of this
-process. Of 4/ESP this module knows only the header that carries the reply-to.
+process. Messages and acknowledgements go over the native link, the acknowledgements of a turn of the event loop in one
+block; nats-py makes the consumer.
 
 Source: NATS documentation, "JetStream consumers"; the gateway's docs/guarantees.md.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeAlias
+from uuid import uuid4
 
 import msgspec
 import nats.errors
 import structlog
 from kaa_gateway.bus import subjects
 from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig
 
+from kaa_ext.sdk.dispatcher import Dispatcher
 from kaa_ext.sdk.errors import NotDelivered, text_of
+from kaa_ext.sdk.receivers import StoredReceiver
+
+Send: TypeAlias = Callable[[str, bytes, str], None]
 
 ACK_WAIT_S = 30.0
 """How long a handler may take before its message is delivered again."""
@@ -29,76 +34,90 @@ DELIVERIES_MAX = 10
 RETRY_FIRST_S = 0.5
 """The pause before a failed message is delivered again; it doubles each time."""
 RETRY_MAX_S = 30.0
-FETCH_MESSAGES = 256
-"""Messages of one fetch request."""
+FETCH_MESSAGES = 512
+"""Messages of one pull request."""
+FETCH_AGAIN = 256
+"""The next pull request is sent when no more than so many messages of the last are still to come."""
 FETCH_EXPIRES_S = 1.0
-"""How long a fetch request lasts. `stop` waits for its end, so that no message is sent to a closed inbox."""
+"""How long a pull request lasts. `stop` waits for its end, so that no message is sent to a closed inbox."""
 FETCH_GRACE_S = 2.0
+BUSY_MESSAGES = 512
+"""No more is fetched while so many requests are in progress or wait."""
+BUSY_POLL_S = 0.002
 ENDED = ("404", "408")
-"""Statuses that end a fetch request: no messages, or its time is over."""
+"""Statuses that end a pull request: no messages, or its time is over."""
 ACK_PENDING_MAX = 4096
 """Messages of all replicas that are delivered and not acknowledged."""
 REBIND_WAIT_S = 0.5
-
-
-class ConsumerGone(nats.errors.Error):
-    """The server has no such consumer, or has ended it."""
+ACKNOWLEDGED = b"+ACK"
+DELIVERY_TOKEN = 4
+"""The place of the number of deliveries in `$JS.ACK.<stream>.<consumer>.<deliveries>...`, from its start."""
+DOMAIN_TOKENS = 11
+"""Tokens from which on an acknowledgement subject has two more, domain and account, behind `$JS.ACK`."""
 
 
 class StoredMessage:
-    """A message of the stream, with the `data`, `headers` and `reply` of the ClientData that the gateway published."""
+    """The delivery of a message of the stream; `subject` is that of its acknowledgement."""
 
-    def __init__(self, message: Msg) -> None:
-        self._message = message
-        self.data = message.data
-        self.headers = message.headers
-        self.reply = (message.headers or {}).get(subjects.REPLY_TO_HEADER, "")
+    __slots__ = ("_send", "_subject")
+
+    def __init__(self, subject: str, send: Send) -> None:
+        self._subject = subject
+        self._send = send
+
+    @property
+    def deliveries(self) -> int:
+        """Return how often the message was delivered, this time included."""
+        tokens = self._subject.split(".")
+        return int(tokens[DELIVERY_TOKEN + (2 if len(tokens) >= DOMAIN_TOKENS else 0)])
 
     @property
     def is_last_try(self) -> bool:
         """Return whether this is the last delivery, even if the handler fails."""
-        return bool(self._message.metadata.num_delivered >= DELIVERIES_MAX)
+        return self.deliveries >= DELIVERIES_MAX
 
-    async def done(self) -> None:
-        """Acknowledge the message. If NATS does not receive that, the message is delivered again."""
-        await self._acknowledge(self._message.ack())
+    def done(self) -> None:
+        """Acknowledge the message. Raise NotDelivered if NATS does not take that."""
+        self._send(self._subject, ACKNOWLEDGED, "")
 
-    async def retry(self) -> None:
-        """Have the message delivered again after a pause."""
-        pause = min(RETRY_FIRST_S * 2.0 ** (self._message.metadata.num_delivered - 1), RETRY_MAX_S)
-        await self._acknowledge(self._message.nak(delay=pause))
-
-    async def _acknowledge(self, acknowledgement: Awaitable[None]) -> None:
-        try:
-            await acknowledgement
-        except nats.errors.Error as error:
-            raise NotDelivered(text_of(error)) from error
+    def retry(self) -> None:
+        """Have the message delivered again after a pause. Raise NotDelivered if NATS does not take that."""
+        pause = min(RETRY_FIRST_S * 2 ** (self.deliveries - 1), RETRY_MAX_S)
+        self._send(self._subject, b"-NAK " + msgspec.json.encode({"delay": int(pause * 1e9)}), "")
 
 
 class DurableConsumer:
-    """Fetches the messages of an extension instance's stream and passes them to `receive` in order.
+    """Pulls the messages of an extension instance's stream and passes them to the dispatcher in order.
 
     A message that is not acknowledged within `ack_wait_s` seconds is delivered again, to this or another replica.
+    Messages come on `inbox`, which the connection subscribes to for `receiver`.
     """
 
-    def __init__(
-        self, extension: str, receive: Callable[[StoredMessage], Awaitable[None]], ack_wait_s: float
-    ) -> None:
+    def __init__(self, extension: str, dispatcher: Dispatcher, ack_wait_s: float) -> None:
         self._name = subjects.stream(extension)
         self._subject = subjects.service(extension, "esp", subjects.CLIENT_DATA)
-        self._receive = receive
+        self._dispatcher = dispatcher
         self._ack_wait_s = ack_wait_s
+        self.inbox = f"_INBOX.{uuid4().hex}"
+        self.receiver = StoredReceiver(
+            dispatcher, self._stored, self._on_status, self._on_low, low=FETCH_AGAIN
+        )
+        self._send: Send | None = None
         self._stopping = False
+        self._gone = ""
+        self._low = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._log: Any = structlog.get_logger(extension=extension, stream=self._name)
 
-    def start(self, client: Client) -> None:
-        """Begin to consume over a nats-py client, which may reconnect."""
-        self._task = asyncio.create_task(self._run(client), name=f"consumer {self._name}")
+    def start(self, client: Client, send: Send) -> None:
+        """Begin to consume; the nats-py client may reconnect."""
+        self._send = send
+        self._task = asyncio.create_task(self._run(client, send), name=f"consumer {self._name}")
 
     async def stop(self) -> None:
-        """Stop fetching. Return when all fetched messages have been passed on."""
+        """Stop pulling. Return when all messages that were pulled have been passed on."""
         self._stopping = True
+        self._low.set()
         if self._task is not None:
             await asyncio.wait({self._task})
 
@@ -109,25 +128,26 @@ class DurableConsumer:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1)
 
-    async def _run(self, client: Client) -> None:
+    def reconnected(self) -> None:
+        """Pull again, because the server has forgotten the pull requests of the old connection."""
+        self.receiver.expected = 0
+        self._low.set()
+
+    async def _run(self, client: Client, send: Send) -> None:
         logged = ""
         while not self._stopping:
             try:
                 await self._bind(client)
-                inbox = client.new_inbox()
-                subscription = await client.subscribe(inbox)
-                logged = ""
-                try:
-                    while not self._stopping:
-                        await self._fetch(client, inbox, subscription)
-                finally:
-                    await subscription.unsubscribe()
-            except nats.errors.Error as error:
+                self._gone = logged = ""
+                self.receiver.expected = 0
+                await self._pull(send)
+                sentence = self._gone
+            except (nats.errors.Error, NotDelivered) as error:
                 sentence = text_of(error)
-                if sentence != logged:
-                    self._log.warning("stream cannot be read, trying again", error=sentence)
-                    logged = sentence
-                await asyncio.sleep(REBIND_WAIT_S)
+            if sentence != logged and not self._stopping:
+                self._log.warning("stream cannot be read, trying again", error=sentence)
+                logged = sentence
+            await asyncio.sleep(REBIND_WAIT_S)
 
     async def _bind(self, client: Client) -> None:
         """Make the consumer if it does not exist."""
@@ -141,24 +161,36 @@ class DurableConsumer:
         )
         await client.jsm().add_consumer(self._name, config)
 
-    async def _fetch(self, client: Client, inbox: str, subscription: Subscription) -> None:
-        """Request messages, and pass them on until the server ends the request.
+    async def _pull(self, send: Send) -> None:
+        """Keep pulling until the consumer is gone; when stopping, until the last pull request has ended."""
+        request = msgspec.json.encode({"batch": FETCH_MESSAGES, "expires": int(FETCH_EXPIRES_S * 1e9)})
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._name}"
+        dispatcher, receiver = self._dispatcher, self.receiver
+        while not self._gone and not (self._stopping and not receiver.expected):
+            self._low.clear()
+            if not self._stopping and receiver.expected <= FETCH_AGAIN:
+                while dispatcher.running + dispatcher.waiting >= BUSY_MESSAGES and not self._stopping:
+                    await asyncio.sleep(BUSY_POLL_S)
+                send(subject, request, self.inbox)
+                receiver.expected += FETCH_MESSAGES
+            before = receiver.expected
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FETCH_EXPIRES_S + FETCH_GRACE_S):
+                    await self._low.wait()
+            if receiver.expected == before and not self._low.is_set():
+                receiver.expected = 0  # the pull request was lost with its connection
 
-        nats-py's own `fetch` would hold messages back until it has as many as it requested.
-        """
-        request = {"batch": FETCH_MESSAGES, "expires": int(FETCH_EXPIRES_S * 1e9)}
-        await client.publish(
-            f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._name}", msgspec.json.encode(request), inbox
-        )
-        for _ in range(FETCH_MESSAGES):
-            try:
-                message = await subscription.next_msg(FETCH_EXPIRES_S + FETCH_GRACE_S)
-            except nats.errors.TimeoutError:
-                return  # the request was lost with its connection
-            status = (message.headers or {}).get("Status")
-            if status is None:
-                await self._receive(StoredMessage(message))
-            elif status in ENDED:
-                return
-            else:
-                raise ConsumerGone(f"{status} {(message.headers or {}).get('Description', '')}")
+    def _stored(self, subject: str) -> StoredMessage:
+        assert self._send is not None
+        return StoredMessage(subject, self._send)
+
+    def _on_low(self) -> None:
+        self._low.set()
+
+    def _on_status(self, status: str, description: str, missing: int) -> None:
+        """Handle the end of a pull request, `missing` of whose messages will not come."""
+        if status in ENDED:
+            self.receiver.expect_less(missing)
+        else:
+            self._gone = f"{status} {description}"
+        self._low.set()

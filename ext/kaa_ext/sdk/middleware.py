@@ -1,19 +1,21 @@
-"""Middleware for most services: log lines and metrics of requests.
+"""Log lines and metrics of requests, for most services.
 
-    extension.middleware(log_requests)
+    extension.middleware(log_requests)  # or extension.on_error(log_error)
     metrics = Metrics()
     metrics.watch(extension)
 
 Neither shows a payload. Log lines name endpoints; metrics do not.
 """
 
+import itertools
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import CounterMetricFamily, Metric
+from kaa_gateway.counters import bucket_bounds
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from kaa_ext.sdk.extension import Extension
@@ -40,6 +42,18 @@ async def log_requests(request: Request, call_next: CallNext) -> Response:
     return response
 
 
+def log_error(request: Request, status_code: int, reason_phrase: str | None) -> None:
+    """Log a request that was answered with an error: info for 4xx, warning for 5xx. For `Extension.on_error`."""
+    write = _log.info if status_code < 500 else _log.warning
+    write(
+        "request",
+        endpoint=request.endpoint_id,
+        resource_path=request.resource_path,
+        status=status_code,
+        reason=reason_phrase,
+    )
+
+
 class Metrics(Collector):
     """The Prometheus metrics of the extensions of a process: requests by route and status, their time, and all `stats`.
 
@@ -49,41 +63,47 @@ class Metrics(Collector):
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._extensions: list[Extension] = []
-        self._requests = Counter(
-            "kaa_ext_requests",
-            "Requests, by handler and status code.",
-            ["extension", "route", "status"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "kaa_ext_request_seconds",
-            "Time from a request to its response.",
-            ["extension", "route"],
-            registry=self.registry,
-        )
         self.registry.register(self)
 
     def watch(self, extension: Extension) -> None:
         """Add an extension to the metrics."""
         self._extensions.append(extension)
 
-        async def count(request: Request, call_next: CallNext) -> Response:
-            started = time.perf_counter()
-            response = await call_next(request)
-            self._requests.labels(extension.name, request.route, str(response.status_code)).inc()
-            self._seconds.labels(extension.name, request.route).observe(time.perf_counter() - started)
-            return response
-
-        extension.middleware(count)
-
     def collect(self) -> Iterable[Metric]:
-        """Return the `stats` of the extensions; called by Prometheus's registry at each scrape."""
-        family = CounterMetricFamily(
+        """Return the metrics of the extensions; called by Prometheus's registry at each scrape."""
+        requests = CounterMetricFamily(
+            "kaa_ext_requests",
+            "Requests, by handler and status code.",
+            labels=["extension", "route", "status"],
+        )
+        seconds = HistogramMetricFamily(
+            "kaa_ext_request_seconds",
+            "Time from the arrival of a request to its response.",
+            labels=["extension", "route"],
+        )
+        events = CounterMetricFamily(
             "kaa_ext_events",
             "What an extension counts; docs/extensions.md explains the events.",
             labels=["extension", "event"],
         )
+        running = GaugeMetricFamily("kaa_ext_running_requests", "Requests in progress.", labels=["extension"])
+        waiting = GaugeMetricFamily(
+            "kaa_ext_waiting_messages", "Received messages that wait for others to end.", labels=["extension"]
+        )
         for extension in self._extensions:
+            for route in extension.routes:
+                for status, count in route.statuses().items():
+                    requests.add_metric([extension.name, route.pattern, str(status)], count)
+                buckets, total = route.seconds.snapshot()
+                seconds.add_metric([extension.name, route.pattern], _cumulative(buckets), total)
             for name, count in extension.stats.items():
-                family.add_metric([extension.name, name], count)
-        yield family
+                events.add_metric([extension.name, name], count)
+            running.add_metric([extension.name], extension.running)
+            waiting.add_metric([extension.name], extension.waiting)
+        return (requests, seconds, events, running, waiting)
+
+
+def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:
+    """Return the buckets of a histogram as Prometheus has them: each with those before it."""
+    bounds = [*map(str, bucket_bounds()), "+Inf"]
+    return list(zip(bounds, map(float, itertools.accumulate(counts)), strict=True))

@@ -1,41 +1,27 @@
-"""The requests and responses of handlers: typed, immutable, independent of NATS and Avro.
+"""The responses of handlers, and the types of handlers and their results. Requests are in request.pyx.
 
-Source: 4/ESP, ClientData and ExtensionData.
+Source: 4/ESP, ExtensionData.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import msgspec
 
 from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.request import Request
 
-
-class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of a device.
-
-    `endpoint_id` is None for an endpoint-unaware extension; `request_id` is None if the device wants no response.
-    `resource_path` does not contain the endpoint token and may be empty. `timestamp` (of the gateway) and `deadline`
-    (None for never) are UNIX times in milliseconds. `config_name` is the one of 4/ESP; None is the default
-    configuration. `parameters` has the values of the levels in braces of `route`, the handler's resource path.
-    `gateway_replica_id` is the gateway replica that sent the message, if its reply-to names one. `trace_parent` is the
-    W3C `traceparent` of a message that the gateway traces.
-    """
-
-    endpoint_id: str | None
-    app_version_name: str
-    resource_path: str
-    request_id: int | None
-    payload: bytes
-    correlation_id: str
-    timestamp: int
-    deadline: int | None
-    config_name: str | None
-    parameters: Mapping[str, str]
-    route: str = ""
-    gateway_replica_id: str | None = None
-    trace_parent: str | None = None
+__all__ = [
+    "INTERNAL_ERROR",
+    "NOT_FOUND",
+    "BatchHandler",
+    "BatchResult",
+    "Handler",
+    "Request",
+    "Response",
+    "Result",
+]
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -66,6 +52,12 @@ Handler: TypeAlias = Callable[..., Result | Awaitable[Result] | AsyncIterator[Re
 A plain handler runs on the event loop and must not block; an async one runs beside others; an async generator answers
 with its first item and pushes the others to the endpoint.
 """
+
+BatchResult: TypeAlias = Sequence[Result | ExtensionError] | None
+"""A batch handler's result: the result of each request, in order, or None if all have the result None."""
+
+BatchHandler: TypeAlias = Callable[[list[Request]], BatchResult | Awaitable[BatchResult]]
+"""A function that takes all requests of a turn of the event loop. What it raises is the error of all of them."""
 
 INTERNAL_ERROR = Response(500, None, HTTPStatus.INTERNAL_SERVER_ERROR.phrase)
 NOT_FOUND = Response(404, None, "Unknown resource path")

@@ -103,7 +103,7 @@ class State(Generic[T]):
         """Keep the copy of the bucket in memory up to date, until this is cancelled."""
         await self._bucket.watch()
 
-    async def receive(self, message: Msg) -> None:
+    def receive(self, message: Msg) -> None:
         """Handle a message for the copy of the bucket."""
         self._bucket.receive(message)
 

@@ -1,15 +1,16 @@
 """The messages of other services that an extension subscribes to, and the functions that take them."""
 
-import asyncio
 import inspect
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.connection import Interest
-from kaa_ext.sdk.dispatch import Dispatcher
+from kaa_ext.sdk.dispatcher import Dispatcher
 from kaa_ext.sdk.logs import LimitedLog
+from kaa_ext.sdk.receivers import MessageReceiver
 
 Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
 
@@ -17,43 +18,112 @@ Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
 class Subscriptions:
     """All that an extension subscribes to when it connects.
 
-    At most `concurrency` async calls of each subscriber run at a time; a drain waits for them.
+    At most `concurrency` async calls of each subscriber run at a time; a drain waits for them. Further messages wait;
+    beyond `waiting_max` messages or `waiting_bytes_max` bytes they are dropped and counted.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, stats: dict[str, int], limited: LimitedLog, concurrency: int
+        self,
+        dispatcher: Dispatcher,
+        limited: LimitedLog,
+        concurrency: int,
+        waiting_max: int,
+        waiting_bytes_max: int,
     ) -> None:
         self.interests: list[Interest] = []
+        self._calls: list[_Calls] = []
         self._dispatcher = dispatcher
-        self._stats = stats
         self._limited = limited
-        self._concurrency = concurrency
+        self._limits = (concurrency, waiting_max, waiting_bytes_max)
+
+    @property
+    def waiting(self) -> int:
+        """Return how many messages wait for calls to end."""
+        return sum(each.waiting for each in self._calls)
 
     def add(self, subject: str, queue: str, function: Subscriber, *, answers: bool) -> None:
         """Have a function called for each message on a subject. Its errors are logged and counted."""
-        self.interests.append(Interest(subject, queue, self._receiver(subject, function), answers))
+        calls = _Calls(subject, function, self._dispatcher, self._limited, *self._limits)
+        self._calls.append(calls)
+        self.interests.append(
+            Interest(subject, queue, MessageReceiver(calls.receive), "answers" if answers else "messages")
+        )
 
-    def _receiver(self, subject: str, function: Subscriber) -> Callable[[Msg], Awaitable[None]]:
-        slots = asyncio.Semaphore(self._concurrency)
 
-        async def receive(message: Msg) -> None:
-            self._stats["messages"] += 1
-            if inspect.iscoroutinefunction(function):
-                await slots.acquire()
-                task = self._dispatcher.spawn(call(message))
-                task.add_done_callback(lambda _: slots.release())
-            else:
-                await call(message)
+class _Calls:
+    """The calls of one subscriber."""
 
-        async def call(message: Msg) -> None:
-            try:
-                result = function(message)
-                if result is not None:
-                    await result
-            except Exception as error:  # noqa: BLE001 - one bad message must not end the subscription
-                self._stats["failed"] += 1
-                self._limited.warning(
-                    f"{type(error).__name__} on {subject}", "message was not handled", exc_info=error
-                )
+    def __init__(
+        self,
+        subject: str,
+        function: Subscriber,
+        dispatcher: Dispatcher,
+        limited: LimitedLog,
+        concurrency: int,
+        waiting_max: int,
+        waiting_bytes_max: int,
+    ) -> None:
+        self._subject = subject
+        self._function = function
+        self._dispatcher = dispatcher
+        self._stats = dispatcher.stats
+        self._limited = limited
+        self._concurrency = concurrency
+        self._waiting_max = waiting_max
+        self._waiting_bytes_max = waiting_bytes_max
+        self._asynchronous = inspect.iscoroutinefunction(function)
+        self._running = 0
+        self._queue: deque[Msg] = deque()
+        self._queued_bytes = 0
 
-        return receive
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def receive(self, message: Msg) -> None:
+        self._stats["messages"] += 1
+        if not self._asynchronous:
+            self._call(message)
+        elif self._running < self._concurrency:
+            self._start(self._function(message))
+        elif (
+            len(self._queue) < self._waiting_max
+            and self._queued_bytes + len(message.data) <= self._waiting_bytes_max
+        ):
+            self._queue.append(message)
+            self._queued_bytes += len(message.data)
+        else:
+            self._stats["overrun"] += 1
+            self._limited.warning("overrun", "messages come in faster than they are handled and are dropped")
+
+    def _call(self, message: Msg) -> None:
+        try:
+            result = self._function(message)
+        except Exception as error:  # noqa: BLE001 - one bad message must not end the subscription
+            self._failed(error)
+        else:
+            if result is not None:
+                self._start(result)
+
+    def _start(self, result: Awaitable[None] | None) -> None:
+        self._running += 1
+        self._dispatcher.spawn(self._finish(result))
+
+    async def _finish(self, result: Awaitable[None] | None) -> None:
+        try:
+            if result is not None:
+                await result
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failed(error)
+        finally:
+            self._running -= 1
+            if self._queue and self._running < self._concurrency:
+                message = self._queue.popleft()
+                self._queued_bytes -= len(message.data)
+                self._start(self._function(message))
+
+    def _failed(self, error: Exception) -> None:
+        self._stats["failed"] += 1
+        self._limited.warning(
+            f"{type(error).__name__} on {self._subject}", "message was not handled", exc_info=error
+        )

@@ -19,11 +19,14 @@ from opentelemetry.trace import SpanKind, StatusCode
 from opentelemetry.trace import TracerProvider as AnyTracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from kaa_ext.sdk.dispatch import SERVER_ERRORS, TRACE_PARENT
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.handlers import CallNext
 from kaa_ext.sdk.requests import Request, Response
 
+SERVER_ERRORS = 500
+"""The first of the status codes for errors that are not the device's fault."""
+TRACE_PARENT = "traceparent"
+"""The header of W3C Trace Context."""
 _CONTEXT = TraceContextTextMapPropagator()
 
 

@@ -16,6 +16,7 @@ from kaa_ext.sdk.buckets import Bucket
 from kaa_ext.sdk.connection import Interest
 from kaa_ext.sdk.errors import Conflict, NotDelivered
 from kaa_ext.sdk.local_copy import Entry
+from kaa_ext.sdk.receivers import MessageReceiver
 
 
 class LocalBus:
@@ -24,7 +25,6 @@ class LocalBus:
     def __init__(self) -> None:
         self.buckets: dict[str, MemoryBucket] = {}
         self._interests: list[tuple[object, Interest]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def join(self, owner: object, interests: Sequence[Interest]) -> None:
         """Add subscriptions."""
@@ -35,28 +35,30 @@ class LocalBus:
         self._interests = [
             (whose, interest)
             for whose, interest in self._interests
-            if whose is not owner or (interest.answers and not answers_too)
+            if whose is not owner or (interest.kind == "answers" and not answers_too)
         ]
 
     async def subscribe(self, subject: str, callback: Callable[[Msg], Any]) -> None:
         """Have a plain function called for each message on a subject."""
 
-        async def call(message: Msg) -> None:
-            callback(message)
-
-        self.join(self, [Interest(subject, "", call)])
+        self.join(self, [Interest(subject, "", MessageReceiver(callback))])
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Send a message to all matching subscriptions, each in its own task."""
-        receivers = list(self._receivers(subject))
-        for callback in receivers:
-            self._call(callback, Msg(None, subject, reply, payload))  # type: ignore[arg-type]
-        if not receivers and reply:
-            for callback in self._receivers(reply):
-                self._call(callback, Msg(None, reply, "", b"", {"Status": NO_RESPONDERS}))  # type: ignore[arg-type]
+        """Send a message to all matching subscriptions."""
+        self.send(subject, payload, reply)
 
-    def _receivers(self, subject: str) -> Iterator[Callable[[Msg], Any]]:
-        """Yield the callbacks for a message: those without queue group, and one of each group, in turn."""
+    def send(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Send a message to all matching subscriptions, in the next turn of the event loop."""
+        later = asyncio.get_running_loop().call_soon
+        receivers = list(self._receivers(subject))
+        for receiver in receivers:
+            later(receiver.deliver, subject, reply, payload)
+        if not receivers and reply:
+            for receiver in self._receivers(reply):
+                later(receiver.deliver, reply, "", b"", {"Status": NO_RESPONDERS})
+
+    def _receivers(self, subject: str) -> Iterator[Any]:
+        """Yield what takes a message: all without queue group, and one of each group, in turn."""
         groups: set[str] = set()
         for member in list(self._interests):
             _, interest = member
@@ -65,18 +67,12 @@ class LocalBus:
                     groups.add(interest.queue)
                     self._interests.remove(member)
                     self._interests.append(member)
-                yield interest.callback
-
-    def _call(self, callback: Callable[[Msg], Any], message: Msg) -> None:
-        task = asyncio.ensure_future(callback(message))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+                yield interest.receiver
 
 
 class LocalConnection:
     """An extension's connection to a LocalBus."""
 
-    waiting = 0
     connects = 1
 
     def __init__(self, bus: LocalBus, interests: Sequence[Interest]) -> None:
@@ -92,14 +88,21 @@ class LocalConnection:
         return self._bus.buckets.setdefault(name, MemoryBucket(name, self._bus.publish))
 
     async def open(self) -> None:
-        """Subscribe."""
-        self._bus.join(self, self._interests)
+        """Subscribe to all but requests."""
+        self._bus.join(self, [interest for interest in self._interests if interest.kind != "requests"])
 
-    async def publish(
+    async def accept(self) -> None:
+        """Subscribe to requests."""
+        self._bus.join(self, [interest for interest in self._interests if interest.kind == "requests"])
+
+    def send(
         self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None
     ) -> None:
         """Send a message. Headers are not kept."""
-        await self._bus.publish(subject, payload, reply)
+        self._bus.send(subject, payload, reply)
+
+    async def room(self) -> None:
+        """Do nothing: messages leave at once."""
 
     async def drain(self) -> None:
         """End all subscriptions except those to answers."""

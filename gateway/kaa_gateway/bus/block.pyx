@@ -80,7 +80,8 @@ cdef class Block(Buffer):
 
     cdef int append_without_header(self, const Publication* publication) except -1:
         """Append a publication as a PUB."""
-        head = encode_publish_head(to_bytes(publication.subject).decode(), to_bytes(publication.reply).decode())
+        reply = to_bytes(publication.reply)
+        head = encode_publish_head(to_bytes(publication.subject).decode(), reply.decode() if reply else None)
         return append_publication(self, head, Slice(NULL, 0), publication.payload)
 
     cdef int take_listeners(self, Block block) except -1:

@@ -109,7 +109,8 @@ def takes_headers(info: dict[str, Any]) -> bool:
 class Connector:
     """Keeps a Link connected to one server of a list, in turn, for as long as it runs.
 
-    BusError if a TLS file cannot be used.
+    With `echo` the server sends us what we publish on subjects that we subscribe to. BusError if a TLS file cannot be
+    used.
     """
 
     def __init__(
@@ -120,11 +121,13 @@ class Connector:
         name: str,
         tls: TlsOptions,
         credentials: Credentials | None,
+        echo: bool = False,
     ) -> None:
         tls.context()
         self._link = link
         self._servers = ServerList(urls)
         self._name = name
+        self._echo = echo
         self._tls = tls
         self._credentials = credentials
         self._lost = asyncio.Event()
@@ -231,7 +234,7 @@ class Connector:
             "version": __version__,
             "protocol": 1,
             "name": self._name,
-            "echo": False,
+            "echo": self._echo,
             "headers": takes_headers(info),
             "no_responders": takes_headers(info),
         }

@@ -22,8 +22,8 @@ from kaa_gateway.clock cimport monotonic
 from kaa_gateway.counters cimport Histogram
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.nats cimport (
-    ERR, HMSG, INFO, MSG, PING, PONG, Publication, append_publication, header_value, next_message, next_publication,
-    status_of,
+    ERR, HMSG, INFO, MSG, PING, PONG, Publication, append_publication, decimal, header_value, next_message,
+    next_publication, status_of,
 )
 
 from kaa_gateway.errors import BusError, ProtocolError
@@ -47,6 +47,12 @@ PAYLOAD_VIOLATION = "maximum payload violation"
 """The error of nats-server, in any case of letters, before it closes a connection that sent too large a message."""
 
 cdef double IDLE_PING_PERIOD = 20.0  # seconds without a block after which the link pings to see that NATS is there
+
+
+class Protocol(Connection, asyncio.BufferedProtocol):
+    """A Connection as asyncio's own event loop knows it by its class; uvloop looks at the methods alone."""
+
+    __slots__ = ()
 
 
 cdef class Link:
@@ -83,10 +89,25 @@ cdef class Link:
         self.receivers = [listener if each is self.listener else each for each in self.receivers]
         self.listener = listener
 
-    def subscribe(self, str subject not None, Receiver receiver):
-        """Subscribe to a subject on every connection, for a receiver of its own, or the listener if that is None."""
+    def subscribe(self, str subject not None, Receiver receiver, str queue_group=None):
+        """Subscribe to a subject on every connection, for a receiver of its own, or the listener if that is None.
+
+        Return the ID of the subscription. Call it before the first connection, or while the link is ready.
+        """
         self.receivers.append(self.listener if receiver is None else receiver)
-        self.subscriptions.append(encode_subscribe(subject, len(self.receivers)))
+        line = encode_subscribe(subject, len(self.receivers), queue_group)
+        self.subscriptions.append(line)
+        if self.ready:
+            self.transport.write(line)
+            self.write_ping()
+        return len(self.receivers)
+
+    def unsubscribe(self, int sid):
+        """End a subscription. What the server has sent for it until the next PONG is still received."""
+        self.subscriptions[sid - 1] = b""
+        if self.ready:
+            self.transport.write(f"UNSUB {sid}\r\n".encode())
+            self.write_ping()
 
     def unconfirmed_count(self):
         """Return the number of blocks that are sealed and not yet confirmed."""
@@ -259,9 +280,11 @@ cdef class Link:
         return 0
 
     cdef inline Receiver receiver_of(self, Slice sid):
-        """Return the receiver of a subscription, by its ID of one digit. Hot path."""
+        """Return the receiver of a subscription, by its ID. Hot path."""
         cdef Py_ssize_t place = sid.data[0] - c"1"
-        if sid.size == 1 and 0 <= place < PyList_GET_SIZE(self.receivers):
+        if sid.size != 1:
+            place = decimal(sid) - 1
+        if 0 <= place < PyList_GET_SIZE(self.receivers):
             return <Receiver>PyList_GET_ITEM(self.receivers, place)
         return self.listener
 
@@ -350,7 +373,7 @@ cdef class Link:
 
     def begin(self):
         """Return the protocol for a new transport, which replaces the last one."""
-        self.connection = Connection(self)
+        self.connection = Protocol(self)
         return self.connection
 
     cdef bint is_connected(self):

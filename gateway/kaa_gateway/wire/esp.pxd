@@ -46,6 +46,15 @@ cdef enum:
     HEAD_SIZE_MAX = 1 + CORRELATION_ID_SIZE + 10 + 10
     TAIL_OVERHEAD_MAX = 1 + 5 + 10 + 1  # and the payload
 
+# ExtensionData that answers a ClientData.
+cdef Py_ssize_t answer_size_max(
+    const ClientDataView* request, Slice instance, Slice payload, Slice reason_phrase
+) noexcept nogil
+cdef uint8_t* put_answer(
+    uint8_t* at, const ClientDataView* request, int64_t timestamp, Slice instance, Slice payload,
+    int32_t status_code, Slice reason_phrase
+) noexcept nogil
+
 cdef bytes encode_middle(bytes app_version_name, bytes endpoint_id, bytes resource_path)
 cdef uint8_t* put_head(uint8_t* at, const char* correlation_id, int64_t timestamp, int64_t timeout) noexcept nogil
 cdef uint8_t* put_tail(

@@ -20,6 +20,9 @@ from kaa_gateway.wire.buffer cimport Buffer, to_bytes
 
 from kaa_gateway.errors import MalformedAvro
 
+cdef enum:
+    ANSWER_OVERHEAD_MAX = 7 * (1 + LONG_SIZE_MAX) + 4 * LONG_SIZE_MAX + 1  # sizes and branches, and the numbers
+
 # Index of null in each union of the schemas; the order of branches is part of the wire format.
 cdef enum:
     NULL_FIRST = 0
@@ -140,6 +143,43 @@ cdef uint8_t* put_tail(
     at = put_bytes(at, payload, payload_size)
     at[0] = 0
     return at + 1
+
+
+cdef Py_ssize_t answer_size_max(
+    const ClientDataView* request, Slice instance, Slice payload, Slice reason_phrase
+) noexcept nogil:
+    """Return an upper bound of what put_answer writes."""
+    return (
+        ANSWER_OVERHEAD_MAX + request.correlation_id.size + request.app_version_name.size + request.endpoint_id.size
+        + request.resource_path.size + instance.size + payload.size + reason_phrase.size
+    )
+
+
+cdef uint8_t* put_answer(
+    uint8_t* at, const ClientDataView* request, int64_t timestamp, Slice instance, Slice payload,
+    int32_t status_code, Slice reason_phrase
+) noexcept nogil:
+    """Write the ExtensionData that answers a ClientData: at most answer_size_max bytes. Hot path."""
+    at = put_bytes(at, request.correlation_id.data, request.correlation_id.size)
+    at = put_long(at, timestamp)
+    at = put_long(at, 0)
+    at = put_optional(at, NULL_SECOND, request.app_version_name)
+    at = put_optional(at, NULL_SECOND, instance)
+    at = put_optional(at, NULL_SECOND, request.endpoint_id)
+    at = put_bytes(at, request.resource_path.data, request.resource_path.size)
+    if request.has_request_id:
+        at = put_long(put_long(at, 1 - NULL_SECOND), request.request_id)
+    else:
+        at = put_long(at, NULL_SECOND)
+    at = put_optional(at, NULL_SECOND, payload)
+    at = put_long(at, status_code)
+    return put_optional(at, NULL_FIRST, reason_phrase)
+
+
+cdef uint8_t* put_optional(uint8_t* at, int null_branch, Slice value) noexcept nogil:
+    if value.data == NULL:
+        return put_long(at, null_branch)
+    return put_bytes(put_long(at, 1 - null_branch), value.data, value.size)
 
 
 cdef int append_long(Buffer out, int64_t value) except -1:

@@ -37,7 +37,7 @@ cdef struct Publication:
     # A PUB or HPUB that we wrote ourselves, found again in a block.
     Slice whole
     Slice subject
-    Slice reply
+    Slice reply     # data NULL if there is none
     Slice header    # of HPUB: from "NATS/1.0" to the blank line; empty of PUB
     Slice payload
 
@@ -80,6 +80,7 @@ cdef class StoredPublication:
 cdef Py_ssize_t next_message(
     const uint8_t* data, Py_ssize_t size, Py_ssize_t payload_max, ServerMessage* message
 ) except -1
+cdef Py_ssize_t decimal(Slice field) noexcept nogil
 cdef int status_of(Slice header) noexcept
 cdef Slice header_value(Slice header, bytes name)
 cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publication* publication) noexcept nogil

@@ -199,31 +199,32 @@ cdef Slice header_value(Slice header, bytes name):
 
 
 cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publication* publication) noexcept nogil:
-    """Find the next PUB or HPUB with a reply in a block of ours. Return the bytes that it takes, or 0 at the end."""
+    """Find the next PUB or HPUB in a block of ours. Return the bytes that it takes, or 0 at the end."""
     cdef Slice[4] fields
     cdef const uint8_t* end
     cdef Py_ssize_t line_size, total, header_size = 0
-    cdef int word = 4, count = 3
+    cdef int word = 4, numbers = 1, count
     if size < 5:
         return 0
     if memcmp(data, b"HPUB ", 5) == 0:
-        word, count = 5, 4
+        word, numbers = 5, 2
     elif memcmp(data, b"PUB ", 4) != 0:
         return 0
     end = <const uint8_t*>memchr(data, c"\r", <size_t>size)
     if end == NULL:
         return 0
     line_size = end - data
-    if split(Slice(data + word, line_size - word), fields, count) != count:
+    count = split(Slice(data + word, line_size - word), fields, 2 + numbers)
+    if not 1 + numbers <= count <= 2 + numbers:
         return 0
     total = decimal(fields[count - 1])
-    if count == 4:
-        header_size = decimal(fields[2])
+    if numbers == 2:
+        header_size = decimal(fields[count - 2])
     if total < 0 or not 0 <= header_size <= total or size - line_size < total + 4:
         return 0
     publication.whole = Slice(data, line_size + 2 + total + 2)
     publication.subject = fields[0]
-    publication.reply = fields[1]
+    publication.reply = fields[1] if count == 2 + numbers else Slice(NULL, 0)
     publication.header = Slice(data + line_size + 2, header_size)
     publication.payload = Slice(data + line_size + 2 + header_size, total - header_size)
     return publication.whole.size

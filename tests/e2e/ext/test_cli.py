@@ -69,11 +69,10 @@ async def test_waits_for_nats_from_the_environment_without_telling_its_password(
     nats_server.stop()
     url = nats_server.url.replace("//", "//user:s3cret@")
     async with kaa_ext("echo", environment={"NATS_URLS": url}) as process:
-        for _ in range(2):
-            said = await line(process.stderr)
-            assert "NATS unreachable, trying again" in said
-            assert f"***@127.0.0.1:{nats_server.port}" in said
-            assert "s3cret" not in said
+        said = await line(process.stderr)
+        assert "cannot connect to NATS, trying on" in said
+        assert f"127.0.0.1:{nats_server.port}" in said
+        assert "s3cret" not in said
         nats_server.start()
         assert await line(process.stdout) == "ready\n"
         process.send_signal(signal.SIGTERM)
@@ -83,7 +82,7 @@ async def test_waits_for_nats_from_the_environment_without_telling_its_password(
 async def test_ctrl_c_while_nats_is_away(nats_server: NatsServer) -> None:
     nats_server.stop()
     async with kaa_ext("echo", "tsx", "--nats", nats_server.url) as process:
-        assert "NATS unreachable" in await line(process.stderr)
+        assert "cannot connect to NATS" in await line(process.stderr)
         process.send_signal(signal.SIGINT)
         assert "Traceback" not in await ended(process)
 

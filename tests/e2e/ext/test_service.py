@@ -5,7 +5,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from kaa_ext import (
 )
 from kaa_ext.messages import dstp
 from kaa_ext.sdk import connection
+from kaa_ext.sdk import extension as extension_module
 from kaa_ext.services import dcx, echo, tsx
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.flushing import flush
@@ -157,9 +158,9 @@ async def test_drain_ends_although_a_handler_does_not(nats_server: NatsServer) -
         for number in range(5):
             await gateway.send("stuck", request_id=number)
         await until(lambda: extension.stats["requests"] == 2, "both slots to be taken")
-        await until(lambda: extension._connection.waiting == 2, "the others to arrive")
+        await until(lambda: extension.waiting == 3, "the others to arrive")
         await extension.stop()
-    assert extension.stats["abandoned"] == 4
+    assert extension.stats["abandoned"] == 5
 
 
 async def test_killed_nats_comes_back(nats_server: NatsServer) -> None:
@@ -190,28 +191,48 @@ async def until_answering(gateway: GatewayDouble) -> None:
         asking.cancel()
 
 
-async def test_connection_that_nats_closed_for_good_is_replaced(
-    nats_server: NatsServer, logged: Logged
-) -> None:
-    """nats-py does not reconnect after an error that the server gives as the reason to hang up."""
+async def test_a_limit_that_falls_is_the_limit_from_then_on(nats_server: NatsServer) -> None:
+    """A message that was larger does not cost the connection."""
     async with (
         echo_extension(nats_server.url) as extension,
         GatewayDouble(nats_server.url) as gateway,
     ):
         nats_server.reload("max_payload: 1000")
         await until(lambda: "Reloaded server configuration" in nats_server.log, "the new configuration")
-        await extension.push("endpoint", "/json", bytes(2_000))
-        await until(lambda: logged("opening a new one"), "the connection to be closed")
+        with suppress(PayloadTooLarge):
+            await extension.push("endpoint", "/json", bytes(2_000))
         await until_answering(gateway)
         with pytest.raises(PayloadTooLarge):
             await extension.push("endpoint", "/json", bytes(2_000))
+
+
+async def test_jetstream_comes_back_after_nats_has_closed_its_connection_for_good(
+    nats_server: NatsServer, logged: Logged
+) -> None:
+    """nats-py does not reconnect after an error that the server gives as the reason to hang up."""
+    async with echo_extension(nats_server.url) as extension:
+        client = extension.jetstream()._nc
+        nats_server.reload("max_payload: 1000")
+        await until(lambda: "Reloaded server configuration" in nats_server.log, "the new configuration")
+        client._max_payload = 1 << 20
+        await client.publish("too.large", bytes(2_000))
+        await until(lambda: logged("opening a new one"), "the connection to be closed")
+        await until(lambda: is_available(extension), "JetStream")
+
+
+def is_available(extension: Extension) -> bool:
+    try:
+        extension.jetstream()
+    except NotDelivered:
+        return False
+    return True
 
 
 async def test_waits_for_nats_to_start(nats_server: NatsServer, logged: Logged) -> None:
     nats_server.stop()
     extension = echo_extension(nats_server.url)
     starting = asyncio.create_task(extension.start())
-    await until(lambda: logged("NATS unreachable, trying again"), "a log line")
+    await until(lambda: logged("cannot connect to NATS"), "a log line")
     assert not starting.done()
     nats_server.start()
     await starting
@@ -259,7 +280,7 @@ async def push_until_refused(extension: Extension) -> None:
 async def test_overrun_is_counted_and_does_not_end_the_service(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "PENDING_MESSAGES", 10)
+    monkeypatch.setattr(extension_module, "PENDING_MESSAGES", 10)
     extension = Extension("slow", nats_urls=[nats_server.url], concurrency=1)
     release = asyncio.Event()
 

@@ -18,7 +18,6 @@ from kaa_ext import (
 from kaa_ext.sdk.durable import StoredMessage
 from kaa_gateway.bus.messages import now_ms
 from kaa_gateway.wire.esp import ExtensionData, decode_extension_data, encode_client_data
-from nats.aio.msg import Msg
 from structlog.testing import capture_logs
 
 REPLY = "kaa.v1.replica.gw.esp.ExtensionData"
@@ -28,14 +27,16 @@ class FakeConnection:
     """Takes what an extension publishes; `refusals` are raised first, one per message."""
 
     def __init__(self) -> None:
-        self.waiting = 0
         self.published: list[tuple[str, ExtensionData, str]] = []
         self.refusals: list[Exception] = []
 
-    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+    def send(self, subject: str, payload: bytes, reply: str = "", headers: object = None) -> None:
         if self.refusals:
             raise self.refusals.pop(0)
         self.published.append((subject, decode_extension_data(payload), reply))
+
+    async def room(self) -> None:
+        pass
 
     def answer(self) -> ExtensionData:
         """The only message published."""
@@ -45,7 +46,7 @@ class FakeConnection:
 
 def extension(**settings: Any) -> tuple[Extension, FakeConnection]:
     service, connection = Extension("svc", replica_id="r1", **settings), FakeConnection()
-    service._connection = connection  # type: ignore[assignment]
+    service.use_connection(lambda interests: connection)  # type: ignore[arg-type, return-value]
     return service, connection
 
 
@@ -64,7 +65,7 @@ async def send(
     datum = encode_client_data(
         "cid", timestamp, timeout, "app-v1", endpoint_id, resource_path, request_id, payload, config_name
     )
-    await service._dispatcher.receive(Msg(None, reply=reply, data=datum))  # type: ignore[arg-type]
+    service._dispatcher.take(datum, reply)
     while service._dispatcher.tasks:
         await asyncio.wait(service._dispatcher.tasks)
 
@@ -230,7 +231,7 @@ async def test_expired_requests_are_dropped_and_counted() -> None:
 
 
 async def test_requests_with_the_timestamps_of_another_clock_are_counted() -> None:
-    service, connection = extension()
+    service, _ = extension()
     service.handler("/json")(lambda request: None)
     await send(service, timestamp=now_ms() - 100, timeout=5_000)
     await send(service, timestamp=now_ms() + 500, timeout=5_000)
@@ -240,8 +241,10 @@ async def test_requests_with_the_timestamps_of_another_clock_are_counted() -> No
     await send(service, timestamp=now_ms() - 20_000, timeout=5_000)
     assert (service.stats["expired"], service.stats["clock_skew"]) == (1, 2)
     # It may have expired behind those that wait.
-    connection.waiting = 1
+    service._dispatcher.hold(True)
     await send(service, timestamp=now_ms() - 20_000, timeout=5_000)
+    service._dispatcher.hold(False)
+    await asyncio.sleep(0.01)
     assert (service.stats["expired"], service.stats["clock_skew"]) == (2, 2)
 
 
@@ -275,7 +278,7 @@ def test_other_messages_that_have_expired_are_counted() -> None:
 @given(datum=st.binary(max_size=64))
 def test_malformed_avro_is_counted_and_never_raised(datum: bytes) -> None:
     service, _ = extension()
-    asyncio.run(service._dispatcher.receive(Msg(None, data=datum)))  # type: ignore[arg-type]
+    service._dispatcher.take(datum)
     assert service.stats["malformed"] + service.stats["not_found"] + service.stats["expired"] == 1
 
 
@@ -283,7 +286,7 @@ async def test_malformed_avro_is_logged_once_per_reason() -> None:
     service, _ = extension()
     with capture_logs() as lines:
         for _ in range(100):
-            await service._dispatcher.receive(Msg(None, data=b""))  # type: ignore[arg-type]
+            service._dispatcher.take(b"")
     assert service.stats["malformed"] == 100
     assert len(lines) == 1
 
@@ -316,15 +319,12 @@ async def test_async_handlers_are_bounded_and_do_not_wait_for_each_other_below_t
         await release.wait()
 
     datum = encode_client_data("c", 1, 0, "a", "e", "/json", 1, b"")
-    message = Msg(None, reply=REPLY, data=datum)  # type: ignore[arg-type]
-    for _ in range(3):
-        await service._dispatcher.receive(message)
-    fourth = asyncio.create_task(service._dispatcher.receive(message))
+    for _ in range(4):
+        service._dispatcher.take(datum, REPLY)
     for _ in range(20):
         await asyncio.sleep(0)
-    assert (running, fourth.done()) == (3, False)
+    assert (running, service.running, service.waiting) == (3, 3, 1)
     release.set()
-    await fourth
     while service._dispatcher.tasks:
         await asyncio.wait(service._dispatcher.tasks)
     assert (running, len(connection.published)) == (4, 4)
@@ -364,8 +364,7 @@ def test_replicas_of_one_extension_differ() -> None:
 class Stored(StoredMessage):
     """A message of a stream, which notes what it was told."""
 
-    def __init__(self, datum: bytes, *, last: bool = False) -> None:
-        self.data, self.reply, self.headers = datum, REPLY, None
+    def __init__(self, *, last: bool = False) -> None:
         self.told: list[str] = []
         self._last = last
 
@@ -373,10 +372,10 @@ class Stored(StoredMessage):
     def is_last_try(self) -> bool:
         return self._last
 
-    async def done(self) -> None:
+    def done(self) -> None:
         self.told.append("done")
 
-    async def retry(self) -> None:
+    def retry(self) -> None:
         self.told.append("retry")
 
 
@@ -405,8 +404,9 @@ async def test_what_we_could_not_do_comes_again_from_a_stream(
 
     if around:
         service.middleware(lambda request, call_next: call_next(request))
-    message = Stored(encode_client_data("cid", 1_000, 0, "app-v1", "ep", "/json", 7, b""), last=last)
-    await service._dispatcher.receive(message)
+    message = Stored(last=last)
+    datum = encode_client_data("cid", 1_000, 0, "app-v1", "ep", "/json", 7, b"")
+    service._dispatcher.take(datum, REPLY, stored=message)
     while service._dispatcher.tasks:
         await asyncio.wait(service._dispatcher.tasks)
     assert message.told == [told]
