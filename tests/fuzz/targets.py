@@ -37,6 +37,9 @@ from tests.fuzz.durable import (
 from tests.fuzz.encrypted import EncryptedSimulation
 from tests.fuzz.simulation import NatsSimulation, Simulation, steps
 from tests.support.kpudp_examples import HEX
+from tests.support.mqtt5 import codec as mqtt5
+from tests.support.mqtt5.packets import Connect, Disconnect, Publish, Subscribe, Will
+from tests.support.mqtt5.properties import Property
 
 CORPUS = Path(__file__).parent / "corpus"
 CLOCK_MAX_S = 1e9
@@ -204,7 +207,49 @@ TOPIC = "kp1/app_v1/dcx/t/json/1"
     SHAKE_HANDS,
     RAW,
 ) = range(17)
+CONNECT_5 = mqtt5.encode(
+    Connect(
+        "id",
+        False,
+        will=Will("kp1/app_v1/dcx/w/x", b"gone", 1, properties=((Property.WILL_DELAY_INTERVAL, 3),)),
+        properties=(
+            (Property.SESSION_EXPIRY_INTERVAL, 100),
+            (Property.RECEIVE_MAXIMUM, 2),
+            (Property.MAXIMUM_PACKET_SIZE, 90),
+            (Property.TOPIC_ALIAS_MAXIMUM, 2),
+        ),
+    )
+)
+REQUEST_5 = (
+    (Property.RESPONSE_TOPIC, "answers"),
+    (Property.CORRELATION_DATA, b"x"),
+    (Property.TOPIC_ALIAS, 1),
+)
 MQTT_SESSIONS = [
+    steps(
+        CONNECT_5,
+        mqtt5.encode(Publish(TOPIC, b"{}", 1, 1, properties=REQUEST_5)),
+        IDENTIFY,
+        mqtt5.encode(Publish("", b"{}", 2, 2, properties=((Property.TOPIC_ALIAS, 1),))),
+        NOBODY,
+        CONFIRM,
+        ANSWER,
+        mqtt5.encode(
+            Subscribe(
+                3, (("kp1/#", 1), ("$share/a/b", 1)), properties=((Property.SUBSCRIPTION_IDENTIFIER, 5),)
+            )
+        ),
+        PUSH,
+        LOSE,
+        PUSH,
+        LATER,
+        OPEN,
+        CONNECT,
+        LOSE,
+        OPEN,
+        CONNECT_5,
+        mqtt5.encode(Disconnect(4, properties=((Property.SESSION_EXPIRY_INTERVAL, 1),))),
+    ),
     steps(
         CONNECT,
         mqtt.encode(mqtt.Publish(TOPIC, b"{}", 1, 1)),
