@@ -24,6 +24,7 @@ from tests.support.dtls import IDENTITY, KEY
 from tests.support.dtls_server import DtlsServer, ask, request
 from tests.support.esp import until
 from tests.support.nats import HOST, NatsServer
+from tests.support.slices import finished
 
 CONTENT = 0x45
 KEY_NAME = "kaa.kpc.transports.coap.dtls"
@@ -70,10 +71,8 @@ class TestSessions:
         await ask(client)
         assert server.tables == {"handshakes": 0, "sessions": 1}
         assert server.gate.seen == []
-        assert (
-            Revocation(server.coap.sessions).end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked")
-            == 1
-        )
+        revocation = Revocation(server.coap.sessions)
+        assert finished(revocation.end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked")) == 1
         assert await client.receive() == b""
         assert server.tables == {"handshakes": 0, "sessions": 0}
         assert server.coap.tables["peers"] == 0

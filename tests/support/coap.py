@@ -25,6 +25,7 @@ from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.net.udp import UdpSocket
+from kaa_gateway.slices import Slices
 from kaa_gateway.wire.coap import Message, decode, encode
 
 from tests.support.esp import until
@@ -112,7 +113,7 @@ class RunningCoapServer:
         self.connector = Connector(self.link, (url,), name="test", tls=TlsOptions(), credentials=None)
         self.resolver = Resolver(OpenProvider(), 5.0)
         self.sessions = sessions = Sessions(
-            self.counters, self.presence, 16, idle_timeout=idle_timeout, watched_max=watched_max
+            self.counters, Slices(loop), self.presence, 16, idle_timeout=idle_timeout, watched_max=watched_max
         )
         endpoint_aware = {name: instance["endpoint-aware"] for name, instance in EXTENSIONS.items()}
         app_versions = {APP_VERSION: frozenset(EXTENSIONS), "app_v2": frozenset({"echo"})}

@@ -25,6 +25,7 @@ from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.net.udp import UdpSocket
+from kaa_gateway.slices import Slices
 
 from tests.support.esp import until
 from tests.support.gateway import EXTENSIONS, INSTANCE, REPLICA
@@ -73,7 +74,9 @@ class KpudpGateway:
         )
         self.counters = Counters()
         self.presence = Presence()
-        self.sessions = Sessions(self.counters, self.presence, 100, idle_timeout=0, watched_max=1)
+        self.sessions = Sessions(
+            self.counters, Slices(loop), self.presence, 100, idle_timeout=0, watched_max=1
+        )
         names = frozenset(EXTENSIONS)
         aware = {name: bool(keys["endpoint-aware"]) for name, keys in EXTENSIONS.items()}
         router = Router(self.sessions, {"app_v1": names}, aware, {}, REPLICA, 1000, 1024)

@@ -99,7 +99,7 @@ def _make_authenticator(
             "http": config.transports.http.client_authentication,
             "coap": config.transports.coap.dtls.client_authentication,
         },
-        service.end_clients,
+        service.end_client,
         timeout=config.identity.timeout,
         requests_in_flight=settings.requests_in_flight,
         cache_size=settings.cache_size,

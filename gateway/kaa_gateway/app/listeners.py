@@ -112,17 +112,26 @@ class Listeners:
             if isinstance(listener.core, CoapServer):
                 listener.core.list_links(app_versions)
 
-    def expire(self, now: float) -> None:
-        """Answer requests whose time is over, and retransmit what is due; call several times a second."""
+    def expire(self, now: float) -> bool:
+        """Answer requests whose time is over; call several times a second, and again at once if it returns True."""
+        more = False
         for table in self.pending.values():
-            table.expire(now)
-        for listener in self.datagrams:
-            listener.socket.check()
+            more |= table.expire(now)
+        return more
 
-    def check_connections(self) -> None:
-        """Close connections whose time is over; call about once a second."""
+    def check_datagrams(self) -> bool:
+        """Retransmit what is due, and end silent peers; call several times a second, and again if it returns True."""
+        more = False
+        for listener in self.datagrams:
+            more |= listener.socket.check()
+        return more
+
+    def check_connections(self) -> bool:
+        """Close connections whose time is over; call about once a second, and again if it returns True."""
+        more = False
         for listener in self.streams:
-            listener.socket.check()
+            more |= listener.socket.check()
+        return more
 
     def begin_drain(self) -> None:
         """Accept no more connections and requests; those that are there go on."""
@@ -134,9 +143,11 @@ class Listeners:
             each.core.begin_drain()
 
     def is_busy(self) -> bool:
-        """Return whether a request waits for its answer, or is arriving over HTTP."""
-        return any(table.count() for table in self.pending.values()) or (
-            self.http is not None and self.http.is_busy()
+        """Return whether requests wait for answers or are arriving over HTTP, or observers have not been told yet."""
+        return (
+            any(table.count() for table in self.pending.values())
+            or (self.http is not None and self.http.is_busy())
+            or any(isinstance(each.core, CoapServer) and each.core.has_observers() for each in self.datagrams)
         )
 
     def end_drain(self) -> None:

@@ -49,6 +49,7 @@ from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch
 from kaa_gateway.net.input_memory import InputMemory
 from kaa_gateway.net.ports import port_errors
+from kaa_gateway.slices import Slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -124,8 +125,10 @@ class Worker:
 
         # 1/KP
         limits = config.limits
+        self._slices = Slices(self._loop)
         self.sessions = Sessions(
             self.counters,
+            self._slices,
             self._connectivity,
             limits.endpoints_per_connection,
             idle_timeout=config.events.idle_timeout,
@@ -140,7 +143,7 @@ class Worker:
             limits.topic_length,
         )
         self._revocation = Revocation(self.sessions)
-        self.identity.bind(self._revocation, self.router)
+        self.identity.bind(self._revocation, self.router, self._slices)
         correlator = Correlator(secrets.randbits(24), os.urandom(16))
         self.uplink = Uplink(
             self.link,
@@ -377,7 +380,9 @@ class Worker:
         self.control.start()
         self._background.every(EXPIRY_PERIOD, self._expire)
         self._background.every(CHECK_PERIOD, self._check)
-        self._background.every(RETRY_PERIOD, self.uplink.identification.retry)
+        self._background.every(
+            RETRY_PERIOD, lambda: self._slices.run(self.uplink.identification.retry())
+        )
         self._background.run(watch(self.credentials))
         while not self.link.ready:
             await asyncio.sleep(LINK_POLL)
@@ -415,9 +420,10 @@ class Worker:
             self._traffic.add_owners(owners_of(config))
         configure_identity(self.identity, config)
         routing = routing_of(config)
-        changed, gone = self.router.configure(*routing)
+        gone = self.router.configure(*routing)
         self._listeners.list_links(routing.app_versions)
-        ended = self._revocation.withdraw(changed, gone, "not_configured")
+        self._slices.run(self.router.sweep())
+        ended = await self._slices.finish(self._revocation.withdraw(gone, "not_configured"))
         log.info("configuration applied", worker=self._index, sessions_ended=ended)
 
     async def stop(self) -> None:
@@ -446,20 +452,36 @@ class Worker:
         log.info("stopped", worker=self._index)
 
     def _expire(self) -> None:
-        self._listeners.expire(self._loop.time())
+        self._expire_requests()
+        self._check_datagrams()
         self.durable.check()
         if self.tracing is not None:
             self.tracing.tracer.expire()
+
+    def _expire_requests(self) -> None:
+        if self._listeners.expire(self._loop.time()):
+            self._loop.call_soon(self._expire_requests)
+
+    def _check_datagrams(self) -> None:
+        if self._listeners.check_datagrams():
+            self._loop.call_soon(self._check_datagrams)
+
+    def _check_connections(self) -> None:
+        if self._listeners.check_connections():
+            self._loop.call_soon(self._check_connections)
 
     def _expire_mqtt_sessions(self) -> None:
         if self._mqtt_sessions.expire(self._loop.time()):
             self._loop.call_soon(self._expire_mqtt_sessions)
 
+    def _look_for_idle(self) -> None:
+        if self.sessions.presence.look_for_idle(self._loop.time()):
+            self._loop.call_soon(self._look_for_idle)
+
     def _check(self) -> None:
-        now = self._loop.time()
         self.link.check()
         self._expire_mqtt_sessions()
-        self._mqtt_sessions.publish_wills(now)
-        self.sessions.presence.look_for_idle(now)
-        self._listeners.check_connections()
+        self._mqtt_sessions.publish_wills(self._loop.time())
+        self._look_for_idle()
+        self._check_connections()
         self._stream_repair.check()

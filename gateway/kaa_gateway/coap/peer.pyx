@@ -440,6 +440,8 @@ cdef class CoapPeer(Session):
 
     cdef int retransmit(self, Transmission transmission, double now) except -1:
         """Send a confirmable message that is due again, or give it up. The timer has let go of it."""
+        if self.outbox.transmissions.get(transmission.message_id) is not transmission:
+            return 0  # it was acknowledged or given up meanwhile
         return 0 if self.outbox.retransmit(transmission, now) else self.give_up(transmission)
 
     cdef int send_held(self, double now) except -1:

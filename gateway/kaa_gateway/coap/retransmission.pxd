@@ -21,6 +21,7 @@ cdef class RetransmissionTimer:
     # settings
     cdef double ack_timeout          # seconds
     # state
+    cdef object overdue           # deque of those that are due and were not returned yet
     cdef dict slots                  # tenth of a second -> {Transmission: None}
     cdef int64_t now                 # the last slot that is over
     cdef readonly Py_ssize_t count
@@ -28,4 +29,4 @@ cdef class RetransmissionTimer:
     cdef Transmission start(self, object peer, uint16_t message_id, bytes datagram, double now)
     cdef int add(self, Transmission transmission, double deadline) except -1
     cdef int remove(self, Transmission transmission) except -1
-    cdef list due(self, double now)
+    cdef list due(self, double now, Py_ssize_t limit)

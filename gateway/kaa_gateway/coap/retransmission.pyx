@@ -6,6 +6,7 @@ Source: RFC 7252 section 4.2, and 4.8 for the parameters.
 """
 
 import random
+from collections import deque
 
 cdef enum:
     MAX_RETRANSMIT = 4
@@ -32,6 +33,7 @@ cdef class RetransmissionTimer:
     def __init__(self, double ack_timeout, double now):
         self.ack_timeout = ack_timeout
         self.slots = {}
+        self.overdue = deque()
         self.now = <int64_t>(now * SLOTS_PER_SECOND)
 
     cdef Transmission start(self, object peer, uint16_t message_id, bytes datagram, double now):
@@ -63,10 +65,13 @@ cdef class RetransmissionTimer:
                 del self.slots[transmission.slot]
         return 0
 
-    cdef list due(self, double now):
-        """Remove and return the transmissions that are due at `now`."""
+    cdef list due(self, double now, Py_ssize_t limit):
+        """Remove and return transmissions that are due at `now`, at most so many; the others are left in `overdue`.
+
+        Some may have been acknowledged since they became due.
+        """
         cdef int64_t slot, last = <int64_t>(now * SLOTS_PER_SECOND)
-        cdef list result = []
+        cdef list result
         if last - self.now > len(self.slots):
             passed = sorted([slot for slot in self.slots if slot <= last])
         else:
@@ -74,7 +79,8 @@ cdef class RetransmissionTimer:
         for slot in passed:
             transmissions = self.slots.pop(slot, None)
             if transmissions is not None:
-                result.extend(transmissions)
+                self.overdue.extend(transmissions)
         self.now = last
+        result = [self.overdue.popleft() for _ in range(min(limit, len(self.overdue)))]
         self.count -= len(result)
         return result

@@ -8,6 +8,7 @@ Source: RFC 7252; RFC 6690 (/.well-known/core).
 import random
 import secrets
 from collections import OrderedDict
+from itertools import islice
 from urllib.parse import quote
 
 from libc.math cimport INFINITY
@@ -35,6 +36,8 @@ from kaa_gateway.wire.coap import FORMAT_REASONS
 
 cdef enum:
     EVICTION_SCAN = 64            # peers looked at for an idle one
+    DUE_PER_CALL = 500            # messages of each kind that are sent at once because they are due
+    ENDED_AT_ONCE = 100           # observations
     LINKS_MAX = 1024              # of /.well-known/core
     AMPLIFICATION_MAX = 3         # bytes sent for a byte received, to an address that is not verified
     SECRET_SIZE = 16              # bytes
@@ -128,10 +131,20 @@ cdef class CoapServer(DatagramCore):
 
         Observers get a last notification with 5.03, after which they may register elsewhere.
         """
-        cdef Observation observation
         self.context.draining = True
-        for observation in list(self.context.observations.observations):
+        self.end_some_observations()
+
+    def end_some_observations(self):
+        """End observations because the server drains, a slice at a time."""
+        cdef Observation observation
+        for observation in list(islice(self.context.observations.observations, ENDED_AT_ONCE)):
             (<CoapPeer>observation.peer).observer.end_all(SERVICE_UNAVAILABLE)
+        if len(self.context.observations):
+            self.socket.loop.call_soon(self.end_some_observations)
+
+    def has_observers(self):
+        """Return whether there are observations."""
+        return len(self.context.observations) > 0
 
     def table_sizes(self):
         """Return {table: entries}, and for the block tables also {..._bytes: bytes}."""
@@ -293,27 +306,32 @@ cdef class CoapServer(DatagramCore):
 
     # ------------------------------------------------------------ time
 
-    cdef int check(self, double now) except -1:
+    cdef bint check(self, double now) except -1:
         """Do what is due at `now`: time-outs, acknowledgements, retransmissions, and the end of what has expired."""
         cdef CoapContext context = self.context
         cdef Exchange exchange
         cdef Observation observation
         cdef Transmission transmission
+        cdef bint more = context.pending.expire(now)
+        cdef int _
         context.now = now
-        context.pending.expire(now)
-        exchange = context.unacknowledged.first
-        while exchange is not None and exchange.piggyback_deadline <= now:
-            (<CoapPeer>exchange.peer).acknowledge_separately(exchange)
+        for _ in range(DUE_PER_CALL):
             exchange = context.unacknowledged.first
+            if exchange is None or exchange.piggyback_deadline > now:
+                break
+            (<CoapPeer>exchange.peer).acknowledge_separately(exchange)
+        else:
+            more = True
         context.completed.expire(now)
-        for transmission in context.timer.due(now):
+        for transmission in context.timer.due(now, DUE_PER_CALL):
             if transmission.peer is not None:
                 (<CoapPeer>transmission.peer).retransmit(transmission, now)
         for observation in context.observations.next_unserved(self.served):
             (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0))
         context.requests.expire(now)
         context.responses.expire(now)
-        return self.expire_peers(now)
+        self.expire_peers(now)
+        return more or context.timer.overdue
 
     cdef int expire_peers(self, double now) except -1:
         """Close peers that have been silent for long; a busy one may be silent for longer."""

@@ -38,14 +38,14 @@ class ClientAuthenticator:
     """Admits the clients whose credentials `provider` accepts.
 
     `demands` maps transports to `off`, `optional` or `required`; others are `off`. A user name counts before a
-    certificate. `end` is called with revoked principals, and returns how many sessions ended.
+    certificate. `end` is called with revoked principals, and ends their sessions.
     """
 
     def __init__(
         self,
         provider: ClientProvider,
         demands: Mapping[str, str],
-        end: Callable[[frozenset[str]], int],
+        end: Callable[[str], object],
         *,
         timeout: float,
         requests_in_flight: int,
@@ -64,7 +64,6 @@ class ClientAuthenticator:
         """The sentence for clients with wrong credentials."""
         self._digests_of: dict[str, set[bytes]] = {}
         """Digests of the right credentials, by principal."""
-        self._to_end: set[str] = set()
         self._revoked_meanwhile: dict[Credentials, set[str]] = {}
         """Principals that were revoked while a check was under way."""
         self.requests: SharedRequests[Credentials, Client] = SharedRequests(
@@ -98,15 +97,7 @@ class ClientAuthenticator:
             revoked.add(principal)
         for digest in self._digests_of.pop(principal, ()):
             self.good.forget(digest)
-        if not self._to_end:
-            # Once for all revocations of this tick, because it looks at every session.
-            asyncio.get_running_loop().call_soon(self._end_revoked)
-        self._to_end.add(principal)
-
-    def _end_revoked(self) -> None:
-        principals = frozenset(self._to_end)
-        self._to_end.clear()
-        log.info("credentials revoked", principals=len(principals), ended=self._end(principals))
+        self._end(principal)
 
     def invalidate(self) -> None:
         """Check all clients again that come from now on: revocations may have been missed."""

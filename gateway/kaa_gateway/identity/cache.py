@@ -14,12 +14,16 @@ Value = TypeVar("Value")
 class _Entry(NamedTuple, Generic[Value]):
     value: Value
     valid_until: float
+    generation: int
 
 
 class Cache(Generic[Key, Value]):
     """At most `capacity` values; at the bound, the least recently used one is evicted.
 
     `forgotten` is called with key and value of each entry that is removed, for any reason.
+
+    No method takes longer the more values there are: those that `clear` has made invalid are removed when they are
+    looked for, or evicted.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class Cache(Generic[Key, Value]):
         self._capacity = capacity
         self._forgotten = forgotten
         self._entries: OrderedDict[Key, _Entry[Value]] = OrderedDict()
+        self._generation = 0
         self.hits = 0
         self.misses = 0
         self.evicted = 0
@@ -38,7 +43,9 @@ class Cache(Generic[Key, Value]):
     def get(self, key: Key) -> Value | None:
         """Return the value of a key if it is there and still valid, else None."""
         entry = self._entries.get(key)
-        if entry is not None and entry.valid_until <= time.monotonic():
+        if entry is not None and (
+            entry.generation != self._generation or entry.valid_until <= time.monotonic()
+        ):
             self.forget(key)
             entry = None
         if entry is None:
@@ -54,7 +61,7 @@ class Cache(Generic[Key, Value]):
         if len(self._entries) >= self._capacity:
             self.evicted += 1
             self.forget(next(iter(self._entries)))
-        self._entries[key] = _Entry(value, valid_until)
+        self._entries[key] = _Entry(value, valid_until, self._generation)
 
     def forget(self, key: Key) -> None:
         """Remove a key, if it is there."""
@@ -63,6 +70,5 @@ class Cache(Generic[Key, Value]):
             self._forgotten(key, entry.value)
 
     def clear(self) -> None:
-        """Remove all keys."""
-        for key in list(self._entries):
-            self.forget(key)
+        """Let no value that is there be valid any more."""
+        self._generation += 1

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -45,7 +46,7 @@ class EcapProvider:
     """Asks a service instance about tokens.
 
     `application_of` maps application versions to their applications. `revoked` is called with an endpoint ID, the
-    versions of its application, and the IDs of its revoked tokens; it returns how many sessions ended.
+    versions of its application, and the IDs of its revoked tokens; it ends their use.
     """
 
     def __init__(
@@ -76,8 +77,8 @@ class EcapProvider:
         self.bad: Cache[Question, str] = Cache(cache_size)
         self._question_of: dict[str, Question] = {}
         """The questions of good tokens, by token ID."""
-        self._revoked_meanwhile: dict[Question, set[str]] = {}
-        """IDs of tokens that were revoked while a validation was under way."""
+        self._revoked_at: OrderedDict[str, float] = OrderedDict()
+        """When tokens were revoked, by token ID and in this order; as long as a validation may take."""
         self._transitions = Requests(control, replica_id, instance, "ecap", TOKEN_TRANSITION)
         self._activated: Cache[Question, bool] = Cache(cache_size)
         self._activations: SharedRequests[Question, None] = SharedRequests(
@@ -121,19 +122,15 @@ class EcapProvider:
     async def resolve(self, scope: str, token: str) -> Identity:
         """Ask the provider about a token."""
         question = (scope, token)
-        revoked = self._revoked_meanwhile[question] = set()
-        try:
-            for _ in range(REVALIDATIONS_MAX):
-                identity = self._read_answer(
-                    question, await self.validations.ask(self._timeout, appName=scope, token=token)
-                )
-                if identity.token_id not in revoked:
-                    break
-                revoked.clear()
-            else:
-                raise IdentityError(503, IDENTITY_UNAVAILABLE)
-        finally:
-            del self._revoked_meanwhile[question]
+        for _ in range(REVALIDATIONS_MAX):
+            asked_at = time.monotonic()
+            identity = self._read_answer(
+                question, await self.validations.ask(self._timeout, appName=scope, token=token)
+            )
+            if identity.token_id is None or self._revoked_at.get(identity.token_id, -math.inf) < asked_at:
+                break
+        else:
+            raise IdentityError(503, IDENTITY_UNAVAILABLE)
         self.good.put(question, identity, identity.valid_until)
         if identity.token_id is not None:
             self._question_of[identity.token_id] = question
@@ -192,16 +189,24 @@ class EcapProvider:
             return
         application: str = event["appName"]
         token_ids = frozenset[str](event["tokenIds"])
-        for (asked_application, _), revoked in self._revoked_meanwhile.items():
-            if asked_application == application:
-                revoked.update(token_ids)
+        now = time.monotonic()
+        self._forget_revocations(now - self._timeout)
+        for token_id in token_ids:
+            self._revoked_at.pop(token_id, None)
+            self._revoked_at[token_id] = now
         for token_id in token_ids:
             question = self._question_of.get(token_id)
             if question is not None:
                 self.good.forget(question)
                 self._activated.forget(question)
-        ended = self._revoked(event["endpointId"], self._versions_of.get(application, frozenset()), token_ids)
-        log.info("tokens revoked", endpoint=event["endpointId"], tokens=len(token_ids), ended=ended)
+        self._revoked(event["endpointId"], self._versions_of.get(application, frozenset()), token_ids)
+
+    def _forget_revocations(self, before: float) -> None:
+        while self._revoked_at:
+            oldest = next(iter(self._revoked_at))
+            if self._revoked_at[oldest] >= before:
+                return
+            del self._revoked_at[oldest]
 
     def _on_reconnected(self) -> None:
         """Forget good tokens: revocations may have been missed."""

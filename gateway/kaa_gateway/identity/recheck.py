@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kaa_gateway.identity.service import SessionRegistry
+    from kaa_gateway.slices import Slices
 
 RECHECK_PAUSE = 5.0
 """Seconds before tokens are checked again about which no provider could answer."""
@@ -30,18 +31,18 @@ class TokenRecheck:
         self._resolve = resolve
         self._task: asyncio.Task[None] | None = None
 
-    def start(self, sessions: SessionRegistry) -> None:
+    def start(self, sessions: SessionRegistry, slices: Slices) -> None:
         """Begin, in place of a check that is under way."""
         self.stop()
-        self._task = asyncio.get_running_loop().create_task(self._check(sessions))
+        self._task = asyncio.get_running_loop().create_task(self._check(sessions, slices))
 
     def stop(self) -> None:
         """End a check that is under way."""
         if self._task is not None:
             self._task.cancel()
 
-    async def _check(self, sessions: SessionRegistry) -> None:
-        left = sessions.tokens_in_use()
+    async def _check(self, sessions: SessionRegistry, slices: Slices) -> None:
+        left = await slices.finish(sessions.tokens_in_use())
         log.info("checking tokens in use: revocations may have been missed", tokens=len(left))
         while left:
             unanswered = []

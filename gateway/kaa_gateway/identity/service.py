@@ -22,7 +22,7 @@ from kaa_gateway.identity.resolver import Resolver
 from kaa_gateway.identity.service_clients import CapClients
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 
     from kaa_gateway.bus.control import Control
     from kaa_gateway.bus.requests import Requests
@@ -30,28 +30,31 @@ if TYPE_CHECKING:
     from kaa_gateway.identity.client_provider import ClientProvider
     from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.identity.provider import Identity, IdentityProvider
+    from kaa_gateway.slices import Slices
 
 log = structlog.get_logger("gateway.identity")
 
 
 class SessionRegistry(Protocol):
-    """The sessions of a worker, as far as identity ends them."""
+    """The sessions of a worker, as far as identity ends them. Generators are run in slices."""
 
     def revoke_tokens(
         self, endpoint_id: str, app_versions: frozenset[bytes], token_ids: frozenset[str]
-    ) -> int:
-        """End the use of an endpoint's tokens. Return how many sessions ended."""
+    ) -> Generator[int, None, int]:
+        """End the use of an endpoint's tokens. Return how many uses ended."""
         ...
 
-    def end_clients(self, principals: frozenset[str], reason: str) -> int:
+    def end_clients(self, principals: frozenset[str], reason: str) -> Generator[int, None, int]:
         """End the sessions of clients. Return how many."""
         ...
 
-    def end_tenant(self, tenant: str, app_versions: frozenset[bytes], reason: str) -> int:
+    def end_tenant(
+        self, tenant: str, app_versions: frozenset[bytes], reason: str
+    ) -> Generator[int, None, int]:
         """End the sessions of a tenant. Return how many."""
         ...
 
-    def tokens_in_use(self) -> Sequence[tuple[int, bytes, bytes, bytes]]:
+    def tokens_in_use(self) -> Generator[int, None, Sequence[tuple[int, bytes, bytes, bytes]]]:
         """Return (session key, application version, token, endpoint ID) of all, and forget cached routes."""
         ...
 
@@ -65,6 +68,10 @@ class Routes(Protocol):
 
     def remove_tenant(self, tenant: str) -> frozenset[bytes]:
         """Remove a tenant's application versions, and return them."""
+        ...
+
+    def sweep(self) -> Generator[int, None, None]:
+        """Forget cached routes to application versions that were removed."""
         ...
 
 
@@ -86,6 +93,10 @@ class IdentityService:
     def __init__(self, control: Control) -> None:
         self._sessions: SessionRegistry | None = None
         self._routes: Routes | None = None
+        self._slices: Slices
+        self._to_end: set[str] = set()
+        """Principals of revoked credentials whose sessions are to be ended next."""
+        self._ending_clients = False
         self._provider: IdentityProvider
         self._resolver: Resolver
         self._clients: ClientProvider | None = None
@@ -116,10 +127,11 @@ class IdentityService:
         """Return a future of the endpoint of a token. See `Resolver.resolve`."""
         return self._resolver.resolve(app_version_name, token)
 
-    def bind(self, sessions: SessionRegistry, routes: Routes) -> None:
-        """Name the sessions and routes that revocations end. Call this once, before there are any."""
+    def bind(self, sessions: SessionRegistry, routes: Routes, slices: Slices) -> None:
+        """Name the sessions and routes that revocations end, in `slices`. Call this once, before there are any."""
         self._sessions = sessions
         self._routes = routes
+        self._slices = slices
 
     def configure(
         self, application_of: Mapping[str, str], tenants: Collection[str], default_tenant: str | None
@@ -179,22 +191,41 @@ class IdentityService:
 
     def revoke_tokens(
         self, endpoint_id: str, app_versions: frozenset[bytes], token_ids: frozenset[str]
-    ) -> int:
-        """End the use of an endpoint's revoked tokens. Return how many sessions ended."""
-        return (
-            0
-            if self._sessions is None
-            else self._sessions.revoke_tokens(endpoint_id, app_versions, token_ids)
-        )
+    ) -> None:
+        """End the use of an endpoint's revoked tokens."""
+        if self._sessions is not None:
+            self._slices.run(
+                self._sessions.revoke_tokens(endpoint_id, app_versions, token_ids),
+                lambda ended: log.info(
+                    "tokens revoked", endpoint=endpoint_id, tokens=len(token_ids), ended=ended
+                ),
+            )
 
     def revoke_credentials(self, principal: str) -> None:
         """End the use of a client's revoked credentials."""
         assert self._authenticator is not None
         self._authenticator.revoke(principal)
 
-    def end_clients(self, principals: frozenset[str]) -> int:
-        """End the sessions of clients whose credentials were revoked. Return how many."""
-        return 0 if self._sessions is None else self._sessions.end_clients(principals, "credentials_revoked")
+    def end_client(self, principal: str) -> None:
+        """End the sessions of a client whose credentials were revoked."""
+        self._to_end.add(principal)
+        if not self._ending_clients:
+            self._end_clients()
+
+    def _end_clients(self) -> None:
+        # Once for all that are revoked meanwhile, because it looks at every session.
+        principals = frozenset(self._to_end)
+        self._to_end.clear()
+        self._ending_clients = bool(principals) and self._sessions is not None
+        if self._sessions is not None and principals:
+            self._slices.run(
+                self._sessions.end_clients(principals, "credentials_revoked"),
+                lambda ended: self._clients_ended(len(principals), ended),
+            )
+
+    def _clients_ended(self, principals: int, ended: int) -> None:
+        log.info("credentials revoked", principals=principals, ended=ended)
+        self._end_clients()
 
     def _on_tenant_unregistered(self, subject: str, datum: bytes) -> None:
         try:
@@ -211,8 +242,13 @@ class IdentityService:
         gone = self._routes.remove_tenant(tenant)
         if self._authenticator is not None:
             self._authenticator.invalidate()
-        ended = self._sessions.end_tenant(tenant, gone, "tenant_unregistered")
-        log.info("tenant unregistered", tenant=tenant, application_versions=len(gone), ended=ended)
+        self._slices.run(
+            self._sessions.end_tenant(tenant, gone, "tenant_unregistered"),
+            lambda ended: log.info(
+                "tenant unregistered", tenant=tenant, application_versions=len(gone), ended=ended
+            ),
+        )
+        self._slices.run(self._routes.sweep())
 
     # ------------------------------------------------------------ revocations that may have been missed
 
@@ -221,4 +257,4 @@ class IdentityService:
         if self._authenticator is not None:
             self._authenticator.invalidate()
         if isinstance(self._provider, EcapProvider) and self._sessions is not None:
-            self._recheck.start(self._sessions)
+            self._recheck.start(self._sessions, self._slices)

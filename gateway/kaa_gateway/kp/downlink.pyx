@@ -226,6 +226,8 @@ cdef class Downlink(Listener):
     cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1:
         """Push to a session; return whether it took the push, now or before: an extension may repeat a push."""
         cdef uint64_t key = hashed ^ session.key * <uint64_t>0x9E3779B97F4A7C15
+        if session.closed:
+            return False  # its attachments are still being ended
         if hashed and self.pushed.has(key):
             self.drop_message("repeated_push", delivery.data.correlation_id)
             return True

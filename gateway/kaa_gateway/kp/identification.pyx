@@ -22,6 +22,7 @@ cdef enum:
     TOO_MANY_REQUESTS = 429
     SERVER_ERROR = 500
     UNIDENTIFIED_MAX = 10_000  # tokens of topic filters that wait to be asked for again
+    RESOLVE_STEPS = 5          # that a question to the identity provider counts for
 
 
 cdef str phrase_of(int status):
@@ -186,16 +187,20 @@ cdef class Identification:
         return 0
 
     def retry(self):
-        """Ask again for tokens that topic filters name, so that pushes find their devices; call from time to time."""
+        """Ask again for tokens that topic filters name, so that pushes find their devices.
+
+        Run this in slices from time to time: it takes a step for each token.
+        """
         cdef Session session
         unidentified = self.unidentified
         self.unidentified = []
         for session, key in unidentified:
             if session.closed or session.wanted_tokens is None:
-                continue
-            if session.waiting is not None and key in session.waiting:
-                continue
-            if session.attached is not None and key in session.attached:
+                pass
+            elif session.waiting is not None and key in session.waiting:
+                pass
+            elif session.attached is not None and key in session.attached:
                 self.finish(session, key, None)
             else:
                 self.start(session, key)
+            yield RESOLVE_STEPS

@@ -18,6 +18,7 @@ cdef enum:
     NONE = -1
     PLACES_AT_FIRST = 64
     CAPACITY_MAX = 1 << 30
+    EXPIRED_PER_CALL = 500
 
 
 cdef inline uint64_t entry_key(uint64_t session, uint32_t sequence) noexcept:
@@ -157,10 +158,16 @@ cdef class PendingRequests:
         return 0
 
     def expire(self, double now):
-        """Fail the requests whose deadline has passed at loop time `now`. Call this a few times a second."""
+        """Fail what is past its deadline at `now`, the loop's time; call it a few times a second.
+
+        Return whether there may be more: a call fails no more than a slice, so that the event loop goes on.
+        """
         cdef Session session
         cdef uint64_t key
-        while self.first != NONE and self.places[self.first].deadline <= now:
+        cdef int _
+        for _ in range(EXPIRED_PER_CALL):
+            if self.first == NONE or self.places[self.first].deadline > now:
+                return False
             key = self.places[self.first].key
             session = <Session>self.places[self.first].session
             self.remove(self.first, self.link_to(key))
@@ -169,3 +176,4 @@ cdef class PendingRequests:
                 Slice(NULL, 0), REQUEST, True, <uint32_t>(key & SEQUENCE_MASK), GATEWAY_TIMEOUT,
                 "The extension did not answer in time",
             )
+        return True

@@ -7,7 +7,8 @@ watched: it is present until it has been silent for the idle time, which its cou
 from collections import OrderedDict
 
 cdef enum:
-    IDLE_LOOKS = 8  # at a watched endpoint within the idle time
+    IDLE_LOOKS = 8        # at a watched endpoint within the idle time
+    LOOKS_PER_CALL = 500  # at endpoints
 
 
 cdef class Presence:
@@ -81,13 +82,19 @@ cdef class Presence:
         self.unwatch(endpoint)
 
     def look_for_idle(self, double now):
-        """End the presence of endpoints that have been silent for long; call once a second with the loop's time."""
+        """End the presence of endpoints that have been silent for long; call once a second with the loop's time.
+
+        Return whether there may be more: a call looks at no more than a slice, so that the event loop goes on.
+        """
         cdef Endpoint endpoint
+        cdef int _
         self.now = now
-        while self.watched:
+        for _ in range(LOOKS_PER_CALL):
+            if not self.watched:
+                return False
             endpoint = next(iter(self.watched))
             if endpoint.next_look > now:
-                return
+                return False
             if endpoint.messages_seen != endpoint.traffic.messages_in:
                 endpoint.messages_seen = endpoint.traffic.messages_in
                 endpoint.quiet_looks = 0
@@ -98,6 +105,7 @@ cdef class Presence:
             else:
                 endpoint.next_look = now + self.look_period
                 self.watched.move_to_end(endpoint)
+        return True
 
     def end(self):
         """End the presence of all watched endpoints, because the worker ends."""

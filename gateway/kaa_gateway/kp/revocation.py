@@ -1,6 +1,8 @@
 """Ends sessions and attachments whose credentials, tokens, tenants or application versions are no longer good.
 
-Nothing here runs per message. What was revoked is told by `kaa_gateway.identity` and by a new configuration.
+Each method that may meet many of them is a generator, which its caller runs in slices (`kaa_gateway.slices`): it yields
+after each session and attachment that it has looked at. Nothing here runs per message. What was revoked is told by
+`kaa_gateway.identity` and by a new configuration.
 """
 
 from __future__ import annotations
@@ -8,10 +10,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Generator
 
-    from kaa_gateway.kp.session import Attachment, Session
+    from kaa_gateway.kp.session import Session
     from kaa_gateway.kp.sessions import Sessions
+
+    Steps = Generator[int, None, int]
+
+
+DISCONNECT_STEPS = 10
+"""Steps that the end of a session counts for."""
 
 
 class TokenUse(NamedTuple):
@@ -31,73 +39,93 @@ class Revocation:
 
     def revoke_tokens(
         self, endpoint_id: str, app_versions: Collection[bytes], token_ids: Collection[str]
-    ) -> int:
+    ) -> Steps:
         """End all attachments to an endpoint under these tokens; return how many that were.
 
         Cached routes to the endpoint are checked again before a session that is not attached uses them.
         """
-        endpoint = self._sessions.endpoints.get(endpoint_id.encode())
+        sessions = self._sessions
+        endpoint = sessions.endpoints.get(endpoint_id.encode())
         if endpoint is None:
             return 0
         endpoint.revoke_routes()
         count = 0
         for session in list(endpoint.sessions):
-            revoked = [
-                attachment
-                for attachment in _attachments(session)
-                if attachment.endpoint is endpoint
-                and attachment.app_version in app_versions
-                and (attachment.identity.token_id is None or attachment.identity.token_id in token_ids)
-            ]
-            if revoked:
-                self._sessions.end_attachments(session, revoked)
-            count += len(revoked)
+            for attachment in sessions.attachments_to(endpoint, session):
+                if attachment.app_version in app_versions and (
+                    attachment.identity.token_id is None or attachment.identity.token_id in token_ids
+                ):
+                    count += sessions.end_attachment(session, attachment)
+                yield 1
         if endpoint.watched and not endpoint.sessions and endpoint.watched_as in app_versions:
-            self._sessions.presence.forget(endpoint)  # its sessions have ended before
+            sessions.presence.forget(endpoint)  # its sessions have ended before
         return count
 
-    def end_clients(self, principals: Collection[str], reason: str) -> int:
+    def end_clients(self, principals: Collection[str], reason: str) -> Steps:
         """End the sessions of clients with these credentials; return how many."""
         count = 0
-        for session in self._all():
-            if session.principal in principals:
+        for slot in range(self._sessions.slot_count()):
+            session = self._sessions.at(slot)
+            if session is not None and session.principal in principals:
                 session.disconnect(reason)
                 count += 1
+                yield DISCONNECT_STEPS
+            yield 1
         return count
 
-    def end_tenant(self, tenant: str, app_versions: Collection[bytes], reason: str) -> int:
+    def end_tenant(self, tenant: str, app_versions: Collection[bytes], reason: str) -> Steps:
         """End the sessions of a tenant's clients and those attached to its application versions; return how many."""
         count = 0
-        for session in self._all():
-            if self._detach(session, app_versions) or session.tenant == tenant:
-                session.disconnect(reason)
-                count += 1
+        for slot in range(self._sessions.slot_count()):
+            session = self._sessions.at(slot)
+            if session is not None:
+                detached = yield from self._detach(session, app_versions)
+                if (detached or session.tenant == tenant) and self._sessions.get(session.key) is session:
+                    session.disconnect(reason)
+                    count += 1
+                yield DISCONNECT_STEPS
+            yield 1
         return count
 
-    def withdraw(self, changed: Collection[bytes], gone: Collection[bytes], reason: str) -> int:
-        """Apply another configuration; return how many sessions that ends.
+    def withdraw(self, gone: Collection[bytes], reason: str) -> Steps:
+        """End the use of application versions that are not configured any more; return how many sessions that ends.
 
-        Sessions lose the endpoints of application versions that are gone; a session left without endpoints is closed.
-        All look their routes up again, because those of `changed` versions are not what they were.
+        Sessions lose their endpoints of these versions; a session left without endpoints is closed.
         """
-        if not changed and not gone:
-            return 0
         count = 0
-        for session in self._all():
-            if self._detach(session, gone) and not session.attached:
-                session.disconnect(reason)
-                count += 1
+        for slot in range(self._sessions.slot_count() if gone else 0):
+            session = self._sessions.at(slot)
+            if session is not None:
+                detached = yield from self._detach(session, gone)
+                if detached and not session.attached and self._sessions.get(session.key) is session:
+                    session.disconnect(reason)
+                    count += 1
+                yield DISCONNECT_STEPS
+            yield 1
         return count
 
-    def tokens_in_use(self) -> list[TokenUse]:
+    def tokens_in_use(self) -> Generator[int, None, list[TokenUse]]:
         """Return all attachments, and have cached routes checked again before another session uses them."""
         for endpoint in self._sessions.endpoints.all():
             endpoint.revoke_routes()
-        return [
-            TokenUse(session.key, attachment.app_version, attachment.token, attachment.endpoint.endpoint_id)
-            for session in self._all()
-            for attachment in _attachments(session)
-        ]
+            yield 1
+        uses: list[TokenUse] = []
+        for slot in range(self._sessions.slot_count()):
+            session = self._sessions.at(slot)
+            if session is not None and session.attached is not None:
+                for attachment in list(session.attached.values()):
+                    if not attachment.ended:
+                        uses.append(
+                            TokenUse(
+                                session.key,
+                                attachment.app_version,
+                                attachment.token,
+                                attachment.endpoint.endpoint_id,
+                            )
+                        )
+                    yield 1
+            yield 1
+        return uses
 
     def end_use(self, key: int, app_version: bytes, token: bytes) -> None:
         """End a session's attachment under a token, if there still is one."""
@@ -105,23 +133,13 @@ class Revocation:
         if session is not None and session.attached is not None:
             attachment = session.attached.get((app_version, token))
             if attachment is not None:
-                self._sessions.end_attachments(session, [attachment])
+                self._sessions.end_attachment(session, attachment)
 
-    def _all(self) -> Iterator[Session]:
-        """Yield the sessions that are there; those that begin meanwhile may or may not be among them."""
-        for slot in range(self._sessions.slot_count()):
-            session = self._sessions.at(slot)
-            if session is not None:
-                yield session
-
-    def _detach(self, session: Session, app_versions: Collection[bytes]) -> bool:
+    def _detach(self, session: Session, app_versions: Collection[bytes]) -> Generator[int, None, bool]:
         """End a session's attachments under application versions; return whether there were any."""
-        session.forget_route()
-        ended = [each for each in _attachments(session) if each.app_version in app_versions]
-        if ended:
-            self._sessions.end_attachments(session, ended)
-        return bool(ended)
-
-
-def _attachments(session: Session) -> list[Attachment]:
-    return [] if session.attached is None else list(session.attached.values())
+        detached = False
+        for attachment in [] if session.attached is None else list(session.attached.values()):
+            if attachment.app_version in app_versions:
+                detached |= self._sessions.end_attachment(session, attachment)
+            yield 1
+        return detached

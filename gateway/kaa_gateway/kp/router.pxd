@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport VersionCounters
 from kaa_gateway.bus.durable cimport DurableLane
@@ -28,6 +28,7 @@ cdef class Route:
     # how the token was last found good, for sessions that come with it
     cdef object identity
     cdef uint32_t revocations    # the endpoint's count at that time
+    cdef uint64_t generation     # that of the configuration for which it was last found right
     cdef VersionCounters version_counters   # counts of the application version
 
 
@@ -38,10 +39,15 @@ cdef class RouteCache:
     # state: two generations, so that the cache is bounded without a list of uses
     cdef dict young
     cdef dict old
+    cdef list outgoing           # dicts of routes that have left the cache and are dropped a few at a time
+    cdef uint64_t generation     # of the configuration
+    cdef dict changed_at         # application version -> generation in which its routes were last changed
 
     cdef Route find(self, const uint8_t* key, Py_ssize_t size)
     cdef int keep(self, Route route) except -1
+    cdef bint is_stale(self, Route route) except -1
     cdef int drop(self, Route route) except -1
+    cdef int drop_outgoing(self) except -1
 
 
 cdef struct Target:
@@ -66,9 +72,11 @@ cdef class Router:
     cdef dict extension_of       # instance-wide subject -> extension instance
     cdef Py_ssize_t topic_size_max
     # state
+    cdef uint64_t generation     # of the configuration: a route of an older one may not be right any more
     cdef RouteCache topics       # of protocols whose paths may end in a request ID
     cdef RouteCache paths        # of those whose paths are taken as they are
 
+    cdef int invalidate(self, app_versions) except -1
     cdef RouteCache cache(self, bint literal)
     cdef str read_target(self, Slice topic, bint literal, Target* target)
     cdef tuple named_by_filter(self, Slice topic_filter)

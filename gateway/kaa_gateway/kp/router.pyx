@@ -15,7 +15,7 @@ from kaa_gateway.kp.resource_path cimport (
 from kaa_gateway.wire.buffer cimport to_bytes
 from kaa_gateway.wire.esp cimport encode_middle
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint64_t
 
 import re
 
@@ -43,16 +43,22 @@ cdef class Route:
 
 
 cdef class RouteCache:
-    """A cache of at most `capacity` routes by topic."""
+    """At most `capacity` routes by their topic.
+
+    Nothing here takes long: what leaves the cache is dropped a few routes at a time, and routes that a change of the
+    configuration has made stale are found out when they are used, or by `sweep`.
+    """
 
     def __init__(self, Endpoints endpoints, Py_ssize_t capacity):
         self.endpoints = endpoints
         self.generation_max = max(capacity // 2, 1)
         self.young = {}
         self.old = {}
+        self.outgoing = []
+        self.changed_at = {}
 
     def __len__(self):
-        return len(self.young) + len(self.old)
+        return len(self.young) + len(self.old) + sum(map(len, self.outgoing))
 
     cdef Route find(self, const uint8_t* key, Py_ssize_t size):
         """Return the cached route of a topic without request ID, or None. Hot path."""
@@ -60,18 +66,40 @@ cdef class RouteCache:
         route = self.young.get(name)
         if route is None:
             route = self.old.pop(name, None)
-            if route is not None:
-                self.keep(<Route>route)
+            if route is None:
+                return None
+            self.keep(<Route>route)
+        if (<Route>route).generation != self.generation:
+            if self.is_stale(<Route>route):
+                del self.young[name]
+                self.drop(<Route>route)
+                return None
+            (<Route>route).generation = self.generation
         return <Route>route
+
+    cdef bint is_stale(self, Route route) except -1:
+        """Return whether the configuration has changed since the route was last found right: it may be wrong."""
+        changed_at = self.changed_at.get(route.app_version)
+        return changed_at is not None and route.generation < <uint64_t>changed_at
 
     cdef int keep(self, Route route) except -1:
         """Add a route to the young generation. When that is full, routes unused since the last time are removed."""
         if len(self.young) >= self.generation_max:
-            for dropped in self.old.values():
-                self.drop(<Route>dropped)
+            if self.old:
+                self.outgoing.append(self.old)
             self.old = self.young
             self.young = {}
         self.young[route.key] = route
+        return self.drop_outgoing() if self.outgoing else 0
+
+    cdef int drop_outgoing(self) except -1:
+        """Drop two of the routes that have left the cache: they are gone before half as many are added."""
+        cdef dict routes = self.outgoing[0]
+        cdef int _
+        for _ in range(min(2, len(routes))):
+            self.drop(<Route>routes.popitem()[1])
+        if not routes:
+            del self.outgoing[0]
         return 0
 
     cdef int drop(self, Route route) except -1:
@@ -81,12 +109,21 @@ cdef class RouteCache:
             self.endpoints.release(route.endpoint)
         return 0
 
-    def forget(self, app_versions not None):
-        """Remove the routes of application versions."""
-        for generation in (self.young, self.old):
-            for route in [each for each in generation.values() if (<Route>each).app_version in app_versions]:
-                del generation[(<Route>route).key]
-                self.drop(<Route>route)
+    def invalidate(self, app_versions not None, uint64_t generation):
+        """Begin a generation in which the routes of these application versions are not what they were."""
+        self.generation = generation
+        for app_version in app_versions:
+            self.changed_at[app_version] = generation
+
+    def sweep(self):
+        """Take out stale routes, which nobody may use again; one route a step."""
+        for routes in (self.young, self.old):
+            for key in list(routes):
+                route = routes.get(key)
+                if route is not None and self.is_stale(<Route>route):
+                    del routes[key]
+                    self.drop(<Route>route)
+                yield 1
 
 
 cdef class Router:
@@ -115,8 +152,10 @@ cdef class Router:
         self.configure(app_versions, endpoint_aware, tenants)
 
     def configure(self, app_versions not None, endpoint_aware not None, tenants not None):
-        """Apply another configuration. Return application versions: those whose routes may not be what they were, which
-        are forgotten, and those that are no more, or belong to another tenant."""
+        """Apply another configuration. Return the application versions that are gone, or belong to another tenant.
+
+        Cached routes that may be wrong now are not used any more; `sweep` takes them out.
+        """
         new = {
             name.encode(): frozenset(extension.encode() for extension in extensions)
             for name, extensions in app_versions.items()
@@ -140,9 +179,21 @@ cdef class Router:
         self.extension_of.update(
             (subjects.service(name, "esp", subjects.CLIENT_DATA).encode(), name.encode()) for name in endpoint_aware
         )
-        self.topics.forget(changed)
-        self.paths.forget(changed)
-        return changed, gone
+        self.invalidate(changed)
+        return gone
+
+    cdef int invalidate(self, app_versions) except -1:
+        """Use the cached routes of these application versions no more."""
+        if app_versions:
+            self.generation += 1
+            self.topics.invalidate(app_versions, self.generation)
+            self.paths.invalidate(app_versions, self.generation)
+        return 0
+
+    def sweep(self):
+        """Take stale routes out of the cache; one route a step."""
+        yield from self.topics.sweep()
+        yield from self.paths.sweep()
 
     def set_limits(self, Py_ssize_t capacity, Py_ssize_t topic_size_max):
         """Set other bounds, for what comes from now on."""
@@ -161,8 +212,7 @@ cdef class Router:
         """Remove a tenant's application versions, and return them: no path leads there any more."""
         gone = frozenset(name for name, owner in self.tenants.items() if owner == tenant)
         self.app_versions = {name: allowed for name, allowed in self.app_versions.items() if name not in gone}
-        self.topics.forget(gone)
-        self.paths.forget(gone)
+        self.invalidate(gone)
         return gone
 
     cdef RouteCache cache(self, bint literal):
@@ -241,6 +291,7 @@ cdef class Router:
             routes.drop(route)
         route = Route()
         route.key = topic.data[:key_size]
+        route.generation = self.generation
         route.endpoint = endpoint
         route.app_version = to_bytes(target.app_version)
         route.middle = encode_middle(

@@ -53,6 +53,11 @@ cdef class Attachment:
     cdef readonly bytes app_version
     cdef uint32_t number                    # place in the session's attachments
     cdef readonly object identity           # the provider's Identity
+    # state
+    cdef bint present                       # the endpoint's presence counts it
+    cdef readonly bint ended                # the session does not have it any more
+    cdef Attachment earlier                 # the session's other attachments to the same endpoint, a chain; or None
+    cdef Attachment later
 
 
 cdef class Session:
@@ -74,6 +79,9 @@ cdef class Session:
     cdef uint32_t routes_forgotten  # how often `forget_last_route` was called
     cdef readonly dict attached   # (application version, token) -> Attachment; None before the first
     cdef list attachments         # the same by number; None where one was removed
+    cdef list free_numbers        # where one was removed; None before the first
+    cdef bint settling            # the presence of its endpoints is being brought up to date, in slices ...
+    cdef bint unsettled           # ... and it has gone online or offline meanwhile
     cdef dict waiting             # (application version, token) -> list of messages that wait for its identity
     cdef Py_ssize_t waiting_count
     cdef Py_ssize_t waiting_bytes

@@ -7,6 +7,8 @@ is `kaa_gateway.kp.sessions`, that of endpoints `kaa_gateway.kp.endpoints`.
 Source: 1/KP, endpoints and their tokens.
 """
 
+from itertools import islice
+
 from kaa_gateway.counters import PROTOCOL_NAMES
 
 cdef enum:
@@ -72,33 +74,28 @@ cdef class Session:
         """End the session for a reason of ours."""
         self.end(reason)
 
-    def forget_route(self):
-        """Let the next message look its route up, instead of taking the last one's."""
-        self.forget_last_route()
-
     def describe(self):
         """Return what an operator may see, as JSON values: no token, nothing that the device sent."""
         cdef Attachment attachment
-        endpoints = []
-        if self.attachments is not None:
-            endpoints = [
-                {
-                    "endpointId": attachment.endpoint.endpoint_id.decode(),
-                    "appVersion": attachment.app_version.decode(),
-                    "messagesIn": attachment.endpoint.traffic.messages_in,
-                    "bytesIn": attachment.endpoint.traffic.bytes_in,
-                    "messagesOut": attachment.endpoint.traffic.messages_out,
-                    "bytesOut": attachment.endpoint.traffic.bytes_out,
-                }
-                for attachment in self.attachments if attachment is not None
-            ]
+        attached = () if self.attached is None else self.attached.values()
+        endpoints = [
+            {
+                "endpointId": attachment.endpoint.endpoint_id.decode(),
+                "appVersion": attachment.app_version.decode(),
+                "messagesIn": attachment.endpoint.traffic.messages_in,
+                "bytesIn": attachment.endpoint.traffic.bytes_in,
+                "messagesOut": attachment.endpoint.traffic.messages_out,
+                "bytesOut": attachment.endpoint.traffic.bytes_out,
+            }
+            for attachment in islice(attached, ENDPOINTS_SHOWN)
+        ]
         return {
             "protocol": self.protocol_name(),
             "online": bool(self.online),
             "principal": self.principal or None,
             "tenant": self.tenant,
-            "endpoints": endpoints[:ENDPOINTS_SHOWN],
-            "endpointCount": len(endpoints),
+            "endpoints": endpoints,
+            "endpointCount": len(attached),
             "waitingMessages": self.waiting_count,
         }
 

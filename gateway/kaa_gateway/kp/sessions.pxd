@@ -11,6 +11,7 @@ cdef class Sessions:
     # wiring
     cdef readonly Endpoints endpoints
     cdef readonly Presence presence
+    cdef object slices            # Slices
     # state
     cdef list slots               # Session, or the int of the next free slot
     cdef list generations
@@ -26,3 +27,6 @@ cdef class Sessions:
     cdef Endpoint endpoint_for(self, Session session, Slice endpoint_id)
     cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity)
     cdef int detach(self, Session session, Attachment attachment) except -1
+    cdef int unlink(self, Session session, Attachment attachment) except -1
+    cdef int leave(self, Session session, Attachment attachment) except -1
+    cdef int update_presence(self, Session session, Attachment attachment) except -1

@@ -3,7 +3,8 @@
 from kaa_gateway.counters import Counters
 from kaa_gateway.kp.endpoints import Endpoints
 from kaa_gateway.kp.presence import Presence, PresenceListener
-from kaa_gateway.kp.session import Attachment, Session
+from kaa_gateway.kp.session import Attachment, Endpoint, Session
+from kaa_gateway.slices import Slices
 
 class Sessions:
     count: int
@@ -12,6 +13,7 @@ class Sessions:
     def __init__(
         self,
         counters: Counters,
+        slices: Slices,
         presence_listener: PresenceListener,
         endpoints_per_session_max: int,
         *,
@@ -22,4 +24,5 @@ class Sessions:
     def slot_count(self) -> int: ...
     def at(self, slot: int) -> Session | None: ...
     def get(self, key: int) -> Session | None: ...
-    def end_attachments(self, session: Session, attachments: list[Attachment]) -> None: ...
+    def attachments_to(self, endpoint: Endpoint, session: Session) -> list[Attachment]: ...
+    def end_attachment(self, session: Session, attachment: Attachment) -> bool: ...

@@ -12,17 +12,22 @@ from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
 
 
+cdef enum:
+    ATTACHMENTS_AT_ONCE = 100  # of a session that comes or goes; more are handled in slices
+
+
 cdef class Sessions:
     """The sessions of a worker.
 
-    Free slots are reused first out, first in, so that a slot's generation comes round as late as it can. The other
-    arguments are those of Presence.
+    Free slots are reused first out, first in, so that a slot's generation comes round as late as it can. `slices` does
+    what takes long, for a session with many endpoints (kaa_gateway.slices). The other arguments are those of Presence.
     """
 
     def __init__(
-        self, Counters counters not None, presence_listener, Py_ssize_t endpoints_per_session_max, *,
+        self, Counters counters not None, slices, presence_listener, Py_ssize_t endpoints_per_session_max, *,
         double idle_timeout, Py_ssize_t watched_max,
     ):
+        self.slices = slices
         self.slots = []
         self.generations = []
         self.first_free = self.last_free = -1
@@ -65,7 +70,7 @@ cdef class Sessions:
         if session.closed:
             return 0
         session.closed = True
-        self.set_online(session, False)
+        session.online = False
         self.generations[slot] = (self.generations[slot] + 1) & ((1 << GENERATION_BITS) - 1)
         self.slots[slot] = -1
         if self.last_free >= 0:
@@ -76,13 +81,29 @@ cdef class Sessions:
         self.count -= 1
         session.forget_last_route()
         session.current = None
-        if session.attachments is not None:
-            for attachment in session.attached.values():
-                attachment.endpoint.sessions.pop(session, None)
-                self.endpoints.release(attachment.endpoint)
-            session.attached = None
-            session.attachments = None
+        if session.attached:
+            ended = list(session.attached.values())
+            session.attached = session.attachments = None
+            if len(ended) <= ATTACHMENTS_AT_ONCE:
+                for attachment in ended:
+                    self.leave(session, attachment)
+            else:
+                self.slices.run(self.leave_all(session, ended))
+        session.attached = session.attachments = session.free_numbers = None
         return 0
+
+    cdef int leave(self, Session session, Attachment attachment) except -1:
+        """End an attachment of a session that has been closed."""
+        self.unlink(session, attachment)
+        self.endpoints.release(attachment.endpoint)
+        return 0
+
+    def leave_all(self, Session session, list ended):
+        """End the attachments of a session that has been closed, one a step."""
+        cdef Attachment attachment
+        for attachment in ended:
+            self.leave(session, attachment)
+            yield 1
 
     cdef Session find(self, uint64_t key):
         """Return the session of a key, or None if it has ended. Hot path."""
@@ -115,15 +136,40 @@ cdef class Sessions:
         if session.online == online:
             return 0
         session.online = online
-        if session.attachments is not None:
+        if not session.attached:
+            return 0
+        if session.settling:
+            session.unsettled = True
+        elif len(session.attached) <= ATTACHMENTS_AT_ONCE:
             for attachment in session.attached.values():
-                if online:
-                    self.presence.appear(attachment.endpoint, attachment.app_version)
-                else:
-                    if session.connectionless and not session.closed:
-                        self.presence.watch(attachment.endpoint, attachment.app_version)
-                    self.presence.disappear(attachment.endpoint, attachment.app_version)
+                self.update_presence(session, attachment)
+        else:
+            session.settling = True
+            self.slices.run(self.settle(session))
         return 0
+
+    def settle(self, Session session):
+        """Bring the presence of a session's endpoints up to date, one a step."""
+        cdef Attachment attachment
+        session.unsettled = True
+        while session.unsettled and session.attached:
+            session.unsettled = False
+            for attachment in list(session.attached.values()):
+                if not attachment.ended:
+                    self.update_presence(session, attachment)
+                yield 1
+        session.settling = False
+
+    cdef int update_presence(self, Session session, Attachment attachment) except -1:
+        """Let the endpoint of an attachment be present if the session's device can be reached."""
+        if attachment.present == session.online:
+            return 0
+        attachment.present = session.online
+        if session.online:
+            return self.presence.appear(attachment.endpoint, attachment.app_version)
+        if session.connectionless and not session.closed:
+            self.presence.watch(attachment.endpoint, attachment.app_version)
+        return self.presence.disappear(attachment.endpoint, attachment.app_version)
 
     cdef Endpoint endpoint_for(self, Session session, Slice endpoint_id):
         """Return the endpoint of an ID, or None. That of the session's last message needs no look-up. Hot path."""
@@ -140,7 +186,7 @@ cdef class Sessions:
 
         For a session that has ended, the attachment is made but not kept.
         """
-        cdef Attachment attachment
+        cdef Attachment attachment, latest
         cdef Py_ssize_t number
         if session.closed:
             self.endpoints.set_app_version(endpoint, app_version)
@@ -158,60 +204,79 @@ cdef class Sessions:
         if attachment is None:
             if len(session.attached) >= self.endpoints_per_session_max:
                 return None
-            number = len(session.attachments)
-            if number > len(session.attached):
-                number = session.attachments.index(None)
+            if session.free_numbers:
+                number = session.free_numbers.pop()
             else:
+                number = len(session.attachments)
                 session.attachments.append(None)
             attachment = Attachment(endpoint, token, app_version, <uint32_t>number, identity)
             session.attached[key] = attachment
             session.attachments[number] = attachment
+            latest = <Attachment>endpoint.sessions.get(session)
+            if latest is not None:
+                attachment.earlier = latest
+                attachment.later = latest.later
+                if latest.later is not None:
+                    latest.later.earlier = attachment
+                latest.later = attachment
             self.endpoints.hold(endpoint)
             self.endpoints.set_app_version(endpoint, app_version)
-            if session.online:
-                self.presence.appear(endpoint, app_version)
+            self.update_presence(session, attachment)
         endpoint.sessions[session] = attachment
         self.presence.note_use(session, attachment)
         return attachment
 
     cdef int detach(self, Session session, Attachment attachment) except -1:
-        """End an attachment of a session."""
+        """End an attachment of a session. Takes constant time."""
         cdef Endpoint endpoint = attachment.endpoint
-        cdef Attachment other
         del session.attached[attachment.app_version, attachment.token]
         session.attachments[attachment.number] = None
+        if session.free_numbers is None:
+            session.free_numbers = []
+        session.free_numbers.append(attachment.number)
         session.forget_last_route()
         session.current = None
-        del endpoint.sessions[session]
-        for other in session.attached.values():
-            if other.endpoint is endpoint:
-                endpoint.sessions[session] = other
-        if session.online:
-            self.presence.disappear(endpoint, attachment.app_version)
+        self.unlink(session, attachment)
         if endpoint.watched and not endpoint.sessions:
             return self.presence.unwatch(endpoint)
         return self.endpoints.release(endpoint)
 
-    def end_attachments(self, Session session not None, list attachments not None):
-        """End attachments of a session, in a number of steps that is linear in those that it has."""
-        cdef Attachment attachment
-        cdef Endpoint endpoint
-        ended = set()
-        for attachment in attachments:
-            del session.attached[attachment.app_version, attachment.token]
-            session.attachments[attachment.number] = None
-            attachment.endpoint.sessions.pop(session, None)
-            ended.add(attachment.endpoint)
-        session.forget_last_route()
-        session.current = None
-        for attachment in session.attached.values():
-            if attachment.endpoint in ended:
-                attachment.endpoint.sessions[session] = attachment
-        for attachment in attachments:
-            endpoint = attachment.endpoint
-            if session.online:
-                self.presence.disappear(endpoint, attachment.app_version)
-            if endpoint.watched and not endpoint.sessions:
-                self.presence.unwatch(endpoint)
+    cdef int unlink(self, Session session, Attachment attachment) except -1:
+        """Take an attachment away from its endpoint, where another one of the session takes its place."""
+        cdef Endpoint endpoint = attachment.endpoint
+        cdef Attachment earlier = attachment.earlier, later = attachment.later
+        attachment.ended = True
+        attachment.earlier = attachment.later = None
+        if earlier is not None:
+            earlier.later = later
+        if later is not None:
+            later.earlier = earlier
+        if endpoint.sessions.get(session) is attachment:
+            if earlier is None and later is None:
+                del endpoint.sessions[session]
             else:
-                self.endpoints.release(endpoint)
+                endpoint.sessions[session] = earlier if later is None else later
+        if attachment.present:
+            attachment.present = False
+            self.presence.disappear(endpoint, attachment.app_version)
+        return 0
+
+    def attachments_to(self, Endpoint endpoint not None, Session session not None):
+        """Return the attachments of a session to an endpoint: there is one for each token."""
+        cdef Attachment attachment = <Attachment>endpoint.sessions.get(session)
+        if attachment is None:
+            return []
+        while attachment.earlier is not None:
+            attachment = attachment.earlier
+        found = []
+        while attachment is not None:
+            found.append(attachment)
+            attachment = attachment.later
+        return found
+
+    def end_attachment(self, Session session not None, Attachment attachment not None):
+        """End an attachment of a session. Return False if it has ended already."""
+        if attachment.ended or session.attached is None:
+            return False
+        self.detach(session, attachment)
+        return True

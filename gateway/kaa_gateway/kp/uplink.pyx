@@ -29,6 +29,7 @@ cdef enum:
     NOT_FOUND = 404
     CONTENT_TOO_LARGE = 413
     TOO_MANY_REQUESTS = 429
+    RESUME_STEPS = 10  # that the resumption of a session counts for: it may have much input
     REQUEST_ID_MASK = 0x7FFFFFFF
 
 
@@ -74,7 +75,7 @@ cdef class Uplink:
         has_request_id = not message.literal and split_request_id(message.topic, &size, &request_id)
         if session.last_route is not None and session.waiting is None:
             route = <Route>session.last_route
-            if is_key(slice_of(route.key), message.topic.data, size):
+            if route.generation == self.router.generation and is_key(slice_of(route.key), message.topic.data, size):
                 if route.binding.lane is not None and cannot_take(route.binding.lane, message):
                     return self.defer(session)
                 self.forward(session, route, message, has_request_id, request_id)
@@ -132,7 +133,8 @@ cdef class Uplink:
         cdef Route route = alias.route
         cdef Py_ssize_t size
         cdef Outcome outcome
-        if route is None or alias.routes_forgotten != session.routes_forgotten or session.waiting is not None:
+        if route is None or alias.routes_forgotten != session.routes_forgotten \
+                or route.generation != self.router.generation or session.waiting is not None:
             outcome = self.publish(session, message)
             if outcome == FORWARDED and not session.closed:
                 alias.route = <Route>session.last_route
@@ -352,18 +354,10 @@ cdef class Uplink:
     # ------------------------------------------------------------ backlog
 
     cdef int resume_blocked(self) except -1:
-        """Resume the sessions that wait, because the link takes messages again."""
-        cdef Session session
-        blocked = self.blocked
-        self.blocked = []
-        for session in blocked:
-            session.resume_wanted = False
-            if not session.closed:
-                try:
-                    session.resume()
-                except Exception:
-                    # The sessions after it must not stay blocked for that.
-                    log.exception("a session could not go on")
+        """Resume the sessions that wait, because the link takes messages again; a few in each round."""
+        if self.blocked:
+            blocked, self.blocked = self.blocked, []
+            self.sessions.slices.run(resume_all(blocked))
         return 0
 
     cdef int republish(self, bytes head, const Publication* publication) except -1:
@@ -373,6 +367,20 @@ cdef class Uplink:
 
 cdef inline bint is_key(Slice key, const uint8_t* topic, Py_ssize_t size) noexcept nogil:
     return key.size == size and memcmp(key.data, topic, <size_t>size) == 0
+
+
+def resume_all(list blocked):
+    """Resume sessions that were told BUSY."""
+    cdef Session session
+    for session in blocked:
+        session.resume_wanted = False
+        if not session.closed:
+            try:
+                session.resume()
+            except Exception:
+                # The sessions after it must not stay blocked for that.
+                log.exception("a session could not go on")
+        yield RESUME_STEPS
 
 
 cdef inline void give_request_id(const Message* message, bint* has_request_id, int32_t* request_id) noexcept nogil:

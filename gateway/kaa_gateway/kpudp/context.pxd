@@ -21,7 +21,7 @@ cdef class KpudpContext:
     cdef object flush_callback
     # state
     cdef double now              # loop time of the last check, seconds
-    cdef list taken              # Exchanges whose ACK is due at the next check, unless RESPONSE is sent before
+    cdef object taken            # deque: Exchanges whose ACK is due at the next check, unless RESPONSE is sent before
     cdef list unsent             # Outboxes that have output in this tick
     cdef list spare              # Buffers to use again
     cdef Buffer scratch          # a path, while it is written

@@ -1,5 +1,7 @@
 """What the peers of a KP/UDP server share."""
 
+from collections import deque
+
 from kaa_gateway.kp.session cimport Session
 from kaa_gateway.kpudp.outbox cimport Outbox
 
@@ -8,7 +10,7 @@ cdef class KpudpContext:
     """The wiring that the peers of a server share, and their datagrams of this tick."""
 
     def __init__(self):
-        self.taken = []
+        self.taken = deque()
         self.unsent = []
         self.spare = []
         self.scratch = Buffer()

@@ -23,6 +23,7 @@ from kaa_gateway.wire.kpudp import MALFORMED_REASONS
 
 cdef enum:
     CONTENT_TOO_LARGE = 413
+    DUE_PER_CALL = 500     # messages and peers of each kind that are handled at once because their time has come
     ANSWERED_SIZE_MIN = 5  # bytes of a datagram without a peer that may be answered by the 7 bytes of RESET
 
 
@@ -168,25 +169,27 @@ cdef class KpudpServer(DatagramCore):
         put_reset(put_header(datagram, epoch), message_id, reason)
         return self.socket.send(destination, datagram, sizeof(datagram))
 
-    cdef int check(self, double now) except -1:
+    cdef bint check(self, double now) except -1:
         """Act on time that has passed: late ACKs, retransmissions, deadlines of requests, silent peers."""
         cdef KpudpContext context = self.context
         cdef Exchange exchange
         cdef Transmission transmission
         cdef KpudpPeer peer
         cdef Place place
+        cdef bint more
+        cdef int _
         context.now = now
-        taken = context.taken
-        context.taken = []
-        for exchange in taken:
+        for _ in range(min(len(context.taken), DUE_PER_CALL)):
+            exchange = context.taken.popleft()
             exchange.peer.acknowledge_late(exchange)
-        for transmission in self.timer.due(now):
+        for transmission in self.timer.due(now, DUE_PER_CALL):
             if transmission.peer is not None:
                 (<KpudpPeer>transmission.peer).retransmit(transmission)
-        context.pending.expire(now)
-        while True:
+        more = context.pending.expire(now) or context.taken or self.timer.overdue
+        for _ in range(DUE_PER_CALL):
             place = self.peers.silent_since(now - self.peer_timeout)
             if place is None:
-                return 0
+                return more
             peer = place.peer  # holds the peer, which gives up its place
             peer.end("kpudp_idle")
+        return True

@@ -99,6 +99,7 @@ cdef class RetransmissionTimer:
     cdef double ack_timeout          # seconds
     # state
     cdef readonly Py_ssize_t count   # places that are taken
+    cdef object overdue              # deque of those that are due and were not returned yet
     cdef list wheel                  # of lists of Transmission, by the tick at which they are due
     cdef int64_t tick
     cdef double started              # loop time of tick 0
@@ -107,4 +108,4 @@ cdef class RetransmissionTimer:
     cdef int release(self) except -1
     cdef int start(self, Transmission transmission) except -1
     cdef int back_off(self, Transmission transmission) except -1
-    cdef list due(self, double now)
+    cdef list due(self, double now, Py_ssize_t limit)

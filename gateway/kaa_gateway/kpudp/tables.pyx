@@ -6,6 +6,7 @@ Source: docs/kp-over-udp.md, "Duplicates", "Security considerations" and "Confir
 """
 
 import random
+from collections import deque
 
 from libc.stdint cimport int16_t
 from libc.string cimport memset
@@ -213,6 +214,7 @@ cdef class RetransmissionTimer:
         self.ack_timeout = ack_timeout
         self.wheel = [[] for _ in range(longest_wait + 2)]
         self.started = now
+        self.overdue = deque()
 
     cdef bint reserve(self) noexcept:
         """Take a place for a confirmable message. Return False if there is none."""
@@ -242,15 +244,17 @@ cdef class RetransmissionTimer:
         self.wheel[(self.tick + transmission.wait) % len(self.wheel)].append(transmission)
         return 0
 
-    cdef list due(self, double now):
-        """Take out what is due at loop time `now`; those acknowledged in the meantime are among them."""
+    cdef list due(self, double now, Py_ssize_t limit):
+        """Take out what is due at loop time `now`, at most so many; the others are left in `overdue`.
+
+        Those acknowledged in the meantime are among them.
+        """
         cdef int64_t target = <int64_t>((now - self.started) * TICKS_PER_SECOND)
         cdef int64_t size = len(self.wheel), slot
-        cdef list result = []
         while self.tick < target:
             self.tick += 1
             slot = self.tick % size
             if self.wheel[slot]:
-                result.extend(self.wheel[slot])
+                self.overdue.extend(self.wheel[slot])
                 self.wheel[slot] = []
-        return result
+        return [self.overdue.popleft() for _ in range(min(limit, len(self.overdue)))]

@@ -110,8 +110,15 @@ cdef class MqttSessionStore:
         return will.publish(self.uplink, session)
 
     def publish_wills(self, double now):
-        """Publish the wills whose delay has passed at loop time `now`; call about once a second."""
-        while (session := self.wills.take_due(now)) is not None:
+        """Publish wills whose delay has passed at loop time `now`; call about once a second.
+
+        A call publishes no more than a slice, so that the event loop goes on.
+        """
+        cdef int _
+        for _ in range(EXPIRED_PER_CALL):
+            session = self.wills.take_due(now)
+            if session is None:
+                return
             self.publish_will(<MqttSession>session)
 
     def end_wills(self):

@@ -340,10 +340,11 @@ cdef class DtlsSocket(UdpSocket):
     def check(self):
         """Act on time that has passed: retransmissions, overdue handshakes, silent sessions, and the core's."""
         cdef double now
-        if self.fd >= 0:
-            now = self.now = self.loop.time()
-            self.expire(now)
-            self.core.check(now)
+        if self.fd < 0:
+            return False
+        now = self.now = self.loop.time()
+        self.expire(now)
+        return self.core.check(now)
 
     cdef int expire(self, double now) except -1:
         """End handshakes that take too long and sessions that have been silent too long."""

@@ -40,6 +40,7 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     UNSENT_HIGH = 64 * 1024     # unsent bytes above which the peer is not read ...
     UNSENT_LOW = 16 * 1024      # ... until there are no more than this
+    READ_WORK = 1024            # bytes that reading once counts for, beside those that were read
 
 cdef double CLOSING_TIME = 5.0  # seconds that a peer has to take the last output, and to close its side
 
@@ -57,6 +58,7 @@ cdef class TcpConnection(Transport):
     cdef int read(self) except -1:
         """Read once, into the buffer that all connections share. Hot path."""
         cdef ssize_t size = recv(self.fd, PyByteArray_AS_STRING(self.listener.receive_storage), RECEIVE_SIZE, 0)
+        self.listener.work += READ_WORK + size
         if size > 0:
             if self.lingering:
                 return 0

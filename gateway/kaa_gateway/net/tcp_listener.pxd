@@ -28,9 +28,11 @@ cdef class TcpListener:
     cdef list connections            # TcpConnection by descriptor, or None
     cdef Py_ssize_t connected        # open connections
     cdef uint64_t passes             # of the event loop in which a socket was ready
+    cdef Py_ssize_t work             # of this pass, in bytes
+    cdef Py_ssize_t checked          # places in `connections` that this round of `check` has looked at
     cdef uint64_t accepted_in        # the pass that accepted last
     cdef bint accepting_paused       # for want of descriptors or memory
-    cdef dict half_open              # TcpConnection -> None, the oldest first
+    cdef object half_open            # OrderedDict of TcpConnection -> None, the oldest first
     cdef list to_flush               # connections with output to write at the end of the tick
     cdef bint flush_scheduled
     cdef object flush_callback

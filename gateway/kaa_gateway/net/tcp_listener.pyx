@@ -8,6 +8,7 @@ does not: one connection (tcp_connection.pyx).
 """
 
 import asyncio
+from collections import OrderedDict
 from itertools import islice
 
 from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
@@ -39,6 +40,8 @@ cdef enum:
     ACCEPTED_AT_ONCE = 64       # connections accepted in one pass of the loop
     ADDRESS_SIZE_MAX = 128      # bytes of a sockaddr_storage
     HALF_OPEN_SCAN = 64         # connections looked at for one that is still half-open
+    CHECKED_PER_CALL = 500      # connections looked at for what is due before other sockets have their turn
+    WORK_PER_PASS = 512 * 1024  # bytes read, and what counts as so many, before other sockets have their turn
 
 cdef double ACCEPT_PAUSE = 0.5  # seconds without accepting, after descriptors or memory have run out
 cdef double STOP_LINGER = 0.25  # seconds that peers have to close their side when the listener stops
@@ -68,7 +71,7 @@ cdef class TcpListener:
         self.sockets = []
         self.descriptors = set()
         self.connections = []
-        self.half_open = {}
+        self.half_open = OrderedDict()
         self.to_flush = []
         self.flush_callback = self.run_flush
 
@@ -104,7 +107,10 @@ cdef class TcpListener:
         self.flush_scheduled = True
         self.passes += 1
         try:
+            self.work = 0
             for i in range(count):
+                if self.work >= WORK_PER_PASS:
+                    break  # the others are still ready in the next pass, and first
                 fd = events[i].data.fd
                 connection = self.connections[fd] if fd < len(self.connections) else None
                 if connection is not None:
@@ -243,10 +249,12 @@ cdef class TcpListener:
     # ------------------------------------------------------------ time and the end
 
     def check(self):
-        """Apply time-outs, and free idle buffers. Call it about once a second."""
+        """Apply time-outs, and free idle buffers. Call it about once a second, and again if it returns True."""
         cdef TcpConnection connection
         cdef double now = self.loop.time()
-        for connection in list(self.connections):
+        cdef Py_ssize_t begin = self.checked
+        self.checked += CHECKED_PER_CALL
+        for connection in self.connections[begin:begin + CHECKED_PER_CALL]:
             if connection is None:
                 continue
             if connection.closing:
@@ -264,6 +272,10 @@ cdef class TcpListener:
                     self.counters.count("closed", error.reason)
                     connection.core.explain(error.reason)
                     connection.close()
+        if self.checked < len(self.connections):
+            return True
+        self.checked = 0
+        return False
 
     def stop_accepting(self):
         """Close the listening sockets."""
@@ -289,19 +301,23 @@ cdef class TcpListener:
         cdef TcpConnection connection
         cdef double deadline
         self.stop_accepting()
-        for connection in self.connections:
+        for number, connection in enumerate(list(self.connections), 1):
             if connection is not None:
                 if connection.core is not None and not connection.closing:
                     connection.core.explain_stop()
                 connection.close()
+            if number % CHECKED_PER_CALL == 0:
+                await asyncio.sleep(0)
         deadline = self.loop.time() + timeout
         while self.is_writing() and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
         deadline = min(deadline, self.loop.time() + STOP_LINGER)
         while self.connected and self.loop.time() < deadline:
             await asyncio.sleep(0.01)
-        for connection in list(self.connections):
+        for number, connection in enumerate(list(self.connections), 1):
             if connection is not None:
                 connection.abort()
+            if number % CHECKED_PER_CALL == 0:
+                await asyncio.sleep(0)
         if self.epoll is not None:
             self.epoll.close()

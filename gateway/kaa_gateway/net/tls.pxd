@@ -11,7 +11,7 @@ cdef class TlsListener(TcpListener):
     cdef double handshake_timeout    # seconds
     cdef Py_ssize_t handshakes_max
     # state
-    cdef dict handshakes             # connections in their handshake -> loop time of its start, the oldest first
+    cdef object handshakes           # OrderedDict: connection in its handshake -> loop time of its start, in order
     cdef bytearray plain_storage     # decrypted bytes, shared by all connections: emptied before a call ends
     cdef object plain_view
 

@@ -7,6 +7,7 @@ Source: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2).
 """
 
 import ssl
+from collections import OrderedDict
 
 from cpython.buffer cimport PyBUF_READ
 from cpython.bytearray cimport PyByteArray_AS_STRING
@@ -25,7 +26,8 @@ from kaa_gateway.net.tcp_connection cimport OUTPUT_KEEP, RECEIVE_SIZE
 log = structlog.get_logger("gateway.transports")
 
 cdef enum:
-    HANDSHAKE = 22  # the content type of the first record (RFC 8446 section 5.1)
+    HANDSHAKE = 22              # the content type of the first record (RFC 8446 section 5.1)
+    HANDSHAKE_WORK = 32 * 1024  # bytes that a step of a handshake counts for
 
 
 cdef class TlsConnection(TcpConnection):
@@ -63,6 +65,7 @@ cdef class TlsConnection(TcpConnection):
     cdef int shake_hands(self) except -1:
         """Continue the handshake. Return 1 when it is complete and the core has been made."""
         cdef TlsListener listener = self.listener
+        listener.work += HANDSHAKE_WORK
         try:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
@@ -199,7 +202,7 @@ cdef class TlsListener(TcpListener):
         self.failures = HandshakeLog(protocol)
         self.handshake_timeout = handshake_timeout
         self.handshakes_max = handshakes_max
-        self.handshakes = {}
+        self.handshakes = OrderedDict()
         self.plain_storage = bytearray(RECEIVE_SIZE)
         self.plain_view = memoryview(self.plain_storage)
 
@@ -216,4 +219,4 @@ cdef class TlsListener(TcpListener):
         for connection, begun in list(self.handshakes.items()):
             if now - begun >= self.handshake_timeout:
                 (<TlsConnection>connection).fail_handshake("tls_handshake_timeout", "it did not end in time")
-        TcpListener.check(self)
+        return TcpListener.check(self)

@@ -12,7 +12,7 @@ cdef class DatagramCore:
     cdef UdpSocket socket
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1
-    cdef int check(self, double now) except -1
+    cdef bint check(self, double now) except -1
     cdef int forget(self, const Address* address) except -1
 
 

@@ -86,7 +86,7 @@ cdef class DatagramCore:
         """Handle a datagram, borrowed for the call. Hot path. A ProtocolError counts it as malformed."""
         return 0
 
-    cdef int check(self, double now) except -1:
+    cdef bint check(self, double now) except -1:
         """Act on time that has passed: called some ten times a second with the loop's time."""
         return 0
 
@@ -130,9 +130,8 @@ cdef class UdpSocket:
         return self.socket.getsockname()[1]
 
     def check(self):
-        """Let the core act on time that has passed. Call it about ten times a second."""
-        if self.fd >= 0:
-            self.core.check(self.loop.time())
+        """Let the core act on time that has passed. Call it about ten times a second, and again if it returns True."""
+        return self.fd >= 0 and self.core.check(self.loop.time())
 
     def stop(self):
         """Send what waits, as far as the socket takes it, and close."""

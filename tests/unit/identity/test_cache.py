@@ -15,4 +15,5 @@ async def test_a_cache_has_its_bound_and_forgets_what_is_over() -> None:
     assert cache.get("d") is None
     assert cache.get("c") == 3
     cache.clear()
-    assert (len(cache), cache.hits, cache.misses) == (0, 2, 1)
+    assert cache.get("c") is None
+    assert (len(cache), cache.hits, cache.misses) == (0, 2, 2)

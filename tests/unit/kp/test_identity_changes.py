@@ -32,7 +32,8 @@ def identity_of(token: str) -> Identity:
 
 
 def revoke(worker: WorkerDouble, endpoint_id: str, *tokens: str) -> int:
-    return worker.revocation.revoke_tokens(endpoint_id, BOTH, frozenset(f"id-{token}" for token in tokens))
+    token_ids = frozenset(f"id-{token}" for token in tokens)
+    return worker.in_slices(worker.revocation.revoke_tokens(endpoint_id, BOTH, token_ids))
 
 
 def known_to(worker: WorkerDouble, device: Device, *tokens: str) -> None:
@@ -176,7 +177,8 @@ def test_a_revocation_of_what_nobody_uses_does_nothing(worker: WorkerDouble) -> 
     known_to(worker, device, "e-1")
     assert revoke(worker, "stranger", "e-1") == 0
     assert revoke(worker, "e", "e-other") == 0
-    assert worker.revocation.revoke_tokens("e", frozenset({b"no-app"}), frozenset({"id-e-1"})) == 0
+    others = worker.revocation.revoke_tokens("e", frozenset({b"no-app"}), frozenset({"id-e-1"}))
+    assert worker.in_slices(others) == 0
     device.publish(f"kp1/{APP}/dcx/e-1/json")
     assert len(worker.published()) == 1
 
@@ -190,11 +192,11 @@ def test_a_subscription_is_identified_once_the_provider_can_tell(worker: WorkerD
     device.send(mqtt.Subscribe(1, ((f"kp1/{APP}/cmx/e-1/#", 0),)))
     for _ in range(3):
         worker.answer(lambda token: 503)
-        worker.uplink.identification.retry()
+        worker.in_slices(worker.uplink.identification.retry())
     worker.answer(identity_of)
     worker.deliver(push("e", b"at last"))
     assert device.received()[-1].payload == b"at last"
-    worker.uplink.identification.retry()
+    worker.in_slices(worker.uplink.identification.retry())
     assert worker.asked == []
 
 
@@ -205,7 +207,7 @@ def test_a_refused_or_departed_subscription_is_not_asked_for_again(worker: Worke
     other.send(mqtt.Subscribe(1, ((f"kp1/{APP}/cmx/e-2/#", 0),)))
     worker.answer(lambda token: 503)
     other.drop()
-    worker.uplink.identification.retry()
+    worker.in_slices(worker.uplink.identification.retry())
     assert worker.asked == []
 
 
@@ -215,7 +217,7 @@ def test_a_refused_or_departed_subscription_is_not_asked_for_again(worker: Worke
 def test_a_client_whose_credentials_are_revoked_is_closed_without_its_will(worker: WorkerDouble) -> None:
     will = mqtt.Will(f"kp1/{APP}/tsx/will", b"")
     revoked, other = (worker.device("one", client=Client(name), will=will) for name in ("revoked", "other"))
-    assert worker.revocation.end_clients(frozenset({"revoked"}), "credentials_revoked") == 1
+    assert worker.in_slices(worker.revocation.end_clients(frozenset({"revoked"}), "credentials_revoked")) == 1
     assert revoked.closed
     assert not other.closed
     assert worker.published() == []
@@ -228,7 +230,7 @@ def test_the_session_of_an_absent_client_is_forgotten_too(worker: WorkerDouble) 
     known_to(worker, device, "e-1")
     device.drop()
     assert worker.sessions.count == 1
-    assert worker.revocation.end_clients(frozenset({"revoked"}), "credentials_revoked") == 1
+    assert worker.in_slices(worker.revocation.end_clients(frozenset({"revoked"}), "credentials_revoked")) == 1
     assert worker.sessions.count == 0
     assert worker.reason("dropped", "credentials_revoked") == 1
 
@@ -277,7 +279,7 @@ def test_a_tenant_that_is_gone_takes_its_sessions_with_it(worker: WorkerDouble) 
     worker.published()
     gone = worker.router.remove_tenant("acme")
     assert gone == {APP.encode()}
-    assert worker.revocation.end_tenant("acme", gone, "tenant_unregistered") == 2
+    assert worker.in_slices(worker.revocation.end_tenant("acme", gone, "tenant_unregistered")) == 2
     assert client.closed
     assert anonymous.closed
     assert not bystander.closed

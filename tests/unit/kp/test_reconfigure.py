@@ -15,8 +15,9 @@ def configure(
     tenants: dict[str, str] | None = None,
 ) -> int:
     """Sessions that it ends."""
-    changed, gone = worker.router.configure(allowed, aware, tenants or {APP: TENANT})
-    return worker.revocation.withdraw(changed, gone, "not_configured")
+    gone = worker.router.configure(allowed, aware, tenants or {APP: TENANT})
+    worker.in_slices(worker.router.sweep())
+    return worker.in_slices(worker.revocation.withdraw(gone, "not_configured"))
 
 
 def test_what_is_still_allowed_goes_on() -> None:

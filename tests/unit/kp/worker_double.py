@@ -10,10 +10,10 @@ import re
 import select
 import socket
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
@@ -33,6 +33,7 @@ from kaa_gateway.mqtt.session import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.tcp_listener import TcpListener
+from kaa_gateway.slices import Slices
 from kaa_gateway.wire import esp
 
 from tests.support.nats import HOST
@@ -56,6 +57,8 @@ REPLICA = "replica-1"
 REPLY_TO = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
 PUBLICATION = re.compile(rb"H?PUB ([^ ]+) ([^ ]+) (?:([0-9]+) )?([0-9]+)\r\n")
 PING = b"PING\r\n"
+
+Result = TypeVar("Result")
 
 
 class Published(NamedTuple):
@@ -256,8 +259,11 @@ class WorkerDouble:
         self.loop = Loop()
         self.presence = Presence()
         self.counters = Counters()
+        loop: Any = self.loop
+        self.slices = Slices(loop)
         self.sessions = Sessions(
             self.counters,
+            self.slices,
             self.presence,
             endpoints_per_session,
             idle_timeout=0,
@@ -268,7 +274,6 @@ class WorkerDouble:
         self.revocation = Revocation(self.sessions)
         self.router = Router(self.sessions, versions, aware, {APP: TENANT}, REPLICA, route_cache, 1024)
         self.correlator = Correlator(0xABCDEF, bytes(range(16)))
-        loop: Any = self.loop
         self.losses: list[str] = []
         self.link = Link(loop, (REPLY_TO,), pending_max, 5.0, self.losses.append)
         self.asked: list[tuple[str, Future[Identity]]] = []
@@ -340,6 +345,13 @@ class WorkerDouble:
         if self.listener is not None:
             with contextlib.suppress(StopIteration):
                 self.listener.stop(0.0).send(None)
+
+    def in_slices(self, steps: Generator[int, None, Result]) -> Result:
+        """Do some work in slices, and return its result."""
+        results: list[Result] = []
+        self.slices.run(steps, results.append)
+        self.loop.run()
+        return results[0]
 
     def _resolve(self, app_version_name: str, token: str) -> Any:
         future: Future[Identity] = Future()
@@ -530,6 +542,11 @@ class Device:
     def closed(self) -> bool:
         self._look()
         return self._peer.closed
+
+    def leave(self) -> None:
+        """The connection is gone, and the gateway has seen that; what it does later is left to the test."""
+        self._peer.go()
+        self._loop.read()
 
     def drop(self) -> None:
         """The connection is gone."""
