@@ -24,6 +24,7 @@ from kaa_bench.compare.servers import Servers
 from kaa_bench.errors import BenchError
 from kaa_bench.soak.report import lost, print_soak
 from kaa_bench.soak.run import Soak
+from kaa_bench.stops.run import GOAL_S, print_stops, run_stops
 
 RowName = Literal[
     "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos1-durable", "http", "coap",
@@ -178,6 +179,31 @@ def soak(
         return EXIT_FAILED
     print_soak(accounts, run.faults, run.datagrams, Console())
     return EXIT_FAILED if lost(accounts) else 0
+
+
+@app.command
+def stops(*, quick: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Fill and empty what devices and operators can make long, and print how long a bystander waits meanwhile.
+
+    Starts its own nats-server and gateway. A device sends one PINGREQ after the other while, for example, 20
+    connections with 10,000 tokens each lose their application version. A wait is the CPU time that the gateway has used
+    between PINGREQ and PINGRESP.
+
+    The exit status is 1 if a wait was longer than 20 ms.
+
+    Parameters
+    ----------
+    quick
+        Fill a small part only, to check that all of it runs.
+    """
+    progress = Console(stderr=True, highlight=False)
+    try:
+        found = run_stops(lambda sentence: progress.print(sentence, soft_wrap=True), quick=quick)
+    except BenchError as error:
+        print(f"kaa-bench: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print_stops(found, Console())
+    return EXIT_FAILED if any(stop.waits.longest_cpu_s > GOAL_S for stop in found) else 0
 
 
 def main() -> None:

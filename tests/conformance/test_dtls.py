@@ -21,6 +21,7 @@ from OpenSSL import SSL
 
 from tests.support.coap import coap_server
 from tests.support.dtls import IDENTITY, KEY
+from tests.support.dtls_handshake import shake_hands
 from tests.support.dtls_server import DtlsServer, ask, request
 from tests.support.esp import until
 from tests.support.nats import HOST, NatsServer
@@ -284,6 +285,117 @@ class TestStrangers:
         client.close()
 
 
+class TestResumption:
+    """RFC 5246 section 7.3: a session goes on over another connection, from any address."""
+
+    async def test_a_session_with_a_pre_shared_key_keeps_its_identity(self, server: DtlsServer) -> None:
+        first, second, third = server.client(), server.client(), server.client()
+        await first.handshake()
+        assert not first.resumed
+        for later in (second, third):
+            later.resume(first)
+            await later.handshake()
+            assert later.resumed
+            await ask(later)
+        assert server.gate.seen == [], "the key is the credential"
+        revocation = Revocation(server.coap.sessions)
+        assert finished(revocation.end_clients(frozenset({f"psk:{IDENTITY}"}), "client_revoked")) == 2
+        for each in (first, second, third):
+            each.close()
+
+    async def test_from_the_same_address(self, server: DtlsServer) -> None:
+        """The session that it replaces does not take the new one along."""
+        first = server.client()
+        await first.handshake()
+        others = [server.client(other=first) for _ in range(3)]
+        for again in others:
+            again.resume(first)
+            await again.handshake()
+            assert again.resumed
+            await ask(again)
+        assert server.tables["sessions"] == 1
+        first.close()
+
+    async def test_a_session_that_was_silent_for_too_long(self, server: DtlsServer) -> None:
+        first, second = server.client(), server.client()
+        await first.handshake()
+        server.coap.clock.shift += 101
+        server.socket.check()
+        assert server.tables["sessions"] == 0
+        second.resume(first)
+        await second.handshake()
+        assert second.resumed
+        await ask(second)
+        for each in (first, second):
+            each.close()
+
+    async def test_a_session_with_a_certificate_is_shown_to_the_provider_again(
+        self, server: DtlsServer
+    ) -> None:
+        device = server.authority.issue("device")
+        first, second = (server.client(issued=device, ca_file=server.authority.file) for _ in range(2))
+        await first.handshake()
+        await ask(first)
+        second.resume(first)
+        await second.handshake()
+        assert second.resumed
+        await ask(second)
+        shown = [presentation.certificate for presentation in server.gate.seen]
+        assert len(shown) == 2
+        assert shown[0] is not None
+        assert shown[0] == shown[1]
+        for each in (first, second):
+            each.close()
+
+    async def test_other_files_forget_all_sessions(self, server: DtlsServer) -> None:
+        """A key that is not there any more opens nothing."""
+        first, second = server.client(), server.client()
+        await first.handshake()
+        server.use(server.settings)
+        second.resume(first)
+        await second.handshake()
+        assert not second.resumed
+        for each in (first, second):
+            each.close()
+
+
+class TestBinaryIdentities:
+    """RFC 4279 section 5.1 wants text; devices send what they like."""
+
+    @pytest.mark.parametrize("identity", [b"\xff\x00\xee", b"abc\x00def", b"\x00", b"\xc3\x28", b"n" * 128])
+    async def test_any_bytes(self, server: DtlsServer, identity: bytes) -> None:
+        file = server.settings.psk_file
+        assert file is not None
+        file.write_text(f"binary-identities: {{'{identity.hex()}': '{KEY.hex()}'}}\n")
+        server.use(server.settings)
+        assert await shake_hands(server.socket.port, identity, KEY)
+        name = identity.decode() if identity.isalpha() and identity.isascii() else f"hex:{identity.hex()}"
+        assert server.principals() == [f"psk:{name}"]
+
+    async def test_what_stands_behind_a_zero_byte_counts(self, server: DtlsServer) -> None:
+        file = server.settings.psk_file
+        assert file is not None
+        file.write_text(
+            f"keys: {{abc: '{KEY.hex()}'}}\nbinary-identities: {{'61626300646566': '{'11' * 16}'}}\n"
+        )
+        server.use(server.settings)
+        assert not await shake_hands(server.socket.port, b"abc\x00def", KEY)
+        assert not await shake_hands(server.socket.port, b"abc\x00", KEY)
+        assert await shake_hands(server.socket.port, b"abc\x00def", bytes([0x11]) * 16)
+        assert await shake_hands(server.socket.port, b"abc", KEY)
+        assert server.principals() == ["psk:hex:61626300646566", "psk:abc"]
+
+    async def test_a_short_key_is_taken_with_a_warning(
+        self, server: DtlsServer, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        file = server.settings.psk_file
+        assert file is not None
+        file.write_text("keys: {old: '0102'}\n")
+        server.use(server.settings)
+        assert "pre-shared keys are so short that they can be guessed" in capsys.readouterr().out
+        assert await shake_hands(server.socket.port, b"old", b"\x01\x02")
+
+
 class TestStart:
     """What is found before anybody connects."""
 
@@ -294,14 +406,28 @@ class TestStart:
     @pytest.mark.parametrize(
         ("keys", "message"),
         [
-            ("", "psk.yml:1: expected one mapping, keys"),
-            ("tokens: {}", "psk.yml:1: expected one mapping, keys"),
-            ("keys:\n  a: 00ff", "psk.yml:2: expected a key of 16 to 64 bytes in hexadecimal"),
+            ("", "psk.yml:1: expected the mappings keys or binary-identities"),
+            ("tokens: {}", "psk.yml:1: expected the mappings keys or binary-identities"),
+            ("keys:\n  a: 00f", "psk.yml:2: expected a key of 1 to 64 bytes in hexadecimal"),
+            ("keys:\n  a: ''", "psk.yml:2: expected a key of 1 to 64 bytes in hexadecimal"),
+            (f"keys:\n  a: {'00' * 65}", "psk.yml:2: expected a key of 1 to 64 bytes in hexadecimal"),
+            (
+                "binary-identities:\n  xyz: 0011",
+                "psk.yml:2: expected an identity of 1 to 128 bytes in hexadecimal",
+            ),
+            (
+                "keys:\n  a: 0011\nbinary-identities:\n  '61': 0011",
+                "psk.yml:4: this identity is there already",
+            ),
+            (
+                "keys:\n  hex:00: 0011\nbinary-identities:\n  '00': 0011",
+                "psk.yml:4: this identity is there already",
+            ),
             (
                 "keys:\n  a: secretsecretsecretsecretsecretsecret",
-                "psk.yml:2: expected a key of 16 to 64 bytes",
+                "psk.yml:2: expected a key of 1 to 64 bytes",
             ),
-            ("keys:\n  a:", "psk.yml:2: expected a key of 16 to 64 bytes in hexadecimal"),
+            ("keys:\n  a:", "psk.yml:2: expected a key of 1 to 64 bytes in hexadecimal"),
             (
                 f"keys:\n  {'x' * 129}: {'00' * 16}",
                 "psk.yml:2: expected an identity of 1 to 128 printable characters",

@@ -98,6 +98,18 @@ class DtlsClient:
         self._connection.bio_write(await self.datagram())
         self.step()
 
+    def resume(self, other: "DtlsClient") -> None:
+        """Offer to resume the session of another client."""
+        session = other._connection.get_session()
+        assert session is not None
+        session._context = self._context  # pyOpenSSL allows only that with which it was made
+        self._connection.set_session(session)
+
+    @property
+    def resumed(self) -> bool:
+        """Whether its session is an earlier one."""
+        return bool(SSL._lib.SSL_session_reused(self._connection._ssl))  # type: ignore[attr-defined]
+
     async def handshake(self) -> None:
         """Complete the handshake; SSL.Error if the server refuses."""
         while not self.step():

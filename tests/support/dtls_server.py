@@ -53,13 +53,31 @@ class DtlsServer:
             client_certificate="optional",
             psk_file=directory / "psk.yml",
         )
-        credentials = datagram_credentials(("coap", "dtls"), self.settings)
+        self.credentials = credentials = datagram_credentials(("coap", "dtls"), self.settings)
+        self.admitted: list[Client] = []
+        admit = dtls_clients(self.gate)
+
+        def authenticate(psk_identity: Any, certificate: Any) -> Any:
+            client = admit(psk_identity, certificate)
+            if isinstance(client, Client):
+                self.admitted.append(client)
+            return client
+
         limits = {"handshake_timeout": 10.0, "session_timeout": 100.0, "handshakes_max": 3, "sessions_max": 3}
         clock: Any = coap.clock
         self.socket = DtlsSocket(
-            clock, coap.core, coap.counters, credentials, dtls_clients(self.gate),
+            clock, coap.core, coap.counters, credentials, authenticate,
             protocol="coap", **(limits | settings)
         )  # fmt: skip
+
+    def use(self, settings: CoapDtls) -> None:
+        """Use the files as they are now."""
+        credentials = datagram_credentials(("coap", "dtls"), settings)
+        self.credentials.context = credentials.context
+
+    def principals(self) -> list[str]:
+        """Those of the clients that were admitted, in their order."""
+        return [client.principal for client in self.admitted]
 
     @property
     def tables(self) -> dict[str, int]:

@@ -380,9 +380,7 @@ class Worker:
         self.control.start()
         self._background.every(EXPIRY_PERIOD, self._expire)
         self._background.every(CHECK_PERIOD, self._check)
-        self._background.every(
-            RETRY_PERIOD, lambda: self._slices.run(self.uplink.identification.retry())
-        )
+        self._background.every(RETRY_PERIOD, lambda: self._slices.run(self.uplink.identification.retry()))
         self._background.run(watch(self.credentials))
         while not self.link.ready:
             await asyncio.sleep(LINK_POLL)

@@ -11,6 +11,8 @@ cdef class DtlsSession:
     cdef Address address
     cdef bytes key
     cdef bytes client_random         # of its ClientHello
+    cdef bytes sent_identity         # the identity of a pre-shared key that it has sent in its handshake; or empty
+    cdef object psk_identity         # that identity as text, once its key was found
     cdef Py_ssize_t message_size     # bytes that a message to it may have
     # state
     cdef double begun                # loop time at which the handshake began, seconds
@@ -38,7 +40,7 @@ cdef class DtlsSocket(UdpSocket):
 
     cdef int expire(self, double now) except -1
     cdef int on_client_hello(self, bytes datagram, const Address* source, bytes key) except -1
-    cdef int continue_handshake(self, DtlsSession session) except -1
+    cdef int continue_handshake(self, DtlsSession session, bytes datagram) except -1
     cdef int complete_handshake(self, DtlsSession session) except -1
     cdef int retransmit(self, DtlsSession session, double now) except -1
     cdef int fail_handshake(self, DtlsSession session, str reason, str detail) except -1

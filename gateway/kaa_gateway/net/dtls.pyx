@@ -3,7 +3,7 @@
 A ClientHello is answered with a cookie, and nothing is kept for an address until the cookie comes back from it. Then
 there is a handshake, bounded in number and time, and after it a session, which the core sees as a peer at its address.
 A second handshake from an address replaces the session there only when it has succeeded. It replaces a handshake there
-when its cookie has come back.
+when its cookie has come back. A client may resume a session, from any address (RFC 5246 section 7.3).
 
 What lives here: handshakes, sessions and their admission. What does not: OpenSSL's settings and callbacks
 (dtls_context.py), and the protocol in the messages. OpenSSL works on memory; what it writes is cut into datagrams at
@@ -14,6 +14,7 @@ Source: RFC 6347, whose sections the comments cite; RFC 6066 section 4; RFC 7252
 
 import asyncio
 from collections import OrderedDict
+from datetime import UTC, datetime
 from functools import partial
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -35,6 +36,7 @@ cdef enum:
     HANDSHAKE = 22
     APPLICATION_DATA = 23
     CLIENT_HELLO = 1
+    CLIENT_KEY_EXCHANGE = 16
     MAX_FRAGMENT_LENGTH = 1              # the extension (RFC 6066 section 4)
     # Sizes in bytes
     RECORD_HEADER_SIZE = 13
@@ -90,6 +92,28 @@ cdef Py_ssize_t fragment_size_of(const uint8_t* hello, Py_ssize_t size) noexcept
             return 256 << hello[at + 4]
         at += 4 + length
     return FRAGMENT_SIZE_MAX
+
+
+cdef bytes identity_in(const uint8_t* datagram, Py_ssize_t size):
+    """Return the identity of a pre-shared key in a datagram, empty if there is none; any bytes are safe.
+
+    It stands first in ClientKeyExchange, if the cipher suite is one with pre-shared keys (RFC 4279 sections 2 and 3).
+    """
+    cdef const uint8_t* message
+    cdef Py_ssize_t at = 0, end, length
+    while at + RECORD_HEADER_SIZE <= size:
+        end = min(at + RECORD_HEADER_SIZE + get_16(datagram + at + 11), size)
+        if datagram[at] == HANDSHAKE and get_16(datagram + at + 3) == 0:
+            at += RECORD_HEADER_SIZE
+            while at + MESSAGE_HEADER_SIZE + 2 <= end:
+                message = datagram + at
+                length = message[1] << 16 | get_16(message + 2)
+                at += MESSAGE_HEADER_SIZE
+                if message[0] == CLIENT_KEY_EXCHANGE and at + 2 + get_16(datagram + at) <= end:
+                    return datagram[at + 2:at + 2 + get_16(datagram + at)]
+                at += length
+        at = end
+    return b""
 
 
 cdef class DtlsSession:
@@ -162,7 +186,7 @@ cdef class DtlsSocket(UdpSocket):
             if session is None:
                 return self.counters.count("dropped", "dtls_no_session")
             session.connection.bio_write(datagram)
-            return self.continue_handshake(session)
+            return self.continue_handshake(session, datagram)
         session.connection.bio_write(datagram)
         return self.read_messages(session)
 
@@ -197,15 +221,18 @@ cdef class DtlsSocket(UdpSocket):
                 next(iter(self.handshakes.values())), "tls_handshakes_full", "a newer one took its place"
             )
         session.begun = session.last_received = self.now
+        session.sent_identity = b""
         self.handshakes[key] = session
-        return self.continue_handshake(session)
+        return self.continue_handshake(session, datagram)
 
-    cdef int continue_handshake(self, DtlsSession session) except -1:
-        """Let OpenSSL go on with a handshake."""
-        session.context.begin()
+    cdef int continue_handshake(self, DtlsSession session, bytes datagram) except -1:
+        """Let OpenSSL go on with a handshake, after it has been given a datagram."""
+        session.sent_identity = identity_in(<const uint8_t*>datagram, len(datagram)) or session.sent_identity
+        session.context.begin(session.sent_identity)
         try:
             session.connection.do_handshake()
         except SSL.WantReadError:
+            session.psk_identity = session.context.psk_identity or session.psk_identity
             self.write_records(session)
             timeout = session.connection.DTLSv1_get_timeout()
             session.retransmit_at = 0 if timeout is None else self.loop.time() + timeout
@@ -220,11 +247,16 @@ cdef class DtlsSocket(UdpSocket):
     cdef int complete_handshake(self, DtlsSession session) except -1:
         """Make a session of a successful handshake, and ask whether its client is admitted."""
         cdef DtlsSession old = self.sessions.get(session.key)
-        psk_identity = session.context.psk_identity
+        psk_identity = session.context.identity_of(
+            session.connection, session.context.psk_identity or session.psk_identity
+        )
         certificate = None
         if psk_identity is None:
             shown = session.connection.get_peer_certificate(as_cryptography=True)
             if shown is not None:
+                if shown.not_valid_after_utc < datetime.now(UTC):
+                    # It was valid when the session began that is resumed now.
+                    return self.fail_handshake(session, "tls_certificate_expired", "certificate has expired")
                 try:
                     certificate = read_client_certificate(shown.public_bytes(Encoding.DER))
                 except ValueError as error:
@@ -389,7 +421,10 @@ cdef class DtlsSocket(UdpSocket):
         session.ended = True
         del self.sessions[session.key]
         self.core.forget(&session.address)
-        if notify_client:
+        if not notify_client:
+            # OpenSSL lets only sessions be resumed whose connections were closed.
+            session.connection.set_shutdown(SSL.SENT_SHUTDOWN)
+        else:
             try:
                 session.connection.shutdown()
             except SSL.Error:

@@ -4,7 +4,9 @@ What lives here: OpenSSL's settings and callbacks. What does not: datagrams and 
 certificates and keys.
 
 pyOpenSSL has no call for pre-shared keys, so their callback is set through its private binding. A version without that
-binding is refused with a ConfigError.
+binding is refused with a ConfigError. OpenSSL hands an identity to the callback only up to its first zero byte, and
+says nothing about it when a session is resumed; so the whole one is read from the client's message (dtls.pyx), and
+remembered for the session.
 
 Source: RFC 6347 (DTLS 1.2), RFC 4279 (pre-shared keys), RFC 7252 section 9.
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -39,6 +42,11 @@ EC_KEY_SIZE_MIN = 224
 DTLS_1_2 = 0xFEFD
 NO_RENEGOTIATION = 0x40000000
 """SSL_OP_NO_RENEGOTIATION, for which not every pyOpenSSL has a name."""
+
+RESUMABLE_FOR = 86_400
+"""Seconds for which a session can be resumed (RFC 5246 section F.1.4)."""
+RESUMABLE_MAX = 20_480
+"""Sessions that can be resumed: as many as OpenSSL keeps."""
 
 _COOKIE_SECRET = secrets.token_bytes(32)
 _VERIFY_FLAGS = {
@@ -70,12 +78,18 @@ class DtlsContext:
         """The identity in the handshake, if its key is known."""
         self.refusal: tuple[str, str] | None = None
         """The reason code and a sentence, if a callback has refused the client."""
+        self.sent_identity = b""
+        """The identity that the client has sent in the handshake that goes on now."""
         self._keys = psk_keys or {}
+        self._identities: OrderedDict[bytes, str] = OrderedDict()
+        """Identities of the sessions with a pre-shared key that can be resumed, by a hash of their secrets."""
         self._context = SSL.Context(SSL.DTLS_SERVER_METHOD)
         self._context.set_min_proto_version(DTLS_1_2)
         self._context.set_options(NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_QUERY_MTU)
-        # A resumed session would not say whose it is.
-        self._context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Sessions of other files cannot be resumed: each context has a cache of its own.
+        self._context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
+        self._context.set_session_id(b"kaa-gateway")
+        self._context.set_timeout(RESUMABLE_FOR)
         self._context.set_cookie_generate_callback(_cookie)
         self._context.set_cookie_verify_callback(
             lambda conn, cookie: hmac.compare_digest(cookie, _cookie(conn))
@@ -100,9 +114,26 @@ class DtlsContext:
         connection.set_app_data(address)
         return connection
 
-    def begin(self) -> None:
-        """Forget what the callbacks have found out before."""
+    def begin(self, sent_identity: bytes) -> None:
+        """Forget what the callbacks have found out before. `sent_identity` is what the client has sent, or empty."""
         self.psk_identity = self.refusal = None
+        self.sent_identity = sent_identity
+
+    def identity_of(self, connection: SSL.Connection, found: str | None) -> str | None:
+        """Return the identity of the pre-shared key of a connection whose handshake has succeeded, or None.
+
+        `found` is what its handshake has found out. For a resumed session that is nothing: its identity is that of the
+        handshake in which it began.
+        """
+        secret = connection.master_key()
+        if secret is None:
+            return found
+        digest = hashlib.sha256(secret).digest()
+        if found is not None:
+            self._identities[digest] = found
+            if len(self._identities) > RESUMABLE_MAX:
+                self._identities.popitem(last=False)
+        return self._identities.get(digest)
 
     def _use(self, material: Material) -> None:
         """Give OpenSSL the certificates, the key and the revocation lists."""
@@ -133,17 +164,29 @@ class DtlsContext:
         return self.refusal is None
 
     def _find_key(self, identity: bytes) -> bytes | None:
+        """Return the key of an identity, of which OpenSSL knows what stands before the first zero byte."""
+        if self.sent_identity.partition(b"\0")[0] == identity:
+            identity = self.sent_identity
         key = self._keys.get(identity)
         if key is None:
             self.refusal = ("dtls_unknown_psk_identity", "unknown identity of a pre-shared key")
         else:
-            self.psk_identity = identity.decode()
+            self.psk_identity = shown_identity(identity)
         return key
 
 
 def failure(context: DtlsContext, error: SSL.Error) -> tuple[str, str]:
     """Return the reason code of a failed handshake and a sentence for the log."""
     return context.refusal or (other_reason(said(error)), said(error))
+
+
+def shown_identity(identity: bytes) -> str:
+    """Return an identity as text; one that is none in hexadecimal."""
+    try:
+        text = identity.decode()
+    except UnicodeDecodeError:
+        text = ""
+    return text if text.isprintable() and text else f"hex:{identity.hex()}"
 
 
 def said(error: SSL.Error) -> str:

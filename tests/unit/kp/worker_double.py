@@ -202,6 +202,13 @@ class Peer:
         with contextlib.suppress(BlockingIOError, BrokenPipeError):
             self._socket.sendall(data)
 
+    def send_some(self, data: bytes) -> int:
+        """As much of it as the gateway's socket takes; how much that is."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
     def look(self) -> bytes:
         """What has come since the last look."""
         data = b""
