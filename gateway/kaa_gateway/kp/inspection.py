@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from kaa_gateway.kp.sessions import Sessions
 
 
+ENDPOINTS_PER_PAGE = 2_000
+
+
 class Page(NamedTuple):
     """Sessions as (key, description), and the slot where the next page begins; None after the last."""
 
@@ -30,7 +33,10 @@ class Inspection:
         client_id: str | None,
         endpoint_id: str | None,
     ) -> Page:
-        """Return at most `limit` sessions from a slot on, from no more than `scan` slots. None filters nothing."""
+        """Return at most `limit` sessions from a slot on, from no more than `scan` slots. None filters nothing.
+
+        The page ends early when it shows ENDPOINTS_PER_PAGE endpoints: no device is served meanwhile.
+        """
         sessions = self._sessions
         endpoint = None
         if endpoint_id is not None:
@@ -39,7 +45,8 @@ class Inspection:
                 return Page([], None)
         end = min(sessions.slot_count(), slot + scan)
         found: list[tuple[int, dict[str, Any]]] = []
-        while slot < end and len(found) < limit:
+        endpoints = 0
+        while slot < end and len(found) < limit and endpoints < ENDPOINTS_PER_PAGE:
             session = sessions.at(slot)
             slot += 1
             if (
@@ -48,7 +55,9 @@ class Inspection:
                 and (endpoint is None or session in endpoint.sessions)
                 and (client_id is None or session.is_of(client_id))
             ):
-                found.append((session.key, session.describe()))
+                description = session.describe()
+                endpoints += len(description["endpoints"])
+                found.append((session.key, description))
         return Page(found, slot if slot < sessions.slot_count() else None)
 
     def describe(self, key: int) -> dict[str, Any] | None:
