@@ -19,6 +19,7 @@ from kaa_gateway.admin.api import WorkerApi
 from kaa_gateway.admin.metrics import Queue, registry_of
 from kaa_gateway.admin.server import AdminServer
 from kaa_gateway.app.draining import drain_nats, drain_requests
+from kaa_gateway.app.garbage import COLLECT_PERIOD, avoid_full_collections, collect_if_few
 from kaa_gateway.app.identity import configure_identity, make_identity
 from kaa_gateway.app.periodic import BackgroundTasks
 from kaa_gateway.app.protocols import Protocols
@@ -380,6 +381,7 @@ class Worker:
         self.control.start()
         self._background.every(EXPIRY_PERIOD, self._expire)
         self._background.every(CHECK_PERIOD, self._check)
+        self._background.every(COLLECT_PERIOD, self._collect_garbage)
         self._background.every(RETRY_PERIOD, lambda: self._slices.run(self.uplink.identification.retry()))
         self._background.run(watch(self.credentials))
         while not self.link.ready:
@@ -390,6 +392,7 @@ class Worker:
             self.ports[name] = port
         if self._traffic is not None:
             self._traffic.start()
+        avoid_full_collections()
         self._serving = True
         log.info("serving devices", worker=self._index, **self.ports)
 
@@ -471,6 +474,9 @@ class Worker:
     def _expire_mqtt_sessions(self) -> None:
         if self._mqtt_sessions.expire(self._loop.time()):
             self._loop.call_soon(self._expire_mqtt_sessions)
+
+    def _collect_garbage(self) -> None:
+        collect_if_few(len(self.sessions.endpoints) + self.sessions.count)
 
     def _look_for_idle(self) -> None:
         if self.sessions.presence.look_for_idle(self._loop.time()):
