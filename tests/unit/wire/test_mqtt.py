@@ -272,7 +272,7 @@ packets: st.SearchStrategy[Packet] = st.one_of(
     st.tuples(
         topics, st.binary(max_size=300), st.integers(1, 2), packet_ids, st.booleans(), st.booleans()
     ).map(lambda fields: Publish(*fields)),
-    st.sampled_from([Puback, Pubrec, Pubrel, Pubcomp, Unsuback]).flatmap(lambda ack: packet_ids.map(ack)),
+    st.sampled_from([Puback, Pubrec, Pubrel, Pubcomp, Unsuback]).flatmap(packet_ids.map),
     st.builds(Subscribe, packet_ids, st.lists(st.tuples(filters, qos), min_size=1, max_size=4).map(tuple)),
     st.builds(Suback, packet_ids, st.lists(st.integers(0, 255), min_size=1, max_size=4).map(tuple)),
     st.builds(Unsubscribe, packet_ids, st.lists(filters, min_size=1, max_size=4).map(tuple)),
