@@ -35,11 +35,10 @@ from tests.fuzz.durable import (
     DurableSimulation,
 )  # fmt: skip
 from tests.fuzz.encrypted import EncryptedSimulation
-from tests.fuzz.mqtt5_seeds import EVERY_PROPERTY_OF_CONNECT, MQTT_5, P
+from tests.fuzz.mqtt5_seeds import MQTT_5
 from tests.fuzz.simulation import NatsSimulation, Simulation, steps
 from tests.support.kpudp_examples import HEX
 from tests.support.mqtt5 import codec as mqtt5
-from tests.support.mqtt5 import packets
 from tests.support.mqtt5.packets import Connect, Disconnect, Publish, Subscribe, Will
 from tests.support.mqtt5.properties import Property
 
@@ -291,68 +290,6 @@ MQTT_SESSIONS = [
         mqtt.encode(mqtt.Pingreq()),
     ),
 ]
-CONNECT_5 = mqtt5.encode(
-    packets.Connect(
-        "id",
-        clean_start=False,
-        will=packets.Will("kp1/app_v1/dcx/w/x", b"gone", 1, properties=((P.WILL_DELAY_INTERVAL, 5),)),
-        properties=EVERY_PROPERTY_OF_CONNECT,
-    )
-)
-TOPIC_5 = "kp1/app_v1/dcx/t/json"
-REQUEST_5 = ((P.RESPONSE_TOPIC, "r"), (P.CORRELATION_DATA, b"c"))
-MQTT_5_SESSIONS = [
-    steps(
-        CONNECT_5,
-        mqtt5.encode(packets.Publish(TOPIC_5, b"{}", 1, 1, properties=((P.TOPIC_ALIAS, 1), *REQUEST_5))),
-        IDENTIFY,
-        mqtt5.encode(packets.Publish("", b"{}", 2, 2, properties=((P.TOPIC_ALIAS, 1), *REQUEST_5))),
-        CONFIRM,
-        ANSWER,
-        mqtt5.encode(packets.Pubrel(2)),
-        mqtt5.encode(packets.Puback(1, 0x83)),
-        ANSWER_404,
-        mqtt5.encode(packets.Disconnect(0x04, properties=((P.SESSION_EXPIRY_INTERVAL, 0),))),
-    ),
-    steps(
-        CONNECT_5,
-        mqtt5.encode(
-            packets.Subscribe(
-                1, (("kp1/app_v1/+/t/#", 2), ("$share/g/#", 1)), properties=((P.SUBSCRIPTION_IDENTIFIER, 9),)
-            )
-        ),
-        IDENTIFY,
-        PUSH,
-        ANSWER_LARGE,
-        PUSH,
-        PUSH,
-        mqtt5.encode(packets.Pubrec(1)),
-        mqtt5.encode(packets.Pubcomp(1)),
-        LOSE,
-        PUSH,
-        SOON,
-        OPEN,
-        CONNECT,
-        LOSE,
-        OPEN,
-        CONNECT_5,
-        LATER,
-    ),
-    steps(
-        CONNECT_5,
-        mqtt5.encode(packets.Publish("kp1/app_v1/tsx/t/json", b"{}", 1, 1, properties=REQUEST_5)),
-        mqtt5.encode(packets.Publish("kp1/app_v1/tsx/t/json", b"{}", 2, 2)),
-        IDENTIFY,
-        NOBODY,
-        REFUSE,
-        CONFIRM,
-        OPEN,
-        CONNECT_5,
-        mqtt5.encode(packets.Unsubscribe(2, ("kp1/app_v1/+/t/#",))),
-        RESTART,
-        LATE,
-    ),
-]
 HTTP_SESSIONS = [
     steps(
         b"POST /kp1/app_v1/dcx/t/json HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}", IDENTIFY, ANSWER
@@ -510,7 +447,6 @@ def _session(protocol: str) -> Callable[[bytes], object]:
 
 SESSIONS = {
     "MQTT session": Target(_session("mqtt"), MQTT_SESSIONS),
-    "MQTT 5 session": Target(_session("mqtt"), MQTT_5_SESSIONS),
     "WebSocket session": Target(_session("websocket"), WEBSOCKET_SESSIONS),
     "HTTP session": Target(_session("http"), HTTP_SESSIONS),
     "HTTP client session": Target(_session("http clients"), HTTP_CLIENT_SESSIONS),
