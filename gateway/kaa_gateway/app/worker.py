@@ -1,7 +1,8 @@
 """One worker: builds everything from a configuration, starts it in order, and drains it.
 
 The composition root: it names the parts of all layers and connects them. What does not live here: the listeners and
-protocol servers (`kaa_gateway.app.protocols`), processes (`kaa_gateway.app.running`) and signals (`kaa_gateway.app.serving`).
+protocol servers (`kaa_gateway.app.protocols`), processes (`kaa_gateway.app.running`) and signals
+(`kaa_gateway.app.serving`).
 """
 
 from __future__ import annotations
