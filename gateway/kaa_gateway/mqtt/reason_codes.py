@@ -52,11 +52,14 @@ STATUS_CODES: Final = {
     401: NOT_AUTHORIZED,
     403: NOT_AUTHORIZED,
     404: 0x90,
-    413: 0x95,
+    413: 0x97,
     429: 0x97,
     503: 0x80,
 }
-"""Codes of PUBACK and PUBREC by the HTTP status of a refusal."""
+"""Codes of PUBACK and PUBREC by the HTTP status of a refusal.
+
+Packet too large (0x95) is no code of these packets (MQTT 5, tables 3-4 and 3-5); clients close the connection for it.
+"""
 
 OTHER_STATUS: Final = 0x83
 """The code of any other status: implementation specific error."""
