@@ -36,7 +36,7 @@ REQUESTS_MAX = 3
 PACKET_IDS = 65_535
 ROUNDS_MAX = 1000
 """Of answers at the end; a lane that needs more hangs."""
-PUBLICATION = re.compile(rb"HPUB ([^ ]+) ([^ ]+) [0-9]+ ([0-9]+)\r\n|PING\r\n")
+PUBLICATION = re.compile(rb"HPUB ([^ ]+) ([^ ]+) [0-9]+ ([0-9]+)\r\n|(?:SUB [^\r]+|PING)\r\n")
 GOOD = b'{"stream":"%b","seq":1}' % STREAM.encode()
 (QOS_0, QOS_1, QOS_2, REQUEST, GOOD_ANSWER, SKIP, NO_STREAM, PAUSE, SILENCE, RECONNECT) = range(10)
 

@@ -86,4 +86,8 @@ def test_sessions_leave_nothing_behind(name: str) -> None:
         except Exception as error:
             raise AssertionError(f"{name}: {type(error).__name__} of {data.hex()}") from error
     gc.collect()
-    assert sys.getallocatedblocks() - before < BLOCKS_MAX
+    assert sys.getallocatedblocks() - before < BLOCKS_MAX + RESUMABLE_BLOCKS.get(name, 0)
+
+
+RESUMABLE_BLOCKS = {"DTLS session": 4 * PLAYS // 2}
+"""Further blocks of sessions that are kept on purpose, as many as OpenSSL keeps, so that clients may resume them."""

@@ -17,7 +17,8 @@ from Cython.Compiler.Options import CompilationOptions, default_options
 from kaa_bench.errors import BenchError
 
 HOT = (
-    "gateway/kaa_gateway/wire/mqtt.pyx", "gateway/kaa_gateway/wire/esp.pyx", "gateway/kaa_gateway/wire/nats.pyx",
+    "gateway/kaa_gateway/wire/mqtt.pyx", "gateway/kaa_gateway/wire/mqtt_fields.pyx",
+    "gateway/kaa_gateway/wire/esp.pyx", "gateway/kaa_gateway/wire/nats.pyx",
     "gateway/kaa_gateway/kp/correlation.pyx", "gateway/kaa_gateway/kp/uplink.pyx",
     "gateway/kaa_gateway/kp/downlink.pyx", "gateway/kaa_gateway/net/tcp_connection.pyx",
     "gateway/kaa_gateway/net/tcp_listener.pyx", "gateway/kaa_gateway/mqtt/connection.pyx",

@@ -326,7 +326,7 @@ class TestEnd:
     )
     def test_a_session_that_is_ended(self, worker: WorkerDouble, reason: str, code: int) -> None:
         device, _ = connect(worker, Connect("id"), ALICE)
-        worker.revocation.end_clients({"alice"}, reason)
+        worker.in_slices(worker.revocation.end_clients({"alice"}, reason))
         assert device.only(Disconnect).reason_code == code
         assert device.closed
 

@@ -249,7 +249,7 @@ class TestTopicAlias:
         worker.identify()
         device.send(self.alias(1))
         assert len(worker.published()) == 2
-        worker.revocation.revoke_tokens("endpoint-t", [APP.encode()], [])
+        worker.in_slices(worker.revocation.revoke_tokens("endpoint-t", [APP.encode()], []))
         device.send(self.alias(1))
         assert worker.published() == []
         worker.identify("other-{}".format)

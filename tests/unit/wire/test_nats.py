@@ -269,7 +269,6 @@ def test_what_we_wrote_is_found_again(
     [
         b"",
         b"PING\r\n",
-        b"PUB a 1\r\nx\r\n",
         b"PUB a b x\r\nx\r\n",
         b"HPUB a b 1\r\nx\r\n",
         b"HPUB a b 2 1\r\nx\r\n",
