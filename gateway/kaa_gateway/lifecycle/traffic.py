@@ -27,8 +27,8 @@ log = structlog.get_logger("gateway.lifecycle")
 
 DEPARTED_MAX = 10_000
 """Endpoints that are gone and not yet reported; with this many, a report is made at once."""
-CHUNK = 2_000
-"""Endpoints that are read before the loop may do other things."""
+CHUNK = 500
+"""Endpoints that are read, and at most written into one event, before the loop does other things: some milliseconds."""
 ROW_OVERHEAD = 2 + 4 * 10
 """Bytes of an endpoint in a report beside its ID, at most: four longs and a length."""
 
@@ -156,7 +156,9 @@ class TrafficReports:
         )
         time_from, self._time_from = self._time_from, time_to
         endpoints, departed = self._endpoints.begin_traffic()
-        report.add(departed)
+        for start in range(0, len(departed), CHUNK):
+            report.add(departed[start : start + CHUNK])
+            await asyncio.sleep(0)
         for start in range(0, len(endpoints), CHUNK):
             report.add(self._endpoints.take_traffic(endpoints[start : start + CHUNK]))
             await asyncio.sleep(0)
@@ -181,7 +183,7 @@ class TrafficReports:
 
 
 class _Report:
-    """Gathers rows into events by tenant, application and endpoint, of at most `size_max` bytes."""
+    """Gathers rows into events by tenant, application and endpoint, of at most `size_max` bytes and `CHUNK` rows."""
 
     def __init__(self, owners: dict[str, Owner], size_max: int, publish: Callable[[Any], None]) -> None:
         self._owners = owners
@@ -189,11 +191,12 @@ class _Report:
         self._publish = publish
         self._stats: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
         self._size = 0
+        self._rows = 0
 
     def add(self, rows: Iterable[TrafficRow]) -> None:
         for app_version, endpoint_id, *counts in rows:
             size = len(endpoint_id) + ROW_OVERHEAD
-            if self._size + size > self._size_max:
+            if self._size + size > self._size_max or self._rows == CHUNK:
                 self.close()
             tenant, application = self._owners[app_version.decode()]
             endpoints = self._stats.setdefault(tenant, {}).setdefault(application, {})
@@ -201,10 +204,11 @@ class _Report:
             for name, count in zip(STATISTICS, counts, strict=True):
                 stat[name] += count
             self._size += size
+            self._rows += 1
 
     def close(self) -> None:
         """Publish what was gathered, if there is anything."""
         if self._stats:
             self._publish(self._stats)
         self._stats = {}
-        self._size = 0
+        self._size = self._rows = 0
