@@ -39,8 +39,11 @@ POLL_S = 0.02
 PING_TIMEOUT_S = 0.2
 LOG_TAIL = 2000
 """Characters of a server's output that are shown in an error."""
-PORTS = range(20_000, 32_000)
-"""Ports below the range that Linux gives to outgoing connections, so that no client takes a server's port."""
+PORTS = range(26_000, 29_000)
+"""Ports below the range that Linux gives to outgoing connections, so that no client takes a server's port.
+
+aiocoap opens a second one, 3,000 above.
+"""
 _candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
 """The ports in turn, so that two servers that are not started yet do not get the same."""
 OWN_VARIABLES = ("KAA_", "SERVICE_", "SERVER_", "NATS_", "APP_")

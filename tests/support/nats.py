@@ -5,6 +5,7 @@ that the server accepts clients.
 """
 
 import itertools
+import os
 import random
 import shutil
 import signal
@@ -21,18 +22,24 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.01
 HOST = "127.0.0.1"
-PORTS = range(20_000, 32_000)
-"""Below the ports of outgoing connections, none of which shall take that of a server that is down."""
-_candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
+PORTS = range(20_000, 26_000)
+"""Below those of the bench and of outgoing connections, none of which shall take the port of a server that is down."""
+PROCESSES = 12
+"""Processes of pytest-xdist with ports of their own: no other takes a port that is free for a moment."""
+_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % PROCESSES
+_own = PORTS[_process::PROCESSES]
+_candidates = itertools.cycle(random.sample(_own, len(_own)))
 """Each once before any comes again: servers that are not started yet must not be given the same."""
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that is free now, for a server that must keep its port over restarts."""
+    """Return a loopback port that is free now, of TCP and UDP, for a server that must keep its port over restarts."""
     while True:
         port = next(_candidates)
         try:
             socket.create_server((HOST, port)).close()
+            with socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+                datagrams.bind((HOST, port))
         except OSError:
             continue
         return port
