@@ -136,6 +136,7 @@ annotate: setup ## Print which functions on a message's way call Python, and in 
 	$(BIN)/python -m kaa_bench.compare.annotation $(ARGS)
 
 wheel: $(VENV)/.running ## Build a wheel into dist/
+	rm -rf build/release/lib*
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
 
 wheels: $(VENV)/.running ## Build a wheel for each CPython that is here, 3.11 to 3.14, and try each without a compiler

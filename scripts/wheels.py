@@ -52,6 +52,9 @@ def interpreters() -> dict[str, str]:
 
 def build(python: str, directory: Path) -> Path:
     """Build the wheel with an interpreter, in an environment of its own; return its path in dist/."""
+    # Modules that were built for other purposes, or are gone, would be packed too.
+    for stale in (REPOSITORY / "build/release").glob("lib*"):
+        shutil.rmtree(stale)
     subprocess.run([python, "-m", "venv", directory / "build"], check=True)
     out = directory / "out"
     pip = [directory / "build/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
