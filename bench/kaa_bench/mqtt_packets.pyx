@@ -1,6 +1,6 @@
 """MQTT packets as Python objects, for simulated devices and tests: both directions of every packet.
 
-Of the properties of MQTT 5, only those that simulated devices use are here.
+It knows the MQTT 5 properties that simulated devices use, and no others.
 
 What the gateway reads or writes goes through its own codec (kaa_gateway.wire.mqtt), so that tests of these functions
 test that codec. What only a client writes (CONNECT, SUBSCRIBE, UNSUBSCRIBE) or reads (CONNACK, SUBACK) is here.
@@ -241,7 +241,7 @@ cdef object decode_suback(const mqtt.Packet* packet, uint8_t level):
 
 
 cdef object decode_ack(const mqtt.Packet* packet, uint8_t level):
-    """Decode a PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK. Of the reason codes, that of PUBACK is kept."""
+    """Decode a PUBACK, PUBREC, PUBREL, PUBCOMP or UNSUBACK. Keep the reason code of PUBACK only."""
     cdef Properties properties
     cdef uint8_t reason_code = 0
     if packet.type == mqtt.UNSUBACK and level >= mqtt.LEVEL_5:

@@ -1,7 +1,7 @@
 """A device that sends one PINGREQ after the other, and notes how long the gateway took for the slowest answer.
 
-Time is that of the gateway's CPU while the answer was waited for: another process that takes the core away does not
-make it longer, as it would with the clock on the wall.
+It measures the CPU time that the gateway uses until the answer arrives. Wall time would also count the work of other
+processes on the same core.
 """
 
 import time

@@ -3,9 +3,8 @@
 Those of QoS 2 are here from PUBLISH to PUBREL. Those of QoS 1 are here, of MQTT 5 only, until PUBACK, which may refuse
 the message.
 
-A table of 16 bytes a message, because a client may use all 65,535 packet identifiers at once. It has a digest of each
-message: a client that has lost its state may use an identifier again for another message, which is then not taken for
-the former one sent again.
+A slot takes 24 bytes, because a client may use all 65,535 packet identifiers at once. It has a digest of its message: a
+client that has lost its state may use an identifier again for another message. The digest tells the two apart.
 
 Source: MQTT 3.1.1 sections 2.3.1 (packet identifiers), 4.3.3 (QoS 2); MQTT 5 section 3.4.2.1 (reason codes).
 """

@@ -1,7 +1,7 @@
 """Measures the cost of an extension service per request of a device, beside services that do the same without the SDK.
 
-The requests come through the gateway, pipelined. The figure is the CPU of the extension's process; that of nats-server
-is in the details.
+The load generator sends pipelined requests through the gateway. The figure is the CPU of the extension's process. The
+details have the CPU of nats-server.
 """
 
 import asyncio
