@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-COMMON = {"errors", "counters", "logs", "clock", "files", "slices", "stdio", "version", "yaml_tree"}
+COMMON = {"access", "errors", "counters", "logs", "clock", "files", "slices", "stdio", "version", "yaml_tree"}
 """Modules of kaa_gateway that stand below all packages, and __version__."""
 PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients"}
 ALL = {"*"}

@@ -87,15 +87,6 @@ async def test_health_is_open_to_proxies(server: AdminServer) -> None:
         assert await status(server, request.replace("/api/v1/x", "/health/live")) == 200
 
 
-async def test_with_a_token_a_proxy_may_stand_in_front() -> None:
-    server = await serve(Guard(TOKEN))
-    for request in PROXIES.values():
-        assert await status(server, request) == 401
-        authorized = request.replace("\r\n\r\n", f"\r\nAuthorization: Bearer {TOKEN}\r\n\r\n")
-        assert await status(server, authorized) == 200
-    await server.stop()
-
-
 # ---------------------------------------------------------------- rotation of the token
 
 
@@ -116,6 +107,13 @@ async def guarded(file: Path) -> AsyncIterator[AdminServer]:
     server = await serve(Guard.from_file(file))
     yield server
     await server.stop()
+
+
+async def test_with_a_token_a_proxy_may_stand_in_front(guarded: AdminServer) -> None:
+    for request in PROXIES.values():
+        assert await status(guarded, request) == 401
+        authorized = request.replace("\r\n\r\n", f"\r\nAuthorization: Bearer {TOKEN}\r\n\r\n")
+        assert await status(guarded, authorized) == 200
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["in place", "by another file"])
