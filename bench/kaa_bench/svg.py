@@ -17,8 +17,11 @@ COLOURS = ("#1f6feb", "#d1495b", "#2e8b57", "#e09f3e", "#6f42c1", "#5c6b73", "#0
 STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#24292f}"
     ".title{font-weight:600;font-size:14px}"
+    ".group{font-weight:600}"
     ".axis{stroke:#8c959f;stroke-width:1}"
     ".grid{stroke:#d8dee4;stroke-width:1}"
+    ".ground{fill:#ffffff}"
+    "@media(prefers-color-scheme:dark){text{fill:#e6edf3}.ground{fill:#0d1117}.grid{stroke:#30363d}}"
 )
 
 
@@ -26,6 +29,8 @@ STYLE = (
 class Bar:
     """A line of a bar chart, with the range of its values."""
 
+    group: str
+    """Heading of the bars that belong together; drawn above the first of them."""
     label: str
     value: float
     low: float
@@ -49,7 +54,8 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
     high = 10 ** math.ceil(math.log10(max(positive, default=1) * 1.0001))
     decades = max(1, round(math.log10(high / low)))
     width = WIDTH - LEFT - RIGHT
-    height = TOP + len(rows) * (BAR + GAP) + BOTTOM
+    groups = sum(1 for index, row in enumerate(rows) if index == 0 or row.group != rows[index - 1].group)
+    height = TOP + (len(rows) + groups) * (BAR + GAP) + BOTTOM
 
     def at(value: float) -> float:
         share = math.log10(max(value, low) / low) / decades
@@ -60,8 +66,13 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
         x = LEFT + decade / decades * width
         parts.append(f'<line class="grid" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{height - BOTTOM}"/>')
         parts.append(_text(x, height - BOTTOM + 16, f"{low * 10**decade:g}", "middle"))
-    for index, row in enumerate(rows):
-        y = TOP + index * (BAR + GAP)
+    y, group = TOP - BAR - GAP, None
+    for row in rows:
+        y += BAR + GAP
+        if row.group != group:
+            group = row.group
+            parts.append(f'<text class="group" x="8" y="{y + 13}">{escape(group)}</text>')
+            y += BAR + GAP
         colour = COLOURS[0] if row.first else COLOURS[5]
         parts.append(
             f'<rect x="{LEFT}" y="{y}" width="{at(row.value) - LEFT:.1f}" height="{BAR}" fill="{colour}"/>'
@@ -115,7 +126,7 @@ def _head(title: str, height: float) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img">'
         f"<style>{STYLE}</style>"
-        f'<rect width="{WIDTH}" height="{height:g}" fill="#ffffff"/>'
+        f'<rect class="ground" width="{WIDTH}" height="{height:g}"/>'
         f'<text class="title" x="8" y="20">{escape(title)}</text>'
     )
 

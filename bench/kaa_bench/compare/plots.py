@@ -48,7 +48,8 @@ def plots(results: Comparison) -> dict[str, str]:
 def _flood_bars(results: Comparison) -> list[Bar]:
     return [
         Bar(
-            f"{result.row.name}: {server}",
+            result.row.title,
+            server,
             median(run.server_us for run in runs),
             min(run.server_us for run in runs),
             max(run.server_us for run in runs),
@@ -62,7 +63,8 @@ def _flood_bars(results: Comparison) -> list[Bar]:
 def _probe_bars(results: Sequence[ProbeResult]) -> list[Bar]:
     return [
         Bar(
-            f"{result.probe.name}: {title}",
+            result.probe.title,
+            title,
             median(figure.value for figure in figures),
             min(figure.value for figure in figures),
             max(figure.value for figure in figures),
