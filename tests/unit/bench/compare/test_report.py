@@ -185,7 +185,8 @@ def test_the_plots_are_svg_of_everything_that_was_measured(tmp_path: Path) -> No
     drawn = plots(comparison())
     for plot in drawn.values():
         assert ElementTree.fromstring(plot).tag.endswith("svg")
-    assert "qos1: Mosquitto" in drawn["messages"]
+    assert "MQTT QoS 1, window 64<" in drawn["messages"]
+    assert ">Mosquitto<" in drawn["messages"]
     assert drawn["operations"].count("<rect") == 3
     assert drawn["latency"].count("<polyline") == 2
     assert plots(Comparison()) == {}
