@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from kaa_gateway.app.supervisor import HANG_TIMEOUT
+from kaa_gateway.supervision.processes import HANG_TIMEOUT
 from kaa_gateway.wire.kpudp import Message, Reason, Type, decode, encode
 
 from tests.support.esp import until

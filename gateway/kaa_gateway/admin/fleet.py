@@ -22,14 +22,10 @@ class Answer(NamedTuple):
 
 
 class Fleet:
-    """The workers: asks their management APIs, and counts how often each was started."""
+    """The workers: asks their management APIs."""
 
     def __init__(self, sockets: Mapping[int, Path]) -> None:
         self.sockets = sockets
-        self.starts = dict.fromkeys(sockets, 0)
-        """How often each worker was started."""
-        self.hangs = dict.fromkeys(sockets, 0)
-        """How often each worker was killed because it hung."""
 
     async def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> dict[int, Answer]:
         """Return the answers of all workers to a request to their management API, by worker."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -18,28 +18,30 @@ from kaa_gateway.admin.access import Guard
 from kaa_gateway.admin.exposition import merge_metrics
 from kaa_gateway.admin.fleet import Fleet
 from kaa_gateway.admin.port import ManagementPort
+from kaa_gateway.supervision.processes import WorkerProcesses
 
 
 class FleetServer:
     """Serves `/health/live`, `/health/ready` and `/metrics` of all workers together, and `routes`.
 
     The gateway becomes ready when each worker has been ready, and stays so while at least one is: the kernel gives new
-    connections to the workers that listen. It is not ready while `is_stopping`.
+    connections to the workers that listen. It is not ready while it stops. `program` begins the names of metrics.
     """
 
     def __init__(
         self,
         fleet: Fleet,
-        is_stopping: Callable[[], bool],
+        processes: WorkerProcesses,
         routes: Iterable[web.RouteDef] = (),
         guard: Guard | None = None,
+        program: str = "kaa_gateway",
     ) -> None:
         self._fleet = fleet
-        self._is_stopping = is_stopping
+        self._processes = processes
         self._never_ready = set(fleet.sockets)
         self.registry = CollectorRegistry()
         """Metrics of the supervisor's own."""
-        self.registry.register(FleetCollector(fleet))
+        self.registry.register(FleetCollector(processes, program))
         own = [
             web.get("/health/live", self._live),
             web.get("/health/ready", self._ready),
@@ -68,7 +70,7 @@ class FleetServer:
                 json.loads(answer.body) if answer.body else {"status": "DOWN", "reason": "It does not run"}
             )
         serving = any(answer.status == http.HTTPStatus.OK for answer in answers.values())
-        if serving and not self._never_ready and not self._is_stopping():
+        if serving and not self._never_ready and not self._processes.stopping:
             return web.json_response({"status": "UP", "workers": workers})
         return web.json_response({"status": "DOWN", "workers": workers}, status=503)
 
@@ -86,22 +88,27 @@ class FleetServer:
 class FleetCollector(Collector):
     """The metrics of the supervisor about its workers."""
 
-    def __init__(self, fleet: Fleet) -> None:
-        self._fleet = fleet
+    def __init__(self, processes: WorkerProcesses, program: str) -> None:
+        self._processes = processes
+        self._program = program
 
     def collect(self) -> list[GaugeMetricFamily | CounterMetricFamily]:
         """Read the counts now."""
         starts = CounterMetricFamily(
-            "kaa_gateway_worker_starts", "How often a worker was started.", labels=["worker"]
+            f"{self._program}_worker_starts", "How often a worker was started.", labels=["worker"]
         )
-        for index, count in self._fleet.starts.items():
+        for index, count in self._processes.starts.items():
             starts.add_metric([str(index)], count)
         hangs = CounterMetricFamily(
-            "kaa_gateway_worker_hangs", "How often a worker was killed because it hung.", labels=["worker"]
+            f"{self._program}_worker_hangs",
+            "How often a worker was killed because it hung.",
+            labels=["worker"],
         )
-        for index, count in self._fleet.hangs.items():
+        for index, count in self._processes.hangs.items():
             hangs.add_metric([str(index)], count)
         workers = GaugeMetricFamily(
-            "kaa_gateway_workers", "Workers that the configuration asks for.", len(self._fleet.sockets)
+            f"{self._program}_workers",
+            "Workers that the configuration asks for.",
+            len(self._processes.starts),
         )
         return [workers, starts, hangs]

@@ -1,6 +1,6 @@
 """One of several worker processes, as its supervisor starts it.
 
-Over its connection a worker gets each new configuration, and sends a `Report` of what the supervisor must know.
+Over its connection a worker gets each new configuration, and sends reports of what the supervisor must know.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import select
 import signal
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from kaa_gateway import logs
 from kaa_gateway.app.serving import serve
 from kaa_gateway.app.worker import Worker
 from kaa_gateway.errors import GatewayError
+from kaa_gateway.supervision.reports import EXIT_CANNOT_START, Report, Reports
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -29,42 +29,15 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gateway")
 
-EXIT_CANNOT_START = 2
-"""Exit code of a worker that cannot use its configuration, files or ports."""
-ALIVE_PERIOD = 1.0
-"""Seconds between reports that the event loop runs."""
 
+class Announcement(enum.Enum):
+    """What workers of the gateway report beside `Report`."""
 
-class Report(enum.Enum):
-    """What a worker tells its supervisor."""
-
-    ALIVE = enum.auto()
-    """Its event loop runs."""
-    SERVING = enum.auto()
-    """Its start is complete."""
-    ANNOUNCED = enum.auto()
+    CONFIGURATION = enum.auto()
     """The cluster has announced another configuration."""
 
 
-class _Reports:
-    """Sends reports. One that the supervisor does not take in time is dropped: a worker never waits for it."""
-
-    def __init__(self, supervisor: Connection) -> None:
-        self._supervisor = supervisor
-        self._poll = select.poll()
-        self._poll.register(supervisor.fileno(), select.POLLOUT)
-
-    def send(self, report: Report) -> None:
-        """Send a report."""
-        with contextlib.suppress(OSError):
-            if self._poll.poll(0):
-                self._supervisor.send(report)
-
-    async def repeat(self) -> None:
-        """Report again and again that the event loop runs."""
-        while True:
-            self.send(Report.ALIVE)
-            await asyncio.sleep(ALIVE_PERIOD)
+ANNOUNCED = Announcement.CONFIGURATION
 
 
 def run_worker(
@@ -88,10 +61,10 @@ async def _run_in_process(
     config: Config, index: int, admin_socket: Path, supervisor: Connection, bound: BoundSockets
 ) -> None:
     loop = asyncio.get_running_loop()
-    reports = _Reports(supervisor)
+    reports = Reports(supervisor)
     repeating = loop.create_task(reports.repeat())
     worker = Worker(config, index, admin_socket, bound)
-    worker.subscribe_announcements(lambda: reports.send(Report.ANNOUNCED))
+    worker.subscribe_announcements(lambda: reports.send(ANNOUNCED))
     configuring: asyncio.Task[None] | None = None
     orphaned = False
 

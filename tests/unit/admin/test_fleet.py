@@ -12,6 +12,7 @@ from kaa_gateway.admin.exposition import merge_metrics
 from kaa_gateway.admin.fleet import Fleet
 from kaa_gateway.admin.fleet_server import FleetServer
 from kaa_gateway.admin.server import AdminServer
+from kaa_gateway.supervision.processes import WorkerProcesses
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -56,9 +57,9 @@ class Gateway:
         self.fleet = Fleet({index: directory / f"{index}.sock" for index in range(2)})
         self.port = free_port()
         self.ready = [False, False]
-        self.stopping = False
         self.workers: dict[int, AdminServer] = {}
-        self.server = FleetServer(self.fleet, lambda: self.stopping)
+        self.processes = WorkerProcesses(2, print, lambda *arguments: arguments, name="worker", log=None)
+        self.server = FleetServer(self.fleet, self.processes)
 
     async def start_worker(self, index: int) -> None:
         registry = CollectorRegistry()
@@ -102,7 +103,7 @@ async def test_ready_when_each_worker_has_been_and_then_while_one_is(tmp_path: P
         assert await gateway.readiness() == (200, ["DOWN", "UP"])
         gateway.ready[1] = False
         assert await gateway.readiness() == (503, ["DOWN", "DOWN"])
-        gateway.ready[1] = gateway.stopping = True
+        gateway.ready[1] = gateway.processes.stopping = True
         assert await gateway.readiness() == (503, ["DOWN", "UP"])
         assert (await gateway.get("/health/live")).status_code == 200
 
@@ -119,7 +120,7 @@ async def test_a_socket_that_a_dead_worker_has_left_is_taken_over(tmp_path: Path
 
 async def test_metrics_are_those_of_the_workers_that_answer(tmp_path: Path) -> None:
     async with running(tmp_path) as gateway:
-        gateway.fleet.starts[0] += 3
+        gateway.processes.starts[0] += 3
         for index in range(2):
             await gateway.start_worker(index)
         text = (await gateway.get("/metrics")).text
