@@ -34,8 +34,14 @@ ALLOWED: dict[str, set[str]] = {
     "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "stdio", "version", "clock", "counters"},
     "kaa_ext.testing": {"kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
     "kaa_ext.services": {"kaa_ext.messages", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
+    "kaa_ext.operations": {"kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus"},
+    "kaa_ext.rest": {
+        "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "kaa_ext.operations",
+        "access", "bus", "errors", "version",
+    },
     "kaa_ext.cli": {
-        "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus", "wire", "errors", "stdio", "version",
+        "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "kaa_ext.operations", "kaa_ext.rest",
+        "bus", "wire", "errors", "stdio", "version",
     },
     "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
     "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},

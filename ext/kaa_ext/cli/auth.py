@@ -1,16 +1,15 @@
 """`kaa-ext auth`: endpoint tokens and clients of the authentication provider (16/ECAP, 22/CAP)."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
-from kaa_ext.cli.session import session
+from kaa_ext.operations import credentials
+from kaa_ext.operations.session import session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
-from kaa_ext.services.auth import credentials
 from kaa_ext.services.auth.registry import Registry
 
 app = App(name="auth", help="Add, list, suspend and revoke endpoint tokens and clients.")
@@ -29,19 +28,6 @@ Tenant = Annotated[
 ]
 
 
-@asynccontextmanager
-async def _registry(urls: list[str], provider: str) -> AsyncIterator[Registry]:
-    async with session(urls) as connection:
-        yield Registry(
-            provider,
-            "kaa-ext",
-            await connection.state(provider, credentials.TOKENS, credentials.Token),
-            await connection.state(provider, credentials.CLIENTS, credentials.ClientCredentials),
-            await connection.state(provider, credentials.CERTIFICATES, credentials.ClientCredentials),
-            connection.publish,
-        )
-
-
 def _expires(option: str, text: str | None) -> int | None:
     """Return the UNIX time in milliseconds at the end of a duration from now; None for None."""
     return None if text is None else now_ms() + int(duration(option, text).total_seconds() * 1000)
@@ -52,8 +38,8 @@ def _run(nats: str, provider: str, work: Callable[[Registry], Awaitable[None]]) 
     check_instance(provider)
 
     async def run() -> int:
-        async with _registry(urls, provider) as registry:
-            await work(registry)
+        async with session(urls) as connection:
+            await work(await credentials.registry(connection, provider))
         return 0
 
     return run_command(run())

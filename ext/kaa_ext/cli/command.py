@@ -1,27 +1,20 @@
 """`kaa-ext command`: sends commands to endpoints and shows their results (12/CIP, 11/CEP)."""
 
-import asyncio
-import random
 from typing import Annotated
 
 import msgspec
 from cyclopts import App, Parameter, validators
 from msgspec import UNSET
-from nats.aio.msg import Msg
 
 from kaa_ext.cli.common import FAILED, Nats, check_instance, json_argument, run_command, servers
-from kaa_ext.cli.session import CommandError, Session, session
-from kaa_ext.messages import cip
-from kaa_ext.sdk import payloads
-from kaa_ext.sdk.targeted import is_no_responders
+from kaa_ext.operations import commands
+from kaa_ext.operations.errors import Unavailable
+from kaa_ext.operations.session import session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import cex
 
 app = App(name="command", help="Send commands to endpoints, and show their results.")
 
-ACCEPT_TIMEOUT_S = 10.0
-"""Seconds for the agent to accept a command."""
-POLL_S = 0.05
 ANSWER_LATER_S = 5.0
 """Seconds after a command's timeout for the agent's report of it."""
 
@@ -64,7 +57,16 @@ def send(
 
     async def work() -> int:
         async with session(urls) as connection:
-            return await _send(connection, agent, endpoint, type, content, timeout, wait)
+            wait_s = timeout + ANSWER_LATER_S if wait else 0.0
+            command = await commands.invoke(
+                connection, agent, endpoint, type, content, timeout_s=timeout, wait_s=wait_s
+            )
+        if command.result is not None:
+            return _show(command.result)
+        if wait:
+            raise Unavailable(f"{agent} did not answer; command {command.id} may be executed or not")
+        print(f"command {command.id} is sent")
+        return 0
 
     return run_command(work())
 
@@ -99,70 +101,14 @@ def result(
         if found is None:
             print("no result")
             return FAILED
-        payload = None if found.payload is UNSET else bytes(found.payload)
-        return _show(found.status_code, found.reason_phrase, payload)
+        return _show(found)
 
     return run_command(work())
 
 
-async def _send(
-    connection: Session,
-    agent: str,
-    endpoint: str,
-    kind: str,
-    payload: bytes | None,
-    timeout_s: float,
-    wait: bool,
-) -> int:
-    number = random.randrange(1, 2**31)
-    if payload is not None:
-        payload = payloads.compact(payload)
-    answers: asyncio.Queue[Msg] = asyncio.Queue()
-    inbox = connection.client.new_inbox()
-    await connection.client.subscribe(inbox, cb=answers.put)
-    outstanding = await connection.state(agent, cex.OUTSTANDING, cex.Outstanding)
-    datum = cip.COMMAND_REQUEST.encode(
-        timeout=timeout_s,
-        endpointId=endpoint,
-        commandType=kind,
-        commandId=number,
-        payload=payload,
-    )
-    await connection.client.publish(cip.request_subject(agent), datum, inbox)
-
-    async def accepted() -> None:
-        while True:
-            commands = (await outstanding.get(endpoint) or cex.Outstanding()).commands
-            if any((each.type, each.id) == (kind, number) for each in commands):
-                return
-            await asyncio.sleep(POLL_S)
-
-    answering = asyncio.ensure_future(answers.get())
-    accepting = asyncio.ensure_future(accepted())
-    try:
-        await asyncio.wait(
-            {answering, accepting}, timeout=ACCEPT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        if accepting.done():
-            accepting.result()
-            if not wait:
-                print(f"command {number} is sent")
-                return 0
-            await asyncio.wait({answering}, timeout=timeout_s + ANSWER_LATER_S)
-        if not answering.done():
-            raise CommandError(f"{agent} did not answer; command {number} may be executed or not")
-        message = answering.result()
-    finally:
-        for task in (answering, accepting):
-            task.cancel()
-    if is_no_responders(message):
-        raise CommandError(f"no replica of {agent} is running; `kaa-ext run {agent}` starts one")
-    fields = cip.COMMAND_RESULT.decode(message.data)
-    return _show(fields["statusCode"], fields["reasonPhrase"], fields["payload"])
-
-
-def _show(status_code: int, reason_phrase: str | None, payload: bytes | None) -> int:
-    print(f"{status_code} {reason_phrase}" if reason_phrase else status_code)
-    if payload:
-        print(msgspec.json.format(payload).decode())
-    return 0 if 200 <= status_code <= 299 else FAILED
+def _show(result: cex.Result) -> int:
+    code = result.status_code
+    print(f"{code} {result.reason_phrase}" if result.reason_phrase else code)
+    if result.payload is not UNSET and bytes(result.payload):
+        print(msgspec.json.format(bytes(result.payload)).decode())
+    return 0 if 200 <= code <= 299 else FAILED

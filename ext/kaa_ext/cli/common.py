@@ -12,7 +12,7 @@ import uvloop
 from cyclopts import Parameter
 from kaa_gateway.bus import subjects
 
-from kaa_ext.cli.session import CommandError
+from kaa_ext.operations.errors import Unavailable
 from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
 from kaa_ext.sdk.urls import nats_urls
 
@@ -42,7 +42,7 @@ def run_command(work: Coroutine[Any, Any, int]) -> int:
     """Run a command and return its exit code. Print errors as one line."""
     try:
         return uvloop.run(work)
-    except CommandError as error:
+    except Unavailable as error:
         fail(str(error), FAILED)
     except StateUnavailable as error:
         fail(f"JetStream did not do it: {error.reason}", FAILED)

@@ -8,10 +8,10 @@ import msgspec
 from cyclopts import App, Parameter
 
 from kaa_ext.cli.common import FAILED, AppVersion, Nats, check_instance, json_argument, run_command, servers
-from kaa_ext.cli.session import session
 from kaa_ext.messages import cdtp
+from kaa_ext.operations import configurations
+from kaa_ext.operations.session import session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
-from kaa_ext.services import cmx, ecr
 
 app = App(name="config", help="Set, get and check the configurations of endpoints.")
 
@@ -46,8 +46,7 @@ def set_configuration(
 
     async def work() -> int:
         async with session(urls) as connection:
-            state = await connection.state(provider, ecr.STATE, ecr.Configuration)
-            registry = ecr.Registry(provider, state, connection.publish)
+            registry = await configurations.registry(connection, provider)
             config_id = (await registry.set(app_version, endpoint, name, content)).config_id
         print(f"configuration {config_id} is set")
         return 0
@@ -76,8 +75,8 @@ def get_configuration(
 
     async def work() -> int:
         async with session(urls) as connection:
-            state = await connection.state(provider, ecr.STATE, ecr.Configuration)
-            found = await ecr.Registry(provider, state, connection.publish).get(app_version, endpoint, name)
+            registry = await configurations.registry(connection, provider)
+            found = await registry.get(app_version, endpoint, name)
         if found is None:
             print(f"{endpoint} has no such configuration")
             return FAILED
@@ -110,31 +109,26 @@ def status(
 
     async def work() -> int:
         async with session(urls) as connection:
-            state = await connection.state(provider, ecr.STATE, ecr.Configuration)
-            registry = ecr.Registry(provider, state, connection.publish)
-            states = await connection.state(consumer, cmx.STATE, cmx.EndpointState)
-            known = await states.get(app_version, endpoint) or {}
-            for name, configured in {cdtp.DEFAULT_NAME: cmx.Configured(), **known}.items():
-                current = await registry.get(app_version, endpoint, name)
-                print(_line(name, current, configured))
+            for each in await configurations.status(connection, provider, consumer, app_version, endpoint):
+                print(_line(each))
         return 0
 
     return run_command(work())
 
 
-def _line(name: str, current: ecr.Configuration | None, configured: cmx.Configured) -> str:
-    applied = configured.applied
+def _line(status: configurations.Status) -> str:
+    current, applied = status.current, status.configured.applied
     if current is None:
         outcome = "none is set"
-    elif applied is None or applied.config_id != current.config_id:
+    elif applied is None or not status.is_applied:
         outcome = f"{current.config_id}  not applied yet"
     elif 200 <= applied.status_code <= 299:
         outcome = f"{current.config_id}  applied {_time(applied.timestamp)}"
     else:
         reason = f" {json.dumps(applied.reason_phrase)}" if applied.reason_phrase else ""
         outcome = f"{current.config_id}  refused {_time(applied.timestamp)}: {applied.status_code}{reason}"
-    observes = {True: "  observed", False: "  not observed", None: ""}[configured.observe]
-    return f"{name or '(default)'}  {outcome}{observes}"
+    observes = {True: "  observed", False: "  not observed", None: ""}[status.configured.observe]
+    return f"{status.name or '(default)'}  {outcome}{observes}"
 
 
 def _time(timestamp: int) -> str:

@@ -3,25 +3,18 @@
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated
 
-import msgspec
 from cyclopts import App, Parameter, validators
-from nats.js import api
-from nats.js.errors import NotFoundError
+from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.cli.common import FAILED, Nats, check_instance, duration, run_command, servers
-from kaa_ext.cli.session import CommandError, Session, session
-from kaa_ext.sdk.streams import stored
+from kaa_ext.operations import samples
+from kaa_ext.operations.session import session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import epts
 
 app = App(name="data", help="Print the data samples of endpoints.")
-
-_decode = msgspec.json.Decoder(epts.Batch).decode
 
 Receiver = Annotated[str, Parameter(name="--receiver", help="Service instance that keeps the samples.")]
 AnyVersion = Annotated[
@@ -53,8 +46,9 @@ def tail(
 
     async def work() -> int:
         async with session(urls) as connection:
-            async for batch in _arriving(connection, receiver, app_version, endpoint):
-                for line in _lines(batch, metric):
+            source = samples.Source(receiver, app_version, endpoint)
+            async for sample in samples.arriving(connection, source):
+                if (line := _line(sample, metric)) is not None:
                     print(line, flush=True)
         return 0
 
@@ -85,71 +79,28 @@ def query(
     since
         Greatest age of a sample: a number with s, m, h or d, such as 90s or 7d.
     """
-    after = None if since is None else datetime.now(UTC) - duration("--since", since)
+    begin = None if since is None else now_ms() - int(duration("--since", since).total_seconds() * 1000)
     urls = servers(nats)
     check_instance(receiver)
 
     async def work() -> int:
         async with session(urls) as connection:
             lines: deque[str] = deque(maxlen=last)
-            async for batch in _stored(connection, receiver, app_version, endpoint, after):
-                lines.extend(_lines(batch, metric))
+            source = samples.Source(receiver, app_version, endpoint)
+            async for sample in samples.between(connection, source, begin):
+                if (line := _line(sample, metric)) is not None:
+                    lines.append(line)
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0 if lines else FAILED
 
     return run_command(work())
 
 
-async def _arriving(
-    connection: Session, receiver: str, app_version: str, endpoint: str
-) -> AsyncIterator[epts.Batch]:
-    """Yield the batches that the stream receives from now on."""
-    with _known(receiver):
-        subscription = await connection.jetstream().subscribe(
-            epts.stream_subject(receiver, app_version, endpoint),
-            stream=epts.stream_name(receiver),
-            ordered_consumer=True,
-            config=api.ConsumerConfig(deliver_policy=api.DeliverPolicy.NEW),
-        )
-    while True:
-        yield _decode((await subscription.next_msg(None)).data)
-
-
-async def _stored(
-    connection: Session, receiver: str, app_version: str, endpoint: str, since: datetime | None
-) -> AsyncIterator[epts.Batch]:
-    """Yield the batches that the stream has."""
-    policy = api.DeliverPolicy.ALL if since is None else api.DeliverPolicy.BY_START_TIME
-    subject = epts.stream_subject(receiver, app_version, endpoint)
-    with _known(receiver):
-        found = stored(connection.jetstream(), epts.stream_name(receiver), subject, policy, since)
-        async for message in found:
-            yield _decode(message.data)
-
-
-@contextmanager
-def _known(receiver: str) -> Iterator[None]:
-    try:
-        yield
-    except NotFoundError as error:
-        raise CommandError(
-            f"{receiver} has kept nothing on this NATS server; has `kaa-ext run {receiver}` been started?"
-        ) from error
-
-
-def _lines(batch: epts.Batch, metric: str | None) -> list[str]:
-    """Return a line for each sample, or for each that has the metric."""
-    seconds, milliseconds = divmod(batch.timestamp, 1000)
-    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03}Z"
-    head = f"{when} {batch.app_version_name} {batch.endpoint_id}"
-    texts = [bytes(sample).decode() for sample in batch.samples]
-    if metric is not None:
-        texts = [value for value in (_value(text, metric) for text in texts) if value is not None]
-    return [f"{head} {text}" for text in texts]
-
-
-def _value(sample: str, metric: str) -> str | None:
-    if not sample.startswith("{"):
+def _line(sample: samples.Sample, metric: str | None) -> str | None:
+    """Return the line of a sample; None if it does not have the metric."""
+    value = sample.content if metric is None else sample.metric(metric)
+    if value is None:
         return None
-    value = msgspec.json.decode(sample, type=dict[str, msgspec.Raw]).get(metric)
-    return None if value is None else bytes(value).decode()
+    seconds, milliseconds = divmod(sample.timestamp, 1000)
+    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03}Z"
+    return f"{when} {sample.app_version_name} {sample.endpoint_id} {value.decode()}"

@@ -5,7 +5,8 @@ the service remove a minute later (see watched_bucket.py).
 """
 
 from asyncio import sleep
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from time import monotonic
 from typing import Protocol
 
@@ -25,9 +26,9 @@ RECONNECT_S = 1.0
 RECONNECT_POLL_S = 0.02
 
 
-def changes_subject(name: str) -> str:
-    """Return the subject on which NATS publishes each value that is written to a bucket."""
-    return f"$KV.{name}.>"
+def changes_subject(name: str, key: str = ">") -> str:
+    """Return the subject on which NATS publishes each value that is written to a key of a bucket (default: to any)."""
+    return f"$KV.{name}.{key}"
 
 
 class Bucket(Protocol):
@@ -54,8 +55,11 @@ class Bucket(Protocol):
     async def delete(self, key: str, revision: int) -> None:
         """Remove the key if it has this revision. Raise Conflict if not."""
 
-    def entries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """Yield all keys with their values."""
+    def entries(self, prefix: str = "", start: int = 0) -> AsyncGenerator[tuple[str, Entry], None]:
+        """Yield the keys below a prefix with their values, in the order of their revisions.
+
+        Those before the revision `start` are left out.
+        """
 
     async def watch(self) -> None:
         """Keep a copy up to date, if the bucket has one, until this is cancelled."""
@@ -129,18 +133,26 @@ class JetStreamBucket:
     def receive(self, message: Msg) -> None:
         """Do nothing: there is no copy."""
 
-    async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """Yield all keys with their values."""
-        prefix = f"$KV.{self.name}."
+    async def entries(self, prefix: str = "", start: int = 0) -> AsyncGenerator[tuple[str, Entry], None]:
+        """Yield the keys below a prefix with their values, in the order of their revisions."""
+        bucket = f"$KV.{self.name}."
+        subject = changes_subject(self.name, f"{prefix}.>" if prefix else ">")
+        # A bucket has one value of each key, so that both policies yield the same.
+        by_sequence, last = api.DeliverPolicy.BY_START_SEQUENCE, api.DeliverPolicy.LAST_PER_SUBJECT
+        found = stored(
+            self._jetstream(),
+            f"KV_{self.name}",
+            subject,
+            by_sequence if start else last,
+            start=start or None,
+        )
         try:
-            found = stored(
-                self._jetstream(), f"KV_{self.name}", f"{prefix}>", api.DeliverPolicy.LAST_PER_SUBJECT
-            )
-            async for message in found:
-                yield (
-                    message.subject.removeprefix(prefix),
-                    Entry(message.data, message.metadata.sequence.stream),
-                )
+            async with aclosing(found) as messages:
+                async for message in messages:
+                    yield (
+                        message.subject.removeprefix(bucket),
+                        Entry(message.data, message.metadata.sequence.stream),
+                    )
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 

@@ -8,7 +8,8 @@ import asyncio
 import random
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Generic, TypeVar
+from contextlib import aclosing
+from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
@@ -42,6 +43,13 @@ def unescaped(part: str) -> str:
     if part == "=":
         return ""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 16)), part).encode("latin-1").decode()
+
+
+class Page(NamedTuple, Generic[T]):
+    """Some keys with their values; `next` is where the next page starts, None after the last one."""
+
+    entries: list[tuple[tuple[str, ...], T]]
+    next: int | None
 
 
 class _Change(Generic[T]):
@@ -118,15 +126,15 @@ class State(Generic[T]):
 
     async def get(self, *key: str) -> T | None:
         """Return the value of a key, or None."""
-        return self._value(await self._bucket.get(_joined(key)))
+        return self._value(await self._bucket.get(joined(key)))
 
     async def get_all(self, keys: Iterable[tuple[str, ...]]) -> list[T | None]:
         """Return the value of each key, or None; for many keys this costs less than `get`."""
-        return [self._value(each) for each in await self._bucket.get_all([*map(_joined, keys)])]
+        return [self._value(each) for each in await self._bucket.get_all([*map(joined, keys)])]
 
     async def put(self, *key: str, value: T) -> None:
         """Set the value of a key, whatever it was before."""
-        await self._bucket.put(_joined(key), self._encode(value))
+        await self._bucket.put(joined(key), self._encode(value))
 
     async def change(self, *key: str, change: Callable[[T | None], T | None]) -> T | None:
         """Replace the value of a key by the result of `change`, atomically. Return the new value.
@@ -142,14 +150,14 @@ class State(Generic[T]):
         Changes of a key happen in the order in which they are submitted here. Those that are submitted while the key is
         being written are written together.
         """
-        joined = _joined(key)
+        name = joined(key)
         waiting = _Change(change)
-        changes = self._changes.get(joined)
+        changes = self._changes.get(name)
         if changes is not None:
             changes.append(waiting)
         else:
-            self._changes[joined] = [waiting]
-            writer = asyncio.create_task(self._write(joined))
+            self._changes[name] = [waiting]
+            writer = asyncio.create_task(self._write(name))
             self._writers.add(writer)
             writer.add_done_callback(self._writers.discard)
         return waiting.result
@@ -203,6 +211,21 @@ class State(Generic[T]):
             if entry.value:
                 yield _parts(key), self._decode(entry.value)
 
+    async def page(self, *prefix: str, start: int, limit: int) -> Page[T]:
+        """Return the first `limit` keys that begin with the parts of `prefix`, in the order of their last changes.
+
+        `start` is 0, or the `next` of the page before. A key that changes between two pages may be in both.
+        """
+        found: list[tuple[tuple[str, ...], T]] = []
+        async with aclosing(self._bucket.entries(joined(prefix), start)) as entries:
+            async for key, entry in entries:
+                if not entry.value:
+                    continue
+                if len(found) == limit:
+                    return Page(found, entry.revision)
+                found.append((_parts(key), self._decode(entry.value)))
+        return Page(found, None)
+
     def _value(self, entry: Entry | None) -> T | None:
         if entry is None or not entry.value:
             return None
@@ -212,7 +235,8 @@ class State(Generic[T]):
         return value
 
 
-def _joined(key: tuple[str, ...]) -> str:
+def joined(key: tuple[str, ...]) -> str:
+    """Return a key as it is in the bucket."""
     return ".".join([part if _SAFE(part) else escaped(part) for part in key])
 
 

@@ -4,7 +4,7 @@ nats-py's own `KeyValue.watch` reports an empty bucket if the messages arrive be
 consumer behind each time.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import datetime
 
@@ -25,12 +25,17 @@ async def stored(
     subject: str,
     policy: api.DeliverPolicy,
     since: datetime | None = None,
-) -> AsyncIterator[Msg]:
-    """Yield the messages that a stream has on a subject now, in order."""
+    start: int | None = None,
+) -> AsyncGenerator[Msg, None]:
+    """Yield the messages that a stream has on a subject now, in order.
+
+    `since` and `start`, a sequence, are for the policies that need them.
+    """
     config = api.ConsumerConfig(
         filter_subject=subject,
         deliver_policy=policy,
         opt_start_time=since,
+        opt_start_seq=start,
         ack_policy=api.AckPolicy.NONE,
         inactive_threshold=INACTIVE_S,
     )

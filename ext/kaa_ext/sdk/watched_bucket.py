@@ -11,7 +11,7 @@ Source: NATS documentation, "JetStream consumers" (push consumer, idle heartbeat
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -319,9 +319,9 @@ class WatchedBucket:
         elif known is not None:
             watch.copy.forget(key, known.revision)
 
-    async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """Yield all keys with their values, from the server."""
-        async for each in self._bucket.entries():
+    async def entries(self, prefix: str = "", start: int = 0) -> AsyncGenerator[tuple[str, Entry], None]:
+        """Yield the keys below a prefix with their values, from the server."""
+        async for each in self._bucket.entries(prefix, start):
             yield each
 
     # ------------------------------------------------------------ the watch

@@ -5,7 +5,7 @@ It has subjects with `*` and `>`, queue groups, no-responders reports, and key-v
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from kaa_gateway.bus.control import NO_RESPONDERS
@@ -157,10 +157,12 @@ class MemoryBucket:
         self._check(key, revision)
         del self._entries[key]
 
-    async def entries(self) -> AsyncIterator[tuple[str, Entry]]:
-        """Yield all keys with their values."""
-        for key, entry in list(self._entries.items()):
-            yield key, entry
+    async def entries(self, prefix: str = "", start: int = 0) -> AsyncGenerator[tuple[str, Entry], None]:
+        """Yield the keys below a prefix with their values, in the order of their revisions."""
+        below = f"{prefix}." if prefix else ""
+        for key, entry in sorted(self._entries.items(), key=lambda item: item[1].revision):
+            if entry.revision >= start and key.startswith(below):
+                yield key, entry
 
     async def watch(self) -> None:
         """Do nothing: there is no copy."""

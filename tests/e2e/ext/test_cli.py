@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiomqtt
-from kaa_ext.cli.session import session
+from kaa_ext.operations.session import session
 from kaa_ext.sdk.streams import stored
 from kaa_ext.services import epts
 from nats.js import api

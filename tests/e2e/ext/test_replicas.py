@@ -16,8 +16,8 @@ from typing import Any
 
 import httpx
 import pytest
-from kaa_ext.cli.session import Session, session
 from kaa_ext.messages import cdtp
+from kaa_ext.operations.session import Session, session
 from kaa_ext.services import cex, cmx, epmx, epts
 from nats.aio.msg import Msg
 

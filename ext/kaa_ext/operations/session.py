@@ -1,8 +1,8 @@
-"""A short NATS connection for a command of `kaa-ext`. It fails with one sentence where a service would wait."""
+"""A NATS connection for operations. They fail with one sentence where a service would wait."""
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import nats.errors
 from kaa_gateway.bus.flushing import FLUSH_TIMEOUT_S
@@ -10,40 +10,41 @@ from kaa_gateway.bus.nats_client import NatsClient
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from kaa_ext.operations.errors import Unavailable
 from kaa_ext.sdk.buckets import JetStreamBucket
 from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, JETSTREAM_TIMEOUT_S
-from kaa_ext.sdk.errors import ExtError
 from kaa_ext.sdk.state import State
 from kaa_ext.sdk.urls import masked
 
 T = TypeVar("T")
 
 
-class CommandError(ExtError):
-    """A command has failed; the message is a sentence for the user."""
-
-
 class Session:
-    """The operations of NATS that commands need."""
+    """What operations need of NATS, on a connected client."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
+        self._states: dict[tuple[str, str], State[Any]] = {}
 
     def jetstream(self) -> JetStreamContext:
         """Return JetStream on this connection."""
         return self.client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
 
     async def state(self, instance: str, name: str, kind: type[T]) -> State[T]:
-        """Return a state of a service instance. Raise CommandError if the service has never run."""
+        """Return a state of a service instance. Raise Unavailable if the service has never run."""
+        state: State[T] | None = self._states.get((instance, name))
+        if state is not None:
+            return state
         bucket = f"{instance}-{name}"
         try:
             await self.jetstream().stream_info(f"KV_{bucket}")
         except nats.errors.Error as error:
-            raise CommandError(
+            raise Unavailable(
                 f"there is no state of {instance} on this NATS server; has `kaa-ext run {instance}` been started?"
             ) from error
         state = State(lambda: JetStreamBucket(self.jetstream, bucket, None, 1), kind)
         await state.open()
+        self._states[instance, name] = state
         return state
 
     async def publish(self, subject: str, payload: bytes) -> None:
@@ -54,7 +55,7 @@ class Session:
 
 @asynccontextmanager
 async def session(urls: Sequence[str]) -> AsyncIterator[Session]:
-    """Connect to NATS. Raise CommandError if that fails, or if an operation inside fails."""
+    """Connect to NATS for a short time. Raise Unavailable if that fails, or if an operation inside fails."""
     client = NatsClient()
     names = ", ".join(map(masked, urls))
 
@@ -72,13 +73,13 @@ async def session(urls: Sequence[str]) -> AsyncIterator[Session]:
             error_cb=silent,
         )
     except (nats.errors.Error, OSError) as error:
-        raise CommandError(
+        raise Unavailable(
             f"NATS cannot be reached at {names}; is it running? --nats names another"
         ) from error
     try:
         yield Session(client)
     except nats.errors.Error as error:
-        raise CommandError(f"NATS at {names}: {error or type(error).__name__}") from error
+        raise Unavailable(f"NATS at {names}: {error or type(error).__name__}") from error
     finally:
         with suppress(nats.errors.Error):
             await client.close()
