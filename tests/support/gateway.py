@@ -188,15 +188,19 @@ class GatewayProcess:
                 sums[name] = sums.get(name, 0.0) + value
         return sums
 
+    def exposition(self) -> str:
+        """Return the text of `/metrics`."""
+        status, text = self._admin("/metrics")
+        assert status == 200
+        return text
+
     def metrics_by_worker(self) -> dict[str, Metrics]:
         """Return the metrics by the label `worker`, which is empty for those that are not of one worker.
 
         Those of several application versions are added up.
         """
-        status, text = self._admin("/metrics")
-        assert status == 200
         found: dict[str, Metrics] = defaultdict(lambda: defaultdict(float))
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(self.exposition()):
             for sample in family.samples:
                 labels = dict(sample.labels)
                 worker = labels.pop("worker", "")
