@@ -25,7 +25,7 @@ cdef class Counters:
         self.unrouted = VersionCounters()
 
     cdef int count(self, str event, str reason) except -1:
-        """Count an event that has a reason: "refused", "dropped", "closed" or "ignored"."""
+        """Count an event that has a reason: "refused", "dropped", "closed", "ignored" or "paused"."""
         key = (event, reason)
         self.reasons[key] = self.reasons.get(key, 0) + 1
         return 0
