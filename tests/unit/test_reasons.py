@@ -43,7 +43,7 @@ def counted() -> set[str]:
         if path.suffix == ".py":
             text = path.read_text(encoding="utf-8")
             found |= set(re.findall(r'^(?:IDENTITY|TOKEN|CREDENTIALS)_\w+ = "(\w+)"', text, re.MULTILINE))
-            found |= set(re.findall(r'\.end_\w+\([^()"]*"(\w+)"\)', text))
+            found |= set(re.findall(r'\.(?:end|move)_\w+\((?:[^()"]|\([^()]*\))*"(\w+)"\)', text))
     for reason in re.findall(r'\bon_dropped\(\w+, "(\w+)"', "".join(NATIVE)):
         found |= {reason, f"unattributed_{reason}"}
     found.add(api.DISCONNECTED)

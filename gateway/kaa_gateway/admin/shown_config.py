@@ -33,7 +33,11 @@ def shown(config: Config) -> dict[str, Any]:
             "kaa": {
                 "applications": applications,
                 "extension-instances": {
-                    each.name: {"endpoint-aware": each.endpoint_aware, "durable": each.durable}
+                    each.name: {
+                        "endpoint-aware": each.endpoint_aware,
+                        "durable": each.durable,
+                        "named-configurations": each.named_configurations,
+                    }
                     for each in config.extension_instances.values()
                 },
                 "kpc": kpc,

@@ -19,6 +19,8 @@ class Routing(NamedTuple):
     """By extension instance: whether the endpoint token is in its resource paths."""
     tenants: dict[str, str]
     """The tenant of each application version that has one."""
+    named: frozenset[str]
+    """The extension instances that get the configName of 4/ESP from the resource path."""
 
 
 def routing_of(config: Config) -> Routing:
@@ -27,6 +29,9 @@ def routing_of(config: Config) -> Routing:
         {version.name: version.allowed for version in config.app_versions.values()},
         {instance.name: instance.endpoint_aware for instance in config.extension_instances.values()},
         {version.name: version.tenant for version in config.app_versions.values() if version.tenant},
+        frozenset(
+            instance.name for instance in config.extension_instances.values() if instance.named_configurations
+        ),
     )
 
 

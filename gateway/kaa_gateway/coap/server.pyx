@@ -255,6 +255,7 @@ cdef class CoapServer(DatagramCore):
         client = self.socket.client_of(source)
         if client is not None:
             peer.principal = client.principal
+            peer.client = client.client_id
             peer.tenant = client.tenant
             peer.outbox.verified_until = INFINITY
         self.peers.add(source, peer)

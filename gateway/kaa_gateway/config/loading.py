@@ -90,7 +90,12 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         tracing=kpc.tracing,
         app_versions=app_versions,
         extension_instances={
-            name: ExtensionInstance(name=name, endpoint_aware=keys.endpoint_aware, durable=keys.durable)
+            name: ExtensionInstance(
+                name=name,
+                endpoint_aware=keys.endpoint_aware,
+                durable=keys.durable,
+                named_configurations=keys.named_configurations,
+            )
             for name, keys in (allowed | kaa.extension_instances).items()
         },
         warnings=warnings,

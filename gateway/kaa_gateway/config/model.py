@@ -31,6 +31,7 @@ class ExtensionInstance(Struct, frozen=True, kw_only=True):
     name: str
     endpoint_aware: bool = True
     durable: bool = False
+    named_configurations: bool = False
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -255,6 +255,7 @@ cdef class HttpConnection(ProtocolCore):
         self.parser.stops_at_heads = False
         self.authorization = authorization
         self.session.principal = client.principal
+        self.session.client = client.client_id
         self.session.tenant = client.tenant
         self.session.forget_last_route()
         # Checked again: NATS may have gone while the provider was asked.

@@ -120,6 +120,9 @@ class ClientAuthenticator:
             raise
         finally:
             del self._revoked_meanwhile[credentials]
+        log.debug(
+            "client admitted", principal=client.principal, client=client.client_id, tenant=client.tenant
+        )
         self.good.put(digest, client, time.monotonic() + self._cache_ttl)
         self._digests_of.setdefault(client.principal, set()).add(digest)
         return client

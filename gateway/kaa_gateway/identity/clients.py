@@ -40,6 +40,8 @@ class Client(NamedTuple):
     """The name of its credentials in revocations; empty for none."""
     tenant: str | None = None
     """The only tenant whose applications it may use; None is any."""
+    client_id: str | None = None
+    """Its ID at the provider, which may have several credentials of one client; None if the provider names none."""
 
 
 ANONYMOUS_CLIENT = Client()

@@ -79,6 +79,8 @@ class EcapProvider:
         """The questions of good tokens, by token ID."""
         self._revoked_at: OrderedDict[str, float] = OrderedDict()
         """When tokens were revoked, by token ID and in this order; as long as a validation may take."""
+        self._unregistered: Cache[str, float] = Cache(cache_size)
+        """When endpoints were unregistered, as long as an answer that names one may be cached."""
         self._transitions = Requests(control, replica_id, instance, "ecap", TOKEN_TRANSITION)
         self._activated: Cache[Question, bool] = Cache(cache_size)
         self._activations: SharedRequests[Question, None] = SharedRequests(
@@ -115,6 +117,9 @@ class EcapProvider:
         """Return the cached answer about a token. Raises IdentityError if it was refused."""
         question = (scope, token)
         identity = self.good.get(question)
+        if identity is not None and self._is_unregistered(identity, identity.valid_until - self._cache_ttl):
+            self.good.forget(question)
+            identity = None
         if identity is None and self.bad.get(question) is not None:
             raise IdentityError(401, TOKEN_REJECTED)
         return identity
@@ -127,6 +132,8 @@ class EcapProvider:
             identity = self._read_answer(
                 question, await self.validations.ask(self._timeout, appName=scope, token=token)
             )
+            if self._is_unregistered(identity, asked_at):
+                continue
             if identity.token_id is None or self._revoked_at.get(identity.token_id, -math.inf) < asked_at:
                 break
         else:
@@ -150,6 +157,18 @@ class EcapProvider:
             self.bad.put(question, TOKEN_REJECTED, time.monotonic() + self._negative_cache_ttl)
             raise IdentityError(401, TOKEN_REJECTED)
         raise IdentityError(503, IDENTITY_UNAVAILABLE)
+
+    def forget_endpoint(self, endpoint_id: str) -> None:
+        """Ask again about tokens that were an endpoint's: it is not registered any more."""
+        now = time.monotonic()
+        self._unregistered.put(endpoint_id, now, now + self._cache_ttl + self._timeout)
+
+    def _is_unregistered(self, identity: Identity, asked_at: float) -> bool:
+        """Return whether an endpoint was unregistered after the provider was asked about its token."""
+        if not len(self._unregistered):
+            return False
+        at = self._unregistered.get(identity.endpoint_id)
+        return at is not None and at >= asked_at
 
     def _forgotten(self, question: Question, identity: Identity) -> None:
         if identity.token_id is not None and self._question_of.get(identity.token_id) == question:

@@ -1,7 +1,8 @@
 """Identity in one worker: providers, and the ends of sessions that revocations cause.
 
-What lives here: revocations, tenants that are gone (21/TLE), and counts for the metrics. What does not: the providers,
-which the composition root makes, and the sessions that are ended, which `kaa_gateway.kp` knows.
+What lives here: revocations, endpoints and tenants that are gone, and counts for the metrics. What does not: the
+providers, which the composition root makes, reading events (`kaa_gateway.identity.events`), and the sessions that are
+ended, which `kaa_gateway.kp` knows.
 """
 
 from __future__ import annotations
@@ -11,10 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import structlog
 
-from kaa_gateway.bus import subjects
-from kaa_gateway.bus.messages import is_expired
-from kaa_gateway.bus.tle import TENANT_UNREGISTERED
-from kaa_gateway.errors import MalformedAvro
+from kaa_gateway.identity import events
 from kaa_gateway.identity.clients import AdmitAnonymous
 from kaa_gateway.identity.ecap import EcapProvider
 from kaa_gateway.identity.recheck import TokenRecheck
@@ -54,6 +52,16 @@ class SessionRegistry(Protocol):
         """End the sessions of a tenant. Return how many."""
         ...
 
+    def end_endpoint(self, endpoint_id: str, reason: str) -> Generator[int, None, int]:
+        """End the use of an endpoint. Return how many uses ended."""
+        ...
+
+    def move_endpoint(
+        self, endpoint_id: str, previous: bytes, app_version: bytes | None, reason: str
+    ) -> Generator[int, None, int]:
+        """Put the uses of an endpoint under another application version; None ends them. Return how many."""
+        ...
+
     def tokens_in_use(self) -> Generator[int, None, Sequence[tuple[int, bytes, bytes, bytes]]]:
         """Return (session key, application version, token, endpoint ID) of all, and forget cached routes."""
         ...
@@ -68,6 +76,10 @@ class Routes(Protocol):
 
     def remove_tenant(self, tenant: str) -> frozenset[bytes]:
         """Remove a tenant's application versions, and return them."""
+        ...
+
+    def successor(self, previous: bytes, app_version: bytes) -> bytes | None:
+        """Return the application version if endpoints of the previous one may go over to it, else None."""
         ...
 
     def sweep(self) -> Generator[int, None, None]:
@@ -103,9 +115,7 @@ class IdentityService:
         self._authenticator: ClientAuthenticator | None = None
         self.authenticator: Authenticator = AdmitAnonymous()
         self._recheck = TokenRecheck(self.resolve)
-        control.subscribe(
-            subjects.event("*", "tenant", "lifecycle", "unregistered"), self._on_tenant_unregistered
-        )
+        events.subscribe(control, self)
         control.when_reconnected(self._on_reconnected)
 
     @property
@@ -227,21 +237,45 @@ class IdentityService:
         log.info("credentials revoked", principals=principals, ended=ended)
         self._end_clients()
 
-    def _on_tenant_unregistered(self, subject: str, datum: bytes) -> None:
-        try:
-            event = TENANT_UNREGISTERED.decode(datum)
-        except MalformedAvro:
-            log.warning("event dropped: malformed", subject=subject)
-            return
-        if is_expired(event):
-            log.warning("event dropped: expired", subject=subject)
-            return
-        if self._sessions is None or self._routes is None:
-            return
-        tenant: str = event["tenantId"]
-        gone = self._routes.remove_tenant(tenant)
+    # ------------------------------------------------------------ what other services tell
+
+    def end_endpoint(self, endpoint_id: str) -> None:
+        """End the use of an endpoint that is not registered any more."""
+        if isinstance(self._provider, EcapProvider):
+            self._provider.forget_endpoint(endpoint_id)
+        if self._sessions is not None:
+            self._slices.run(
+                self._sessions.end_endpoint(endpoint_id, "endpoint_unregistered"),
+                lambda ended: log.info("endpoint unregistered", endpoint=endpoint_id, ended=ended),
+            )
+
+    def move_endpoint(self, endpoint_id: str, previous: str, app_version: str) -> None:
+        """Let sessions that speak for an endpoint do so under its new application version."""
+        if self._sessions is not None and self._routes is not None and previous != app_version:
+            target = self._routes.successor(previous.encode(), app_version.encode())
+            self._slices.run(
+                self._sessions.move_endpoint(endpoint_id, previous.encode(), target, "endpoint_moved"),
+                lambda moved: log.info(
+                    "application version of endpoint updated",
+                    endpoint=endpoint_id,
+                    previous=previous,
+                    app_version=app_version,
+                    configured=target is not None,
+                    moved=moved,
+                ),
+            )
+
+    def recheck_clients(self) -> None:
+        """Ask the provider again about clients that come from now on."""
         if self._authenticator is not None:
             self._authenticator.invalidate()
+
+    def end_tenant(self, tenant: str) -> None:
+        """End the sessions of a tenant that is not registered any more, and remove its application versions."""
+        if self._sessions is None or self._routes is None:
+            return
+        gone = self._routes.remove_tenant(tenant)
+        self.recheck_clients()
         self._slices.run(
             self._sessions.end_tenant(tenant, gone, "tenant_unregistered"),
             lambda ended: log.info(
@@ -254,7 +288,6 @@ class IdentityService:
 
     def _on_reconnected(self) -> None:
         """Check tokens in use again: revocations may have been missed while NATS was away."""
-        if self._authenticator is not None:
-            self._authenticator.invalidate()
+        self.recheck_clients()
         if isinstance(self._provider, EcapProvider) and self._sessions is not None:
             self._recheck.start(self._sessions, self._slices)

@@ -115,7 +115,8 @@ class EcapClients(_ServiceClients):
                 self._timeout, username=credentials.user_name, password=_text(credentials.password)
             )
         _check_status(answer["statusCode"])
-        return Client(_principal("ecap", answer["credentialId"] or _own_name(credentials)))
+        principal = _principal("ecap", answer["credentialId"] or _own_name(credentials))
+        return Client(principal, client_id=answer["clientId"])
 
 
 class CapClients(_ServiceClients):
@@ -172,7 +173,8 @@ class CapClients(_ServiceClients):
         if not tenant:
             log.error("the provider accepts a certificate and names no tenant")
             raise IdentityError(503, IDENTITY_UNAVAILABLE)
-        return Client(_principal("cap", tenant, answer["credentialsId"] or _own_name(credentials)), tenant)
+        principal = _principal("cap", tenant, answer["credentialsId"] or _own_name(credentials))
+        return Client(principal, tenant, answer["clientId"])
 
     def _scoped(self, user_name: str) -> ScopedName:
         name, at, tenant = user_name.rpartition("@")

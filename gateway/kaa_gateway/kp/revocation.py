@@ -61,6 +61,58 @@ class Revocation:
             sessions.presence.forget(endpoint)  # its sessions have ended before
         return count
 
+    def end_endpoint(self, endpoint_id: str, reason: str) -> Steps:
+        """End all attachments to an endpoint, and the sessions that have no other; return how many attachments.
+
+        Cached routes to the endpoint are checked again before they are used.
+        """
+        sessions = self._sessions
+        endpoint = sessions.endpoints.get(endpoint_id.encode())
+        if endpoint is None:
+            return 0
+        endpoint.revoke_routes()
+        count = 0
+        for session in list(endpoint.sessions):
+            for attachment in sessions.attachments_to(endpoint, session):
+                count += sessions.end_attachment(session, attachment)
+                yield 1
+            yield from self._end_without_endpoints(session, reason)
+        if endpoint.watched:
+            sessions.presence.forget(endpoint)  # its sessions have ended before
+        return count
+
+    def move_endpoint(
+        self, endpoint_id: str, previous: bytes, app_version: bytes | None, reason: str
+    ) -> Steps:
+        """Put all attachments to an endpoint under another application version; return how many that were.
+
+        None, for a version that the sessions cannot speak for, ends them. Cached routes are checked again.
+        """
+        sessions = self._sessions
+        endpoint = sessions.endpoints.get(endpoint_id.encode())
+        if endpoint is None:
+            return 0
+        endpoint.revoke_routes()
+        count = 0
+        for session in list(endpoint.sessions):
+            for attachment in sessions.attachments_to(endpoint, session):
+                if attachment.app_version == previous:
+                    if app_version is None:
+                        count += sessions.end_attachment(session, attachment)
+                    else:
+                        count += sessions.move_attachment(session, attachment, app_version)
+                yield 1
+            yield from self._end_without_endpoints(session, reason)
+        if endpoint.watched and endpoint.watched_as == previous:
+            sessions.presence.forget(endpoint)
+        return count
+
+    def _end_without_endpoints(self, session: Session, reason: str) -> Generator[int, None, None]:
+        """End a session that speaks for no endpoint any more."""
+        if not session.attached and self._sessions.get(session.key) is session:
+            session.disconnect(reason)
+            yield DISCONNECT_STEPS
+
     def end_clients(self, principals: Collection[str], reason: str) -> Steps:
         """End the sessions of clients with these credentials; return how many."""
         count = 0

@@ -20,6 +20,8 @@ cdef class Route:
     # All that is fixed by a resource path.
     cdef bytes key               # the topic without request ID
     cdef bytes middle            # pre-encoded Avro: appVersionName, endpointId, resourcePath
+    cdef bytes config_name       # pre-encoded Avro: configName; None for null
+    cdef Py_ssize_t overhead     # bytes of ClientData without payload, at most
     cdef Binding binding
     cdef Endpoint endpoint       # None for an extension without endpoints
     cdef bytes token
@@ -66,6 +68,7 @@ cdef class Router:
     cdef dict app_versions       # name -> frozenset of the extension instances that it may use
     cdef dict tenants            # application version -> ID of its tenant, where it has one
     cdef dict endpoint_aware     # extension instance -> bool
+    cdef frozenset named         # extension instances whose paths name configurations
     cdef dict shared_bindings    # extension instance -> Binding, of extensions without endpoints
     cdef dict lanes              # extension instance -> DurableLane, of those that are durable
     cdef str reply_to

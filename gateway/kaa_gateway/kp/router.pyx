@@ -13,7 +13,7 @@ from kaa_gateway.kp.resource_path cimport (
     ResourcePath, is_clean, split_request_id, split_resource_path, split_token,
 )
 from kaa_gateway.wire.buffer cimport to_bytes
-from kaa_gateway.wire.esp cimport encode_middle
+from kaa_gateway.wire.esp cimport HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, encode_config_name, encode_middle
 
 from libc.stdint cimport int32_t, uint64_t
 
@@ -27,6 +27,8 @@ cdef enum:
 
 REPLICA_SUBJECT = re.compile(rb"kaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.esp\.[A-Za-z0-9_-]{1,64}\Z")
 """A reply-to that an extension may redirect an endpoint's messages to (4/ESP, session affinity)."""
+NAMED_CONFIGURATION = re.compile(rb"/(?:config|applied)/json/([A-Za-z0-9_-]+)\Z")
+"""The resource paths of 7/CMP that name a configuration."""
 
 
 cdef class Binding:
@@ -130,28 +132,29 @@ cdef class Router:
     """Compiles routes, and caches them.
 
     `app_versions` maps each application version to the extension instances that it may use, `endpoint_aware`
-    each extension instance to whether a token follows it, `tenants` application versions to whose they are;
-    `capacity` bounds the cached routes of each kind, `topic_size_max` the bytes of a resource path.
+    each extension instance to whether a token follows it, `tenants` application versions to whose they are; `named` has
+    the extension instances that get the configName of 4/ESP from the path. `capacity` bounds the cached routes of each kind, `topic_size_max` the bytes of a resource path.
     """
 
     def __init__(
-        self, Sessions sessions not None, app_versions, endpoint_aware, tenants, str replica_id, Py_ssize_t capacity,
-        Py_ssize_t topic_size_max,
+        self, Sessions sessions not None, app_versions, endpoint_aware, tenants, named, str replica_id,
+        Py_ssize_t capacity, Py_ssize_t topic_size_max,
     ):
         self.endpoints = sessions.endpoints
         self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
         self.app_versions = {}
         self.endpoint_aware = {}
         self.tenants = {}
+        self.named = frozenset()
         self.extension_of = {}
         self.shared_bindings = {}
         self.lanes = {}
         self.topics = RouteCache(self.endpoints, capacity)
         self.paths = RouteCache(self.endpoints, capacity)
         self.topic_size_max = topic_size_max
-        self.configure(app_versions, endpoint_aware, tenants)
+        self.configure(app_versions, endpoint_aware, tenants, named)
 
-    def configure(self, app_versions not None, endpoint_aware not None, tenants not None):
+    def configure(self, app_versions not None, endpoint_aware not None, tenants not None, named not None):
         """Apply another configuration. Return the application versions that are gone, or belong to another tenant.
 
         Cached routes that may be wrong now are not used any more; `sweep` takes them out.
@@ -162,6 +165,7 @@ cdef class Router:
         }
         aware = {name.encode(): bool(is_aware) for name, is_aware in endpoint_aware.items()}
         owners = {name.encode(): tenant for name, tenant in tenants.items()}
+        naming = frozenset(name.encode() for name in named)
         gone = frozenset(
             name for name in self.app_versions if name not in new or owners.get(name) != self.tenants.get(name)
         )
@@ -169,12 +173,14 @@ cdef class Router:
             name for name, allowed in self.app_versions.items()
             if any(
                 extension not in new.get(name, ()) or aware[extension] != self.endpoint_aware[extension]
+                or (extension in naming) != (extension in self.named)
                 for extension in allowed
             )
         )
         self.app_versions = new
         self.endpoint_aware = aware
         self.tenants = owners
+        self.named = naming
         # Of what has gone there may be messages under way, so the old names stay.
         self.extension_of.update(
             (subjects.service(name, "esp", subjects.CLIENT_DATA).encode(), name.encode()) for name in endpoint_aware
@@ -207,6 +213,15 @@ cdef class Router:
     def route_count(self):
         """Return the number of cached routes."""
         return len(self.topics) + len(self.paths)
+
+    def successor(self, bytes previous not None, bytes app_version not None):
+        """Return the application version if sessions of the previous one may speak for it, else None.
+
+        They may if it is configured and of the same tenant.
+        """
+        if app_version not in self.app_versions or self.tenants.get(app_version) != self.tenants.get(previous):
+            return None
+        return app_version
 
     def remove_tenant(self, str tenant not None):
         """Remove a tenant's application versions, and return them: no path leads there any more."""
@@ -297,6 +312,12 @@ cdef class Router:
         route.middle = encode_middle(
             route.app_version, None if endpoint is None else endpoint.endpoint_id, to_bytes(target.path)
         )
+        route.overhead = HEAD_SIZE_MAX + len(route.middle) + TAIL_OVERHEAD_MAX
+        if extension in self.named:
+            name = NAMED_CONFIGURATION.match(to_bytes(target.path))
+            if name:
+                route.config_name = encode_config_name(name[1])
+                route.overhead += len(route.config_name)
         route.binding = self.binding(endpoint, extension)
         route.tenant = self.tenants.get(route.app_version)
         if endpoint is not None:

@@ -66,6 +66,7 @@ cdef class Session:
     cdef Protocol protocol
     # identity
     cdef readonly str principal   # names its client's credentials; empty if there are none
+    cdef readonly str client      # ID of its client at the provider of identities, or None
     cdef readonly str tenant      # the only tenant whose applications it may speak for, or None
     # state
     cdef readonly uint64_t key    # slot and generation

@@ -21,6 +21,7 @@ class Attachment:
 
 class Session:
     principal: str
+    client: str | None
     tenant: str | None
     key: int
     attached: Mapping[tuple[bytes, bytes], Attachment] | None

@@ -93,6 +93,7 @@ cdef class Session:
             "protocol": self.protocol_name(),
             "online": bool(self.online),
             "principal": self.principal or None,
+            "client": self.client,
             "tenant": self.tenant,
             "endpoints": endpoints,
             "endpointCount": len(attached),

@@ -280,3 +280,12 @@ cdef class Sessions:
             return False
         self.detach(session, attachment)
         return True
+
+    def move_attachment(self, Session session not None, Attachment attachment not None, bytes app_version not None):
+        """Let a session speak for the same endpoint under another application version; False if it has ended."""
+        cdef Endpoint endpoint = attachment.endpoint
+        if not self.end_attachment(session, attachment):
+            return False
+        self.attach(session, endpoint, attachment.token, app_version, attachment.identity)
+        endpoint.version_counters = self.presence.counters.counters_of(app_version)
+        return True

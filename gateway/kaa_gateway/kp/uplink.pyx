@@ -13,7 +13,7 @@ from kaa_gateway.clock cimport monotonic, now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
 from kaa_gateway.kp.identification cimport Identification
 from kaa_gateway.kp.resource_path cimport is_kp1, split_request_id
-from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, HEAD_SIZE_MAX, TAIL_OVERHEAD_MAX, put_head, put_tail
+from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, put_head, put_tail
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.wire.nats cimport PUBLICATION_OVERHEAD, begin_publication, end_publication
 from kaa_gateway.wire.text cimport put_text
@@ -165,7 +165,7 @@ cdef class Uplink:
         cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
         if route.binding.lane is not None:
             return self.forward_durably(session, route, message, has_request_id, request_id)
-        room = HEAD_SIZE_MAX + len(route.middle) + TAIL_OVERHEAD_MAX + message.payload.size
+        room = route.overhead + message.payload.size
         if room > self.link.payload_max:
             return self.refuse_too_large(session, message, has_request_id)
         if message.needs_request_id:
@@ -194,7 +194,7 @@ cdef class Uplink:
     ) except -1:
         """Write ClientData into the lane of a durable extension instance. Hot path."""
         cdef DurableLane lane = route.binding.lane
-        cdef Py_ssize_t room = HEAD_SIZE_MAX + len(route.middle) + TAIL_OVERHEAD_MAX + message.payload.size
+        cdef Py_ssize_t room = route.overhead + message.payload.size
         cdef uint8_t* datum
         cdef uint8_t* end
         cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
@@ -398,7 +398,8 @@ cdef inline uint8_t* put_client_data(
 ) noexcept:
     """Write the ClientData of a message; return its end. Hot path."""
     at = put_text(put_head(at, <const char*>correlation_id, now, message.timeout), route.middle)
-    return put_tail(at, has_request_id, request_id, message.payload.data, message.payload.size)
+    at = put_tail(at, has_request_id, request_id, message.payload.data, message.payload.size)
+    return at if route.config_name is None else put_text(at - 1, route.config_name)
 
 
 cdef inline bint cannot_take(DurableLane lane, const Message* message) noexcept:

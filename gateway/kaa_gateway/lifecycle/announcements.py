@@ -1,11 +1,14 @@
-"""17/SCMP: the cluster announces that a configuration has changed.
+"""17/SCMP and 21/TLE: the cluster announces that a configuration, or a tenant, has changed.
 
-Its messages do not carry a configuration. They name the tenant, application or version, so that services read their
+The messages do not carry a configuration. They name the tenant, application or version, so that services read their
 configuration again. Ours is a file with all applications, so we read it for each message, from any provider.
+
+An updated tenant (21/TLE) may have other applications, so it means the same.
 
 Every replica must do so. So all replicas receive the targeted messages too, without a queue group. None is answered.
 
-Source: 17/SCMP, 0017-broadcast_configuration_update.avsc, 0017-service_specific_configuration_update.avsc.
+Source: 17/SCMP, 0017-broadcast_configuration_update.avsc, 0017-service_specific_configuration_update.avsc; 21/TLE,
+0021-tenant-updated.avsc.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from fastavro import parse_schema, schemaless_reader
 
-from kaa_gateway.bus import subjects
+from kaa_gateway.bus import subjects, tle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +56,7 @@ BROADCAST = _schema(
 )
 TARGETED = _schema("ServiceSpecificConfigurationUpdateEvent", ("tenantID", "string"))
 """These messages have no timeout, unlike others of 3/ISM."""
+TENANT = tle.TENANT_UPDATED.schema
 
 
 class Announcements:
@@ -66,12 +70,16 @@ class Announcements:
         for kind in KINDS:
             control.subscribe(subjects.event("*", "service", "configuration", kind), self._on_broadcast)
             control.subscribe(subjects.service(instance, "scmp", f"configuration.{kind}"), self._on_targeted)
+        control.subscribe(tle.event_subject("*", "updated"), self._on_tenant)
 
     def _on_broadcast(self, subject: str, datum: bytes) -> None:
         self._receive(subject, BROADCAST, datum)
 
     def _on_targeted(self, subject: str, datum: bytes) -> None:
         self._receive(subject, TARGETED, datum)
+
+    def _on_tenant(self, subject: str, datum: bytes) -> None:
+        self._receive(subject, TENANT, datum)
 
     def _receive(self, subject: str, schema: Any, datum: bytes) -> None:
         try:

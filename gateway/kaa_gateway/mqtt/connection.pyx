@@ -361,6 +361,7 @@ cdef class MqttConnection(ProtocolCore):
         session.properties = server.properties
         session.store = server.store
         session.principal = principal
+        session.client = client.client_id
         session.tenant = client.tenant
         session.client_id = options.client_id
         server.sessions.open(session)

@@ -56,6 +56,7 @@ cdef uint8_t* put_answer(
 ) noexcept nogil
 
 cdef bytes encode_middle(bytes app_version_name, bytes endpoint_id, bytes resource_path)
+cdef bytes encode_config_name(bytes config_name)
 cdef uint8_t* put_head(uint8_t* at, const char* correlation_id, int64_t timestamp, int64_t timeout) noexcept nogil
 cdef uint8_t* put_tail(
     uint8_t* at, bint has_request_id, int32_t request_id, const uint8_t* payload, Py_ssize_t payload_size

@@ -122,6 +122,13 @@ cdef bytes encode_middle(bytes app_version_name, bytes endpoint_id, bytes resour
     return out.copy()
 
 
+cdef bytes encode_config_name(bytes config_name):
+    """Return the last field of ClientData, which takes the place of the null that put_tail writes."""
+    cdef Buffer out = Buffer()
+    append_optional(out, NULL_FIRST, config_name)
+    return out.copy()
+
+
 cdef uint8_t* put_head(uint8_t* at, const char* correlation_id, int64_t timestamp, int64_t timeout) noexcept nogil:
     """Write correlationId (36 characters, borrowed), timestamp and timeout: at most HEAD_SIZE_MAX bytes. Hot path."""
     at[0] = CORRELATION_ID_SIZE << 1

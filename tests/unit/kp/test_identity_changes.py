@@ -1,6 +1,6 @@
 """What an identity provider takes back: tokens, clients, tenants. And what a client may not name at all.
 
-Source: 16/ECAP, revocation events; 22/CAP; 21/TLE.
+Source: 16/ECAP, revocation events; 22/CAP; 21/TLE; 9/ELCE, lifecycle events.
 """
 
 import json
@@ -209,6 +209,87 @@ def test_a_refused_or_departed_subscription_is_not_asked_for_again(worker: Worke
     other.drop()
     worker.in_slices(worker.uplink.identification.retry())
     assert worker.asked == []
+
+
+# Endpoints
+
+
+def end_endpoint(worker: WorkerDouble, endpoint_id: str) -> int:
+    return worker.in_slices(worker.revocation.end_endpoint(endpoint_id, "endpoint_unregistered"))
+
+
+def move(worker: WorkerDouble, endpoint_id: str, app_version: str | None) -> int:
+    target = None if app_version is None else app_version.encode()
+    return worker.in_slices(
+        worker.revocation.move_endpoint(endpoint_id, APP.encode(), target, "endpoint_moved")
+    )
+
+
+def test_an_unregistered_endpoint_loses_all_its_tokens_and_the_sessions_that_have_no_other(
+    worker: WorkerDouble,
+) -> None:
+    only, both = worker.device(), worker.device()
+    known_to(worker, only, "e-1", "e-2")
+    known_to(worker, both, "e-1" if worker.asked else "e-3", "f-1")
+    assert end_endpoint(worker, "e") == 3
+    assert only.closed
+    assert not both.closed
+    assert worker.presence.endpoints == {"f"}
+    both.publish(f"kp1/{APP}/dcx/e-3/json/7")
+    assert worker.published() == []
+    worker.answer(lambda token: None)
+    assert status_of(both.received()[0]) == 401
+    both.publish(f"kp1/{APP}/dcx/f-1/json")
+    assert [data.endpoint_id for _, data in worker.published()] == ["f"]
+
+
+def test_the_end_of_an_unknown_endpoint_does_nothing(worker: WorkerDouble) -> None:
+    assert end_endpoint(worker, "nobody") == 0
+    assert move(worker, "nobody", OTHER_APP) == 0
+
+
+def test_a_cached_route_lets_nobody_in_after_its_endpoint_was_unregistered(worker: WorkerDouble) -> None:
+    device = worker.device()
+    known_to(worker, device, "e-1")
+    device.drop()
+    assert end_endpoint(worker, "e") == 0
+    late = worker.device()
+    late.publish(f"kp1/{APP}/dcx/e-1/json")
+    assert worker.published() == []
+    assert [token for token, _ in worker.asked] == ["e-1"]
+
+
+def test_an_endpoint_goes_over_to_another_application_version(worker: WorkerDouble) -> None:
+    device = worker.device()
+    known_to(worker, device, "e-1", "f-1")
+    assert move(worker, "e", OTHER_APP) == 1
+    worker.deliver(push("e", b"after"))
+    (packet,) = device.received()
+    assert packet.topic == f"kp1/{OTHER_APP}/dcx/e-1/json/status"
+    device.publish(f"kp1/{OTHER_APP}/dcx/e-1/json", b"new")
+    assert worker.asked == []
+    assert [(data.app_version_name, data.endpoint_id) for _, data in worker.published()] == [(OTHER_APP, "e")]
+    # Under the former version the provider is asked what it thinks of that.
+    device.publish(f"kp1/{APP}/dcx/e-1/json", b"old")
+    assert worker.published() == []
+    worker.answer(lambda token: None)
+    assert not device.closed
+    assert worker.presence.endpoints == {"e", "f"}
+
+
+def test_an_endpoint_that_goes_over_to_an_unknown_version_ends_its_session(worker: WorkerDouble) -> None:
+    device = worker.device()
+    known_to(worker, device, "e-1")
+    assert move(worker, "e", None) == 1
+    assert device.closed
+    assert worker.presence.endpoints == set()
+
+
+def test_a_version_may_be_the_successor_of_another_of_its_tenant(worker: WorkerDouble) -> None:
+    old, new = APP.encode(), OTHER_APP.encode()
+    assert worker.router.successor(old, old) == old
+    assert worker.router.successor(old, new) is None
+    assert worker.router.successor(old, b"unknown") is None
 
 
 # Clients

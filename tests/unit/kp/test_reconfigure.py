@@ -2,7 +2,7 @@
 
 from kaa_bench.mqtt_packets import Publish
 
-from tests.unit.kp.worker_double import APP, OTHER_APP, TENANT, WorkerDouble
+from tests.unit.kp.worker_double import APP, NAMED, OTHER_APP, TENANT, WorkerDouble
 
 ALLOWED = {APP: frozenset({"dcx", "cmx", "tsx"}), OTHER_APP: frozenset({"dcx"})}
 AWARE = {"dcx": True, "cmx": True, "tsx": False}
@@ -13,9 +13,10 @@ def configure(
     allowed: dict[str, frozenset[str]] = ALLOWED,
     aware: dict[str, bool] = AWARE,
     tenants: dict[str, str] | None = None,
+    named: frozenset[str] = NAMED,
 ) -> int:
     """Sessions that it ends."""
-    gone = worker.router.configure(allowed, aware, tenants or {APP: TENANT})
+    gone = worker.router.configure(allowed, aware, tenants or {APP: TENANT}, named)
     worker.in_slices(worker.router.sweep())
     return worker.in_slices(worker.revocation.withdraw(gone, "not_configured"))
 
@@ -127,3 +128,16 @@ def test_bounds_hold_for_what_comes_after() -> None:
         assert not device.closed
         device.publish(f"kp1/{APP}/dcx/3/json", b"")
         assert len(worker.published()) == 1
+
+
+def test_an_extension_that_gets_the_names_of_configurations_or_no_more() -> None:
+    with WorkerDouble() as worker:
+        device = worker.device()
+        names: list[str | None] = []
+        for named in (NAMED, frozenset[str](), NAMED):
+            assert configure(worker, named=named) == 0
+            device.publish(f"kp1/{APP}/cmx/one/config/json/network", b"")
+            worker.identify()
+            names += [each.data.config_name for each in worker.published()]
+        assert names == ["network", None, "network"]
+        assert not device.closed

@@ -66,7 +66,7 @@ def test_a_version_that_is_removed_goes_in_slices() -> None:
         for number, device in enumerate(devices):
             speak_for(worker, device, f"d{number}", OTHER_APP)
         assert len(worker.presence.endpoints) == SESSIONS * TOKENS
-        gone = worker.router.configure({APP: frozenset({"dcx"})}, {"dcx": True}, {})
+        gone = worker.router.configure({APP: frozenset({"dcx"})}, {"dcx": True}, {}, ())
         # At once, before any of it was done: nobody uses a route that is gone.
         devices[0].publish(f"kp1/{OTHER_APP}/dcx/d0-{TOKENS - 1}/json")
         assert worker.published() == []

@@ -61,6 +61,37 @@ def test_client_data_of_a_topic(
             assert data.timestamp > 1_600_000_000_000
 
 
+@pytest.mark.parametrize(
+    ("extension", "path", "config_name"),
+    [
+        ("cmx", "/config/json/network", "network"),
+        ("cmx", "/applied/json/display_settings-2", "display_settings-2"),
+        ("cmx", "/config/json", None),
+        ("cmx", "/config/json/", None),
+        ("cmx", "/config/json/a/b", None),
+        ("cmx", "/config/json/a b", None),
+        ("cmx", "/config/json/naïve", None),
+        ("cmx", "/config/cbor/network", None),
+        ("cmx", "/other/json/network", None),
+        ("cmx", "/config/json/" + "n" * 500, "n" * 500),
+        # Only extension instances that are configured so get it.
+        ("dcx", "/config/json/network", None),
+    ],
+)
+def test_the_configuration_that_a_path_names(
+    worker: WorkerDouble, extension: str, path: str, config_name: str | None
+) -> None:
+    device = worker.device()
+    for suffix in ("", "/17"):
+        device.publish(f"kp1/{APP}/{extension}/t{path}{suffix}", b"{}")
+        worker.identify()
+        (published,) = worker.published()
+        assert published.data.config_name == config_name
+        assert published.data.resource_path == path
+        assert published.data.request_id == (17 if suffix else None)
+        assert published.data.payload == b"{}"
+
+
 def test_the_correlation_id_names_session_and_qos(worker: WorkerDouble) -> None:
     keys = set()
     for device in (worker.device(), worker.device()):

@@ -40,6 +40,8 @@ from tests.support.nats import HOST
 
 APP = "app_v1"
 OTHER_APP = "app_v2"
+NAMED = frozenset({"cmx"})
+"""The extension instances that get the names of configurations."""
 TENANT = "acme"
 """Whose application APP is; OTHER_APP is nobody's."""
 ANONYMOUS_CLIENT = Client()
@@ -279,7 +281,7 @@ class WorkerDouble:
         versions = {APP: frozenset({"dcx", "cmx", "tsx"}), OTHER_APP: frozenset({"dcx"})}
         aware = {"dcx": True, "cmx": True, "tsx": False}
         self.revocation = Revocation(self.sessions)
-        self.router = Router(self.sessions, versions, aware, {APP: TENANT}, REPLICA, route_cache, 1024)
+        self.router = Router(self.sessions, versions, aware, {APP: TENANT}, NAMED, REPLICA, route_cache, 1024)
         self.correlator = Correlator(0xABCDEF, bytes(range(16)))
         self.losses: list[str] = []
         self.link = Link(loop, (REPLY_TO,), pending_max, 5.0, self.losses.append)

@@ -39,3 +39,10 @@ class ExtensionInstanceKeys(Section, frozen=True, kw_only=True):
             "stored it."
         ),
     ] = False
+    named_configurations: Annotated[
+        Boolean,
+        Meta(
+            description="Whether messages to it carry the name of a configuration: that in the paths "
+            "`/config/json/<name>` and `/applied/json/<name>`."
+        ),
+    ] = False
