@@ -96,9 +96,6 @@ def test(python: str, wheel: Path, directory: Path) -> None:
         "install",
         "--only-binary",
         ":all:",
-        # It is pure Python, and its releases have no wheel.
-        "--no-binary",
-        "nkeys",
         f"{wheel}[dev]",
     ]
     subprocess.run([environment / "bin/python", "-m", *install], check=True, env=bare)

@@ -2,17 +2,17 @@
 
 import asyncio
 import base64
+import binascii
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
-import nkeys
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from kaa_gateway.bus.connector import Connector, Credentials, TlsOptions
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.control import Control
+from kaa_gateway.bus.credentials import SEED_PREFIX, USER_PREFIX, Credentials
 from kaa_gateway.bus.link import Link
 
 from tests.support.esp import until
@@ -42,10 +42,10 @@ async def connecting(
 
 @asynccontextmanager
 async def control_of(
-    *urls: str, tls: TlsOptions | None = None, credentials_file: Path | None = None
+    *urls: str, tls: TlsOptions | None = None, credentials: Credentials | None = None
 ) -> AsyncIterator[Control]:
     """Yield a control connection that is tried to the servers at `urls`."""
-    control = Control(urls, name="test control", tls=tls or TlsOptions(), credentials_file=credentials_file)
+    control = Control(urls, name="test control", tls=tls or TlsOptions(), credentials=credentials)
     control.start()
     try:
         yield control
@@ -58,13 +58,22 @@ async def up(link: Link) -> None:
     await until(lambda: link.ready, "the connection")
 
 
-def user_key() -> tuple[str, Any]:
-    """Return a new user seed, as `nsc` writes it, and the key pair."""
-    private = Ed25519PrivateKey.generate().private_bytes_raw()
-    data = bytes([nkeys.PREFIX_BYTE_SEED | nkeys.PREFIX_BYTE_USER >> 5, (nkeys.PREFIX_BYTE_USER & 31) << 3])
-    data += private
-    seed = base64.b32encode(data + nkeys.crc16(data).to_bytes(2, "little")).rstrip(b"=")
-    return seed.decode(), nkeys.from_seed(bytearray(seed))
+def user_seed() -> tuple[str, Ed25519PublicKey]:
+    """Return a new user seed, as `nsc` writes it, and the public key."""
+    key = Ed25519PrivateKey.generate()
+    return encode_seed(key, USER_PREFIX), key.public_key()
+
+
+def encode_seed(key: Ed25519PrivateKey, prefix: int) -> str:
+    """Return the seed of a private key, as nkeys writes it."""
+    head = bytes([SEED_PREFIX | prefix >> 5, (prefix & 31) << 3])
+    return encode_nkey(head + key.private_bytes_raw())
+
+
+def encode_nkey(data: bytes) -> str:
+    """Return prefix and key with their checksum, as nkeys writes them."""
+    checksum = binascii.crc_hqx(data, 0).to_bytes(2, "little")
+    return base64.b32encode(data + checksum).rstrip(b"=").decode()
 
 
 def write_creds(path: Path, jwt: str, seed: str) -> Path:

@@ -27,7 +27,7 @@ from kaa_gateway.app.protocols import Protocols
 from kaa_gateway.app.routing import owners_of, routing_of
 from kaa_gateway.app.stream_repair import StreamRepair
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.connector import Connector, Credentials, TlsOptions
+from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.control import OUTBOX_MAX, Control
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
@@ -112,12 +112,14 @@ class Worker:
             nats_tls.ca_file, nats_tls.cert_file, nats_tls.key_file, handshake_first=nats_tls.handshake_first
         )
         self.link = self._make_link()
-        self._connector = self._make_connector(tls)
+        nats_file = config.nats.credentials_file
+        nats_credentials = Credentials(nats_file) if nats_file else None
+        self._connector = self._make_connector(tls, nats_credentials)
         self.control = Control(
             config.nats.urls,
             name=f"{self._name} {self._replica_id} control",
             tls=tls,
-            credentials_file=config.nats.credentials_file,
+            credentials=nats_credentials,
         )
         self._streams = self._make_streams()
 
@@ -211,14 +213,14 @@ class Worker:
     def _on_link_lost(self, sentence: str) -> None:
         self._connector.on_lost(sentence)
 
-    def _make_connector(self, tls: TlsOptions) -> Connector:
+    def _make_connector(self, tls: TlsOptions, credentials: Credentials | None) -> Connector:
         nats = self._config.nats
         return Connector(
             self.link,
             nats.urls,
             name=f"{self._name} {self._replica_id} link",
             tls=tls,
-            credentials=Credentials(nats.credentials_file) if nats.credentials_file else None,
+            credentials=credentials,
         )
 
     def _make_identity(self, replica_id: str) -> IdentityService:

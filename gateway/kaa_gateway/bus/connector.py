@@ -8,7 +8,6 @@ Source: NATS documentation, "Client Protocol" (INFO, CONNECT) and "Connecting".
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import random
 import ssl
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import nkeys
 import structlog
 
 from kaa_gateway import __version__
@@ -25,6 +23,7 @@ from kaa_gateway.bus.servers import Server, ServerList
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
+    from kaa_gateway.bus.credentials import Credentials
     from kaa_gateway.bus.link import Link
 
 log = structlog.get_logger("gateway.bus")
@@ -67,38 +66,6 @@ class TlsOptions:
         except OSError as error:
             raise BusError("nats_tls_file", f"{file} cannot be used for TLS: {error}") from error
         return context
-
-
-class Credentials:
-    """A `.creds` file: a user JWT, and the seed that signs the server's nonce."""
-
-    def __init__(self, path: Path) -> None:
-        """Read the file; BusError says what is wrong with it."""
-        self._path = path
-        self.read()
-
-    def read(self) -> None:
-        """Read the file again, which may have been renewed."""
-        path = self._path
-        try:
-            lines = path.read_text(encoding="ascii").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BusError("nats_credentials", f"{path} cannot be read: {error}") from error
-        sections = [
-            lines[i + 1].strip() for i, line in enumerate(lines[:-1]) if line.startswith("-----BEGIN")
-        ]
-        if len(sections) != 2:
-            raise BusError("nats_credentials", f"{path} must hold a user JWT and a seed")
-        jwt, seed = sections
-        try:
-            self._key = nkeys.from_seed(bytearray(seed.encode()))
-        except Exception as error:
-            raise BusError("nats_credentials", f"{path} holds no valid seed") from error
-        self.jwt = jwt
-
-    def sign(self, nonce: str) -> str:
-        """Return the nonce's signature, in base64url as CONNECT has it."""
-        return base64.urlsafe_b64encode(self._key.sign(nonce.encode())).rstrip(b"=").decode()
 
 
 def takes_headers(info: dict[str, Any]) -> bool:

@@ -22,11 +22,10 @@ from kaa_gateway.bus.servers import Server, ServerList
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nats.aio.msg import Msg
 
     from kaa_gateway.bus.connector import TlsOptions
+    from kaa_gateway.bus.credentials import Credentials
 
 log = structlog.get_logger("gateway.bus")
 
@@ -62,12 +61,12 @@ class Control:
     """A nats-py client behind an outbox, so that publishing never waits."""
 
     def __init__(
-        self, urls: tuple[str, ...], *, name: str, tls: TlsOptions, credentials_file: Path | None
+        self, urls: tuple[str, ...], *, name: str, tls: TlsOptions, credentials: Credentials | None
     ) -> None:
         self._servers = ServerList(urls)
         self._name = name
         self._tls = tls
-        self._credentials_file = credentials_file
+        self._credentials = credentials
         self._client = NatsClient()
         self._closed = asyncio.Event()
         self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(OUTBOX_MAX)
@@ -207,7 +206,8 @@ class Control:
             allow_reconnect=False,
             max_reconnect_attempts=1,  # none would be without end
             reconnect_time_wait=0,
-            user_credentials=str(self._credentials_file) if self._credentials_file else None,
+            signature_cb=self._sign if self._credentials else None,
+            user_jwt_cb=self._user_jwt if self._credentials else None,
             tls_hostname=server.certificate_name,
             tls_handshake_first=self._tls.handshake_first,
             error_cb=self._on_error,
@@ -222,6 +222,17 @@ class Control:
             await self._on_reconnected()
         self._was_connected = True
         self._on_connected()
+
+    def _sign(self, nonce: str) -> bytes:
+        """Return the signature of a server's nonce. The file is read for each connection."""
+        assert self._credentials is not None
+        self._credentials.read()
+        return self._credentials.sign(nonce).encode()
+
+    def _user_jwt(self) -> bytes:
+        """Return the user JWT, which `_sign` has just read."""
+        assert self._credentials is not None
+        return self._credentials.jwt.encode()
 
     async def _publish(self) -> None:
         while True:

@@ -2,7 +2,7 @@
 
 - User, password and token of a URL are percent-decoded (RFC 3986), and are those of the server that is connected to.
 - A URL with the scheme `tls` means TLS, also where the server does not require it.
-- TLS files are read for each connection, as nats-py reads a credentials file.
+- TLS files are read for each connection.
 - The newest INFO says how large a message may be.
 - A file that cannot be used fails one attempt, and does not end the reconnecting.
 - What a server sends or does before the first PONG is understood: another INFO, a PING, the end of the connection.

@@ -5,15 +5,17 @@ from pathlib import Path
 import pytest
 from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_gateway.bus.connector import TlsOptions
+from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.config.keys import NatsTls
 from structlog.testing import capture_logs
 
 from tests.support.certificates import Authority, nats_tls_config
 from tests.support.cluster import Cluster
 from tests.support.esp import until
-from tests.support.links import connecting, up
+from tests.support.links import connecting, control_of, up
 from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, NatsServer, free_port
+from tests.support.nats_jwt import Operator
 from tests.support.worker import EXTENSION, running_worker
 
 TOPIC = "kp1/app_v1/dcx/token/json"
@@ -34,6 +36,27 @@ async def test_token() -> None:
     with NatsServer(config='authorization { token: "s3cret" }') as server:
         async with connecting(f"nats://s3cret@{HOST}:{server.port}") as (link, _):
             await up(link)
+
+
+async def test_a_user_of_an_operator(tmp_path: Path) -> None:
+    """Both connections sign the nonce with the seed of a credentials file."""
+    operator = Operator()
+    credentials = Credentials(operator.write_user(tmp_path / "user.creds"))
+    with NatsServer(config=operator.server_config()) as server:
+        async with (
+            connecting(server.url, credentials=credentials) as (link, _),
+            control_of(server.url, credentials=credentials) as control,
+        ):
+            await up(link)
+            await until(lambda: control.connected, "the control connection")
+
+
+async def test_a_user_of_another_operator(tmp_path: Path) -> None:
+    credentials = Credentials(Operator().write_user(tmp_path / "user.creds"))
+    with NatsServer(config=Operator().server_config()) as server:
+        async with connecting(server.url, credentials=credentials) as (link, connector):
+            await until(lambda: "Authorization Violation" in connector.last_error, "the refusal")
+            assert not link.ready
 
 
 async def test_refused_credentials_are_said_once_and_tried_until_they_are_right() -> None:

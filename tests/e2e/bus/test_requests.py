@@ -33,7 +33,7 @@ Handle = Callable[[dict[str, Any], Msg], Any]
 
 @asynccontextmanager
 async def asking(server: NatsServer) -> AsyncIterator[tuple[Control, Requests]]:
-    control = Control((server.url,), name="test", tls=TlsOptions(), credentials_file=None)
+    control = Control((server.url,), name="test", tls=TlsOptions(), credentials=None)
     requests = Requests(control, "us", "oracle", "test", EXCHANGE)
     control.start()
     try:
@@ -153,7 +153,7 @@ async def test_nats_may_be_away_for_a_while(nats_server: NatsServer) -> None:
 
 
 async def test_a_handler_that_fails_does_not_end_its_subscription(shared_nats: NatsServer) -> None:
-    control = Control((shared_nats.url,), name="test", tls=TlsOptions(), credentials_file=None)
+    control = Control((shared_nats.url,), name="test", tls=TlsOptions(), credentials=None)
     heard: list[bytes] = []
 
     def handle(subject: str, datum: bytes) -> None:

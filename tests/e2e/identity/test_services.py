@@ -32,7 +32,7 @@ Revoked = list[tuple[str, frozenset[bytes], frozenset[str]]]
 
 @asynccontextmanager
 async def connected(server: NatsServer) -> AsyncIterator[Control]:
-    control = Control((server.url,), name="test", tls=TlsOptions(), credentials_file=None)
+    control = Control((server.url,), name="test", tls=TlsOptions(), credentials=None)
     yield control
     await control.stop()
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from kaa_gateway.bus import connector as connector_module
-from kaa_gateway.bus.connector import Credentials, TlsOptions
+from kaa_gateway.bus.connector import TlsOptions
+from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.bus.servers import Server
 from kaa_gateway.errors import BusError
 from structlog.testing import capture_logs
@@ -17,7 +18,7 @@ from structlog.testing import capture_logs
 from tests.support.certificates import Authority
 from tests.support.esp import until
 from tests.support.fake_nats import FakeNats
-from tests.support.links import connecting, up, user_key, write_creds
+from tests.support.links import connecting, up, user_seed, write_creds
 from tests.support.nats import HOST, free_port
 
 
@@ -46,15 +47,16 @@ def test_an_address_of_something_else_is_refused() -> None:
 
 
 async def test_creds_file_signs_the_nonce(tmp_path: Path) -> None:
-    seed, pair = user_key()
+    seed, public_key = user_seed()
     credentials = Credentials(write_creds(tmp_path / "kpc.creds", "a.user.jwt", seed))
     async with FakeNats() as server, connecting(server.url, credentials=credentials) as (link, _):
         for nonce in ("first-nonce", "second-nonce"):
             connection = await server.admitted(nonce=nonce, auth_required=True)
             signature = connection.connect["sig"]
             assert connection.connect["jwt"] == "a.user.jwt"
-            assert pair.verify(
-                nonce.encode(), base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+            # Raises an exception if it is wrong.
+            public_key.verify(
+                base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4)), nonce.encode()
             )
             assert seed not in str(connection.connect)
             await up(link)

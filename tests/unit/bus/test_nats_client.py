@@ -9,11 +9,12 @@ from pathlib import Path
 import nats.errors
 import pytest
 from kaa_gateway.bus.control import Control
+from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.bus.nats_client import NatsClient
 
 from tests.support.esp import until
 from tests.support.fake_nats import FakeConnection, FakeNats
-from tests.support.links import control_of, user_key, write_creds
+from tests.support.links import control_of, user_seed, write_creds
 from tests.support.nats import HOST
 
 
@@ -83,9 +84,9 @@ async def test_a_server_learned_from_info_gets_the_credentials_used_before() -> 
 
 
 async def test_a_credentials_file_that_is_half_written_does_not_end_the_reconnecting(tmp_path: Path) -> None:
-    path = write_creds(tmp_path / "user.creds", "first", user_key()[0])
+    path = write_creds(tmp_path / "user.creds", "first", user_seed()[0])
     whole = path.read_text()
-    async with FakeNats() as server, control_of(server.url, credentials_file=path) as control:
+    async with FakeNats() as server, control_of(server.url, credentials=Credentials(path)) as control:
         async with admitted(server, nonce="n", auth_required=True) as connection:
             assert connection.connect["jwt"] == "first"
             await up(control)
@@ -101,7 +102,7 @@ async def test_a_credentials_file_that_is_half_written_does_not_end_the_reconnec
                 await attempt.send_info(nonce="n", auth_required=True)
                 assert not (await attempt.line()).startswith("CONNECT")
                 assert not control.connected
-        write_creds(path, "second", user_key()[0])
+        write_creds(path, "second", user_seed()[0])
         async with admitted(server, nonce="n", auth_required=True) as connection:
             assert connection.connect["jwt"] == "second"
             await up(control)

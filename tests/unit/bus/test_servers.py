@@ -4,13 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from kaa_gateway.bus.connector import Credentials
+from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.bus.servers import Server, ServerList
 from kaa_gateway.errors import BusError
 
 from tests.support.esp import until
 from tests.support.fake_nats import FakeNats
-from tests.support.links import connecting, control_of, up, user_key, write_creds
+from tests.support.links import connecting, control_of, up, user_seed, write_creds
 from tests.support.nats import HOST
 
 
@@ -36,7 +36,7 @@ async def test_a_server_in_lame_duck_mode_is_left_before_it_ends() -> None:
 
 
 async def test_credentials_are_read_for_each_connection(tmp_path: Path) -> None:
-    path = write_creds(tmp_path / "user.creds", "first", user_key()[0])
+    path = write_creds(tmp_path / "user.creds", "first", user_seed()[0])
     async with (
         FakeNats() as server,
         connecting(server.url, credentials=Credentials(path)) as (link, connector),
@@ -49,7 +49,7 @@ async def test_credentials_are_read_for_each_connection(tmp_path: Path) -> None:
         while "must hold a user JWT" not in connector.last_error:
             await (await server.accept()).send_info(nonce="n")
             await asyncio.sleep(0.1)
-        write_creds(path, "second", user_key()[0])
+        write_creds(path, "second", user_seed()[0])
         for _ in range(20):
             connection = await server.accept()
             await connection.send_info(nonce="n")
