@@ -1,4 +1,7 @@
-"""The commands of `kaa-gateway`: run, dev, check-config, hash-password, version."""
+"""The commands of `kaa-gateway`: run, dev, check-config, hash-password, version, completion.
+
+A command imports what it needs when it runs: importing all takes most of a second.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,11 @@ from getpass import getpass
 from pathlib import Path
 from typing import Annotated
 
-import structlog
 from cyclopts import App, Parameter, validators
 
-from kaa_gateway import __version__, logs, stdio
-from kaa_gateway.app import dev, encryption, running
-from kaa_gateway.config import check, config_path, load
+from kaa_gateway import __version__, stdio
+from kaa_gateway.completion import add_completion
 from kaa_gateway.errors import GatewayError
-from kaa_gateway.files import wait_if_fresh
-from kaa_gateway.identity.passwords import hashed
-
-log = structlog.get_logger("gateway")
 
 app = App(
     name="kaa-gateway",
@@ -27,26 +24,48 @@ app = App(
 )
 
 
+add_completion(app)
+
+
 @app.command
-def run() -> int:
+def run(
+    *,
+    config: Annotated[
+        Path | None, Parameter(help="The service-config.yml, instead of what APP_CONFIG_PATH names.")
+    ] = None,
+    nats: Annotated[
+        str | None, Parameter(help="NATS server URLs, separated by commas, instead of NATS_URLS.")
+    ] = None,
+) -> int:
     """Serve devices, in a cluster.
 
     The configuration is the file in APP_CONFIG_PATH (default /srv/kpc/service-config.yml), overridden by
     environment variables; NATS servers are in NATS_URLS. SIGTERM drains, SIGHUP reads the
     configuration again. See docs/configuration.md.
     """
-    path = config_path(os.environ)
+    import structlog
+
+    from kaa_gateway import logs
+    from kaa_gateway.app import running
+    from kaa_gateway.config import config_path, load
+    from kaa_gateway.files import wait_if_fresh
+
+    log = structlog.get_logger("gateway")
+    environ = dict(os.environ)
+    if nats is not None:
+        environ["NATS_URLS"] = nats
+    path = config if config is not None else config_path(environ)
     wait_if_fresh(path)
-    config = load(path, os.environ)
-    logs.configure(config.log.level, config.log.format)
-    for warning in config.warnings:
+    loaded = load(path, environ)
+    logs.configure(loaded.log.level, loaded.log.format)
+    for warning in loaded.warnings:
         log.warning("configuration", warning=warning)
-    if config.identity.provider == "open":
+    if loaded.identity.provider == "open":
         log.warning(
             "identity provider is `open`: any client can use any endpoint",
             key="kaa.kpc.identity.provider",
         )
-    return running.run(config, path, os.environ)
+    return running.run(loaded, path, environ)
 
 
 @app.command(name="dev")
@@ -64,6 +83,13 @@ def dev_command(
     data_dir: Annotated[
         Path | None, Parameter(help="Where JetStream keeps its data; default: a temporary directory.")
     ] = None,
+    allow: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Extension instance that all applications may use, such as your own; may be given several times.",
+            negative=(),
+        ),
+    ] = (),
     auth: Annotated[
         bool, Parameter(help="Tokens and clients are those of the reference provider `auth`.", negative=())
     ] = False,
@@ -71,12 +97,16 @@ def dev_command(
     """Start a whole small platform here: nats-server, gateway and the reference extensions.
 
     Prints addresses and example commands, then `ready`. Ctrl-C stops everything. Identity is `open` unless the
-    configuration or --auth says otherwise. Needs the `dev` extra, which brings nats-server.
+    configuration or --auth says otherwise. A change of the configuration file is applied while it runs. Needs the
+    `dev` extra, which brings nats-server.
     """
+    from kaa_gateway import logs
+    from kaa_gateway.app import dev
+
     # The platform goes on when nobody reads what it prints.
     stdio.protect(stdout=True)
     logs.configure("info", "console")
-    dev.run(config, nats_port, data_dir, auth=auth)
+    dev.run(config, nats_port, data_dir, allow=allow, auth=auth)
 
 
 @app.command
@@ -89,6 +119,9 @@ def check_config(file: Path, /) -> int:
         A service-config.yml. Environment variables that override it are checked as well, and so are the
         certificates and keys of listeners that encrypt.
     """
+    from kaa_gateway.app import encryption
+    from kaa_gateway.config import check, load
+
     problems = check(file, os.environ)
     for problem in problems:
         print(problem)
@@ -108,6 +141,8 @@ def hash_password() -> int:
 
     The password is the first line of standard input. At a terminal, the command asks for it.
     """
+    from kaa_gateway.identity.passwords import hashed
+
     password = getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
     if not password:
         raise GatewayError("no_password", "no password given")

@@ -159,6 +159,8 @@ async def test_what_it_prints_works_as_printed_and_ctrl_c_stops_it(ports: Ports)
             "Management": f"http://localhost:{ports.admin}/health/ready",
         }
         assert (await http.get(addresses["Management"])).json() == {"status": "UP"}
+        page = command.lines[6].removeprefix("Live page").strip()
+        assert "<title>" in (await http.get(page)).text
 
         curl = command.printed("curl")
         mosquitto_pub = command.printed("mosquitto_pub")
@@ -204,6 +206,37 @@ async def check_what_the_extensions_do(command: Dev, http: httpx.AsyncClient, ba
     result = {"id": commands[0]["id"], "statusCode": 200, "payload": "rebooted"}
     assert (await http.post(f"{base}/cex/my-device/result/reboot", json=result)).status_code == 200
     assert await sending == '200\n"rebooted"\n'
+
+
+async def test_an_extension_of_ones_own_is_allowed(ports: Ports) -> None:
+    """By an option, and by an edit of the file, which is applied without a restart."""
+    async with dev(ports, "--allow", "mine", "--allow", "other") as command, httpx.AsyncClient() as http:
+        await command.ready()
+        base = f"http://localhost:{ports.http}/kp1"
+        # 503: the extension is allowed, and does not run.
+        assert (await http.post(f"{base}/app_v1/mine/my-device/x")).status_code == 503
+        assert (await http.post(f"{base}/app_v1/other/my-device/x")).status_code == 503
+        assert (await http.post(f"{base}/app_v1/third/my-device/x")).status_code == 404
+        document = json.loads(ports.file.read_text())
+        versions = document["kaa"]["applications"]["app"]["versions"]
+        versions["app_v1"]["allowed-extension-instances"].append("third")
+        ports.file.write_text(json.dumps(document))
+        async with asyncio.timeout(START_TIMEOUT_S):
+            while (await http.post(f"{base}/app_v1/third/my-device/x")).status_code == 404:
+                await asyncio.sleep(0.1)
+        assert (await http.post(f"{base}/app_v1/third/my-device/x")).status_code == 503
+        assert (await http.post(f"{base}/app_v1/mine/my-device/x")).status_code == 503
+        command.process.send_signal(signal.SIGINT)
+        assert (await command.end())[0] == 0
+
+
+async def test_one_line_for_an_extension_that_cannot_be(ports: Ports) -> None:
+    async with dev(ports, "--allow", "a.b") as command:
+        code, errors = await command.end()
+    assert code == 1
+    assert errors.splitlines() == [
+        "kaa-gateway: --allow a.b: expected 1 to 128 letters, digits, dashes and underscores"
+    ]
 
 
 async def test_with_authentication_what_it_prints_works_too(ports: Ports) -> None:

@@ -18,10 +18,10 @@ from tests.support.nats import HOST, NatsServer, free_port
 TIMEOUT_S = 30.0
 
 
-def run(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run it where it is expected to end by itself."""
     return subprocess.run(
-        [sys.executable, "-P", "-m", "kaa_gateway", "run"],
+        [sys.executable, "-P", "-m", "kaa_gateway", "run", *arguments],
         env={**os.environ, "SERVER_PORT": str(free_port()), **environment},
         capture_output=True,
         text=True,
@@ -35,6 +35,16 @@ def test_without_a_configuration_file(tmp_path: Path) -> None:
     ended = run({"APP_CONFIG_PATH": str(missing)})
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == f"{missing}: no such file; APP_CONFIG_PATH names it\n"
+
+
+def test_options_are_stronger_than_the_environment(tmp_path: Path) -> None:
+    file = tmp_path / "service-config.yml"
+    ended = run({"APP_CONFIG_PATH": "/nowhere.yml"}, "--config", str(file))
+    assert (ended.returncode, ended.stderr) == (1, f"{file}: no such file\n")
+    file.write_text("kaa.kpc.workers: 1\n")
+    ended = run({"NATS_URLS": "nats://localhost"}, "--config", str(file), "--nats", "http://localhost")
+    assert ended.returncode == 1
+    assert "NATS_URLS: expected nats://" in ended.stderr
 
 
 def test_with_a_wrong_configuration(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import kaa_bench.cli
 import kaa_bench.sim.cli
-import kaa_ext.cli.commands
+import kaa_ext.cli.app
 import kaa_gateway.commands
 import pytest
 from cyclopts import App, CycloptsError
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "tests" / "fuzz" / "README.md"])
 APPS: dict[str, App] = {
     "kaa-gateway": kaa_gateway.commands.app,
-    "kaa-ext": kaa_ext.cli.commands.app,
+    "kaa-ext": kaa_ext.cli.app.app,
     "kaa-bench": kaa_bench.cli.app,
     "kaa-sim": kaa_bench.sim.cli.app,
 }

@@ -7,7 +7,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-COMMON = {"access", "errors", "counters", "logs", "clock", "files", "slices", "stdio", "version", "yaml_tree"}
+COMMON = {
+    "access",
+    "completion",
+    "errors",
+    "counters",
+    "logs",
+    "clock",
+    "files",
+    "slices",
+    "stdio",
+    "version",
+    "yaml_tree",
+}
 """Modules of kaa_gateway that stand below all packages, and __version__."""
 PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients"}
 ALL = {"*"}
@@ -41,10 +53,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "kaa_ext.cli": {
         "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "kaa_ext.operations", "kaa_ext.rest",
-        "bus", "wire", "errors", "stdio", "version",
+        "bus", "wire", "errors", "stdio", "version", "completion",
     },
     "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
-    "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
+    "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version", "completion"},
 }  # fmt: skip
 """What each package may import beside itself; packages of kaa_gateway by their second name."""
 

@@ -6,7 +6,8 @@ import msgspec
 from cyclopts import App, Parameter, validators
 from msgspec import UNSET
 
-from kaa_ext.cli.common import FAILED, Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.common import Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.exits import FAILED
 from kaa_ext.operations import commands
 from kaa_ext.operations.errors import Unavailable
 from kaa_ext.operations.session import session

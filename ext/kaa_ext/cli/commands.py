@@ -1,4 +1,4 @@
-"""The commands of `kaa-ext`: run the reference services, write a new one, and use services from the shell."""
+"""`kaa-ext run`: serves reference services."""
 
 import sys
 from collections.abc import Callable
@@ -7,15 +7,11 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import uvloop
-from cyclopts import App, Parameter, validators
+from cyclopts import Parameter, validators
 from prometheus_client import start_http_server
 
-from kaa_ext.cli import auth as cli_auth
-from kaa_ext.cli import command as cli_command
-from kaa_ext.cli import config as cli_config
-from kaa_ext.cli import data as cli_data
-from kaa_ext.cli import scaffold
-from kaa_ext.cli.common import INTERRUPTED, Nats, fail, servers
+from kaa_ext.cli.common import Nats, servers
+from kaa_ext.cli.exits import INTERRUPTED, fail
 from kaa_ext.cli.settings import SettingsError, convert, read
 from kaa_ext.sdk.extension import DEFAULT_GATEWAY_INSTANCE, Extension
 from kaa_ext.sdk.logs import LogLevel, configure
@@ -49,15 +45,7 @@ SERVICES: dict[str, Service] = {
     "tsx": Service(tsx.register),
 }
 
-app = App(name="kaa-ext", help="Run Kaa extension services, write a new one, and use them from the shell.")
-app.version_flags = ()
-app.command(cli_auth.app)
-app.command(cli_config.app)
-app.command(cli_command.app)
-app.command(cli_data.app)
 
-
-@app.command(name="run")
 def run_services(
     *services: str,
     nats: Nats = DEFAULT_NATS_URL,
@@ -69,12 +57,7 @@ def run_services(
     tracing: Annotated[bool, Parameter(negative=())] = False,
     log_level: LogLevel = "info",
 ) -> None:
-    """Run services until Ctrl-C. If the same command is started twice, the two processes share the load.
-
-    Services: dcx (data collection), epts (storage of the data), cmx (configuration), ecr (registry of the
-    configurations), epmx (metadata), cex (commands), tsx (time), echo; auth (tokens and clients, for gateways).
-
-    Example: kaa-ext run dcx epts --settings services.yml
+    """Run services until Ctrl-C.
 
     Parameters
     ----------
@@ -84,7 +67,7 @@ def run_services(
         YAML file with the settings of services, by instance name; docs/extensions.md lists them.
     durable
         Name of a service that takes its requests from a stream of the gateway
-        (kaa.extension-instances.NAME.durable is true); may be given several times.
+        (kaa.extension-instances.<name>.durable is true); may be given several times.
     gateway_instance
         Service instance name of the gateway, for pushes to devices.
     state_replicas
@@ -140,29 +123,6 @@ def run_services(
         uvloop.run(run(*extensions.values(), on_ready=lambda: print("ready", flush=True)))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-
-
-@app.command
-def new(name: str, *, directory: Path | None = None) -> None:
-    """Write a new extension service: code, test, README.
-
-    Example: kaa-ext new thermostat
-
-    Parameters
-    ----------
-    name
-        Service instance name.
-    directory
-        Directory to write to (default: a new one of that name).
-    """
-    try:
-        written = scaffold.write(name, directory or Path(name))
-    except ValueError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}")
-    for path in written:
-        print(path)
 
 
 def _kinds(services: tuple[str, ...]) -> dict[str, str]:

@@ -6,19 +6,16 @@ import sys
 from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import uvloop
 from cyclopts import Parameter
 from kaa_gateway.bus import subjects
 
+from kaa_ext.cli.exits import FAILED, INTERRUPTED, fail
 from kaa_ext.operations.errors import Unavailable
 from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
 from kaa_ext.sdk.urls import nats_urls
-
-USAGE_ERROR = 2
-FAILED = 1
-INTERRUPTED = 130
 
 Nats: TypeAlias = Annotated[
     str, Parameter(name="--nats", env_var="NATS_URLS", help="NATS server URLs, separated by commas.")
@@ -30,12 +27,6 @@ AppVersion: TypeAlias = Annotated[
 
 _DURATION = re.compile(r"([0-9]{1,5})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def fail(message: str, code: int = USAGE_ERROR) -> NoReturn:
-    """Print an error message of one line, and exit."""
-    print(f"kaa-ext: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 def run_command(work: Coroutine[Any, Any, int]) -> int:

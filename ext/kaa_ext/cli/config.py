@@ -7,7 +7,8 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from kaa_ext.cli.common import FAILED, AppVersion, Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.exits import FAILED
 from kaa_ext.messages import cdtp
 from kaa_ext.operations import configurations
 from kaa_ext.operations.session import session

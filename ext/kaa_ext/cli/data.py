@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 from kaa_gateway.bus.messages import now_ms
 
-from kaa_ext.cli.common import FAILED, Nats, check_instance, duration, run_command, servers
+from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
+from kaa_ext.cli.exits import FAILED
 from kaa_ext.operations import samples
 from kaa_ext.operations.session import session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL

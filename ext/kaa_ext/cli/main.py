@@ -8,8 +8,7 @@ import sys
 
 from kaa_gateway import stdio
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C before anything was started, as shells use it."""
+from kaa_ext.cli.exits import INTERRUPTED, fail
 
 
 def main() -> None:
@@ -20,8 +19,7 @@ def main() -> None:
     try:
         from cyclopts import CycloptsError
 
-        from kaa_ext.cli.commands import app
-        from kaa_ext.cli.common import fail
+        from kaa_ext.cli.app import app
 
         try:
             sys.exit(app(sys.argv[1:], exit_on_error=False, print_error=False))

@@ -1,10 +1,13 @@
 """`kaa-ext new`: writes a new extension service from templates/."""
 
 import keyword
+import sys
 from importlib import resources
 from pathlib import Path
 
 from kaa_gateway.bus import subjects
+
+from kaa_ext.cli.exits import fail
 
 
 def write(name: str, directory: Path) -> list[Path]:
@@ -29,3 +32,27 @@ def write(name: str, directory: Path) -> list[Path]:
         path.write_text(text.replace("{name}", name).replace("{module}", module), encoding="utf-8")
         written.append(path)
     return written
+
+
+def new(name: str, *, directory: Path | None = None) -> None:
+    """Write a new extension service: code, test, README.
+
+    Parameters
+    ----------
+    name
+        Service instance name.
+    directory
+        Directory to write to (default: a new one of that name).
+    """
+    try:
+        written = write(name, directory or Path(name))
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}")
+    for path in written:
+        print(path)
+    print(
+        f"`kaa-gateway dev --allow {name}` lets devices use it; README.md says how a cluster does",
+        file=sys.stderr,
+    )

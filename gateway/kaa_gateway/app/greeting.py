@@ -69,6 +69,7 @@ def _addresses(platform: Platform) -> Iterator[str]:
         if name in ports:
             yield f"{title:<12}{name}://localhost:{ports[name]}{paths.get(name, '')}"
     yield f"Management  http://localhost:{ports['admin']}/health/ready"
+    yield f"Live page   http://localhost:{ports['admin']}/"
 
 
 def _data_commands(platform: Platform, version: str) -> Iterator[str]:

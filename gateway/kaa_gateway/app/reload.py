@@ -8,7 +8,7 @@ file that has become empty; one that is being written is read when it is complet
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from kaa_gateway.app.changes import applicable, differences
-from kaa_gateway.config import Config, load
+from kaa_gateway.config import Config
 from kaa_gateway.errors import ConfigError
 from kaa_gateway.files import complete, state_of
 
@@ -29,17 +29,21 @@ COMPLETE_AFTER = 2.0
 
 
 class Reloader:
-    """Keeps a gateway at the configuration of its file and environment. `apply` is called with each new one."""
+    """Keeps a gateway at the configuration of its file.
+
+    `load` reads the file at `path`, and raises ConfigError if it is wrong. `apply` is called with each new
+    configuration.
+    """
 
     def __init__(
         self,
         path: Path,
-        environ: Mapping[str, str],
+        load: Callable[[], Config],
         config: Config,
         apply: Callable[[Config], Awaitable[None]],
     ) -> None:
         self._path = path
-        self._environ = environ
+        self._load_file = load
         self._apply = apply
         self._wanted = asyncio.Event()
         self._cause = ""
@@ -117,9 +121,7 @@ class Reloader:
             (self._seen,) = await complete([self._path], COMPLETE_AFTER)
             # What was requested meanwhile is done now.
             self._wanted.clear()
-            loading = asyncio.gather(
-                asyncio.to_thread(load, self._path, self._environ), return_exceptions=True
-            )
+            loading = asyncio.gather(asyncio.to_thread(self._load_file), return_exceptions=True)
             (loaded,) = await loading
             if state_of(self._path) != self._seen:
                 continue  # it has changed while it was read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from kaa_gateway.app.reload import ReloadCollector, Reloader
 from kaa_gateway.app.serving import serve
 from kaa_gateway.app.supervisor import Supervisor
 from kaa_gateway.app.worker import Worker
+from kaa_gateway.config import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +34,7 @@ def run(config: Config, path: Path, environ: Mapping[str, str]) -> int:
 
 async def _run_alone(config: Config, path: Path, environ: Mapping[str, str]) -> int:
     worker = Worker(config)
-    reloader = Reloader(path, environ, config, worker.reconfigure)
+    reloader = Reloader(path, partial(load, path, environ), config, worker.reconfigure)
     worker.registry.register(ReloadCollector(reloader))
     worker.subscribe_announcements(lambda: reloader.request("17/SCMP"))
 
@@ -50,6 +52,6 @@ async def _run_alone(config: Config, path: Path, environ: Mapping[str, str]) -> 
 
 async def _run_several(config: Config, path: Path, environ: Mapping[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="kaa-gateway-") as directory:
-        supervisor = Supervisor(config, Path(directory), path, environ)
+        supervisor = Supervisor(config, Path(directory), path, partial(load, path, environ))
         await serve(supervisor.start, supervisor.stop, lambda: supervisor.reloader.request("SIGHUP"))
         return supervisor.exit_code

@@ -23,7 +23,7 @@ from kaa_gateway.net.ports import port_errors
 from kaa_gateway.supervision.processes import WorkerProcesses
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
     from multiprocessing.connection import Connection
     from pathlib import Path
 
@@ -38,8 +38,8 @@ STOP_MARGIN = 10.0
 class Supervisor:
     """Several worker processes, started again when they die. Their management sockets are in `directory`."""
 
-    def __init__(self, config: Config, directory: Path, path: Path, environ: Mapping[str, str]) -> None:
-        self.reloader = Reloader(path, environ, config, self._configure)
+    def __init__(self, config: Config, directory: Path, path: Path, load: Callable[[], Config]) -> None:
+        self.reloader = Reloader(path, load, config, self._configure)
         self._config = config
         self._workers = WorkerProcesses(
             config.workers, run_worker, self._arguments, name="kaa-gateway", log=log, on_report=self._receive

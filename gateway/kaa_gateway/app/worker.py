@@ -29,6 +29,7 @@ from kaa_gateway.app.stream_repair import StreamRepair
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.control import OUTBOX_MAX, Control
+from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
 from kaa_gateway.bus.streams import Streams, StreamSettings

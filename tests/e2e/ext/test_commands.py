@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from kaa_ext import Extension
 from kaa_ext.cli import main as cli
-from kaa_ext.cli.common import INTERRUPTED
+from kaa_ext.cli.exits import INTERRUPTED
 from kaa_ext.services import cex, cmx, dcx, ecr, epts
 from kaa_ext.testing import Gateway, online
 

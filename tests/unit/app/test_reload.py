@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ class Watched:
         self.path.symlink_to("..data/service-config.yml")
         self.write(BASE)
         self.applied: list[Config] = []
-        self.reloader = Reloader(self.path, {}, load(self.path, {}), self._apply)
+        self.reloader = Reloader(self.path, partial(load, self.path, {}), load(self.path, {}), self._apply)
 
     async def _apply(self, config: Config) -> None:
         self.applied.append(config)

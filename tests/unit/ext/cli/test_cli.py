@@ -1,11 +1,15 @@
 """kaa-ext: what it says to a command line that it cannot run."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from kaa_ext.cli import main as cli
 from kaa_ext.cli.settings import SettingsError, convert, read
 from kaa_ext.services import cmx, dcx, epmx
+from kaa_gateway import __version__
 
 
 @pytest.mark.parametrize(
@@ -107,6 +111,59 @@ def test_settings_are_read(tmp_path: Path) -> None:
     )
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         read(tmp_path / "absent")
+
+
+def ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int | str | None, str]:
+    """Run a command, and return its exit code and what it has printed."""
+    monkeypatch.setattr("sys.argv", ["kaa-ext", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code, capsys.readouterr().out
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(monkeypatch, capsys, "--version") == (0, f"{__version__}\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(shell: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The script knows commands, their commands, and options."""
+    code, script = ended(monkeypatch, capsys, "completion", shell)
+    assert not code
+    for word in ("kaa-ext", "command", "send", "app-version"):
+        assert word in script
+    if program := shutil.which(shell):
+        subprocess.run([program, "-n"], input=script, text=True, check=True, timeout=60)
+
+
+def test_help_shows_what_stands_in_angle_brackets(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "kaa.extension-instances.<name>.durable" in ended(monkeypatch, capsys, "run", "--help")[1]
+
+
+def test_the_scaffold_says_how_it_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["kaa-ext", "new", "thermostat"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "kaa-gateway dev --allow thermostat" in capsys.readouterr().err
+    assert "kaa-gateway dev --allow thermostat" in (tmp_path / "thermostat/README.md").read_text()
+
+
+def test_help_imports_no_service_and_no_client() -> None:
+    """It would take a second."""
+    code = "import sys; from kaa_ext.cli.app import app; app(['--help'], result_action='return_value')"
+    said = "print(*(name for name in ('nats', 'uvloop', 'structlog', 'kaa_ext.sdk') if name in sys.modules))"
+    found = subprocess.run(
+        [sys.executable, "-c", f"{code}; {said}"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert found.stdout.splitlines()[-1] == ""
 
 
 @pytest.mark.parametrize(
