@@ -542,6 +542,21 @@ def test_no_service_sends_devices_to_the_extensions(chart: helm_python.Chart) ->
                 assert not manifest["spec"]["selector"].items() <= pod["labels"].items()
 
 
+def test_extensions_have_probes_and_metrics(chart: helm_python.Chart) -> None:
+    manifests = render(chart, {**EVERYTHING, "extensions": {"enabled": True, "workers": 3}})
+    pod = manifests["Deployment", "gw-kaa-gateway-extensions"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    arguments = container["args"]
+    assert arguments[arguments.index("--workers") + 1] == "3"
+    (port,) = container["ports"]
+    assert str(port["containerPort"]) == arguments[arguments.index("--management") + 1]
+    for probe, path in (("startup", "live"), ("liveness", "live"), ("readiness", "ready")):
+        assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/health/{path}", "port": port["name"]}
+    monitor = manifests["PodMonitor", "gw-kaa-gateway-extensions"]["spec"]
+    assert monitor["podMetricsEndpoints"][0]["port"] == port["name"]
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
 def test_each_value_is_explained() -> None:
     """Each value stands below a comment of helm-docs, or its parent or children do."""
     lines = (CHART / "values.yaml").read_text(encoding="utf-8").splitlines()

@@ -23,6 +23,8 @@ COMMON = {
 """Modules of kaa_gateway that stand below all packages, and __version__."""
 PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients"}
 ALL = {"*"}
+SHARED = {"identity.clients", "admin.server", "admin.fleet", "admin.fleet_server"}
+"""Modules that others may import than may import their whole package."""
 
 ALLOWED: dict[str, set[str]] = {
     "wire": {"errors"},
@@ -43,7 +45,9 @@ ALLOWED: dict[str, set[str]] = {
     "commands": ALL,
     "__main__": ALL,
     "kaa_ext.messages": {"bus"},
-    "kaa_ext.sdk": {"kaa_ext.messages", "bus", "wire", "errors", "stdio", "version", "clock", "counters"},
+    "kaa_ext.sdk": {
+        "kaa_ext.messages", "bus", "wire", "errors", "stdio", "version", "clock", "counters", "admin.server",
+    },
     "kaa_ext.testing": {"kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
     "kaa_ext.services": {"kaa_ext.messages", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
     "kaa_ext.operations": {"kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus"},
@@ -54,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "kaa_ext.cli": {
         "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "kaa_ext.operations", "kaa_ext.rest",
         "bus", "wire", "errors", "stdio", "version", "completion",
+        "supervision", "admin.fleet", "admin.fleet_server",
     },
     "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
     "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version", "completion"},
@@ -101,7 +106,8 @@ def package_of(module: str) -> str | None:
     if top == "kaa_gateway":
         if parts[0] in ("__version__", "__init__", ""):
             return "version"
-        return "identity.clients" if parts[:2] == ["identity", "clients"] else parts[0]
+        part = ".".join(parts[:2])
+        return part if part in SHARED else parts[0]
     if top == "kaa_ext":
         return f"kaa_ext.{parts[0]}" if (PACKAGES[top] / top / parts[0]).is_dir() and rest else "kaa_ext"
     return "kaa_bench" if top == "kaa_bench" else None
@@ -112,13 +118,14 @@ def violations() -> Iterator[str]:
         module = ".".join(path.relative_to(PACKAGES[path.relative_to(ROOT).parts[1]]).with_suffix("").parts)
         package = package_of(module)
         assert package is not None
-        package = package.removesuffix(".clients")
+        package = package.partition(".")[0] if package in SHARED else package
         allowed = ALLOWED.get(package, set()) if package not in COMMON else COMMON
         for name in imported(path):
             other = package_of(name)
-            if other is None or other.removesuffix(".clients") == package or "*" in allowed:
+            if other is None or "*" in allowed:
                 continue
-            if other not in allowed:
+            whole = other.partition(".")[0] if other in SHARED else other
+            if whole != package and not {other, whole} & allowed:
                 yield f"{path.relative_to(ROOT)} imports {name}"
 
 

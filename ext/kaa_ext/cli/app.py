@@ -7,7 +7,7 @@ from cyclopts import App
 from kaa_gateway import __version__
 from kaa_gateway.completion import add_completion
 
-RUN = """Run services until Ctrl-C. If the same command is started twice, the two processes share the load.
+RUN = """Run services until Ctrl-C. Workers share the load; so do the processes of a command that is started twice.
 
 Services: dcx (data collection), epts (storage of the data), cmx (configuration), ecr (registry of the
 configurations), epmx (metadata), cex (commands), tsx (time), echo; auth (tokens and clients, for gateways).

@@ -57,6 +57,14 @@ class Connection(Protocol):
     def connects(self) -> int:
         """Return how often this has connected; messages may have been missed between two connections."""
 
+    @property
+    def ready(self) -> bool:
+        """Return whether messages leave and arrive now."""
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """Return how many bytes were sent and are not confirmed."""
+
     def jetstream(self) -> JetStreamContext:
         """Return JetStream. Raise NotDelivered while it cannot be reached."""
 
@@ -127,6 +135,16 @@ class NatsConnection:
     def connects(self) -> int:
         """Return how often this has connected; messages may have been missed between two connections."""
         return self._link.connects if self._link is not None else 0
+
+    @property
+    def ready(self) -> bool:
+        """Return whether the link is connected."""
+        return self._link is not None and self._link.ready
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """Return how many bytes wait for NATS to confirm them."""
+        return self._link.backlog if self._link is not None else 0
 
     def jetstream(self) -> JetStreamContext:
         """Return JetStream on the current client. Raise NotDelivered while NATS is away."""

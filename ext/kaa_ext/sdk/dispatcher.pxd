@@ -7,6 +7,7 @@ cdef class Dispatcher:
     # wiring
     cdef readonly object extension
     cdef readonly list middleware
+    cdef readonly list traced        # the same and those for traced requests only, in order
     cdef list observers              # called for each response with an error status
     cdef readonly object routes
     cdef object send                 # Connection.send
@@ -28,6 +29,10 @@ cdef class Dispatcher:
     cdef bint held                   # NATS takes answers more slowly than they are made
     cdef bint resuming               # `resume` is scheduled
     cdef int64_t held_at             # when a request last waited, in milliseconds of UNIX time
+    # counters of each request; `stats` has the others
+    cdef int64_t requests
+    cdef int64_t responses
+    cdef int64_t unanswered
 
     cdef int receive(self, bytes datum, str reply, str trace_parent, object stored) except -1
     cdef int begin(self, Request request) except -1

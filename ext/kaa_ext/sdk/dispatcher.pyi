@@ -15,6 +15,7 @@ from kaa_ext.sdk.routes import Respond, Routes
 class Dispatcher:
     extension: Extension
     middleware: list[Middleware]
+    traced: list[Middleware]
     routes: Routes
     stats: dict[str, int]
     limited: LimitedLog
@@ -22,17 +23,19 @@ class Dispatcher:
     tasks: set[asyncio.Task[None]]
     running: int
     def __init__(
-        self, extension: Extension, limited: LimitedLog, affinity: str, concurrency: int,
-        waiting_max: int, waiting_bytes_max: int,
+        self, extension: Extension, stats: dict[str, int], limited: LimitedLog, affinity: str,
+        concurrency: int, waiting_max: int, waiting_bytes_max: int,
     ) -> None: ...  # fmt: skip
     def connect(
         self, send: Callable[[str, bytes, str], None], room: Callable[[], Awaitable[None]]
     ) -> None: ...
     def add(self, resource_path: str, function: Handler, respond: Respond) -> None: ...
     def add_batch(self, resource_path: str, function: BatchHandler, respond: Respond) -> None: ...
+    def add_middleware(self, function: Middleware, only_traced: bool) -> None: ...
     def observe(self, observer: Callable[[Request, int, str | None], None]) -> None: ...
     @property
     def waiting(self) -> int: ...
+    def counts(self) -> dict[str, int]: ...
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
     def take(
         self, datum: bytes, reply: str = ..., trace_parent: str | None = ..., stored: Any = ...

@@ -46,17 +46,18 @@ cdef class Dispatcher:
     """
 
     def __init__(
-        self, extension, limited, str affinity not None, Py_ssize_t concurrency, Py_ssize_t waiting_max,
-        Py_ssize_t waiting_bytes_max,
+        self, extension, dict stats not None, limited, str affinity not None, Py_ssize_t concurrency,
+        Py_ssize_t waiting_max, Py_ssize_t waiting_bytes_max,
     ):
         from kaa_ext.sdk import execution  # it imports this module
 
         self.extension = extension
         self.execution = execution
         self.middleware = []
+        self.traced = []
         self.observers = []
         self.routes = Routes()
-        self.stats = extension.stats
+        self.stats = stats
         self.limited = limited
         self.instance = extension.name.encode()
         self.affinity = affinity
@@ -79,6 +80,12 @@ cdef class Dispatcher:
         """Register a handler of lists of requests. Raise ValueError for a wrong pattern."""
         self.routes.add(resource_path, function, respond, batch=True)
 
+    def add_middleware(self, function, bint only_traced):
+        """Put a function around handlers, inside those that were added before."""
+        self.traced.append(function)
+        if not only_traced:
+            self.middleware.append(function)
+
     def observe(self, observer):
         """Call a function with request, status code and reason phrase of each response that is an error."""
         self.observers.append(observer)
@@ -87,6 +94,12 @@ cdef class Dispatcher:
     def waiting(self):
         """Return how many requests wait for others to end."""
         return len(self.queue)
+
+    def counts(self):
+        """Return all that the extension has counted, by the names in stats.py."""
+        return {
+            **self.stats, "requests": self.requests, "responses": self.responses, "unanswered": self.unanswered,
+        }
 
     # ------------------------------------------------------------ the hot path
 
@@ -136,8 +149,8 @@ cdef class Dispatcher:
             return self.done(request)
         route, request.parameters = found
         request.route = route.pattern
-        self.stats["requests"] += 1
-        if self.middleware or route.streams:
+        self.requests += 1
+        if self.middleware or route.streams or (request.trace_parent is not None and self.traced):
             self.running += 1
             self.start(self.execution.handle(self, route, request))
             return 0
@@ -189,7 +202,7 @@ cdef class Dispatcher:
             self.tell(request, status_code, reason_phrase)
         if not request.view.has_request_id and respond != "always" \
                 and not (respond == "errors" and status_code >= BAD_REQUEST):
-            self.stats["unanswered"] += 1
+            self.unanswered += 1
             return 0
         try:
             try:
@@ -204,7 +217,7 @@ cdef class Dispatcher:
             self.stats["failed"] += 1
             self.limited.warning(f"{type(error).__name__} of a response", "response was not sent", exc_info=error)
         else:
-            self.stats["responses"] += 1
+            self.responses += 1
         return 0
 
     cdef int tell(self, Request request, int status_code, str reason_phrase) except -1:

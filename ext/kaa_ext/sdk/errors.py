@@ -44,6 +44,10 @@ class StateUnavailable(ExtensionError):  # noqa: N818 - says what is wrong with 
         self.reason = reason
 
 
+class CannotListen(ExtError):  # noqa: N818 - says what the process cannot do
+    """An address is in use, or is none of this machine."""
+
+
 class Conflict(ExtError):  # noqa: N818 - one of the two outcomes of a conditional write
     """The key, or the subject of a stream, has another revision than the caller expected."""
 

@@ -43,7 +43,8 @@ async def handle(dispatcher: Dispatcher, route: Route, request: Request) -> None
             return dispatcher.respond(route, error)
 
     try:
-        response = response_of(await chain(dispatcher.middleware, innermost)(request))
+        layers = dispatcher.middleware if request.trace_parent is None else dispatcher.traced
+        response = response_of(await chain(layers, innermost)(request))
     except Exception as error:  # noqa: BLE001 - middleware may fail as well
         failure = error
         response = dispatcher.respond(route, error)

@@ -69,7 +69,7 @@ class Extension:
     and acknowledges each when its handler is done; a request that takes longer than `ack_wait_s` is delivered again.
     `state_replicas` is the number of NATS servers that keep each state.
 
-    Use it as `async with extension:`, or `await extension.run()`. `stats` counts events by the names in `STATS`.
+    Use it as `async with extension:`, or `await extension.run()`.
     """
 
     def __init__(
@@ -88,20 +88,23 @@ class Extension:
     ) -> None:
         self.name = _subject_name("extension instance name", name)
         self.replica_id = _subject_name("replica ID", replica_id or f"{name}-{secrets.token_hex(8)}")
-        self.stats = dict.fromkeys(STATS, 0)
+        self.has_fixed_replica_id = replica_id is not None
+        stats = dict.fromkeys(STATS, 0)
         self._log: Any = structlog.get_logger(extension=name)
         self._limited = LimitedLog(self._log)
         self._gateway_instance = _subject_name("gateway instance name", gateway_instance)
         self._affinity_subject = (
             subjects.replica(self.replica_id, "esp", subjects.CLIENT_DATA) if affinity else ""
         )
-        self._drain_timeout_s = drain_timeout_s
+        self.drain_timeout_s = drain_timeout_s
         self._state_replicas = state_replicas
+        self._has_started = False
         self._states: dict[str, State[Any]] = {}
         self._starters: list[Callable[[], Awaitable[None]]] = []
         self._background: set[asyncio.Task[None]] = set()
         limits = (concurrency, PENDING_MESSAGES, PENDING_BYTES)
-        self._dispatcher = Dispatcher(self, self._limited, self._affinity_subject, *limits)
+        self._stats = stats
+        self._dispatcher = Dispatcher(self, stats, self._limited, self._affinity_subject, *limits)
         self._subscriptions = Subscriptions(self._dispatcher, self._limited, *limits)
         self._consumer = DurableConsumer(name, self._dispatcher, ack_wait_s) if durable else None
         interests = self._subscriptions.interests
@@ -161,9 +164,12 @@ class Extension:
         """
         self._dispatcher.observe(function)
 
-    def middleware(self, function: AnyMiddleware) -> AnyMiddleware:
-        """Put the decorated function around every handler; the first that is registered is the outermost."""
-        self._dispatcher.middleware.append(function)
+    def middleware(self, function: AnyMiddleware, *, only_traced: bool = False) -> AnyMiddleware:
+        """Put the decorated function around every handler; the first that is registered is the outermost.
+
+        With `only_traced`, requests that the gateway does not trace go without it.
+        """
+        self._dispatcher.add_middleware(function, only_traced)
         return function
 
     def on_connectivity(self, function: AnyConnectivityHandler) -> AnyConnectivityHandler:
@@ -278,13 +284,13 @@ class Extension:
             payload, status_code,
         )  # fmt: skip
         await self.publish(subject, datum, self._affinity_subject)
-        self.stats["pushes"] += 1
+        self._stats["pushes"] += 1
 
     def has_expired(self, fields: dict[str, Any]) -> bool:
         """Return whether a message of 3/ISM has expired. Such messages are counted, and logged now and then."""
         if not is_expired(fields):
             return False
-        self.stats["expired"] += 1
+        self._stats["expired"] += 1
         self._limited.warning(
             "expired",
             "a message came after its deadline and is dropped; is a clock wrong?",
@@ -322,6 +328,25 @@ class Extension:
         return self._dispatcher.routes
 
     @property
+    def stats(self) -> dict[str, int]:
+        """Return how often each event has happened, by the names in `STATS`."""
+        return self._dispatcher.counts()
+
+    @property
+    def obstacles(self) -> list[str]:
+        """Return the reasons why requests are not taken now; none if they are."""
+        if self._dispatcher.draining:
+            return [f"{self.name} drains"]
+        if not self._has_started:
+            return [f"{self.name} has not started"]
+        return [] if self._connection.ready else [f"{self.name} is not connected to NATS"]
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """Return how many bytes were sent and not confirmed by NATS."""
+        return self._connection.unconfirmed_bytes
+
+    @property
     def running(self) -> int:
         """Return how many requests are in progress."""
         return self._dispatcher.running
@@ -343,6 +368,7 @@ class Extension:
                 self.spawn(state.watch())
             # Until then the gateway tells devices at once that nobody serves them.
             await self._connection.accept()
+            self._has_started = True
         except BaseException:
             await self._connection.close()
             raise
@@ -353,11 +379,11 @@ class Extension:
         draining = asyncio.create_task(self._drain())
         try:
             # Not a timeout that cancels: nats-py swallows a cancellation in some places.
-            await asyncio.wait({draining}, timeout=self._drain_timeout_s)
+            await asyncio.wait({draining}, timeout=self.drain_timeout_s)
             if not draining.done():
                 abandoned = self._dispatcher.running + self.waiting
-                self.stats["abandoned"] += abandoned
-                self._log.error("drain took too long", after_s=self._drain_timeout_s, abandoned=abandoned)
+                self._stats["abandoned"] += abandoned
+                self._log.error("drain took too long", after_s=self.drain_timeout_s, abandoned=abandoned)
         finally:
             for task in [draining, *self._dispatcher.tasks, *self._background]:
                 task.cancel()
@@ -366,9 +392,9 @@ class Extension:
             "extension has stopped", **{name: count for name, count in self.stats.items() if count}
         )
 
-    async def run(self) -> None:
-        """Serve until SIGINT or SIGTERM, then drain."""
-        await run(self)
+    async def run(self, *, management: str | None = None) -> None:
+        """Serve until SIGINT or SIGTERM, then drain. `management` is HOST:PORT for health and metrics."""
+        await run(self, management=management)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside the handlers; `stop` cancels it."""
@@ -380,7 +406,7 @@ class Extension:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - nothing awaits this task
-            self.stats["failed"] += 1
+            self._stats["failed"] += 1
             self._log.error("background work has failed", exc_info=error)
 
     async def __aenter__(self) -> Self:
@@ -412,7 +438,7 @@ class Extension:
             self._log.error("the last answers may not have left", error=str(error))
 
     def _count_lost(self) -> None:
-        self.stats["undelivered"] += 1
+        self._stats["undelivered"] += 1
         self._limited.warning("undelivered", "NATS did not take a message")
 
 

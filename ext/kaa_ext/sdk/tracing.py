@@ -3,8 +3,9 @@
     tracing = Tracing()
     tracing.watch(extension)
 
-The gateway decides which messages are traced; other messages have no span. A span is current while its handler runs, so
-spans of instrumented libraries become its children.
+The gateway decides which messages are traced; other messages have no span, and no task. A span is current while its
+handler runs, so spans of instrumented libraries become its children. A request of a batch handler has a span too, but
+the handler does not run in it: it handles several requests.
 
 Source: W3C Trace Context; OpenTelemetry semantic conventions, "Messaging spans".
 """
@@ -50,8 +51,7 @@ class Tracing:
         subject = subjects.service(extension.name, "esp", subjects.CLIENT_DATA)
 
         async def trace(request: Request, call_next: CallNext) -> Response:
-            if request.trace_parent is None:
-                return await call_next(request)
+            assert request.trace_parent is not None
             with self._tracer.start_as_current_span(
                 f"process {subject}",
                 context=_CONTEXT.extract({TRACE_PARENT: request.trace_parent}),
@@ -75,4 +75,4 @@ class Tracing:
                     span.set_status(StatusCode.ERROR)
                 return response
 
-        extension.middleware(trace)
+        extension.middleware(trace, only_traced=True)

@@ -74,6 +74,8 @@ class LocalConnection:
     """An extension's connection to a LocalBus."""
 
     connects = 1
+    ready = True
+    unconfirmed_bytes = 0
 
     def __init__(self, bus: LocalBus, interests: Sequence[Interest]) -> None:
         self._bus = bus

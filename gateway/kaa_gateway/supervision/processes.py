@@ -40,7 +40,8 @@ class WorkerProcesses:
     """`count` processes, each of which runs `function(*arguments(index, connection))`.
 
     Over its connection a worker sends reports, and gets what `send` is given. Reports other than `Report` are passed to
-    `on_report`. If no worker can start at first, this process gets SIGTERM, and `exit_code` is 1.
+    `on_report`. `on_ready` is called when each worker has served once. If no worker can start at first, this process
+    gets SIGTERM, and `exit_code` is 1.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class WorkerProcesses:
         name: str,
         log: Any,
         on_report: Callable[[int, object], None] | None = None,
+        on_ready: Callable[[], None] | None = None,
     ) -> None:
         self._function = function
         self._arguments = arguments
         self._name = name
         self._log = log
         self._on_report = on_report
+        self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
         self._context = multiprocessing.get_context("spawn")
         self._processes: dict[int, SpawnProcess] = {}
@@ -68,8 +71,8 @@ class WorkerProcesses:
         self._hangs_at: dict[int, float] = {}
         """When each worker counts as hanging, unless it reports before."""
         self._checked_at = self._loop.time()
-        self._has_served = False
-        """Whether a worker has ever served. Until then, the program ends when none of them can start."""
+        self._have_served: set[int] = set()
+        """The workers that have ever served. While there are none, the program ends when none of them can start."""
         self._cannot_start: set[int] = set()
         self._watching: asyncio.Task[None] | None = None
         self.starts = dict.fromkeys(range(count), 0)
@@ -129,9 +132,15 @@ class WorkerProcesses:
             return
         self._hangs_at[index] = self._loop.time() + HANG_TIMEOUT
         if report is Report.SERVING:
-            self._has_served = True
+            self._served(index)
         elif report is not Report.ALIVE and self._on_report is not None:
             self._on_report(index, report)
+
+    def _served(self, index: int) -> None:
+        before = len(self._have_served)
+        self._have_served.add(index)
+        if before < len(self._have_served) == len(self.starts) and self._on_ready is not None:
+            self._on_ready()
 
     def _connect(self, index: int) -> Connection:
         """Make a new connection to a worker, and return the worker's end."""
@@ -184,7 +193,7 @@ class WorkerProcesses:
                 self._cannot_start.add(index)
             else:
                 self._cannot_start.discard(index)
-            if not self._has_served and len(self._cannot_start) == len(self._processes):
+            if not self._have_served and len(self._cannot_start) == len(self._processes):
                 self.exit_code = 1
                 self.stopping = True
                 signal.raise_signal(signal.SIGTERM)

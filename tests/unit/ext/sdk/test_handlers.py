@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kaa_ext import CallNext, Extension, ExtensionError, Request, Response
-from kaa_ext.sdk.middleware import Metrics, log_requests
+from kaa_ext.sdk.metrics import Metrics
+from kaa_ext.sdk.middleware import log_requests
 from kaa_ext.sdk.payloads import compact
 from kaa_ext.testing import offline, until
 from prometheus_client import generate_latest
@@ -183,8 +184,8 @@ async def test_middleware_stands_around_handlers_in_order() -> None:
 
 
 async def test_log_and_metrics() -> None:
-    extension, metrics = typed(), Metrics()
-    metrics.watch(extension)
+    extension = typed()
+    metrics = Metrics([extension])
     extension.middleware(log_requests)
 
     @extension.handler("/broken/{x}")
