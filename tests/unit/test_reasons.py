@@ -11,7 +11,7 @@ NATIVE = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway")
 GATEWAY = ROOT / "gateway" / "kaa_gateway"
 MQTT = [
     path.read_text(encoding="utf-8")
-    for path in (*(GATEWAY / "wire").glob("mqtt*.pyx"), GATEWAY / "mqtt" / "connection.pyx")
+    for path in (*(GATEWAY / "wire").glob("mqtt*.pyx"), *(GATEWAY / "mqtt").glob("*.pyx"))
 ]
 NO_COUNTERS = {"certificates.py"}
 """Its errors are those of the configuration."""

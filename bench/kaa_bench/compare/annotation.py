@@ -23,7 +23,7 @@ HOT = (
     "gateway/kaa_gateway/kp/downlink.pyx", "gateway/kaa_gateway/net/tcp_connection.pyx",
     "gateway/kaa_gateway/net/tcp_listener.pyx", "gateway/kaa_gateway/mqtt/connection.pyx",
     "gateway/kaa_gateway/mqtt/session.pyx", "gateway/kaa_gateway/mqtt/subscriptions.pyx",
-    "gateway/kaa_gateway/mqtt/received.pyx",
+    "gateway/kaa_gateway/mqtt/received.pyx", "gateway/kaa_gateway/mqtt/outgoing.pyx",
     "gateway/kaa_gateway/bus/link.pyx",
 )  # fmt: skip
 """The modules that every MQTT message goes through."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.kp.sessions import Sessions
     from kaa_gateway.kp.uplink import Uplink
-    from kaa_gateway.mqtt.session import MqttLimits
+    from kaa_gateway.mqtt.limits import MqttLimits
     from kaa_gateway.mqtt.session_store import MqttSessionStore
     from kaa_gateway.net.admission import Admission
     from kaa_gateway.net.input_memory import InputMemory

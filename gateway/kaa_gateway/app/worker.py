@@ -46,7 +46,7 @@ from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.lifecycle.announcements import Announcements
 from kaa_gateway.lifecycle.connectivity import Connectivity
 from kaa_gateway.lifecycle.traffic import TrafficReports
-from kaa_gateway.mqtt.session import MqttLimits
+from kaa_gateway.mqtt.limits import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch

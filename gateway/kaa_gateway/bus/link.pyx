@@ -157,12 +157,16 @@ cdef class Link:
         return 0
 
     cdef int seal(self) except -1:
-        """End the current block with PING, queue it for confirmation, and open the next one."""
+        """End the current block with PING, queue it for confirmation, and open the next one.
+
+        The next one is as large from its beginning: a block that grows is copied.
+        """
         cdef Block block = self.block
         block.append(b"PING\r\n", 6)
         self.backlog += 6
         self.unconfirmed.append(block)
         self.block = self.spare.pop() if self.spare else Block()
+        self.block.reserve(block.size)
         return 0
 
     cdef int write(self, Block block) except -1:

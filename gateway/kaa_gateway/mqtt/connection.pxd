@@ -1,15 +1,14 @@
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport uint8_t
 
 from kaa_gateway.kp.uplink cimport Message
-from kaa_gateway.mqtt.client_options cimport ClientOptions
-from kaa_gateway.mqtt.server cimport MqttServer
+from kaa_gateway.mqtt.filter_request cimport FilterRequest
 from kaa_gateway.mqtt.session cimport MqttSession
 from kaa_gateway.mqtt.topic_aliases cimport TopicAliases
 from kaa_gateway.mqtt.will cimport Will
 from kaa_gateway.net.transport cimport ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.mqtt cimport ConnectView, Packet, PublishView
+from kaa_gateway.wire.mqtt cimport Packet, PublishView
 
 
 # Each state of a connection, and the packets that are legal in it: see MqttConnection.handle.
@@ -18,6 +17,11 @@ cdef enum ConnectionState:
     AUTHENTICATING     # after CONNECT, before CONNACK: what follows is kept unparsed
     CONNECTED
     ENDED              # after DISCONNECT or a refusal, or when the connection is lost
+
+
+cdef class MqttConnection(ProtocolCore)  # before the cimport, because ConnectHandler refers to it
+
+from kaa_gateway.mqtt.server cimport MqttServer
 
 
 cdef class MqttConnection(ProtocolCore):
@@ -36,13 +40,10 @@ cdef class MqttConnection(ProtocolCore):
     cdef MqttSession session
     cdef Will will
     cdef TopicAliases aliases    # of MQTT 5; None before the first
-    cdef tuple will_key          # in MqttServer.by_will, or None
+    cdef tuple will_key          # in ConnectHandler.by_will, or None
     cdef Buffer tail             # bytes that are not handled yet
     cdef int filters_left        # topic filters that may be handled before the event loop goes on
-    # state of the SUBSCRIBE or UNSUBSCRIBE that is being handled
-    cdef Py_ssize_t filter_at    # offset of its next topic filter; 0 before the first
-    cdef bytearray return_codes
-    cdef uint32_t subscription_identifier
+    cdef FilterRequest filters   # a SUBSCRIBE or UNSUBSCRIBE of which a part is handled; or None
 
     cdef bint input_fits(self) noexcept
     cdef int count_tail(self) except -1
@@ -51,25 +52,14 @@ cdef class MqttConnection(ProtocolCore):
     cdef int check_remaining_length(self) except -1
     cdef bint handle(self, const Packet* packet) except -1
     cdef bint on_publish(self, const Packet* packet) except -1
-    cdef int apply_properties(self, const PublishView* publish, Message* message) except -1
+    cdef int await_response(self, const PublishView* publish, Message* message) except -1
     cdef bint track(self, const PublishView* publish, Message* message) except -1
     cdef PyObject* check_publish(self, PublishView* publish) except? NULL
     cdef int check_topic(self, Slice topic) except -1
     cdef PyObject* resolve_alias(self, PublishView* publish) except NULL
-    cdef int on_connect(self, const Packet* packet) except -1
-    cdef int check_connect(self, const ConnectView* connect) except -1
-    cdef int refuse(self, uint8_t return_code, uint8_t reason_code, str reason) except -1
     cdef int on_disconnect(self, const Packet* packet) except -1
     cdef int disconnect(self, uint8_t reason_code) except -1
-    cdef int refuse_client(self, error) except -1
-    cdef int admit(self, client, ClientOptions options) except -1
-    cdef MqttSession open_session(self, client, ClientOptions options)
-    cdef int take_over(self, client, ClientOptions options) except -1
-    cdef int begin_filters(self, const Packet* packet) except -1
-    cdef bint may_handle_filter(self) except -1
-    cdef int check_filter_ack(self) except -1
-    cdef bint on_subscribe(self, const Packet* packet) except -1
-    cdef bint on_unsubscribe(self, const Packet* packet) except -1
+    cdef bint on_filters(self, const Packet* packet) except -1
     cdef int block(self) except -1
     cdef int publish_will(self, bint session_ends) except -1
     cdef int leave_session(self, bint discard) except -1

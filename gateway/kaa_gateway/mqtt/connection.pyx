@@ -1,7 +1,8 @@
-"""One MQTT connection: packets in their legal order, keep-alive, the will, session take-over.
+"""One MQTT connection: packets in their legal order, keep-alive, the will, and the end.
 
 The gateway is no broker: a PUBLISH goes to an extension or nowhere, and every well-formed topic filter is granted,
 because delivery does not depend on it (session.pyx). PUBACK and PUBREC are sent when NATS has confirmed the message.
+CONNECT is handled in connect_handler.pyx.
 
 One code serves MQTT 3.1, 3.1.1 and 5: what is of 5 alone hangs on properties, which the others do not have.
 
@@ -9,54 +10,37 @@ Source: MQTT 3.1.1 (OASIS), whose section numbers the comments cite; MQTT 5 (OAS
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 
-from kaa_gateway.counters cimport MQTT
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.uplink cimport BUSY, BY_ATTACHMENT, IGNORED, AliasedTopic, Message, Outcome
-from kaa_gateway.mqtt.client_options cimport ClientOptions, connack_properties, options_of
-from kaa_gateway.mqtt.received cimport ReceivedMessage, ReceivedMessages, digest_of
+from kaa_gateway.mqtt.publish_properties cimport apply_properties, check_properties
+from kaa_gateway.mqtt.received cimport GENERATION_SHIFT, PACKET_TYPE_SHIFT, ReceivedMessages, digest_of
 from kaa_gateway.mqtt.response_topics cimport ResponseTopics
-from kaa_gateway.mqtt.session cimport (
-    ATTACHMENT_MASK, OF_ACKNOWLEDGED, OF_REQUEST, OFFLINE, PACKET_ID_SHIFT, REQUEST_MASK,
-)
-from kaa_gateway.mqtt.topic_aliases cimport TopicAliases
-from kaa_gateway.mqtt.will cimport will_of
+from kaa_gateway.mqtt.session cimport OF_REQUEST, REQUEST_MASK
 from kaa_gateway.net.input_memory cimport INPUT_FREE
 from kaa_gateway.net.transport cimport Transport
 from kaa_gateway.wire.buffer cimport Slice, slice_of
 from kaa_gateway.wire.mqtt cimport (
-    ACCEPTED, AUTH, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, LEVEL_5,
-    NO_MATCHING_SUBSCRIBERS, NOT_AUTHORIZED, PINGREQ, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL,
-    SERVER_UNAVAILABLE, SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, SUBACK, SUBSCRIBE, SUCCESS, UNACCEPTABLE_PROTOCOL_VERSION,
-    UNSUBACK, UNSUBSCRIBE, DisconnectView, TopicFilter, append_ack, append_connack, append_disconnect, append_empty,
-    append_filter_ack, can_be_connect, check_flags, first_filter, next_filter, next_packet, read_connect,
-    read_disconnect, read_empty, read_packet_id, read_publish,
+    AUTH, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, LEVEL_3_1_1, LEVEL_5, NO_MATCHING_SUBSCRIBERS, PINGREQ, PINGRESP,
+    PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SUBSCRIBE, SUCCESS, UNSUBSCRIBE, DisconnectView, append_connack,
+    append_disconnect, append_empty, can_be_connect, next_packet, read_disconnect, read_empty, read_packet_id,
+    read_publish,
 )
 from kaa_gateway.wire.mqtt_fields cimport check_control_characters, check_topic_name, variable_size, violation
 from kaa_gateway.wire.mqtt_properties cimport (
-    AUTHENTICATION_DATA, AUTHENTICATION_METHOD, CORRELATION_DATA, MESSAGE_EXPIRY_INTERVAL, PAYLOAD_FORMAT_INDICATOR,
-    RESPONSE_TOPIC, SERVER_REFERENCE, SESSION_EXPIRY_INTERVAL, SUBSCRIPTION_IDENTIFIER, TOPIC_ALIAS, USER_PROPERTY,
-    Properties, append_text, has, user_property,
+    CORRELATION_DATA, RESPONSE_TOPIC, SERVER_REFERENCE, SESSION_EXPIRY_INTERVAL, TOPIC_ALIAS, append_text, has,
 )
 
-from kaa_gateway.errors import IdentityError, ProtocolError
-from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.errors import ProtocolError
 from kaa_gateway.mqtt import reason_codes
 
 cdef enum:
     FILTERS_PER_SLICE = 512  # topic filters that are handled before the event loop goes on
     TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete packets
-    CONNACK_OVERHEAD = 5    # bytes of a CONNACK beside its properties
-    FILTER_ACK_OVERHEAD = 8  # bytes of a SUBACK or UNSUBACK beside its reason codes, at most
-    TRACEPARENT_SIZE = 55   # bytes, of W3C Trace Context version 00
-    TIMEOUT_NOW = 1         # ms, of a message that expires at once
-    SERVER_ERROR = 500      # statuses from here on are not the client's fault
 
-cdef double KEEP_ALIVE_GRACE = 1.5   # section 3.1.2.10
 cdef double HALF_CLOSED_TIME = 10.0  # seconds that a client which has closed its sending side waits for its answers
-
-
+cdef uint64_t ALIAS_ALONE = 1ULL << <int>TOPIC_ALIAS  # Properties.present of a PUBLISH with no other property
 cdef Slice NOTHING = Slice(NULL, 0)
 
 
@@ -153,7 +137,7 @@ cdef class MqttConnection(ProtocolCore):
         if packet.type == CONNECT:
             if self.state != AWAITING_CONNECT:
                 violation("second_connect")
-            self.on_connect(packet)
+            self.server.connect_handler.on_connect(self, packet)
         elif packet.type == PUBACK:
             self.session.on_puback(<uint16_t>read_packet_id(packet, self.level, &reason_code))
         elif packet.type == PUBREC:
@@ -165,10 +149,8 @@ cdef class MqttConnection(ProtocolCore):
                 self.input_fits()
         elif packet.type == PUBCOMP:
             self.session.on_pubcomp(<uint16_t>read_packet_id(packet, self.level, &reason_code))
-        elif packet.type == SUBSCRIBE:
-            return self.on_subscribe(packet)
-        elif packet.type == UNSUBSCRIBE:
-            return self.on_unsubscribe(packet)
+        elif packet.type == SUBSCRIBE or packet.type == UNSUBSCRIBE:
+            return self.on_filters(packet)
         elif packet.type == PINGREQ:
             read_empty(packet, self.level)
             append_empty(self.output, PINGRESP)
@@ -201,173 +183,6 @@ cdef class MqttConnection(ProtocolCore):
         if self.blocked:
             return 0
         return self.end_of_input() if self.input_ended else self.transport.resume_reading()
-
-    # ------------------------------------------------------------ CONNECT
-
-    cdef int on_connect(self, const Packet* packet) except -1:
-        """Check a CONNECT, and authenticate its client (3.1.4)."""
-        cdef MqttServer server = self.server
-        cdef ConnectView connect
-        cdef ClientOptions options
-        self.level = LEVEL_3_1_1
-        try:
-            read_connect(packet, &connect)
-        finally:
-            if connect.level in (LEVEL_3_1, LEVEL_5):
-                self.level = connect.level
-        if connect.level not in (LEVEL_3_1, LEVEL_3_1_1, LEVEL_5):
-            return self.refuse(UNACCEPTABLE_PROTOCOL_VERSION, SUCCESS, "mqtt_unacceptable_protocol_version")
-        if connect.client_id.size == 0 and (
-                connect.level == LEVEL_3_1 or (connect.level == LEVEL_3_1_1 and not connect.clean_session)):
-            return self.refuse(IDENTIFIER_REJECTED, SUCCESS, "mqtt_identifier_rejected")
-        self.check_connect(&connect)
-        options = options_of(&connect, server.limits.session_expiry, server.keep_alive_max)
-        self.expiry_asked = options.session_expiry_asked != 0
-        self.keep_alive = options.keep_alive_granted * KEEP_ALIVE_GRACE
-        self.will = will_of(&connect)
-        if self.will is not None:
-            self.will_key = server.uplink.router.named_by_filter(connect.will_topic)
-        self.state = AUTHENTICATING
-        try:
-            known = server.authenticator.authenticate(Presentation(
-                "mqtt",
-                None if connect.user_name.data == NULL else connect.user_name.data[:connect.user_name.size].decode(),
-                None if connect.password.data == NULL else connect.password.data[:connect.password.size],
-                self.transport.certificate,
-            ))
-        except IdentityError as error:
-            return self.refuse_client(error)
-        if isinstance(known, Client):
-            return self.admit(known, options)
-        known.add_done_callback(lambda done: self.authenticated(options, done))
-        return self.block()
-
-    cdef int check_connect(self, const ConnectView* connect) except -1:
-        """Check what a client may not ask for: of MQTT 5, what CONNACK says that there is not (3.2.2.3)."""
-        self.refuses_control_characters = self.level >= self.server.control_character_level
-        self.checks_more = self.refuses_control_characters or self.level >= LEVEL_5
-        if self.refuses_control_characters:
-            check_control_characters(connect.client_id)
-            check_control_characters(connect.user_name)
-            check_control_characters(connect.will_topic)
-        if has(&connect.properties, AUTHENTICATION_METHOD):
-            violation("authentication_method")
-        if has(&connect.properties, AUTHENTICATION_DATA):
-            violation("authentication_data")
-        if self.level >= LEVEL_5 and connect.will_retain:
-            violation("retain")
-        if has(&connect.will_properties, PAYLOAD_FORMAT_INDICATOR):
-            check_payload(&connect.will_properties, connect.will_message)
-        return 0
-
-    def authenticated(self, ClientOptions options not None, future):
-        """Admit or refuse the client, then handle what it has sent meanwhile."""
-        if self.state != AUTHENTICATING:
-            future.exception()  # asyncio logs exceptions that are not retrieved
-            return
-        try:
-            client = future.result()
-        except IdentityError as error:
-            self.refuse_client(error)
-            return
-        self.admit(client, options)
-        self.resume()
-
-    cdef int refuse_client(self, error) except -1:
-        """Refuse a client that is not authenticated, or cannot be now."""
-        if error.status < SERVER_ERROR:
-            return self.refuse(NOT_AUTHORIZED, reason_codes.NOT_AUTHORIZED, error.reason)
-        return self.refuse(SERVER_UNAVAILABLE, reason_codes.SERVER_UNAVAILABLE, error.reason)
-
-    cdef int refuse(self, uint8_t return_code, uint8_t reason_code, str reason) except -1:
-        """Send CONNACK with a return code other than 0, of MQTT 5 with a reason code, and close (3.2.2.3)."""
-        self.server.counters.count("closed", reason)
-        append_connack(self.output, self.level, False, reason_code if self.level >= LEVEL_5 else return_code, NOTHING)
-        self.will = None
-        self.state = ENDED
-        return self.transport.close()
-
-    cdef int admit(self, client, ClientOptions options) except -1:
-        """Bind the connection to a session, and send CONNACK."""
-        cdef MqttServer server = self.server
-        cdef MqttSession session
-        cdef bytes properties = None
-        cdef bint present
-        if self.level >= LEVEL_5:
-            properties = connack_properties(
-                options, server.receive_maximum, server.packet_size_max, server.topic_alias_maximum
-            )
-            if options.packet_size_max and len(properties) + CONNACK_OVERHEAD > options.packet_size_max:
-                server.counters.count("closed", "mqtt_packet_size_of_client")
-                self.will = None
-                self.state = ENDED
-                return self.transport.close()
-        session = self.open_session(client, options)
-        present = session.state == OFFLINE
-        session.bind(self, self.transport, self.level, options)
-        server.sessions.set_online(session, True)
-        self.session = session
-        self.state = CONNECTED
-        self.admitted = True
-        append_connack(self.output, self.level, present, ACCEPTED, slice_of(properties))
-        self.transport.wake()
-        return session.begin_sending_again() if present else 0
-
-    cdef int take_over(self, client, ClientOptions options) except -1:
-        """Close the connection that the client has left behind, if there is one (3.1.4). Its will comes first.
-
-        Clients without a client identifier are always different ones (3.1.3.1). Whole fleets share one client
-        identifier, so an equal one is the same client only with the same authenticated principal; of anonymous clients
-        if both ask for a session that outlives them, or if the wills of both name the same endpoint.
-        """
-        cdef MqttServer server = self.server
-        cdef str principal = client.principal
-        cdef MqttSession session
-        cdef MqttConnection other
-        if options.assigned:
-            self.will_key = None
-            return 0
-        session = server.store.find(principal, options.client_id)
-        if session is not None and session.connection is not None and (principal or options.outlives):
-            (<MqttConnection>session.connection).taken_over(not options.clean_start)
-        if principal or self.will_key is None:
-            self.will_key = None
-            return 0
-        self.will_key = (options.client_id, *self.will_key)
-        other = server.by_will.get(self.will_key)
-        if other is not None:
-            other.taken_over(False)
-        server.by_will[self.will_key] = self
-        return 0
-
-    cdef MqttSession open_session(self, client, ClientOptions options):
-        """Return the stored session of a client that resumes it, or a new one (3.1.2.4)."""
-        cdef MqttServer server = self.server
-        cdef str principal = client.principal
-        cdef MqttSession session = None
-        self.take_over(client, options)
-        if not options.assigned:
-            session = server.store.find(principal, options.client_id)
-        if session is not None and session.state == OFFLINE:
-            if not options.clean_start:
-                server.store.back_online(session)
-                return session
-            server.store.discard(session)
-        session = MqttSession()
-        session.counters = server.counters
-        session.protocol = MQTT
-        session.limits = server.limits
-        session.scratch = server.scratch
-        session.properties = server.properties
-        session.store = server.store
-        session.principal = principal
-        session.client = client.client_id
-        session.tenant = client.tenant
-        session.client_id = options.client_id
-        server.sessions.open(session)
-        if options.client_id and (principal or options.outlives):
-            server.store.add(session)
-        return session
 
     # ------------------------------------------------------------ the end, told to the client
 
@@ -454,29 +269,28 @@ cdef class MqttConnection(ProtocolCore):
         message = message_of(publish.topic, publish.payload, publish.qos)
         if publish.qos:
             if publish.qos == 1 and self.level < LEVEL_5:
-                message.token = <uint32_t>PUBACK << 16 | publish.packet_id
+                message.token = <uint32_t>PUBACK << PACKET_TYPE_SHIFT | publish.packet_id
             elif not self.track(&publish, &message):
                 return True
-        if publish.properties.present & ~(1ULL << <int>TOPIC_ALIAS):
-            self.apply_properties(&publish, &message)
+        if publish.properties.present & ~ALIAS_ALONE:
+            apply_properties(&publish.properties, &message, self.server.counters)
+            if has(&publish.properties, RESPONSE_TOPIC):
+                self.await_response(&publish, &message)
         if alias != NULL:
             outcome = self.server.uplink.publish_aliased(session, &message, <AliasedTopic>alias)
         else:
             outcome = self.server.uplink.publish(session, &message)
         if outcome == BUSY:
-            if message.token >> 24:
-                session.received.discard(publish.packet_id)
-            if publish.properties.present and has(&publish.properties, RESPONSE_TOPIC):
+            if message.token >> GENERATION_SHIFT:
+                session.received.close(publish.packet_id)
+            if has(&publish.properties, RESPONSE_TOPIC):
                 session.responses.take(message.sequence & REQUEST_MASK)
             self.block()
             return False
         if publish.qos:
             session.acks_due += 1
-            if message.token >> 24:
-                session.generation = session.generation % 255 + 1
-                session.unacknowledged += 1
-                if outcome == IGNORED and publish.qos == 1:
-                    session.received.find(publish.packet_id).reason_code = NO_MATCHING_SUBSCRIBERS
+            if outcome == IGNORED and publish.qos == 1 and message.token >> GENERATION_SHIFT:
+                session.received.refuse(publish.packet_id, NO_MATCHING_SUBSCRIBERS, None)
         return True
 
     cdef bint track(self, const PublishView* publish, Message* message) except -1:
@@ -485,40 +299,25 @@ cdef class MqttConnection(ProtocolCore):
         Return False for a message of QoS 2 that is sent again and needs nothing more.
         """
         cdef MqttSession session = self.session
-        cdef ReceivedMessage* received
         cdef uint64_t digest = 0
+        cdef bint confirmed = False
         if session.received is None:
             session.received = ReceivedMessages()
         if publish.qos == 2:
             digest = digest_of(publish.topic, publish.payload)
-            received = session.received.find(publish.packet_id)
-            if received != NULL and received.qos == 2 and received.digest == digest:
-                # Sent again. It has been forwarded; PUBREC was lost, or is still to be sent (4.3.3).
-                if received.confirmed:
+            if session.received.is_repeated(publish.packet_id, digest, &confirmed):
+                # It has been forwarded; PUBREC was lost, or is still to be sent (4.3.3).
+                if confirmed:
                     session.append_acknowledgement(PUBREC, publish.packet_id, SUCCESS)
                     self.transport.wake()
                 return False
         if self.level >= LEVEL_5:
-            if session.unacknowledged >= self.server.receive_maximum:
+            if session.received.unacknowledged >= self.server.receive_maximum:
                 violation("receive_maximum")
-            message.sequence = OF_ACKNOWLEDGED | <uint32_t>publish.packet_id << PACKET_ID_SHIFT | BY_ATTACHMENT
-            if session.attachments is not None and \
-                    len(session.attachments) + session.waiting_count >= ATTACHMENT_MASK:
-                # Too many names for the field: the answer gets the one under which the endpoint was used last.
-                message.sequence = (message.sequence ^ BY_ATTACHMENT) | ATTACHMENT_MASK
-        # A packet identifier in use with another message is that of a client which has lost its state.
+            message.sequence = session.sequence_of_acknowledged(publish.packet_id)
         if session.received.reserve() and not self.input_fits():
             violation("input_memory_full")
-        received = session.received.put(publish.packet_id)
-        received.digest = digest
-        received.qos = publish.qos
-        received.generation = session.generation % 255 + 1
-        received.reason_code = SUCCESS
-        received.confirmed = False
-        message.token = (
-            <uint32_t>received.generation << 24 | <uint32_t>(PUBACK if publish.qos == 1 else PUBREC) << 16
-            | publish.packet_id
-        )
+        message.token = session.received.open(publish.packet_id, publish.qos, digest)
         return True
 
     cdef PyObject* check_publish(self, PublishView* publish) except? NULL:
@@ -526,18 +325,15 @@ cdef class MqttConnection(ProtocolCore):
 
         Return the topic of its alias, borrowed from the connection, or NULL if it has none. Hot path.
         """
-        cdef const Properties* properties = &publish.properties
         cdef PyObject* alias = NULL
         if publish.retain and self.level >= LEVEL_5:
             violation("retain")
-        if has(properties, TOPIC_ALIAS):
+        if has(&publish.properties, TOPIC_ALIAS):
             alias = self.resolve_alias(publish)
         else:
             self.check_topic(publish.topic)
-        if has(properties, SUBSCRIPTION_IDENTIFIER):
-            violation("subscription_identifier_of_client")
-        if has(properties, PAYLOAD_FORMAT_INDICATOR):
-            check_payload(properties, publish.payload)
+        if publish.properties.present & ~ALIAS_ALONE:
+            check_properties(&publish.properties, publish.payload)
         return alias
 
     cdef int check_topic(self, Slice topic) except -1:
@@ -557,44 +353,26 @@ cdef class MqttConnection(ProtocolCore):
         if self.aliases is None:
             self.aliases = TopicAliases()
         if publish.topic.size == 0:
-            found = self.aliases.find(alias)
-            if found == NULL:
-                violation("topic_alias_unknown")
-            publish.topic = slice_of((<AliasedTopic>found).topic)
-            return found
+            return self.aliases.resolve(alias, publish)
         self.check_topic(publish.topic)
         found = self.aliases.set(alias, publish.topic)
         if not self.input_fits():
             violation("input_memory_full")
         return found
 
-    cdef int apply_properties(self, const PublishView* publish, Message* message) except -1:
-        """Apply the properties of a PUBLISH of MQTT 5 (3.3.2.3) to its message, and drop the others. Hot path."""
+    cdef int await_response(self, const PublishView* publish, Message* message) except -1:
+        """Remember where the answer to a message goes (MQTT 5, 4.10)."""
         cdef MqttSession session = self.session
-        cdef const Properties* properties = &publish.properties
-        cdef Slice correlation_data = NOTHING, traceparent
-        if has(properties, MESSAGE_EXPIRY_INTERVAL):
-            message.timeout = max(
-                <int64_t>properties.number[<int>MESSAGE_EXPIRY_INTERVAL] * 1000, <int64_t>TIMEOUT_NOW
-            )
-        if has(properties, USER_PROPERTY):
-            traceparent = user_property(properties, b"traceparent")
-            # The last digit has the flag that says whether the trace is recorded.
-            if traceparent.size == TRACEPARENT_SIZE and traceparent.data[TRACEPARENT_SIZE - 1] & 1:
-                message.traceparent = traceparent
-            if properties.user_property_count > (1 if traceparent.data != NULL else 0):
-                self.server.counters.count("ignored", "mqtt_user_property")
-        if has(properties, RESPONSE_TOPIC):
-            if session.responses is None:
-                session.responses = ResponseTopics()
-            if has(properties, CORRELATION_DATA):
-                correlation_data = properties.text[<int>CORRELATION_DATA]
-            message.sequence = OF_REQUEST | session.responses.add(
-                properties.text[<int>RESPONSE_TOPIC], correlation_data, publish.packet_id
-            )
-            message.needs_request_id = True
-            session.responses.limit(session.limits.queued_messages, session.limits.queued_bytes, session.counters)
-        return 0
+        cdef Slice correlation_data = NOTHING
+        if session.responses is None:
+            session.responses = ResponseTopics()
+        if has(&publish.properties, CORRELATION_DATA):
+            correlation_data = publish.properties.text[<int>CORRELATION_DATA]
+        message.sequence = OF_REQUEST | session.responses.add(
+            publish.properties.text[<int>RESPONSE_TOPIC], correlation_data, publish.packet_id
+        )
+        message.needs_request_id = True
+        return session.responses.limit(session.limits.queued_messages, session.limits.queued_bytes, session.counters)
 
     cdef int publish_will(self, bint session_ends) except -1:
         """Publish the will of a client that goes without a DISCONNECT (3.1.2.5), or have the session keep it.
@@ -612,88 +390,26 @@ cdef class MqttConnection(ProtocolCore):
 
     # ------------------------------------------------------------ SUBSCRIBE, UNSUBSCRIBE
 
-    cdef int begin_filters(self, const Packet* packet) except -1:
-        """Check the head of a SUBSCRIBE or UNSUBSCRIBE, unless it is handled already. Return its packet identifier."""
-        cdef Properties properties
-        if self.filter_at == 0:
-            check_flags(packet, self.level)
-            self.filter_at = first_filter(packet, self.level, &properties)
-            self.return_codes = bytearray()
-            self.subscription_identifier = 0
-            if has(&properties, SUBSCRIPTION_IDENTIFIER):
-                self.subscription_identifier = properties.number[<int>SUBSCRIPTION_IDENTIFIER]
-        return packet.body.data[0] << 8 | packet.body.data[1]
-
-    cdef bint may_handle_filter(self) except -1:
-        """Return whether to handle one more topic filter now, or to let the event loop go on before."""
-        if self.filters_left > 0:
+    cdef bint on_filters(self, const Packet* packet) except -1:
+        """Handle a SUBSCRIBE or UNSUBSCRIBE. Return False if it has more topic filters than may be handled at once."""
+        if self.filters is None:
+            self.filters = FilterRequest()
+            self.filters.begin(packet, self.level)
+        while self.filters.at < packet.body.size:
+            if self.filters_left == 0:
+                self.block()
+                self.server.loop.call_soon(self.go_on)
+                return False
             self.filters_left -= 1
-            return True
-        self.block()
-        self.server.loop.call_soon(self.go_on)
-        return False
+            self.filters.handle_next(packet, self.session, self.server.uplink, self.refuses_control_characters)
+        self.filters.append_acknowledgement(packet, self.session, self.output)
+        self.filters = None
+        self.transport.wake()
+        return True
 
     def go_on(self):
         """Handle the next topic filters of a long packet."""
         self.resume()
-
-    cdef int check_filter_ack(self) except -1:
-        """Check that the acknowledgement of all topic filters is not larger than the client takes."""
-        if self.session.is_too_large(len(self.return_codes) + FILTER_ACK_OVERHEAD):
-            violation("packet_size_of_client")
-        return 0
-
-    cdef bint on_subscribe(self, const Packet* packet) except -1:
-        """Grant every well-formed topic filter. One that names a token lets the session speak for that endpoint.
-
-        Return False if there are more topic filters than may be handled at once.
-        """
-        cdef TopicFilter entry
-        cdef const uint8_t* codes
-        cdef uint16_t packet_id = <uint16_t>self.begin_filters(packet)
-        while self.filter_at < packet.body.size:
-            if not self.may_handle_filter():
-                return False
-            self.filter_at = next_filter(packet, self.level, self.filter_at, &entry)
-            if self.refuses_control_characters:
-                check_control_characters(entry.filter)
-            if self.level >= LEVEL_5 and is_shared(entry.filter):
-                if entry.no_local:
-                    violation("shared_no_local")
-                self.return_codes.append(SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
-                continue
-            self.return_codes.append(self.session.subscribe(entry.filter, entry.qos, self.subscription_identifier))
-            self.server.uplink.identify(self.session, entry.filter)
-        self.check_filter_ack()
-        codes = self.return_codes
-        append_filter_ack(self.output, self.level, SUBACK, packet_id, codes, len(self.return_codes))
-        self.filter_at = 0
-        self.return_codes = None
-        self.transport.wake()
-        return True
-
-    cdef bint on_unsubscribe(self, const Packet* packet) except -1:
-        """Forget topic filters. Return False if there are more than may be handled at once."""
-        cdef TopicFilter entry
-        cdef const uint8_t* codes
-        cdef uint16_t packet_id = <uint16_t>self.begin_filters(packet)
-        while self.filter_at < packet.body.size:
-            if not self.may_handle_filter():
-                return False
-            self.filter_at = next_filter(packet, self.level, self.filter_at, &entry)
-            if self.refuses_control_characters:
-                check_control_characters(entry.filter)
-            self.return_codes.append(self.session.unsubscribe(entry.filter))
-        self.check_filter_ack()
-        codes = self.return_codes
-        if self.level >= LEVEL_5:
-            append_filter_ack(self.output, self.level, UNSUBACK, packet_id, codes, len(self.return_codes))
-        else:
-            append_ack(self.output, UNSUBACK, packet_id)
-        self.filter_at = 0
-        self.return_codes = None
-        self.transport.wake()
-        return True
 
     # ------------------------------------------------------------ time and the end
 
@@ -740,8 +456,7 @@ cdef class MqttConnection(ProtocolCore):
         if session is None:
             return 0
         self.session = None
-        if self.will_key is not None and self.server.by_will.get(self.will_key) is self:
-            del self.server.by_will[self.will_key]
+        self.server.connect_handler.forget(self)
         session.unbind(self.server.loop.time())
         self.server.sessions.set_online(session, False)
         if discard or session.clean:
@@ -763,18 +478,3 @@ cdef inline Message message_of(Slice topic, Slice payload, uint8_t qos) noexcept
     message.needs_request_id = False
     message.traceparent = NOTHING
     return message
-
-
-cdef bint is_shared(Slice topic_filter) noexcept:
-    """Return whether a topic filter is a shared subscription (MQTT 5, 4.8.2)."""
-    return topic_filter.size >= 7 and topic_filter.data[:7] == b"$share/"
-
-
-cdef int check_payload(const Properties* properties, Slice payload) except -1:
-    """Check that a payload is UTF-8 if its Payload Format Indicator says so (MQTT 5, 3.3.2.3.2)."""
-    if properties.number[<int>PAYLOAD_FORMAT_INDICATOR]:
-        try:
-            payload.data[:payload.size].decode()
-        except UnicodeDecodeError:
-            violation("payload_format")
-    return 0

@@ -3,7 +3,7 @@
 Those of QoS 2 are here from PUBLISH to PUBREL. Those of QoS 1 are here, of MQTT 5 only, until PUBACK, which may refuse
 the message.
 
-A slot takes 24 bytes, because a client may use all 65,535 packet identifiers at once. It has a digest of its message: a
+A slot takes 16 bytes, because a client may use all 65,535 packet identifiers at once. It has a digest of its message: a
 client that has lost its state may use an identifier again for another message. The digest tells the two apart.
 
 Source: MQTT 3.1.1 sections 2.3.1 (packet identifiers), 4.3.3 (QoS 2); MQTT 5 section 3.4.2.1 (reason codes).
@@ -11,6 +11,8 @@ Source: MQTT 3.1.1 sections 2.3.1 (packet identifiers), 4.3.3 (QoS 2); MQTT 5 se
 
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
+
+from kaa_gateway.wire.mqtt cimport PUBACK, PUBREC, SUCCESS, UNSPECIFIED_ERROR
 
 cdef enum:
     CAPACITY_MIN = 8      # slots
@@ -101,6 +103,79 @@ cdef class ReceivedMessages:
                 hole = at
         self.slots[hole].packet_id = 0
         return 0
+
+    # ------------------------------------------------------------ from PUBLISH to the end of its exchange
+
+    cdef bint is_repeated(self, uint16_t packet_id, uint64_t digest, bint* confirmed) noexcept:
+        """Return whether a QoS 2 message is sent again, and whether NATS has it by now (4.3.3)."""
+        cdef ReceivedMessage* message = self.find(packet_id)
+        if message == NULL or message.qos != 2 or message.digest != digest:
+            return False
+        confirmed[0] = message.confirmed
+        return True
+
+    cdef uint32_t open(self, uint16_t packet_id, uint8_t qos, uint64_t digest) noexcept:
+        """Enter a message, and return its token. Hot path. `reserve` was called before.
+
+        A packet identifier in use with another message is that of a client which has lost its state.
+        """
+        cdef ReceivedMessage* message
+        cdef Py_ssize_t before = self.count
+        message = self.put(packet_id)
+        self.unacknowledged += <uint32_t>(self.count - before)
+        self.generation = self.generation % 255 + 1
+        message.digest = digest
+        message.qos = qos
+        message.generation = self.generation
+        message.reason_code = SUCCESS
+        message.confirmed = False
+        return (
+            <uint32_t>self.generation << GENERATION_SHIFT
+            | <uint32_t>(PUBACK if qos == 1 else PUBREC) << PACKET_TYPE_SHIFT | packet_id
+        )
+
+    cdef int close(self, uint16_t packet_id) noexcept:
+        """Remove a message that has its PUBACK or PUBCOMP: it leaves the Receive Maximum (MQTT 5, 4.9). Hot path."""
+        cdef Py_ssize_t before = self.count
+        self.discard(packet_id)
+        if self.count != before and self.unacknowledged:  # those of former connections are not counted
+            self.unacknowledged -= 1
+        return 0
+
+    cdef bint refuse(self, uint16_t packet_id, uint8_t reason_code, bytes reason) except -1:
+        """Have the acknowledgement of a message refuse it (MQTT 5, 4.3). Return False if that has been sent.
+
+        `reason` is its Reason String, or None.
+        """
+        cdef ReceivedMessage* message = self.find(packet_id)
+        if message == NULL or message.confirmed:
+            return False
+        message.reason_code = reason_code
+        if reason is not None:
+            if self.refusals is None:
+                self.refusals = {}
+            self.refusals[packet_id] = reason
+        return True
+
+    cdef bint acknowledge(self, uint32_t token, uint8_t* reason_code) noexcept:
+        """Note that NATS has a message, or that it is refused, and set its reason code. Hot path.
+
+        Return False if the client asks no more: after its PUBREL, or with another message under the identifier.
+        """
+        cdef uint16_t packet_id = <uint16_t>(token & 0xFFFF)
+        cdef ReceivedMessage* message = self.find(packet_id)
+        if message == NULL or message.generation != <uint8_t>(token >> GENERATION_SHIFT):
+            return False
+        reason_code[0] = message.reason_code
+        if message.qos == 2 and message.reason_code < UNSPECIFIED_ERROR:
+            message.confirmed = True
+        else:
+            self.close(packet_id)
+        return True
+
+    cdef bytes take_reason(self, uint16_t packet_id):
+        """Return the Reason String of a refusal, and forget it; None if there is none."""
+        return None if self.refusals is None else <bytes>self.refusals.pop(packet_id, None)
 
 
 cdef inline uint64_t mixed(uint64_t digest, const uint8_t* data, Py_ssize_t size) noexcept nogil:

@@ -6,7 +6,7 @@ from kaa_gateway.counters import Counters
 from kaa_gateway.identity.clients import Authenticator
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
-from kaa_gateway.mqtt.session import MqttLimits
+from kaa_gateway.mqtt.limits import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.input_memory import InputMemory
 from kaa_gateway.net.transport import ProtocolCore, Transport

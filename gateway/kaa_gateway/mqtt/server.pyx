@@ -1,8 +1,4 @@
-"""What the MQTT connections of a worker share. The protocol itself is in connection.pyx.
-
-Anonymous clients often share a client identifier. Those whose will names an endpoint can be told apart all the same:
-`by_will` has their connections.
-"""
+"""What the MQTT connections of a worker share. The protocol itself is in connection.pyx."""
 
 from kaa_gateway.mqtt.connection cimport MqttConnection
 from kaa_gateway.net.input_memory cimport InputMemory
@@ -25,26 +21,24 @@ cdef class MqttServer:
         MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0, receive_maximum=65535,
         topic_alias_maximum=0, str server_reference=None, refuse_control_characters=None,
     ):
+        cdef int control_character_level = LEVEL_5
         self.loop = loop
         self.uplink = uplink
         self.sessions = sessions
         self.store = store
         self.counters = counters
-        self.authenticator = authenticator
         self.limits = limits
         self.packet_size_max = packet_size_max
         self.connect_timeout = connect_timeout
-        self.keep_alive_max = keep_alive_max
         self.receive_maximum = receive_maximum
         self.topic_alias_maximum = topic_alias_maximum
         self.server_reference = None if server_reference is None else server_reference.encode()
-        self.control_character_level = LEVEL_5
-        if refuse_control_characters is not None:
-            self.control_character_level = LEVEL_3_1 if refuse_control_characters else LEVEL_NONE
         self.input_memory = InputMemory()
-        self.scratch = Buffer()
-        self.properties = Buffer()
-        self.by_will = {}
+        if refuse_control_characters is not None:
+            control_character_level = LEVEL_3_1 if refuse_control_characters else LEVEL_NONE
+        self.connect_handler = ConnectHandler(
+            uplink, sessions, store, counters, authenticator, limits, keep_alive_max, control_character_level
+        )
         store.uplink = uplink
 
     def limit(self, InputMemory input_memory not None):

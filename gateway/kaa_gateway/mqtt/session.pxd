@@ -3,6 +3,10 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
 from kaa_gateway.mqtt.client_options cimport ClientOptions
+from kaa_gateway.mqtt.in_flight cimport InFlight
+from kaa_gateway.mqtt.limits cimport MqttLimits
+from kaa_gateway.mqtt.message_queue cimport MessageQueue
+from kaa_gateway.mqtt.outgoing cimport Outgoing
 from kaa_gateway.mqtt.received cimport ReceivedMessages
 from kaa_gateway.mqtt.response_topics cimport AwaitedResponse, ResponseTopics
 from kaa_gateway.mqtt.subscriptions cimport Subscriptions
@@ -10,17 +14,6 @@ from kaa_gateway.mqtt.topic_aliases cimport SentAliases
 from kaa_gateway.mqtt.will cimport Will
 from kaa_gateway.net.transport cimport ProtocolCore, Transport
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-
-
-cdef class MqttLimits:
-    cdef readonly Py_ssize_t in_flight_window
-    cdef readonly Py_ssize_t queued_messages
-    cdef readonly Py_ssize_t queued_bytes
-    cdef readonly Py_ssize_t subscriptions
-    cdef readonly Py_ssize_t topic_filter_size    # bytes
-    cdef readonly Py_ssize_t persistent_sessions
-    cdef readonly double session_expiry           # seconds
-    cdef readonly Py_ssize_t persistent_bytes     # of the sessions whose clients are offline
 
 
 # What the sequence of a message of MQTT 5 is, which comes back with its answer (Correlation). Where the upper bits are
@@ -32,16 +25,6 @@ cdef enum:
     REQUEST_MASK = (1 << 26) - 1
     PACKET_ID_SHIFT = 10
     ATTACHMENT_MASK = (1 << PACKET_ID_SHIFT) - 1
-
-
-cdef struct Outgoing:
-    # A message to the client. Slices borrow, and end with the call.
-    Slice topic
-    Slice payload
-    Slice properties      # of MQTT 5, encoded, without Message Expiry Interval and Topic Alias
-    int64_t deadline      # ms since the epoch; 0 = never
-    uint8_t qos
-    bint repeats          # more messages of its topic are likely
 
 
 # Where the client of a session is. A session that has ended is Session.closed.
@@ -71,17 +54,10 @@ cdef class MqttSession(Session):
     # state; the small fields stand together, because there is a session for each connection
     cdef SessionState state
     cdef uint8_t level                     # protocol level
-    cdef uint8_t generation                # of the last PUBLISH that is tracked: see ReceivedMessage
     cdef bint problem_information          # the client wants Reason Strings
-    cdef uint16_t last_packet_id
     cdef uint32_t acks_due                 # PUBACK and PUBREC that wait for NATS
     cdef uint32_t window                   # messages that may be in flight to the client
     cdef uint32_t packet_size_max          # bytes of a packet to the client; 0 = any
-    cdef uint32_t unacknowledged           # messages of this connection without PUBACK or PUBCOMP, of MQTT 5
-    cdef uint8_t level_in_flight           # protocol level that the packets in flight are encoded for
-    cdef Py_ssize_t queued_bytes
-    cdef Py_ssize_t in_flight_bytes        # of what may have to be sent again
-    cdef Py_ssize_t sent_bytes             # of these, what was sent over this connection
     cdef Py_ssize_t stored_bytes           # while OFFLINE, what the store counts for it
     cdef double offline_since              # loop time
     cdef double expires_at                 # loop time, while OFFLINE
@@ -89,11 +65,8 @@ cdef class MqttSession(Session):
     # state; None until first used
     cdef Subscriptions subscriptions
     cdef ReceivedMessages received
-    cdef dict in_flight                    # packet identifier -> PUBLISH to send again as bytes, or None for PUBREL
-    cdef dict unsent                       # packet identifiers in flight that this connection has not sent yet
-    cdef object queued                     # deque of QueuedMessage that wait for a place in the window
-    cdef dict deadlines                    # packet identifier -> ms since the epoch, of messages that expire
-    cdef dict refusals                     # packet identifier -> Reason String of its acknowledgement
+    cdef InFlight in_flight
+    cdef MessageQueue queued
     cdef ResponseTopics responses
     cdef SentAliases aliases               # of this connection
     cdef Will will                         # waits for its delay, while OFFLINE
@@ -102,12 +75,10 @@ cdef class MqttSession(Session):
     cdef int unbind(self, double now) except -1
     cdef Py_ssize_t memory(self) except -1
     cdef int begin_sending_again(self) except -1
-    cdef int encode_again(self) except -1
     cdef int send_again(self) except -1
-    cdef int acknowledged(self, uint16_t packet_id, Py_ssize_t before, Py_ssize_t after) except -1
     cdef int append_acknowledgement(self, uint8_t packet_type, uint16_t packet_id, uint8_t reason_code) except -1
+    cdef uint32_t sequence_of_acknowledged(self, uint16_t packet_id) except? 0
     cdef bint is_too_large(self, Py_ssize_t size) noexcept
-    cdef int forget_unacknowledged(self) except -1
     cdef bint refuse_packet(self, uint16_t packet_id, int status, str reason_phrase) except -1
     cdef bint respond(self, const Delivery* delivery) except -1
     cdef int send_response(
@@ -115,12 +86,7 @@ cdef class MqttSession(Session):
     ) except -1
     cdef int prepare(self, Outgoing* message, Buffer own) except -1
     cdef int send(self, const Outgoing* message) except -1
-    cdef bint append_message(
-        self, Buffer out, const Outgoing* message, uint8_t flags, uint16_t packet_id, bint aliased
-    ) except -1
-    cdef bint has_room(self, Py_ssize_t size) noexcept
     cdef int send_in_flight(self, const Outgoing* message) except -1
-    cdef uint16_t next_packet_id(self) except 0
     cdef int send_queued(self) except -1
     cdef int on_puback(self, uint16_t packet_id) except -1
     cdef int on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1

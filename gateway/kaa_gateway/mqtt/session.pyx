@@ -8,46 +8,35 @@ Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session), 4.3 (QoS), 4.4 (delivery re
 properties), 4.1 (session state), 4.9 (flow control), 4.10 (request / response); 1/KP, responses.
 """
 
-from collections import deque
-from http import HTTPStatus
-
-import msgspec
-
 from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.correlation cimport REQUEST
 from kaa_gateway.kp.resource_path cimport CleanText, append_topic, is_clean_topic_again
 from kaa_gateway.kp.session cimport Attachment, Session
-from kaa_gateway.mqtt.received cimport ReceivedMessage
+from kaa_gateway.kp.uplink cimport BY_ATTACHMENT
+from kaa_gateway.mqtt.answers cimport REASON_PHRASE_SIZE_MAX, deadline_of, error_payload, phrase_of
+from kaa_gateway.mqtt.message_queue cimport QueuedMessage, size_of
+from kaa_gateway.mqtt.outgoing cimport append_message
+from kaa_gateway.mqtt.received cimport GENERATION_SHIFT, PACKET_TYPE_SHIFT
 from kaa_gateway.mqtt.response_topics cimport AwaitedResponse
 from kaa_gateway.mqtt.subscriptions cimport NO_MATCH
-from kaa_gateway.wire.buffer cimport slice_of, to_bytes
+from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.mqtt cimport (
-    LEVEL_3_1, LEVEL_3_1_1, LEVEL_5, NO_SUBSCRIPTION_EXISTED, PUBCOMP, PUBREC, PUBREL, QUOTA_EXCEEDED,
-    REMAINING_LENGTH_MAX, SUCCESS, UNSPECIFIED_ERROR, Packet, PublishView, append_ack, append_ack_with_reason,
-    append_publish, next_packet, publish_size, read_publish,
+    LEVEL_3_1, LEVEL_3_1_1, LEVEL_5, NO_SUBSCRIPTION_EXISTED, PUBCOMP, PUBREL, QUOTA_EXCEEDED, SUCCESS,
+    UNSPECIFIED_ERROR, append_ack, append_ack_with_reason,
 )
-from kaa_gateway.wire.mqtt_properties cimport (
-    CORRELATION_DATA, MESSAGE_EXPIRY_INTERVAL, REASON_STRING, TOPIC_ALIAS, append_text, append_uint16, append_uint32,
-    append_user_property, has,
-)
+from kaa_gateway.wire.mqtt_properties cimport CORRELATION_DATA, REASON_STRING, append_text, append_user_property
 
 from kaa_gateway.mqtt import reason_codes
 
 cdef enum:
     TOPIC_SIZE_MAX = 65535    # bytes
-    REASON_PHRASE_SIZE_MAX = 1024  # bytes of an extension's reason phrase; the rest is cut off
-    PUBREL_SIZE = 4           # bytes
     ACK_OVERHEAD = 12         # bytes of a PUBACK beside its Reason String, at most
     # Bytes of a session, a message and an endpoint beside what is counted of them.
     SESSION_OVERHEAD = 1024
     MESSAGE_OVERHEAD = 192
     ENDPOINT_OVERHEAD = 512
-    EXPIRY_SIZE = 5           # bytes of a Message Expiry Interval
-    ALIAS_SIZE = 3            # bytes of a Topic Alias
-    DUP = 0x08                # flag of PUBLISH
     SEND_AGAIN_PART = 4       # the part of the output buffer is one fourth
 
-cdef int64_t DEADLINE_MAX = 1 << 62  # ms since the epoch
 cdef Slice NOTHING = Slice(NULL, 0)
 cdef dict VERSIONS = {LEVEL_3_1: "3.1", LEVEL_3_1_1: "3.1.1", LEVEL_5: "5.0"}
 cdef bytes STATUS_SUFFIX = b"/status"
@@ -57,50 +46,6 @@ cdef bytes ERROR_SUFFIX = b"/error"
 cdef CleanText last_version
 cdef CleanText last_extension
 cdef CleanText last_path
-
-
-cdef class MqttLimits:
-    """The limits of sessions.
-
-    Of each: messages in flight to the client, messages queued behind them and their bytes, topic filters and the bytes
-    of one. Of those whose clients are offline: their number, the seconds for which they are kept, and their bytes.
-    """
-
-    def __init__(
-        self, in_flight_window, queued_messages, queued_bytes, subscriptions, topic_filter_size, persistent_sessions,
-        session_expiry, persistent_bytes,
-    ):
-        self.in_flight_window = in_flight_window
-        self.queued_messages = queued_messages
-        self.queued_bytes = queued_bytes
-        self.subscriptions = subscriptions
-        self.topic_filter_size = topic_filter_size
-        self.persistent_sessions = persistent_sessions
-        self.session_expiry = session_expiry
-        self.persistent_bytes = persistent_bytes
-
-    def set_sizes(self, queued_bytes, topic_filter_size):
-        """Change limits, for what comes from now on."""
-        self.queued_bytes = queued_bytes
-        self.topic_filter_size = topic_filter_size
-
-
-cdef class QueuedMessage:
-    """A copy of a message that waits for a place in the window: see Outgoing."""
-
-    cdef bytes topic
-    cdef bytes payload
-    cdef bytes properties
-    cdef int64_t deadline
-    cdef uint8_t qos
-    cdef bint repeats
-
-    cdef Outgoing outgoing(self) noexcept:
-        """Return the message, borrowed from this copy."""
-        return Outgoing(
-            slice_of(self.topic), slice_of(self.payload), slice_of(self.properties), self.deadline, self.qos,
-            self.repeats,
-        )
 
 
 cdef class MqttSession(Session):
@@ -119,7 +64,8 @@ cdef class MqttSession(Session):
         self.window = min(<uint32_t>self.limits.in_flight_window, options.receive_maximum)
         self.packet_size_max = options.packet_size_max
         self.problem_information = options.problem_information
-        self.unacknowledged = 0
+        if self.received is not None:
+            self.received.unacknowledged = 0
         self.aliases = SentAliases(options.topic_alias_maximum) if options.topic_alias_maximum else None
         return 0
 
@@ -130,9 +76,7 @@ cdef class MqttSession(Session):
         self.transport = None
         self.offline_since = now
         self.aliases = None
-        self.unsent = None
-        self.sent_bytes = 0
-        return 0
+        return self.in_flight.end_connection() if self.in_flight is not None else 0
 
     cdef int resume(self) except -1:
         return self.connection.resume() if self.connection is not None else 0
@@ -152,8 +96,8 @@ cdef class MqttSession(Session):
             "clean": bool(self.clean),
             "sessionExpiry": self.expiry,
             "subscriptions": 0 if self.subscriptions is None else len(self.subscriptions.granted),
-            "inFlight": 0 if self.in_flight is None else len(self.in_flight),
-            "queued": 0 if self.queued is None else len(self.queued),
+            "inFlight": 0 if self.in_flight is None else len(self.in_flight.packets),
+            "queued": 0 if self.queued is None else len(self.queued.messages),
         }
 
     def is_of(self, str client_id not None):
@@ -162,7 +106,7 @@ cdef class MqttSession(Session):
 
     cdef Py_ssize_t memory(self) except -1:
         """Return the bytes that the session takes, roughly."""
-        cdef Py_ssize_t size = SESSION_OVERHEAD + self.queued_bytes + self.in_flight_bytes, messages = 0
+        cdef Py_ssize_t size = SESSION_OVERHEAD, messages = 0
         if self.subscriptions is not None:
             size += self.subscriptions.bytes
         if self.received is not None:
@@ -170,55 +114,20 @@ cdef class MqttSession(Session):
         if self.responses is not None:
             size += self.responses.bytes
         if self.queued is not None:
-            messages += len(self.queued)
+            size += self.queued.bytes
+            messages += len(self.queued.messages)
         if self.in_flight is not None:
-            messages += len(self.in_flight)
+            size += self.in_flight.bytes
+            messages += len(self.in_flight.packets)
         if self.attached is not None:
             size += ENDPOINT_OVERHEAD * len(self.attached)
         return size + MESSAGE_OVERHEAD * messages
 
     cdef int begin_sending_again(self) except -1:
         """The client has resumed the session: send what it has not acknowledged (4.4), then what was queued."""
-        if self.in_flight:
-            self.encode_again()
-            self.unsent = dict.fromkeys(self.in_flight)
+        if self.in_flight is not None:
+            self.in_flight.begin_sending_again(self.level, self.packet_size_max, self.counters)
         return self.send_again()
-
-    cdef int encode_again(self) except -1:
-        """Encode what is in flight for this connection: its protocol level, its packet size, the time that is left.
-
-        A message that has become too large for the client counts as sent (MQTT 5, 3.1.2.11.4).
-        """
-        cdef Packet packet
-        cdef PublishView publish
-        cdef Outgoing message
-        cdef Buffer again = Buffer()
-        cdef bytes former
-        cdef uint8_t level = self.level_in_flight
-        if self.level == level and not self.deadlines and not self.packet_size_max:
-            return 0
-        self.level_in_flight = self.level
-        for packet_id, former in list(self.in_flight.items()):
-            if former is None:
-                continue
-            next_packet(<const uint8_t*>former, len(former), REMAINING_LENGTH_MAX, &packet)
-            read_publish(&packet, level, &publish)
-            message = Outgoing(publish.topic, publish.payload, NOTHING, 0, publish.qos, False)
-            if level >= LEVEL_5:
-                message.properties = publish.properties.encoded
-                if has(&publish.properties, MESSAGE_EXPIRY_INTERVAL):  # always the first
-                    message.properties.data += EXPIRY_SIZE
-                    message.properties.size -= EXPIRY_SIZE
-            if self.deadlines is not None:
-                message.deadline = self.deadlines.get(packet_id, 0)
-            again.size = 0
-            self.in_flight_bytes -= len(former)
-            if self.append_message(again, &message, packet.flags, packet_id, False):
-                self.in_flight[packet_id] = again.copy()
-                self.in_flight_bytes += again.size
-            else:
-                del self.in_flight[packet_id]
-        return 0
 
     cdef int send_again(self) except -1:
         """Send what is unsent over this connection, in its order (4.6), and after all of it what is queued.
@@ -226,69 +135,36 @@ cdef class MqttSession(Session):
         No more than a part of the output buffer is unacknowledged meanwhile: a client must not be closed as a slow
         reader for what it was sent before.
         """
-        cdef Py_ssize_t size
-        while self.unsent:
-            packet_id = next(iter(self.unsent))
-            packet = self.in_flight[packet_id]
-            size = PUBREL_SIZE if packet is None else len(packet)
-            if packet is not None and <uint32_t>(len(self.in_flight) - len(self.unsent)) >= self.window:
-                return 0  # the client takes fewer than it did over a former connection
-            if self.sent_bytes and self.sent_bytes + size > self.limits.queued_bytes // SEND_AGAIN_PART:
+        cdef bytes packet
+        while self.in_flight is not None and self.in_flight.unsent is not None:
+            packet = self.in_flight.take_unsent(self.window, self.limits.queued_bytes // SEND_AGAIN_PART)
+            if packet is not None:
+                self.connection.output.append(<const uint8_t*>packet, len(packet))
+                self.transport.wake()
+            elif self.in_flight.unsent is not None:
                 return 0
-            del self.unsent[packet_id]
-            self.sent_bytes += size
-            if packet is None:
-                append_ack(self.connection.output, PUBREL, packet_id)
-            else:
-                again = bytes([packet[0] | DUP]) + packet[1:]
-                self.connection.output.append(<const uint8_t*><bytes>again, size)
-            self.transport.wake()
-        self.unsent = None
         return self.send_queued()
-
-    cdef int acknowledged(self, uint16_t packet_id, Py_ssize_t before, Py_ssize_t after) except -1:
-        """The client has acknowledged a packet in flight of `before` bytes, of which `after` remain in flight."""
-        self.in_flight_bytes += after - before
-        self.sent_bytes += after
-        if self.deadlines:
-            self.deadlines.pop(packet_id, None)
-        if self.unsent is not None and packet_id in self.unsent:
-            del self.unsent[packet_id]  # it was sent over a former connection only
-        else:
-            self.sent_bytes -= before
-        return self.send_again()
 
     # ------------------------------------------------------------ from the client
 
     cdef int acknowledge(self, uint32_t token) except -1:
         """Acknowledge a PUBLISH that NATS has confirmed, or that was refused. Hot path.
 
-        `token` is its packet identifier, above it the packet type of the answer, and above that the generation of the
-        message, which is 0 for one of QoS 1 that is not tracked.
+        `token` is what `received.pxd` says; that of a QoS 1 message below MQTT 5 is in no table.
         """
         cdef uint16_t packet_id = <uint16_t>(token & 0xFFFF)
-        cdef uint8_t packet_type = <uint8_t>(token >> 16), reason_code = 0
-        cdef ReceivedMessage* message
+        cdef uint8_t reason_code = SUCCESS
         cdef bint wanted = True
         if self.acks_due:
             self.acks_due -= 1
-        if packet_type == PUBREC or token >> 24:
-            message = NULL if self.received is None else self.received.find(packet_id)
-            # After a PUBREL the client knows already; after another message under the identifier, it asks no more.
-            wanted = message != NULL and message.generation == <uint8_t>(token >> 24)
-            if wanted:
-                reason_code = message.reason_code
-                if packet_type == PUBREC and reason_code < UNSPECIFIED_ERROR:
-                    message.confirmed = True
-                else:
-                    self.received.discard(packet_id)
-                    self.forget_unacknowledged()
+        if token >> GENERATION_SHIFT:
+            wanted = self.received is not None and self.received.acknowledge(token, &reason_code)
         if self.connection is None:
-            if self.refusals is not None:
-                self.refusals.pop(packet_id, None)
+            if self.received is not None:
+                self.received.take_reason(packet_id)
             return 0
         if wanted:
-            self.append_acknowledgement(packet_type, packet_id, reason_code)
+            self.append_acknowledgement(<uint8_t>(token >> PACKET_TYPE_SHIFT), packet_id, reason_code)
         if self.connection.input_ended:
             return self.connection.end_of_input()
         return self.transport.wake()
@@ -298,8 +174,8 @@ cdef class MqttSession(Session):
         cdef bytes phrase = None
         if reason_code == 0 or self.level < LEVEL_5:
             return append_ack(self.connection.output, packet_type, packet_id)
-        if self.refusals is not None:
-            phrase = self.refusals.pop(packet_id, None)
+        if self.received is not None:
+            phrase = self.received.take_reason(packet_id)
         self.properties.size = 0
         if phrase is not None and not self.is_too_large(len(phrase) + ACK_OVERHEAD):
             append_text(self.properties, REASON_STRING, slice_of(phrase))
@@ -312,29 +188,27 @@ cdef class MqttSession(Session):
         """Return whether a packet of so many bytes is larger than the client takes."""
         return self.packet_size_max and size > self.packet_size_max
 
-    cdef int forget_unacknowledged(self) except -1:
-        """A message of the client has its PUBACK or PUBCOMP, and leaves the Receive Maximum (MQTT 5, 4.9)."""
-        if self.unacknowledged:
-            self.unacknowledged -= 1
-        return 0
-
     cdef bint refuse_packet(self, uint16_t packet_id, int status, str reason_phrase) except -1:
         """Have the acknowledgement of a message refuse it (MQTT 5, 4.3). Return False if it has been sent."""
-        cdef ReceivedMessage* message = NULL if self.received is None else self.received.find(packet_id)
-        if message == NULL or message.confirmed or self.level < LEVEL_5:
+        cdef bytes reason = None
+        if self.received is None or self.level < LEVEL_5:
             return False
-        message.reason_code = reason_codes.code_of_status(status)
         if self.problem_information:
-            if self.refusals is None:
-                self.refusals = {}
-            self.refusals[packet_id] = reason_phrase.encode("utf-8", "replace")[:REASON_PHRASE_SIZE_MAX]
-        return True
+            reason = reason_phrase.encode("utf-8", "replace")[:REASON_PHRASE_SIZE_MAX]
+        return self.received.refuse(packet_id, reason_codes.code_of_status(status), reason)
+
+    cdef uint32_t sequence_of_acknowledged(self, uint16_t packet_id) except? 0:
+        """Return the sequence of a message of MQTT 5 at QoS 1 or 2."""
+        cdef uint32_t sequence = OF_ACKNOWLEDGED | <uint32_t>packet_id << PACKET_ID_SHIFT
+        if self.attachments is not None and len(self.attachments) + self.waiting_count >= ATTACHMENT_MASK:
+            # Too many names for the field: the answer gets the one under which the endpoint was used last.
+            return sequence | ATTACHMENT_MASK
+        return sequence | BY_ATTACHMENT
 
     cdef int on_pubrel(self, uint16_t packet_id) except -1:
         """The client knows that we have its message: free the packet identifier (4.3.3)."""
-        if self.received is not None and self.received.find(packet_id) != NULL:
-            self.received.discard(packet_id)
-            self.forget_unacknowledged()
+        if self.received is not None:
+            self.received.close(packet_id)
         append_ack(self.connection.output, PUBCOMP, packet_id)
         return self.transport.wake()
 
@@ -506,85 +380,25 @@ cdef class MqttSession(Session):
 
     cdef int send(self, const Outgoing* message) except -1:
         """Publish to the client now, or when it is back and its window has room. Hot path."""
-        cdef QueuedMessage queued
-        cdef Py_ssize_t size = message.topic.size + message.payload.size + message.properties.size
+        cdef Py_ssize_t size = size_of(message)
         if message.qos == 0:
             if self.connection is None:
                 return self.counters.count("dropped", "client_offline")
-            if not self.append_message(self.connection.output, message, 0, 0, True):
-                return 0
+            if not append_message(
+                self.connection.output, self.level, self.packet_size_max, self.aliases, message, 0, 0
+            ):
+                return self.counters.count("dropped", "mqtt_packet_size_of_client")
             return self.transport.wake()
-        if self.connection is not None and not self.queued and self.has_room(size):
+        if self.connection is not None and (self.queued is None or not self.queued.messages) and (
+                self.in_flight is None or self.in_flight.has_room(size, self.window, self.limits.queued_bytes)):
             return self.send_in_flight(message)
         if self.queued is None:
-            self.queued = deque()
-        if len(self.queued) >= self.limits.queued_messages \
-                or self.queued_bytes + size > self.limits.queued_bytes \
+            self.queued = MessageQueue()
+        if len(self.queued.messages) >= self.limits.queued_messages \
+                or self.queued.bytes + size > self.limits.queued_bytes \
                 or (self.state == OFFLINE and not self.store.make_room(self, size + MESSAGE_OVERHEAD)):
             return self.counters.count("dropped", "session_queue_full")
-        queued = QueuedMessage()
-        queued.topic = to_bytes(message.topic)
-        queued.payload = message.payload.data[:message.payload.size]  # of no payload, data is NULL
-        queued.properties = to_bytes(message.properties)
-        queued.deadline = message.deadline
-        queued.qos = message.qos
-        queued.repeats = message.repeats
-        self.queued_bytes += size
-        self.queued.append(queued)
-        return 0
-
-    cdef bint append_message(
-        self, Buffer out, const Outgoing* message, uint8_t flags, uint16_t packet_id, bint aliased
-    ) except -1:
-        """Append a PUBLISH, of MQTT 5 with its properties. Hot path.
-
-        Return False if it is larger than the client takes: then it counts as sent, and others go on.
-        """
-        cdef Buffer properties
-        cdef Slice topic = message.topic
-        cdef Py_ssize_t size
-        cdef bytes name = None
-        cdef uint32_t alias = 0
-        if self.level < LEVEL_5:
-            append_publish(out, self.level, flags, topic, packet_id, NOTHING, message.payload)
-            return True
-        if self.packet_size_max:
-            size = message.properties.size + (EXPIRY_SIZE if message.deadline else 0)
-            if self.is_too_large(publish_size(self.level, topic.size, size, message.payload.size, message.qos)):
-                self.counters.count("dropped", "mqtt_packet_size_of_client")
-                return False
-            size = publish_size(self.level, topic.size, size + ALIAS_SIZE, message.payload.size, message.qos)
-            aliased = aliased and not self.is_too_large(size)
-        if aliased and self.aliases is not None:
-            name = to_bytes(topic)
-            alias = self.aliases.find(name)
-            if alias:
-                topic.size = 0
-            elif message.repeats:
-                alias = self.aliases.assign(name)
-        if alias == 0 and message.deadline == 0:
-            append_publish(out, self.level, flags, topic, packet_id, message.properties, message.payload)
-            return True
-        properties = Buffer()
-        if message.deadline:
-            append_uint32(properties, MESSAGE_EXPIRY_INTERVAL, seconds_until(message.deadline))
-        properties.append(message.properties.data, message.properties.size)
-        if alias:
-            append_uint16(properties, TOPIC_ALIAS, alias)
-        append_publish(
-            out, self.level, flags, topic, packet_id, Slice(properties.data, properties.size), message.payload
-        )
-        return True
-
-    cdef bint has_room(self, Py_ssize_t size) noexcept:
-        """Return whether another message, of `size` bytes, may be in flight.
-
-        There is a limit of bytes too, because a client may never acknowledge; one message is always allowed.
-        """
-        return not self.in_flight or (
-            self.unsent is None and <uint32_t>len(self.in_flight) < self.window
-            and self.in_flight_bytes + size <= self.limits.queued_bytes
-        )
+        return self.queued.append(message)
 
     cdef int send_in_flight(self, const Outgoing* message) except -1:
         """Publish at QoS 1 or 2, and keep the packet until it is acknowledged. Hot path.
@@ -592,84 +406,61 @@ cdef class MqttSession(Session):
         What is kept has no Topic Alias, because it may be sent again over another connection.
         """
         cdef Buffer output = self.connection.output
-        cdef Py_ssize_t before = output.size, size
+        cdef Py_ssize_t before = output.size
         cdef uint8_t flags = <uint8_t>(message.qos << 1)
         cdef uint16_t packet_id
         if self.in_flight is None:
-            self.in_flight = {}
-        packet_id = self.next_packet_id()
-        if not self.append_message(output, message, flags, packet_id, False):
-            return 0
-        size = output.size - before
-        self.level_in_flight = self.level
-        self.in_flight[packet_id] = output.data[before:output.size]
-        self.in_flight_bytes += size
-        self.sent_bytes += size
-        if message.deadline:
-            if self.deadlines is None:
-                self.deadlines = {}
-            self.deadlines[packet_id] = message.deadline
+            self.in_flight = InFlight()
+        packet_id = self.in_flight.next_packet_id()
+        if not append_message(output, self.level, self.packet_size_max, None, message, flags, packet_id):
+            return self.counters.count("dropped", "mqtt_packet_size_of_client")
+        self.in_flight.add(packet_id, output.data[before:output.size], self.level, message.deadline)
         if self.aliases is not None:
             output.size = before
-            self.append_message(output, message, flags, packet_id, True)
+            append_message(output, self.level, self.packet_size_max, self.aliases, message, flags, packet_id)
         return self.transport.wake()
-
-    cdef uint16_t next_packet_id(self) except 0:
-        """Return a free packet identifier. There is one: the window is much smaller than their number."""
-        while True:
-            self.last_packet_id = 1 if self.last_packet_id == 65535 else self.last_packet_id + 1
-            if self.last_packet_id not in self.in_flight:
-                return self.last_packet_id
 
     cdef int send_queued(self) except -1:
         """Send queued messages while the window has room, and drop those that have expired."""
-        cdef QueuedMessage message
-        cdef Outgoing outgoing
-        cdef Py_ssize_t size
-        while self.queued:
-            message = self.queued[0]
-            outgoing = message.outgoing()
-            size = outgoing.topic.size + outgoing.payload.size + outgoing.properties.size
+        cdef QueuedMessage queued
+        cdef Outgoing message
+        while self.queued is not None and self.queued.messages:
+            queued = self.queued.first()
+            message = queued.outgoing()
             if message.deadline and message.deadline <= now_ms():
                 self.counters.count("dropped", "expired")
-            elif not self.has_room(size):
+            elif self.in_flight is not None and not self.in_flight.has_room(
+                    size_of(&message), self.window, self.limits.queued_bytes):
                 break
             else:
-                self.send_in_flight(&outgoing)
-            self.queued.popleft()
-            self.queued_bytes -= size
+                self.send_in_flight(&message)
+            self.queued.remove_first()
         return 0
 
     cdef int on_puback(self, uint16_t packet_id) except -1:
         """The client has a QoS 1 message, or refuses it. An unknown packet identifier is an old one and is ignored."""
-        # A packet identifier that waits for PUBCOMP is in flight as None: PUBACK does not end that.
-        packet = None if self.in_flight is None else self.in_flight.get(packet_id)
-        if packet is None:
-            return 0
-        del self.in_flight[packet_id]
-        return self.acknowledged(packet_id, len(packet), 0)
+        if self.in_flight is not None and self.in_flight.on_puback(packet_id):
+            self.send_again()
+        return 0
 
     cdef int on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1:
         """The client has a QoS 2 message: send PUBREL, which lets it forget the packet identifier (4.3.3).
 
         One that refuses the message has forgotten it already (MQTT 5, 4.3.3).
         """
-        packet = None if self.in_flight is None else self.in_flight.get(packet_id)
         if reason_code >= UNSPECIFIED_ERROR:
             return self.on_puback(packet_id)
         append_ack(self.connection.output, PUBREL, packet_id)
         self.transport.wake()
-        if packet is None:
-            return 0
-        self.in_flight[packet_id] = None
-        return self.acknowledged(packet_id, len(packet), PUBREL_SIZE)
+        if self.in_flight is not None and self.in_flight.on_pubrec(packet_id):
+            self.send_again()
+        return 0
 
     cdef int on_pubcomp(self, uint16_t packet_id) except -1:
         """The client has forgotten the packet identifier, which is free again."""
-        if self.in_flight is None or self.in_flight.get(packet_id, b"") is not None:
-            return 0
-        del self.in_flight[packet_id]
-        return self.acknowledged(packet_id, PUBREL_SIZE, 0)
+        if self.in_flight is not None and self.in_flight.on_pubcomp(packet_id):
+            self.send_again()
+        return 0
 
     # ------------------------------------------------------------ subscriptions
 
@@ -699,30 +490,3 @@ cdef class MqttSession(Session):
 cdef inline uint32_t attachment_number(uint32_t sequence) noexcept nogil:
     """Return the number of the attachment that a sequence names. Hot path."""
     return sequence & ATTACHMENT_MASK if sequence & KIND_MASK else sequence
-
-
-cdef inline int64_t deadline_of(const Delivery* delivery) noexcept nogil:
-    """Return when a message expires, in ms since the epoch, or 0. Hot path."""
-    if delivery.data.timeout <= 0 or delivery.data.timestamp > DEADLINE_MAX - delivery.data.timeout:
-        return 0
-    return delivery.data.timestamp + delivery.data.timeout
-
-
-cdef uint32_t seconds_until(int64_t deadline) noexcept:
-    """Return the whole seconds that are left, at least one."""
-    return <uint32_t>max(1, min((deadline - now_ms() + 999) // 1000, <int64_t>0xFFFFFFFF))
-
-
-cdef bytes error_payload(int status, str reason_phrase):
-    """Return the error payload of 1/KP."""
-    return msgspec.json.encode({"statusCode": status, "reasonPhrase": reason_phrase})
-
-
-cdef str phrase_of(int status, Slice reason_phrase):
-    """Return the reason phrase of an extension, or the standard one of the status."""
-    if reason_phrase.size:
-        return reason_phrase.data[:min(reason_phrase.size, REASON_PHRASE_SIZE_MAX)].decode("utf-8", "replace")
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return "Error"

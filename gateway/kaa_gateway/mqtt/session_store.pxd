@@ -2,10 +2,11 @@ from kaa_gateway.kp.sessions cimport Sessions
 
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.deadlines cimport Deadlines
+from kaa_gateway.mqtt.limits cimport MqttLimits
 
 cdef class MqttSessionStore  # before the cimport, because MqttSession refers to it
 
-from kaa_gateway.mqtt.session cimport MqttLimits, MqttSession
+from kaa_gateway.mqtt.session cimport MqttSession
 
 
 cdef class MqttSessionStore:

@@ -1,7 +1,7 @@
 """Sessions that their clients can find again. See session_store.pyx."""
 
 from kaa_gateway.kp.sessions import Sessions
-from kaa_gateway.mqtt.session import MqttLimits
+from kaa_gateway.mqtt.limits import MqttLimits
 
 class MqttSessionStore:
     def __init__(self, sessions: Sessions, limits: MqttLimits) -> None: ...

@@ -1,6 +1,6 @@
 """The sessions of a worker that their clients can find again: by client, and offline ones by their age.
 
-What a session remembers is in session.pyx; who may resume which session is decided in connection.pyx.
+What a session remembers is in session.pyx; who may resume which session is decided in connect_handler.pyx.
 
 Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session) and 4.1 (storing state); MQTT 5 sections 3.1.2.11.2 (session
 expiry) and 3.1.3.2.2 (will delay).

@@ -4,6 +4,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
 from kaa_gateway.wire.buffer cimport Slice
+from kaa_gateway.wire.mqtt cimport PublishView
 
 
 cdef extern from "Python.h":
@@ -25,6 +26,7 @@ cdef class TopicAliases:
         return NULL if found == <PyObject*>None else found
 
     cdef PyObject* set(self, uint32_t alias, Slice topic) except NULL
+    cdef PyObject* resolve(self, uint32_t alias, PublishView* publish) except NULL
 
 
 cdef class SentAliases:

@@ -7,6 +7,8 @@ Source: MQTT Version 5.0 (OASIS Standard) section 3.3.2.3.4.
 """
 
 from kaa_gateway.kp.uplink cimport AliasedTopic
+from kaa_gateway.wire.buffer cimport slice_of
+from kaa_gateway.wire.mqtt_fields cimport violation
 
 cdef enum:
     TOPIC_OVERHEAD = 200        # bytes of an alias beside its topic
@@ -33,6 +35,17 @@ cdef class TopicAliases:
         self.topics[alias] = AliasedTopic(name)
         self.bytes += topic.size + TOPIC_OVERHEAD
         return self.find(alias)
+
+    cdef PyObject* resolve(self, uint32_t alias, PublishView* publish) except NULL:
+        """Return the AliasedTopic of a message that uses an alias, borrowed from the list. Hot path.
+
+        The message borrows its topic from that.
+        """
+        cdef PyObject* found = self.find(alias)
+        if found == NULL:
+            violation("topic_alias_unknown")
+        publish.topic = slice_of((<AliasedTopic>found).topic)
+        return found
 
 
 cdef class SentAliases:

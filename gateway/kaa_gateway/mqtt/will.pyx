@@ -1,6 +1,7 @@
 """The will of a client: the message that the server publishes if the client goes without a DISCONNECT.
 
-When that is, and whether a client has come back in time, is decided in connection.pyx and session_store.pyx.
+When that is, and whether a client has come back in time, is decided in connection.pyx, connect_handler.pyx and
+session_store.pyx.
 
 Source: MQTT 3.1.1 section 3.1.2.5; MQTT 5 sections 3.1.2.5 and 3.1.3.2 (will properties).
 """

@@ -31,6 +31,8 @@ cdef class Buffer:
             raise MemoryError
         while capacity - self.size < count:
             capacity *= 2
+        if self.size == 0:
+            self.clear(0)  # what is not there need not be copied
         data = <uint8_t*>realloc(self.data, <size_t>capacity)
         if data == NULL:
             raise MemoryError

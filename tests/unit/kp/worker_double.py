@@ -28,8 +28,8 @@ from kaa_gateway.kp.revocation import Revocation
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
+from kaa_gateway.mqtt.limits import MqttLimits
 from kaa_gateway.mqtt.server import MqttServer
-from kaa_gateway.mqtt.session import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.tcp_listener import TcpListener

@@ -1,4 +1,4 @@
-"""MQTT session state. See session.pyx."""
+"""The limits of MQTT sessions. See limits.pyx."""
 
 class MqttLimits:
     def __init__(

@@ -1,0 +1,227 @@
+"""What happens from CONNECT to CONNACK: who may connect, and with which session.
+
+Anonymous clients often share a client identifier. Those whose will names an endpoint can be told apart all the same:
+`by_will` has their connections.
+
+Source: MQTT 3.1.1 sections 3.1 and 3.2; MQTT 5 sections 3.1 and 3.2.
+"""
+
+from functools import partial
+
+from kaa_gateway.counters cimport MQTT
+from kaa_gateway.mqtt.client_options cimport connack_properties, options_of
+from kaa_gateway.mqtt.connection cimport AUTHENTICATING, CONNECTED, ENDED
+from kaa_gateway.mqtt.publish_properties cimport check_properties
+from kaa_gateway.mqtt.session cimport OFFLINE
+from kaa_gateway.mqtt.will cimport will_of
+from kaa_gateway.wire.buffer cimport Slice, slice_of
+from kaa_gateway.wire.mqtt cimport (
+    ACCEPTED, IDENTIFIER_REJECTED, LEVEL_3_1, LEVEL_3_1_1, LEVEL_5, NOT_AUTHORIZED, SERVER_UNAVAILABLE, SUCCESS,
+    UNACCEPTABLE_PROTOCOL_VERSION, append_connack, read_connect,
+)
+from kaa_gateway.wire.mqtt_fields cimport check_control_characters, violation
+from kaa_gateway.wire.mqtt_properties cimport AUTHENTICATION_DATA, AUTHENTICATION_METHOD, has
+
+from kaa_gateway.errors import IdentityError
+from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.mqtt import reason_codes
+
+cdef enum:
+    CONNACK_OVERHEAD = 5    # bytes of a CONNACK beside its properties
+    SERVER_ERROR = 500      # statuses from here on are not the client's fault
+
+cdef double KEEP_ALIVE_GRACE = 1.5   # section 3.1.2.10
+cdef Slice NOTHING = Slice(NULL, 0)
+
+
+cdef class ConnectHandler:
+    """Handles the CONNECT packets of a worker's clients, and decides which session each gets."""
+
+    def __init__(
+        self, Uplink uplink, Sessions sessions, MqttSessionStore store, Counters counters, authenticator,
+        MqttLimits limits, double keep_alive_max, uint8_t control_character_level,
+    ):
+        self.uplink = uplink
+        self.sessions = sessions
+        self.store = store
+        self.counters = counters
+        self.authenticator = authenticator
+        self.limits = limits
+        self.keep_alive_max = keep_alive_max
+        self.control_character_level = control_character_level
+        self.scratch = Buffer()
+        self.properties = Buffer()
+        self.by_will = {}
+
+    cdef int on_connect(self, MqttConnection connection, const Packet* packet) except -1:
+        """Check a CONNECT, and authenticate its client (3.1.4)."""
+        cdef ConnectView connect
+        cdef ClientOptions options
+        connection.level = LEVEL_3_1_1
+        try:
+            read_connect(packet, &connect)
+        finally:
+            if connect.level in (LEVEL_3_1, LEVEL_5):
+                connection.level = connect.level
+        if connect.level not in (LEVEL_3_1, LEVEL_3_1_1, LEVEL_5):
+            return self.refuse(
+                connection, UNACCEPTABLE_PROTOCOL_VERSION, SUCCESS, "mqtt_unacceptable_protocol_version"
+            )
+        if connect.client_id.size == 0 and (
+                connect.level == LEVEL_3_1 or (connect.level == LEVEL_3_1_1 and not connect.clean_session)):
+            return self.refuse(connection, IDENTIFIER_REJECTED, SUCCESS, "mqtt_identifier_rejected")
+        self.check_connect(connection, &connect)
+        options = options_of(&connect, self.limits.session_expiry, self.keep_alive_max)
+        connection.expiry_asked = options.session_expiry_asked != 0
+        connection.keep_alive = options.keep_alive_granted * KEEP_ALIVE_GRACE
+        connection.will = will_of(&connect)
+        if connection.will is not None:
+            connection.will_key = self.uplink.router.named_by_filter(connect.will_topic)
+        connection.state = AUTHENTICATING
+        try:
+            known = self.authenticator.authenticate(Presentation(
+                "mqtt",
+                None if connect.user_name.data == NULL else connect.user_name.data[:connect.user_name.size].decode(),
+                None if connect.password.data == NULL else connect.password.data[:connect.password.size],
+                connection.transport.certificate,
+            ))
+        except IdentityError as error:
+            return self.refuse_client(connection, error)
+        if isinstance(known, Client):
+            return self.admit(connection, known, options)
+        known.add_done_callback(partial(self.authenticated, connection, options))
+        return connection.block()
+
+    cdef int check_connect(self, MqttConnection connection, const ConnectView* connect) except -1:
+        """Check what a client may not ask for: of MQTT 5, what CONNACK says that there is not (3.2.2.3)."""
+        connection.refuses_control_characters = connection.level >= self.control_character_level
+        connection.checks_more = connection.refuses_control_characters or connection.level >= LEVEL_5
+        if connection.refuses_control_characters:
+            check_control_characters(connect.client_id)
+            check_control_characters(connect.user_name)
+            check_control_characters(connect.will_topic)
+        if has(&connect.properties, AUTHENTICATION_METHOD):
+            violation("authentication_method")
+        if has(&connect.properties, AUTHENTICATION_DATA):
+            violation("authentication_data")
+        if connection.level >= LEVEL_5 and connect.will_retain:
+            violation("retain")
+        return check_properties(&connect.will_properties, connect.will_message)
+
+    def authenticated(self, MqttConnection connection not None, ClientOptions options not None, future):
+        """Admit or refuse the client, then handle what it has sent meanwhile."""
+        if connection.state != AUTHENTICATING:
+            future.exception()  # asyncio logs exceptions that are not retrieved
+            return
+        try:
+            client = future.result()
+        except IdentityError as error:
+            self.refuse_client(connection, error)
+            return
+        self.admit(connection, client, options)
+        connection.resume()
+
+    cdef int refuse_client(self, MqttConnection connection, error) except -1:
+        """Refuse a client that is not authenticated, or cannot be now."""
+        if error.status < SERVER_ERROR:
+            return self.refuse(connection, NOT_AUTHORIZED, reason_codes.NOT_AUTHORIZED, error.reason)
+        return self.refuse(connection, SERVER_UNAVAILABLE, reason_codes.SERVER_UNAVAILABLE, error.reason)
+
+    cdef int refuse(
+        self, MqttConnection connection, uint8_t return_code, uint8_t reason_code, str reason
+    ) except -1:
+        """Send CONNACK with a return code other than 0, of MQTT 5 with a reason code, and close (3.2.2.3)."""
+        self.counters.count("closed", reason)
+        append_connack(
+            connection.output, connection.level, False, reason_code if connection.level >= LEVEL_5 else return_code,
+            NOTHING,
+        )
+        connection.will = None
+        connection.state = ENDED
+        return connection.transport.close()
+
+    cdef int admit(self, MqttConnection connection, client, ClientOptions options) except -1:
+        """Bind the connection to a session, and send CONNACK."""
+        cdef MqttSession session
+        cdef bytes properties = None
+        cdef bint present
+        if connection.level >= LEVEL_5:
+            properties = connack_properties(
+                options, connection.server.receive_maximum, connection.server.packet_size_max,
+                connection.server.topic_alias_maximum,
+            )
+            if options.packet_size_max and len(properties) + CONNACK_OVERHEAD > options.packet_size_max:
+                self.counters.count("closed", "mqtt_packet_size_of_client")
+                connection.will = None
+                connection.state = ENDED
+                return connection.transport.close()
+        session = self.open_session(connection, client, options)
+        present = session.state == OFFLINE
+        session.bind(connection, connection.transport, connection.level, options)
+        self.sessions.set_online(session, True)
+        connection.session = session
+        connection.state = CONNECTED
+        connection.admitted = True
+        append_connack(connection.output, connection.level, present, ACCEPTED, slice_of(properties))
+        connection.transport.wake()
+        return session.begin_sending_again() if present else 0
+
+    cdef MqttSession open_session(self, MqttConnection connection, client, ClientOptions options):
+        """Return the stored session of a client that resumes it, or a new one (3.1.2.4)."""
+        cdef str principal = client.principal
+        cdef MqttSession session = None
+        self.take_over(connection, client, options)
+        if not options.assigned:
+            session = self.store.find(principal, options.client_id)
+        if session is not None and session.state == OFFLINE:
+            if not options.clean_start:
+                self.store.back_online(session)
+                return session
+            self.store.discard(session)
+        session = MqttSession()
+        session.counters = self.counters
+        session.protocol = MQTT
+        session.limits = self.limits
+        session.scratch = self.scratch
+        session.properties = self.properties
+        session.store = self.store
+        session.principal = principal
+        session.client = client.client_id
+        session.tenant = client.tenant
+        session.client_id = options.client_id
+        self.sessions.open(session)
+        if options.client_id and (principal or options.outlives):
+            self.store.add(session)
+        return session
+
+    cdef int take_over(self, MqttConnection connection, client, ClientOptions options) except -1:
+        """Close the connection that the client has left behind, if there is one (3.1.4). Its will comes first.
+
+        Clients without a client identifier are always different ones (3.1.3.1). Whole fleets share one client
+        identifier, so an equal one is the same client only with the same authenticated principal; of anonymous clients
+        if both ask for a session that outlives them, or if the wills of both name the same endpoint.
+        """
+        cdef str principal = client.principal
+        cdef MqttSession session
+        cdef MqttConnection other
+        if options.assigned:
+            connection.will_key = None
+            return 0
+        session = self.store.find(principal, options.client_id)
+        if session is not None and session.connection is not None and (principal or options.outlives):
+            (<MqttConnection>session.connection).taken_over(not options.clean_start)
+        if principal or connection.will_key is None:
+            connection.will_key = None
+            return 0
+        connection.will_key = (options.client_id, *connection.will_key)
+        other = self.by_will.get(connection.will_key)
+        if other is not None:
+            other.taken_over(False)
+        self.by_will[connection.will_key] = connection
+        return 0
+
+    cdef int forget(self, MqttConnection connection) except -1:
+        """Forget a connection that ends."""
+        if connection.will_key is not None and self.by_will.get(connection.will_key) is connection:
+            del self.by_will[connection.will_key]
+        return 0
