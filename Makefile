@@ -9,7 +9,7 @@ PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version
 NATIVE := $(shell find gateway ext bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page docs image lint bench peers mqttjs profile annotate wheel wheels clean
+.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page reasons docs image lint bench peers mqttjs profile annotate wheel wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -89,6 +89,9 @@ test-deploy: $(VENV)/.deploy build ## Check Dockerfile, Helm chart, compose file
 
 test-page: setup build ## Look at the live page in a headless Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -p tests.conftest deploy/page $(ARGS)
+
+reasons: ## Copy the explanations of docs/reasons.md to where the live page finds them
+	$(BIN)/python scripts/reasons.py
 
 docs: $(VENV)/.docs ## Write the documentation as a site to build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

@@ -14,8 +14,9 @@ import aiohttp
 START_TIMEOUT_S = 60.0
 STEP_TIMEOUT_S = 60.0
 POLL_S = 0.1
-SIZE = (1200, 1000)
-"""Of the window, in pixels."""
+DESKTOP = (1200, 1000)
+PHONE = (390, 844)
+"""Sizes of windows, in pixels."""
 
 
 class Page:
@@ -51,6 +52,19 @@ class Page:
             while not await self.value(expression):
                 await asyncio.sleep(POLL_S)
 
+    async def resize(self, size: tuple[int, int]) -> None:
+        """Give the window another size."""
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=size[0], height=size[1], deviceScaleFactor=1, mobile=size == PHONE,
+        )  # fmt: skip
+
+    async def prefer(self, scheme: str) -> None:
+        """Prefer the colour scheme "light" or "dark"."""
+        await self.call(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+        )
+
     async def screenshot(self, file: Path) -> None:
         """Save what the window shows, as PNG."""
         answer = await self.call("Page.captureScreenshot", format="png")
@@ -67,7 +81,7 @@ async def page_of(url: str) -> AsyncIterator[Page]:
             *(
                 "--remote-debugging-port=0",
                 f"--user-data-dir={profile}",
-                f"--window-size={SIZE[0]},{SIZE[1]}",
+                f"--window-size={DESKTOP[0]},{DESKTOP[1]}",
             ),
             "about:blank",
             stdout=asyncio.subprocess.DEVNULL,
@@ -81,10 +95,7 @@ async def page_of(url: str) -> AsyncIterator[Page]:
                 target = next(each for each in targets if each["type"] == "page")
                 async with session.ws_connect(target["webSocketDebuggerUrl"], max_msg_size=0) as socket:
                     page = Page(socket)
-                    await page.call(
-                        "Emulation.setDeviceMetricsOverride",
-                        width=SIZE[0], height=SIZE[1], deviceScaleFactor=1, mobile=False,
-                    )  # fmt: skip
+                    await page.resize(DESKTOP)
                     await page.call("Page.navigate", url=url)
                     await page.until(f"document.readyState === 'complete' && location.href === {url!r}")
                     yield page

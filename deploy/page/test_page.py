@@ -1,21 +1,24 @@
 """The live page in a real browser, over a real gateway with real devices: `make test-page` (needs Chromium).
 
-With PAGE_SCREENSHOT it saves what it saw, which is how docs/live-page.png was made.
+With PAGE_SCREENSHOTS, a directory, it saves what it saw, which is how docs/live-page*.png were made.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from deploy.page.chromium import page_of
+from deploy.page.chromium import DESKTOP, PHONE, Page, page_of
 from tests.support.cluster import Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt import MqttPeer, Publish, mqtt_client
 from tests.support.nats import HOST, NatsServer
 
 TOKEN = "a-token-of-24-characters"
+TEXT_OF = "((id) => document.getElementById(id).textContent)"
+LINE = "document.querySelector('#tile-in polyline').getAttribute('points')"
 TILES = "[...document.querySelectorAll('.tile')].map((tile) => tile.innerText)"
 
 
@@ -50,30 +53,111 @@ async def test_the_page_shows_what_happens(nats_server: NatsServer) -> None:
         async with (
             Cluster(nats_server.url, "dcx"),
             mqtt_client(gateway.mqtt_port, "greenhouse-7") as device,
-            mqtt_client(gateway.mqtt_port, "unwanted") as unwanted,
             page_of(url) as page,
         ):
-            await page.until("document.getElementById('state').textContent === 'serving'")
+            await page.until(f"{TEXT_OF}('state') === 'serving'")
             async with load(device):
                 await page.until(f"{TILES}.length === 6")
                 await page.until("Number.parseFloat(document.querySelector('#tile-in b').textContent) > 0")
-                await page.until("/no_route/.test(document.getElementById('events').textContent)")
+                await page.until(f"/no_route/.test({TEXT_OF}('events'))")
                 await page.until("/ms|µs| s/.test(document.querySelector('#tile-confirmed b').textContent)")
-                assert "mqtt" in await page.value("document.getElementById('protocols').textContent")
-                if file := os.environ.get("PAGE_SCREENSHOT"):
-                    await asyncio.sleep(40)
-                    await page.value("document.querySelector('#find button').click()")
-                    await page.until("/greenhouse-7/.test(document.getElementById('sessions').textContent)")
-                    await page.screenshot(Path(file))
-            # Sessions: find one, and end it.
-            await page.value(
-                "document.getElementById('by').value = 'client', document.getElementById('what').value = 'unwanted',"
-                "document.querySelector('#find button').click()"
-            )
-            await page.until("document.querySelectorAll('#sessions button').length === 1")
-            await page.value("document.querySelector('#sessions button').click()")
+                assert "mqtt" in await page.value(f"{TEXT_OF}('protocols')")
+                assert await page.value("document.querySelectorAll('#health .good').length") >= 3
+                # The history has a point after its first period.
+                await page.until(f"hour.length > 0 && {LINE}.split(' ').length > 1")
+                # A reason is explained where it stands.
+                await page.value("document.querySelector('#events .reason').click()")
+                assert "allowed-extension-instances" in await page.value(f"{TEXT_OF}('dialog')")
+                await page.value("document.querySelector('#dialog button').click()")
+                if directory := os.environ.get("PAGE_SCREENSHOTS"):
+                    await take_screenshots(page, Path(directory))
+
+
+async def take_screenshots(page: Page, directory: Path) -> None:
+    """Save the page as docs/live-page.md shows it, at two sizes, light and dark."""
+    await look_for(page, "greenhouse-7")
+    await page.until("document.querySelectorAll('.session[open]').length === 1")
+    for name, size in (("", DESKTOP), ("-phone", PHONE)):
+        await page.resize(size)
+        for scheme, ending in (("light", ""), ("dark", "-dark")):
+            await page.prefer(scheme)
+            await asyncio.sleep(0.5)
+            await page.screenshot(directory / f"live-page{name}{ending}.png")
+
+
+async def look_for(page: Page, client: str) -> None:
+    """Look for a client, as a person does: write its name, press Find."""
+    await page.value(
+        f"document.getElementById('what').value = '{client}', document.querySelector('#find button').click()"
+    )
+
+
+async def test_a_session_is_ended_after_a_question(nats_server: NatsServer) -> None:
+    with GatewayProcess(nats_server.url) as gateway:
+        async with (
+            mqtt_client(gateway.mqtt_port, "unwanted") as unwanted,
+            page_of(f"http://{HOST}:{gateway.admin_port}/") as page,
+        ):
+            await look_for(page, "unwanted")
+            await page.until("document.querySelectorAll('.session button').length === 1")
+            details = await page.value(f"{TEXT_OF}('sessions')")
+            assert "connected" in details
+            assert HOST in details
+            # No is no.
+            await page.value("document.querySelector('.session button').click()")
+            await page.value("document.querySelector('#dialog button').click()")
+            await page.value("document.querySelector('.session button').click()")
+            assert "Disconnect unwanted?" in await page.value(f"{TEXT_OF}('dialog')")
+            await page.value("document.getElementById('dialog-yes').click()")
             assert await unwanted.until_closed() == []
-            await page.until("document.querySelectorAll('#sessions button').length === 0")
+            await page.until("document.querySelectorAll('.session').length === 0")
+
+
+async def test_it_says_why_a_device_is_not_connected(nats_server: NatsServer) -> None:
+    """Three clicks: Find, the reason, and that was it."""
+    with GatewayProcess(nats_server.url) as gateway:
+        async with page_of(f"http://{HOST}:{gateway.admin_port}/") as page:
+            async with (
+                mqtt_client(gateway.mqtt_port, "pump-3") as first,
+                mqtt_client(gateway.mqtt_port, "pump-3"),
+            ):
+                await first.until_closed()
+            await look_for(page, "pump-3")
+            await page.until(f"/not connected/.test({TEXT_OF}('found'))")
+            await page.until(
+                f"document.getElementById('ended').open && /mqtt_taken_over/.test({TEXT_OF}('endings'))"
+            )
+            await page.value(
+                "[...document.querySelectorAll('#endings .reason')]"
+                ".find((each) => each.textContent === 'mqtt_taken_over').click()"
+            )
+            assert "Another connection with the same client identifier" in await page.value(
+                f"{TEXT_OF}('dialog')"
+            )
+
+
+async def test_more_sessions_are_added_below(nats_server: NatsServer) -> None:
+    with GatewayProcess(nats_server.url) as gateway:
+        async with contextlib.AsyncExitStack() as stack:
+            for number in range(60):
+                await stack.enter_async_context(mqtt_client(gateway.mqtt_port, f"many-{number}"))
+            page = await stack.enter_async_context(page_of(f"http://{HOST}:{gateway.admin_port}/"))
+            await page.until("document.querySelectorAll('.session').length === 50")
+            await page.value("document.getElementById('more').click()")
+            await page.until("document.querySelectorAll('.session').length === 60")
+            assert await page.value("document.getElementById('more').hidden")
+
+
+async def test_it_fits_a_phone(nats_server: NatsServer) -> None:
+    with GatewayProcess(nats_server.url) as gateway:
+        async with (
+            mqtt_client(gateway.mqtt_port, "x" * 200),
+            page_of(f"http://{HOST}:{gateway.admin_port}/") as page,
+        ):
+            await page.resize(PHONE)
+            await page.until(f"{TILES}.length === 6 && document.querySelectorAll('.session').length === 1")
+            await page.value("document.querySelector('.session').open = true")
+            assert await page.value("document.documentElement.scrollWidth") <= PHONE[0]
 
 
 async def test_the_page_asks_for_the_token(nats_server: NatsServer, tmp_path: Path) -> None:
@@ -81,10 +165,10 @@ async def test_the_page_asks_for_the_token(nats_server: NatsServer, tmp_path: Pa
     file.write_text(TOKEN)
     with GatewayProcess(nats_server.url, {"server": {"token-file": str(file)}}) as gateway:
         async with page_of(f"http://{HOST}:{gateway.admin_port}/") as page:
-            await page.until("/token/.test(document.getElementById('complaint').textContent)")
+            await page.until(f"/token/.test({TEXT_OF}('complaint'))")
             await page.value(
                 f"document.getElementById('token').value = '{TOKEN}',"
                 "document.querySelector('#find button').click()"
             )
-            await page.until("document.getElementById('complaint').textContent === ''")
-            await page.until("document.getElementById('sessions').textContent === 'none'")
+            await page.until(f"{TEXT_OF}('complaint') === ''")
+            await page.until(f"{TEXT_OF}('found') === 'No sessions.'")

@@ -39,8 +39,10 @@ cdef class Counters:
     cdef uint64_t[PROTOCOL_COUNT] connections_opened
     cdef uint64_t[PROTOCOL_COUNT] connections_closed
     cdef dict reasons  # (event, reason) -> count, of rare events
+    cdef object endings  # bounded deque of (Unix time, client identifier, sockaddr, reason), oldest first
 
     cdef int count(self, str event, str reason) except -1
+    cdef int remember_end(self, str client_id, bytes address, str reason) except -1
     cdef VersionCounters counters_of(self, bytes app_version)
 
 

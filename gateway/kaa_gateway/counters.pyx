@@ -4,8 +4,14 @@ for durations.
 The metrics read them at each scrape. A reason is a code of docs/reasons.md, never data of a peer.
 """
 
+from collections import deque
+from time import time
+
 PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp")
 cdef str NO_VERSION = ""
+
+ENDINGS_KEPT = 1000
+"""Ended connections that are remembered."""
 
 cdef double[BUCKET_COUNT - 1] BOUNDS = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
@@ -23,6 +29,7 @@ cdef class Counters:
         self.reasons = {}
         self.versions = {}
         self.unrouted = VersionCounters()
+        self.endings = deque(maxlen=ENDINGS_KEPT)
 
     cdef int count(self, str event, str reason) except -1:
         """Count an event that has a reason: "refused", "dropped", "closed", "ignored" or "paused"."""
@@ -33,6 +40,18 @@ cdef class Counters:
     def add(self, str event not None, str reason not None):
         """Do what count does, for Python code."""
         self.count(event, reason)
+
+    cdef int remember_end(self, str client_id, bytes address, str reason) except -1:
+        """Remember for an operator why a connection has ended, or was refused; "" for an unknown client.
+
+        `address` is a sockaddr. The oldest of ENDINGS_KEPT is forgotten.
+        """
+        self.endings.append((time(), client_id, address, reason))
+        return 0
+
+    def recent_endings(self):
+        """Return the ends of connections, newest first, as (Unix time, client identifier, sockaddr, reason)."""
+        return list(reversed(self.endings))
 
     cdef VersionCounters counters_of(self, bytes app_version):
         """Return the counters of an application version. They are kept for ever, so it must be a configured one."""

@@ -1,7 +1,7 @@
 """Guard the management API: a request needs the token, or, if none is set, must come from this machine.
 
-Health and metrics are open to probes and scrapers. So are the page, the certificate and the description of the API,
-which hold no secrets.
+Health and metrics are open to probes and scrapers. So are the page, the certificate, the description of the API, the
+explanations of reasons and the history, which hold no secrets and nothing about single devices.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler, Middleware
 from kaa_gateway.access import BearerToken, is_local
 
 GUARDED = "/api/"
-OPEN = frozenset({"/api/v1/certificate", "/api/v1/openapi.json"})
+OPEN = frozenset(f"/api/v1/{name}" for name in ("certificate", "history", "openapi.json", "reasons"))
 
 
 class Guard:

@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from aiohttp import web
 
 from kaa_gateway.admin.common import common_routes, set_level
+from kaa_gateway.admin.history import PERIOD
+from kaa_gateway.net.admission import address_text
 
 if TYPE_CHECKING:
+    from kaa_gateway.admin.history import History
     from kaa_gateway.config import Config
+    from kaa_gateway.counters import Counters
     from kaa_gateway.kp.inspection import Inspection
 
 SESSIONS_DEFAULT = 100
 SESSIONS_MAX = 1000
+ENDINGS_MAX = 100
+"""Ended connections in one answer."""
 SCANNED_MAX = 20_000
 """Sessions that one request looks at. The event loop serves no device meanwhile."""
 TEXT_SIZE_MAX = 256
@@ -73,13 +80,32 @@ class SessionQuery(NamedTuple):
         )
 
 
+def client_of(request: web.Request) -> str | None:
+    """Return the client identifier that a request for endings asks for; 400 for any other query."""
+    client = request.query.get("client")
+    if request.query.keys() - {"client"} or len(request.query) > 1:
+        raise web.HTTPBadRequest(text="expected no parameter but client, once")
+    if client is not None and not 1 <= len(client) <= TEXT_SIZE_MAX:
+        raise web.HTTPBadRequest(text=f"client: expected 1 to {TEXT_SIZE_MAX} characters")
+    return client
+
+
 class WorkerApi:
     """The API of worker number `index`, for its sessions; `current` returns its configuration."""
 
-    def __init__(self, current: Callable[[], Config], index: int, sessions: Inspection) -> None:
+    def __init__(
+        self,
+        current: Callable[[], Config],
+        index: int,
+        sessions: Inspection,
+        counters: Counters,
+        history: History,
+    ) -> None:
         self._current = current
         self._index = index
         self._sessions = sessions
+        self._counters = counters
+        self._history = history
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes to serve."""
@@ -87,6 +113,8 @@ class WorkerApi:
             web.get("/api/v1/sessions", self._list, allow_head=False),
             web.get("/api/v1/sessions/{id}", self._show, allow_head=False),
             web.delete("/api/v1/sessions/{id}", self._disconnect),
+            web.get("/api/v1/endings", self._list_endings, allow_head=False),
+            web.get("/api/v1/history", self._show_history, allow_head=False),
             web.put("/api/v1/log", set_level),
             *common_routes(self._current),
         ]
@@ -117,8 +145,25 @@ class WorkerApi:
             raise web.HTTPNotFound(text=NO_SESSION)
         return web.Response(status=204)
 
+    async def _list_endings(self, request: web.Request) -> web.Response:
+        client = client_of(request)
+        found = [
+            {"at": _time_text(at), "clientId": client_id, "peer": address_text(address), "reason": reason}
+            for at, client_id, address, reason in self._counters.recent_endings()
+            if client is None or client_id == client
+        ]
+        return web.json_response({"endings": found[:ENDINGS_MAX]})
+
+    async def _show_history(self, request: web.Request) -> web.Response:
+        return web.json_response({"period": PERIOD, "samples": self._history.samples()})
+
     def _key(self, request: web.Request) -> int:
         matched = SESSION_ID.fullmatch(request.match_info["id"])
         if matched is None or int(matched[1]) != self._index:
             raise web.HTTPNotFound(text=NO_SESSION)
         return int(matched[2], 16)
+
+
+def _time_text(at: float) -> str:
+    """Return a Unix time as RFC 3339 writes it, to the millisecond."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

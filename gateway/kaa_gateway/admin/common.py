@@ -1,4 +1,4 @@
-"""The routes of the management API that are the same for one worker and for the supervisor of several."""
+"""The routes of the management port that are the same for one worker and for the supervisor of several."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n?", re.DOTALL)
 
+PAGE_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+
 
 class LogLevel(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `PUT /api/v1/log`, and of the answers of PUT and GET."""
@@ -29,20 +31,7 @@ class LogLevel(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def common_routes(current: Callable[[], Config]) -> list[web.RouteDef]:
-    """Return the routes of the page, the API's description, the configuration, the certificate and the log level."""
-
-    async def page(request: web.Request) -> web.Response:
-        return web.Response(
-            text=_resource("page.html"),
-            content_type="text/html",
-            charset="utf-8",
-            headers={
-                "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-                " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-                "X-Content-Type-Options": "nosniff",
-                "Referrer-Policy": "no-referrer",
-            },
-        )
+    """Return the routes of the page, and those of the API that no single session has a part in."""
 
     async def description(request: web.Request) -> web.Response:
         return web.json_response(openapi())
@@ -65,12 +54,33 @@ def common_routes(current: Callable[[], Config]) -> list[web.RouteDef]:
         raise web.HTTPNotFound(text="No listener with a certificate is enabled.")
 
     return [
-        web.get("/", page, allow_head=False),
+        *(web.get(f"/{name}", _page_file, allow_head=False) for name in ("", "style.css", "page.js")),
         web.get("/api/v1/openapi.json", description, allow_head=False),
+        web.get("/api/v1/reasons", _show_reasons, allow_head=False),
         web.get("/api/v1/config", configuration, allow_head=False),
         web.get("/api/v1/certificate", certificate, allow_head=False),
         web.get("/api/v1/log", _show_level, allow_head=False),
     ]
+
+
+async def _page_file(request: web.Request) -> web.Response:
+    """Answer with a file of the live page, which runs no script and shows no style but its own."""
+    name = request.path.removeprefix("/") or "index.html"
+    return web.Response(
+        text=_resource(f"page/{name}"),
+        content_type=PAGE_TYPES[name.rpartition(".")[2]],
+        charset="utf-8",
+        headers={
+            "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
+            " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+        },
+    )
+
+
+async def _show_reasons(request: web.Request) -> web.Response:
+    return web.Response(text=_resource("reasons.json"), content_type="application/json")
 
 
 async def _show_level(request: web.Request) -> web.Response:

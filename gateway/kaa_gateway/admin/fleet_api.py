@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from kaa_gateway.admin.api import NO_SESSION, SESSION_ID, SessionQuery
+from kaa_gateway.admin.api import ENDINGS_MAX, NO_SESSION, SESSION_ID, SessionQuery, client_of
 from kaa_gateway.admin.common import common_routes, set_level
+from kaa_gateway.admin.history import PERIOD, merged
 
 if TYPE_CHECKING:
     from kaa_gateway.admin.fleet import Answer, Fleet
@@ -30,6 +31,8 @@ class FleetApi:
             web.get("/api/v1/sessions", self._list, allow_head=False),
             web.get("/api/v1/sessions/{id}", self._forward, allow_head=False),
             web.delete("/api/v1/sessions/{id}", self._forward),
+            web.get("/api/v1/endings", self._list_endings, allow_head=False),
+            web.get("/api/v1/history", self._show_history, allow_head=False),
             web.put("/api/v1/log", self._set_level),
             *common_routes(self._current),
         ]
@@ -61,6 +64,22 @@ class FleetApi:
             if page["next"]:
                 break
         return web.json_response({"sessions": found, "next": position})
+
+    async def _list_endings(self, request: web.Request) -> web.Response:
+        """Answer with the newest endings of all workers."""
+        client_of(request)
+        endings = [each for answer in await self._ask_all(request) for each in answer["endings"]]
+        endings.sort(key=lambda each: str(each["at"]), reverse=True)
+        return web.json_response({"endings": endings[:ENDINGS_MAX]})
+
+    async def _show_history(self, request: web.Request) -> web.Response:
+        answers = await self._ask_all(request)
+        return web.json_response({"period": PERIOD, "samples": merged(each["samples"] for each in answers)})
+
+    async def _ask_all(self, request: web.Request) -> list[dict[str, Any]]:
+        """Return the answers of the workers to the same request; one that is being started again has none."""
+        answers = await self._fleet.ask(request.path_qs)
+        return [json.loads(each.body) for each in answers.values() if each.status == http.HTTPStatus.OK]
 
     async def _forward(self, request: web.Request) -> web.Response:
         """Pass a request to the worker that a session's ID names."""

@@ -17,6 +17,8 @@ import structlog
 from kaa_gateway import logs
 from kaa_gateway.admin.access import Guard
 from kaa_gateway.admin.api import WorkerApi
+from kaa_gateway.admin.history import PERIOD as HISTORY_PERIOD
+from kaa_gateway.admin.history import History
 from kaa_gateway.admin.metrics import Queue, registry_of
 from kaa_gateway.admin.server import AdminServer
 from kaa_gateway.app.draining import drain_nats, drain_requests
@@ -193,7 +195,8 @@ class Worker:
         self.queues = self._make_queues()
         self.registry = registry_of(self)
         guard = Guard.from_file(config.server.token_file if admin_socket is None else None)
-        api = WorkerApi(lambda: self._config, index, Inspection(self.sessions))
+        self._history = History(self)
+        api = WorkerApi(lambda: self._config, index, Inspection(self.sessions), self.counters, self._history)
         self._admin = AdminServer(self.registry, self._obstacles, api.routes(), guard)
         self._serving = False
         self._background = BackgroundTasks(self._loop)
@@ -385,6 +388,7 @@ class Worker:
         self.control.start()
         self._background.every(EXPIRY_PERIOD, self._expire)
         self._background.every(CHECK_PERIOD, self._check)
+        self._background.every(HISTORY_PERIOD, self._history.sample)
         self._background.every(COLLECT_PERIOD, self._collect_garbage)
         self._background.every(RETRY_PERIOD, lambda: self._slices.run(self.uplink.identification.retry()))
         self._background.run(watch(self.credentials))

@@ -41,4 +41,4 @@ cdef class Admission:
 
 
 cdef bytes source_of(const uint8_t* address, Py_ssize_t size)
-cdef str address_text(bytes address)
+cpdef str address_text(bytes address)

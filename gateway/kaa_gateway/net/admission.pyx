@@ -47,8 +47,8 @@ cdef bytes source_of(const uint8_t* address, Py_ssize_t size):
     return address[:NETWORK_SIZE]
 
 
-cdef str address_text(bytes address):
-    """Return host:port of a sockaddr, for the log."""
+cpdef str address_text(bytes address):
+    """Return host:port of a sockaddr, for operators."""
     family = int.from_bytes(address[:2], "little")
     port = int.from_bytes(address[2:4], "big")
     if family == socket.AF_INET6:

@@ -1,0 +1,340 @@
+"use strict";
+// The live page: it reads /metrics and the management API, and holds nothing back.
+const PERIOD = 2000, HISTORY_PERIOD = 15000, SHOWN = 12, PAGE = 50, CERTIFICATE_DAYS = 14;
+const $ = (id) => document.getElementById(id);
+let before = null, next = null, count = 0, hour = [], reasons = {};
+
+// ---------------------------------------------------------------- metrics
+
+// Prometheus text to a list of {name, labels, value}.
+function parse(text) {
+  const samples = [];
+  for (const line of text.split("\n")) {
+    const found = /^([a-z_:][\w:]*)(?:\{(.*)\})? (\S+)$/i.exec(line);
+    if (!found) continue;
+    const labels = {};
+    for (const [, name, value] of (found[2] || "").matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g)) labels[name] = value;
+    samples.push({name: found[1], labels, value: Number(found[3])});
+  }
+  return samples;
+}
+
+// Sums of a metric, by these labels together; over workers and all other labels.
+function sums(samples, name, ...labels) {
+  const result = new Map();
+  for (const sample of samples) {
+    if (sample.name !== "kaa_gateway_" + name) continue;
+    const key = labels.map((label) => sample.labels[label]).join("\t");
+    result.set(key, (result.get(key) || 0) + sample.value);
+  }
+  return result;
+}
+const sum = (samples, name) => sums(samples, name).get("") || 0;
+
+// Rates of a counter per second since the last scrape; a counter that fell was reset.
+function rates(now, name, ...labels) {
+  const current = sums(now.samples, name, ...labels);
+  const earlier = before ? sums(before.samples, name, ...labels) : current;
+  const seconds = before ? (now.at - before.at) / 1000 : 1;
+  for (const [key, value] of current) {
+    const grown = value - (earlier.get(key) || 0);
+    current.set(key, (grown < 0 ? value : grown) / seconds);
+  }
+  return current;
+}
+const total = (map) => [...map.values()].reduce((a, b) => a + b, 0);
+
+// A quantile of a histogram since the last scrape, in seconds: the upper bound of its bucket.
+function quantile(now, name, q) {
+  const buckets = [...rates(now, name + "_bucket", "le")].map(([le, value]) => [le === "+Inf" ? Infinity : Number(le), value]);
+  buckets.sort((a, b) => a[0] - b[0]);
+  const all = buckets.length ? buckets[buckets.length - 1][1] : 0;
+  if (!all) return null;
+  return buckets.find(([, value]) => value >= q * all)[0];
+}
+
+// ---------------------------------------------------------------- elements
+
+function text(value) {
+  if (value === null) return "–";
+  if (value === Infinity) return "> 30 s";
+  return value >= 1e6 ? (value / 1e6).toFixed(1) + " M" : value >= 1e4 ? (value / 1e3).toFixed(1) + " k"
+    : value >= 100 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1);
+}
+const duration = (s) => s === null || s === Infinity ? text(s) : s < 0.001 ? "≤ " + s * 1e6 + " µs" : s < 1 ? "≤ " + s * 1e3 + " ms" : "≤ " + s + " s";
+
+// How long ago a time was, in words.
+function ago(time) {
+  const seconds = Math.max(0, Math.round((Date.now() - new Date(time)) / 1000));
+  for (const [size, unit] of [[86400, "day"], [3600, "hour"], [60, "minute"], [1, "second"]]) {
+    const number = Math.floor(seconds / size);
+    if (number) return `${number} ${unit}${number > 1 ? "s" : ""} ago`;
+  }
+  return "now";
+}
+const moment = (time) => `${ago(time)} (${new Date(time).toLocaleString()})`;
+
+function element(tag, content, className) {
+  const made = document.createElement(tag);
+  if (content !== undefined) made.append(...[content].flat());
+  if (className) made.className = className;
+  return made;
+}
+
+// A text with `code` in it.
+const formatted = (words) => words.split(/(`[^`]*`)/).map((part) => part.startsWith("`") ? element("code", part.slice(1, -1)) : part);
+
+// Show a question or an explanation; resolves to whether the answer was yes.
+function dialog(title, content, yes) {
+  $("dialog-title").textContent = title;
+  $("dialog-text").replaceChildren(...content);
+  $("dialog-yes").hidden = !yes;
+  $("dialog-yes").textContent = yes || "";
+  $("dialog").returnValue = "";
+  $("dialog").showModal();
+  return new Promise((resolve) => { $("dialog").onclose = () => resolve($("dialog").returnValue === "yes"); });
+}
+
+function explained(reason) {
+  const button = element("button", reason, "reason");
+  button.type = "button";
+  button.onclick = () => {
+    const found = reasons[reason];
+    dialog(reason, found ? [element("p", formatted(found.meaning)), ...(found.action ? [element("p", formatted("What to do: " + found.action))] : [])]
+      : [element("p", "The documentation does not explain this reason.")]);
+  };
+  return button;
+}
+
+// Fill a table. A number is aligned right.
+function fill(id, rows, none) {
+  const body = $(id);
+  body.replaceChildren(...rows.map((cells) => {
+    const row = element("tr");
+    row.append(...cells.map((cell) => typeof cell === "number" ? element("td", text(cell), "n") : element("td", cell)));
+    return row;
+  }));
+  if (!rows.length) {
+    const cell = element("td", none, "empty");
+    cell.colSpan = 6;
+    body.append(element("tr", cell));
+  }
+}
+
+// ---------------------------------------------------------------- now, and the last hour
+
+// A number now, over its last hour; `series` names the field of a sample, and `now` the value that follows them.
+function tile(id, title, series, now, shown) {
+  let box = $("tile-" + id);
+  if (!box) {
+    box = element("div", undefined, "tile");
+    box.id = "tile-" + id;
+    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    svg.setAttribute("viewBox", "0 0 100 40");
+    svg.setAttribute("preserveAspectRatio", "none");
+    svg.setAttribute("aria-hidden", "true");
+    svg.append(document.createElementNS("http://www.w3.org/2000/svg", "polyline"));
+    box.append(element("small", title), element("b"), svg, element("div", [element("span", "1 h ago"), element("span", "", "top"), element("span", "now")], "axis"));
+    $("tiles").append(box);
+  }
+  const end = Date.now() / 1000;
+  const points = [...hour.map((sample) => [sample.at, sample[series]]), [end, now]].filter(([, value]) => value !== null && value !== Infinity);
+  const top = Math.max(...points.map(([, value]) => value), 0);
+  box.querySelector("b").textContent = shown;
+  box.querySelector(".top").textContent = top ? "max " + (series === "confirmed" || series === "answered" ? duration(top) : text(top)) : "";
+  box.querySelector("polyline").setAttribute("points",
+    points.map(([at, value]) => `${(100 * (1 - (end - at) / 3600)).toFixed(2)},${(39 - 38 * value / (top || 1)).toFixed(2)}`).join(" "));
+}
+
+function show(now) {
+  const {samples} = now;
+  const workers = samples.filter((each) => each.name === "kaa_gateway_nats_up").length;
+  const build = samples.find((each) => each.name === "kaa_gateway_build_info");
+  $("about").textContent = build ? `version ${build.labels.version}, Python ${build.labels.python}, ${workers} worker${workers > 1 ? "s" : ""}` : "";
+  const up = sum(samples, "nats_up");
+  $("state").textContent = up === workers ? "serving" : `NATS is away from ${workers - up} of ${workers} workers`;
+  $("state").className = up === workers ? "good" : "bad";
+  health(now, workers, up);
+  const events = rates(now, "events_total", "event", "reason");
+  const lost = total(new Map([...events].filter(([key]) => /^(refused|dropped)/.test(key))));
+  const [ins, outs] = [total(rates(now, "messages_in_total")), total(rates(now, "messages_out_total"))];
+  tile("in", "messages in /s", "messagesIn", ins, text(ins));
+  tile("out", "messages out /s", "messagesOut", outs, text(outs));
+  tile("connections", "connections", "connections", sum(samples, "connections"), text(sum(samples, "connections")));
+  tile("lost", "refused and dropped /s", "lost", lost, text(lost));
+  const confirmed = quantile(now, "nats_confirmation_seconds", 0.99), answered = quantile(now, "request_seconds", 0.99);
+  tile("confirmed", "confirmed by NATS, p99", "confirmed", confirmed, duration(confirmed));
+  tile("answered", "request to answer, p99", "answered", answered, duration(answered));
+
+  const by = (name) => rates(now, name, "protocol");
+  const [mi, mo, bi, bo] = ["messages_in_total", "messages_out_total", "bytes_in_total", "bytes_out_total"].map(by);
+  fill("protocols", [...sums(samples, "connections", "protocol")].map(([protocol, open]) =>
+    [protocol, open, mi.get(protocol) || 0, mo.get(protocol) || 0, (bi.get(protocol) || 0) / 1024, (bo.get(protocol) || 0) / 1024]), "none");
+  const bounds = sums(samples, "queue_bound", "queue");
+  fill("queues", [...sums(samples, "queue_depth", "queue")].map(([queue, depth]) =>
+    [queue, depth, bounds.get(queue), bounds.get(queue) ? 100 * depth / bounds.get(queue) : 0])
+    .sort((a, b) => b[3] - a[3]).slice(0, 8), "none");
+  const totals = sums(samples, "events_total", "event", "reason");
+  fill("events", [...events].map(([key, value]) => [key.split("\t")[0], explained(key.split("\t")[1]), value, totals.get(key)])
+    .sort((a, b) => b[2] - a[2] || b[3] - a[3]).slice(0, SHOWN), "nothing so far");
+}
+
+// What the gateway depends on, each with a mark.
+function health(now, workers, up) {
+  const {samples} = now;
+  const marks = [[up === workers ? "good" : "bad", "NATS"]];
+  const control = sum(samples, "nats_control_up");
+  marks.push([control === workers ? "good" : "bad", "NATS control connection"]);
+  for (const [extension, stores] of sums(samples, "durable_up", "extension"))
+    marks.push([stores === workers ? "good" : "bad", `stream of ${extension}`]);
+  const silent = rates(now, "identity_unanswered_total", "about");
+  for (const [about, rate] of silent) marks.push([rate ? "bad" : "good", `identity of ${about}`]);
+  const refused = rates(now, "events_total", "reason");
+  const absent = refused.get("no_responders") || 0, late = total(rates(now, "requests_expired_total"));
+  marks.push([absent ? "bad" : late ? "warn" : "good", absent ? "an extension has no replica" : late ? "an extension answers late" : "extensions"]);
+  for (const {name, labels, value} of samples) {
+    const days = (value - Date.now() / 1000) / 86400;
+    if (name === "kaa_gateway_certificate_not_after_seconds" && days < CERTIFICATE_DAYS)
+      marks.push([days < 0 ? "bad" : "warn", `certificate ${labels.key} ${days < 0 ? "has expired" : "expires in " + Math.ceil(days) + " days"}`]);
+  }
+  if (sum(samples, "config_reloads_total") && rates(now, "config_reloads_total", "result").get("refused")) marks.push(["bad", "the configuration was refused"]);
+  $("health").replaceChildren(...marks.map(([className, words]) => element("li", words, className)));
+}
+
+async function refresh() {
+  try {
+    const response = await fetch("metrics", {cache: "no-store"});
+    if (!response.ok) throw new Error(response.status);
+    const now = {at: performance.now(), samples: parse(await response.text())};
+    show(now);
+    before = now;
+  } catch (error) {
+    $("state").textContent = "the gateway does not answer";
+    $("state").className = "bad";
+  }
+  setTimeout(refresh, PERIOD);
+}
+
+async function remember() {
+  try {
+    hour = (await ask("history")).samples;
+  } catch (error) {
+    // The state says already that the gateway does not answer.
+  }
+  setTimeout(remember, HISTORY_PERIOD);
+}
+
+// ---------------------------------------------------------------- devices
+
+async function ask(path, method = "GET") {
+  const token = $("token").value;
+  const response = await fetch("api/v1/" + path, {method, cache: "no-store", headers: token ? {Authorization: "Bearer " + token} : {}});
+  if (response.status === 204) return null;
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.detail || response.statusText);
+  return answer;
+}
+
+// The state of a session in a word: HTTP and CoAP devices without an observation are never "connected".
+function state(session) {
+  if (session.online) return element("span", "connected", "good");
+  if (session.protocol === "mqtt") return element("span", "away", "warn");
+  return element("span", session.lastSeen ? "last sent " + ago(session.lastSeen) : "sends without a connection");
+}
+
+function details(session) {
+  const names = session.endpoints.map((each) => `${each.endpointId} (${each.appVersion}: ${text(each.messagesIn)} in, ${text(each.messagesOut)} out)`);
+  if (session.endpointCount > names.length) names.push(`and ${session.endpointCount - names.length} more`);
+  const proxied = session.proxied;
+  const waiting = [["inFlight", "not acknowledged"], ["queued", "queued"], ["waitingMessages", "waiting for an identity"]]
+    .filter(([field]) => session[field]).map(([field, words]) => `${session[field]} ${words}`);
+  const topics = session.topics || [];
+  return [
+    ["Session", session.id],
+    ["Address", session.peer],
+    ["Protocol", [session.protocol.toUpperCase(), session.version].filter(Boolean).join(" ")],
+    ["Encryption", session.tls || (proxied && proxied.tls && "TLS up to the proxy")],
+    ["Connected since", session.since && moment(session.since)],
+    ["Last seen", session.lastSeen && moment(session.lastSeen)],
+    ["Keep-alive", session.keepAlive === 0 ? "none" : session.keepAlive && session.keepAlive + " s"],
+    ["Principal", session.principal],
+    ["Tenant", session.tenant],
+    ["Endpoints", names.join(", ")],
+    ["Subscriptions", topics.join(", ") + (session.subscriptions > topics.length ? (topics.length ? ` and ${session.subscriptions - topics.length} more` : session.subscriptions) : "")],
+    ["Messages", waiting.join(", ")],
+    ["Session is kept", session.sessionExpiry ? `${text(session.sessionExpiry)} s after its client has left` : session.clientId !== undefined && "only while connected"],
+  ].filter(([, value]) => value);
+}
+
+function card(session) {
+  const box = element("details", undefined, "session");
+  const names = session.endpoints.slice(0, 2).map((each) => each.endpointId);
+  if (session.endpointCount > 2) names.push(`and ${session.endpointCount - 2} more`);
+  const summary = element("summary", [
+    element("strong", session.clientId || session.principal || session.peer || session.id),
+    element("span", [session.protocol, session.version].filter(Boolean).join(" ")),
+    state(session),
+    element("span", names.join(", ")),
+  ]);
+  const list = element("dl");
+  for (const [name, value] of details(session)) list.append(element("dt", name), element("dd", String(value)));
+  const end = element("button", "Disconnect");
+  end.type = "button";
+  end.onclick = async () => {
+    const name = session.clientId || session.id;
+    const question = element("p", "Its connection is closed, and messages that are kept for it are dropped. It may connect again at once.");
+    if (!await dialog(`Disconnect ${name}?`, [question], "Disconnect")) return;
+    try {
+      await ask("sessions/" + session.id, "DELETE");
+      box.remove();
+    } catch (error) {
+      $("complaint").textContent = error.message;
+    }
+  };
+  box.append(summary, list, end);
+  return box;
+}
+
+async function find(from) {
+  const query = new URLSearchParams({limit: PAGE});
+  const what = $("what").value.trim();
+  if (what) query.set($("by").value, what);
+  if (from) query.set("from", from);
+  $("complaint").textContent = "";
+  if (!from) {
+    count = 0;
+    $("sessions").replaceChildren();
+  }
+  try {
+    const page = await ask("sessions?" + query);
+    $("sessions").append(...page.sessions.map(card));
+    count += page.sessions.length;
+    next = page.next;
+    if (what && count === 1 && !next) $("sessions").firstChild.open = true;
+    $("found").textContent = next ? `${count} sessions so far` : !count ? (what ? "No session: the device is not connected." : "No sessions.")
+      : `${count} session${count > 1 ? "s" : ""}`;
+    await endings(what, !count && !next);
+  } catch (error) {
+    $("found").textContent = "";
+    next = null;
+    $("complaint").textContent = error.message;
+  }
+  $("more").hidden = !next;
+}
+
+// The connections that have ended; of one client if its identifier is looked for.
+async function endings(what, opened) {
+  const query = new URLSearchParams(what && $("by").value === "client" ? {client: what} : {});
+  const found = (await ask("endings?" + query)).endings;
+  fill("endings", found.map((each) => [element("span", ago(each.at)), each.clientId || "", each.peer || "",
+    explained(each.reason)]), "none that this gateway remembers");
+  $("ended-count").textContent = `(${found.length})`;
+  $("ended").open = Boolean(what) && opened;
+}
+
+$("find").onsubmit = (event) => { event.preventDefault(); find(); };
+$("more").onclick = () => find(next);
+fetch("api/v1/reasons").then((response) => response.json()).then((found) => { reasons = found; });
+refresh();
+remember();
+find();
