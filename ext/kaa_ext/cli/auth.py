@@ -73,7 +73,7 @@ def add_token(
 
     async def work(registry: Registry) -> None:
         added, token_id = await registry.add_token(application, endpoint, token, expires=expires)
-        print(f"{added}  {token_id}")
+        print(f"token     {added}\nID        {token_id}")
 
     return _run(nats, provider, work)
 
@@ -104,7 +104,7 @@ def add_client(
 
     async def work(registry: Registry) -> None:
         password_, credentials_id = await registry.add_client(tenant, user_name, password, expires=expires)
-        print(f"{password_}  {credentials_id}")
+        print(f"password  {password_}\nID        {credentials_id}")
 
     return _run(nats, provider, work)
 
@@ -134,7 +134,7 @@ def add_certificate(
     expires = _expires("--expires-in", expires_in)
 
     async def work(registry: Registry) -> None:
-        print(await registry.add_certificate(tenant, issuer, serial_number, expires=expires))
+        print(f"ID        {await registry.add_certificate(tenant, issuer, serial_number, expires=expires)}")
 
     return _run(nats, provider, work)
 

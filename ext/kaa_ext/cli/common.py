@@ -12,6 +12,7 @@ import uvloop
 from cyclopts import Parameter
 from kaa_gateway.bus import subjects
 
+import kaa_ext.cli.nats_without_websocket  # noqa: F401 - before anything imports nats-py
 from kaa_ext.cli.exits import FAILED, INTERRUPTED, fail
 from kaa_ext.operations.errors import Unavailable
 from kaa_ext.sdk.errors import ExtensionError, StateUnavailable

@@ -9,9 +9,9 @@ from cyclopts import App, Parameter, validators
 from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
-from kaa_ext.cli.exits import FAILED
+from kaa_ext.cli.exits import FAILED, fail
 from kaa_ext.operations import samples
-from kaa_ext.operations.session import session
+from kaa_ext.operations.session import Session, session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import epts
 
@@ -88,13 +88,31 @@ def query(
         async with session(urls) as connection:
             lines: deque[str] = deque(maxlen=last)
             source = samples.Source(receiver, app_version, endpoint)
+            found = False
             async for sample in samples.between(connection, source, begin):
+                found = True
                 if (line := _line(sample, metric)) is not None:
                     lines.append(line)
+            if not lines:
+                fail(await _nothing(connection, source, since, metric if found else None), FAILED)
         sys.stdout.writelines(f"{line}\n" for line in lines)
-        return 0 if lines else FAILED
+        return 0
 
     return run_command(work())
+
+
+async def _nothing(connection: Session, source: samples.Source, since: str | None, metric: str | None) -> str:
+    """Say why a query has found nothing. There are samples, without the metric, if `metric` is given."""
+    if metric is not None:
+        return f"no sample found has the field {metric}"
+    said = f"{source.receiver} has no sample"
+    if source.endpoint_id != epts.ANY:
+        said += f" of endpoint {source.endpoint_id}"
+    if source.app_version_name != epts.ANY:
+        said += f" with application version {source.app_version_name}"
+    if since is not None and await samples.are_there(connection, source):
+        said += f" of the last {since}; there are older ones"
+    return said
 
 
 def _line(sample: samples.Sample, metric: str | None) -> str | None:

@@ -133,6 +133,18 @@ async def between(
                         yield sample
 
 
+async def are_there(session: Session, source: Source) -> bool:
+    """Return whether the receiver has kept a sample of the source."""
+    with _known(source.receiver):
+        stream = epts.stream_name(source.receiver)
+        try:
+            await session.jetstream().get_last_msg(stream, source.subject)
+        except NotFoundError:
+            await session.jetstream().stream_info(stream)
+            return False
+        return True
+
+
 async def last(session: Session, source: Source, metric: str, begin: int) -> Sample | None:
     """Return the last sample that has a metric. It is looked for in the last message, then from `begin` on."""
     with _known(source.receiver):

@@ -12,8 +12,8 @@ from nats.js import JetStreamContext
 
 from kaa_ext.operations.errors import Unavailable
 from kaa_ext.sdk.buckets import JetStreamBucket
-from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, JETSTREAM_TIMEOUT_S
 from kaa_ext.sdk.state import State
+from kaa_ext.sdk.timeouts import CONNECT_TIMEOUT_S, JETSTREAM_TIMEOUT_S
 from kaa_ext.sdk.urls import masked
 
 T = TypeVar("T")

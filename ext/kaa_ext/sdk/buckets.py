@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 import nats.errors
-from kaa_gateway.bus.streams import STREAM_NAME_IN_USE
+from kaa_gateway.bus.codes import STREAM_NAME_IN_USE
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, KeyNotFoundError, KeyWrongLastSequenceError

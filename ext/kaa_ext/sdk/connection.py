@@ -21,15 +21,13 @@ from kaa_ext.sdk.durable import DurableConsumer
 from kaa_ext.sdk.errors import NotDelivered, text_of
 from kaa_ext.sdk.outgoing import Outgoing
 from kaa_ext.sdk.receivers import MessageReceiver, RequestReceiver, StoredReceiver
+from kaa_ext.sdk.timeouts import CONNECT_TIMEOUT_S, JETSTREAM_TIMEOUT_S
 from kaa_ext.sdk.urls import masked
 
-CONNECT_TIMEOUT_S = 5
 RECONNECT_WAIT_S = 1
 CLIENT_RECONNECT_WAIT_S = 0.2
 """The client follows the link, which is back first."""
 PING_INTERVAL_S = 20
-JETSTREAM_TIMEOUT_S = 5
-"""How long we wait for an answer of JetStream."""
 OUTGOING_BYTES = 8 * 1024 * 1024
 """Bytes that NATS has not confirmed, because it is away or slow; more raises NotDelivered. From the half on we wait."""
 CHECK_INTERVAL_S = 1.0

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
-from kaa_gateway.bus.control import NO_RESPONDERS
+from kaa_gateway.bus.codes import NO_RESPONDERS
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.errors import Conflict, NotDelivered, StateUnavailable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.control import NO_RESPONDERS
+from kaa_gateway.bus.codes import NO_RESPONDERS
 from kaa_gateway.bus.messages import MessageType
 from nats.aio.msg import Msg
 

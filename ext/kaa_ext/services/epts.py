@@ -16,8 +16,8 @@ from functools import lru_cache, partial
 import msgspec
 import nats.errors
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.codes import STREAM_NAME_IN_USE
 from kaa_gateway.bus.messages import now_ms
-from kaa_gateway.bus.streams import STREAM_NAME_IN_USE
 from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from kaa_gateway.bus.control import NO_RESPONDERS
+from kaa_gateway.bus.codes import NO_RESPONDERS
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 

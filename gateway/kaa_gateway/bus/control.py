@@ -15,6 +15,7 @@ import nats.errors
 import structlog
 
 from kaa_gateway.bus.clock_skew import ClockSkew
+from kaa_gateway.bus.codes import NO_RESPONDERS
 from kaa_gateway.bus.flushing import flush
 from kaa_gateway.bus.messages import EVENT_SIZE_MAX
 from kaa_gateway.bus.nats_client import NatsClient
@@ -43,10 +44,6 @@ REPORTED_MAX = 16
 """Kinds of failures that are logged, one line each, until there is a connection."""
 DRAIN_TIMEOUT = 2.0
 """Seconds that the last events have at the end, and that closing a connection has."""
-
-
-NO_RESPONDERS = "503"
-"""The status with which NATS answers a request that nobody subscribes to."""
 
 
 class Subscription(NamedTuple):

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.codes import STREAM_NAME_IN_USE, STREAM_NOT_FOUND, UNAVAILABLE
 from kaa_gateway.errors import BusError, GatewayError
 
 log = structlog.get_logger("gateway.bus")
@@ -27,11 +28,6 @@ RETRY_PAUSE = 0.5
 AWAY_PAUSE = 0.05
 """Seconds between looks whether NATS is there."""
 NANOSECONDS = 1_000_000_000
-
-STREAM_NOT_FOUND = 10059
-STREAM_NAME_IN_USE = 10058
-UNAVAILABLE = frozenset({10008, 10009, 10004, 10005, 10075})
-"""JetStream error codes that pass: no meta leader, not the leader, an offline peer, too few servers."""
 
 Request = Callable[[str, bytes, float], Awaitable[bytes]]
 """Subject, payload and seconds to the answer; BusError if there is none."""

@@ -65,6 +65,11 @@ async def services(nats: NatsServer) -> AsyncIterator[None]:
         yield
 
 
+def labelled(output: str) -> dict[str, str]:
+    """The lines of a command's output by the label before them."""
+    return dict(line.split() for line in output.splitlines())
+
+
 class Shell:
     """Where the commands of a test are typed."""
 
@@ -123,8 +128,7 @@ class Shell:
 
     async def token_of(self, endpoint: str, application: str = "app") -> str:
         """A new token of an endpoint."""
-        token, _ = (await self.auth("add", endpoint, "--app", application)).split()
-        return token
+        return labelled(await self.auth("add", endpoint, "--app", application))["token"]
 
     async def publishes(self, client: Issued, topic: str, *options: str) -> tuple[int | None, str]:
         """Exit code of mosquitto_rr, and the answer of the extension."""
@@ -162,7 +166,8 @@ async def test_a_client_certificate_by_cap(shell: Shell, pki: Pki) -> None:
     assert (await shell.publishes(device, path))[0] == NOT_AUTHORIZED
     assert await shell.posts(device, path) == (401, BASIC)
     issuer = pki.authority.name.rfc4514_string()
-    id_ = (await shell.auth("add-certificate", issuer, device.serial_number, "--tenant", "acme")).strip()
+    output = await shell.auth("add-certificate", issuer, device.serial_number, "--tenant", "acme")
+    id_ = labelled(output)["ID"]
     assert (await shell.entries())[id_] == [
         "certificate",
         "acme",
@@ -203,7 +208,9 @@ async def test_a_client_whose_time_is_over(shell: Shell, pki: Pki) -> None:
     """16/ECAP and 22/CAP have the provider tell when what was valid is so no more: its connections end then."""
     pump = pki.authority.issue("pump")
     token = await shell.token_of("pump-1")
-    _, id_ = (await shell.auth("add-client", "pump", "--tenant", "acme", "--password", "wonderland")).split()
+    output = await shell.auth("add-client", "pump", "--tenant", "acme", "--password", "wonderland")
+    assert labelled(output)["password"] == "wonderland"
+    id_ = labelled(output)["ID"]
     password = ("-u", "pump", "-P", "wonderland")
     async with shell.subscriber(pump, "pump-1", token, *password) as (subscriber, _):
         await shell.auth("expire", id_, "1s")
@@ -221,7 +228,8 @@ async def test_a_token_whose_time_is_over(shell: Shell, pki: Pki) -> None:
     valve = pki.authority.issue("valve")
     issuer = pki.authority.name.rfc4514_string()
     await shell.auth("add-certificate", issuer, valve.serial_number, "--tenant", "acme", "--expires-in", "7d")
-    token, id_ = (await shell.auth("add", "valve-1", "--app", "app", "--expires-in", "7d")).split()
+    added = labelled(await shell.auth("add", "valve-1", "--app", "app", "--expires-in", "7d"))
+    token, id_ = added["token"], added["ID"]
     other = await shell.token_of("valve-1")
     async with shell.subscriber(valve, "valve-1", token) as (subscriber, cluster):
         await shell.auth("expire", id_, "1s")

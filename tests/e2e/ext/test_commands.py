@@ -151,7 +151,7 @@ async def test_command(shell: Shell) -> None:
 
 
 async def test_data(shell: Shell) -> None:
-    assert (await shell.run("data", "query"))[:2] == (1, "")
+    assert await shell.run("data", "query") == (1, "", "kaa-ext: epts has no sample\n")
     async with python("-P", "-m", "kaa_ext", "data", "tail", "ep.1", nats_url=shell.url) as tail:
         assert tail.stdout is not None
         following = asyncio.create_task(tail.stdout.readline())
@@ -177,5 +177,14 @@ async def test_data(shell: Shell) -> None:
     )
     assert output.split()[1:] == ["app_v1", "ep.1", str(20 + number)]
     assert (await shell.ok("data", "query", "*", "--metric", "humidity")).endswith(" app_v1 other 40.50")
-    assert (await shell.run("data", "query", "ep.1", "--metric", "humidity"))[0] == 1
-    assert (await shell.run("data", "query", "nobody"))[0] == 1
+    for arguments, said in (
+        (("ep.1", "--metric", "humidity"), "no sample found has the field humidity"),
+        (("nobody",), "epts has no sample of endpoint nobody"),
+        (("nobody", "--since", "1h"), "epts has no sample of endpoint nobody"),
+        (("ep.1", "--app-version", "v9"), "epts has no sample of endpoint ep.1 with application version v9"),
+        (
+            ("other", "--since", "0s"),
+            "epts has no sample of endpoint other of the last 0s; there are older ones",
+        ),
+    ):
+        assert await shell.run("data", "query", *arguments) == (1, "", f"kaa-ext: {said}\n")

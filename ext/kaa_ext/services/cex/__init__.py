@@ -10,9 +10,14 @@ commands whose time is over.
 Source: 11/CEP "Command Execution Protocol", 12/CIP "Command Invocation Protocol", 9/ELCE.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from kaa_ext.services.cex.commands import OUTSTANDING, RESULTS, Command, Outstanding, Result
-from kaa_ext.services.cex.service import Settings, register
-from kaa_ext.services.cex.store import COMMANDS_BYTES_MAX, COMMANDS_MAX
+
+if TYPE_CHECKING:
+    from kaa_ext.services.cex.service import Settings, register
+    from kaa_ext.services.cex.store import COMMANDS_BYTES_MAX, COMMANDS_MAX
 
 __all__ = [
     "COMMANDS_BYTES_MAX",
@@ -25,3 +30,17 @@ __all__ = [
     "Settings",
     "register",
 ]
+
+_MODULES = {
+    "Settings": "service",
+    "register": "service",
+    "COMMANDS_BYTES_MAX": "store",
+    "COMMANDS_MAX": "store",
+}
+"""The modules of names that need the SDK. They are imported when they are used: `kaa-ext command` does without."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

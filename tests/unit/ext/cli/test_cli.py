@@ -156,14 +156,26 @@ def test_the_scaffold_says_how_it_is_allowed(
     assert "kaa-gateway dev --allow thermostat" in (tmp_path / "thermostat/README.md").read_text()
 
 
-def test_help_imports_no_service_and_no_client() -> None:
-    """It would take a second."""
-    code = "import sys; from kaa_ext.cli.app import app; app(['--help'], result_action='return_value')"
-    said = "print(*(name for name in ('nats', 'uvloop', 'structlog', 'kaa_ext.sdk') if name in sys.modules))"
+def imported(code: str, *names: str) -> list[str]:
+    """Return which of these modules a new interpreter has imported after some code."""
+    code += f"; import sys; print(*(name for name in {names} if name in sys.modules))"
     found = subprocess.run(
-        [sys.executable, "-c", f"{code}; {said}"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert found.stdout.splitlines()[-1] == ""
+    return found.stdout.splitlines()[-1].split()
+
+
+def test_help_imports_no_service_and_no_client() -> None:
+    """That would take a second."""
+    code = "from kaa_ext.cli.app import app; app(['--help'], result_action='return_value')"
+    assert imported(code, "nats", "uvloop", "structlog", "kaa_ext.sdk") == []
+
+
+def test_a_command_imports_what_it_needs() -> None:
+    """Not what services need, which would take half a second; and aiohttp can be imported later."""
+    names = ("nats", "aiohttp", "structlog", "rich.console", "prometheus_client", "kaa_ext.sdk.extension")
+    assert imported("import kaa_ext.cli.command", *names) == ["nats"]
+    assert imported("import kaa_ext.cli.command, aiohttp", "aiohttp") == ["aiohttp"]
 
 
 @pytest.mark.parametrize(
