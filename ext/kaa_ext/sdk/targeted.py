@@ -1,21 +1,27 @@
-"""Requests to another service, answered on this replica's subject: the targeted messages of 3/ISM.
+"""Requests to other services and their answers: the targeted messages of 3/ISM.
+
+`Requester` asks; answers come on the subject of this replica. `serve` answers the requests of others.
 
 Source: 3/ISM "Inter-Service Messaging", session affinity.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import NO_RESPONDERS
-from kaa_gateway.bus.messages import MessageType
+from kaa_gateway.bus.messages import NULLABLE_STRING, Exchange, MessageType
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.errors import ExtensionError
 
 if TYPE_CHECKING:
     from kaa_ext.sdk.extension import Extension
+
+Fields: TypeAlias = dict[str, Any]
+"""The fields of a request or an answer, by their names in the RFC."""
 
 
 class Requester:
@@ -61,6 +67,27 @@ class Requester:
         waiting = self._waiting.get(fields["correlationId"])
         if waiting is not None and not waiting.done():
             waiting.set_result(fields)
+
+
+def serve(
+    extension: "Extension", protocol: str, exchange: Exchange, answer: Callable[[Fields], Awaitable[Fields]]
+) -> None:
+    """Answer the requests of an exchange on one of the replicas.
+
+    `answer` gets the fields of a request and returns those of the answer; what must be given and is left out is null.
+    """
+    fields_of_answer = exchange.answer.type.schema["fields"]
+    nullable = [field["name"] for field in fields_of_answer if field["type"] == NULLABLE_STRING]
+
+    async def receive(message: Msg) -> None:
+        request = exchange.request.type.decode(message.data)
+        if message.reply and not extension.has_expired(request):
+            fields: Fields = {**dict.fromkeys(nullable), **await answer(request)}
+            datum = exchange.answer.type.encode(correlation_id=request["correlationId"], **fields)
+            await extension.publish(message.reply, datum)
+
+    subject = subjects.service(extension.name, protocol, exchange.request.subject)
+    extension.subscribe(subject, receive, shared=True)
 
 
 def is_no_responders(message: Msg) -> bool:

@@ -5,17 +5,14 @@ Source: 16/ECAP "Endpoint and Client Authentication Protocol"; 22/CAP "Client Au
 
 import asyncio
 import hmac
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import msgspec
-from kaa_gateway.bus import cap, ecap, subjects
-from kaa_gateway.bus.messages import NULLABLE_STRING, Exchange
-from nats.aio.msg import Msg
+from kaa_gateway.bus import cap, ecap
 
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.extension import Extension
+from kaa_ext.sdk.targeted import Fields, serve
 from kaa_ext.services.auth.credentials import (
     CERTIFICATES,
     CLIENTS,
@@ -27,9 +24,6 @@ from kaa_ext.services.auth.credentials import (
 )
 from kaa_ext.services.auth.expiry import ExpiryWatch
 from kaa_ext.services.auth.registry import Registry
-
-Fields = dict[str, Any]
-"""The fields of a request or an answer, by their names in the RFC."""
 
 
 class Provider:
@@ -68,23 +62,25 @@ class Provider:
     async def ecap_password(self, request: Fields) -> Fields:
         """16/ECAP: check a user name and a password."""
         user_name, password = request["username"] or "", request["password"] or ""
-        return _client("credentialId", await self._by_password("", user_name, password))
+        return _client("credentialId", await self._by_password("", user_name, password), user_name)
 
     async def ecap_certificate(self, request: Fields) -> Fields:
         """16/ECAP: check a certificate."""
-        return _client("credentialId", await self._by_certificate(request))
+        return _client("credentialId", await self._by_certificate(request), request["serialNumber"])
 
     async def cap_basic(self, request: Fields) -> Fields:
         """22/CAP: check a user name and a password of a tenant."""
         tenant, user_name, password = request["tenantId"], request["username"], request["password"]
-        return _client("credentialsId", await self._by_password(tenant, user_name, password))
+        return _client("credentialsId", await self._by_password(tenant, user_name, password), user_name)
 
     async def cap_certificate(self, request: Fields) -> Fields:
         """22/CAP: check a certificate, and return its tenant."""
         found = await self._by_certificate(request)
         if found is not None and not found.tenant:
             found = None
-        return _client("credentialsId", found) | ({"tenantId": found.tenant} if found else {})
+        return _client("credentialsId", found, request["serialNumber"]) | (
+            {"tenantId": found.tenant} if found else {}
+        )
 
     async def _by_password(self, tenant: str, user_name: str, password: str) -> ClientCredentials | None:
         found = await self._registry.clients.get(tenant, user_name)
@@ -125,28 +121,11 @@ def register(extension: Extension) -> None:
         (cap.PROTOCOL, cap.BASIC, provider.cap_basic),
         (cap.PROTOCOL, cap.CERTIFICATE, provider.cap_certificate),
     ):
-        _serve(extension, protocol, exchange, answer)
+        serve(extension, protocol, exchange, answer)
 
 
-def _serve(
-    extension: Extension, protocol: str, exchange: Exchange, answer: Callable[[Fields], Awaitable[Fields]]
-) -> None:
-    """Answer the requests of an exchange; fields that must be given and that `answer` leaves out are null."""
-    fields_of_answer = exchange.answer.type.schema["fields"]
-    nullable = [field["name"] for field in fields_of_answer if field["type"] == NULLABLE_STRING]
-
-    async def receive(message: Msg) -> None:
-        request = exchange.request.type.decode(message.data)
-        if message.reply and not extension.has_expired(request):
-            fields: Fields = {**dict.fromkeys(nullable), **await answer(request)}
-            datum = exchange.answer.type.encode(correlation_id=request["correlationId"], **fields)
-            await extension.publish(message.reply, datum)
-
-    subject = subjects.service(extension.name, protocol, exchange.request.subject)
-    extension.subscribe(subject, receive, shared=True)
-
-
-def _client(id_field: str, found: ClientCredentials | None) -> Fields:
+def _client(id_field: str, found: ClientCredentials | None, client_id: str) -> Fields:
+    """Return the answer about credentials; the ID of a client is its user name or its certificate's serial number."""
     if found is None:
         return {"statusCode": 401, "reasonPhrase": "Wrong credentials"}
-    return {"statusCode": 200, id_field: found.credentials_id}
+    return {"statusCode": 200, id_field: found.credentials_id, "clientId": client_id}

@@ -1,4 +1,7 @@
-"""epmx: what devices may do with their metadata, and what other services hear of it."""
+"""epmx: what devices may do with their metadata, and what other services hear of it.
+
+The metadata are those of epmx itself, or those of another repository (19/EPMMP).
+"""
 
 import asyncio
 import json
@@ -18,13 +21,26 @@ ACCESS: dict[str, epmx.Access] = {
 }  # fmt: skip
 
 
+BOTH = pytest.mark.parametrize("remote", [False, True], ids=["own", "remote"])
+
+
 @asynccontextmanager
-async def services(**settings: Any) -> AsyncIterator[tuple[Gateway, list[Msg], Extension]]:
+async def services(
+    remote: bool = False, **settings: Any
+) -> AsyncIterator[tuple[Gateway, list[Msg], Extension]]:
+    """Two replicas of epmx; with `remote` the metadata are those of epr, which has two replicas too."""
+    keeper = "epr" if remote else "epmx"
     replicas = [Extension("epmx") for _ in range(2)]
+    keepers = [Extension(keeper) for _ in range(2)] if remote else replicas
+    if remote:
+        settings["repository"] = keeper
+        for extension in keepers:
+            epmx.register(extension)
     for extension in replicas:
         epmx.register(extension, epmx.Settings(**settings))
-    async with offline(*replicas) as gateway:
-        yield gateway, await gateway.listen(eme.event_subject("epmx")), replicas[0]
+    async with offline(*dict.fromkeys([*keepers, *replicas])) as gateway:
+        await gateway.connect("endpoint")
+        yield gateway, await gateway.listen(eme.event_subject(keeper)), keepers[0]
 
 
 async def ask(gateway: Gateway, path: str, body: Any = b"") -> Any:
@@ -33,8 +49,9 @@ async def ask(gateway: Gateway, path: str, body: Any = b"") -> Any:
     return json.loads(answer.payload) if answer.payload else None
 
 
-async def test_full_and_partial_update_get_and_delete() -> None:
-    async with services() as (gateway, _, _):
+@BOTH
+async def test_full_and_partial_update_get_and_delete(remote: bool) -> None:
+    async with services(remote) as (gateway, _, _):
         assert await ask(gateway, "/get/keys", b"ignored") == []
         assert await ask(gateway, "/get") == {}
         assert await ask(gateway, "/update", {"a": 1, "b": {"c": [1]}}) is None
@@ -49,14 +66,18 @@ async def test_full_and_partial_update_get_and_delete() -> None:
         assert (await gateway.request("epmx", "/get", endpoint_id="other")).payload == b"{}"
 
 
-async def test_values_are_as_the_device_wrote_them() -> None:
-    async with services() as (gateway, _, _):
+@BOTH
+async def test_values_are_as_the_device_wrote_them(remote: bool) -> None:
+    async with services(remote) as (gateway, _, _):
         await ask(gateway, "/update", b'{ "a": 1.10, "b": { "z": 1, "y": 2 } }')
-        assert (await gateway.request("epmx", "/get")).payload == b'{"a":1.10,"b":{"z":1,"y":2}}'
+        # A patch of another repository may write a number anew.
+        number = b"1.1" if remote else b"1.10"
+        assert (await gateway.request("epmx", "/get")).payload == b'{"a":%s,"b":{"z":1,"y":2}}' % number
 
 
-async def test_events_tell_what_has_changed() -> None:
-    async with services() as (gateway, heard, _):
+@BOTH
+async def test_events_tell_what_has_changed(remote: bool) -> None:
+    async with services(remote) as (gateway, heard, _):
         await ask(gateway, "/update", {"a": 1, "b": None})
         await ask(gateway, "/update/keys", {"a": 1})
         await ask(gateway, "/update", {"a": "x", "c": [1, 2]})
@@ -107,15 +128,19 @@ async def test_events_tell_what_has_changed() -> None:
         ("/delete/keys", b'["serial"]', 403, "No write access to serial"),
     ],
 )
-async def test_refused_requests(path: str, body: bytes, status_code: int, reason_phrase: str) -> None:
-    async with services(access=ACCESS) as (gateway, heard, _):
+@BOTH
+async def test_refused_requests(
+    path: str, body: bytes, status_code: int, reason_phrase: str, remote: bool
+) -> None:
+    async with services(remote, access=ACCESS) as (gateway, heard, _):
         answer = await gateway.request("epmx", path, body)
         assert (answer.status_code, answer.reason_phrase) == (status_code, reason_phrase)
         assert heard == []
 
 
-async def test_access() -> None:
-    async with services(access=ACCESS, default_access="none") as (gateway, _, extension):
+@BOTH
+async def test_access(remote: bool) -> None:
+    async with services(remote, access=ACCESS, default_access="none") as (gateway, _, extension):
         stored = {key: json.dumps(key) for key in (*ACCESS, "other")}
         raw = b"{%s}" % b",".join(b'"%s":%s' % (key.encode(), text.encode()) for key, text in stored.items())
         await gateway.request("epmx", "/get")
@@ -130,15 +155,17 @@ async def test_access() -> None:
         assert sorted(after) == ["hidden", "other", "secret", "serial"]
 
 
-async def test_changes_at_the_same_time_are_all_there() -> None:
-    async with services() as (gateway, heard, _):
+@BOTH
+async def test_changes_at_the_same_time_are_all_there(remote: bool) -> None:
+    async with services(remote) as (gateway, heard, _):
         await asyncio.gather(*(ask(gateway, "/update/keys", {f"k{n}": n}) for n in range(10)))
         assert await ask(gateway, "/get") == {f"k{n}": n for n in range(10)}
         assert len(heard) == 10
 
 
-async def test_metadata_is_bounded() -> None:
-    async with services() as (gateway, _, _):
+@BOTH
+async def test_metadata_is_bounded(remote: bool) -> None:
+    async with services(remote) as (gateway, _, _):
         await ask(gateway, "/update", {f"k{n}": n for n in range(epmx.KEYS_MAX)})
         assert (await gateway.request("epmx", "/update/keys", {"more": 1})).status_code == 413
         assert (await gateway.request("epmx", "/update", {"k": "x" * epmx.SIZE_MAX})).status_code == 413
@@ -148,6 +175,32 @@ async def test_metadata_is_bounded() -> None:
 async def test_an_endpoint_is_needed() -> None:
     async with services() as (gateway, _, _):
         assert (await gateway.request("epmx", "/get", endpoint_id=None)).status_code == 400
+
+
+async def test_a_repository_that_fails_or_is_not_there() -> None:
+    extension = Extension("epmx")
+    epmx.register(extension, epmx.Settings(repository="epr", repository_timeout=0.05))
+    async with offline(extension) as gateway:
+        for path, body in (("/get", b""), ("/get/keys", b""), ("/update", b'{"a": 1}')):
+            assert (await gateway.request("epmx", path, body)).status_code == 503
+        requests = await gateway.listen("kaa.v1.service.epr.epmmp.>")
+        for path, body in (("/get", b""), ("/get/keys", b""), ("/update", b'{"a": 1}')):
+            assert (await gateway.request("epmx", path, body)).status_code == 504
+        assert [message.subject.rpartition(".")[2] for message in requests] == [
+            "ep-metadata-get-request", "ep-metadata-keys-get-request", "ep-metadata-get-request",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"repository": "a.b"}, "repository: expected the name of a service instance"),
+        ({"repository_timeout": 0}, "repository-timeout: expected a number of seconds above 0"),
+    ],
+)
+def test_wrong_settings_of_the_repository(settings: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        epmx.Settings(**settings)
 
 
 def test_settings_name_what_is_wrong() -> None:

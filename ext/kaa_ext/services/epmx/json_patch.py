@@ -1,0 +1,61 @@
+"""Applies a JSON Patch to metadata. The library does the patch; here are its bounds and its errors.
+
+Source: RFC 6902 "JSON Patch".
+"""
+
+from typing import Any
+
+import jsonpatch
+import msgspec
+
+from kaa_ext.sdk import payloads
+from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.services.epmx.metadata import SIZE_MAX, Metadata
+
+OPERATIONS_MAX = 1000
+"""Operations of one patch."""
+
+_operations = payloads.decoder(list[dict[str, Any]])
+
+
+def patched(metadata: Metadata, patch: bytes) -> Metadata:
+    """Return metadata with a patch applied. Values that it does not touch keep their JSON text.
+
+    Raise ExtensionError: 400 for what is no patch of metadata, 409 if an operation cannot be done or a test fails, 413
+    if the patch is too long or its result too large.
+    """
+    operations = _operations(patch)
+    if len(operations) > OPERATIONS_MAX:
+        raise ExtensionError(413, f"A patch has at most {OPERATIONS_MAX} operations")
+    before, document = _decoded(metadata), _decoded(metadata)
+    try:
+        for operation in operations:
+            document = jsonpatch.JsonPatch([operation]).apply(document, in_place=True)
+            # Copies of copies grow without bound.
+            if operation.get("op") == "copy" and len(payloads.encode(document)) > 2 * SIZE_MAX:
+                raise ExtensionError(413, "The result of the patch is too large")
+    except (jsonpatch.JsonPatchConflict, jsonpatch.JsonPatchTestFailed) as error:
+        raise ExtensionError(
+            409, "An operation of the patch cannot be done, or a test in it fails"
+        ) from error
+    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, RecursionError) as error:
+        raise ExtensionError(400, "Not a JSON Patch (RFC 6902)") from error
+    if not isinstance(document, dict):
+        raise ExtensionError(400, "Metadata are a JSON object")
+    return {
+        key: metadata[key] if key in before and _is_same(before[key], value) else _raw(value)
+        for key, value in document.items()
+    }
+
+
+def _decoded(metadata: Metadata) -> Any:
+    return {key: msgspec.json.decode(bytes(value)) for key, value in metadata.items()}
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same JSON; in Python, true and 1 are equal."""
+    return one is other or payloads.encode(one) == payloads.encode(other)
+
+
+def _raw(value: Any) -> msgspec.Raw:
+    return msgspec.Raw(payloads.encode(value))
