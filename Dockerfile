@@ -9,17 +9,20 @@
 # hadolint global ignore=DL3008
 ARG DEBIAN=trixie
 
-# The wheel, and those of its dependencies: the only stage with a compiler.
+# The wheel, and those of its dependencies, whose versions and hashes are in deploy/locks: the only stage with a compiler.
 FROM debian:${DEBIAN}-slim AS wheel
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates gcc libc6-dev python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+COPY deploy/locks deploy/locks
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --quiet --no-cache-dir --require-hashes --requirement deploy/locks/build.txt \
+    && /opt/build/bin/pip wheel --quiet --no-cache-dir --require-hashes --requirement deploy/locks/run.txt --wheel-dir /wheels
 COPY pyproject.toml setup.py native.py README.md LICENSE ./
 COPY gateway gateway
 COPY ext ext
-RUN python3 -m venv /opt/build \
-    && /opt/build/bin/pip wheel --quiet --no-cache-dir --wheel-dir /wheels '.[tracing]'
+RUN /opt/build/bin/pip wheel --quiet --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 
 # The environment, from these wheels alone; pip goes when it has done its work.
 FROM debian:${DEBIAN}-slim AS environment

@@ -6,10 +6,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Without the native modules, which are built in place.
 PIP := KAA_BUILD=none $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# For all Pythons that are supported; without the address of an index.
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url
 NATIVE := $(shell find gateway ext bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page reasons docs image lint bench peers mqttjs profile annotate wheel wheels clean
+.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page reasons docs lock audit sbom image lint bench peers mqttjs profile annotate wheel wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -96,11 +98,26 @@ reasons: ## Copy the explanations of docs/reasons.md to where the live page find
 docs: $(VENV)/.docs ## Write the documentation as a site to build/site; a link that leads nowhere is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+lock: $(VENV)/.supply ## Choose the newest allowed version of each dependency of the image, and write it down with its hashes
+	$(LOCK) --extra tracing pyproject.toml -o deploy/locks/run.txt
+	$(LOCK) deploy/locks/build.in -o deploy/locks/build.txt
+
+audit: $(VENV)/.supply ## Ask the advisory database about the versions of the image
+	$(BIN)/pip-audit --disable-pip --require-hashes -r deploy/locks/run.txt -r deploy/locks/build.txt
+
+sbom: $(VENV)/.supply ## Write a list of what the image has (CycloneDX) to build/sbom.json
+	@mkdir -p build
+	$(BIN)/cyclonedx-py requirements deploy/locks/run.txt --pyproject pyproject.toml --of JSON -o build/sbom.json
+
 image: ## Build the image's stages in chroots and start the result (root and debootstrap, some minutes)
 	$(PYTHON) deploy/tests/image.py build/image
 
 $(VENV)/.deploy: $(VENV)/.installed
 	$(PIP) --editable '.[deploy]'
+	@touch $@
+
+$(VENV)/.supply: $(VENV)/.installed
+	$(PIP) --editable '.[supply]'
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.installed
