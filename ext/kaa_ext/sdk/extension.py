@@ -31,6 +31,7 @@ from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
 from kaa_ext.sdk.handlers import Middleware
 from kaa_ext.sdk.lifecycle import KINDS, Kind, Lifecycle
 from kaa_ext.sdk.logs import LimitedLog
+from kaa_ext.sdk.message_batches import BatchSubscriber
 from kaa_ext.sdk.metadata_events import MetadataUpdate
 from kaa_ext.sdk.publisher import Publisher
 from kaa_ext.sdk.receivers import MessageReceiver, RequestReceiver
@@ -238,6 +239,13 @@ class Extension:
         """
         self._subscriptions.add(subject, self.name if shared else "", function, answers=answers)
 
+    def subscribe_batch(self, subject: str, function: BatchSubscriber, *, shared: bool = False) -> None:
+        """Call an async function with lists of the messages on a subject, one list after the other.
+
+        A list has the messages of a turn of the event loop, or those that came during the last call, at most 1024.
+        """
+        self._subscriptions.add_batch(subject, self.name if shared else "", function)
+
     def on_start(self, function: Callable[[], Awaitable[None]]) -> None:
         """Await this function when the service starts; repeat it while it raises StateUnavailable."""
         self._starters.append(function)
@@ -341,6 +349,13 @@ class Extension:
             seconds=(now_ms() - fields["timestamp"]) / 1000,
         )
         return True
+
+    def note_failure(self, error: Exception, subject: str) -> None:
+        """Count a message on a subject that was not handled, and log that now and then."""
+        self._stats["failed"] += 1
+        self._limited.warning(
+            f"{type(error).__name__} on {subject}", "message was not handled", exc_info=error
+        )
 
     async def publish(
         self, subject: str, payload: bytes, reply: str = "", headers: Mapping[str, str] | None = None

@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 from kaa_ext.sdk.connection import Interest
 from kaa_ext.sdk.dispatcher import Dispatcher
 from kaa_ext.sdk.logs import LimitedLog
+from kaa_ext.sdk.message_batches import BatchSubscriber, MessageBatches
 from kaa_ext.sdk.receivers import MessageReceiver
 
 Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
@@ -31,7 +32,7 @@ class Subscriptions:
         waiting_bytes_max: int,
     ) -> None:
         self.interests: list[Interest] = []
-        self._calls: list[_Calls] = []
+        self._calls: list[_Calls | MessageBatches] = []
         self._dispatcher = dispatcher
         self._limited = limited
         self._limits = (concurrency, waiting_max, waiting_bytes_max)
@@ -48,6 +49,12 @@ class Subscriptions:
         self.interests.append(
             Interest(subject, queue, MessageReceiver(calls.receive), "answers" if answers else "messages")
         )
+
+    def add_batch(self, subject: str, queue: str, function: BatchSubscriber) -> None:
+        """Have a function called with lists of the messages on a subject. Its errors are logged and counted."""
+        calls = MessageBatches(subject, function, self._dispatcher, self._limited, *self._limits[1:])
+        self._calls.append(calls)
+        self.interests.append(Interest(subject, queue, MessageReceiver(calls.receive)))
 
 
 class _Calls:
@@ -100,7 +107,7 @@ class _Calls:
         try:
             result = self._function(message)
         except Exception as error:  # noqa: BLE001 - one bad message must not end the subscription
-            self._failed(error)
+            self._dispatcher.extension.note_failure(error, self._subject)
         else:
             if result is not None:
                 self._start(result)
@@ -114,16 +121,10 @@ class _Calls:
             if result is not None:
                 await result
         except Exception as error:  # noqa: BLE001 - as above
-            self._failed(error)
+            self._dispatcher.extension.note_failure(error, self._subject)
         finally:
             self._running -= 1
             if self._queue and self._running < self._concurrency:
                 message = self._queue.popleft()
                 self._queued_bytes -= len(message.data)
                 self._start(self._function(message))
-
-    def _failed(self, error: Exception) -> None:
-        self._stats["failed"] += 1
-        self._limited.warning(
-            f"{type(error).__name__} on {self._subject}", "message was not handled", exc_info=error
-        )

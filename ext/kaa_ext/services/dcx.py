@@ -1,7 +1,8 @@
 """dcx, data collection: 2/DCP from devices, 13/DSTP to the receivers of data samples.
 
 A batch is answered with 200 when every receiver in `must-confirm` has confirmed it; without receivers there, when NATS
-has taken the event. A receiver that runs in the same process gets the samples directly (see local_receivers.py).
+has taken the event. A receiver that runs in the same process gets the samples directly (see local_receivers.py). An
+event has the correlation ID of its request, so that a receiver knows a batch that comes twice.
 
 Source: 2/DCP "Data Collection Protocol", 13/DSTP. Beyond them, as Kaa's own clients need it: the payload may be one
 object, number or boolean instead of an array, and is then one sample; `/plain/<metric>` takes a single value.
@@ -9,7 +10,6 @@ object, number or boolean instead of an array, and is then one sample; `/plain/<
 
 import asyncio
 from collections.abc import Callable, Sequence
-from uuid import uuid4
 
 import msgspec
 from kaa_gateway.bus import subjects
@@ -73,45 +73,63 @@ def plain_sample(metric: str, payload: bytes) -> bytes:
     return b"{%s:%s}" % (payloads.encode(metric), value)
 
 
+class Awaited:
+    """An event that waits for confirmations, perhaps published twice: NATS may deliver a request again."""
+
+    __slots__ = ("missing", "waiting")
+
+    def __init__(self, missing: set[str]) -> None:
+        self.missing = missing
+        self.waiting: set[asyncio.Future[Outcome]] = set()
+
+
 class Confirmations:
-    """The events that wait for confirmations of receivers."""
+    """The events that wait for confirmations of receivers, by their IDs."""
 
     def __init__(self, receivers: frozenset[str]) -> None:
         self._receivers = receivers
-        self._missing: dict[str, tuple[set[str], asyncio.Future[Outcome]]] = {}
+        self._events: dict[str, Awaited] = {}
 
-    def expect(self, correlation_id: str, but: frozenset[str]) -> "asyncio.Future[Outcome]":
+    def expect(self, event_id: str, but: frozenset[str]) -> "asyncio.Future[Outcome]":
         """Add an event that all receivers `but` some must confirm. Call this before the event is published."""
+        event = self._events.get(event_id)
+        if event is None:
+            event = self._events[event_id] = Awaited(set(self._receivers - but))
         confirmed: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._missing[correlation_id] = set(self._receivers - but), confirmed
+        event.waiting.add(confirmed)
         return confirmed
 
-    def forget(self, correlation_id: str) -> Outcome:
-        """Remove an event. Return its outcome, 504 if there is none yet."""
-        missing, confirmed = self._missing.pop(correlation_id)
+    def forget(self, event_id: str, confirmed: "asyncio.Future[Outcome]") -> Outcome:
+        """Wait for an event no longer. Return its outcome, 504 if there is none yet."""
         if confirmed.done():
             return confirmed.result()
-        return Outcome(504, f"Not confirmed in time by {', '.join(sorted(missing))}")
+        event = self._events[event_id]
+        event.waiting.discard(confirmed)
+        if not event.waiting:
+            del self._events[event_id]
+        return Outcome(504, f"Not confirmed in time by {', '.join(sorted(event.missing))}")
 
     def receive(self, message: Msg) -> None:
         """Handle the confirmation of a receiver, its failure, or the report of NATS that there is no receiver."""
         if is_no_responders(message):
             # The report does not name the event, but all events have one subject.
-            for _, waiting in self._missing.values():
-                if not waiting.done():
-                    waiting.set_result(Outcome(503, "No receiver of data samples is running"))
+            for event_id in list(self._events):
+                self._end(event_id, Outcome(503, "No receiver of data samples is running"))
             return
         fields = dstp.DATA_SAMPLES_PROCESSED.decode(message.data)
-        missing, confirmed = self._missing.get(fields["correlationId"], (set(), None))
+        event = self._events.get(fields["correlationId"])
         receiver = fields["receiverServiceInstanceName"]
-        if confirmed is None or confirmed.done() or receiver not in missing:
+        if event is None or receiver not in event.missing:
             return
         outcome = Outcome(fields["statusCode"], fields["reasonPhrase"])
-        if not _is_success(outcome):
-            confirmed.set_result(outcome)
-            return
-        missing.discard(receiver)
-        if not missing:
+        if _is_success(outcome):
+            event.missing.discard(receiver)
+            if event.missing:
+                return
+        self._end(fields["correlationId"], outcome)
+
+    def _end(self, event_id: str, outcome: Outcome) -> None:
+        for confirmed in self._events.pop(event_id).waiting:
             confirmed.set_result(outcome)
 
 
@@ -164,19 +182,16 @@ class Collection:
         failures: list[ExtensionError | None] = [None] * len(batch)
         local = self._local
         elsewhere = self._must_confirm - local.keys()
-        waiting: dict[int, str] = {}
-        futures: list[asyncio.Future[Outcome]] = []
+        waiting: dict[int, asyncio.Future[Outcome]] = {}
         handed_over: list[int] = []
         try:
             for place, samples in enumerate(batch):
-                event_id, reply = samples.id, ""
+                reply = ""
                 if elsewhere and answered[place]:
-                    # Not the ID of the request: NATS may deliver a request twice; each event is confirmed by itself.
-                    event_id, reply = str(uuid4()), self._reply_subject
-                    waiting[place] = event_id
-                    futures.append(self._confirmations.expect(event_id, frozenset(local)))
+                    waiting[place] = self._confirmations.expect(samples.id, frozenset(local))
+                    reply = self._reply_subject
                 try:
-                    await self._extension.publish(self._event_subject, _event(samples, event_id), reply)
+                    await self._extension.publish(self._event_subject, _event(samples), reply)
                 except PayloadTooLarge:
                     failures[place] = ExtensionError(413, "Batch of data samples is too large")
                 except NotDelivered:
@@ -185,24 +200,24 @@ class Collection:
                     handed_over.append(place)
                     continue
                 if place in waiting:
-                    futures.pop().cancel()
-                    self._confirmations.forget(waiting.pop(place))
+                    self._confirmations.forget(samples.id, waiting.pop(place))
             for name, receiver in local.items():
                 outcomes = await receiver.receive(self._extension, [batch[place] for place in handed_over])
                 if name in self._must_confirm:
                     for place, outcome in zip(handed_over, outcomes, strict=True):
                         failures[place] = failures[place] or _failure(outcome)
-            if futures:
-                await asyncio.wait(futures, timeout=self._timeout_s)
+            if waiting:
+                await asyncio.wait(waiting.values(), timeout=self._timeout_s)
         finally:
-            for place, event_id in waiting.items():
-                failures[place] = _failure(self._confirmations.forget(event_id)) or failures[place]
+            for place, confirmed in waiting.items():
+                outcome = self._confirmations.forget(batch[place].id, confirmed)
+                failures[place] = _failure(outcome) or failures[place]
         return failures
 
 
-def _event(samples: Samples, event_id: str) -> bytes:
+def _event(samples: Samples) -> bytes:
     return dstp.DATA_SAMPLES_EVENT.encode(
-        correlation_id=event_id,
+        correlation_id=samples.id,
         appVersionName=samples.app_version_name,
         endpointId=samples.endpoint_id,
         contentType=dstp.JSON,

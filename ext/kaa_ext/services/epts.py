@@ -18,6 +18,7 @@ import nats.errors
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import STREAM_NAME_IN_USE
 from kaa_gateway.bus.messages import now_ms
+from kaa_gateway.errors import MalformedAvro
 from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError
@@ -121,15 +122,33 @@ def register(
     async def make_stream() -> None:
         await storage.make_stream(extension)
 
-    async def receive(message: Msg) -> None:
-        event = dstp.DATA_SAMPLES_EVENT.decode(message.data)
-        if extension.has_expired(event):
-            return
-        id_ = event["correlationId"]
-        outcome = UNSUPPORTED
-        if event["contentType"] == dstp.JSON:
-            samples = Samples(id_, event["appVersionName"], event["endpointId"], event["dataSamples"])
-            (outcome,) = await storage.store(extension, [samples])
+    async def receive(messages: list[Msg]) -> None:
+        """Store the samples of events together, and confirm each."""
+        batch: list[Samples] = []
+        stored: list[Msg] = []
+        for message in messages:
+            try:
+                event = dstp.DATA_SAMPLES_EVENT.decode(message.data)
+            except MalformedAvro as error:
+                extension.note_failure(error, message.subject)
+                continue
+            if extension.has_expired(event):
+                continue
+            if event["contentType"] != dstp.JSON:
+                await confirm(message, event["correlationId"], UNSUPPORTED)
+                continue
+            stored.append(message)
+            batch.append(
+                Samples(
+                    event["correlationId"], event["appVersionName"], event["endpointId"], event["dataSamples"]
+                )
+            )
+        for message, samples, outcome in zip(
+            stored, batch, await storage.store(extension, batch), strict=True
+        ):
+            await confirm(message, samples.id, outcome)
+
+    async def confirm(message: Msg, id_: str, outcome: Outcome) -> None:
         if message.reply:
             processed = dstp.DATA_SAMPLES_PROCESSED.encode(
                 correlation_id=id_,
@@ -143,4 +162,4 @@ def register(
     receiver = Receiver(storage.make_stream, storage.store)
     for transmitter in settings.transmitters:
         if local is None or not local.add(transmitter, extension.name, receiver):
-            extension.subscribe(dstp.event_subject(transmitter), receive, shared=True)
+            extension.subscribe_batch(dstp.event_subject(transmitter), receive, shared=True)

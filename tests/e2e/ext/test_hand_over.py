@@ -1,5 +1,6 @@
 """dcx and epts in one process: samples go to the stream directly, and are confirmed when it has them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -78,3 +79,68 @@ async def test_a_receiver_elsewhere_must_confirm_too() -> None:
         await gateway.listen(dstp.event_subject("dcx"))
         answer = await gateway.request("dcx", "/json", b"[1]")
         assert (answer.status_code, answer.reason_phrase) == (504, "Not confirmed in time by other")
+
+
+def transmitter(*receivers: str) -> Extension:
+    """dcx in a process of its own."""
+    extension = Extension("dcx")
+    dcx.register(extension, dcx.Settings(must_confirm=frozenset(receivers)))
+    return extension
+
+
+async def test_receivers_in_other_processes_store_each_batch_once_and_confirm_many_together() -> None:
+    collection = transmitter("epts")
+    receivers = [Extension("epts") for _ in range(2)]
+    for receiver in receivers:
+        epts.register(receiver)
+    async with online(collection, *receivers) as gateway:
+        answers = await asyncio.gather(
+            *(gateway.request("dcx", "/json", b"[%d]" % number) for number in range(500))
+        )
+        assert {answer.status_code for answer in answers} == {200}
+        info = await collection.jetstream().stream_info(STREAM)
+        assert info.state.messages == 500
+        assert min(receiver.stats["messages"] for receiver in receivers) > 0
+
+
+async def test_a_request_that_nats_delivers_again_is_stored_once_and_answered_twice() -> None:
+    collection, receiver = transmitter("epts"), Extension("epts")
+    epts.register(receiver)
+    async with online(collection, receiver) as gateway:
+        for _ in range(2):
+            await gateway.send("dcx", "/json", b"[1]", request_id=1, correlation_id="same")
+        await gateway.send("dcx", "/json", b"[1]", request_id=1, correlation_id="same")
+        pushes = await gateway.next_pushes(3)  # answers that the double does not wait for
+        assert [push.status_code for push in pushes] == [200, 200, 200]
+        assert (await collection.jetstream().stream_info(STREAM)).state.messages == 1
+
+
+async def test_a_batch_is_stored_once_if_a_third_receiver_must_confirm_too() -> None:
+    """The receiver in this process, its replica in another, and a receiver that is another service."""
+    here = [Extension("dcx"), Extension("epts")]
+    local = LocalReceivers(["dcx"])
+    dcx.register(here[0], dcx.Settings(must_confirm=frozenset({"epts", "other"})), local)
+    epts.register(here[1], local=local)
+    elsewhere, other = Extension("epts"), Extension("other")
+    epts.register(elsewhere)
+    epts.register(other)
+    async with online(*here, elsewhere, other) as gateway:
+        for number in range(10):
+            assert (await gateway.request("dcx", "/json", b"[%d]" % number)).status_code == 200
+        await until(lambda: elsewhere.stats["messages"] == 10, "the events")
+        for stream in (STREAM, epts.stream_name("other")):
+            assert (await here[0].jetstream().stream_info(stream)).state.messages == 10
+
+
+async def test_a_malformed_event_does_not_spoil_those_beside_it() -> None:
+    collection, receiver = transmitter("epts"), Extension("epts")
+    epts.register(receiver)
+    async with online(collection, receiver) as gateway:
+        requests = [
+            asyncio.create_task(gateway.request("dcx", "/json", b"[%d]" % number)) for number in range(20)
+        ]
+        for _ in range(5):
+            await gateway.publish(dstp.event_subject("dcx"), b"\x01")
+            await asyncio.sleep(0)
+        assert {(await request).status_code for request in requests} == {200}
+        await until(lambda: receiver.stats["failed"] == 5, "the malformed ones to be counted")
