@@ -20,6 +20,7 @@ from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.resource_path import parse, request_id_of
 from kaa_gateway.mqtt.subscriptions import filter_matches
 from kaa_gateway.wire import avro, coap, esp, kpudp, nats
+from kaa_gateway.wire.proxy_header import decode_proxy_header
 
 from tests.fuzz.durable import (
     GOOD_ANSWER,
@@ -37,6 +38,7 @@ from tests.fuzz.durable import (
 from tests.fuzz.encrypted import EncryptedSimulation
 from tests.fuzz.mqtt5_seeds import MQTT_5
 from tests.fuzz.simulation import NatsSimulation, Simulation, steps
+from tests.support import proxy_headers
 from tests.support.kpudp_examples import HEX
 from tests.support.mqtt5 import codec as mqtt5
 from tests.support.mqtt5.packets import Connect, Disconnect, Publish, Subscribe, Will
@@ -105,6 +107,15 @@ COAP = [
     coap.encode(coap.Message(2, 0, 9)),
 ]
 KPUDP = list(HEX)
+PROXY_HEADERS = [
+    proxy_headers.line("192.0.2.7"),
+    proxy_headers.line("2001:db8::7"),
+    b"PROXY UNKNOWN\r\n",
+    proxy_headers.binary("192.0.2.7", fields=[proxy_headers.field(proxy_headers.AUTHORITY, b"a.example")]),
+    proxy_headers.binary("2001:db8::7", fields=[proxy_headers.tls_field(b"meter-7")]),
+    proxy_headers.binary(None, command=proxy_headers.LOCAL),
+    proxy_headers.with_checksum("192.0.2.7"),
+]
 CORRELATOR = Correlator(0xABCDEF, bytes(range(16)))
 LIMITS = RequestLimits(4096, 4096, 1024)
 TOPICS = [b"kp1/v1/dcx/token/json/12", b"kp1/v1/tsx", b"kp1//x/2147483648"]
@@ -118,6 +129,14 @@ def match(data: bytes) -> tuple[object, int]:
     except (UnicodeDecodeError, ProtocolError):
         return None, len(data)
     return filter_matches(topic_filter, topic), len(data)
+
+
+def proxy_header(data: Any) -> tuple[object, int]:
+    """The header of a stream. One that is incomplete is not read."""
+    header = decode_proxy_header(data)
+    if header is None:
+        raise ProtocolError("proxy_malformed_header")
+    return header, header.size
 
 
 DECODERS = {
@@ -134,6 +153,7 @@ DECODERS = {
     "MQTT 3.1": Decoder(lambda data: mqtt.decode(data, mqtt.LEVEL_3_1, 4096), ProtocolError, True, MQTT),
     "CoAP": Decoder(whole(coap.decode), ProtocolError, False, COAP),
     "KP UDP": Decoder(whole(kpudp.decode), ProtocolError, False, KPUDP),
+    "PROXY header": Decoder(proxy_header, ProtocolError, True, PROXY_HEADERS),
     "NATS": Decoder(nats.decode, ProtocolError, True, NATS),
     "HTTP": Decoder(whole(lambda data: read_requests([data], LIMITS)), (), False, HTTP),
     "HTTP target": Decoder(

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from kaa_gateway.admin import api
-from kaa_gateway.wire import avro, coap, kpudp, websocket
+from kaa_gateway.wire import avro, coap, kpudp, proxy_header, websocket
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.pyx"))]
@@ -38,7 +38,7 @@ def counted() -> set[str]:
     for path in (GATEWAY / "net").iterdir():
         if path.suffix in (".py", ".pyx") and path.name not in NO_COUNTERS:
             found |= set(re.findall(r'"((?:ws|tls|dtls)_\w+)"', path.read_text(encoding="utf-8")))
-    found |= set(websocket.FORMAT_REASONS)
+    found |= {*websocket.FORMAT_REASONS, *proxy_header.FORMAT_REASONS}
     for path in (GATEWAY / "identity").iterdir():
         if path.suffix == ".py":
             text = path.read_text(encoding="utf-8")

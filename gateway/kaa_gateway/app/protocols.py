@@ -15,6 +15,7 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.mqtt.server import MqttServer
 from kaa_gateway.net.dtls import DtlsSocket
+from kaa_gateway.net.proxy import ProxyProtocol
 from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.tls import TlsListener
 from kaa_gateway.net.udp import UdpSocket
@@ -61,6 +62,14 @@ class Protocols:
         self._input_memory = input_memory
         self._admission = admission
         self.listeners = Listeners()
+        proxy = config.transports.proxy_protocol
+        self._proxy: ProxyProtocol | None = None
+        if proxy.trusted_sources:
+            self._proxy = ProxyProtocol(
+                proxy.trusted_sources,
+                refuses_others=proxy.other_sources == "refuse",
+                header_timeout=proxy.header_timeout,
+            )
 
     def build_mqtt(self, mqtt_sessions: MqttSessionStore, mqtt_limits: MqttLimits) -> None:
         """Add MQTT over TCP, TLS and WebSocket."""
@@ -136,6 +145,7 @@ class Protocols:
             core = self._coap_server("coap", require_echo=coap.require_echo)
             socket = UdpSocket(self._loop, core, self._counters)
             socket.limit(self._admission)
+            self._use_proxy("coap", socket)
             self.listeners.datagrams.append(
                 DatagramListener(name="coap", path=("coap",), port=coap.port, socket=socket, core=core)
             )
@@ -158,6 +168,7 @@ class Protocols:
                 sessions_max=coap.dtls.sessions,
             )
             dtls_socket.limit(self._admission)
+            self._use_proxy("coaps", dtls_socket)
             self.listeners.datagrams.append(
                 DatagramListener(name="coaps", path=path, port=coap.dtls.port, socket=dtls_socket, core=core)
             )
@@ -184,9 +195,15 @@ class Protocols:
         ]
         socket = UdpSocket(self._loop, core, self._counters)
         socket.limit(self._admission)
+        self._use_proxy("udp", socket)
         self.listeners.datagrams.append(
             DatagramListener(name="udp", path=("udp",), port=udp.port, socket=socket, core=core)
         )
+
+    def _use_proxy(self, name: str, socket: TcpListener | UdpSocket) -> None:
+        """Let a listener speak the PROXY protocol, if it is to."""
+        if self._proxy is not None and name in self._config.transports.proxy_protocol.listeners:
+            socket.use_proxy_protocol(self._proxy)
 
     def _listen(
         self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Transport], ProtocolCore]
@@ -201,6 +218,7 @@ class Protocols:
             connections_max=limits.connections,
             admission=self._admission,
         )
+        self._use_proxy(name, socket)
         self.listeners.streams.append(StreamListener(name=name, path=path, port=port, socket=socket))
 
     def _listen_tls(
@@ -225,6 +243,7 @@ class Protocols:
             handshake_timeout=settings.handshake_timeout,
             handshakes_max=settings.handshakes,
         )
+        self._use_proxy(name, socket)
         self.listeners.streams.append(StreamListener(name=name, path=path, port=settings.port, socket=socket))
 
     def _pending_requests(self, protocol: str, timeout: float) -> PendingRequests:

@@ -23,6 +23,7 @@ from kaa_gateway.kp.resource_path cimport is_kp1
 from kaa_gateway.kp.session cimport Delivery
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.net.addresses cimport address_key
+from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.coap cimport (
     ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, FETCH, GET, METHOD_NOT_ALLOWED, NON, NOT_ACCEPTABLE,
@@ -69,6 +70,13 @@ cdef Refusal NO_BLOCK = Refusal(BAD_REQUEST, "coap_block_number", "The body has 
 @cython.final
 cdef class CoapPeer(Session):
     """A device, or any other client that sends CoAP from one address."""
+
+    def describe(self):
+        """Return what an operator may see of it."""
+        return {
+            **Session.describe(self),
+            **describe_peer(self.context.core.socket.client_address(&self.outbox.address), None),
+        }
 
     # ------------------------------------------------------------ requests
 

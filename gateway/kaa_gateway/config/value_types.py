@@ -89,6 +89,10 @@ def _address(text: str) -> str:
     return str(ipaddress.ip_address(text))
 
 
+def _network(text: str) -> str:
+    return str(ipaddress.ip_network(text))
+
+
 def _optional_path(text: str) -> Path | None:
     return Path(text) if text else None
 
@@ -167,6 +171,8 @@ ServerReference = Annotated[
 OptionalPath = Annotated[Path | None, Form("the path of a file", _optional_path)]
 Ciphers = Annotated[str, Form("a list of OpenSSL cipher suites", _ciphers)]
 Address = Annotated[str, Form("an IP address", _address)]
+Network = Annotated[str, Form("an IP network, such as 10.0.0.0/8 or 2001:db8::/32", _network)]
+Networks = tuple[Network, ...]
 PathPrefix = Annotated[
     str,
     Form("an absolute URL path without a trailing slash, such as /kpc, or nothing", str),

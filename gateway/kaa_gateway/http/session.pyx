@@ -4,11 +4,21 @@ from libc.stdint cimport uint32_t
 
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.session cimport Delivery, Endpoint
+from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Slice
 
 
 cdef class HttpSession(Session):
     """The session of one connection. Its requests can be answered; nothing can be pushed to it."""
+
+    def describe(self):
+        """Return what an operator may see of it."""
+        return {
+            **Session.describe(self),
+            **(describe_peer(b"", None) if self.connection is None else describe_peer(
+                self.connection.transport.peer_address(), self.connection.transport.proxied
+            )),
+        }
 
     cdef int fail(
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase

@@ -7,12 +7,18 @@ is `kaa_gateway.kp.sessions`, that of endpoints `kaa_gateway.kp.endpoints`.
 Source: 1/KP, endpoints and their tokens.
 """
 
+from datetime import UTC, datetime
 from itertools import islice
 
 from kaa_gateway.counters import PROTOCOL_NAMES
 
 cdef enum:
     ENDPOINTS_SHOWN = 100  # of a session, to an operator
+
+
+cdef str format_time(int64_t time_ms):
+    """Return a time in ms since the epoch as RFC 3339 writes it, to the second."""
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 cdef class Endpoint:
@@ -98,6 +104,7 @@ cdef class Session:
             "endpoints": endpoints,
             "endpointCount": len(attached),
             "waitingMessages": self.waiting_count,
+            "since": format_time(self.opened_at),
         }
 
     def protocol_name(self):

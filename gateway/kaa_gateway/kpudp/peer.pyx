@@ -15,6 +15,7 @@ from kaa_gateway.kp.resource_path cimport append_topic, is_clean
 from kaa_gateway.kp.session cimport Attachment
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.kpudp.tables cimport ANSWERED, NEW, OUTDATED, MessageIdStatus
+from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.kpudp cimport (
     ACK, ALIAS_HAS_ANOTHER_PATH, ALIAS_MAX, CONFIRMED_DATA, DATA, DATAGRAM_SIZE_MAX, HEADER_SIZE, MALFORMED,
@@ -55,6 +56,11 @@ cdef class KpudpPeer(Session):
     def __cinit__(self):
         self.window = DuplicateWindow()
         self.exchanges = {}
+
+    def describe(self):
+        """Return what an operator may see of it."""
+        address = b"" if self.place is None else self.context.core.socket.client_address(&self.place.address)
+        return {**Session.describe(self), **describe_peer(address, None)}
 
     cdef bint is_busy(self) noexcept:
         """Return whether the peer is in the middle of an exchange."""

@@ -19,6 +19,7 @@ from kaa_gateway.mqtt.outgoing cimport append_message
 from kaa_gateway.mqtt.received cimport GENERATION_SHIFT, PACKET_TYPE_SHIFT
 from kaa_gateway.mqtt.response_topics cimport AwaitedResponse
 from kaa_gateway.mqtt.subscriptions cimport NO_MATCH
+from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.mqtt cimport (
     LEVEL_3_1, LEVEL_3_1_1, LEVEL_5, NO_SUBSCRIPTION_EXISTED, PUBCOMP, PUBREL, QUOTA_EXCEEDED, SUCCESS,
@@ -91,6 +92,9 @@ cdef class MqttSession(Session):
         """Return what an operator may see of it."""
         return {
             **Session.describe(self),
+            **(describe_peer(b"", None) if self.transport is None else describe_peer(
+                self.transport.peer_address(), self.transport.proxied
+            )),
             "clientId": self.client_id,
             "version": VERSIONS.get(self.level),
             "clean": bool(self.clean),

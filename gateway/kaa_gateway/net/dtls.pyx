@@ -413,7 +413,7 @@ cdef class DtlsSocket(UdpSocket):
         session.ended = True
         del self.handshakes[session.key]
         self.counters.count("closed", reason)
-        self.failures.failed(reason, detail, address_text(address_key(&session.address)), self.loop.time())
+        self.failures.failed(reason, detail, address_text(self.client_address(&session.address)), self.loop.time())
         return 0
 
     cdef int close_session(self, DtlsSession session, bint notify_client) except -1:

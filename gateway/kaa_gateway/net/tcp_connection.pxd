@@ -19,6 +19,7 @@ cdef class TcpConnection(Transport):
     cdef ProtocolCore core           # None before its start and after the end
     cdef Source source               # None if sources are not limited
     cdef bytes source_address
+    cdef bytes address               # the client's sockaddr, as a proxy has told it, or kept for the log; else None
     # state
     cdef int fd                      # -1 when closed
     cdef uint32_t interest           # epoll events that are waited for

@@ -24,6 +24,10 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
     int shutdown(int fd, int how)
+    struct sockaddr:
+        pass
+    ctypedef unsigned int socklen_t
+    int getpeername(int fd, sockaddr* address, socklen_t* size)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
     int SHUT_WR
@@ -41,6 +45,7 @@ cdef enum:
     UNSENT_HIGH = 64 * 1024     # unsent bytes above which the peer is not read ...
     UNSENT_LOW = 16 * 1024      # ... until there are no more than this
     READ_WORK = 1024            # bytes that reading once counts for, beside those that were read
+    ADDRESS_SIZE_MAX = 128      # bytes of a sockaddr_storage
 
 cdef double CLOSING_TIME = 5.0  # seconds that a peer has to take the last output, and to close its side
 
@@ -200,6 +205,15 @@ cdef class TcpConnection(Transport):
     cdef int close(self) except -1:
         self.closing = True
         return self.wake()
+
+    cdef bytes peer_address(self):
+        cdef uint8_t[ADDRESS_SIZE_MAX] address
+        cdef socklen_t size = ADDRESS_SIZE_MAX
+        if self.address is not None:
+            return self.address
+        if self.fd < 0 or getpeername(self.fd, <sockaddr*>address, &size) < 0:
+            return b""
+        return address[:size]
 
     # ------------------------------------------------------------ writing
 

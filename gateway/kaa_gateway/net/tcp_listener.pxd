@@ -3,6 +3,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from kaa_gateway.counters cimport Counters, Protocol
 from kaa_gateway.net.admission cimport Admission
 from kaa_gateway.net.epoll cimport EpollSet
+from kaa_gateway.net.proxy cimport ProxyProtocol
 
 cdef class TcpListener
 
@@ -15,6 +16,7 @@ cdef class TcpListener:
     cdef object make_core            # called with the Transport of a new connection; returns its ProtocolCore
     cdef Counters counters
     cdef Admission admission         # None if nothing is limited
+    cdef ProxyProtocol proxy         # None if no proxy is trusted to name its clients
     # settings
     cdef Protocol protocol
     cdef Py_ssize_t output_max       # bytes queued to one connection
@@ -32,6 +34,7 @@ cdef class TcpListener:
     cdef Py_ssize_t checked          # places in `connections` that this round of `check` has looked at
     cdef uint64_t accepted_in        # the pass that accepted last
     cdef bint accepting_paused       # for want of descriptors or memory
+    cdef object headers              # OrderedDict of ProxyConnection -> loop time by which its header must be there
     cdef object half_open            # OrderedDict of TcpConnection -> None, the oldest first
     cdef list to_flush               # connections with output to write at the end of the tick
     cdef bint flush_scheduled
@@ -40,5 +43,8 @@ cdef class TcpListener:
     cdef TcpConnection make_connection(self)
     cdef int handle(self, TcpConnection connection, uint32_t events) except -1
     cdef int accept(self, int listening) except -1
+    cdef int add_header(self, TcpConnection connection) except -1
+    cdef int remove_header(self, TcpConnection connection) except -1
+    cdef int close_without_header(self, double now) except -1
     cdef int pause_accepting(self) except -1
     cdef int set_accepting(self, bint accepting) except -1

@@ -20,6 +20,7 @@ from kaa_gateway.errors import ProtocolError
 from kaa_gateway.net.listening import listen
 
 from kaa_gateway.net.epoll cimport EPOLLIN, EPOLLOUT, epoll_event
+from kaa_gateway.net.proxy_connection cimport ProxyConnection
 from kaa_gateway.net.tcp_connection cimport RECEIVE_SIZE
 
 log = structlog.get_logger("gateway.transports")
@@ -39,6 +40,7 @@ cdef enum:
     EVENTS_AT_ONCE = 512        # handled in one pass of the loop
     ACCEPTED_AT_ONCE = 64       # connections accepted in one pass of the loop
     ADDRESS_SIZE_MAX = 128      # bytes of a sockaddr_storage
+    HEADERS_MAX = 10000         # connections whose header of the PROXY protocol is awaited, without Admission
     HALF_OPEN_SCAN = 64         # connections looked at for one that is still half-open
     CHECKED_PER_CALL = 500      # connections looked at for what is due before other sockets have their turn
     WORK_PER_PASS = 512 * 1024  # bytes read, and what counts as so many, before other sockets have their turn
@@ -71,6 +73,7 @@ cdef class TcpListener:
         self.sockets = []
         self.descriptors = set()
         self.connections = []
+        self.headers = OrderedDict()
         self.half_open = OrderedDict()
         self.to_flush = []
         self.flush_callback = self.run_flush
@@ -91,6 +94,10 @@ cdef class TcpListener:
         """Set other bounds, which hold for output and connections that come from now on."""
         self.output_max = output_max
         self.connections_max = connections_max
+
+    def use_proxy_protocol(self, ProxyProtocol proxy not None):
+        """Believe trusted proxies for which clients they speak. Call it before `start`."""
+        self.proxy = proxy
 
     def connection_count(self):
         """Return the number of open connections."""
@@ -182,7 +189,16 @@ cdef class TcpListener:
             self.counters.count("closed", "too_many_connections")
             close_descriptor(fd)
             return
-        connection = self.make_connection()
+        if self.proxy is None:
+            connection = self.make_connection()
+        elif self.proxy.trusts(address, len(address)):
+            connection = ProxyConnection()
+        elif self.proxy.refuses_others:
+            self.counters.count("closed", "proxy_untrusted_source")
+            close_descriptor(fd)
+            return
+        else:
+            connection = self.make_connection()
         connection.listener = self
         connection.fd = -1
         if self.admission is not None and not connection.admit(address):
@@ -202,6 +218,32 @@ cdef class TcpListener:
 
     cdef TcpConnection make_connection(self):
         return TcpConnection()
+
+    cdef int add_header(self, TcpConnection connection) except -1:
+        """Wait for a header. If too many are awaited, the oldest connection is closed."""
+        cdef Py_ssize_t headers_max = HEADERS_MAX if self.admission is None else self.admission.half_open_max
+        if len(self.headers) >= headers_max:
+            self.counters.count("closed", "proxy_headers_full")
+            (<TcpConnection>next(iter(self.headers))).abort()
+        self.headers[connection] = self.loop.time() + self.proxy.header_timeout
+        return 0
+
+    cdef int remove_header(self, TcpConnection connection) except -1:
+        """Wait no longer for the header of a connection."""
+        self.headers.pop(connection, None)
+        return 0
+
+    cdef int close_without_header(self, double now) except -1:
+        """Close the connections of proxies whose headers are overdue, a slice of them at a time."""
+        cdef double due
+        cdef int _
+        for _ in range(CHECKED_PER_CALL):
+            connection, due = next(iter(self.headers.items()), (None, 0.0))
+            if connection is None or due > now:
+                break
+            self.counters.count("closed", "proxy_header_timeout")
+            (<TcpConnection>connection).abort()
+        return 0
 
     cdef int pause_accepting(self) except -1:
         """Let new connections wait in the kernel for a while: there are no more descriptors, or no memory."""
@@ -253,6 +295,8 @@ cdef class TcpListener:
         cdef TcpConnection connection
         cdef double now = self.loop.time()
         cdef Py_ssize_t begin = self.checked
+        if self.headers:
+            self.close_without_header(now)
         self.checked += CHECKED_PER_CALL
         for connection in self.connections[begin:begin + CHECKED_PER_CALL]:
             if connection is None:

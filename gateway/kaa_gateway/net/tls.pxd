@@ -17,8 +17,6 @@ cdef class TlsListener(TcpListener):
 
 
 cdef class TlsConnection(TcpConnection):
-    # wiring
-    cdef bytes address               # of the peer, a sockaddr
     # state
     cdef object tls                  # ssl.SSLObject
     cdef object incoming             # ssl.MemoryBIO

@@ -5,11 +5,13 @@ from kaa_gateway.wire.buffer cimport Buffer
 
 cdef class Transport:
     cdef readonly object certificate   # ClientCertificate that the peer has proved to own, or None
+    cdef readonly object proxied       # Proxied: what a trusted proxy has told of the connection, or None
 
     cdef int wake(self) except -1
     cdef int pause_reading(self) except -1
     cdef int resume_reading(self) except -1
     cdef int close(self) except -1
+    cdef bytes peer_address(self)
 
 
 cdef class ProtocolCore:

@@ -27,6 +27,10 @@ cdef class Transport:
         """Write the core's output, then close the connection."""
         return 0
 
+    cdef bytes peer_address(self):
+        """Return the sockaddr of the client, which a trusted proxy may have told; empty if it is not known."""
+        return b""
+
 
 cdef class ProtocolCore:
     """The protocol of one connection: bytes in, bytes out."""

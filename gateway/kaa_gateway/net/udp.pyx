@@ -10,18 +10,21 @@ Source: recvmmsg(2), sendmmsg(2), ip(7) IP_PKTINFO, RFC 3542 section 6 (IPV6_PKT
 """
 
 import socket
+from collections import OrderedDict
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.string cimport memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.proxy_header import FORMAT_REASONS
 
-from kaa_gateway.net.addresses cimport ADDRESS_SIZE_MAX, LOCAL_SIZE_MAX
+from kaa_gateway.net.addresses cimport ADDRESS_SIZE_MAX, LOCAL_SIZE_MAX, address_key
 from kaa_gateway.net.admission cimport source_of
 from kaa_gateway.net.sockets cimport (
     CMSG_DATA, CMSG_LEN, CMSG_SPACE, IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO, IPV6_RECVPKTINFO,
     MSG_DONTWAIT, MSG_TRUNC, cmsghdr, in6_pktinfo, in_addr, in_pktinfo, iovec, mmsghdr, recvmmsg, sendmmsg,
 )
+from kaa_gateway.wire.proxy_header cimport PROXY_WELL_FORMED, ProxyFormat, ProxyHeader, read_proxy_header
 
 cdef enum:
     DATAGRAMS_AT_ONCE = 64             # datagrams in a system call, each way
@@ -33,6 +36,7 @@ cdef enum:
     SOCKET_BUFFER = 4 * 1024 * 1024    # bytes asked of the kernel, each way
     CONTROL_WORDS = 8                  # of 64 bits; more than a cmsghdr with an in6_pktinfo takes
     CONTROL_SIZE = 8 * CONTROL_WORDS   # bytes
+    CLIENTS_MAX = 65536                # of proxies, that are remembered to show their addresses
     MULTICAST = 0xFF                   # the first byte of an IPv6 multicast address
 
 
@@ -109,12 +113,17 @@ cdef class UdpSocket:
         self.outgoing_bytes = Buffer()
         self.outgoing = Buffer()
         self.flush_callback = self.run_flush
+        self.clients = OrderedDict()
         core.socket = self
 
     def limit(self, Admission admission not None):
         """Limit each source as the other listeners of the worker do. Call it before `start`."""
         if admission.source_message_rate > 0 or admission.source_byte_rate > 0:
             self.admission = admission
+
+    def use_proxy_protocol(self, ProxyProtocol proxy not None):
+        """Believe trusted proxies for which client they send a datagram. Call it before `start`."""
+        self.proxy = proxy
 
     def start(self, host, port, *, reuse_port, bound=None):
         """Read a new socket, or one that is `bound` already. Raises OSError if the port is taken."""
@@ -199,6 +208,9 @@ cdef class UdpSocket:
         cdef Inbox* inbox = <Inbox*>self.inbox.data
         cdef mmsghdr* message
         cdef Address* source
+        cdef Address client
+        cdef const Address* sender
+        cdef Py_ssize_t header_size = 0
         cdef int i, count
         self.now = self.loop.time()
         for _turn in range(READS_PER_TICK):
@@ -218,13 +230,23 @@ cdef class UdpSocket:
                 if message.msg_hdr.msg_flags & MSG_TRUNC:
                     self.counters.count("dropped", "udp_truncated")
                     continue
+                sender = source
+                if self.proxy is not None:
+                    header_size = self.take_header(
+                        <const uint8_t*>inbox.vectors[i].iov_base, <Py_ssize_t>message.msg_len, source, &client
+                    )
+                    if header_size < 0:
+                        continue
+                    if header_size:
+                        sender = &client
                 if self.admission is not None and not self.admission.allows(
-                    source_of(source.bytes, source.size), <Py_ssize_t>message.msg_len, self.now
+                    source_of(sender.bytes, sender.size), <Py_ssize_t>message.msg_len, self.now
                 ):
                     continue
                 try:
                     self.on_datagram(
-                        <const uint8_t*>inbox.vectors[i].iov_base, <Py_ssize_t>message.msg_len, source
+                        <const uint8_t*>inbox.vectors[i].iov_base + header_size,
+                        <Py_ssize_t>message.msg_len - header_size, source,
                     )
                 except ProtocolError as error:
                     self.counters.count("dropped", error.reason)
@@ -232,6 +254,47 @@ cdef class UdpSocket:
                     return
             if count < DATAGRAMS_AT_ONCE:
                 return
+
+    cdef Py_ssize_t take_header(
+        self, const uint8_t* data, Py_ssize_t size, const Address* source, Address* client
+    ) except -2:
+        """Read the header at the front of a proxy's datagram. Return its size, or -1 if the datagram is dropped.
+
+        The client's address counts for limits and is shown. Answers go to the proxy, which has a port for each client.
+        """
+        cdef ProxyHeader header
+        cdef ProxyFormat form
+        if not self.proxy.trusts(source.bytes, source.size):
+            if not self.proxy.refuses_others:
+                return 0
+            self.counters.count("dropped", "proxy_untrusted_source")
+            return -1
+        form = read_proxy_header(data, size, True, &header)
+        if form != PROXY_WELL_FORMED:
+            self.counters.count("dropped", FORMAT_REASONS[<int>form])
+            return -1
+        client[0] = source[0]
+        if header.address_size:
+            memset(client.bytes, 0, ADDRESS_SIZE_MAX)
+            memcpy(client.bytes, header.address, header.address_size)
+            client.size = header.address_size
+            self.remember_client(source, client)
+        return -1 if header.size == size else header.size  # an empty datagram is a health check
+
+    cdef int remember_client(self, const Address* source, const Address* client) except -1:
+        """Remember for which client a proxy sends from an address."""
+        cdef bytes key = address_key(source)
+        cdef bytes known = self.clients.get(key)
+        if known is None and len(self.clients) >= CLIENTS_MAX:
+            self.clients.popitem(last=False)
+        if known is None or len(known) != client.size or memcmp(<const uint8_t*>known, client.bytes, client.size) != 0:
+            self.clients[key] = client.bytes[:client.size]
+        return 0
+
+    cdef bytes client_address(self, const Address* address):
+        """Return the sockaddr of the client at an address, which is that of its proxy if it has one."""
+        cdef bytes client = self.clients.get(address_key(address)) if self.clients else None
+        return address.bytes[:address.size] if client is None else client
 
     cdef int on_datagram(self, const uint8_t* data, Py_ssize_t size, const Address* source) except -1:
         """Hand a datagram to the core. Hot path."""

@@ -75,6 +75,9 @@ cdef class WebSocketTransport(Transport):
     cdef int close(self) except -1:
         return self.websocket.close_core()
 
+    cdef bytes peer_address(self):
+        return self.websocket.transport.peer_address()
+
 
 cdef class WebSocketConnection(ProtocolCore):
     """One WebSocket: the request that opens it, then frames."""
@@ -132,6 +135,7 @@ cdef class WebSocketConnection(ProtocolCore):
         transport = WebSocketTransport()
         transport.websocket = self
         transport.certificate = self.transport.certificate
+        transport.proxied = self.transport.proxied
         self.core = self.server.make_core(transport)
         self.transport.wake()
         return head_size - before

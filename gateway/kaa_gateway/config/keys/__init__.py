@@ -17,6 +17,7 @@ from kaa_gateway.config.keys.identity import Clients, Ecap, IdentitySettings, St
 from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.mqtt import Mqtt, MqttTcp, MqttTls, MqttWebSocket, WebSocketTls
 from kaa_gateway.config.keys.nats import Nats, NatsTls
+from kaa_gateway.config.keys.proxy import Proxy
 from kaa_gateway.config.keys.service import Instance, Replica, Server, Service
 from kaa_gateway.config.keys.tls import STREAM_CIPHERS, ServerTls, StreamTls
 from kaa_gateway.config.keys.transports import Transports
@@ -49,6 +50,7 @@ __all__ = [
     "MqttWebSocket",
     "Nats",
     "NatsTls",
+    "Proxy",
     "Replica",
     "Server",
     "ServerTls",

@@ -7,6 +7,7 @@ from msgspec import Meta
 from kaa_gateway.config.keys.coap import Coap
 from kaa_gateway.config.keys.http import Http
 from kaa_gateway.config.keys.mqtt import Mqtt
+from kaa_gateway.config.keys.proxy import Proxy
 from kaa_gateway.config.keys.udp import Udp
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Address
@@ -18,6 +19,7 @@ class Transports(Section, frozen=True, kw_only=True):
     bind_address: Annotated[
         Address, Meta(description="Address that all listeners bind to; `::` is all of IPv6, and IPv6 only.")
     ] = "0.0.0.0"
+    proxy_protocol: Proxy = Proxy()
     mqtt: Mqtt = Mqtt()
     http: Http = Http()
     coap: Coap = Coap()
