@@ -11,7 +11,7 @@ from tests.support.demo import Demo, blocks, commands, demo
 from tests.support.gateway import ROOT
 
 ANSWER_TIMEOUT_S = 30.0
-ELSEWHERE = re.compile(r"^(?:make|pip|apt-get|APP_CONFIG_PATH|kaa-gateway check-config|\S*/locust)\b")
+ELSEWHERE = re.compile(r"^(?:make|python3 -m venv|/opt/\S+|apt-get|APP_CONFIG_PATH|\S*/locust)\b")
 """Commands that other tests run, or that need the reader's machine: the build, the wheel, a configuration."""
 LOAD = re.compile(r"^\S*/kaa-sim\b")
 """Commands with the default ports, without an option for others: unit/test_docs parses them."""
