@@ -271,6 +271,16 @@ def process_tree(pid: int) -> list[int]:
     return found
 
 
+def worker_processes(pid: int) -> list[int]:
+    """Return the living workers of a supervisor."""
+    found = []
+    for child in process_tree(pid):
+        with suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the CPU time of a process, including ended threads; exact to the nanosecond, unlike that in /proc."""
     clock = ctypes.c_int()

@@ -61,7 +61,9 @@ ALLOWED: dict[str, set[str]] = {
         "supervision", "admin.fleet", "admin.fleet_server",
     },
     "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
-    "kaa_bench": {"kaa_ext", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version", "completion"},
+    "kaa_bench": {
+        "kaa_ext", "kaa_ext.sdk", "kaa_ext.messages", "bus", "wire", "errors", "stdio", "version", "completion",
+    },
 }  # fmt: skip
 """What each package may import beside itself; packages of kaa_gateway by their second name."""
 

@@ -21,11 +21,14 @@ from kaa_bench.soak.datagram_proxy import DatagramProxy, Faults
 from kaa_bench.soak.proxy import FaultProxy
 
 GATEWAYS = 2
-SERVICE_PROCESSES = 2
+ALONE, WORKERS = (1, 1), (2, 1)
+"""The workers of each process of the reference services."""
 CORE, DURABLE = "dcx", "stored"
-APP_VERSION = "soak_v1"
+APPLICATION, APP_VERSION = "soak", "soak_v1"
 GATEWAY_INSTANCE = "kpc-soak"
 PING_TIMEOUT_S = 1
+TOKEN_CACHE_S = 2
+"""How long a gateway uses the answer of auth."""
 BAD_NETWORK = Faults(drop=0.05, duplicate=0.05, reorder=0.05, hold=0.1, jitter=0.01)
 """The faults between devices and gateways at all times, so that messages are repeated during every other fault."""
 
@@ -42,8 +45,9 @@ class Datagrams(NamedTuple):
 class SoakGateway(Gateway):
     """A gateway of one worker, connected to NATS through a proxy."""
 
-    def __init__(self, number: int, nats: NatsServer, nats_port: int) -> None:
+    def __init__(self, number: int, nats: NatsServer, nats_port: int, *, asks_auth: bool) -> None:
         super().__init__(nats)
+        self._asks_auth = asks_auth
         self._number = number
         self._nats_port = nats_port
 
@@ -59,8 +63,13 @@ class SoakGateway(Gateway):
             "graceful-shutdown": 10,
         }
         kaa = document["kaa"]
+        if self._asks_auth:
+            kaa["kpc"]["identity"] = {
+                "provider": "ecap",
+                "ecap": {"service-instance": "auth", "cache-ttl": TOKEN_CACHE_S, "negative-cache-ttl": 0},
+            }
         kaa["applications"] = {
-            "soak": {
+            APPLICATION: {
                 "versions": {
                     APP_VERSION: {"allowed-extension-instances": [CORE, DURABLE, *services.INSTANCES]}
                 }
@@ -108,13 +117,14 @@ class SoakExtension(Server):
 
 
 class SoakServices(Server):
-    """A process with all reference services."""
+    """The reference services, in one process or in several workers."""
 
     name = "services"
 
-    def __init__(self, nats: NatsServer) -> None:
+    def __init__(self, nats: NatsServer, workers: int) -> None:
         super().__init__()
         self._nats = nats
+        self.workers = workers
 
     def command(self) -> list[str]:
         """See `Server.command`."""
@@ -123,28 +133,42 @@ class SoakServices(Server):
         url = f"nats://{HOST}:{self._nats.ports[0]}"
         options = ["--settings", str(settings), "--nats", url, "--gateway-instance", GATEWAY_INSTANCE]
         program = [sys.executable, "-P", "-m", "kaa_ext", "run"]
-        return [*program, *services.SERVICES, *options, "--log-level", "error"]
+        return [
+            *program,
+            *services.SERVICES,
+            *options,
+            "--workers",
+            str(self.workers),
+            "--log-level",
+            "error",
+        ]
 
     def _ready(self) -> bool:
         return "ready" in self._log.read_text(errors="replace")
 
 
 class Cluster:
-    """The running cluster."""
+    """The running cluster. With `only_services` it has no extensions beside the reference services.
 
-    def __init__(self, stack: ExitStack) -> None:
+    Gateways then ask auth for tokens, and one of the two processes of services is a supervisor with two workers.
+    """
+
+    def __init__(self, stack: ExitStack, *, only_services: bool = False) -> None:
         self.nats = stack.enter_context(NatsServer(jetstream=True))
         self.nats_proxy = stack.enter_context(FaultProxy(self.nats.ports[0]))
         self.gateways = [
-            stack.enter_context(SoakGateway(number, self.nats, self.nats_proxy.port))
+            stack.enter_context(SoakGateway(number, self.nats, self.nats_proxy.port, asks_auth=only_services))
             for number in range(GATEWAYS)
         ]
         self.record = self.nats.directory / "record"
         self.extensions = [
             stack.enter_context(SoakExtension(self.nats, instance, self.record))
-            for instance in (CORE, CORE, DURABLE)
+            for instance in (() if only_services else (CORE, CORE, DURABLE))
         ]
-        self.services = [stack.enter_context(SoakServices(self.nats)) for _ in range(SERVICE_PROCESSES)]
+        self.services = [
+            stack.enter_context(SoakServices(self.nats, workers))
+            for workers in (WORKERS if only_services else ALONE)
+        ]
         self.device_proxies = {
             protocol: [
                 stack.enter_context(FaultProxy(gateway.address_of(protocol)[1])) for gateway in self.gateways

@@ -1,12 +1,15 @@
 """The faults of a soak. Each function causes one, and returns when the cluster has recovered."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
+from kaa_bench.processes import worker_processes
 from kaa_bench.soak.cluster import CORE, DURABLE, Cluster, end, held, start
 
 DOWN_S = 0.5
+POLL_S = 0.1
 HELD_S = 3.0
 """Longer than the gateway waits for NATS, so that it closes the connection."""
 SILENCE_S = 2.5
@@ -45,6 +48,16 @@ async def services_killed(cluster: Cluster) -> None:
     await end(cluster.services[0], signal.SIGKILL)
     await asyncio.sleep(DOWN_S)
     await start(cluster.services[0])
+
+
+async def services_worker_killed(cluster: Cluster) -> None:
+    """Kill a worker of the reference services, if there are several; its supervisor starts another."""
+    for services in cluster.services:
+        if services.workers > 1:
+            workers = worker_processes(services.pid)
+            os.kill(workers[0], signal.SIGKILL)
+            while len(found := worker_processes(services.pid)) < services.workers or workers[0] in found:
+                await asyncio.sleep(POLL_S)
 
 
 async def nats_network_reset(cluster: Cluster) -> None:
@@ -111,3 +124,13 @@ FAULTS: tuple[Fault, ...] = (
     rolling_restart,
 )
 """All faults except the one that may lose messages of core NATS."""
+OF_EXTENSIONS = (extension_restarted, extension_killed)
+OF_SERVICES = (services_killed, services_worker_killed, services_restarted)
+"""The faults that need the soak's own extensions, and those of the reference services."""
+
+
+def faults_of(*, only_services: bool) -> tuple[Fault, ...]:
+    """Return the faults that a soak causes in turn."""
+    if not only_services:
+        return FAULTS
+    return (*OF_SERVICES, *(fault for fault in FAULTS if fault not in (*OF_SERVICES, *OF_EXTENSIONS)))

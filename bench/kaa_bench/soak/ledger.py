@@ -89,10 +89,14 @@ class Ledger:
         self._under_way = waiting[-UNDER_WAY_MAX:]
         self._closed = len(self._states)
 
-    def account(self) -> Account:
-        """Return the sums."""
-        account = Account(sent=self.sent, duplicated=self.duplicated)
-        for state in self._states:
+    def account(self, place: int = 0, places: int = 1) -> Account:
+        """Return the sums; with `places`, of the messages whose number leaves the remainder `place`.
+
+        Duplicates are not told apart, and count at the first place.
+        """
+        states = self._states[place::places] if place else self._states[places::places]
+        account = Account(sent=len(states), duplicated=0 if place else self.duplicated)
+        for state in states:
             account.refused += bool(state & REFUSED)
             account.acknowledged += state & (ACKNOWLEDGED | REFUSED) == ACKNOWLEDGED
             account.delivered += bool(state & DELIVERED)

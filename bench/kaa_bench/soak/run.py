@@ -4,17 +4,19 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST
-from kaa_bench.soak.cluster import APP_VERSION, CORE, DURABLE, Cluster, Datagrams
+from kaa_bench.soak.cluster import APP_VERSION, APPLICATION, CORE, DURABLE, Cluster, Datagrams
 from kaa_bench.soak.devices import CoapDevice, Device, HttpDevice, KpudpDevice
 from kaa_bench.soak.extension import RECORD
-from kaa_bench.soak.faults import FAULTS, nats_killed
+from kaa_bench.soak.faults import faults_of, nats_killed
 from kaa_bench.soak.ledger import Account
 from kaa_bench.soak.mqtt_device import Qos0Device, Qos1Device, Qos2Device
-from kaa_bench.soak.services import SAMPLES, ServicesDevice, StoredRecords
+from kaa_bench.soak.services import EXCHANGES, SAMPLES, Commands, ServicesDevice, prepare
+from kaa_bench.soak.stored_records import StoredRecords
 
 KINDS: tuple[tuple[type[Device], str], ...] = (
     (Qos0Device, "mqtt"),
@@ -61,12 +63,21 @@ class Recorder:
 
 
 class Soak:
-    """A soak. `say` gets a line for each event."""
+    """A soak, of the reference services only if that is said. `say` gets a line for each event."""
 
     def __init__(
-        self, say: Callable[[str], None], *, devices: int, interval_s: float, pause_s: float
+        self,
+        say: Callable[[str], None],
+        *,
+        devices: int,
+        interval_s: float,
+        pause_s: float,
+        only_services: bool = False,
     ) -> None:
         self._say = say
+        self._only_services = only_services
+        self._kinds = () if only_services else KINDS
+        self._faults = faults_of(only_services=only_services)
         self._count = devices
         self._interval_s = interval_s
         self._pause_s = pause_s
@@ -78,8 +89,8 @@ class Soak:
     async def run(self, seconds: float) -> dict[Row, Account]:
         """Cause all faults in turn until the time is over, each at least once."""
         with ExitStack() as stack:
-            self._say("starting NATS, two gateways, three extensions and the reference services")
-            cluster = await asyncio.to_thread(Cluster, stack)
+            self._say("starting NATS, two gateways, extensions and the reference services")
+            cluster = await asyncio.to_thread(partial(Cluster, stack, only_services=self._only_services))
             async with AsyncExitStack() as proxies:
                 await cluster.open_datagram_proxies(proxies)
                 await self._live(cluster, time.monotonic() + seconds)
@@ -88,7 +99,9 @@ class Soak:
 
     async def _live(self, cluster: Cluster, end: float) -> None:
         """Let devices send while faults are caused in turn."""
-        for kind, protocol in KINDS:
+        nats_url = f"nats://{HOST}:{cluster.nats.ports[0]}"
+        commands = Commands(nats_url)
+        for kind, protocol in self._kinds:
             for mode, instance in INSTANCES.items():
                 for _ in range(self._count):
                     number = len(self.devices)
@@ -98,10 +111,15 @@ class Soak:
         for _ in range(self._count):
             number = len(self.devices)
             ports = cluster.ports("http")
-            self.devices[number] = ServicesDevice(number, APP_VERSION, SAMPLES, ports, self._interval_s)
+            device = ServicesDevice(number, APP_VERSION, SAMPLES, ports, self._interval_s)
+            self.devices[number] = device
+            device.commands = commands
             self._modes[number] = SERVICES
-        nats_url = f"nats://{HOST}:{cluster.nats.ports[0]}"
-        recorder = Recorder(cluster.record, StoredRecords(nats_url, self.devices), self.devices)
+        tokens = [device.token for number, device in self.devices.items() if self._modes[number] == SERVICES]
+        await asyncio.to_thread(prepare, nats_url, APPLICATION, APP_VERSION, tokens)
+        await commands.open()
+        stored = StoredRecords(nats_url, APP_VERSION, self.devices)
+        recorder = Recorder(cluster.record, stored, self.devices)
         tasks = [asyncio.create_task(device.run()) for device in self.devices.values()]
         try:
             await self._break(cluster, recorder, end)
@@ -112,10 +130,11 @@ class Soak:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await commands.close()
 
     async def _break(self, cluster: Cluster, recorder: Recorder, end: float) -> None:
         while True:
-            for fault in FAULTS:
+            for fault in self._faults:
                 await asyncio.sleep(self._pause_s)
                 await self._inflict(fault.__name__, fault(cluster))
                 if time.monotonic() > end and self.faults.get(nats_killed.__name__):
@@ -157,6 +176,11 @@ class Soak:
     def _accounts(self) -> dict[Row, Account]:
         accounts: dict[Row, Account] = {}
         for number, device in self.devices.items():
+            if isinstance(device, ServicesDevice):
+                for place, exchange in enumerate(EXCHANGES):
+                    row = self._modes[number], f"{exchange.instance} {exchange.path}"
+                    accounts.setdefault(row, Account()).add(device.ledger.account(place, len(EXCHANGES)))
+                continue
             accounts.setdefault((self._modes[number], device.kind), Account()).add(device.ledger.account())
         if any(not account.delivered for account in accounts.values()):
             raise BenchError("nothing was delivered of some devices: the soak has not shown anything")

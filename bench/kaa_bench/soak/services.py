@@ -1,129 +1,173 @@
-"""The reference services in a soak: what devices send them, and what they have stored of it.
+"""The reference services in a soak: what devices ask them, and where the effects are stored.
 
-A device takes the services in turn. Samples must be in the stream and metadata in the bucket afterwards, if the device
-heard 200; the other requests store nothing that could be counted, and count as delivered when they are answered.
+Each service has its requests; a device sends them in turn, by the number of the message. Some store something: that
+must be there afterwards, if the device heard 200. The others must be answered with what was stored before.
 """
 
-import asyncio
 import json
-from collections.abc import Callable, Mapping
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
 
 import aiohttp
-import msgspec
 import nats
 import nats.errors
-from kaa_ext.sdk.buckets import JetStreamBucket
-from kaa_ext.sdk.errors import StateUnavailable
-from kaa_ext.sdk.state import State
-from kaa_ext.sdk.streams import stored
-from nats.js.api import DeliverPolicy
+from kaa_ext.messages import cip
+from nats.aio.client import Client
 
+from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST
 from kaa_bench.soak.devices import ANSWER_TIMEOUT_S, Device
 
 SAMPLES = "samples"
 """The instance of dcx; its name tells it from the extension of the core mode."""
-SERVICES = (f"{SAMPLES}=dcx", "epts", "epmx", "cmx", "ecr", "cex", "tsx")
+SERVICES = (f"{SAMPLES}=dcx", "epts", "epmx", "cmx", "ecr", "cex", "tsx", "echo", "auth")
 SETTINGS: dict[str, object] = {
     SAMPLES: {"must-confirm": ["epts"], "confirmation-timeout": 5},
     "epts": {"transmitters": [SAMPLES]},
 }
-INSTANCES = (SAMPLES, "epmx", "cmx", "cex", "tsx")
-STREAM, STREAM_SUBJECT = "epts-samples", "epts.samples.*.*"
-BUCKET = "epmx-metadata"
-"""Where epts and epmx store, as docs/extensions.md says."""
+INSTANCES = (SAMPLES, "epmx", "cmx", "cex", "tsx", "echo")
 KEYS = 900
 """Metadata keys of a device, which it writes in turn."""
-OVERLAP = timedelta(seconds=5)
-"""How much of the stream is read again, because times are not exact."""
+CONFIGURATION = '{"soak":true}'
+COMMAND = "reboot"
+COMMAND_TIMEOUT_S = 600.0
+UNAUTHORIZED = 401
+SHELL_TIMEOUT_S = 60.0
 
-REQUESTS: tuple[tuple[str, str, Callable[[int], object]], ...] = (
-    (SAMPLES, "json", lambda number: [number]),
-    ("epmx", "update/keys", lambda number: {f"k{number % KEYS}": number}),
-    ("epmx", "get", lambda number: {}),
-    ("cmx", "config/json", lambda number: {"configId": ""}),
-    ("cex", "command/reboot", lambda number: {}),
-    ("tsx", "time", lambda number: {}),
+
+class Exchange(NamedTuple):
+    """A request of a device. `is_right` judges its answer; None if the request stores something instead."""
+
+    instance: str
+    path: str
+    body: Callable[[int], object]
+    is_right: Callable[["ServicesDevice", int, Any], bool] | None = None
+
+
+def _has_newest(device: "ServicesDevice", number: int, answer: Any) -> bool:
+    """Return whether metadata have what the device has written last."""
+    return not device.written or int(answer.get(f"k{device.written % KEYS}", -1)) >= device.written
+
+
+EXCHANGES = (
+    Exchange(SAMPLES, "json", lambda number: [number]),
+    Exchange("epmx", "update/keys", lambda number: {f"k{number % KEYS}": number}),
+    Exchange("epmx", "get", lambda number: {}, _has_newest),
+    Exchange(
+        "cmx",
+        "config/json",
+        lambda number: {"configId": ""},
+        lambda device, number, answer: answer["config"] == json.loads(CONFIGURATION),
+    ),
+    Exchange("cmx", "applied/json", lambda number: {"configId": str(number)}),
+    Exchange("cex", f"command/{COMMAND}", lambda number: {}),
+    Exchange("tsx", "time", lambda number: {}, lambda device, number, answer: answer["timestamp"] > 0),
+    Exchange("echo", "any", lambda number: number, lambda device, number, answer: bool(answer == number)),
 )
-"""Instance, resource path and body of the requests, in turn by the number of the message."""
-STORED = (0, 1)
-"""The places of the requests whose effect is stored."""
+"""The requests, in turn by the number of the message. That of cex fetches commands, and sends their results."""
+SAMPLE, UPDATE, _, _, APPLIED, EXECUTE, _, _ = range(len(EXCHANGES))
+
+
+class Commands:
+    """Sends commands to devices. What NATS does not take is no command."""
+
+    def __init__(self, nats_url: str) -> None:
+        self._nats_url = nats_url
+        self._client = Client()
+
+    async def open(self) -> None:
+        """Connect."""
+
+        async def silent(error: Exception) -> None:
+            pass  # faults are the soak's purpose
+
+        await self._client.connect(
+            self._nats_url, error_cb=silent, max_reconnect_attempts=-1, reconnect_time_wait=1
+        )
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await self._client.close()
+
+    async def invoke(self, endpoint_id: str, number: int) -> None:
+        """Send a command whose ID is the number of a message."""
+        datum = cip.COMMAND_REQUEST.encode(
+            timeout=COMMAND_TIMEOUT_S,
+            endpointId=endpoint_id,
+            commandType=COMMAND,
+            commandId=number,
+            payload=None,
+        )
+        with suppress(nats.errors.Error):
+            await self._client.publish(cip.request_subject("cex"), datum)
 
 
 class ServicesDevice(Device):
-    """An HTTP device that sends requests to all services, one after the other."""
+    """An HTTP device that sends requests to all services, one after the other. `commands` sends it commands."""
 
     kind = "HTTP"
+    commands: Commands
+    written = 0
+    """The number of the last update of metadata that was answered with 200."""
 
     async def session(self) -> None:
         """See `Device.session`."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S)
-        prefix = self.path.removesuffix(f"/{self.instance}/{self.token}/json")
         async with aiohttp.ClientSession(timeout=timeout) as client:
             while True:
                 await self.may_send()
                 number = self.ledger.send()
-                place = number % len(REQUESTS)
-                instance, path, body = REQUESTS[place]
-                url = f"http://{HOST}:{self.port}/{prefix}/{instance}/{self.token}/{path}"
-                async with client.post(url, json=body(number)) as response:
-                    await response.read()
-                    if response.status != 200:
-                        self.ledger.refuse(number)
-                        continue
-                    self.ledger.acknowledge(number)
-                    self.ledger.answer(number)
-                    if place not in STORED:
+                exchange = EXCHANGES[number % len(EXCHANGES)]
+                if number % len(EXCHANGES) == EXECUTE:
+                    await self.commands.invoke(self.token, number)
+                answer = await self._post(client, exchange.instance, exchange.path, exchange.body(number))
+                if answer is None:
+                    self.ledger.refuse(number)
+                elif number % len(EXCHANGES) == EXECUTE:
+                    await self._execute(client, json.loads(answer))
+                else:
+                    self._confirm(number)
+                    if exchange.is_right is not None and exchange.is_right(self, number, json.loads(answer)):
                         self.ledger.deliver(number)
+                    if number % len(EXCHANGES) == UPDATE:
+                        self.written = number
+
+    async def _execute(self, client: aiohttp.ClientSession, commands: Sequence[Any]) -> None:
+        """Send the results of commands. The number of a command is that of the message before which it was sent."""
+        for command in commands:
+            result = {"id": command["id"], "statusCode": 200}
+            if await self._post(client, "cex", f"result/{COMMAND}", result) is not None:
+                self._confirm(command["id"])
+
+    async def _post(
+        self, client: aiohttp.ClientSession, instance: str, path: str, body: object
+    ) -> bytes | None:
+        """Send a request. Return the payload of the answer, None if it is not 200."""
+        prefix = self.path.removesuffix(f"/{self.instance}/{self.token}/json")
+        url = f"http://{HOST}:{self.port}/{prefix}/{instance}/{self.token}/{path}"
+        async with client.post(url, json=body) as response:
+            payload = await response.read()
+            if response.status == UNAUTHORIZED:
+                raise RuntimeError("auth does not know a token that was added")
+            return payload if response.status == 200 else None
+
+    def _confirm(self, number: int) -> None:
+        self.ledger.acknowledge(number)
+        self.ledger.answer(number)
 
 
-class StoredRecords:
-    """Reads what the services have stored, and enters it into the ledgers of devices."""
-
-    def __init__(self, nats_url: str, devices: Mapping[int, Device]) -> None:
-        self._nats_url = nats_url
-        self._devices = {
-            device.token: device for device in devices.values() if isinstance(device, ServicesDevice)
-        }
-        self._since: datetime | None = None
-        self._counted: set[tuple[str, int]] = set()
-
-    def read(self) -> None:
-        """Enter new records. If NATS does not answer, the next call does."""
-        with suppress(nats.errors.Error, StateUnavailable, OSError):
-            asyncio.run(self._read())
-
-    async def _read(self) -> None:
-        client = await nats.connect(self._nats_url, allow_reconnect=False, error_cb=_silent)
-        try:
-            jetstream = client.jetstream()
-            policy = DeliverPolicy.ALL if self._since is None else DeliverPolicy.BY_START_TIME
-            began = datetime.now(UTC)
-            async for message in stored(jetstream, STREAM, STREAM_SUBJECT, policy, self._since):
-                batch = json.loads(message.data)
-                for number in batch["samples"]:
-                    self._deliver(batch["endpointId"], number)
-            self._since = began - OVERLAP
-            metadata = State(
-                lambda: JetStreamBucket(lambda: jetstream, BUCKET, None, 1), dict[str, msgspec.Raw]
-            )
-            await metadata.open()
-            for token, device in self._devices.items():
-                values = await metadata.get(token) or {}
-                for number in device.ledger.missing():
-                    key = f"k{number % KEYS}"
-                    if number % len(REQUESTS) == 1 and key in values and int(bytes(values[key])) >= number:
-                        self._deliver(token, number)
-        finally:
-            await client.close()
-
-    def _deliver(self, token: str, number: int) -> None:
-        if (token, number) not in self._counted:
-            self._counted.add((token, number))
-            self._devices[token].ledger.deliver(number)
+def prepare(nats_url: str, application: str, app_version: str, tokens: Sequence[str]) -> None:
+    """Add the tokens and the configurations of devices. Raise BenchError if a service does not take them."""
+    for token in tokens:
+        _kaa_ext(nats_url, "config", "set", token, CONFIGURATION, "--app-version", app_version)
+        _kaa_ext(nats_url, "auth", "add", token, "--token", token, "--app", application)
 
 
-async def _silent(error: Exception) -> None:
-    """Ignore what nats-py reports beside the exceptions that it raises."""
+def _kaa_ext(nats_url: str, *arguments: str) -> None:
+    command = [sys.executable, "-P", "-m", "kaa_ext", *arguments, "--nats", nats_url]
+    done = subprocess.run(command, capture_output=True, check=False, timeout=SHELL_TIMEOUT_S)
+    if done.returncode:
+        raise BenchError(done.stderr.decode(errors="replace").strip())
