@@ -19,7 +19,7 @@ help: ## List the targets
 setup: $(VENV)/.installed ## Make .venv with all that running, testing and developing needs
 
 $(VENV)/.installed: $(VENV)/.running
-	$(PIP) --editable '.[dev,test,lint,build,fuzz]' --editable './bench[locust]'
+	$(PIP) --editable '.[dev,test,lint,build,fuzz]' --editable './bench[compare,locust]'
 	@touch $@
 
 # What running and building need, which is what a first `make run` waits for.

@@ -1,4 +1,7 @@
-"""`kaa-bench`: the command line of the comparison and the soak."""
+"""`kaa-bench`: the command line of the comparison and the soak.
+
+A command imports what it needs when it runs.
+"""
 
 import asyncio
 import os
@@ -11,20 +14,12 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from kaa_gateway import stdio
+from kaa_gateway import __version__, stdio
+from kaa_gateway.completion import add_completion
 from rich.console import Console
 
-from kaa_bench.compare.comparison import Comparison, run_rounds
-from kaa_bench.compare.documents import write_json, write_markdown
-from kaa_bench.compare.figures import Scale
-from kaa_bench.compare.measure import Work
-from kaa_bench.compare.plots import write_plots
-from kaa_bench.compare.report import print_figures, print_table
-from kaa_bench.compare.servers import Servers
 from kaa_bench.errors import BenchError
-from kaa_bench.soak.report import lost, print_soak
-from kaa_bench.soak.run import Soak
-from kaa_bench.stops.run import GOAL_S, print_stops, run_stops
+from kaa_bench.extras import require_clients
 
 RowName = Literal[
     "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos1-durable", "http", "coap",
@@ -35,7 +30,8 @@ RowName = Literal[
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 
-app = App(name="kaa-bench", help_format="markdown", version_flags=[])
+app = App(name="kaa-bench", help_format="markdown", version=__version__)
+add_completion(app)
 
 
 @app.command
@@ -102,6 +98,14 @@ def compare(
     markdown
         Also write the tables into this file, between the marks as in docs/performance.md.
     """
+    from kaa_bench.compare.comparison import Comparison, run_rounds
+    from kaa_bench.compare.documents import write_json, write_markdown
+    from kaa_bench.compare.figures import Scale
+    from kaa_bench.compare.measure import Work
+    from kaa_bench.compare.plots import write_plots
+    from kaa_bench.compare.report import print_figures, print_table
+    from kaa_bench.compare.servers import Servers
+
     scale = Scale.quick() if quick else Scale(seconds=seconds)
     rounds = 1 if quick else rounds
     work = Work(messages=messages) if messages is not None else Work(seconds=scale.seconds)
@@ -175,6 +179,14 @@ def soak(
     def say(sentence: str) -> None:
         progress.print(f"{time.monotonic() - began:7.1f} s  {sentence}", soft_wrap=True)
 
+    try:
+        require_clients("the soak")
+    except BenchError as error:
+        print(f"kaa-bench: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    from kaa_bench.soak.report import lost, print_soak
+    from kaa_bench.soak.run import Soak
+
     run = Soak(say, devices=devices, interval_s=interval, pause_s=pause, only_services=only == "services")
     try:
         accounts = asyncio.run(run.run(seconds))
@@ -200,6 +212,8 @@ def stops(*, quick: Annotated[bool, Parameter(negative="")] = False) -> int:
     quick
         Fill a small part only, to check that all of it runs.
     """
+    from kaa_bench.stops.run import GOAL_S, print_stops, run_stops
+
     progress = Console(stderr=True, highlight=False)
     try:
         found = run_stops(lambda sentence: progress.print(sentence, soft_wrap=True), quick=quick)

@@ -237,3 +237,39 @@ def packet(first: int, body: bytes) -> bytes:
         rest >>= 7
     header.append(rest)
     return bytes(header) + body
+
+
+_REFUSALS: dict[MqttVersion, dict[int, str]] = {
+    "3.1.1": {
+        1: "protocol version not accepted",
+        2: "client identifier rejected",
+        3: "server unavailable",
+        4: "bad user name or password",
+        5: "not authorized",
+    },
+    "5": {
+        0x80: "unspecified error",
+        0x81: "malformed packet",
+        0x82: "protocol error",
+        0x84: "protocol version not accepted",
+        0x85: "client identifier not valid",
+        0x86: "bad user name or password",
+        0x87: "not authorized",
+        0x88: "server unavailable",
+        0x89: "server busy",
+        0x8A: "banned",
+        0x8C: "bad authentication method",
+        0x95: "packet too large",
+        0x97: "quota exceeded",
+        0x9C: "use another server",
+        0x9D: "server moved",
+        0x9F: "connection rate exceeded",
+    },
+}
+"""What the codes in CONNACK say (MQTT 3.1.1, section 3.2.2.3; MQTT 5.0, section 3.2.2.2)."""
+
+
+def connack(code: int, version: MqttVersion) -> str:
+    """Return how a CONNACK that refuses is told."""
+    shown = f"{code:#04x}" if version == "5" else str(code)
+    return f"CONNACK {shown} ({_REFUSALS[version].get(code, 'unknown code')})"

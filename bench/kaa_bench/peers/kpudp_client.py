@@ -68,7 +68,15 @@ class _Sent:
 class KpudpClient(asyncio.DatagramProtocol):
     """A device. `pushes` has each push once; `resets` has the reasons of the received RESETs."""
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", ack_timeout: float = 2.0) -> None:
+    def __init__(
+        self,
+        port: int,
+        *,
+        host: str = "127.0.0.1",
+        ack_timeout: float = 2.0,
+        source: tuple[str, int] | None = None,
+    ) -> None:
+        self._source = source
         self.epoch = random.getrandbits(8)
         self.pushes: asyncio.Queue[Push] = asyncio.Queue()
         self.resets: list[int] = []
@@ -100,7 +108,9 @@ class KpudpClient(asyncio.DatagramProtocol):
         """Continue from another port, as after a NAT has forgotten its binding."""
         loop = asyncio.get_running_loop()
         former = self._transport
-        self._transport, _ = await loop.create_datagram_endpoint(lambda: self, remote_addr=self._server)
+        self._transport, _ = await loop.create_datagram_endpoint(
+            lambda: self, remote_addr=self._server, local_addr=self._source
+        )
         if former is not None:
             former.close()
 

@@ -3,14 +3,15 @@
 import os
 import signal
 import sys
+from contextlib import ExitStack, closing
 from json import dumps as encode_json
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
-from kaa_gateway import stdio
-from msgspec.structs import replace
+from kaa_gateway import __version__, stdio
+from kaa_gateway.completion import add_completion
 from rich.console import Console
 
 from kaa_bench.connecting import LoadSpec, Protocol
@@ -20,6 +21,8 @@ from kaa_bench.sim import load as loading
 from kaa_bench.sim import run as running
 from kaa_bench.sim import scenario as scenarios
 from kaa_bench.sim.html import page
+from kaa_bench.sim.identities import check_files
+from kaa_bench.sim.outputs import Exporter, check_paths, write_csv
 from kaa_bench.sim.view import View, print_result
 
 EXIT_FAILED = 1
@@ -31,7 +34,8 @@ PACED_WINDOW = 1024
 """The windows of a paced run, where waiting for the window is counted. HTTP and CoAP keep 1."""
 FLOOD_WINDOW = 256
 
-app = App(name="kaa-sim", help_format="markdown", version_flags=[])
+app = App(name="kaa-sim", help_format="markdown", version=__version__)
+add_completion(app)
 
 
 @app.command
@@ -140,9 +144,12 @@ def run(
     *,
     processes: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     host: str | None = None,
+    port: Annotated[dict[str, int] | None, Parameter(negative="")] = None,
     server_pid: int | None = None,
     json: Path | None = None,
     html: Path | None = None,
+    csv: Path | None = None,
+    prometheus_port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
 ) -> int:
     """Simulate the fleets of devices in a scenario, and show their results.
 
@@ -157,31 +164,47 @@ def run(
         Processes that share the devices. A process can run about 10,000 devices that send every 10 seconds.
     host
         Address of the gateway, instead of the scenario's `target.host`.
+    port
+        Port instead of one of the scenario's `target`, such as `--port.mqtt 1884`.
     server_pid
         Process ID of the gateway, if it runs on this machine, to measure its CPU per message as well.
     json
         Also write the summary to this file.
     html
         Also write a report with plots to this file, which needs no other file.
+    csv
+        Also write the figures of each second and fleet to this file.
+    prometheus_port
+        Serve the counts for Prometheus on this port while the run lasts.
     """
     try:
-        loaded = scenarios.load(scenario)
+        loaded = scenarios.load(scenario).at(host, port or {})
+        check_files(loaded)
+        check_paths(json, html, csv)
     except BenchError as error:
         _fail(error)
         return EXIT_SCENARIO
-    if host is not None:
-        loaded = replace(loaded, target=replace(loaded.target, host=host))
     console = Console()
     try:
-        with View(console, loaded.duration) as view:
-            result = running.run(loaded, processes, server_pid, view.show)
+        with ExitStack() as stack:
+            watchers = [stack.enter_context(View(console, loaded.duration)).show]
+            if prometheus_port is not None:
+                watchers.append(stack.enter_context(closing(Exporter(prometheus_port))).show)
+
+            def show(result: running.Result) -> None:
+                for watch in watchers:
+                    watch(result)
+
+            result = running.run(loaded, processes, server_pid, show)
     except BenchError as error:
         return _fail(error)
     print_result(result, console)
     if json is not None:
         json.write_text(encode_json(result.summary(), indent=2) + "\n")
     if html is not None:
-        html.write_text(page(result))
+        html.write_text(page(result, scenario.read_text(encoding="utf-8")), encoding="utf-8")
+    if csv is not None:
+        write_csv(result, csv)
     return EXIT_FAILED if result.failures() else 0
 
 

@@ -10,14 +10,15 @@ from typing import Any
 import msgspec
 
 from kaa_bench.packets import MqttVersion
-from kaa_bench.sim.payloads import Samples
+from kaa_bench.sim.identities import Identities, Identity
+from kaa_bench.sim.payloads import Recorded, Samples
 from kaa_bench.sim.scenario import Fleet, Target
 from kaa_bench.sim.sessions import Session, SessionError
 from kaa_bench.sim.sessions.coap import CoapSession
 from kaa_bench.sim.sessions.http import HttpSession
-from kaa_bench.sim.sessions.independent import AiocoapSession, AiohttpSession, AiomqttSession
 from kaa_bench.sim.sessions.kpudp import KpudpSession
 from kaa_bench.sim.sessions.mqtt import MqttSession
+from kaa_bench.sim.stages import rate_at
 from kaa_bench.sim.tally import LATE_S, Tally
 
 RECONNECT_FIRST_S = 0.5
@@ -38,30 +39,40 @@ class Device:
         number: int,
         tally: Tally,
         chance: random.Random,
-        tls: ssl.SSLContext | None,
+        identities: Identities,
     ) -> None:
         self._fleet = fleet
         self._tally = tally
         self._chance = chance
-        token = fleet.token_of(number)
+        identity = identities.of(number)
+        token = identity.token
         self._root = f"kp1/{fleet.application_version}"
         self._token = token
         self._path = f"{self._root}/{fleet.extension}/{token}/{fleet.path}"
-        self._samples = Samples(fleet.payload, fleet.batch, fleet.interval, chance)
-        self._session = _session(fleet, target, token, self._pushed, tls)
+        self._samples: Samples | Recorded = (
+            Recorded(fleet.payload_files, number)
+            if fleet.payload_files
+            else Samples(fleet.payload, fleet.batch, fleet.interval, chance)
+        )
+        tls, source = identities.tls(number), identities.source(number)
+        self._session = _session(fleet, target, identity, self._pushed, tls, source)
         self._connected = self._reached = False
+        self._start_of_run = 0.0
+        self.stopping = False
+        """Set before the task is cancelled: a client may take the cancellation for its own."""
         self._sending: set[asyncio.Task[None]] = set()
 
-    async def run(self, begin: float) -> None:
+    async def run(self, start_of_run: float, begin: float) -> None:
         """Run from the loop's time `begin` until cancelled."""
+        self._start_of_run = start_of_run
         loop = asyncio.get_running_loop()
         # The first message is at a random time in the first interval, so that a fleet does not send all at once.
-        due = begin + self._chance.random() * self._fleet.interval
+        due = begin + self._chance.random() * self._interval(begin)
         leave = self._leaving(begin)
         await asyncio.sleep(begin - loop.time())
         try:
             await self._connect()
-            while True:
+            while not self.stopping:
                 await asyncio.sleep(due - loop.time())
                 self._tally.late += loop.time() - due > LATE_S
                 if leave is not None and loop.time() >= leave:
@@ -73,9 +84,18 @@ class Device:
                     await self._connect()
                 self._begin_sending(due)
                 shift = self._chance.uniform(-self._fleet.jitter, self._fleet.jitter)
-                due += self._fleet.interval * (1 + shift)
+                due += self._interval(due) * (1 + shift)
         finally:
             await self._finish()
+
+    def _interval(self, at: float) -> float:
+        """Return the seconds between two messages at a time."""
+        fleet = self._fleet
+        return (
+            fleet.interval / rate_at(fleet.stages, at - self._start_of_run)
+            if fleet.stages
+            else fleet.interval
+        )
 
     def _leaving(self, now: float) -> float | None:
         churn = self._fleet.churn
@@ -86,7 +106,7 @@ class Device:
     async def _connect(self) -> None:
         """Connect, however many attempts that takes."""
         wait = RECONNECT_FIRST_S
-        while True:
+        while not self.stopping:
             try:
                 await self._session.connect()
                 await self._listen()
@@ -193,9 +213,20 @@ class Device:
         self._start(self._send(path, msgspec.json.encode(document), due))
 
 
-def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSLContext | None) -> Session:
+def _session(
+    fleet: Fleet,
+    target: Target,
+    identity: Identity,
+    pushed: Any,
+    tls: ssl.SSLContext | None,
+    source: tuple[str, int] | None,
+) -> Session:
     """Return the device's session, by protocol and kind of client."""
     host, timeout = target.host, fleet.timeout
+    token = identity.token
+    if fleet.clients == "independent":
+        # Imported here because they are an extra.
+        from kaa_bench.sim.sessions import independent
     native = fleet.clients == "native"
     match fleet.protocol:
         case "mqtt":
@@ -207,7 +238,7 @@ def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSL
                 "websocket-tls": target.websocket_tls,
             }[fleet.transport]
             if not native:
-                return AiomqttSession(
+                return independent.AiomqttSession(
                     host, port, token, qos=fleet.qos, timeout=timeout, tls=tls, version=version
                 )
             return MqttSession(
@@ -218,13 +249,29 @@ def _session(fleet: Fleet, target: Target, token: str, pushed: Any, tls: ssl.SSL
                 answers=fleet.answers,
                 timeout=timeout,
                 pushed=pushed,
+                user=identity.user,
+                password=identity.password,
+                source=source,
                 tls=tls,
                 websocket=fleet.transport.startswith("websocket"),
                 version=version,
             )
         case "http":
-            return (HttpSession if native else AiohttpSession)(host, target.http, timeout=timeout)
+            if not native:
+                return independent.AiohttpSession(host, target.http, timeout=timeout)
+            port = target.https if tls else target.http
+            return HttpSession(
+                host,
+                port,
+                timeout=timeout,
+                user=identity.user,
+                password=identity.password,
+                source=source,
+                tls=tls,
+            )
         case "coap":
-            return (CoapSession if native else AiocoapSession)(host, target.coap, timeout=timeout)
+            if not native:
+                return independent.AiocoapSession(host, target.coap, timeout=timeout)
+            return CoapSession(host, target.coap, timeout=timeout, source=source)
         case "kpudp":
-            return KpudpSession(host, target.kpudp, timeout=timeout, pushed=pushed)
+            return KpudpSession(host, target.kpudp, timeout=timeout, pushed=pushed, source=source)

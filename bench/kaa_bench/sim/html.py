@@ -4,8 +4,11 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 
+from kaa_gateway import __version__
+
 from kaa_bench import svg
 from kaa_bench.sim.run import Result, Second, fields
+from kaa_bench.sim.scenario import Scenario
 from kaa_bench.svg import Line
 
 POINTS_MAX = 600
@@ -14,12 +17,21 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#24292f;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:1rem 0}
 td,th{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #d8dee4}
-td:first-child,th:first-child{text-align:left}.passed{color:#1a7f37}.failed{color:#cf222e}svg{width:100%;height:auto}
+td:first-child,th:first-child{text-align:left}.passed{color:#1a7f37}.failed{color:#cf222e}
+.wide{overflow-x:auto}svg{width:100%;min-width:36rem;height:auto}pre{overflow-x:auto;background:#f6f8fa;padding:.75rem}
+@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}td,th{border-color:#30363d}pre{background:#161b22}
+.passed{color:#3fb950}.failed{color:#f85149}}
 """
+PORTS = (
+    ("mqtt", "tcp", "mqtt"), ("mqtt", "tls", "mqtt_tls"), ("mqtt", "websocket", "websocket"),
+    ("mqtt", "websocket-tls", "websocket_tls"), ("http", "tcp", "http"), ("http", "tls", "https"),
+    ("coap", "tcp", "coap"), ("kpudp", "tcp", "kpudp"),
+)  # fmt: skip
+"""Protocol and transport of a fleet, and the field of the target that has the port."""
 
 
-def page(result: Result) -> str:
-    """Return the report."""
+def page(result: Result, source: str) -> str:
+    """Return the report. `source` is the text of the scenario."""
     scenario, total = result.scenario, result.total
     failures = result.failures()
     verdict = "passed" if not failures else "failed"
@@ -28,11 +40,14 @@ def page(result: Result) -> str:
     assert isinstance(costs, dict)
     parts = [
         "<!DOCTYPE html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(scenario.name)}</title>',
+        '<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{escape(scenario.name)}</title>",
         f"<style>{STYLE}</style></head><body>",
         f'<h1>{escape(scenario.name)}: <span class="{verdict}">{verdict}</span></h1>',
         f"<p>{datetime.now(UTC):%Y-%m-%d %H:%M} UTC; {scenario.devices:,} devices, {result.elapsed:,.0f} s, "
-        f"{result.processes} processes. Latency counts from when a message was meant to be sent.</p>",
+        f"{result.processes} processes, against {escape(_target(scenario))}; kaa-sim {__version__}. "
+        "Latency counts from when a message was meant to be sent.</p>",
         _list([*failures, *result.remarks]),
         "<h2>Fleets</h2>",
         _table(
@@ -73,11 +88,38 @@ def page(result: Result) -> str:
             "<h2>Errors</h2>",
             _table(("kind", "count"), [(kind, f"{count:,}") for kind, count in total.errors.most_common()]),
         ]
-    seconds = _thinned(result.seconds)
+    parts += ["<h2>Over time</h2>", *_plots("all fleets", result.seconds)]
+    if len(scenario.fleets) > 1:
+        for fleet in scenario.fleets:
+            parts += [
+                f"<h3>{escape(fleet.name)}</h3>",
+                *_plots(fleet.name, result.by_fleet.get(fleet.name, ())),
+            ]
     parts += [
-        "<h2>Over time</h2>",
+        "<h2>Scenario</h2>",
+        f"<details><summary>{escape(scenario.name)}</summary><pre>{escape(source)}</pre></details>",
+        "</body></html>\n",
+    ]
+    return "\n".join(parts)
+
+
+def _target(scenario: Scenario) -> str:
+    """Return host and ports that the fleets use."""
+    used = {(fleet.protocol, fleet.transport) for fleet in scenario.fleets}
+    ports = [
+        f"{protocol}{'' if transport == 'tcp' else f' over {transport}'} {getattr(scenario.target, field)}"
+        for protocol, transport, field in PORTS
+        if (protocol, transport) in used
+    ]
+    return f"{scenario.target.host} ({', '.join(ports)})"
+
+
+def _plots(whose: str, all_seconds: Sequence[Second]) -> list[str]:
+    """Draw rates, latency and connections of a fleet or all, each over time."""
+    seconds = _thinned(all_seconds)
+    plots = (
         svg.lines(
-            "messages a second",
+            f"{whose}: messages a second",
             "seconds",
             "",
             [
@@ -86,16 +128,17 @@ def page(result: Result) -> str:
             ],
         ),
         svg.lines(
-            "latency",
+            f"{whose}: latency",
             "seconds",
             "milliseconds",
             [
                 Line("median", [(second.at, second.p50_us / 1000) for second in seconds]),
                 Line("99 %", [(second.at, second.p99_us / 1000) for second in seconds]),
             ],
+            logarithmic_y=True,
         ),
         svg.lines(
-            "devices connected, and errors so far",
+            f"{whose}: devices connected, and errors so far",
             "seconds",
             "",
             [
@@ -103,9 +146,8 @@ def page(result: Result) -> str:
                 Line("errors", [(second.at, float(second.errors)) for second in seconds]),
             ],
         ),
-        "</body></html>\n",
-    ]
-    return "\n".join(parts)
+    )
+    return [f'<div class="wide">{plot}</div>' for plot in plots]
 
 
 def _fleet(name: str, devices: int, counts: dict[str, object]) -> tuple[str, ...]:
@@ -135,7 +177,7 @@ def _list(items: Sequence[str]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{body}</table>"
+    return f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>'
 
 
 def _thinned(seconds: Sequence[Second]) -> Sequence[Second]:

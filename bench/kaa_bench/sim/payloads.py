@@ -4,10 +4,14 @@ import math
 import random
 import time
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta
+
+from kaa_bench.errors import BenchError
 
 METRES_PER_DEGREE = 111_320.0
 """Metres of a degree of latitude, and of longitude at the equator."""
@@ -162,3 +166,26 @@ class Samples:
             for _ in range(self._batch)
         ]
         return msgspec.json.encode(samples if self._batch > 1 else samples[0])
+
+
+class Recorded:
+    """Messages that are the contents of files, in turn, beginning with another one for each device."""
+
+    def __init__(self, files: tuple[str, ...], number: int) -> None:
+        self._contents = [content_of(file) for file in files]
+        self._next = number
+
+    def message(self) -> bytes:
+        """Return the next payload."""
+        content = self._contents[self._next % len(self._contents)]
+        self._next += 1
+        return content
+
+
+@cache
+def content_of(file: str) -> bytes:
+    """Return the content of a file. Raise BenchError if it cannot be read."""
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise BenchError(f"{file} cannot be read: {error.strerror}") from None

@@ -7,7 +7,6 @@ import multiprocessing
 import random
 import resource
 import signal
-import ssl
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -19,6 +18,7 @@ from kaa_bench.connecting import FILES_BESIDE_SOCKETS
 from kaa_bench.errors import BenchError
 from kaa_bench.load.histogram import Histogram
 from kaa_bench.sim.device import Device
+from kaa_bench.sim.identities import Identities
 from kaa_bench.sim.scenario import Scenario
 from kaa_bench.sim.tally import Tally
 
@@ -98,21 +98,11 @@ def _run(pipe: Connection, scenario: Scenario, index: int, processes: int, begin
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         raise_file_limit(-(-scenario.devices // processes))
-        tls = _tls(scenario)
-        uvloop.run(_simulate(pipe, scenario, index, processes, begin, tls))
+        uvloop.run(_simulate(pipe, scenario, index, processes, begin))
     except BenchError as error:
         pipe.send(error)
     except (BrokenPipeError, EOFError):
         pass
-
-
-def _tls(scenario: Scenario) -> ssl.SSLContext | None:
-    if not any(fleet.tls for fleet in scenario.fleets):
-        return None
-    try:
-        return ssl.create_default_context(cafile=scenario.target.ca_file)
-    except OSError as error:
-        raise BenchError(f"target.ca-file cannot be used: {error}") from None
 
 
 async def _simulate(
@@ -121,20 +111,19 @@ async def _simulate(
     index: int,
     processes: int,
     begin: float,
-    tls: ssl.SSLContext | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     start = loop.time() + max(0.0, begin - time.time())
     tallies = {fleet.name: Tally() for fleet in scenario.fleets}
-    tasks = []
+    devices, tasks = [], []
     for fleet in scenario.fleets:
+        identities = Identities(fleet, scenario.target)
         for number in range(index, fleet.devices, processes):
             chance = random.Random(f"{scenario.seed}/{fleet.name}/{number}")
-            device = Device(
-                fleet, scenario.target, number, tallies[fleet.name], chance, tls if fleet.tls else None
-            )
+            device = Device(fleet, scenario.target, number, tallies[fleet.name], chance, identities)
             at = start + scenario.ramp_up * number / fleet.devices
-            tasks.append(asyncio.create_task(device.run(at)))
+            devices.append(device)
+            tasks.append(asyncio.create_task(device.run(start, at)))
     # Thousands of devices live to the end; the garbage collector need not examine them again.
     gc.freeze()
     before: dict[str, Histogram] = {}
@@ -143,7 +132,8 @@ async def _simulate(
     while loop.time() < end and not pipe.poll():
         await asyncio.sleep(min(REPORT_PERIOD_S, max(0.0, end - loop.time())))
         pipe.send(_snapshot(tallies, before))
-    for task in tasks:
+    for device, task in zip(devices, tasks, strict=True):
+        device.stopping = True
         task.cancel()
     while True:
         _, unfinished = await asyncio.wait(tasks, timeout=REPORT_PERIOD_S)

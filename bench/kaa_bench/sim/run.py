@@ -10,13 +10,15 @@ from kaa_bench.load.histogram import Histogram
 from kaa_bench.processes import cpu_seconds, process_tree
 from kaa_bench.sim.load import latency_us
 from kaa_bench.sim.process import START_S, Report, SimulatorProcess
-from kaa_bench.sim.scenario import Scenario
+from kaa_bench.sim.scenario import Criteria, Scenario
 from kaa_bench.sim.tally import Tally
 
 LATE_MAX = 0.01
 """The share of late messages above which the figures are those of the simulator."""
 SATURATED = 0.9
 POLL_S = 0.5
+ALL = "all"
+"""The name of all fleets together in results."""
 NANOSECONDS = 1e9
 
 
@@ -42,14 +44,17 @@ class Result:
     tallies: dict[str, Tally]
     recent: dict[str, Histogram] = field(default_factory=dict)
     seconds: list[Second] = field(default_factory=list)
+    by_fleet: dict[str, list[Second]] = field(default_factory=dict)
     elapsed: float = 0.0
     cpu: float = 0.0
     cpu_busiest: float = 0.0
     server_cpu: float | None = None
     connected_most: int = 0
     interrupted: bool = False
-    counted: tuple[int, int] = (0, 0)
-    """The counts at the last of `seconds`."""
+    gave_up: bool = False
+    """Whether the run has ended early because no device connected."""
+    counted: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The counts at the last of the seconds, sent and acknowledged, by fleet and for all."""
 
     @property
     def total(self) -> Tally:
@@ -75,21 +80,14 @@ class Result:
 
     def failures(self) -> list[str]:
         """Return the criteria of the scenario that are not met."""
-        criteria, total = self.scenario.criteria, self.total
-        errors = total.errors.total()
-        failures = []
-        if errors > criteria.errors:
-            failures.append(f"errors: {errors}, at most {criteria.errors}")
-        share = total.acknowledged / total.sent if total.sent else 0.0
-        if share < criteria.acknowledged:
-            failures.append(f"acknowledged: {share:.4%}, at least {criteria.acknowledged:.4%}")
-        for percent, limit in ((50, criteria.p50), (99, criteria.p99)):
-            found = total.latency.percentile(percent) / NANOSECONDS
-            if limit is not None and found > limit:
-                failures.append(f"p{percent}: {found:.3f} s, at most {limit:g} s")
-        connected = total.reached / self.scenario.devices
-        if connected < criteria.connected:
-            failures.append(f"connected: {connected:.2%} of the devices, at least {criteria.connected:.2%}")
+        failures = _unmet(self.scenario.criteria, self.total, self.scenario.devices)
+        for fleet in self.scenario.fleets:
+            if fleet.criteria is not None:
+                unmet = _unmet(fleet.criteria, self.tallies[fleet.name], fleet.devices)
+                failures += [f"{fleet.name}: {failure}" for failure in unmet]
+        if self.gave_up:
+            kinds = ", ".join(f"{count} x {kind}" for kind, count in self.total.errors.most_common(3))
+            failures.insert(0, f"no device connected in {self.scenario.give_up:g} s: {kinds or 'no answer'}")
         return failures
 
     def summary(self) -> dict[str, object]:
@@ -114,6 +112,25 @@ class Result:
             "simulator_cpu_us_per_message": self.cpu / sent * 1e6,
             "server_cpu_us_per_message": None if server is None else server / sent * 1e6,
         }
+
+
+def _unmet(criteria: Criteria, total: Tally, devices: int) -> list[str]:
+    """Return the criteria that are not met by a tally."""
+    errors = total.errors.total()
+    failures = []
+    if errors > criteria.errors:
+        failures.append(f"errors: {errors}, at most {criteria.errors}")
+    share = total.acknowledged / total.sent if total.sent else 0.0
+    if share < criteria.acknowledged:
+        failures.append(f"acknowledged: {share:.4%}, at least {criteria.acknowledged:.4%}")
+    for percent, limit in ((50, criteria.p50), (99, criteria.p99)):
+        found = total.latency.percentile(percent) / NANOSECONDS
+        if limit is not None and found > limit:
+            failures.append(f"p{percent}: {found:.3f} s, at most {limit:g} s")
+    connected = total.reached / devices
+    if connected < criteria.connected:
+        failures.append(f"connected: {connected:.2%} of the devices, at least {criteria.connected:.2%}")
+    return failures
 
 
 def fields(tally: Tally) -> dict[str, object]:
@@ -151,6 +168,10 @@ def run(scenario: Scenario, processes: int, server: int | None, show: Callable[[
                     result.elapsed = max(0.0, time.time() - begin)
                     _gather(result, list(reports.values()))
                     show(result)
+                    if not result.gave_up and result.elapsed > scenario.give_up and not result.total.reached:
+                        result.gave_up = True
+                        for process in running:
+                            process.stop()
                 break
             except KeyboardInterrupt:
                 result.interrupted = True
@@ -190,22 +211,27 @@ def _gather(result: Result, reports: list[Report]) -> None:
     if span < 1.0:
         return
     # Rates are over all reports since the last point.
-    sent_before, acknowledged_before = result.counted
     latency = Histogram()
-    for recent in result.recent.values():
+    for name, recent in result.recent.items():
         latency.merge(recent)
-    result.seconds.append(
-        Second(
-            at=result.elapsed,
-            connected=total.connected,
-            sent_rate=(total.sent - sent_before) / span,
-            acknowledged_rate=(total.acknowledged - acknowledged_before) / span,
-            errors=total.errors.total(),
-            p50_us=latency.percentile(50) / 1000,
-            p99_us=latency.percentile(99) / 1000,
-        )
+        second = _second(result, name, result.tallies[name], recent, span)
+        result.by_fleet.setdefault(name, []).append(second)
+    result.seconds.append(_second(result, ALL, total, latency, span))
+
+
+def _second(result: Result, name: str, tally: Tally, latency: Histogram, span: float) -> Second:
+    """Return the counts of the last second of a fleet, or of all."""
+    sent_before, acknowledged_before = result.counted.get(name, (0, 0))
+    result.counted[name] = tally.sent, tally.acknowledged
+    return Second(
+        at=result.elapsed,
+        connected=tally.connected,
+        sent_rate=(tally.sent - sent_before) / span,
+        acknowledged_rate=(tally.acknowledged - acknowledged_before) / span,
+        errors=tally.errors.total(),
+        p50_us=latency.percentile(50) / 1000,
+        p99_us=latency.percentile(99) / 1000,
     )
-    result.counted = total.sent, total.acknowledged
 
 
 def _cpu(server: int | None) -> float:

@@ -10,33 +10,17 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from kaa_bench.connecting import Protocol
 from kaa_bench.errors import BenchError
 from kaa_bench.sim.payloads import Value
+from kaa_bench.sim.stages import Stage
+from kaa_bench.sim.values import Duration, Strict
 
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 PATTERN_FIELD = re.compile(r"\{device(:0\d+)?\}")
 """The field of a token pattern, with the width of the zero-padded number."""
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
-
-
-class Duration(float):
-    """A duration in seconds, written with a unit: `200ms`, `1.5s`, `10m`, `1h`."""
-
-    @classmethod
-    def parse(cls, text: object) -> "Duration":
-        """Parse a duration. Raise ValueError for a wrong one."""
-        found = DURATION.fullmatch(text) if isinstance(text, str) else None
-        if found is None:
-            raise ValueError(f"{text!r} is not a duration such as 200ms, 1.5s, 10m or 1h")
-        return cls(float(found[1]) * UNITS[found[2]])
-
-
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    pass
 
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
@@ -44,7 +28,7 @@ Name = Annotated[str, Meta(pattern=NAME)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Target(_Strict, frozen=True, kw_only=True):
+class Target(Strict, frozen=True, kw_only=True):
     """The address of the gateway."""
 
     host: str = "127.0.0.1"
@@ -53,82 +37,21 @@ class Target(_Strict, frozen=True, kw_only=True):
     websocket: Port = 8083
     websocket_tls: Port = 8084
     http: Port = 8080
+    https: Port = 8443
     coap: Port = 5683
     kpudp: Port = 5686
     ca_file: str | None = None
     """PEM file of the certificate authority (default: the system's trust store)."""
 
 
-class Commands(_Strict, frozen=True, kw_only=True):
+class Commands(Strict, frozen=True, kw_only=True):
     """The commands that devices execute (11/CEP)."""
 
     extension: Name = "cex"
     types: Annotated[tuple[Name, ...], Meta(min_length=1)]
 
 
-class Fleet(_Strict, frozen=True, kw_only=True):
-    """A number of devices with the same properties."""
-
-    name: Name
-    protocol: Protocol
-    devices: Annotated[int, Meta(ge=1, le=1_000_000)]
-    interval: Duration
-    payload: dict[str, Value]
-    application_version: Name = "demo_application_v1"
-    extension: Name = "dcx"
-    path: str = "json"
-    token: str = "sim-{device:06}"
-    clients: Literal["native", "independent"] = "native"
-    """The clients: our codecs for load, or independent ones (aiomqtt, aiocoap, aiohttp) to check that they work."""
-    transport: Literal["tcp", "tls", "websocket", "websocket-tls"] = "tcp"
-    """QoS of MQTT."""
-    jitter: Share = 0.1
-    """The share of the interval by which a message may be early or late."""
-    batch: Annotated[int, Meta(ge=1, le=10_000)] = 1
-    qos: Literal[0, 1] = 1
-    mqtt_version: Literal["3.1.1", "5", 5] = "3.1.1"
-    answers: bool = False
-    """Whether an MQTT message is a request, and is done when the extension has answered."""
-    timeout: Duration = Duration(30.0)
-    churn: Duration | None = None
-    """The average time for which a device stays connected before it leaves and reconnects."""
-    configuration: Name | None = None
-    """The extension whose configurations devices apply (7/CMP)."""
-    commands: Commands | None = None
-
-    def __post_init__(self) -> None:
-        if len(PATTERN_FIELD.findall(self.token)) != 1 or set(PATTERN_FIELD.sub("", self.token)) & set(
-            "{}/#+"
-        ):
-            raise ValueError(
-                "`token` has {device} or {device:06} once, and no other brace, slash or wildcard"
-            )
-        if self.interval <= 0:
-            raise ValueError("`interval` is more than 0")
-        if self.protocol != "mqtt" and (
-            self.answers or self.transport != "tcp" or self.qos == 0 or self.mqtt_version != "3.1.1"
-        ):
-            raise ValueError("`qos`, `answers`, `transport` and `mqtt-version` are of MQTT")
-        if self.protocol in ("http", "coap") and (self.configuration or self.commands):
-            raise ValueError("`configuration` and `commands` need pushes: mqtt or kpudp")
-        if self.protocol == "kpudp" and self.clients == "independent":
-            raise ValueError("`clients: independent` is not for kpudp: there is no other client of it")
-        if self.clients == "independent" and self.transport.startswith("websocket"):
-            raise ValueError("`transport: websocket` is for native clients")
-        if self.clients == "independent" and (self.configuration or self.commands):
-            raise ValueError("`configuration` and `commands` are for native clients")
-
-    @property
-    def tls(self) -> bool:
-        """Return whether its connections are encrypted."""
-        return self.transport.endswith("tls")
-
-    def token_of(self, device: int) -> str:
-        """Return the endpoint token of a device."""
-        return self.token.format(device=device)
-
-
-class Criteria(_Strict, frozen=True, kw_only=True):
+class Criteria(Strict, frozen=True, kw_only=True):
     """The criteria for passing."""
 
     errors: Annotated[int, Meta(ge=0)] = 0
@@ -140,7 +63,106 @@ class Criteria(_Strict, frozen=True, kw_only=True):
     """The share of devices that were connected at some time."""
 
 
-class Scenario(_Strict, frozen=True, kw_only=True):
+class Fleet(Strict, frozen=True, kw_only=True):
+    """A number of devices with the same properties."""
+
+    name: Name
+    protocol: Protocol
+    devices: Annotated[int, Meta(ge=1, le=1_000_000)]
+    interval: Duration
+    payload: dict[str, Value] = msgspec.field(default_factory=dict)
+    payload_files: tuple[str, ...] = ()
+    """Files whose contents are the messages, in turn, instead of `payload`."""
+    application_version: Name = "demo_application_v1"
+    extension: Name = "dcx"
+    path: str = "json"
+    token: str = "sim-{device:06}"
+    tokens: str | None = None
+    """A CSV file with the columns `token` and, if wanted, `user` and `password`; a device a line."""
+    user: str | None = None
+    password: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    """User name, password and client certificate (PEM). {device} stands for the number of the device."""
+    sources: tuple[str, ...] = ()
+    """Local addresses that the devices connect from, in turn."""
+    clients: Literal["native", "independent"] = "native"
+    """The clients: our codecs for load, or independent ones (aiomqtt, aiocoap, aiohttp) to check that they work."""
+    transport: Literal["tcp", "tls", "websocket", "websocket-tls"] = "tcp"
+    stages: tuple[Stage, ...] = ()
+    """How the rate changes, from the start of the run on."""
+    jitter: Share = 0.1
+    """The share of the interval by which a message may be early or late."""
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 1
+    qos: Literal[0, 1, 2] = 1
+    mqtt_version: Literal["3.1.1", "5", 5] = "3.1.1"
+    answers: bool = False
+    """Whether an MQTT message is a request, and is done when the extension has answered."""
+    timeout: Duration = Duration(30.0)
+    churn: Duration | None = None
+    """The average time for which a device stays connected before it leaves and reconnects."""
+    configuration: Name | None = None
+    """The extension whose configurations devices apply (7/CMP)."""
+    commands: Commands | None = None
+    criteria: Criteria | None = None
+    """Criteria of this fleet, beside those of the scenario."""
+
+    def __post_init__(self) -> None:
+        if len(PATTERN_FIELD.findall(self.token)) != 1 or set(PATTERN_FIELD.sub("", self.token)) & set(
+            "{}/#+"
+        ):
+            raise ValueError(
+                "`token` has {device} or {device:06} once, and no other brace, slash or wildcard"
+            )
+        if self.interval <= 0:
+            raise ValueError("`interval` is more than 0")
+        if self.protocol != "mqtt" and (self.answers or self.qos != 1 or self.mqtt_version != "3.1.1"):
+            raise ValueError("`qos`, `answers` and `mqtt-version` are of MQTT")
+        if self.transport not in {"mqtt": (self.transport,), "http": ("tcp", "tls")}.get(
+            self.protocol, ("tcp",)
+        ):
+            raise ValueError("`transport` is of MQTT; HTTP has tcp and tls")
+        if bool(self.payload) == bool(self.payload_files):
+            raise ValueError("either `payload` or `payload-files` is given")
+        self._check_identity()
+        if self.protocol in ("http", "coap") and (self.configuration or self.commands):
+            raise ValueError("`configuration` and `commands` need pushes: mqtt or kpudp")
+        if self.protocol == "kpudp" and self.clients == "independent":
+            raise ValueError("`clients: independent` is not for kpudp: there is no other client of it")
+        if self.clients == "independent" and self.transport.startswith("websocket"):
+            raise ValueError("`transport: websocket` is for native clients")
+        if self.clients == "independent" and (self.configuration or self.commands):
+            raise ValueError("`configuration` and `commands` are for native clients")
+
+    def _check_identity(self) -> None:
+        if self.protocol in ("coap", "kpudp") and (self.user or self.password):
+            raise ValueError("`user` and `password` are of MQTT and HTTP")
+        if self.password is not None and self.user is None:
+            raise ValueError("`password` needs `user`")
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("`cert-file` and `key-file` go together")
+        if self.cert_file is not None and not self.tls:
+            raise ValueError("`cert-file` needs `transport: tls` or `websocket-tls`")
+        if self.clients == "independent" and (
+            self.user
+            or self.cert_file
+            or self.sources
+            or self.tokens
+            or (self.protocol == "http" and self.tls)
+        ):
+            raise ValueError("identities, `sources` and HTTPS are for native clients")
+
+    @property
+    def tls(self) -> bool:
+        """Return whether its connections are encrypted."""
+        return self.transport.endswith("tls")
+
+    def token_of(self, device: int) -> str:
+        """Return the endpoint token of a device."""
+        return self.token.format(device=device)
+
+
+class Scenario(Strict, frozen=True, kw_only=True):
     """A scenario."""
 
     name: str
@@ -150,6 +172,8 @@ class Scenario(_Strict, frozen=True, kw_only=True):
     """The time over which the devices of each fleet start evenly; it is part of the duration."""
     target: Target = Target()
     criteria: Criteria = Criteria()
+    give_up: Duration = Duration(15.0)
+    """The time after which the run ends if no device has connected."""
     seed: int = 1
     """The seed of random numbers: payloads and times are the same in each run."""
 
@@ -159,6 +183,19 @@ class Scenario(_Strict, frozen=True, kw_only=True):
             raise ValueError("two fleets have one `name`")
         if self.duration <= self.ramp_up:
             raise ValueError("`duration` is longer than `ramp-up`")
+
+    def at(self, host: str | None, ports: dict[str, int]) -> "Scenario":
+        """Return the scenario at another target. Raise BenchError for a port that does not exist."""
+        changes: dict[str, Any] = {name.replace("-", "_"): port for name, port in ports.items()}
+        if host is not None:
+            changes["host"] = host
+        fields = {field.encode_name for field in structs.fields(Target)} - {"host", "ca-file"}
+        for name, port in ports.items():
+            if name not in fields:
+                raise BenchError(f"--port.{name}: expected one of {', '.join(sorted(fields))}")
+            if not 1 <= port <= 65535:
+                raise BenchError(f"--port.{name} {port}: expected 1 to 65535")
+        return structs.replace(self, target=structs.replace(self.target, **changes))
 
     @property
     def devices(self) -> int:

@@ -1,13 +1,18 @@
 """`kaa-sim run` on a real gateway: every protocol and kind of client, reactions, churn, criteria, reports."""
 
 import asyncio
+import contextlib
+import csv
 import json
+import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+import httpx
 import nats
 import pytest
 from kaa_bench.compare.instruments import Sink
@@ -15,6 +20,7 @@ from kaa_bench.packets import APP_VERSION, EXTENSION
 from kaa_bench.processes import INSTANCE, Gateway, NatsServer, free_port
 from kaa_bench.sim.cli import app
 from kaa_gateway.bus import subjects
+from kaa_gateway.identity.passwords import hashed
 from kaa_gateway.wire import esp
 from nats.aio.msg import Msg
 
@@ -134,7 +140,9 @@ def test_every_protocol_and_kind_of_client_is_simulated(
     assert found["fleets"]["m1"]["connects"] > 2
     page = report.read_text()
     assert 'everything: <span class="passed">passed' in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 3 * (len(fleets) + 1)
+    assert "127.0.0.1 (" in page
+    assert "name: everything" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
     for start in range(3):
         plot = page.split("<svg")[start + 1].split("</svg>")[0]
@@ -242,6 +250,142 @@ def test_a_gateway_that_is_not_there_is_counted_and_the_run_ends(tmp_path: Path)
     found = json.loads(summary.read_text())
     assert found["connected_most"] == 0
     assert set(found["total"]["errors"]) == {"connect: ConnectionRefusedError"}
+
+
+def test_a_run_that_nothing_connects_to_ends_early(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with NatsServer() as server:
+        nobody = Gateway(server)
+        scenario = f"name: nobody\nduration: 1h\ngive-up: 1s\nfleets:\n{fleet('m', 'mqtt')}" + target(nobody)
+        assert run(tmp_path / "s.yml", scenario) == 1
+        nobody.stop()
+    found = re.search(r"failed: no device connected in 1 s: \d+ x connect: (\w+)", capsys.readouterr().out)
+    assert found is not None
+    assert found[1] == "ConnectionRefusedError"
+
+
+class StrictGateway(FullGateway):
+    """Clients need a user name and a password, or a certificate."""
+
+    def configuration(self) -> dict[str, object]:
+        document: dict[str, object] = super().configuration()
+        kaa = document["kaa"]
+        assert isinstance(kaa, dict)
+        device = self.authority.issue("device")
+        file = self.directory / "identity.yml"
+        users = {f"user-{number}": {"password": hashed(b"secret")} for number in range(2)}
+        serial = str(device.certificate.serial_number)
+        certificates: dict[str, object] = {device.certificate.issuer.rfc4514_string(): {serial: {}}}
+        file.write_text(json.dumps({"clients": users, "certificates": certificates}))
+        kaa["kpc"]["identity"] = {
+            "provider": "open",
+            "static": {"file": str(file)},
+            "clients": {"provider": "static"},
+        }
+        mqtt, http = kaa["kpc"]["transports"]["mqtt"], kaa["kpc"]["transports"]["http"]
+        mqtt["client-authentication"] = http["client-authentication"] = "required"
+        mqtt["tls"] |= {"client-certificate": "optional", "ca-file": str(self.authority.file)}
+        self.encrypted["https"] = free_port()
+        http["tls"] = {**mqtt["tls"], "port": self.encrypted["https"]}
+        return document
+
+
+def test_devices_present_themselves(tmp_path: Path) -> None:
+    """By user and password, of the scenario or of a CSV file, or by a certificate; and are refused without."""
+    tokens = tmp_path / "tokens.csv"
+    tokens.write_text("token,user,password\ntoken-a,user-0,secret\ntoken-b,user-1,secret\n")
+    with (
+        NatsServer() as server,
+        StrictGateway(server) as gateway,
+        Sink(server.address, answers=True),
+    ):
+        names = "user: 'user-{device}'", "password: secret"
+        files = f"cert-file: {gateway.directory}/device.pem", f"key-file: {gateway.directory}/device.key"
+        fleets = (
+            fleet("m", "mqtt", *names),
+            fleet("l", "mqtt", f"tokens: {tokens}"),
+            fleet("c", "mqtt", "transport: tls", *files),
+            fleet("h", "http", *names),
+            fleet("s", "http", "transport: tls", *files),
+            fleet("r", "mqtt", "criteria: {connected: 0, acknowledged: 0, errors: 1000}"),
+        )
+        scenario = f"name: strict\nduration: 2s\nfleets:\n{''.join(fleets)}" + target(gateway)
+        scenario += "criteria: {errors: 1000, acknowledged: 0, connected: 0}\n"
+        summary = tmp_path / "summary.json"
+        assert run(tmp_path / "s.yml", scenario, "--json", str(summary)) == 0
+    found = json.loads(summary.read_text())["fleets"]
+    for name in "mlchs":
+        assert found[name]["sent"] == found[name]["acknowledged"] > 0, (name, found[name])
+        assert found[name]["errors"] == {}
+    assert found["r"]["devices_connected"] == 0
+    assert set(found["r"]["errors"]) == {"CONNACK 5 (not authorized)"}
+
+
+def test_stages_sources_files_and_outputs(gateway: FullGateway, tmp_path: Path) -> None:
+    payload = tmp_path / "sample.json"
+    payload.write_text('{"x": 1}')
+    sources = "sources: [127.0.0.2, 127.0.0.3]"
+    stages = "stages: [{duration: 1s, rate: 1}, {duration: 0s, rate: 5}]"
+    fleets = {
+        "q": fleet("q", "mqtt", "qos: 2", sources, "criteria: {errors: 0, p99: 30s}"),
+        "v": fleet("v", "mqtt", "qos: 2", "mqtt-version: 5", sources),
+        "h": fleet("h", "http", sources),
+        "c": fleet("c", "coap", sources),
+        "k": fleet("k", "kpudp", sources),
+        "f": fleet("f", "mqtt", f"payload-files: [{payload}]").replace(
+            "    payload: {x: {kind: walk, start: 0, step: 1}}\n", ""
+        ),
+        "s": fleet("s", "mqtt", stages),
+    }
+    scenario = f"name: more\nduration: 3s\nfleets:\n{''.join(fleets.values())}" + target(gateway)
+    summary, seconds, port = tmp_path / "summary.json", tmp_path / "seconds.csv", free_port()
+    scraped: list[str] = []
+
+    def scrape() -> None:
+        while not any('kaa_sim_acknowledged_total{fleet="q"}' in text for text in scraped):
+            with contextlib.suppress(OSError):
+                scraped.append(httpx.get(f"http://127.0.0.1:{port}/metrics").text)
+            time.sleep(0.05)
+
+    scraping = threading.Thread(target=scrape, daemon=True)
+    scraping.start()
+    status = run(
+        tmp_path / "s.yml", scenario, "--json", str(summary), "--csv", str(seconds),
+        "--prometheus-port", str(port),
+    )  # fmt: skip
+    assert status == 0
+    scraping.join(END_S)
+    assert not scraping.is_alive()
+    found = json.loads(summary.read_text())["fleets"]
+    for name in fleets:
+        assert found[name]["sent"] == found[name]["acknowledged"] > 0, (name, found[name])
+    # A second at 10 messages a second and device, and two at 50, beside three at 10.
+    assert found["s"]["sent"] > 2 * found["q"]["sent"]
+    rows = list(csv.DictReader(seconds.open()))
+    assert {row["fleet"] for row in rows} == {*fleets, "all"}
+    assert any(float(row["acknowledged_per_second"]) > 0 for row in rows)
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--csv"])
+def test_a_file_that_cannot_be_written_is_named_before_the_run(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "no" / "file"
+    scenario = f"name: long\nduration: 1h\nfleets:\n{fleet('m', 'mqtt')}"
+    assert run(tmp_path / "s.yml", scenario, option, str(path)) == 2
+    assert capsys.readouterr().err == f"kaa-sim: {path} cannot be written: No such file or directory\n"
+
+
+def test_ports_beside_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    scenario = f"name: x\nduration: 1h\ngive-up: 500ms\nfleets:\n{fleet('m', 'mqtt')}"
+    page = tmp_path / "report.html"
+    path = tmp_path / "s.yml"
+    assert run(path, scenario, "--port.mqtt", str(port), "--host", "localhost", "--html", str(page)) == 1
+    assert f"localhost (mqtt {port})" in page.read_text()
+    assert run(path, scenario, "--port.mqt", "1884") == 2
+    assert "--port.mqt: expected one of coap, http, https, kpudp, mqtt" in capsys.readouterr().err
 
 
 def test_a_scenario_that_is_wrong_has_a_status_of_its_own(

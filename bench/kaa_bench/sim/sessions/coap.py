@@ -26,8 +26,11 @@ TOKEN_SIZE = 4
 class CoapSession(asyncio.DatagramProtocol):
     """See `Session`."""
 
-    def __init__(self, host: str, port: int, *, timeout: float) -> None:
+    def __init__(
+        self, host: str, port: int, *, timeout: float, source: tuple[str, int] | None = None
+    ) -> None:
         self._address = host, port
+        self._source = source
         self._timeout = timeout
         self._transport: asyncio.DatagramTransport | None = None
         self._message_id = random.randrange(MESSAGE_IDS)
@@ -39,7 +42,9 @@ class CoapSession(asyncio.DatagramProtocol):
         """See `Session.connect`: open a socket."""
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_datagram_endpoint(lambda: self, remote_addr=self._address)
+            await loop.create_datagram_endpoint(
+                lambda: self, remote_addr=self._address, local_addr=self._source
+            )
         except OSError as error:
             raise SessionError(f"connect: {type(error).__name__}") from None
 

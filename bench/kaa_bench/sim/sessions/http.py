@@ -4,6 +4,8 @@ Source: RFC 9112; Kaa's HTTP binding of 1/KP.
 """
 
 import asyncio
+import base64
+import ssl
 from typing import cast
 
 import httptools
@@ -14,8 +16,20 @@ from kaa_bench.sim.sessions import SessionError
 class HttpSession(asyncio.Protocol):
     """See `Session`. The first request connects, and later ones after the gateway has closed the connection."""
 
-    def __init__(self, host: str, port: int, *, timeout: float) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout: float,
+        user: str | None = None,
+        password: str | None = None,
+        source: tuple[str, int] | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self._address = host, port
+        self._authorization = "" if user is None else f"Authorization: {basic(user, password)}\r\n"
+        self._source, self._tls = source, tls
         self._timeout = timeout
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -27,7 +41,14 @@ class HttpSession(asyncio.Protocol):
         host, port = self._address
         try:
             async with asyncio.timeout(self._timeout):
-                await asyncio.get_running_loop().create_connection(lambda: self, host, port)
+                await asyncio.get_running_loop().create_connection(
+                    lambda: self,
+                    host,
+                    port,
+                    ssl=self._tls,
+                    server_hostname=host if self._tls else None,
+                    local_addr=self._source,
+                )
         except TimeoutError:
             raise SessionError("connect timed out") from None
         except OSError as error:
@@ -41,7 +62,10 @@ class HttpSession(asyncio.Protocol):
             assert self._transport is not None
             self._response = asyncio.get_running_loop().create_future()
             host, port = self._address
-            head = f"POST /{path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(payload)}\r\n\r\n"
+            head = (
+                f"POST /{path} HTTP/1.1\r\nHost: {host}:{port}\r\n{self._authorization}"
+                f"Content-Length: {len(payload)}\r\n\r\n"
+            )
             try:
                 self._transport.write(head.encode() + payload)
                 async with asyncio.timeout(self._timeout):
@@ -100,3 +124,8 @@ class HttpSession(asyncio.Protocol):
         if self._response is not None and not self._response.done():
             self._response.set_exception(SessionError(kind))
             self._response.exception()
+
+
+def basic(user: str, password: str | None) -> str:
+    """Return the credentials of an Authorization field (RFC 7617)."""
+    return "Basic " + base64.b64encode(f"{user}:{password or ''}".encode()).decode()

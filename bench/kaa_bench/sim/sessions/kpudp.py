@@ -12,8 +12,16 @@ from kaa_bench.sim.sessions import Pushed, SessionError
 class KpudpSession:
     """See `Session`."""
 
-    def __init__(self, host: str, port: int, *, timeout: float, pushed: Pushed) -> None:
-        self._client = KpudpClient(port, host=host)
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        timeout: float,
+        pushed: Pushed,
+        source: tuple[str, int] | None = None,
+    ) -> None:
+        self._client = KpudpClient(port, host=host, source=source)
         self._timeout = timeout
         self._pushed = pushed
         self._reading: asyncio.Task[None] | None = None

@@ -1,4 +1,4 @@
-"""A device of MQTT 3.1.1 or 5 on the gateway's codec: QoS 0 or 1, with or without answers.
+"""A device of MQTT 3.1.1 or 5 on the gateway's codec: QoS 0, 1 or 2, with or without answers.
 
 Source: MQTT 3.1.1; MQTT 5.0; 1/KP for request IDs, `/status` and `/error`. With MQTT 5 a device uses topic aliases as
 far as the gateway allows them, and is answered on its Response Topic.
@@ -13,7 +13,7 @@ from typing import cast
 from kaa_gateway.errors import ProtocolError
 
 from kaa_bench import mqtt_packets as mqtt
-from kaa_bench.packets import MqttVersion
+from kaa_bench.packets import MqttVersion, connack
 from kaa_bench.sim.sessions import Pushed, SessionError
 from kaa_bench.sim.sessions.websocket import WebSocketPipe
 
@@ -38,6 +38,9 @@ class MqttSession(asyncio.Protocol):
         answers: bool,
         timeout: float,
         pushed: Pushed,
+        user: str | None = None,
+        password: str | None = None,
+        source: tuple[str, int] | None = None,
         tls: ssl.SSLContext | None = None,
         websocket: bool = False,
         version: MqttVersion = "3.1.1",
@@ -46,6 +49,9 @@ class MqttSession(asyncio.Protocol):
         self._client_id = client_id
         self._qos, self._answers, self._timeout = qos, answers, timeout
         self._pushed = pushed
+        self._user = user
+        self._password = None if password is None else password.encode()
+        self._source = source
         self._tls, self._websocket = tls, websocket
         self._level = mqtt.LEVEL_5 if version == "5" else mqtt.LEVEL_3_1_1
         self._aliases: dict[str, int] = {}
@@ -74,10 +80,19 @@ class MqttSession(asyncio.Protocol):
                     port,
                     ssl=self._tls,
                     server_hostname=host if self._tls else None,
+                    local_addr=self._source,
                 )
                 if pipe is not None:
                     await pipe.opened
-                self._write(mqtt.Connect(self._client_id, keep_alive=0, level=self._level))
+                self._write(
+                    mqtt.Connect(
+                        self._client_id,
+                        keep_alive=0,
+                        level=self._level,
+                        user_name=self._user,
+                        password=self._password,
+                    )
+                )
                 await self._connack
         except TimeoutError:
             raise SessionError("connect timed out") from None
@@ -194,9 +209,15 @@ class MqttSession(asyncio.Protocol):
                 self._alias_maximum = packet.topic_alias_maximum
                 _succeed(self._connack)
             case mqtt.Connack(return_code=code):
-                _fail(self._connack, f"CONNACK {code}")
+                _fail(self._connack, connack(code, "3.1.1" if self._level < mqtt.LEVEL_5 else "5"))
             case mqtt.Puback(packet_id=packet_id, reason_code=code) if code >= REFUSED:
                 _fail(self._acknowledged.get(packet_id), f"PUBACK {code:#04x}")
+            case mqtt.Pubrec(packet_id=packet_id):
+                # QoS 2: the message is done with PUBCOMP.
+                with contextlib.suppress(SessionError):
+                    self._write(mqtt.Pubrel(packet_id))
+            case mqtt.Pubcomp(packet_id=packet_id):
+                _succeed(self._acknowledged.get(packet_id))
             case mqtt.Puback(packet_id=packet_id):
                 _succeed(self._acknowledged.get(packet_id))
             case mqtt.Suback(packet_id=packet_id, return_codes=codes):

@@ -77,6 +77,10 @@ class WebSocketPipe(asyncio.Protocol):
         self._session.connection_lost(exc)
 
     def _opened(self) -> None:
+        if self.opened.done():
+            # Nobody waits for it any more.
+            self.abort()
+            return
         refusal = self._protocol.handshake_exc
         if refusal is not None:
             self.opened.set_exception(ConnectionRefusedError(str(refusal)))

@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from kaa_bench.sim.html import page
 from kaa_bench.sim.run import Result, Second
-from kaa_bench.sim.scenario import Criteria, Duration, Scenario, parse
+from kaa_bench.sim.scenario import Criteria, Scenario, parse
 from kaa_bench.sim.tally import Tally
+from kaa_bench.sim.values import Duration
 from kaa_bench.sim.view import View, print_result
 from msgspec.structs import replace as with_changes
 from rich.console import Console
@@ -107,7 +108,7 @@ def test_the_view_shows_fleets_and_errors_on_a_terminal_and_a_line_elsewhere(ter
 
 
 def test_the_page_escapes_what_a_scenario_says_and_thins_out_long_curves() -> None:
-    shown = page(result())
+    shown = page(result(), "name: <town>\n")
     assert "<town>" not in shown
     assert "&lt;town&gt;" in shown
     assert shown.split("<polyline points=")[1].split('"')[1].count(",") == 500

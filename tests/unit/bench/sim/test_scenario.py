@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 from kaa_bench.errors import BenchError
-from kaa_bench.sim.scenario import Duration, load, parse
+from kaa_bench.sim.scenario import load, parse
+from kaa_bench.sim.values import Duration
 
 EXAMPLES = Path(__file__).parents[4] / "docs" / "examples"
 FLEET = """
@@ -52,7 +53,15 @@ def test_durations_have_a_unit(text: str, seconds: float) -> None:
         ("devices: 3", "devices: 3\n    token: a/{device}", "`token` has {device}"),
         ("devices: 3", "devices: 3\n    token: '{device}{other}'", "`token` has {device}"),
         ("protocol: mqtt", "protocol: http\n    answers: true", "are of MQTT"),
-        ("protocol: mqtt", "protocol: kpudp\n    transport: tls", "are of MQTT"),
+        ("protocol: mqtt", "protocol: kpudp\n    transport: tls", "`transport` is of MQTT"),
+        ("protocol: mqtt", "protocol: http\n    transport: websocket", "HTTP has tcp and tls"),
+        ("protocol: mqtt", "protocol: coap\n    user: a", "are of MQTT and HTTP"),
+        ("devices: 3", "devices: 3\n    password: a", "`password` needs `user`"),
+        ("devices: 3", "devices: 3\n    transport: tls\n    cert-file: a", "go together"),
+        ("devices: 3", "devices: 3\n    cert-file: a\n    key-file: a", "`cert-file` needs"),
+        ("devices: 3", "devices: 3\n    clients: independent\n    user: a", "are for native clients"),
+        ("devices: 3", "devices: 3\n    payload-files: [a]", "either `payload` or `payload-files`"),
+        ("devices: 3", "devices: 3\n    stages: [{duration: 1s}]", "missing required field `rate`"),
         ("devices: 3", "devices: 3\n    clients: independent\n    transport: websocket", "native clients"),
         ("protocol: mqtt", "protocol: coap\n    configuration: cmx", "need pushes"),
         ("protocol: mqtt", "protocol: kpudp\n    clients: independent", "not for kpudp"),

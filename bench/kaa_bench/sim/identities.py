@@ -1,0 +1,98 @@
+"""The identities of a fleet's devices: tokens, user names and passwords, client certificates, source addresses."""
+
+import csv
+import ssl
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from kaa_bench.errors import BenchError
+from kaa_bench.extras import require_clients
+from kaa_bench.sim.payloads import content_of
+from kaa_bench.sim.scenario import Fleet, Scenario, Target
+
+
+class Identity(NamedTuple):
+    """How a device presents itself."""
+
+    token: str
+    user: str | None = None
+    password: str | None = None
+
+
+class Identities:
+    """The identities of a fleet. Raise BenchError if a file of it cannot be used."""
+
+    def __init__(self, fleet: Fleet, target: Target) -> None:
+        self._fleet = fleet
+        self._target = target
+        self._listed = _read(Path(fleet.tokens), fleet.devices) if fleet.tokens is not None else None
+        if fleet.tls:
+            self.tls(0)
+
+    def of(self, device: int) -> Identity:
+        """Return the identity of a device."""
+        fleet = self._fleet
+        if self._listed is not None:
+            listed = self._listed[device]
+            if listed.user is not None or fleet.user is None:
+                return listed
+            return Identity(listed.token, _numbered(fleet.user, device), _numbered(fleet.password, device))
+        return Identity(
+            fleet.token_of(device), _numbered(fleet.user, device), _numbered(fleet.password, device)
+        )
+
+    def source(self, device: int) -> tuple[str, int] | None:
+        """Return the local address of a device, None for any."""
+        sources = self._fleet.sources
+        return (sources[device % len(sources)], 0) if sources else None
+
+    def tls(self, device: int) -> ssl.SSLContext | None:
+        """Return the TLS context of a device. Devices whose certificate is the same share one."""
+        fleet = self._fleet
+        if not fleet.tls:
+            return None
+        certificate, key = _numbered(fleet.cert_file, device), _numbered(fleet.key_file, device)
+        return _context(self._target.ca_file, certificate, key)
+
+
+def check_files(scenario: Scenario) -> None:
+    """Raise BenchError if something that a scenario needs is missing, before its processes are started."""
+    for fleet in scenario.fleets:
+        Identities(fleet, scenario.target)
+        for file in fleet.payload_files:
+            content_of(file)
+        if fleet.clients == "independent":
+            require_clients("`clients: independent`")
+
+
+def _numbered(pattern: str | None, device: int) -> str | None:
+    """Return a pattern with the number of a device in the place of {device}."""
+    return None if pattern is None else pattern.replace("{device}", str(device))
+
+
+@cache
+def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
+    name = "target.ca-file"
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+        if cert_file is not None:
+            name = f"cert-file {cert_file}"
+            context.load_cert_chain(cert_file, key_file)
+    except OSError as error:
+        raise BenchError(f"{name} cannot be used: {error}") from None
+    return context
+
+
+def _read(path: Path, devices: int) -> list[Identity]:
+    """Return the identities in a CSV file, whose first line names the columns."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BenchError(f"{path} cannot be read: {error}") from None
+    if rows and "token" not in rows[0]:
+        raise BenchError(f"{path}: the first line names the columns, one of which is `token`")
+    if len(rows) < devices:
+        raise BenchError(f"{path} has {len(rows)} tokens, and {devices} are needed")
+    return [Identity(row["token"], row.get("user") or None, row.get("password") or None) for row in rows]
