@@ -18,6 +18,13 @@ NEW = """Write a new extension service: code, test, README.
 
 Example: kaa-ext new thermostat
 """
+REST = """Serve the REST API and the demo page until Ctrl-C. Needs the extra `rest`.
+
+The services themselves run elsewhere (`kaa-ext run`). /openapi.json describes the API; /demo is a page that shows a
+device.
+
+Example: kaa-ext rest --host 0.0.0.0 --token-file /run/secrets/rest-token
+"""
 """The help of commands that are functions: their modules are not imported for the list of commands."""
 
 app = App(
@@ -38,4 +45,5 @@ app.command(
     "kaa_ext.cli.command:app", name="command", help="Send commands to endpoints, and show their results."
 )
 app.command("kaa_ext.cli.data:app", name="data", help="Print the data samples of endpoints.")
+app.command("kaa_ext.cli.rest:rest", name="rest", help=REST)
 add_completion(app)

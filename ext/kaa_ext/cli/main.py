@@ -13,7 +13,7 @@ from kaa_ext.cli.exits import INTERRUPTED, fail
 
 def main() -> None:
     """Run the command line."""
-    if sys.argv[1:2] == ["run"]:
+    if sys.argv[1:2] in (["run"], ["rest"]):
         signal.signal(signal.SIGTERM, _end)
     stdio.protect()
     try:

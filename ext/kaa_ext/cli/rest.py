@@ -1,0 +1,72 @@
+"""`kaa-ext rest`: serves the REST API of the reference services."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import uvloop
+from cyclopts import Parameter, validators
+from kaa_gateway.errors import ConfigError
+
+from kaa_ext.cli.common import Nats, check_instance, servers
+from kaa_ext.cli.exits import INTERRUPTED, fail
+from kaa_ext.sdk.logs import LogLevel, configure
+from kaa_ext.sdk.runner import until_signalled
+from kaa_ext.sdk.urls import DEFAULT_NATS_URL
+
+Instance = Annotated[str, Parameter(help="Service instance of this type.")]
+
+
+def rest(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))] = 8009,
+    token_file: Path | None = None,
+    cex: Instance = "cex",
+    cmx: Instance = "cmx",
+    ecr: Instance = "ecr",
+    epmx: Instance = "epmx",
+    epts: Instance = "epts",
+    auth: Instance = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+    log_level: LogLevel = "info",
+) -> None:
+    """Serve the REST API.
+
+    Parameters
+    ----------
+    host
+        Address to listen on.
+    port
+        Port to listen on.
+    token_file
+        File with the bearer token that requests need. Without it, only requests from this machine are answered.
+    log_level
+        debug, info, warning or error.
+    """
+    urls = servers(nats)
+    check_instance(cex, cmx, ecr, epmx, epts, auth)
+    try:
+        from kaa_ext.rest.server import RestServer
+        from kaa_ext.rest.services import Instances
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("litestar", "uvicorn"):
+            raise
+        fail("`rest` needs the extra of this name: pip install 'kaa-gateway[rest]'")
+    configure(log_level)
+    instances = Instances(cex=cex, cmx=cmx, ecr=ecr, epmx=epmx, epts=epts, auth=auth)
+    try:
+        server = RestServer(urls, host, port, token_file, instances)
+    except OSError as error:
+        fail(f"--host {host} --port {port}: {error.strerror}")
+    except ConfigError as error:
+        fail(error.detail)
+
+    async def start() -> None:
+        await server.start()
+        print("ready", flush=True)
+
+    try:
+        uvloop.run(until_signalled(start, server.stop))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
