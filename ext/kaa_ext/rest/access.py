@@ -1,7 +1,7 @@
 """Guards the REST API: a request needs the token, or, if none is set, must come from this machine.
 
-The demo page, the description of the API and health are open, because they hold no secrets. Without a token, requests of pages
-of other sites in a browser on this machine are refused as well.
+The demo page, the description of the API and health are open, because they hold no secrets. Without a token, requests
+of pages of other sites in a browser on this machine are refused as well.
 """
 
 from typing import TYPE_CHECKING

@@ -8,7 +8,7 @@ from kaa_gateway import __version__
 from kaa_gateway.access import BearerToken
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.datastructures import MutableScopeHeaders
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, License, SecurityScheme, Tag
 from litestar.routes import HTTPRoute
@@ -95,7 +95,7 @@ async def _live() -> dict[str, str]:
 
 
 @get("/health/ready", include_in_schema=False)
-async def _ready(services: Services) -> Response[dict[str, str]]:
+async def _ready(services: NamedDependency[Services]) -> Response[dict[str, str]]:
     if services.is_ready:
         return Response({"status": "UP"})
     return Response({"status": "DOWN", "reason": "NATS cannot be reached"}, status_code=503)

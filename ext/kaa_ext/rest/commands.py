@@ -4,8 +4,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Controller, Request, Response, get, post
+from litestar.di import NamedDependency
 from litestar.openapi.datastructures import ResponseSpec
-from litestar.params import Parameter
+from litestar.params import FromQuery, PathParameter, QueryParameter
 from msgspec import UNSET, UnsetType
 
 from kaa_ext.operations import commands
@@ -24,11 +25,11 @@ from kaa_ext.rest.services import Services
 WAIT_MAX_S = 60
 TTL_MAX_MS = 2**31 - 1
 
-Type = Annotated[str, Parameter(pattern=NAME, description="Type of the command, such as reboot.")]
+Type = Annotated[str, PathParameter(pattern=NAME, description="Type of the command, such as reboot.")]
 Await = Annotated[
     float,
-    Parameter(
-        query="awaitTimeout",
+    QueryParameter(
+        name="awaitTimeout",
         ge=0,
         le=WAIT_MAX_S,
         description="Seconds to wait for the result of the endpoint.",
@@ -91,14 +92,14 @@ class CommandController(Controller):
     async def invoke_command(
         self,
         request: Request[Any, Any, Any],
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
         type: Type,  # noqa: A002 - the word of 11/CEP
         await_timeout: Await = 5,
         command_ttl: Annotated[
             int,
-            Parameter(
-                query="commandTtl",
+            QueryParameter(
+                name="commandTtl",
                 ge=1,
                 le=TTL_MAX_MS,
                 description="Milliseconds that the endpoint has for its result.",
@@ -134,10 +135,10 @@ class CommandController(Controller):
     )
     async def get_command(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
         type: Type,  # noqa: A002 - as above
-        id: Annotated[int, Parameter(ge=-(2**31), le=2**31 - 1, description="ID of the command.")],  # noqa: A002
+        id: Annotated[int, PathParameter(ge=-(2**31), le=2**31 - 1, description="ID of the command.")],  # noqa: A002
         await_timeout: Await = 0,
     ) -> Command:
         """Show a command."""
@@ -158,9 +159,9 @@ class CommandController(Controller):
     )
     async def list_commands(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
-        status: Literal["outstanding", "completed"] = "outstanding",
+        status: FromQuery[Literal["outstanding", "completed"]] = "outstanding",
         limit: Limit = 100,
         start: Start = 0,
     ) -> CommandPage:

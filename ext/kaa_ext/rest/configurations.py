@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Controller, Request, get, put
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import PathParameter, QueryParameter
 
 from kaa_ext.messages import cdtp
 from kaa_ext.operations import configurations
@@ -13,11 +14,11 @@ from kaa_ext.rest.problems import about, responses, wrong
 from kaa_ext.rest.services import Services
 from kaa_ext.services import ecr
 
-Version = Annotated[str, Parameter(pattern=NAME, description="Application version of the endpoint.")]
+Version = Annotated[str, PathParameter(pattern=NAME, description="Application version of the endpoint.")]
 ConfigurationName = Annotated[
     str | None,
-    Parameter(
-        pattern=NAME, query="name", description="Name of the configuration; the unnamed one without it."
+    QueryParameter(
+        pattern=NAME, name="name", description="Name of the configuration; the unnamed one without it."
     ),
 ]
 
@@ -77,7 +78,7 @@ class ConfigurationController(Controller):
     async def set_configuration(
         self,
         request: Request[Any, Any, Any],
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
         version: Version,
         name: ConfigurationName = None,
@@ -96,7 +97,11 @@ class ConfigurationController(Controller):
         responses=responses(404),
     )
     async def get_configuration(
-        self, services: Services, endpoint: Endpoint, version: Version, name: ConfigurationName = None
+        self,
+        services: NamedDependency[Services],
+        endpoint: Endpoint,
+        version: Version,
+        name: ConfigurationName = None,
     ) -> Configuration:
         """Show a configuration."""
         registry = await configurations.registry(services.session, services.instances.ecr)
@@ -113,7 +118,7 @@ class ConfigurationController(Controller):
         responses=responses(),
     )
     async def get_configuration_status(
-        self, services: Services, endpoint: Endpoint, version: Version
+        self, services: NamedDependency[Services], endpoint: Endpoint, version: Version
     ) -> ConfigurationStatuses:
         """Show the status of configurations."""
         names = services.instances

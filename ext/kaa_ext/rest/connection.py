@@ -73,9 +73,15 @@ class Connection:
         async def on_closed() -> None:
             closed.set()
 
+        told = False
+
         async def on_error(error: Exception) -> None:
-            if not isinstance(error, nats.errors.UnexpectedEOF):
+            nonlocal told
+            if client.is_connected:
                 self._log.warning("NATS error", error=text_of(error))
+            elif not told:
+                self._log.warning("cannot connect to NATS, trying on", error=text_of(error))
+            told = not client.is_connected
 
         await client.connect(
             self._urls,

@@ -3,7 +3,8 @@
 from typing import Annotated, Any
 
 from litestar import Controller, Request, delete, get, patch
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import PathParameter
 
 from kaa_ext.operations import metadata
 from kaa_ext.rest.parameters import METADATA_KEY, PREFIX, AppVersion, Endpoint, MetadataBody, json_body
@@ -11,7 +12,7 @@ from kaa_ext.rest.problems import about, responses
 from kaa_ext.rest.services import Services
 from kaa_ext.services import epmx
 
-Key = Annotated[str, Parameter(pattern=METADATA_KEY, description="Name of a key.")]
+Key = Annotated[str, PathParameter(pattern=METADATA_KEY, description="Name of a key.")]
 
 
 class MetadataController(Controller):
@@ -27,7 +28,7 @@ class MetadataController(Controller):
         response_description="The metadata, an empty object if there are none.",
         responses=responses(),
     )
-    async def get_metadata(self, services: Services, endpoint: Endpoint) -> dict[str, Any]:
+    async def get_metadata(self, services: NamedDependency[Services], endpoint: Endpoint) -> dict[str, Any]:
         """Show metadata."""
         return await metadata.get(services.session, services.instances.epmx, endpoint)
 
@@ -42,7 +43,11 @@ class MetadataController(Controller):
         responses=responses(413, 415),
     )
     async def update_metadata(
-        self, request: Request[Any, Any, Any], services: Services, endpoint: Endpoint, app_version: AppVersion
+        self,
+        request: Request[Any, Any, Any],
+        services: NamedDependency[Services],
+        endpoint: Endpoint,
+        app_version: AppVersion,
     ) -> dict[str, Any]:
         """Create or change metadata keys."""
         content = await json_body(request)
@@ -65,7 +70,7 @@ class MetadataController(Controller):
         responses=responses(),
     )
     async def delete_metadata_key(
-        self, services: Services, endpoint: Endpoint, key: Key, app_version: AppVersion
+        self, services: NamedDependency[Services], endpoint: Endpoint, key: Key, app_version: AppVersion
     ) -> None:
         """Delete a metadata key."""
         await metadata.delete(services.session, services.instances.epmx, app_version, endpoint, [key])

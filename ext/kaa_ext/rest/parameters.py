@@ -5,7 +5,7 @@ from typing import Annotated, Any, TypeAlias
 
 from litestar import Request
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
-from litestar.params import Parameter
+from litestar.params import PathParameter, QueryParameter
 
 from kaa_ext.rest.problems import wrong
 
@@ -19,28 +19,30 @@ PAGE_MAX = 1000
 SEQUENCE_MAX = 2**53 - 1
 
 Endpoint: TypeAlias = Annotated[
-    str, Parameter(pattern=r"^[A-Za-z0-9._~-]{1,256}(?!\n)$", description="Endpoint ID.")
+    str, PathParameter(pattern=r"^[A-Za-z0-9._~-]{1,256}(?!\n)$", description="Endpoint ID.")
 ]
 METADATA_KEY = r"^[a-zA-Z0-9_]{1,256}(?!\n)$"
 NAME = r"^[A-Za-z0-9_-]{1,128}(?!\n)$"
 AppVersion: TypeAlias = Annotated[
-    str, Parameter(pattern=NAME, query="appVersion", description="Application version of the endpoint.")
+    str, QueryParameter(pattern=NAME, name="appVersion", description="Application version of the endpoint.")
 ]
 AnyAppVersion: TypeAlias = Annotated[
     str | None,
-    Parameter(pattern=NAME, query="appVersion", description="Application version; all without it."),
+    QueryParameter(pattern=NAME, name="appVersion", description="Application version; all without it."),
 ]
-Limit: TypeAlias = Annotated[int, Parameter(ge=1, le=PAGE_MAX, description="The most entries of a page.")]
+Limit: TypeAlias = Annotated[
+    int, QueryParameter(ge=1, le=PAGE_MAX, description="The most entries of a page.")
+]
 
 Start: TypeAlias = Annotated[
-    int, Parameter(gt=BELOW_ZERO, le=SEQUENCE_MAX, description="The `next` of the page before.")
+    int, QueryParameter(gt=BELOW_ZERO, le=SEQUENCE_MAX, description="The `next` of the page before.")
 ]
 
 
-def time(query: str, description: str) -> Any:
+def time(name: str, description: str) -> Any:
     """Return the parameter for a time."""
-    return Parameter(
-        query=query,
+    return QueryParameter(
+        name=name,
         gt=BELOW_ZERO,
         le=TIME_MAX,
         description=f"{description} UNIX time in milliseconds.",

@@ -13,7 +13,7 @@ import msgspec
 import nats.errors
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import ClientException, HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
 from kaa_ext.operations.errors import Unavailable
@@ -28,6 +28,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
 """What clients are told while a service is not available."""
 
+_MISSING = re.compile(r"Missing required query parameter '([^']+)'")
 _NAMED = re.compile(r"field `([^`]+)`")
 
 Place: TypeAlias = Literal["path", "query", "header", "body"]
@@ -125,12 +126,17 @@ def _on_problem(request: AnyRequest, error: ProblemError) -> Response[Problem]:
 
 
 def _on_http(request: AnyRequest, error: HTTPException) -> Response[Problem]:
-    errors = []
+    errors, detail = [], error.detail
     if isinstance(error, ValidationException) and isinstance(error.extra, list):
         errors = [_field_error(each) for each in error.extra]
-    detail = "; ".join(f"{each.field}: {each.detail}" for each in errors) or error.detail
-    if isinstance(error, ValidationException) and not errors:
-        errors = [FieldError("body", "", error.detail)]
+        detail = "; ".join(f"{each.field}: {each.detail}" for each in errors)
+    elif isinstance(error, ClientException) and error.status_code == http.HTTPStatus.BAD_REQUEST:
+        missing = _MISSING.search(detail)
+        errors = [
+            FieldError("query", missing[1], "It is missing") if missing else FieldError("body", "", detail)
+        ]
+    elif error.status_code == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        errors = [FieldError("body", "", detail)]
     return answer(ProblemError(error.status_code, detail, errors, error.headers))
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import msgspec
 from kaa_gateway.bus.messages import now_ms
 from litestar import Controller, get
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import QueryParameter
 
 from kaa_ext.operations import samples
 from kaa_ext.rest.parameters import PREFIX, SEQUENCE_MAX, TIME_MAX, AnyAppVersion, Endpoint, Limit, time
@@ -20,7 +21,7 @@ PERIODS_MAX = 10_000
 
 Metric = Annotated[
     str,
-    Parameter(
+    QueryParameter(
         min_length=1, max_length=256, description="Name of the metric: a field of samples that are objects."
     ),
 ]
@@ -28,7 +29,7 @@ From = Annotated[int, time("from", "The first time.")]
 To = Annotated[int, time("to", "The last time.")]
 Start = Annotated[
     str | None,
-    Parameter(pattern=r"^[0-9]{1,15}-[0-9]{1,7}(?!\n)$", description="The `next` of the page before."),
+    QueryParameter(pattern=r"^[0-9]{1,15}-[0-9]{1,7}(?!\n)$", description="The `next` of the page before."),
 ]
 
 
@@ -94,7 +95,7 @@ class SampleController(Controller):
     )
     async def query_samples(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
         app_version: AnyAppVersion = None,
         from_: From = 0,
@@ -117,7 +118,7 @@ class SampleController(Controller):
     )
     async def query_time_series(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
         metric: Metric,
         app_version: AnyAppVersion = None,
@@ -139,7 +140,7 @@ class SampleController(Controller):
     )
     async def get_last_value(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
         metric: Metric,
         app_version: AnyAppVersion = None,
@@ -163,13 +164,13 @@ class SampleController(Controller):
     )
     async def downsample_time_series(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         endpoint: Endpoint,
         metric: Metric,
         from_: From,
         period: Annotated[
             int,
-            Parameter(
+            QueryParameter(
                 ge=1,
                 le=TIME_MAX,
                 description="Length of a period in milliseconds. The answer has a longer one if there were more than "

@@ -23,7 +23,9 @@ POLL_S = 0.01
 
 
 class RestServer:
-    """Serves the REST API. Making one binds the port: OSError if that fails, ConfigError if the token's file cannot be used.
+    """Serves the REST API.
+
+    Making one binds the port: OSError if that fails, ConfigError if the token's file cannot be used.
     """
 
     def __init__(

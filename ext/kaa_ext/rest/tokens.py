@@ -4,7 +4,8 @@ from typing import Annotated
 
 import msgspec
 from litestar import Controller, delete, get, post
-from litestar.params import Parameter
+from litestar.di import NamedDependency
+from litestar.params import JSONBody, PathParameter
 from msgspec import UNSET, Meta, UnsetType
 
 from kaa_ext.operations import credentials
@@ -66,7 +67,7 @@ class TokenController(Controller):
         response_description="The token is valid.",
         responses=responses(409, 413, 415),
     )
-    async def add_token(self, services: Services, data: NewToken) -> AddedToken:
+    async def add_token(self, services: NamedDependency[Services], data: JSONBody[NewToken]) -> AddedToken:
         """Add a token."""
         registry = await credentials.registry(services.session, services.instances.auth)
         with about("body", "token"):
@@ -88,7 +89,7 @@ class TokenController(Controller):
     )
     async def list_tokens(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         limit: Limit = 100,
         start: Start = 0,
     ) -> TokenPage:
@@ -113,9 +114,9 @@ class TokenController(Controller):
     )
     async def revoke_token(
         self,
-        services: Services,
+        services: NamedDependency[Services],
         id: Annotated[  # noqa: A002 - the word of the answers
-            str, Parameter(pattern=r"^t-[0-9a-f]{12}(?!\n)$", description="ID of the token.")
+            str, PathParameter(pattern=r"^t-[0-9a-f]{12}(?!\n)$", description="ID of the token.")
         ],
     ) -> None:
         """Revoke a token."""
