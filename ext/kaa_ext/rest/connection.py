@@ -11,8 +11,9 @@ from kaa_gateway.bus.nats_client import NatsClient
 
 from kaa_ext.operations.errors import Unavailable
 from kaa_ext.operations.session import Session
-from kaa_ext.sdk.connection import CONNECT_TIMEOUT_S, PING_INTERVAL_S, RECONNECT_WAIT_S
+from kaa_ext.sdk.connection import PING_INTERVAL_S, RECONNECT_WAIT_S
 from kaa_ext.sdk.errors import text_of
+from kaa_ext.sdk.timeouts import CONNECT_TIMEOUT_S
 from kaa_ext.sdk.urls import masked
 
 

@@ -52,13 +52,13 @@ class MetadataController(Controller):
         """Create or change metadata keys."""
         content = await json_body(request)
         with about("body", ""):
-            keys = epmx.decode_metadata(content)
-        for key in keys:
+            update = metadata.decode(content)
+        for key in update:
             with about("body", key):
                 epmx.checked_keys([key])
         with about("body", ""):
             return await metadata.update(
-                services.session, services.instances.epmx, app_version, endpoint, content
+                services.session, services.instances.epmx, app_version, endpoint, update
             )
 
     @delete(
