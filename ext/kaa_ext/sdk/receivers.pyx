@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 
 cdef bytes TRACE_PARENT = b"traceparent"  # the header of W3C Trace Context
 cdef bytes REPLY_TO = subjects.REPLY_TO_HEADER.encode()
+cdef str NATS_SUBJECT = "Nats-Subject"  # of a message that nobody subscribes to
 cdef bytes PENDING_MESSAGES = b"Nats-Pending-Messages"
 
 
@@ -30,8 +31,11 @@ cdef class MessageReceiver(Receiver):
         self.deliver(text(message.subject), text(message.reply), to_bytes(message.payload), headers)
         return 0
 
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
-        self.deliver(text(reply), "", b"", {"Status": NO_RESPONDERS})
+    cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1:
+        cdef dict headers = {"Status": NO_RESPONDERS}
+        if subject.data != NULL:
+            headers[NATS_SUBJECT] = text(subject)
+        self.deliver(text(reply), "", b"", headers)
         return True
 
     def deliver(self, str subject not None, str reply not None, bytes payload not None, headers=None):
@@ -58,7 +62,7 @@ cdef class RequestReceiver(Receiver):
             to_bytes(message.payload), self.reply_of(message.reply), trace_parent, None
         )
 
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+    cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1:
         # An answer with our subject as reply-to has found no gateway.
         self.dispatcher.stats["undelivered"] += 1
         return True
@@ -109,7 +113,7 @@ cdef class StoredReceiver(Receiver):
             self.make(text(message.reply)),
         )
 
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+    cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1:
         self.on_status(NO_RESPONDERS, "JetStream is not available", self.expected)
         return True
 

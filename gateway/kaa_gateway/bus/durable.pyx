@@ -438,7 +438,7 @@ cdef class DurableLanes(Receiver):
                 return lane.on_answer(number, message.payload)
         return self.listener.on_message(message)
 
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+    cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1:
         """Handle that nobody took the publication that a reply subject names. Return False if it names none."""
         cdef uint32_t number
         cdef DurableLane lane = self.find(reply, &number)

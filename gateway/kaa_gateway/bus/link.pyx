@@ -259,6 +259,7 @@ cdef class Link:
 
     cdef int receive(self, const ServerMessage* message) except -1:
         """Handle one message of the server. Hot path."""
+        cdef Slice subject
         cdef int status
         if message.operation == MSG:
             self.messages_received += 1
@@ -266,9 +267,10 @@ cdef class Link:
         if message.operation == HMSG:
             status = status_of(message.header)
             if status == NO_RESPONDERS and message.payload.size == 0:
-                if self.receiver_of(message.sid).on_reply_without_responders(message.subject):
+                subject = header_value(message.header, b"Nats-Subject")
+                if self.receiver_of(message.sid).on_reply_without_responders(message.subject, subject):
                     return 0
-                return self.find_no_responders(header_value(message.header, b"Nats-Subject"))
+                return self.find_no_responders(subject)
             self.messages_received += 1
             return self.receiver_of(message.sid).on_message(message)
         if message.operation == PONG:

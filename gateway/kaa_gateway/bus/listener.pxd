@@ -7,7 +7,7 @@ from kaa_gateway.wire.nats cimport Publication, ServerMessage
 
 cdef class Receiver:
     cdef int on_message(self, const ServerMessage* message) except -1
-    cdef bint on_reply_without_responders(self, Slice reply) except -1
+    cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1
 
 
 cdef class Listener(Receiver):

@@ -11,8 +11,11 @@ cdef class Receiver:
         """Handle a message of the subscription."""
         return 0
 
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
-        """Handle that nobody took the publication that a reply subject names. Return False if it names none."""
+    cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1:
+        """Handle that nobody took the publication that a reply subject names. Return False if it names none.
+
+        `subject` is that of the publication, if the server tells it.
+        """
         return False
 
 
