@@ -21,7 +21,8 @@ from kaa_gateway.wire.esp import encode_extension_data
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from kaa_ext.messages import eme, tstp
+from kaa_ext.messages import tstp
+from kaa_ext.sdk import lifecycle, metadata_events, time_series
 from kaa_ext.sdk.buckets import Bucket, JetStreamBucket, changes_subject
 from kaa_ext.sdk.connection import Connection, Interest, NatsConnection
 from kaa_ext.sdk.connectivity import Connectivity
@@ -29,10 +30,10 @@ from kaa_ext.sdk.dispatcher import Dispatcher
 from kaa_ext.sdk.durable import ACK_WAIT_S, DurableConsumer
 from kaa_ext.sdk.errors import NotDelivered, StateUnavailable
 from kaa_ext.sdk.handlers import Middleware
-from kaa_ext.sdk.lifecycle import KINDS, Kind, Lifecycle
+from kaa_ext.sdk.lifecycle import AnyLifecycleHandler
 from kaa_ext.sdk.logs import LimitedLog
 from kaa_ext.sdk.message_batches import BatchSubscriber
-from kaa_ext.sdk.metadata_events import MetadataUpdate
+from kaa_ext.sdk.metadata_events import AnyMetadataHandler
 from kaa_ext.sdk.publisher import Publisher
 from kaa_ext.sdk.receivers import MessageReceiver, RequestReceiver
 from kaa_ext.sdk.requests import BatchHandler, Handler, Request
@@ -42,7 +43,7 @@ from kaa_ext.sdk.runner import run
 from kaa_ext.sdk.state import State
 from kaa_ext.sdk.stats import STATS
 from kaa_ext.sdk.subscriptions import Subscriber, Subscriptions
-from kaa_ext.sdk.time_series import TimeSeriesHandler, receiver
+from kaa_ext.sdk.time_series import AnyTimeSeriesHandler
 from kaa_ext.sdk.urls import urls_of_environment
 from kaa_ext.sdk.watched_bucket import WatchedBucket
 
@@ -52,9 +53,6 @@ AnyBatchHandler = TypeVar("AnyBatchHandler", bound=BatchHandler)
 AnyMiddleware = TypeVar("AnyMiddleware", bound=Middleware)
 ConnectivityHandler: TypeAlias = Callable[[Connectivity], Awaitable[None]]
 AnyConnectivityHandler = TypeVar("AnyConnectivityHandler", bound=ConnectivityHandler)
-AnyLifecycleHandler = TypeVar("AnyLifecycleHandler", bound=Callable[[Lifecycle], Awaitable[None]])
-AnyMetadataHandler = TypeVar("AnyMetadataHandler", bound=Callable[[MetadataUpdate], Awaitable[None]])
-AnyTimeSeriesHandler = TypeVar("AnyTimeSeriesHandler", bound=TimeSeriesHandler)
 
 CONCURRENCY = 256
 """Requests of an extension that are in progress at a time; further ones wait, in order."""
@@ -194,25 +192,12 @@ class Extension:
 
     def on_lifecycle(self, function: AnyLifecycleHandler) -> AnyLifecycleHandler:
         """Call the decorated function for each 9/ELCE lifecycle event of any service, on one of the replicas."""
-        for kind in KINDS:
-
-            async def receive(message: Msg, kind: Kind = kind) -> None:
-                await function(Lifecycle.decode(message.data, kind))
-
-            self.subscribe(elce.lifecycle_subject("*", kind), receive, shared=True)
+        lifecycle.listen(self, function)
         return function
 
     def on_metadata(self, originator: str) -> Callable[[AnyMetadataHandler], AnyMetadataHandler]:
         """Call the decorated function for each 15/EME event of a service instance, on one of the replicas."""
-
-        def register(function: AnyMetadataHandler) -> AnyMetadataHandler:
-            async def receive(message: Msg) -> None:
-                await function(MetadataUpdate.decode(message.data))
-
-            self.subscribe(eme.event_subject(originator), receive, shared=True)
-            return function
-
-        return register
+        return lambda function: metadata_events.listen(self, originator, function)
 
     def on_time_series(
         self, transmitter: str, name: str = tstp.ANY
@@ -222,12 +207,7 @@ class Extension:
         `name` is that of the time series. The event is acknowledged when the function returns, and refused when it
         raises, with the status of an ExtensionError or 500.
         """
-
-        def register(function: AnyTimeSeriesHandler) -> AnyTimeSeriesHandler:
-            self.subscribe(tstp.event_subject(transmitter, name), receiver(self, function), shared=True)
-            return function
-
-        return register
+        return lambda function: time_series.listen(self, transmitter, name, function)
 
     def subscribe(
         self, subject: str, function: Subscriber, *, shared: bool = False, answers: bool = False

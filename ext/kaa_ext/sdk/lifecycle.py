@@ -3,10 +3,15 @@
 Source: 9/ELCE "Endpoint Lifecycle and Connectivity Events".
 """
 
-from typing import Literal, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import msgspec
 from kaa_gateway.bus import elce
+from nats.aio.msg import Msg
+
+if TYPE_CHECKING:
+    from kaa_ext.sdk.extension import Extension
 
 Kind: TypeAlias = Literal["registered", "unregistered", "appversion-updated"]
 
@@ -43,3 +48,17 @@ class Lifecycle(msgspec.Struct, frozen=True, kw_only=True):
             originator_replica_id=fields["originatorReplicaId"],
             timestamp=fields["timestamp"],
         )
+
+
+LifecycleHandler: TypeAlias = Callable[[Lifecycle], Awaitable[None]]
+AnyLifecycleHandler = TypeVar("AnyLifecycleHandler", bound=LifecycleHandler)
+
+
+def listen(extension: "Extension", function: LifecycleHandler) -> None:
+    """Call a function for each event of any service, on one of the extension's replicas."""
+    for kind in KINDS:
+
+        async def receive(message: Msg, kind: Kind = kind) -> None:
+            await function(Lifecycle.decode(message.data, kind))
+
+        extension.subscribe(elce.lifecycle_subject("*", kind), receive, shared=True)

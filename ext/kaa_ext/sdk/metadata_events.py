@@ -3,12 +3,16 @@
 Source: 15/EME "Endpoint Metadata Events".
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import msgspec
+from nats.aio.msg import Msg
 
 from kaa_ext.messages import eme
+
+if TYPE_CHECKING:
+    from kaa_ext.sdk.extension import Extension
 
 
 class Updated(NamedTuple):
@@ -33,8 +37,9 @@ class MetadataUpdate(msgspec.Struct, frozen=True, kw_only=True):
     timestamp: int
 
     @classmethod
-    def of(cls, fields: dict[str, Any]) -> "MetadataUpdate":
-        """Return the update that an event has in its fields. Raise msgspec.DecodeError if a value is not JSON."""
+    def decode(cls, datum: bytes) -> "MetadataUpdate":
+        """Decode an event. Raise MalformedAvro if `datum` is not one, msgspec.DecodeError if a value is not JSON."""
+        fields = eme.METADATA_UPDATED.decode(datum)
         return cls(
             endpoint_id=fields["endpointId"],
             app_version_name=fields["appVersionName"],
@@ -48,10 +53,18 @@ class MetadataUpdate(msgspec.Struct, frozen=True, kw_only=True):
             timestamp=fields["timestamp"],
         )
 
-    @classmethod
-    def decode(cls, datum: bytes) -> "MetadataUpdate":
-        """Decode an event. Raise MalformedAvro if `datum` is not one."""
-        return cls.of(eme.METADATA_UPDATED.decode(datum))
+
+AnyMetadataHandler = TypeVar("AnyMetadataHandler", bound=Callable[[MetadataUpdate], Awaitable[None]])
+
+
+def listen(extension: "Extension", originator: str, function: AnyMetadataHandler) -> AnyMetadataHandler:
+    """Call a function for each event of a service instance, on one of the extension's replicas. Return it."""
+
+    async def receive(message: Msg) -> None:
+        await function(MetadataUpdate.decode(message.data))
+
+    extension.subscribe(eme.event_subject(originator), receive, shared=True)
+    return function
 
 
 def _values(texts: Mapping[str, str | None]) -> dict[str, Any]:

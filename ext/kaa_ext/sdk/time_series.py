@@ -5,7 +5,7 @@ Source: 14/TSTP "Time Series Transmission Protocol", receiver.
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -50,13 +50,15 @@ class TimeSeries(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-TimeSeriesHandler: TypeAlias = Callable[[TimeSeries], Awaitable[None]]
+AnyTimeSeriesHandler = TypeVar("AnyTimeSeriesHandler", bound=Callable[[TimeSeries], Awaitable[None]])
 
 
-def receiver(extension: "Extension", handle: TimeSeriesHandler) -> Callable[[Msg], Awaitable[None]]:
-    """Return a subscriber that handles an event and then answers it, if the transmitter wants an answer.
+def listen(
+    extension: "Extension", transmitter: str, name: str, handle: AnyTimeSeriesHandler
+) -> AnyTimeSeriesHandler:
+    """Call a function for each event of a transmitter, on one of the extension's replicas. Return it.
 
-    The answer is 200, the status of an ExtensionError, or 500 for any other exception.
+    If the transmitter wants an answer, it is 200, the status of an ExtensionError, or 500 for any other exception.
     """
 
     async def receive(message: Msg) -> None:
@@ -78,4 +80,5 @@ def receiver(extension: "Extension", handle: TimeSeriesHandler) -> Callable[[Msg
             )
             await extension.publish(message.reply, datum)
 
-    return receive
+    extension.subscribe(tstp.event_subject(transmitter, name), receive, shared=True)
+    return handle

@@ -66,7 +66,7 @@ class TimeSeriesService:
         if self._transmission is not None:
             places = [place for place, outcome in enumerate(outcomes) if outcome is STORED]
             stored = [batch[place] for place in places]
-            sent = await self._transmission.transmit(extension, stored, arrived)
+            sent = await self._transmission.transmit(stored, arrived)
             for place, outcome in zip(places, sent, strict=True):
                 outcomes[place] = outcome
         return outcomes

@@ -49,7 +49,7 @@ class Transmission:
     def __init__(
         self, extension: Extension, extraction: Extraction, acknowledgements: int, timeout_s: float
     ) -> None:
-        self._instance = extension.name
+        self._extension = extension
         self._extraction = extraction
         self._acknowledgements = acknowledgements
         self._timeout_s = timeout_s
@@ -58,14 +58,17 @@ class Transmission:
         if acknowledgements:
             extension.subscribe(self._reply, self._receive, answers=True)
 
-    async def transmit(self, extension: Extension, batch: Sequence[Samples], arrived: int) -> list[Outcome]:
-        """Transmit the data points of samples through an extension. Return the outcome of each."""
+    async def transmit(self, batch: Sequence[Samples], arrived: int) -> list[Outcome]:
+        """Transmit the data points of samples. Return the outcome of each.
+
+        The events go over the connection that has the reply subject: only there NATS reports that nobody receives them.
+        """
         outcomes: list[Outcome] = [SENT] * len(batch)
         waiting: list[tuple[int, str, _Waiting]] = []
         for place, samples in enumerate(batch):
             for name, points in self._extraction.points(samples.samples, arrived).items():
                 event_id = str(uuid4())
-                subject = tstp.event_subject(self._instance, name)
+                subject = tstp.event_subject(self._extension.name, name)
                 event = tstp.TIME_SERIES_EVENT.encode(
                     correlation_id=event_id,
                     appVersionName=samples.app_version_name,
@@ -84,7 +87,7 @@ class Transmission:
                     self._waiting[event_id] = _Waiting(subject, self._acknowledgements)
                     waiting.append((place, event_id, self._waiting[event_id]))
                 try:
-                    await extension.publish(subject, event, self._reply)
+                    await self._extension.publish(subject, event, self._reply)
                 except NotDelivered as error:
                     outcomes[place] = TOO_LARGE if isinstance(error, PayloadTooLarge) else NOT_SENT
                     if self._reply:
