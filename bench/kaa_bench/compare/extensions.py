@@ -65,26 +65,35 @@ class KaaExt(ExtensionServer):
         return [sys.executable, "-P", "-m", "kaa_ext", "run", *self._services, *options]
 
 
-class NatsPyExtension(ExtensionServer):
-    """An echo on nats-py and fastavro."""
+class PlainExtension(ExtensionServer):
+    """A service without the SDK: one of the modules in kaa_bench/peers."""
 
-    title = "nats-py + fastavro"
+    module: str
+
+    def __init__(self, nats: NatsServer, kind: str, *, durable: bool = False) -> None:
+        """`kind` is one of kaa_bench/peers/plain_services.py."""
+        super().__init__(nats)
+        self._arguments = [kind, *(["--durable"] if durable else [])]
 
     def command(self) -> list[str]:
         """See `Server.command`."""
-        return [sys.executable, "-P", "-m", "kaa_bench.peers.nats_extension", self.nats_url, EXTENSION]
+        return [sys.executable, "-P", "-m", self.module, self.nats_url, EXTENSION, *self._arguments]
 
 
-class FastStreamExtension(ExtensionServer):
-    """An echo on FastStream and fastavro."""
+class NatsPyExtension(PlainExtension):
+    """A service on nats-py and fastavro."""
+
+    title = "nats-py + fastavro"
+    module = "kaa_bench.peers.nats_extension"
+
+
+class FastStreamExtension(PlainExtension):
+    """A service on FastStream and fastavro."""
 
     title = "FastStream + fastavro"
+    module = "kaa_bench.peers.faststream_extension"
 
     @staticmethod
     def is_installed() -> bool:
         """See `ExtensionServer.is_installed`."""
         return importlib.util.find_spec("faststream") is not None
-
-    def command(self) -> list[str]:
-        """See `Server.command`."""
-        return [sys.executable, "-P", "-m", "kaa_bench.peers.faststream_extension", self.nats_url, EXTENSION]

@@ -1,69 +1,98 @@
-"""An echo extension on nats-py and fastavro, without an SDK.
+"""An extension on nats-py and fastavro, without an SDK.
 
-`python -m kaa_bench.peers.nats_extension NATS_URL EXTENSION` starts it.
+`python -m kaa_bench.peers.nats_extension NATS_URL EXTENSION KIND [--durable]` starts it. KIND is one of
+plain_services.py. With `--durable` it takes its requests from the gateway's stream.
 """
 
 import asyncio
-import io
 import sys
-import time
 from typing import Any
 
-import fastavro
 import nats
+import nats.errors
 import uvloop
 from kaa_gateway.bus import subjects
+from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig
 
-from kaa_bench.peers.schemas import CLIENT_DATA, EXTENSION_DATA
+from kaa_bench.peers.plain_services import Handler, answer_to, fields_of, handler_of
 
 PENDING_MESSAGES = 1 << 20
 """Messages that wait for the callback; nats-py drops further ones."""
 PENDING_BYTES = 1 << 30
+FETCH_MESSAGES = 512
+ACK_PENDING_MAX = 4096
 
 
-def answer_to(datum: bytes, extension: str) -> bytes:
-    """Return the ExtensionData that answers a ClientData with its own payload."""
-    request: Any = fastavro.schemaless_reader(io.BytesIO(datum), CLIENT_DATA, None)
-    answer = io.BytesIO()
-    fastavro.schemaless_writer(
-        answer,
-        EXTENSION_DATA,
-        {
-            "correlationId": request["correlationId"],
-            "timestamp": int(time.time() * 1000),
-            "timeout": 0,
-            "appVersionName": request["appVersionName"],
-            "extensionInstanceName": extension,
-            "endpointId": request["endpointId"],
-            "resourcePath": request["resourcePath"],
-            "requestId": request["requestId"],
-            "payload": request["payload"],
-            "statusCode": 200,
-            "reasonPhrase": None,
-        },
-    )
-    return answer.getvalue()
-
-
-async def main(nats_url: str, extension: str) -> None:
+async def main(nats_url: str, extension: str, kind: Any, durable: str = "") -> None:
     """Serve until the process ends."""
-    connected = await nats.connect(nats_url)
+    client = await nats.connect(nats_url)
+    handler = await handler_of(kind, client.jetstream())
+    if durable:
+        await serve_stream(client, extension, handler)
+        return
+    answers: asyncio.Queue[tuple[str, asyncio.Task[bytes]]] = asyncio.Queue()
 
-    async def echo(message: Msg) -> None:
-        await connected.publish(message.reply, answer_to(message.data, extension))
+    async def answer(datum: bytes) -> bytes:
+        request = fields_of(datum)
+        return answer_to(request, await handler(request), extension)
 
-    await connected.subscribe(
+    async def at_once(message: Msg) -> None:
+        await client.publish(message.reply, await answer(message.data))
+
+    async def side_by_side(message: Msg) -> None:
+        """Begin a request; handlers that wait for JetStream would hold up the next ones."""
+        answers.put_nowait((message.reply, asyncio.create_task(answer(message.data))))
+
+    async def publish_in_order() -> None:
+        """Publish answers in the order of the requests, as the load expects them."""
+        while True:
+            reply, answered = await answers.get()
+            await client.publish(reply, await answered)
+
+    await client.subscribe(
         subjects.service(extension, "esp", subjects.CLIENT_DATA),
         extension,
-        echo,
+        at_once if kind == "echo" else side_by_side,
         pending_msgs_limit=PENDING_MESSAGES,
         pending_bytes_limit=PENDING_BYTES,
     )
-    await connected.flush()
+    await client.flush()
     print("ready", flush=True)
-    await asyncio.get_running_loop().create_future()
+    await publish_in_order()
+
+
+def consumer_config(extension: str) -> ConsumerConfig:
+    """Return the consumer of the SDK, which all services of the row share."""
+    name = subjects.stream(extension)
+    return ConsumerConfig(
+        name=name,
+        durable_name=name,
+        filter_subject=subjects.service(extension, "esp", subjects.CLIENT_DATA),
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=30.0,
+        max_ack_pending=ACK_PENDING_MAX,
+    )
+
+
+async def serve_stream(client: Client, extension: str, handler: Handler) -> None:
+    """Answer the requests of a stream, and acknowledge each then."""
+    name = subjects.stream(extension)
+    await client.jsm().add_consumer(name, consumer_config(extension))
+    consumer = await client.jetstream().pull_subscribe_bind(name, name)
+    print("ready", flush=True)
+    while True:
+        try:
+            messages = await consumer.fetch(FETCH_MESSAGES, timeout=1)
+        except nats.errors.TimeoutError:
+            continue
+        for message in messages:
+            request = fields_of(message.data)
+            reply = (message.headers or {}).get(subjects.REPLY_TO_HEADER, "")
+            await client.publish(reply, answer_to(request, await handler(request), extension))
+            await message.ack()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2]))
+    uvloop.run(main(*sys.argv[1:]))

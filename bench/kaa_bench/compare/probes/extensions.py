@@ -140,43 +140,56 @@ def _service(kind: str, *beside: str, **options: Any) -> Callable[[NatsServer], 
     return start
 
 
+def _beside(kind: str, **options: Any) -> tuple[Callable[[NatsServer], ExtensionServer], ...]:
+    """Return what starts the services that do the same without the SDK."""
+    return partial(NatsPyExtension, kind=kind, **options), partial(FastStreamExtension, kind=kind, **options)
+
+
 ROWS = (
     ExtensionRow(
         "ext-echo",
         "extension: echo",
-        (partial(KaaExt, kind="echo"), NatsPyExtension, FastStreamExtension),
+        (_service("echo"), *_beside("echo")),
     ),
     ExtensionRow("ext-tsx", "extension: the time (tsx)", (_service("tsx"),), path="time", payload=b""),
     ExtensionRow(
         "ext-dcx",
         "extension: a sample stored (dcx, epts)",
-        (_service("dcx", "epts", settings={EXTENSION: {"must-confirm": ["epts"]}}),),
+        (_service("dcx", "epts", settings={EXTENSION: {"must-confirm": ["epts"]}}), *_beside("dcx")),
     ),
     ExtensionRow(
-        "ext-epmx-get", "extension: metadata read (epmx)", (_service("epmx"),), path="get", payload=b""
+        "ext-epmx-get",
+        "extension: metadata read (epmx)",
+        (_service("epmx"), *_beside("epmx-get")),
+        path="get",
+        payload=b"",
     ),
     ExtensionRow(
         "ext-epmx-update",
         "extension: metadata changed (epmx)",
-        (_service("epmx"),),
+        (_service("epmx"), *_beside("epmx-update")),
         path="update/keys",
         payload=b'{"firmware":"1.2.%s","location":"hall"}' % REQUEST_ID.encode(),
     ),
     ExtensionRow(
         "ext-cmx",
         "extension: an unchanged configuration (cmx, ecr)",
-        (_service("cmx", "ecr"),),
+        (_service("cmx", "ecr"), *_beside("cmx")),
         path="config/json",
         payload=b'{"configId":""}',
     ),
     ExtensionRow(
         "ext-durable",
         "extension: echo from a stream",
-        (_service("echo", durable=True),),
+        (_service("echo", durable=True), *_beside("echo", durable=True)),
         durable=True,
     ),
     ExtensionRow(
-        "ext-cex", "extension: no command (cex)", (_service("cex"),), path="command/reboot", payload=b"{}"
+        "ext-cex",
+        "extension: no command (cex)",
+        (_service("cex"), *_beside("cex")),
+        path="command/reboot",
+        payload=b"{}",
     ),
 )
 
