@@ -9,6 +9,7 @@ import resource
 import socket
 import time
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Literal
 
 from kaa_gateway.bus import subjects
@@ -65,6 +66,8 @@ class LoadSpec:
     profile: packets.Profile = packets.BENCH
     mqtt_version: packets.MqttVersion = "3.1.1"
     aliased: bool = False
+    sources: tuple[str, ...] = ()
+    """The local addresses of the connections, in turn; any by default, an unused one for datagrams on this machine."""
 
     def __post_init__(self) -> None:
         if self.aliased and (self.mqtt_version != "5" or self.answered):
@@ -97,11 +100,12 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
     raise_file_limit(spec.connections)
     devices = range(spec.connections)
     sockets: list[socket.socket] = []
-    source = unused_source()
+    datagrams = spec.protocol in ("coap", "kpudp")
+    sources = spec.sources or ((unused_source(address) if datagrams else ""),)
     try:
         for device in devices:
-            datagrams = spec.protocol in ("coap", "kpudp")
-            sockets.append(_connect_datagrams(source, address) if datagrams else _connect(address))
+            source = sources[device % len(sources)]
+            sockets.append(_connect_datagrams(source, address) if datagrams else _connect(address, source))
             if spec.protocol == "mqtt":
                 _mqtt_handshake(sockets[-1], device, spec.profile, spec.mqtt_version)
                 if spec.aliased:
@@ -176,17 +180,29 @@ def connect_sink(nats: Address, *, answers: bool) -> tuple[NatsSink, socket.sock
     return NatsSink(connected, packets.EXTENSION.encode() if answers else None), connected
 
 
-def _connect(address: Address) -> socket.socket:
+def _connect(address: Address, source: str = "") -> socket.socket:
     try:
-        connected = socket.create_connection(address, CONNECT_TIMEOUT_S)
+        connected = socket.create_connection(
+            address, CONNECT_TIMEOUT_S, source_address=(source, 0) if source else None
+        )
     except OSError as error:
-        raise BenchError(f"cannot connect to {address[0]}:{address[1]}: {error}") from error
+        by = f" from {source}" if source else ""
+        raise BenchError(f"cannot connect{by} to {address[0]}:{address[1]}: {error}") from error
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return connected
 
 
-def unused_source() -> str:
-    """Return an unused loopback address: a server remembers message IDs by source address for minutes."""
+def unused_source(address: Address) -> str:
+    """Return an unused loopback address: a server remembers message IDs by source address for minutes.
+
+    For a server that is not on this machine, return "", which stands for any address.
+    """
+    try:
+        local = ip_address(socket.gethostbyname(address[0])).is_loopback
+    except OSError as error:
+        raise BenchError(f"{address[0]} is not known: {error}") from error
+    if not local:
+        return ""
     return f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(1, 254)}"
 
 
@@ -258,6 +274,8 @@ def _mqtt_handshake(
         else (answer == packets.CONNACK_ACCEPTED)
     )
     if not accepted:
+        if answer[:1] == b"\x20" and len(answer) > 3:
+            raise BenchError(f"CONNECT of device {device} was refused: {packets.connack(answer[3], version)}")
         raise _unexpected_answer(f"CONNECT of device {device}", answer)
 
 

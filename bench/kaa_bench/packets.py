@@ -4,6 +4,7 @@ Source: MQTT 3.1.1 and MQTT 5.0, sections 3.1 to 3.4 and 3.12; HTTP/1.1 (RFC 911
 (docs/kp-over-udp.md); 1/KP resource paths.
 """
 
+import base64
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,9 +34,15 @@ class Profile:
     token_prefix: str = "bench-"
     payload: bytes = PAYLOAD
     path: str = "json"
+    tokens: tuple[str, ...] = ()
+    """The tokens of the devices, in turn, instead of those with the prefix; all of one length."""
+    user: str | None = None
+    password: str | None = None
 
     def token(self, device: int) -> str:
         """Return the endpoint token of a device."""
+        if self.tokens:
+            return self.tokens[device % len(self.tokens)]
         return f"{self.token_prefix}{device:06d}"
 
     def resource_path(self, device: int) -> str:
@@ -51,6 +58,8 @@ TIMESTAMP = 1_700_000_000_000
 REQUEST_ID = "10000000"
 """A request ID with as many digits as those that a load writes over it."""
 
+CLEAN_SESSION, PASSWORD, USER_NAME = 0x02, 0x40, 0x80
+"""Flags of CONNECT."""
 PINGREQ = b"\xc0\x00"
 CONNACK_ACCEPTED = b"\x20\x02\x00\x00"
 """CONNACK of MQTT 3.1.1."""
@@ -76,8 +85,16 @@ REGISTRATION_ID = 0
 
 def connect(device: int, profile: Profile = BENCH, version: MqttVersion = "3.1.1") -> bytes:
     """Return CONNECT with a clean session, no keep-alive, and the token as client identifier."""
-    variable_header = string("MQTT") + bytes([_LEVELS[version]]) + b"\x02\x00\x00" + properties(version)
-    return packet(0x10, variable_header + string(profile.token(device)))
+    flags = CLEAN_SESSION
+    payload = string(profile.token(device))
+    if profile.user is not None:
+        flags |= USER_NAME
+        payload += string(profile.user)
+    if profile.password is not None:
+        flags |= PASSWORD
+        payload += string(profile.password)
+    variable_header = string("MQTT") + bytes([_LEVELS[version], flags]) + b"\x00\x00" + properties(version)
+    return packet(0x10, variable_header + payload)
 
 
 def properties(version: MqttVersion, *, aliased: bool = False) -> bytes:
@@ -189,10 +206,19 @@ def post(device: int, host: str, profile: Profile = BENCH) -> bytes:
     head = (
         f"POST /{profile.resource_path(device)} HTTP/1.1\r\n"
         f"Host: {host}\r\n"
+        f"{authorization(profile)}"
         f"Content-Type: application/json\r\n"
         f"Content-Length: {len(profile.payload)}\r\n\r\n"
     )
     return head.encode() + profile.payload
+
+
+def authorization(profile: Profile) -> str:
+    """Return the Authorization field with its line break, or nothing (RFC 7617)."""
+    if profile.user is None:
+        return ""
+    credentials = f"{profile.user}:{profile.password or ''}".encode()
+    return f"Authorization: Basic {base64.b64encode(credentials).decode()}\r\n"
 
 
 def coap_post(device: int, profile: Profile = BENCH) -> bytes:

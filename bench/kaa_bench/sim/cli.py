@@ -8,21 +8,27 @@ from json import dumps as encode_json
 from pathlib import Path
 from typing import Annotated
 
+import uvloop
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from kaa_gateway import __version__, stdio
 from kaa_gateway.completion import add_completion
+from msgspec.structs import replace
 from rich.console import Console
 
-from kaa_bench.connecting import LoadSpec, Protocol
+from kaa_bench.connecting import LoadSpec, Protocol, raise_file_limit
 from kaa_bench.errors import BenchError
-from kaa_bench.packets import PAYLOAD, MqttVersion, Profile
+from kaa_bench.packets import MqttVersion, Profile
 from kaa_bench.sim import load as loading
 from kaa_bench.sim import run as running
 from kaa_bench.sim import scenario as scenarios
+from kaa_bench.sim.connects import print_connects, run_connects, write_connects
 from kaa_bench.sim.html import page
 from kaa_bench.sim.identities import check_files
 from kaa_bench.sim.outputs import Exporter, check_paths, write_csv
+from kaa_bench.sim.payloads import Counter
+from kaa_bench.sim.scenario import Fleet, Target, Transport, transport_field
+from kaa_bench.sim.values import Duration
 from kaa_bench.sim.view import View, print_result
 
 EXIT_FAILED = 1
@@ -57,7 +63,12 @@ def load(
     app_version: str = "demo_application_v1",
     extension: str = "dcx",
     token_prefix: str = "sim-",
+    tokens: Path | None = None,
+    user: str | None = None,
+    password: Annotated[str | None, Parameter(env_var="KAA_SIM_PASSWORD")] = None,
+    sources: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     payload: str | None = None,
+    payload_file: Path | None = None,
     server_pid: int | None = None,
     json: Path | None = None,
 ) -> int:
@@ -102,15 +113,36 @@ def load(
         Extension instance in the resource path.
     token_prefix
         Beginning of the devices' tokens; six digits follow.
+    tokens
+        CSV file with a column `token`, instead of the prefix; all tokens have one length.
+    user
+        User name of all devices; MQTT and HTTP.
+    password
+        Its password.
+    sources
+        Local address to connect from; may be given several times, and is then taken in turn.
     payload
         Payload (default: a sample of about 100 bytes).
+    payload_file
+        File with the payload.
     server_pid
         Process ID of the gateway, if it runs on this machine, to measure its CPU as well.
     json
         Also write the figures to this file.
     """
-    data = PAYLOAD if payload is None else payload.encode()
-    profile = Profile(app_version, extension, token_prefix, data)
+    try:
+        profile = Profile(
+            app_version,
+            extension,
+            token_prefix,
+            loading.payload_of(payload, payload_file),
+            tokens=loading.tokens_of(tokens, connections),
+            user=user,
+            password=password,
+        )
+        check_paths(json)
+    except BenchError as error:
+        return _fail(error)
     qos = qos if protocol == "mqtt" and not answered else 0
     if window is None:
         window = WINDOWS[protocol]
@@ -122,7 +154,9 @@ def load(
         if protocol == "mqtt" and rate and not qos and not answered:
             raise BenchError("QoS 0 is not acknowledged: a paced run needs --qos 1 or --answered")
         report = loading.run_load(
-            LoadSpec(protocol, connections, qos, window, answered, profile, mqtt_version, topic_alias),
+            LoadSpec(
+                protocol, connections, qos, window, answered, profile, mqtt_version, topic_alias, sources
+            ),
             (host, port or PORTS[protocol]),
             messages=messages,
             seconds=None if messages is not None else seconds,
@@ -135,6 +169,93 @@ def load(
     if json is not None:
         loading.write_json(report, json)
     return EXIT_FAILED if report.errors else 0
+
+
+@app.command
+def connect(
+    *,
+    host: str = "127.0.0.1",
+    port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
+    transport: Transport = "tcp",
+    count: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 1000,
+    rate: Annotated[float, Parameter(validator=Number(gt=0))] = 100.0,
+    hold: Annotated[float, Parameter(validator=Number(gte=0))] = 0.0,
+    mqtt_version: MqttVersion = "3.1.1",
+    tokens: Path | None = None,
+    user: str | None = None,
+    password: Annotated[str | None, Parameter(env_var="KAA_SIM_PASSWORD")] = None,
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
+    sources: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    json: Path | None = None,
+) -> int:
+    """Open MQTT connections at a fixed rate, and measure the time to CONNACK.
+
+    A connection is due at its time, whatever became of those before, and its latency counts from then. TCP, TLS and
+    WebSocket handshakes are part of it. The exit status is 1 if a connection failed.
+
+    Parameters
+    ----------
+    host
+        Address of the gateway.
+    port
+        Port of the gateway (default: that of the transport).
+    transport
+        `tcp`, `tls`, `websocket` or `websocket-tls`.
+    count
+        Number of connections.
+    rate
+        Connections a second.
+    hold
+        Seconds for which all connections stay open.
+    mqtt_version
+        `3.1.1` or `5`.
+    tokens
+        CSV file with the columns `token` and, if wanted, `user` and `password`. The token is the client identifier.
+    user
+        User name; {device} stands for the number of the device.
+    password
+        Password; likewise.
+    ca_file
+        PEM file of who signed the gateway's certificate (default: the system's).
+    cert_file
+        Client certificate, PEM; {device} stands for the number of the device.
+    key_file
+        Key of the client certificate, PEM.
+    sources
+        Local address to connect from; may be given several times, and is then taken in turn.
+    json
+        Also write the figures to this file.
+    """
+    try:
+        check_paths(json)
+        fleet = Fleet(
+            name="connect",
+            protocol="mqtt",
+            devices=count,
+            interval=Duration(1.0),
+            payload={"x": Counter()},
+            transport=transport,
+            mqtt_version=mqtt_version,
+            tokens=None if tokens is None else str(tokens),
+            user=user,
+            password=password,
+            cert_file=None if cert_file is None else str(cert_file),
+            key_file=None if key_file is None else str(key_file),
+            sources=sources,
+        )
+        target = Target(host=host, ca_file=None if ca_file is None else str(ca_file))
+        if port is not None:
+            target = replace(target, **{transport_field(transport): port})
+        raise_file_limit(count)
+        result = uvloop.run(run_connects(fleet, target, rate, hold))
+    except (BenchError, ValueError) as error:
+        return _fail(error)
+    print_connects(result, Console())
+    if json is not None:
+        write_connects(result, json)
+    return EXIT_FAILED if result.errors else 0
 
 
 @app.command
@@ -208,7 +329,7 @@ def run(
     return EXIT_FAILED if result.failures() else 0
 
 
-def _fail(error: BenchError) -> int:
+def _fail(error: Exception) -> int:
     print(f"kaa-sim: {error}", file=sys.stderr)
     return EXIT_FAILED
 

@@ -12,7 +12,7 @@ import msgspec
 from kaa_bench.packets import MqttVersion
 from kaa_bench.sim.identities import Identities, Identity
 from kaa_bench.sim.payloads import Recorded, Samples
-from kaa_bench.sim.scenario import Fleet, Target
+from kaa_bench.sim.scenario import Fleet, Target, transport_field
 from kaa_bench.sim.sessions import Session, SessionError
 from kaa_bench.sim.sessions.coap import CoapSession
 from kaa_bench.sim.sessions.http import HttpSession
@@ -55,7 +55,7 @@ class Device:
             else Samples(fleet.payload, fleet.batch, fleet.interval, chance)
         )
         tls, source = identities.tls(number), identities.source(number)
-        self._session = _session(fleet, target, identity, self._pushed, tls, source)
+        self._session = make_session(fleet, target, identity, self._pushed, tls, source)
         self._connected = self._reached = False
         self._start_of_run = 0.0
         self.stopping = False
@@ -213,7 +213,7 @@ class Device:
         self._start(self._send(path, msgspec.json.encode(document), due))
 
 
-def _session(
+def make_session(
     fleet: Fleet,
     target: Target,
     identity: Identity,
@@ -231,12 +231,7 @@ def _session(
     match fleet.protocol:
         case "mqtt":
             version: MqttVersion = "3.1.1" if fleet.mqtt_version == "3.1.1" else "5"
-            port = {
-                "tcp": target.mqtt,
-                "tls": target.mqtt_tls,
-                "websocket": target.websocket,
-                "websocket-tls": target.websocket_tls,
-            }[fleet.transport]
+            port: int = getattr(target, transport_field(fleet.transport))
             if not native:
                 return independent.AiomqttSession(
                     host, port, token, qos=fleet.qos, timeout=timeout, tls=tls, version=version

@@ -26,7 +26,7 @@ class Identities:
     def __init__(self, fleet: Fleet, target: Target) -> None:
         self._fleet = fleet
         self._target = target
-        self._listed = _read(Path(fleet.tokens), fleet.devices) if fleet.tokens is not None else None
+        self._listed = listed(Path(fleet.tokens), fleet.devices) if fleet.tokens is not None else None
         if fleet.tls:
             self.tls(0)
 
@@ -84,7 +84,7 @@ def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -
     return context
 
 
-def _read(path: Path, devices: int) -> list[Identity]:
+def listed(path: Path, devices: int) -> list[Identity]:
     """Return the identities in a CSV file, whose first line names the columns."""
     try:
         with path.open(encoding="utf-8", newline="") as file:

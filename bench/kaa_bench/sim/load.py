@@ -4,8 +4,9 @@ The generator is native and has its own process. It first runs against a discard
 near that limit depends on the generator more than on the server.
 """
 
+import asyncio
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +17,12 @@ from kaa_bench.connecting import Address, LoadSpec, Protocol
 from kaa_bench.errors import BenchError
 from kaa_bench.load.histogram import Histogram
 from kaa_bench.load.loop import RunResult
+from kaa_bench.packets import PAYLOAD
 from kaa_bench.processes import cpu_seconds, process_tree
+from kaa_bench.sim.identities import listed
+from kaa_bench.sim.payloads import content_of
+from kaa_bench.sim.sessions import SessionError
+from kaa_bench.sim.sessions.mqtt import MqttSession
 
 PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99, 100.0)
 SATURATED = 0.9
@@ -24,6 +30,9 @@ SATURATED = 0.9
 LATE_MAX = 0.01
 """The share of messages that the generator may send too late before a paced run is doubtful."""
 CALIBRATION_S = 0.5
+REFUSAL_TIMEOUT_S = 5.0
+ERROR_AFTER_S = 0.5
+"""How long after the acknowledgement of a message an error may arrive."""
 WARM_UP_S = 0.3
 MICROSECONDS = 1e6
 
@@ -87,9 +96,10 @@ def run_load(
     with LoadGenerator(spec, address) as generator:
         warm_up = generator.run(seconds=WARM_UP_S, rate=rate)
         if warm_up.errors:
-            raise BenchError(
-                f"the warm-up failed: {', '.join(f'{n} x {kind}' for kind, n in warm_up.errors.items())}"
-            )
+            kinds = ", ".join(f"{count} x {kind}" for kind, count in warm_up.errors.items())
+            if spec.protocol == "mqtt" and (reason := asyncio.run(refusal(spec, address))) is not None:
+                kinds = f"the gateway refuses messages to {spec.profile.resource_path(0)}: {reason}"
+            raise BenchError(f"the warm-up failed: {kinds}")
         before = _cpu(server)
         result = generator.run(messages=messages, seconds=seconds, rate=rate)
         used = _cpu(server) - before
@@ -113,8 +123,37 @@ def run_load(
     )
 
 
+async def refusal(spec: LoadSpec, address: Address) -> str | None:
+    """Send a message as an MQTT device of the load, and return why it is refused; None if it is not."""
+    host, port = address
+    profile = spec.profile
+    session = MqttSession(
+        host,
+        port,
+        profile.token(0),
+        qos=1,
+        answers=spec.answered,
+        timeout=REFUSAL_TIMEOUT_S,
+        pushed=lambda path, payload: None,
+        user=profile.user,
+        password=profile.password,
+        version=spec.mqtt_version,
+    )
+    try:
+        await session.connect()
+        await session.send(profile.resource_path(0), profile.payload)
+        # An error without request ID may follow the PUBACK.
+        await asyncio.sleep(ERROR_AFTER_S)
+        return session.last_error
+    except SessionError as error:
+        return error.kind
+    finally:
+        await session.close()
+
+
 def generator_limit(spec: LoadSpec) -> float:
     """Return the messages per second of CPU that the generator can send to a discard server."""
+    spec = replace(spec, sources=())
     if spec.answered or spec.protocol == "nats":
         spec = LoadSpec("mqtt", spec.connections, qos=1, window=spec.window, profile=spec.profile)
     protocol: Protocol = spec.protocol if spec.protocol != "nats" else "mqtt"
@@ -128,6 +167,25 @@ def latency_us(latency: Histogram | None) -> dict[str, float]:
     if latency is None or not latency.total:
         return {}
     return {f"{percent:g}": latency.percentile(percent) / 1000 for percent in PERCENTILES}
+
+
+def payload_of(text: str | None, file: Path | None) -> bytes:
+    """Return the payload of a load: a text, the content of a file, or a sample."""
+    if text is not None and file is not None:
+        raise BenchError("either --payload or --payload-file is given")
+    if file is not None:
+        return content_of(str(file))
+    return PAYLOAD if text is None else text.encode()
+
+
+def tokens_of(file: Path | None, connections: int) -> tuple[str, ...]:
+    """Return the tokens in a CSV file, none without a file."""
+    if file is None:
+        return ()
+    tokens = tuple(identity.token for identity in listed(file, connections))
+    if len({len(token.encode()) for token in tokens}) > 1:
+        raise BenchError(f"{file}: the tokens of a load have one length")
+    return tokens
 
 
 def _cpu(server: int | None) -> float:

@@ -23,6 +23,7 @@ PATTERN_FIELD = re.compile(r"\{device(:0\d+)?\}")
 NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*$"
 
 
+Transport = Literal["tcp", "tls", "websocket", "websocket-tls"]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Name = Annotated[str, Meta(pattern=NAME)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -42,6 +43,11 @@ class Target(Strict, frozen=True, kw_only=True):
     kpudp: Port = 5686
     ca_file: str | None = None
     """PEM file of the certificate authority (default: the system's trust store)."""
+
+
+def transport_field(transport: Transport) -> str:
+    """Return the field of a target that has the port of an MQTT transport."""
+    return "mqtt" if transport == "tcp" else "mqtt_tls" if transport == "tls" else transport.replace("-", "_")
 
 
 class Commands(Strict, frozen=True, kw_only=True):
@@ -88,7 +94,7 @@ class Fleet(Strict, frozen=True, kw_only=True):
     """Local addresses that the devices connect from, in turn."""
     clients: Literal["native", "independent"] = "native"
     """The clients: our codecs for load, or independent ones (aiomqtt, aiocoap, aiohttp) to check that they work."""
-    transport: Literal["tcp", "tls", "websocket", "websocket-tls"] = "tcp"
+    transport: Transport = "tcp"
     stages: tuple[Stage, ...] = ()
     """How the rate changes, from the start of the run on."""
     jitter: Share = 0.1

@@ -115,7 +115,7 @@ def test_every_protocol_and_kind_of_client_is_simulated(
         "ci": fleet("ci", "coap", "clients: independent"),
     }
     scenario = (
-        f"name: everything\nduration: 2s\nramp-up: 200ms\nfleets:\n{''.join(fleets.values())}"
+        f"name: everything\nduration: 4s\nramp-up: 200ms\nfleets:\n{''.join(fleets.values())}"
         + target(gateway)
     )
     summary, report = tmp_path / "summary.json", tmp_path / "report.html"
@@ -136,7 +136,8 @@ def test_every_protocol_and_kind_of_client_is_simulated(
     for name, counts in found["fleets"].items():
         assert counts["sent"] == counts["acknowledged"] > 0, name
         assert counts["errors"] == {}, name
-        assert counts["latency_us"]["50"] > 0
+        # A message of QoS 0 is done when it is written, within the millisecond that the event loop's clock shows.
+        assert counts["latency_us"]["50"] > 0 or name in ("m0", "q5")
     assert found["fleets"]["m1"]["connects"] > 2
     page = report.read_text()
     assert 'everything: <span class="passed">passed' in page
@@ -257,10 +258,10 @@ def test_a_run_that_nothing_connects_to_ends_early(
 ) -> None:
     with NatsServer() as server:
         nobody = Gateway(server)
-        scenario = f"name: nobody\nduration: 1h\ngive-up: 1s\nfleets:\n{fleet('m', 'mqtt')}" + target(nobody)
+        scenario = f"name: nobody\nduration: 1h\ngive-up: 5s\nfleets:\n{fleet('m', 'mqtt')}" + target(nobody)
         assert run(tmp_path / "s.yml", scenario) == 1
         nobody.stop()
-    found = re.search(r"failed: no device connected in 1 s: \d+ x connect: (\w+)", capsys.readouterr().out)
+    found = re.search(r"failed: no device connected in 5 s: \d+ x connect: (\w+)", capsys.readouterr().out)
     assert found is not None
     assert found[1] == "ConnectionRefusedError"
 
@@ -291,7 +292,53 @@ class StrictGateway(FullGateway):
         return document
 
 
-def test_devices_present_themselves(tmp_path: Path) -> None:
+def check_load_and_connect(
+    gateway: StrictGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`kaa-sim load` and `kaa-sim connect` with and without credentials."""
+
+    def sim(*arguments: str) -> int:
+        capsys.readouterr()
+        status = app(arguments, exit_on_error=False, result_action="return_value")
+        assert isinstance(status, int)
+        return status
+
+    mqtt, http = (str(gateway.addresses[protocol][1]) for protocol in ("mqtt", "http"))
+    user = ("--user", "user-0", "--password", "secret")
+    common = ("--app-version", APP_VERSION, "--seconds", "0.3", "--connections", "2")
+    tokens = tmp_path / "tokens.csv"
+    assert sim("load", "mqtt", "--port", mqtt, *common) == 1
+    assert "CONNECT of device 0 was refused: CONNACK 5 (not authorized)" in capsys.readouterr().err
+    assert sim("load", "mqtt", "--port", mqtt, "--mqtt-version", "5", *common) == 1
+    assert "CONNACK 0x87 (not authorized)" in capsys.readouterr().err
+    sources = ("--sources", "127.0.0.2", "--sources", "127.0.0.3")
+    requests = ("load", "mqtt", "--port", mqtt, "--answered", *common, *user)
+    assert sim(*requests, "--tokens", str(tokens), *sources) == 0
+    assert sim("load", "http", "--port", http, *common, *user, *sources) == 0
+    for version in ("3.1.1", "5"):
+        status = sim(
+            "load", "mqtt", "--port", mqtt, *common, *user, "--extension", "nobody", "--mqtt-version", version
+        )
+        assert status == 1
+        said = capsys.readouterr().err
+        assert f"refuses messages to kp1/{APP_VERSION}/nobody/sim-000000/json: " in said
+        assert ("error 404" if version == "3.1.1" else "PUBACK 0x90") in said
+    figures = tmp_path / "connects.json"
+    connect = ("connect", "--count", "20", "--rate", "100", "--json", str(figures))
+    assert sim(*connect, "--port", mqtt, "--user", "user-1", "--password", "secret", *sources) == 0
+    document = json.loads(figures.read_text())
+    assert (document["connected"], document["planned"], document["errors"]) == (20, 20, {})
+    assert document["latency_us"]["50"] > 0
+    tls: tuple[str, ...] = ("--transport", "tls", "--port", str(gateway.encrypted["mqtt-tls"]))
+    tls += ("--ca-file", str(gateway.authority.file), "--cert-file", str(gateway.directory / "device.pem"))
+    assert sim(*connect, *tls, "--key-file", str(gateway.directory / "device.key")) == 0
+    assert sim(*connect, *tls) == 1
+    assert "`cert-file` and `key-file` go together" in capsys.readouterr().err
+    assert sim(*connect, "--port", mqtt) == 1
+    assert json.loads(figures.read_text())["errors"] == {"CONNACK 5 (not authorized)": 20}
+
+
+def test_devices_present_themselves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By user and password, of the scenario or of a CSV file, or by a certificate; and are refused without."""
     tokens = tmp_path / "tokens.csv"
     tokens.write_text("token,user,password\ntoken-a,user-0,secret\ntoken-b,user-1,secret\n")
@@ -314,6 +361,7 @@ def test_devices_present_themselves(tmp_path: Path) -> None:
         scenario += "criteria: {errors: 1000, acknowledged: 0, connected: 0}\n"
         summary = tmp_path / "summary.json"
         assert run(tmp_path / "s.yml", scenario, "--json", str(summary)) == 0
+        check_load_and_connect(gateway, tmp_path, capsys)
     found = json.loads(summary.read_text())["fleets"]
     for name in "mlchs":
         assert found[name]["sent"] == found[name]["acknowledged"] > 0, (name, found[name])

@@ -63,6 +63,8 @@ class MqttSession(asyncio.Protocol):
         self._acknowledged: dict[int, asyncio.Future[None]] = {}
         self._answered: dict[str, asyncio.Future[None]] = {}
         self._connack: asyncio.Future[None] | None = None
+        self.last_error: str | None = None
+        """The last error of an extension or the gateway, also of a message that nobody waits for."""
 
     async def connect(self) -> None:
         """See `Session.connect`."""
@@ -243,7 +245,7 @@ class MqttSession(asyncio.Protocol):
             return
         if packet.topic.endswith(ERROR):
             waiting = self._answered.get(packet.topic.removesuffix(ERROR).rpartition("/")[2])
-            kind = f"error {_status_of(packet.payload)}"
+            kind = self.last_error = f"error {_status_of(packet.payload)}"
             if waiting is not None:
                 _fail(waiting, kind)
             else:
