@@ -27,6 +27,7 @@ def set_configuration(
     *,
     app_version: AppVersion,
     name: Name = cdtp.DEFAULT_NAME,
+    content_type: str = cdtp.JSON,
     provider: Provider = "ecr",
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
@@ -40,6 +41,8 @@ def set_configuration(
         Endpoint ID. With identity `open` it is the token.
     configuration
         JSON; @FILE reads a file, @- standard input.
+    content_type
+        Type of a configuration that is not JSON. The device gets text/* as a string, all others in Base64.
     """
     content = json_argument(configuration)
     urls = servers(nats)
@@ -48,7 +51,7 @@ def set_configuration(
     async def work() -> int:
         async with session(urls) as connection:
             registry = await configurations.registry(connection, provider)
-            config_id = (await registry.set(app_version, endpoint, name, content)).config_id
+            config_id = (await registry.set(app_version, endpoint, name, content, content_type)).config_id
         print(f"configuration {config_id} is set")
         return 0
 

@@ -6,6 +6,9 @@ The events of the RFC name no configuration. Those of a named one have the name 
 Source: 6/CDTP "Configuration Data Transport Protocol".
 """
 
+import base64
+
+import msgspec
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.messages import OPTIONAL_BYTES, OPTIONAL_STRING, MessageType
 
@@ -53,12 +56,44 @@ CONFIG_APPLIED = MessageType(
 )
 
 JSON = "application/json"
+JSON_SUFFIX = "+json"
+TEXT = "text/"
 DEFAULT_NAME = ""
 """The name of the default configuration."""
 ABSENT_ID = ""
 """The identifier for "no configuration" (7/CMP)."""
 ABSENT = b"null"
 """The content for "no configuration"."""
+
+
+def is_json(content_type: str) -> bool:
+    """Return whether content of a type is JSON, perhaps of a more special type."""
+    return _essence(content_type) == JSON or _essence(content_type).endswith(JSON_SUFFIX)
+
+
+def as_json(content_type: str, content: bytes) -> bytes:
+    """Return content as the JSON value that carries it in 7/CMP.
+
+    JSON is as it is; text is a string; any other content is a string in Base64. Raise ValueError for text that is not
+    UTF-8.
+    """
+    if is_json(content_type):
+        return content
+    is_text = _essence(content_type).startswith(TEXT)
+    return msgspec.json.encode(content.decode() if is_text else base64.b64encode(content).decode())
+
+
+def from_json(content_type: str, value: bytes) -> bytes:
+    """Return the content that `as_json` has turned into a JSON value."""
+    if is_json(content_type):
+        return value
+    text = msgspec.json.decode(value, type=str)
+    return text.encode() if _essence(content_type).startswith(TEXT) else base64.b64decode(text)
+
+
+def _essence(content_type: str) -> str:
+    """Return a content type without its parameters."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def request_subject(provider: str) -> str:

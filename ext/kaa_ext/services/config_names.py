@@ -1,10 +1,21 @@
-"""The names of configurations, which ecr and cmx check in the same way."""
+"""The names of configurations, which ecr and cmx check in the same way. `default` is the configuration without name."""
 
 import re
 
+from kaa_ext.messages import cdtp
 from kaa_ext.sdk.errors import ExtensionError
 
+DEFAULT = "default"
+"""What 4/ESP and 6/CDTP call the configuration without name."""
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+def canonical_name(name: str | None) -> str:
+    """Return the name under which a configuration is kept; that of the default one is empty.
+
+    Raise ExtensionError 400 if no configuration may have the name.
+    """
+    return checked_name(name) if name and name != DEFAULT else cdtp.DEFAULT_NAME
 
 
 def checked_name(name: str) -> str:

@@ -21,17 +21,26 @@ from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.state import State
-from kaa_ext.services.config_names import checked_name
+from kaa_ext.services.config_names import canonical_name
 
 STATE = "configurations"
 
 
-class Configuration(msgspec.Struct, rename="camel"):
-    """A configuration of an endpoint. `updated_at` is a UNIX time in milliseconds."""
+class Configuration(msgspec.Struct, rename="camel", omit_defaults=True):
+    """A configuration of an endpoint. `updated_at` is a UNIX time in milliseconds.
+
+    `content` is the JSON value that devices get: of content that is not JSON, the text, or Base64 (see `cdtp.as_json`).
+    """
 
     config_id: str
     content: msgspec.Raw
     updated_at: int
+    content_type: str = cdtp.JSON
+
+    @property
+    def data(self) -> bytes:
+        """The content itself."""
+        return cdtp.from_json(self.content_type, bytes(self.content))
 
 
 class Registry:
@@ -49,25 +58,39 @@ class Registry:
 
     async def get(self, app_version_name: str, endpoint_id: str, name: str) -> Configuration | None:
         """Return the configuration of this name, which may be cdtp.DEFAULT_NAME; None if there is none."""
-        return await self._state.get(*_key(app_version_name, endpoint_id, name))
+        return await self._state.get(*_key(app_version_name, endpoint_id, canonical_name(name)))
 
-    async def set(self, app_version_name: str, endpoint_id: str, name: str, content: bytes) -> Configuration:
-        """Store a configuration and publish its event. Raise ExtensionError 400 if `content` is not JSON.
+    async def set(
+        self,
+        app_version_name: str,
+        endpoint_id: str,
+        name: str,
+        content: bytes,
+        content_type: str = cdtp.JSON,
+    ) -> Configuration:
+        """Store a configuration and publish its event. Raise ExtensionError 400 if `content` is not of its type.
 
         The identifier is a digest of the content. Setting the same content again publishes the event again.
         """
-        if name:
-            checked_name(name)
-        text = payloads.compact(content)
-        config_id = hashlib.blake2b(text, digest_size=16).hexdigest()
-        configuration = Configuration(config_id, msgspec.Raw(text), now_ms())
+        name = canonical_name(name)
+        if cdtp.is_json(content_type):
+            content = payloads.compact(content)
+        try:
+            value = cdtp.as_json(content_type, content)
+        except ValueError as error:
+            raise ExtensionError(400, "Text must be UTF-8") from error
+        digest = hashlib.blake2b(content, digest_size=16)
+        if content_type != cdtp.JSON:
+            digest.update(content_type.encode())
+        config_id = digest.hexdigest()
+        configuration = Configuration(config_id, msgspec.Raw(value), now_ms(), content_type)
         await self._state.put(*_key(app_version_name, endpoint_id, name), value=configuration)
         event = cdtp.CONFIG_UPDATED.encode(
             appVersionName=app_version_name,
             endpointId=endpoint_id,
             configId=config_id,
-            contentType=cdtp.JSON,
-            content=text,
+            contentType=content_type,
+            content=content,
         )
         await self._publish(cdtp.updated_subject(self._provider, name), event)
         return configuration
@@ -81,7 +104,7 @@ class Registry:
             "contentType": cdtp.JSON,
         }
         try:
-            name = checked_name(request["configName"]) if request["configName"] else cdtp.DEFAULT_NAME
+            name = canonical_name(request["configName"])
             found = await self.get(request["appVersionName"], request["endpointId"], name)
         except ExtensionError as error:
             answer |= {"statusCode": error.status_code, "reasonPhrase": error.reason_phrase}
@@ -90,8 +113,10 @@ class Registry:
         if request["configId"] == config_id:
             answer["statusCode"] = 304
         else:
-            content = bytes(found.content) if found else cdtp.ABSENT
+            content = found.data if found else cdtp.ABSENT
             answer |= {"statusCode": 200, "configId": config_id, "content": content}
+            if found:
+                answer["contentType"] = found.content_type
         return cdtp.CONFIG_RESPONSE.encode(**answer)
 
 

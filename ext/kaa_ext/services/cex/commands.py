@@ -11,6 +11,8 @@ OUTSTANDING = "outstanding"
 RESULTS = "results"
 """The names of the states."""
 
+ALL_TYPES = ""
+"""The command type that stands for all of them, in a request without type."""
 EXPIRED = 408
 """The status code of a command whose time is over."""
 
@@ -46,8 +48,18 @@ class Outstanding(msgspec.Struct, omit_defaults=True):
     observe: dict[str, bool] = {}
 
     def is_observed(self, kind: str) -> bool:
-        """Return whether commands of this type are pushed."""
-        return self.observe.get(kind, True)
+        """Return whether commands of this type are pushed. What was said of the type counts before all types."""
+        return self.observe.get(kind, self.observe.get(ALL_TYPES, True))
+
+    def is_news(self, kind: str, observe: bool) -> bool:
+        """Return whether it must be stored that the endpoint says this of a type, or of ALL_TYPES."""
+        if kind == ALL_TYPES or ALL_TYPES in self.observe:
+            return observe != self.observe.get(kind)
+        return observe != self.is_observed(kind)
+
+    def is_pushed_with_type(self, kind: str) -> bool:
+        """Return whether commands of this type are pushed to the resource of all types: only that is observed."""
+        return kind not in self.observe and self.observe.get(ALL_TYPES, False)
 
 
 class Result(msgspec.Struct, rename="camel", omit_defaults=True):

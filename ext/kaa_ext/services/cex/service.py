@@ -20,12 +20,14 @@ from kaa_ext.sdk.connectivity import Connectivity
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
-from kaa_ext.services.cex.commands import EXPIRED, Command, Fetched, Result
+from kaa_ext.services.cex.commands import ALL_TYPES, EXPIRED, Command, Fetched, Result
 from kaa_ext.services.cex.expiry import DeadlineWatch
 from kaa_ext.services.cex.store import CommandStore
 from kaa_ext.services.connections import for_each_endpoint, was_on_connection
 
 _TYPE = re.compile(r"[A-Za-z0-9_-]{1,128}")
+ALL_TYPES_PATH = "/command"
+"""The resource of the commands of all types; that of one type is below it."""
 
 Int = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 """An Avro int, as command IDs and status codes are in 12/CIP."""
@@ -52,9 +54,10 @@ _command_request = payloads.decoder(CommandRequest)
 
 
 class CommandForEndpoint(msgspec.Struct):
-    """A command in a payload for its endpoint."""
+    """A command in a payload for its endpoint. It has its type where the resource path does not name one."""
 
     id: int
+    type: str | UnsetType = UNSET
     payload: msgspec.Raw | UnsetType = UNSET
 
 
@@ -109,7 +112,7 @@ class CommandExecution:
             return
         self._deadlines.note(endpoint_id, accepted.command.deadline)
         if accepted.is_observed:
-            await self._push(endpoint_id, accepted.command)
+            await self._push(endpoint_id, accepted.command, with_type=accepted.is_pushed_with_type)
 
     async def _answer_caller(self, endpoint_id: str, command: Command, result: Result) -> None:
         if not command.reply_to:
@@ -129,7 +132,7 @@ class CommandExecution:
     # ------------------------------------------------------------ devices
 
     async def commands(self, requests: Sequence[Request]) -> list[list[CommandForEndpoint] | ExtensionError]:
-        """Return the outstanding commands of each endpoint and type."""
+        """Return the outstanding commands of each endpoint, of the type in the resource path or of all types."""
         found = await self._store.all_of([request.endpoint_id or "" for request in requests])
         results: list[list[CommandForEndpoint] | ExtensionError] = [[] for _ in requests]
         busy: dict[int, Awaitable[list[CommandForEndpoint]]] = {}
@@ -140,7 +143,9 @@ class CommandExecution:
             except ExtensionError as error:
                 results[place] = error
                 continue
-            if isinstance(body.observe, bool) or any(each.type == kind for each in outstanding.commands):
+            if isinstance(body.observe, bool) or any(
+                kind in (ALL_TYPES, each.type) for each in outstanding.commands
+            ):
                 busy[place] = self._fetch(request, body)
         for place, done in zip(
             busy, await asyncio.gather(*busy.values(), return_exceptions=True), strict=True
@@ -154,8 +159,9 @@ class CommandExecution:
         """Return the outstanding commands of a type, and store that the endpoint has got them."""
         fetched = Fetched(request.timestamp, request.gateway_replica_id)
         observe = body.observe if isinstance(body.observe, bool) else None
-        commands = await self._store.fetch(_endpoint(request), _type(request), fetched, observe)
-        return [_for_endpoint(each) for each in commands]
+        kind = _type(request)
+        commands = await self._store.fetch(_endpoint(request), kind, fetched, observe)
+        return [_for_endpoint(each, with_type=kind == ALL_TYPES) for each in commands]
 
     async def results(self, request: Request, results: list[CommandResult]) -> None:
         """Complete commands with the results of their endpoint. A repeated result gets the answer of the first.
@@ -193,15 +199,28 @@ class CommandExecution:
                 if fetched is None or not was_on_connection(
                     event, fetched.gateway_replica_id, fetched.timestamp
                 ):
-                    await self._push(endpoint_id, command, event.gateway_replica_id)
+                    await self._push(
+                        endpoint_id,
+                        command,
+                        event.gateway_replica_id,
+                        with_type=outstanding.is_pushed_with_type(command.type),
+                    )
 
         await for_each_endpoint(event, push_outstanding)
 
-    async def _push(self, endpoint_id: str, command: Command, gateway_replica_id: str | None = None) -> None:
+    async def _push(
+        self,
+        endpoint_id: str,
+        command: Command,
+        gateway_replica_id: str | None = None,
+        *,
+        with_type: bool,
+    ) -> None:
+        """Push a command to the resource of its type, or `with_type` to that of all types."""
         await self._extension.push(
             endpoint_id,
-            f"/command/{command.type}",
-            payloads.encode([_for_endpoint(command)]),
+            ALL_TYPES_PATH if with_type else f"{ALL_TYPES_PATH}/{command.type}",
+            payloads.encode([_for_endpoint(command, with_type=with_type)]),
             gateway_replica_id=gateway_replica_id,
             push_id=command.push_id,
         )
@@ -229,7 +248,8 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
     """Make the extension a command execution service."""
     service = CommandExecution(extension, settings)
 
-    extension.batch("/command/{type}")(service.commands)
+    extension.batch(ALL_TYPES_PATH)(service.commands)
+    extension.batch(f"{ALL_TYPES_PATH}/{{type}}")(service.commands)
 
     @extension.handler("/result/{type}", respond="errors")
     async def result(request: Request, body: CommandResult | list[CommandResult]) -> None:
@@ -247,14 +267,17 @@ def _endpoint(request: Request) -> str:
 
 
 def _type(request: Request) -> str:
-    kind = request.parameters["type"]
+    """Return the command type in a resource path, or ALL_TYPES for the path without one."""
+    kind = request.parameters.get("type")
+    if kind is None:
+        return ALL_TYPES
     if not _TYPE.fullmatch(kind):
         raise ExtensionError(400, "The type of a command has 1 to 128 letters, digits, _ and -")
     return kind
 
 
-def _for_endpoint(command: Command) -> CommandForEndpoint:
-    return CommandForEndpoint(command.id, command.payload)
+def _for_endpoint(command: Command, *, with_type: bool) -> CommandForEndpoint:
+    return CommandForEndpoint(command.id, command.type if with_type else UNSET, command.payload)
 
 
 def _result_of(sent: CommandResult, app_version_name: str) -> Result:

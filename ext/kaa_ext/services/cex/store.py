@@ -10,7 +10,15 @@ from msgspec import UNSET
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.state import State
-from kaa_ext.services.cex.commands import OUTSTANDING, RESULTS, Command, Fetched, Outstanding, Result
+from kaa_ext.services.cex.commands import (
+    ALL_TYPES,
+    OUTSTANDING,
+    RESULTS,
+    Command,
+    Fetched,
+    Outstanding,
+    Result,
+)
 
 COMMANDS_MAX = 32
 """Outstanding commands of an endpoint: the number of pushes that a gateway tells apart."""
@@ -21,10 +29,11 @@ _NOTHING = Outstanding()
 
 
 class Accepted(NamedTuple):
-    """An accepted command as it is stored, and whether its endpoint observes its type."""
+    """An accepted command as it is stored, and how its endpoint observes its type."""
 
     command: Command
     is_observed: bool
+    is_pushed_with_type: bool
 
 
 class CommandStore:
@@ -57,7 +66,7 @@ class CommandStore:
 
         Raise ExtensionError 429 or 413 if the endpoint has too many, or too large, outstanding commands.
         """
-        accepted = Accepted(command, True)
+        accepted = Accepted(command, True, False)
 
         def change(before: Outstanding | None) -> Outstanding:
             nonlocal accepted
@@ -73,7 +82,9 @@ class CommandStore:
                 raise ExtensionError(429, f"The endpoint has {COMMANDS_MAX} outstanding commands")
             elif _size([*others, command]) > COMMANDS_BYTES_MAX:
                 raise ExtensionError(413, "The outstanding commands of the endpoint are too large")
-            accepted = Accepted(stored, outstanding.is_observed(command.type))
+            accepted = Accepted(
+                stored, outstanding.is_observed(command.type), outstanding.is_pushed_with_type(command.type)
+            )
             return Outstanding([*others, stored], outstanding.observe)
 
         await self._outstanding.change(endpoint_id, change=change)
@@ -82,7 +93,7 @@ class CommandStore:
     async def fetch(
         self, endpoint_id: str, kind: str, fetched: Fetched, observe: bool | None
     ) -> list[Command]:
-        """Return the outstanding commands of a type, and store that the endpoint has got them.
+        """Return the outstanding commands of a type, or of ALL_TYPES, and store that the endpoint has got them.
 
         `observe` is what the endpoint says of later commands of the type, None if nothing. Raise ExtensionError 429 if
         it says so of too many types.
@@ -93,13 +104,17 @@ class CommandStore:
             nonlocal commands
             outstanding = before or Outstanding()
             now = now_ms()
-            commands = [each for each in outstanding.commands if each.type == kind and each.deadline > now]
+            commands = [
+                each
+                for each in outstanding.commands
+                if kind in (ALL_TYPES, each.type) and each.deadline > now
+            ]
             stored = [
                 msgspec.structs.replace(each, fetched=fetched) if each in commands else each
                 for each in outstanding.commands
             ]
             observed = outstanding.observe
-            if observe is not None and observe != outstanding.is_observed(kind):
+            if observe is not None and outstanding.is_news(kind, observe):
                 observed = {**observed, kind: observe}
                 if len(observed) > COMMANDS_MAX:
                     raise ExtensionError(

@@ -7,6 +7,7 @@ Source: 6/CDTP "Configuration Data Transport Protocol", consumer.
 """
 
 import asyncio
+import math
 import time
 from collections import OrderedDict
 from typing import NamedTuple, TypeAlias
@@ -31,7 +32,7 @@ Key: TypeAlias = tuple[str, str, str]
 
 
 class Configuration(NamedTuple):
-    """A configuration of the provider; `content` is JSON, None if only the identifier is known."""
+    """A configuration of the provider; `content` is a JSON value, None if only the identifier is known."""
 
     id: str
     content: bytes | None
@@ -58,6 +59,8 @@ class Provider:
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
         self._size = 0
         self._connection = 0
+        self._changed: OrderedDict[tuple[str, str], float] = OrderedDict()
+        """When a configuration of an endpoint has changed, if it is not known which, by monotonic time."""
         self._asking: dict[tuple[Key, str | None], asyncio.Task[Configuration]] = {}
 
     def known(self, key: Key) -> Configuration | None:
@@ -66,7 +69,8 @@ class Provider:
         kept = self._kept.get(key)
         if kept is None:
             return None
-        if kept.until < time.monotonic():
+        changed = self._changed.get(key[:2], -math.inf) if self._changed else -math.inf
+        if kept.until < time.monotonic() or kept.until - KEPT_S <= changed:
             self._remove(key)
             return None
         self._kept.move_to_end(key)
@@ -78,6 +82,16 @@ class Provider:
             # Its answer may be older than the event.
             del self._asking[asked]
         self._keep(key, configuration)
+
+    def changed(self, app_version_name: str, endpoint_id: str) -> None:
+        """Take note that a configuration of an endpoint has changed, without knowing which one."""
+        key = (app_version_name, endpoint_id)
+        for asked in [asked for asked in self._asking if asked[0][:2] == key]:
+            del self._asking[asked]
+        self._changed.pop(key, None)
+        self._changed[key] = time.monotonic()
+        if len(self._changed) > CONFIGURATIONS_MAX:
+            self._changed.popitem(last=False)
 
     async def current(self, key: Key, known: str | None) -> Configuration | None:
         """Return the current configuration, or None if its identifier is `known`.
@@ -148,15 +162,15 @@ def _configuration(response: dict[str, object], known: str | None) -> Configurat
         config_id, content = cdtp.ABSENT_ID, cdtp.ABSENT
     elif not (200 <= status_code <= 299 or status_code == 304):
         raise ExtensionError(502, "The provider of configurations has failed")
-    if known is not None and (content is None or config_id == known):
-        return Configuration(known, content if isinstance(content, bytes) and config_id == known else None)
-    if (
-        not isinstance(config_id, str)
-        or not isinstance(content, bytes)
-        or response["contentType"] != cdtp.JSON
-    ):
-        raise ExtensionError(502, "The provider of configurations has sent none that is JSON")
-    return Configuration(config_id, content)
+    if known is not None and not isinstance(content, bytes):
+        return Configuration(known, None)
+    content_type = cdtp.JSON if status_code == 404 else response["contentType"]
+    if not isinstance(config_id, str) or not isinstance(content, bytes) or not isinstance(content_type, str):
+        raise ExtensionError(502, "The provider of configurations has sent none")
+    try:
+        return Configuration(config_id, cdtp.as_json(content_type, content))
+    except ValueError as error:
+        raise ExtensionError(502, "The provider of configurations has sent text that is not UTF-8") from error
 
 
 def _size(configuration: Configuration) -> int:

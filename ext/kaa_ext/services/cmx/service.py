@@ -20,7 +20,7 @@ from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
 from kaa_ext.services.cmx.endpoints import Answered, Applied, Configured, EndpointStore
 from kaa_ext.services.cmx.provider import Configuration, Key, Provider
-from kaa_ext.services.config_names import checked_name
+from kaa_ext.services.config_names import canonical_name
 from kaa_ext.services.connections import for_each_endpoint, was_on_connection
 
 UNCHANGED = b"{}"
@@ -28,10 +28,15 @@ UNCHANGED = b"{}"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """`provider` is the service instance that has the configurations; `provider_timeout` is in seconds."""
+    """`provider` is the service instance that has the configurations; `provider_timeout` is in seconds.
+
+    With `events_name_configurations`, events of a named configuration have its name as last token of their subject, as
+    those of ecr. Without it, the provider is asked at each event which configuration of the endpoint has changed.
+    """
 
     provider: str = "ecr"
     provider_timeout: float = 5.0
+    events_name_configurations: bool = True
 
     def __post_init__(self) -> None:
         if not subjects.NAME.fullmatch(self.provider):
@@ -147,19 +152,33 @@ class ConfigurationManagement:
     async def updated(self, message: Msg) -> None:
         """Push a configuration that has changed."""
         key, configuration = self._of_event(message)
-        if configuration.content is not None:
+        if self._settings.events_name_configurations:
             await self._push(*key, configuration)
+            return
+        app_version_name, endpoint_id, _ = key
+        stored = await self._endpoints.get(app_version_name, endpoint_id)
+        for name, configured in {cdtp.DEFAULT_NAME: Configured(), **stored}.items():
+            had = {configured.answered_id, configured.pushed.config_id if configured.pushed else None}
+            current = await self._provider.current(
+                (app_version_name, endpoint_id, name), configured.applied_id
+            )
+            if current is not None and current.id != cdtp.ABSENT_ID and current.id not in had:
+                await self._push(app_version_name, endpoint_id, name, current)
 
     def note_updated(self, message: Msg) -> None:
         """Take note of a configuration that has changed."""
-        self._provider.updated(*self._of_event(message))
+        key, configuration = self._of_event(message)
+        if self._settings.events_name_configurations:
+            self._provider.updated(key, configuration)
+        else:
+            self._provider.changed(*key[:2])
 
     def _of_event(self, message: Msg) -> tuple[Key, Configuration]:
-        """Return the configuration of an event, without content unless that is JSON."""
+        """Return the configuration of an event. Raise ValueError for text that is not UTF-8."""
         event = cdtp.CONFIG_UPDATED.decode(message.data)
         base = cdtp.updated_subject(self._settings.provider)
         name = message.subject.removeprefix(base).removeprefix(".")
-        content = event["content"] if event["contentType"] == cdtp.JSON else None
+        content = cdtp.as_json(event["contentType"], event["content"])
         return (event["appVersionName"], event["endpointId"], name), Configuration(event["configId"], content)
 
     async def connectivity(self, event: Connectivity) -> None:
@@ -242,5 +261,4 @@ def _endpoint(request: Request) -> str:
 
 
 def _name(request: Request) -> str:
-    name = request.parameters.get("name") or request.config_name
-    return checked_name(name) if name else cdtp.DEFAULT_NAME
+    return canonical_name(request.parameters.get("name") or request.config_name)

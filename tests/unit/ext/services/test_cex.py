@@ -227,6 +227,54 @@ async def test_who_does_not_observe_is_pushed_nothing_of_that_type() -> None:
         assert await kaa.commands() == [{"id": 1}]
 
 
+async def test_commands_of_all_types_have_their_type() -> None:
+    async with services() as kaa:
+        await kaa.accepted(1, kind="reboot", payload=b'{"delay": 5}')
+        await kaa.accepted(2, kind="blink")
+        answer = await kaa.ask("/command")
+        assert json.loads(answer.payload or b"") == [
+            {"id": 1, "type": "reboot", "payload": {"delay": 5}},
+            {"id": 2, "type": "blink"},
+        ]
+        # Of one type they have none, as the schema of 11/CEP wants it.
+        assert await kaa.commands("blink") == [{"id": 2}]
+        assert (await kaa.ask("/result/blink", {"id": 2, "statusCode": 200})).status_code == 200
+        answer = await kaa.ask("/command", {"observe": True})
+        assert [each["id"] for each in json.loads(answer.payload or b"")] == [1]
+        # What was fetched on this connection is not pushed on it.
+        before = len(kaa.gateway.pushes)
+        await kaa.gateway.connect("ep")
+        await kaa.settle()
+        assert len(kaa.gateway.pushes) == before
+
+
+async def test_who_observes_all_types_gets_pushes_there() -> None:
+    async with services() as kaa:
+        assert (await kaa.ask("/command", {"observe": True})).payload == b"[]"
+        await kaa.accepted(1)
+        # What is said of a type counts before all types.
+        await kaa.ask("/command/blink", {"observe": True})
+        await kaa.accepted(2, kind="blink")
+        pushes = [(each.resource_path, each.json()) for each in kaa.gateway.pushes]
+        assert pushes == [
+            ("/command", [{"id": 1, "type": "reboot"}]),
+            ("/command/blink", [{"id": 2}]),
+        ]
+        await kaa.ask("/command", {"observe": False})
+        await kaa.invoke(3)
+        await kaa.accepted(4, kind="blink")
+        assert len(kaa.gateway.pushes) == 3
+        await kaa.gateway.connect("ep")
+        # The others were fetched on this connection, or are not observed.
+        (push,) = await kaa.gateway.next_pushes(1, after=3)
+        await kaa.settle()
+        assert (push.resource_path, push.json()) == ("/command/blink", [{"id": 4}])
+        assert len(kaa.gateway.pushes) == 4
+        await kaa.ask("/command", {"observe": True})
+        await kaa.accepted(5)
+        assert kaa.gateway.pushes[-1].json() == [{"id": 5, "type": "reboot"}]
+
+
 async def test_the_caller_is_told_when_the_time_is_over() -> None:
     async with services() as kaa:
         await kaa.invoke(2, timeout_ms=3_600_000)

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from kaa_ext import Extension, Response
+from kaa_ext import Extension, ExtensionError, Response
 from kaa_ext.messages import cdtp
 from kaa_ext.services import cmx, ecr
 from kaa_ext.testing import Gateway, offline, until
+from kaa_gateway.bus.messages import now_ms
+from kaa_gateway.wire.esp import decode_extension_data, encode_client_data
 
 APP = "app_v1"
 A, B = b'{"a": 1.10}', b'["b"]'
@@ -231,7 +233,7 @@ async def test_a_provider_that_is_silent_is_504_and_one_that_fails_is_502() -> N
         assert (await gateway.request("cmx", "/config/json")).status_code == 504
         for status_code, content_type, content in (
             (500, cdtp.JSON, b"1"),
-            (200, "text/plain", b"1"),
+            (200, "text/plain", b"\xff"),
             (200, cdtp.JSON, None),
         ):
             asking = asyncio.create_task(gateway.request("cmx", "/config/json"))
@@ -249,6 +251,111 @@ async def test_a_provider_that_is_silent_is_504_and_one_that_fails_is_502() -> N
             )
             await gateway.publish(requests[-1].reply, datum)
             assert (await asking).status_code in (502, 504)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content", "config"),
+    [
+        ("application/vnd.example+json; charset=utf-8", b'{"a": 1}', {"a": 1}),
+        ("Application/JSON", b"[1]", [1]),
+        ("text/plain", "grüße\n".encode(), "grüße\n"),
+        ("text/yaml; charset=utf-8", b"a: 1", "a: 1"),
+        ("application/x-protobuf", b"\x08\x96\x01", "CJYB"),
+        ("application/octet-stream", b"", ""),
+    ],
+)
+async def test_content_of_any_type_is_passed_through(content_type: str, content: bytes, config: Any) -> None:
+    async with services() as kaa:
+        assert await kaa.json() == {"configId": "", "config": None}
+        events = await kaa.gateway.listen(cdtp.updated_subject("ecr"))
+        stored = await kaa.registry.set(APP, "ep", "", content, content_type)
+        (push,) = await kaa.gateway.next_pushes(1)
+        assert push.json() == {"configId": stored.config_id, "config": config}
+        event = cdtp.CONFIG_UPDATED.decode(events[0].data)
+        assert event["contentType"] == content_type
+        assert stored.data == event["content"]
+        if not cdtp.is_json(content_type):
+            assert stored.data == content
+        # On request as in the push; from the provider, too, when it is asked.
+        assert await kaa.json() == push.json()
+        assert await kaa.json(body={"configId": stored.config_id}) == {}
+        kept = await kaa.registry.get(APP, "ep", "")
+        assert kept is not None
+        assert (kept.content_type, kept.data) == (content_type, stored.data)
+
+
+async def test_content_is_of_its_type() -> None:
+    async with services() as kaa:
+        for content_type, content in (("text/plain", b"\xff"), (cdtp.JSON, b"{"), ("a/b+json", b"")):
+            with pytest.raises(ExtensionError) as raised:
+                await kaa.registry.set(APP, "ep", "", content, content_type)
+            assert raised.value.status_code == 400
+        one = await kaa.registry.set(APP, "ep", "one", b"1", "text/plain")
+        assert (await kaa.registry.set(APP, "ep", "one", b"1", "text/csv")).config_id != one.config_id
+
+
+async def test_default_is_the_name_of_the_configuration_without_name() -> None:
+    async with services() as kaa:
+        config_id = await kaa.set(A, "default")
+        assert await kaa.json() == await kaa.json("/config/json/default")
+        (push,) = await kaa.gateway.next_pushes(1)
+        assert push.resource_path == "/config/json"
+        body = {"configId": config_id}
+        assert (await kaa.ask("/applied/json/default", body)).status_code == 200
+        assert await kaa.json(body=body) == {}
+        assert await kaa.registry.get(APP, "ep", "default") == await kaa.registry.get(APP, "ep", "")
+
+
+async def test_the_name_in_the_message_of_the_gateway_counts_too() -> None:
+    """A gateway may send configName (4/ESP); the name in the path is the same."""
+    async with services() as kaa:
+        await kaa.set(B, "network")
+        datum = encode_client_data("c", now_ms(), 0, APP, "ep", "/config/json", 1, b"{}", "network")
+        answers = await kaa.gateway.listen("kaa.v1.replica.g.esp.ExtensionData")
+        await kaa.gateway.publish(
+            "kaa.v1.service.cmx.esp.ClientData", datum, "kaa.v1.replica.g.esp.ExtensionData"
+        )
+        await until(lambda: len(answers) == 1, "the answer")
+        payload = decode_extension_data(answers[0].data).payload
+        assert json.loads(payload or b"")["config"] == ["b"]
+
+
+async def test_a_provider_whose_events_name_no_configuration() -> None:
+    """6/CDTP has no field for it: the provider is asked which configuration of the endpoint has changed."""
+    async with services(events_name_configurations=False) as kaa:
+        assert await kaa.json() == {"configId": "", "config": None}
+        assert await kaa.json("/config/json/network") == {"configId": "", "config": None}
+        state = kaa.registry._state
+
+        async def change(content: bytes, name: str) -> str:
+            """Set a configuration as a provider that publishes all events on the subject of the RFC."""
+            count = len(kaa.gateway.pushes)
+            quiet = ecr.Registry("elsewhere", state, kaa.registry._publish)
+            changed = await quiet.set(APP, "ep", name, content)
+            event = cdtp.CONFIG_UPDATED.encode(
+                appVersionName=APP,
+                endpointId="ep",
+                configId=changed.config_id,
+                contentType=cdtp.JSON,
+                content=content,
+            )
+            await kaa.gateway.publish(cdtp.updated_subject("ecr"), event)
+            await kaa.gateway.next_pushes(1, after=count)
+            await kaa.settle()
+            assert len(kaa.gateway.pushes) == count + 1
+            return changed.config_id
+
+        network = await change(b"1", "network")
+        default = await change(b"2", "")
+        other = await change(b"3", "network")
+        assert [(each.resource_path, each.json()["configId"]) for each in kaa.gateway.pushes] == [
+            ("/config/json/network", network),
+            ("/config/json", default),
+            ("/config/json/network", other),
+        ]
+        for _ in range(2):  # by both replicas
+            assert (await kaa.json())["configId"] == default
+            assert (await kaa.json("/config/json/network"))["configId"] == other
 
 
 async def test_the_configurations_of_an_endpoint_are_bounded() -> None:
