@@ -21,6 +21,8 @@ COUNTED = [
     r'\bdrop_message\("(\w+)"',
     r'\.(?:drop|end|refuse_and_close)\("(\w+)"\)',
     r'\bRefusal\(\s*\w+,\s*"(\w+)"',
+    r'\bend_reason = "(\w+)"',
+    r'"(\w+)" if self\.end_reason is None',
     # A refusal: status, reason, and the sentence for the device.
     r'(?:cdef tuple|cdef Refusal) \w+ = (?:Refusal)?\(\s*\w+,\s*"(\w+)"',
     r'\brefuse\((?:[^()"]|\([^()]*\)|"[^"]*",)*?"([a-z0-9_]+)",?\s*\)',

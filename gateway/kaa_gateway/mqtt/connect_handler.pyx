@@ -72,6 +72,7 @@ cdef class ConnectHandler:
             return self.refuse(connection, IDENTIFIER_REJECTED, SUCCESS, "mqtt_identifier_rejected")
         self.check_connect(connection, &connect)
         options = options_of(&connect, self.limits.session_expiry, self.keep_alive_max)
+        connection.client_id = options.client_id
         connection.expiry_asked = options.session_expiry_asked != 0
         connection.keep_alive = options.keep_alive_granted * KEEP_ALIVE_GRACE
         connection.will = will_of(&connect)
@@ -132,6 +133,7 @@ cdef class ConnectHandler:
     ) except -1:
         """Send CONNACK with a return code other than 0, of MQTT 5 with a reason code, and close (3.2.2.3)."""
         self.counters.count("closed", reason)
+        connection.end_reason = reason
         append_connack(
             connection.output, connection.level, False, reason_code if connection.level >= LEVEL_5 else return_code,
             NOTHING,
@@ -152,6 +154,7 @@ cdef class ConnectHandler:
             )
             if options.packet_size_max and len(properties) + CONNACK_OVERHEAD > options.packet_size_max:
                 self.counters.count("closed", "mqtt_packet_size_of_client")
+                connection.end_reason = "mqtt_packet_size_of_client"
                 connection.will = None
                 connection.state = ENDED
                 return connection.transport.close()

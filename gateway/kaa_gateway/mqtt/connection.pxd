@@ -37,6 +37,8 @@ cdef class MqttConnection(ProtocolCore):
     cdef bint expiry_asked       # CONNECT asked for a session expiry
     cdef double keep_alive       # seconds of silence after which the connection ends; 0 = never
     cdef double last_active      # loop time of the last check that found it active
+    cdef str client_id           # "" before CONNECT has told it
+    cdef str end_reason          # why the connection ends or has ended; None while nothing has ended it
     cdef MqttSession session
     cdef Will will
     cdef TopicAliases aliases    # of MQTT 5; None before the first

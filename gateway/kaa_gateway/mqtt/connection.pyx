@@ -51,6 +51,7 @@ cdef class MqttConnection(ProtocolCore):
         self.server = server
         self.transport = transport
         self.level = LEVEL_3_1_1
+        self.client_id = ""
         self.last_active = server.loop.time()
 
     # ------------------------------------------------------------ bytes
@@ -201,6 +202,7 @@ cdef class MqttConnection(ProtocolCore):
             self.session.clean = self.session.expiry == 0
         if disconnect.reason_code == SUCCESS:
             self.will = None
+        self.end_reason = "mqtt_disconnect"
         self.state = ENDED
         return self.transport.close()
 
@@ -220,6 +222,7 @@ cdef class MqttConnection(ProtocolCore):
 
     cdef int explain(self, str reason) except -1:
         """Tell the client which violation ends its connection."""
+        self.end_reason = reason
         if self.state != AWAITING_CONNECT or self.level >= LEVEL_5:
             self.disconnect(reason_codes.code_of_violation(reason))
         self.state = ENDED
@@ -227,6 +230,7 @@ cdef class MqttConnection(ProtocolCore):
 
     cdef int explain_stop(self) except -1:
         """Tell the client that the gateway stops, and where to go if that is configured."""
+        self.end_reason = "draining"
         if self.state == CONNECTED:
             self.disconnect(
                 reason_codes.SERVER_SHUTTING_DOWN if self.server.server_reference is None
@@ -237,6 +241,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef int end(self, str reason) except -1:
         """Close the connection and discard its session. The will is not published."""
         self.server.counters.count("closed", reason)
+        self.end_reason = reason
         self.will = None
         self.disconnect(reason_codes.code_of_end(reason))
         self.leave_session(True)
@@ -246,6 +251,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef int taken_over(self, bint resumes) except -1:
         """Close this connection, because its client has made another one (3.1.4), which resumes the session or not."""
         self.server.counters.count("closed", "mqtt_taken_over")
+        self.end_reason = "mqtt_taken_over"
         self.disconnect(reason_codes.code_of_end("mqtt_taken_over"))
         self.publish_will(not resumes)
         self.leave_session(False)
@@ -442,6 +448,10 @@ cdef class MqttConnection(ProtocolCore):
 
     cdef int lost(self) except -1:
         """The connection is gone, with or without a DISCONNECT."""
+        self.server.counters.remember_end(
+            self.client_id, self.transport.peer_address(),
+            "mqtt_connection_lost" if self.end_reason is None else self.end_reason,
+        )
         self.publish_will(False)
         self.leave_session(False)
         self.state = ENDED

@@ -171,6 +171,7 @@ cdef class TlsConnection(TcpConnection):
         cdef TlsListener listener = self.listener
         listener.handshakes.pop(self, None)
         listener.counters.count("closed", reason)
+        listener.counters.remember_end("", self.address, reason)
         listener.failures.failed(reason, detail, address_text(self.address), listener.loop.time())
         return self.close()
 
