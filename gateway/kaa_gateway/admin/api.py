@@ -148,7 +148,12 @@ class WorkerApi:
     async def _list_endings(self, request: web.Request) -> web.Response:
         client = client_of(request)
         found = [
-            {"at": _time_text(at), "clientId": client_id, "peer": address_text(address) if address else "", "reason": reason}
+            {
+                "at": _time_text(at),
+                "clientId": client_id,
+                "peer": address_text(address) if address else "",
+                "reason": reason,
+            }
             for at, client_id, address, reason in self._counters.recent_endings()
             if client is None or client_id == client
         ]

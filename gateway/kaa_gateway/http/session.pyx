@@ -15,9 +15,7 @@ cdef class HttpSession(Session):
         """Return what an operator may see of it."""
         return {
             **Session.describe(self),
-            **(describe_peer(b"", None) if self.connection is None else describe_peer(
-                self.connection.transport.peer_address(), self.connection.transport.proxied
-            )),
+            **(describe_peer(b"", None) if self.connection is None else self.connection.transport.describe()),
         }
 
     cdef int fail(

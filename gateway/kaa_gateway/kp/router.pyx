@@ -133,7 +133,8 @@ cdef class Router:
 
     `app_versions` maps each application version to the extension instances that it may use, `endpoint_aware`
     each extension instance to whether a token follows it, `tenants` application versions to whose they are; `named` has
-    the extension instances that get the configName of 4/ESP from the path. `capacity` bounds the cached routes of each kind, `topic_size_max` the bytes of a resource path.
+    the extension instances that get the configName of 4/ESP from the path. `capacity` bounds the cached routes of each
+    kind, `topic_size_max` the bytes of a resource path.
     """
 
     def __init__(

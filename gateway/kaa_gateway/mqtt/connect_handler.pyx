@@ -30,7 +30,6 @@ cdef enum:
     CONNACK_OVERHEAD = 5    # bytes of a CONNACK beside its properties
     SERVER_ERROR = 500      # statuses from here on are not the client's fault
 
-cdef double KEEP_ALIVE_GRACE = 1.5   # section 3.1.2.10
 cdef Slice NOTHING = Slice(NULL, 0)
 
 
@@ -74,7 +73,7 @@ cdef class ConnectHandler:
         options = options_of(&connect, self.limits.session_expiry, self.keep_alive_max)
         connection.client_id = options.client_id
         connection.expiry_asked = options.session_expiry_asked != 0
-        connection.keep_alive = options.keep_alive_granted * KEEP_ALIVE_GRACE
+        connection.keep_alive = options.keep_alive_granted
         connection.will = will_of(&connect)
         if connection.will is not None:
             connection.will_key = self.uplink.router.named_by_filter(connect.will_topic)

@@ -35,7 +35,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef bint refuses_control_characters
     cdef bint checks_more        # a PUBLISH needs more checks than those of MQTT 3.1.1
     cdef bint expiry_asked       # CONNECT asked for a session expiry
-    cdef double keep_alive       # seconds of silence after which the connection ends; 0 = never
+    cdef double keep_alive       # seconds, as CONNACK has granted it; 0 = none
     cdef double last_active      # loop time of the last check that found it active
     cdef str client_id           # "" before CONNECT has told it
     cdef str end_reason          # why the connection ends or has ended; None while nothing has ended it

@@ -39,6 +39,7 @@ cdef enum:
     FILTERS_PER_SLICE = 512  # topic filters that are handled before the event loop goes on
     TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete packets
 
+cdef double KEEP_ALIVE_GRACE = 1.5   # section 3.1.2.10
 cdef double HALF_CLOSED_TIME = 10.0  # seconds that a client which has closed its sending side waits for its answers
 cdef uint64_t ALIAS_ALONE = 1ULL << <int>TOPIC_ALIAS  # Properties.present of a PUBLISH with no other property
 cdef Slice NOTHING = Slice(NULL, 0)
@@ -433,7 +434,7 @@ cdef class MqttConnection(ProtocolCore):
         silence = now - self.last_active
         if self.state == AWAITING_CONNECT and silence > self.server.connect_timeout:
             violation("connect_timeout")
-        if self.state == CONNECTED and self.keep_alive and silence > self.keep_alive:
+        if self.state == CONNECTED and self.keep_alive and silence > self.keep_alive * KEEP_ALIVE_GRACE:
             violation("keep_alive_timeout")
         return 0
 
@@ -449,7 +450,8 @@ cdef class MqttConnection(ProtocolCore):
     cdef int lost(self) except -1:
         """The connection is gone, with or without a DISCONNECT."""
         self.server.counters.remember_end(
-            self.client_id, self.transport.peer_address(),
+            self.client_id,
+            b"" if self.end_reason == "mqtt_disconnect" else self.transport.peer_address(),  # spares a system call
             "mqtt_connection_lost" if self.end_reason is None else self.end_reason,
         )
         self.publish_will(False)

@@ -55,6 +55,7 @@ cdef class MqttSession(Session):
     cdef SessionState state
     cdef uint8_t level                     # protocol level
     cdef bint problem_information          # the client wants Reason Strings
+    cdef float keep_alive                  # seconds, of this connection; for operators
     cdef uint32_t acks_due                 # PUBACK and PUBREC that wait for NATS
     cdef uint32_t window                   # messages that may be in flight to the client
     cdef uint32_t packet_size_max          # bytes of a packet to the client; 0 = any

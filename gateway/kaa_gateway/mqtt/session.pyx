@@ -62,6 +62,7 @@ cdef class MqttSession(Session):
         self.level = level
         self.expiry = options.session_expiry
         self.clean = self.expiry == 0 and not (level < LEVEL_5 and options.outlives)
+        self.keep_alive = <float>options.keep_alive_granted
         self.window = min(<uint32_t>self.limits.in_flight_window, options.receive_maximum)
         self.packet_size_max = options.packet_size_max
         self.problem_information = options.problem_information
@@ -92,14 +93,14 @@ cdef class MqttSession(Session):
         """Return what an operator may see of it."""
         return {
             **Session.describe(self),
-            **(describe_peer(b"", None) if self.transport is None else describe_peer(
-                self.transport.peer_address(), self.transport.proxied
-            )),
+            **(describe_peer(b"", None) if self.transport is None else self.transport.describe()),
             "clientId": self.client_id,
             "version": VERSIONS.get(self.level),
             "clean": bool(self.clean),
             "sessionExpiry": self.expiry,
+            "keepAlive": None if self.connection is None else self.keep_alive,
             "subscriptions": 0 if self.subscriptions is None else len(self.subscriptions.granted),
+            "topics": [] if self.subscriptions is None else self.subscriptions.shown(),
             "inFlight": 0 if self.in_flight is None else len(self.in_flight.packets),
             "queued": 0 if self.queued is None else len(self.queued.messages),
         }

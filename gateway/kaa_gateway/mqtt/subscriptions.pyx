@@ -5,11 +5,16 @@ Delivery does not depend on subscriptions (see session.pyx); they only say at wh
 Source: MQTT 3.1.1 sections 3.8.4 (SUBSCRIBE), 3.10.4 (UNSUBSCRIBE), 4.7 (topic names and topic filters).
 """
 
+from itertools import islice
+
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.mqtt_properties cimport SUBSCRIPTION_IDENTIFIER, append_variable
 
 cdef enum:
     FILTER_OVERHEAD = 128  # bytes of a topic filter beside its text
+    FILTERS_SHOWN = 20
+    TOKEN_LEVEL = 3        # of a topic filter of 1/KP
+    TOKEN_SHOWN = 4        # characters
 
 
 cdef class Subscriptions:
@@ -20,6 +25,10 @@ cdef class Subscriptions:
 
     def __len__(self):
         return len(self.granted)
+
+    def shown(self):
+        """Return the first FILTERS_SHOWN topic filters for an operator, with endpoint tokens shortened."""
+        return [shown_filter(topic_filter.decode()) for topic_filter in islice(self.granted, FILTERS_SHOWN)]
 
     cdef int add(self, bytes topic_filter, uint8_t qos, uint32_t identifier) except -1:
         """Add a topic filter, or replace its QoS and its Subscription Identifier, which is 0 if it has none."""
@@ -111,3 +120,12 @@ cdef bint matches(Slice topic_filter, Slice topic) noexcept nogil:
 def filter_matches(bytes topic_filter not None, bytes topic not None):
     """Return whether a well-formed topic filter matches a topic name."""
     return bool(matches(slice_of(topic_filter), slice_of(topic)))
+
+
+def shown_filter(str topic_filter not None):
+    """Return a topic filter with the token in it shortened."""
+    levels = topic_filter.split("/")
+    if levels[0] == "kp1" and len(levels) > TOKEN_LEVEL and levels[TOKEN_LEVEL] not in ("+", "#"):
+        token = levels[TOKEN_LEVEL]
+        levels[TOKEN_LEVEL] = token[:min(TOKEN_SHOWN, len(token) // 2)] + "…"
+    return "/".join(levels)

@@ -129,6 +129,9 @@ cdef class TlsConnection(TcpConnection):
             listener.handshakes[self] += seconds
         return TcpConnection.add_unread_time(self, seconds)
 
+    cdef object tls_version(self):
+        return self.tls.version() if self.established else None
+
     # ------------------------------------------------------------ writing
 
     cdef int flush(self) except -1:

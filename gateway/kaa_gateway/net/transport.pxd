@@ -12,6 +12,8 @@ cdef class Transport:
     cdef int resume_reading(self) except -1
     cdef int close(self) except -1
     cdef bytes peer_address(self)
+    cdef object tls_version(self)
+    cdef dict describe(self)
 
 
 cdef class ProtocolCore:

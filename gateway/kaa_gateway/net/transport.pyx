@@ -7,6 +7,8 @@ of the other, so a core runs over TCP, TLS or WebSocket alike.
 What lives here: the two interfaces. What does not: sockets (tcp_connection.pyx, tls.pyx), WebSocket (websocket.pyx).
 """
 
+from kaa_gateway.net.proxy cimport describe_peer
+
 
 cdef class Transport:
     """The transport of one connection, as its protocol core sees it."""
@@ -30,6 +32,14 @@ cdef class Transport:
     cdef bytes peer_address(self):
         """Return the sockaddr of the client, which a trusted proxy may have told; empty if it is not known."""
         return b""
+
+    cdef object tls_version(self):
+        """Return the version of TLS, such as "TLSv1.3"; None without TLS."""
+        return None
+
+    cdef dict describe(self):
+        """Return what an operator may see of the connection, as JSON values."""
+        return {**describe_peer(self.peer_address(), self.proxied), "tls": self.tls_version()}
 
 
 cdef class ProtocolCore:

@@ -78,6 +78,9 @@ cdef class WebSocketTransport(Transport):
     cdef bytes peer_address(self):
         return self.websocket.transport.peer_address()
 
+    cdef object tls_version(self):
+        return self.websocket.transport.tls_version()
+
 
 cdef class WebSocketConnection(ProtocolCore):
     """One WebSocket: the request that opens it, then frames."""

@@ -4,7 +4,7 @@ import paho.mqtt.client as paho
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kaa_gateway.mqtt.subscriptions import filter_matches
+from kaa_gateway.mqtt.subscriptions import filter_matches, shown_filter
 
 few_levels = st.sampled_from(["", "a", "b", "ab", "$a", "ü"])
 topics = st.lists(few_levels, min_size=1, max_size=4).map("/".join).filter(bool)
@@ -54,3 +54,19 @@ def test_filters_match_as_paho_says(topic_filter: str, topic: str) -> None:
 )
 def test_filter_examples_of_the_specification(topic_filter: str, topic: str, expected: bool) -> None:
     assert filter_matches(topic_filter.encode(), topic.encode()) is expected
+
+
+@pytest.mark.parametrize(
+    ("topic_filter", "shown"),
+    [
+        ("kp1/v1/dcx/0123456789/json", "kp1/v1/dcx/0123…/json"),
+        ("kp1/v1/dcx/abc/#", "kp1/v1/dcx/a…/#"),
+        ("kp1/v1/dcx/secret", "kp1/v1/dcx/sec…"),
+        ("kp1/+/+/+/json/status", "kp1/+/+/+/json/status"),
+        ("kp1/v1/dcx/#", "kp1/v1/dcx/#"),
+        ("my/own/answers/of/mine", "my/own/answers/of/mine"),
+        ("#", "#"),
+    ],
+)
+def test_tokens_in_filters_are_not_shown(topic_filter: str, shown: str) -> None:
+    assert shown_filter(topic_filter) == shown
