@@ -119,7 +119,7 @@ async def test_it_says_why_a_device_is_not_connected(nats_server: NatsServer) ->
         async with page_of(f"http://{HOST}:{gateway.admin_port}/") as page:
             async with (
                 mqtt_client(gateway.mqtt_port, "pump-3", clean_session=False) as first,
-                mqtt_client(gateway.mqtt_port, "pump-3"),
+                mqtt_client(gateway.mqtt_port, "pump-3", clean_session=False),
             ):
                 await first.until_closed()
             # Its connection has ended a moment ago, which the gateway may not have noticed at the first try.
