@@ -13,13 +13,15 @@ import asyncio
 import base64
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from kaa_gateway.wire.certificate import ClientCertificate
 
 ANONYMOUS = ""
 
 
-class Presentation(NamedTuple):
+class Presentation(msgspec.Struct, frozen=True):
     """What a peer presents about itself. Only the chain of the certificate has been verified."""
 
     transport: str

@@ -5,7 +5,11 @@ An endpoint is kept while a session is attached to it, a cached route leads to i
 
 from typing import NamedTuple
 
+from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+
 from kaa_gateway.kp.session cimport Traffic
+from kaa_gateway.wire.buffer cimport slice_of
 
 
 class TrafficRow(NamedTuple):
@@ -45,20 +49,36 @@ cdef class Endpoints:
         return <Endpoint>endpoint
 
     cdef Endpoint find(self, Slice endpoint_id):
-        """Return the endpoint of an ID, or None. Hot path."""
+        """Return the endpoint of an ID, or None. Hot path.
+
+        One that was found before is mostly in its place of `recent`, which costs no bytes object.
+        """
+        cdef PyObject** place
+        cdef Endpoint endpoint
         if endpoint_id.data == NULL:
             return None
-        return <Endpoint>self.by_id.get(endpoint_id.data[:endpoint_id.size])
+        place = &self.recent[place_of(endpoint_id)]
+        if place[0] != NULL and is_id(slice_of((<Endpoint>place[0]).endpoint_id), endpoint_id):
+            return <Endpoint>place[0]
+        endpoint = self.by_id.get(endpoint_id.data[:endpoint_id.size])
+        if endpoint is not None:
+            place[0] = <PyObject*>endpoint
+        return endpoint
 
     cdef int hold(self, Endpoint endpoint) except -1:
         """Keep an endpoint, which may have been released meanwhile."""
+        self.recent[place_of(slice_of(endpoint.endpoint_id))] = NULL  # if another one has taken its place
         self.by_id[endpoint.endpoint_id] = endpoint
         return 0
 
     cdef int release(self, Endpoint endpoint) except -1:
         """Forget an endpoint to which no session, no cached route and no presence refers."""
+        cdef PyObject** place
         if not endpoint.sessions and endpoint.route_count == 0 and not endpoint.watched \
                 and self.by_id.get(endpoint.endpoint_id) is endpoint:
+            place = &self.recent[place_of(slice_of(endpoint.endpoint_id))]
+            if place[0] == <PyObject*>endpoint:
+                place[0] = NULL
             del self.by_id[endpoint.endpoint_id]
             self.keep_traffic(endpoint)
         return 0
@@ -111,6 +131,18 @@ cdef class Endpoints:
                 if new is not None:
                     rows.append(TrafficRow(endpoint.app_version, endpoint.endpoint_id, *new))
         return rows
+
+
+cdef inline uint32_t place_of(Slice endpoint_id) noexcept nogil:
+    """Return the place of an endpoint ID in `recent`: by its length and last bytes. Hot path."""
+    cdef uint64_t word = 0
+    cdef Py_ssize_t size = min(endpoint_id.size, 8)
+    memcpy(&word, endpoint_id.data + endpoint_id.size - size, <size_t>size)
+    return <uint32_t>(((word ^ <uint64_t>endpoint_id.size) * 0x9E3779B97F4A7C15ULL) >> 32) & (RECENT - 1)
+
+
+cdef inline bint is_id(Slice one, Slice other) noexcept nogil:
+    return one.size == other.size and memcmp(one.data, other.data, <size_t>one.size) == 0
 
 
 cdef tuple take(Endpoint endpoint):

@@ -24,8 +24,8 @@ from kaa_gateway.wire.buffer cimport Slice, slice_of
 from kaa_gateway.wire.mqtt cimport (
     AUTH, CONNECT, CONNECT_SIZE_MAX, DISCONNECT, LEVEL_3_1_1, LEVEL_5, NO_MATCHING_SUBSCRIBERS, PINGREQ, PINGRESP,
     PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, SUBSCRIBE, SUCCESS, UNSUBSCRIBE, DisconnectView, append_connack,
-    append_disconnect, append_empty, can_be_connect, next_packet, read_disconnect, read_empty, read_packet_id,
-    read_publish,
+    append_disconnect, append_empty, can_be_connect, missing_bytes, next_packet, read_disconnect, read_empty,
+    read_packet_id, read_publish,
 )
 from kaa_gateway.wire.mqtt_fields cimport check_control_characters, check_topic_name, variable_size, violation
 from kaa_gateway.wire.mqtt_properties cimport (
@@ -59,13 +59,17 @@ cdef class MqttConnection(ProtocolCore):
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle the packets in `data`, borrowed for the call, and keep the rest. Hot path."""
-        cdef Py_ssize_t taken
+        cdef Py_ssize_t taken, part
         self.active = True
-        if self.state == ENDED:
+        while size and self.tail is not None and self.tail.size and self.state != ENDED:
+            # Copy what a packet lacks that came in parts, but not what follows it.
+            part = size if self.blocked else min(size, missing_bytes(self.tail.data, self.tail.size))
+            self.tail.append(data, part)
+            data += part
+            size -= part
+            self.parse_tail()
+        if size == 0 or self.state == ENDED:
             return 0
-        if self.tail is not None and self.tail.size:
-            self.tail.append(data, size)
-            return self.parse_tail()
         taken = self.parse(data, size)
         if taken < size and self.state != ENDED:
             if self.tail is None:

@@ -85,6 +85,7 @@ cdef struct DisconnectView:
 
 
 cdef Py_ssize_t next_packet(const uint8_t* data, Py_ssize_t size, Py_ssize_t size_max, Packet* packet) except -1
+cdef Py_ssize_t missing_bytes(const uint8_t* data, Py_ssize_t size) noexcept nogil
 cdef bint can_be_connect(const uint8_t* data, Py_ssize_t size) noexcept nogil
 cdef int check_flags(const Packet* packet, uint8_t level) except -1
 cdef int read_connect(const Packet* packet, ConnectView* connect) except -1
@@ -97,10 +98,6 @@ cdef Py_ssize_t next_filter(const Packet* packet, uint8_t level, Py_ssize_t at, 
 
 cdef Py_ssize_t publish_size(
     uint8_t level, Py_ssize_t topic_size, Py_ssize_t properties_size, Py_ssize_t payload_size, uint8_t qos
-) noexcept nogil
-cdef uint8_t* put_publish_head(
-    uint8_t* at, uint8_t level, uint8_t flags, Slice topic, uint16_t packet_id, Slice properties,
-    Py_ssize_t payload_size,
 ) noexcept nogil
 cdef int append_publish(
     Buffer out, uint8_t level, uint8_t flags, Slice topic, uint16_t packet_id, Slice properties, Slice payload

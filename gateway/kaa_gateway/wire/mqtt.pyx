@@ -64,6 +64,19 @@ cdef Py_ssize_t next_packet(const uint8_t* data, Py_ssize_t size, Py_ssize_t siz
     return at + remaining
 
 
+cdef Py_ssize_t missing_bytes(const uint8_t* data, Py_ssize_t size) noexcept nogil:
+    """Return how many bytes an incomplete packet lacks, or 1 as long as its fixed header does not tell."""
+    cdef Py_ssize_t remaining = 0, at = 1
+    cdef int shift = 0
+    while at < size and shift <= 21:
+        remaining |= <Py_ssize_t>(data[at] & 0x7F) << shift
+        at += 1
+        if data[at - 1] < 0x80:
+            return max(at + remaining - size, <Py_ssize_t>1)
+        shift += 7
+    return 1
+
+
 cdef bint can_be_connect(const uint8_t* data, Py_ssize_t size) noexcept nogil:
     """Return whether a stream that begins with these bytes, at least one, can begin with a CONNECT (3.1).
 
@@ -312,38 +325,23 @@ cdef Py_ssize_t publish_size(
     return 1 + variable_size(remaining) + remaining
 
 
-cdef uint8_t* put_publish_head(
-    uint8_t* at, uint8_t level, uint8_t flags, Slice topic, uint16_t packet_id, Slice properties,
-    Py_ssize_t payload_size,
-) noexcept nogil:
-    """Write a PUBLISH up to its payload, and return where the payload goes. Hot path.
-
-    `flags` are those of the fixed header; `at` has room for `publish_size` bytes.
-    """
-    cdef bint has_packet_id = flags & 0x06 != 0
-    at = put_fixed_header(
-        at, PUBLISH << 4 | flags, remaining_length(level, topic.size, properties.size, payload_size, has_packet_id)
-    )
-    at = put_bytes(put_uint16(at, topic.size), topic)
-    if has_packet_id:
-        at = put_uint16(at, packet_id)
-    if level >= LEVEL_5:
-        at = put_bytes(put_variable(at, properties.size), properties)
-    return at
-
-
 cdef int append_publish(
     Buffer out, uint8_t level, uint8_t flags, Slice topic, uint16_t packet_id, Slice properties, Slice payload
 ) except -1:
     """Append a PUBLISH. Hot path. The caller bounds the topic (65,535 bytes) and the whole (the Remaining Length).
 
-    `properties` are encoded without their length; below level 5 there are none.
+    `flags` are those of the fixed header. `properties` are encoded without their length; below level 5 there are none.
     """
-    cdef Py_ssize_t size = publish_size(level, topic.size, properties.size, payload.size, flags >> 1 & 0x03)
-    put_bytes(
-        put_publish_head(out.reserve(size), level, flags, topic, packet_id, properties, payload.size), payload
-    )
-    out.size += size
+    cdef bint has_packet_id = flags & 0x06 != 0
+    cdef Py_ssize_t remaining = remaining_length(level, topic.size, properties.size, payload.size, has_packet_id)
+    cdef uint8_t* at = out.reserve(FIXED_HEADER_SIZE_MAX + remaining)
+    at = put_fixed_header(at, PUBLISH << 4 | flags, remaining)
+    at = put_bytes(put_uint16(at, topic.size), topic)
+    if has_packet_id:
+        at = put_uint16(at, packet_id)
+    if level >= LEVEL_5:
+        at = put_bytes(put_variable(at, properties.size), properties)
+    out.size = put_bytes(at, payload) - out.data
     return 0
 
 

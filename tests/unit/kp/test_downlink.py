@@ -73,6 +73,22 @@ def test_a_push_goes_once_to_every_device_of_the_endpoint(worker: WorkerDouble) 
     assert stranger.received() == []
 
 
+def test_a_push_finds_its_endpoint_among_those_whose_ids_end_alike(worker: WorkerDouble) -> None:
+    """Also when some of them have gone and come back in another order."""
+    devices = {}
+    for _ in range(2):
+        for token in ("a-12345678", "b-12345678", "12345678"):
+            devices[token], _ = asking(worker, token)
+        for number, token in enumerate((*devices, *reversed(devices))):
+            worker.deliver(datum(endpoint_id=f"endpoint-{token}", correlation_id=f"{number}"))
+            assert [len(device.received()) for device in devices.values()] == [
+                int(each == token) for each in devices
+            ]
+        for device in devices.values():
+            device.drop()
+        worker.deliver(datum(endpoint_id="endpoint-12345678", correlation_id="gone"))
+
+
 def test_a_push_that_is_repeated_reaches_only_who_has_not_had_it(worker: WorkerDouble) -> None:
     early, _ = asking(worker)
     worker.deliver(datum())
