@@ -310,10 +310,11 @@ async function find(from) {
     $("sessions").append(...page.sessions.map(card));
     count += page.sessions.length;
     next = page.next;
+    const absent = !page.sessions.some((session) => session.online || session.protocol !== "mqtt");
     if (what && count === 1 && !next) $("sessions").firstChild.open = true;
     $("found").textContent = next ? `${count} sessions so far` : !count ? (what ? "No session: the device is not connected." : "No sessions.")
-      : `${count} session${count > 1 ? "s" : ""}`;
-    await endings(what, !count && !next);
+      : `${count} session${count > 1 ? "s" : ""}${absent ? ": the device is not connected" : ""}`;
+    await endings(what, absent && !next);
   } catch (error) {
     $("found").textContent = "";
     next = null;
