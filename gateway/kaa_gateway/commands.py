@@ -110,7 +110,7 @@ def dev_command(
 
 
 @app.command
-def check_config(file: Path, /) -> int:
+def check_config(file: Path, /, *, kpc: Annotated[bool, Parameter(name="--kpc", negative=())] = False) -> int:
     """Check a configuration file: `ok`, or each problem with its line, key and what was expected.
 
     Parameters
@@ -118,10 +118,17 @@ def check_config(file: Path, /) -> int:
     file
         A service-config.yml. Environment variables that override it are checked as well, and so are the
         certificates and keys of listeners that encrypt.
+    kpc
+        Say what would change for a configuration of KPC. FILE is its service-config.yml, or what
+        `kubectl get configmap,deployment NAME -o yaml` prints; this machine's environment is not looked at.
     """
     from kaa_gateway.app import encryption
-    from kaa_gateway.config import check, load
+    from kaa_gateway.config import check, dry_run, load
 
+    if kpc:
+        found = dry_run(file)
+        print("\n".join(found.lines()))
+        return 1 if found.errors else 0
     problems = check(file, os.environ)
     for problem in problems:
         print(problem)

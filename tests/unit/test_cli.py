@@ -137,3 +137,22 @@ def test_check_config_of_no_file(kaa_gateway: Command, tmp_path: Path) -> None:
     ended = kaa_gateway("check-config", str(tmp_path / "missing.yml"))
     assert ended.code == 1
     assert ended.stdout == f"{tmp_path / 'missing.yml'}: no such file\n"
+
+
+def test_check_config_of_kpc(kaa_gateway: Command, tmp_path: Path) -> None:
+    file = tmp_path / "service-config.yml"
+    file.write_text("kaa.kpc.transports.mqtt.tcp.port: 1883\n")
+    ended = kaa_gateway("check-config", "--kpc", str(file))
+    assert ended.code == 0
+    first, *_, last = ended.stdout.splitlines()
+    assert (first, last) == ("the same: 1 settings", "the gateway starts with this")
+    file.write_text("kaa.kpc.retain: true\n")
+    assert kaa_gateway("check-config", "--kpc", str(file)).code == 1
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(kaa_gateway: Command, shell: str) -> None:
+    ended = kaa_gateway("completion", shell)
+    assert ended.code == 0
+    for word in ("kaa-gateway", "check-config", "nats-port"):
+        assert word in ended.stdout

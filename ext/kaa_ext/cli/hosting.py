@@ -149,7 +149,9 @@ def _trace(*extensions: Extension) -> None:
     try:
         from kaa_ext.sdk.tracing import Tracing
     except ModuleNotFoundError:
-        fail("--tracing needs the extra `tracing`: pip install 'kaa-gateway[tracing]'")
+        fail(
+            "--tracing needs the extra `tracing`: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+        )
     traces = Tracing()
     for extension in extensions:
         traces.watch(extension)

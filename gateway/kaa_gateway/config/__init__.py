@@ -10,6 +10,8 @@ sources         file and environment, combined
 cross_checks    what several keys must agree on
 model           the structure that the gateway works with
 loading         from a path to that structure
+manifests       the configuration of KPC in a file or in manifests of Kubernetes
+migration       what would change for a configuration of KPC
 listeners       which listeners a configuration has
 problems        what an operator is told
 reference       the table of all keys in docs/configuration.md
@@ -17,6 +19,7 @@ reference       the table of all keys in docs/configuration.md
 
 from kaa_gateway.config.listeners import encrypted
 from kaa_gateway.config.loading import check, config_path, load
+from kaa_gateway.config.migration import dry_run
 from kaa_gateway.config.model import AppVersion, Config, ExtensionInstance
 from kaa_gateway.config.problems import Problem
 from kaa_gateway.config.value_types import masked
@@ -28,6 +31,7 @@ __all__ = [
     "Problem",
     "check",
     "config_path",
+    "dry_run",
     "encrypted",
     "load",
     "masked",

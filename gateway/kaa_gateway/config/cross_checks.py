@@ -24,7 +24,9 @@ def cross_check(document: Document, sources: Sources) -> None:
     if 0 < kpc.durable.max_age < kpc.durable.duplicate_window:
         sources.report(("kaa", "kpc", "durable", "duplicate-window"), "is more than kaa.kpc.durable.max-age")
     if kpc.tracing.enabled and not _is_installed(TRACING_EXTRA):
-        message = "needs the extra `tracing`: pip install 'kaa-gateway[tracing]'"
+        message = (
+            "needs the extra `tracing`: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+        )
         sources.report(("kaa", "kpc", "tracing", "enabled"), message)
 
 

@@ -95,6 +95,10 @@ class Sources:
         """Return whether a source sets the key."""
         return path in self._settings
 
+    def paths(self) -> Iterator[Path]:
+        """Yield the paths of the keys that a source sets."""
+        return iter(self._settings)
+
     def _keys(self) -> Iterator[Key]:
         return keys(Document, lambda path: self._entries.get(path, ()))
 
