@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kaa_bench.mqtt_packets import Connack, Connect, Publish
 from kaa_gateway.identity.passwords import hashed
@@ -189,6 +190,39 @@ async def test_a_revocation_closes_the_clients_connections(
         assert await one.until_closed() == await two.until_closed() == []
         assert await other.until_pingresp() == []
         assert await connack(port, "carol", b"secret") == 5
+
+
+async def test_the_client_of_a_session_is_shown(
+    cap_gateway: GatewayProcess, cluster: Cluster, auth: AuthProvider
+) -> None:
+    """22/CAP, clientId: it names the client, the principal its credentials."""
+    async with (
+        mqtt_client(cap_gateway.mqtt_port, user_name="alice", password=b"secret") as device,
+        httpx.AsyncClient(base_url=f"http://{HOST}:{cap_gateway.admin_port}") as operator,
+    ):
+        await device.send(Publish(TOPIC, b""))
+        await cluster.request()
+        found = (await operator.get("/api/v1/sessions")).json()["sessions"]
+        shown = [(each["client"], each["principal"], each["tenant"]) for each in found]
+        assert shown == [("a", "cap:acme:id-alice", "acme")]
+
+
+async def test_an_updated_tenant_has_its_clients_checked_again(nats_server: NatsServer) -> None:
+    """21/TLE: those that come from then on; who is connected stays."""
+    with GatewayProcess(nats_server.url, settings("cap")) as gateway:
+        provider = AuthProvider(nats_server.url)
+        provider.clients["acme", "alice", "secret"] = {"credentialsId": "id-alice"}
+        async with (
+            provider as auth,
+            mqtt_client(gateway.mqtt_port, user_name="alice", password=b"secret") as client,
+        ):
+            assert await connack(gateway.mqtt_port, "alice", b"secret") == 0
+            assert auth.asked["cap.basic"] == 1
+            del auth.clients["acme", "alice", "secret"]
+            await auth.tell("tenant.lifecycle.updated", tenantId="acme")
+            while await connack(gateway.mqtt_port, "alice", b"secret") == 0:
+                await asyncio.sleep(0.05)
+            assert await client.until_pingresp() == []
 
 
 async def test_an_unregistered_tenant(nats_server: NatsServer) -> None:

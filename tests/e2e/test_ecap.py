@@ -140,6 +140,75 @@ async def test_a_revocation_ends_the_use_of_a_token_at_once(
     assert "stolen" not in ecap_gateway.log
 
 
+async def test_an_endpoint_that_is_unregistered_loses_its_sessions(
+    ecap_gateway: GatewayProcess, cluster: Cluster, auth: AuthProvider
+) -> None:
+    """9/ELCE: at once, and its tokens are asked for again. A connection with other endpoints stays."""
+    auth.tokens["app", "gone"] = ("endpoint-u", "id-u")
+    auth.tokens["app", "stays"] = ("endpoint-s", "id-s")
+    async with mqtt_client(ecap_gateway.mqtt_port) as only, mqtt_client(ecap_gateway.mqtt_port) as both:
+        await only.send(Publish("kp1/app_v1/dcx/gone/json", b""))
+        await both.send(*(Publish(f"kp1/app_v1/dcx/{token}/json", b"") for token in ("gone", "stays")))
+        await cluster.next_requests(3)
+        del auth.tokens["app", "gone"]
+        await auth.tell("endpoint.lifecycle.unregistered", appVersionName="app_v1", endpointId="endpoint-u")
+        await only.until_closed()
+        assert (await cluster.connectivity("disconnected", "endpoint-u"))["endpoints"] == {
+            "endpoint-u": "app_v1"
+        }
+        assert await status_of(both, "kp1/app_v1/dcx/gone/json") == 401
+        await both.send(Publish("kp1/app_v1/dcx/stays/json", b"still there"))
+        assert (await cluster.next_requests(1, after=3))[0].fields["payload"] == b"still there"
+    assert auth.asked["ecap.ep-token"] == 3
+
+
+async def test_an_endpoint_whose_application_version_is_updated(
+    ecap_gateway: GatewayProcess, cluster: Cluster, auth: AuthProvider
+) -> None:
+    """9/ELCE: its session goes on under the new version, on the same connection."""
+    auth.tokens["app", "mover"] = ("endpoint-m", "id-m")
+    async with mqtt_client(ecap_gateway.mqtt_port) as device:
+        await device.send(Publish("kp1/app_v1/dcx/mover/json", b""))
+        await cluster.request()
+        assert (await cluster.connectivity("connected", "endpoint-m"))["endpoints"] == {
+            "endpoint-m": "app_v1"
+        }
+        await auth.tell(
+            "endpoint.lifecycle.appversion-updated",
+            appVersionName="app_v2",
+            previousAppVersionName="app_v1",
+            endpointId="endpoint-m",
+        )
+        await until(lambda: "application version of endpoint updated" in ecap_gateway.log, "the update")
+        await cluster.push("endpoint-m", b"news", appVersionName=None)
+        push = await device.expect(Publish)
+        assert (push.topic.split("/")[1], push.payload) == ("app_v2", b"news")
+        await until(
+            lambda: any(
+                kind == "connected" and fields["endpoints"].get("endpoint-m") == "app_v2"
+                for kind, fields in cluster.events
+            ),
+            "the event of the new version",
+        )
+        assert await device.until_pingresp() == []
+
+
+async def test_an_update_to_a_version_that_is_not_configured_ends_the_session(
+    ecap_gateway: GatewayProcess, cluster: Cluster, auth: AuthProvider
+) -> None:
+    auth.tokens["app", "lost"] = ("endpoint-l", "id-l")
+    async with mqtt_client(ecap_gateway.mqtt_port) as device:
+        await device.send(Publish("kp1/app_v1/dcx/lost/json", b""))
+        await cluster.request()
+        await auth.tell(
+            "endpoint.lifecycle.appversion-updated",
+            appVersionName="unknown_v9",
+            previousAppVersionName="app_v1",
+            endpointId="endpoint-l",
+        )
+        await device.until_closed()
+
+
 async def test_a_provider_that_cannot_answer_lets_nobody_in(
     ecap_gateway: GatewayProcess, cluster: Cluster, auth: AuthProvider
 ) -> None:

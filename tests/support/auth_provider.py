@@ -37,6 +37,9 @@ EVENTS = {
     "client-credentials.basic.revoked": "0022-credentials-revoked",
     "client-credentials.certificate.revoked": "0022-credentials-revoked",
     "tenant.lifecycle.unregistered": "0021-tenant-unregistered",
+    "tenant.lifecycle.updated": "0021-tenant-updated",
+    "endpoint.lifecycle.unregistered": "0009-ep-unregistered",
+    "endpoint.lifecycle.appversion-updated": "0009-ep-appversion-updated",
 }
 
 _SCHEMAS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The control messages of 16/ECAP, 22/CAP and 21/TLE against the schemas of the RFCs."""
+"""The control messages of 16/ECAP, 22/CAP, 21/TLE and 9/ELCE against the schemas of the RFCs."""
 
 import hashlib
 import io
@@ -8,7 +8,7 @@ from typing import Any
 import fastavro
 import pytest
 from fastavro.schema import parse_schema, to_parsing_canonical_form
-from kaa_gateway.bus import cap, ecap, tle
+from kaa_gateway.bus import cap, ecap, elce, tle
 from kaa_gateway.bus.messages import Exchange, MessageType, is_expired
 from kaa_gateway.errors import MalformedAvro
 
@@ -31,6 +31,9 @@ TYPES: dict[str, MessageType] = {
     "0022-certificate-authentication-response": cap.CERTIFICATE.answer.type,
     "0022-credentials-revoked": cap.CREDENTIALS_REVOKED,
     "0021-tenant-unregistered": tle.TENANT_UNREGISTERED,
+    "0021-tenant-updated": tle.TENANT_UPDATED,
+    "0009-ep-unregistered": elce.UNREGISTERED_EVENT,
+    "0009-ep-appversion-updated": elce.APP_VERSION_UPDATED_EVENT,
 }
 """By the file names of the RFCs."""
 
@@ -52,6 +55,9 @@ FINGERPRINTS = {
     "0022-certificate-authentication-request": "75205fb812382e7652eb49b87e38546d22b93ff406ceda90f81434ea99b1b703",
     "0022-certificate-authentication-response": "4247f90c999040dee6b4ad1c000651d8023a921be1136a38e3a15a480fe0fc30",
     "0022-credentials-revoked": "4f0a4c9dccf5d36976e49a9243cc35ed678e08836e87e36e9bd8e38b0866af54",
+    "0021-tenant-updated": "7cba2e6158a04422dadba4f56cbf8cf28710ae64e8273d2fd5424b269d0e3e1a",
+    "0009-ep-unregistered": "4fcdfb867dbf5864c758b9a9ea6bb9327be4b3b525d20343700eaf8a1832afa7",
+    "0009-ep-appversion-updated": "3de4a81fbe79500fe663ed38580b17626f315614310f9c1450710fbb78d39fd8",
 }
 """SHA-256 of the Parsing Canonical Form of each schema in the RFCs."""
 
