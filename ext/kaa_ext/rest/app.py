@@ -1,12 +1,10 @@
 """Puts the REST API together: routes, description, demo page, access, bounds."""
 
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from kaa_gateway import __version__
 from kaa_gateway.access import BearerToken
-from litestar import Litestar, MediaType, Request, Response, get
+from litestar import Litestar, Response, get
 from litestar.datastructures import MutableScopeHeaders
 from litestar.di import NamedDependency, Provide
 from litestar.openapi import OpenAPIConfig
@@ -17,6 +15,7 @@ from kaa_ext.rest.access import Access
 from kaa_ext.rest.bounds import BODY_SIZE_MAX, Bounds
 from kaa_ext.rest.commands import CommandController
 from kaa_ext.rest.configurations import ConfigurationController
+from kaa_ext.rest.demo import demo_page
 from kaa_ext.rest.description import Description
 from kaa_ext.rest.metadata import MetadataController
 from kaa_ext.rest.problems import HANDLERS
@@ -38,12 +37,6 @@ TAGS = {
     "time series": "Data samples of endpoints (2/DCP).",
     "endpoint tokens": "Tokens of the reference authentication provider (16/ECAP).",
 }
-PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline';"
-    " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
 def application(services: Services, token: BearerToken | None) -> "ASGIApp":
@@ -56,7 +49,7 @@ def application(services: Services, token: BearerToken | None) -> "ASGIApp":
         TokenController,
     ]
     app = Litestar(
-        [*controllers, _live, _ready, _page],
+        [*controllers, _live, _ready, demo_page],
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         exception_handlers=HANDLERS,
         request_max_body_size=BODY_SIZE_MAX,
@@ -99,13 +92,3 @@ async def _ready(services: NamedDependency[Services]) -> Response[dict[str, str]
     if services.is_ready:
         return Response({"status": "UP"})
     return Response({"status": "DOWN", "reason": "NATS cannot be reached"}, status_code=503)
-
-
-@get("/demo", media_type=MediaType.HTML, include_in_schema=False)
-async def _page(request: Request[Any, Any, Any]) -> Response[str]:
-    return Response(_text("demo.html"), headers=PAGE_HEADERS)
-
-
-@cache
-def _text(name: str) -> str:
-    return (resources.files("kaa_ext.rest") / name).read_text(encoding="utf-8")
