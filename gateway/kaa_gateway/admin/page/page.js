@@ -258,6 +258,7 @@ function details(session) {
     ["Last seen", session.lastSeen && moment(session.lastSeen)],
     ["Keep-alive", session.keepAlive === 0 ? "none" : session.keepAlive && session.keepAlive + " s"],
     ["Principal", session.principal],
+    ["Client", session.client],
     ["Tenant", session.tenant],
     ["Endpoints", names.join(", ")],
     ["Subscriptions", topics.join(", ") + (session.subscriptions > topics.length ? (topics.length ? ` and ${session.subscriptions - topics.length} more` : session.subscriptions) : "")],
