@@ -17,6 +17,8 @@ cdef class Link:
     cdef object on_lost            # called with a sentence when an established connection ends
     cdef list subscriptions        # SUB lines to send on each connection
     cdef list receivers            # by subscription ID, from 1: its Receiver, or the listener
+    cdef Receiver numbered         # has the subscriptions from `numbered_from` on, and writes their lines itself
+    cdef Py_ssize_t numbered_from
     cdef bytearray receive_storage
     cdef object receive_view
     cdef readonly Py_ssize_t pending_max    # bytes

@@ -39,6 +39,7 @@ cdef enum:
     PAYLOAD_MAX = 64 * 1024 * 1024     # bytes; nats-server's own ceiling, and what a PUB line of ours can say
     PAYLOAD_MAX_DEFAULT = 1024 * 1024  # bytes; nats-server's default, until INFO tells
     NO_RESPONDERS = 503
+    SID_NONE = 1 << 30                 # above all subscription IDs
 
 DENIED = re.compile('Permissions Violation for Publish to "([^"]+)"')
 """The error of nats-server for each PUB that it drops for want of a permission."""
@@ -69,6 +70,8 @@ cdef class Link:
         self.on_lost = on_lost
         self.subscriptions = []
         self.receivers = []
+        self.numbered = None
+        self.numbered_from = SID_NONE
         for subject in subscriptions:
             self.subscribe(subject, None)
         self.receive_storage = bytearray(RECEIVE_SIZE)
@@ -108,6 +111,11 @@ cdef class Link:
         if self.ready:
             self.transport.write(f"UNSUB {sid}\r\n".encode())
             self.write_ping()
+
+    def set_numbered(self, Receiver receiver not None, Py_ssize_t first_sid):
+        """Leave the subscriptions with IDs from `first_sid` on to a receiver that subscribes by itself; once."""
+        self.numbered = receiver
+        self.numbered_from = first_sid
 
     def unconfirmed_count(self):
         """Return the number of blocks that are sealed and not yet confirmed."""
@@ -292,7 +300,7 @@ cdef class Link:
             place = decimal(sid) - 1
         if 0 <= place < PyList_GET_SIZE(self.receivers):
             return <Receiver>PyList_GET_ITEM(self.receivers, place)
-        return self.listener
+        return self.numbered if place >= self.numbered_from - 1 else self.listener
 
     def receive_info(self, bytes text):
         """Handle an INFO, which may come at any time."""
@@ -433,6 +441,8 @@ cdef class Link:
         self.check_backlog()
         self.flush()
         self.listener.on_connected()
+        if self.numbered is not None:
+            self.numbered.on_connected()
 
     cdef Block rewrite(self, Block block):
         """Return the publications of a block as they can be sent now, without those that must not arrive twice."""

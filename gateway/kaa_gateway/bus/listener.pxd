@@ -8,6 +8,7 @@ from kaa_gateway.wire.nats cimport Publication, ServerMessage
 cdef class Receiver:
     cdef int on_message(self, const ServerMessage* message) except -1
     cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1
+    cdef int on_connected(self) except -1
 
 
 cdef class Listener(Receiver):
@@ -20,7 +21,6 @@ cdef class Listener(Receiver):
     cdef Py_ssize_t largest_in_flight(self) except -1
     cdef bint may_send_again(self, const Publication* publication) noexcept
     cdef int on_backlog(self, bint full) except -1
-    cdef int on_connected(self) except -1
     cdef int on_stored(self, uint64_t session, uint32_t token) except -1
     cdef int on_not_stored(
         self, str instance, Slice datum, uint64_t session, uint32_t token, bint permanent

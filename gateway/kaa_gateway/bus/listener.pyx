@@ -18,6 +18,10 @@ cdef class Receiver:
         """
         return False
 
+    cdef int on_connected(self) except -1:
+        """Handle a new connection, to which the unconfirmed blocks have been written."""
+        return 0
+
 
 cdef class Listener(Receiver):
     """The owner of the link; a base class whose methods do nothing."""
@@ -56,10 +60,6 @@ cdef class Listener(Receiver):
 
     cdef int on_backlog(self, bint full) except -1:
         """Handle that the unconfirmed bytes have passed their bound, or have fallen well below it again."""
-        return 0
-
-    cdef int on_connected(self) except -1:
-        """Handle a new connection, to which the unconfirmed blocks have been written."""
         return 0
 
     cdef int on_stored(self, uint64_t session, uint32_t token) except -1:

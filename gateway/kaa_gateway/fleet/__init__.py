@@ -1,0 +1,1 @@
+"""What the replicas of a gateway share: who has which session. Over NATS, and nothing else."""

@@ -1,0 +1,105 @@
+"""The messages with which the workers of a service instance agree who has a session.
+
+What lives here: their form, and the subjects. What they mean is in `directory.pyx`. Each message is a MessagePack array
+that begins with its kind. A worker of another version may send other kinds: they are dropped and counted.
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+
+from kaa_gateway.bus import subjects
+
+PROTOCOL = "session"
+"""The protocol token of the subjects (3/ISM)."""
+
+HELLO = "hello"
+"""The message type of the greeting between workers, and the last token of the subject that it is answered on."""
+
+NAME_SIZE = 32
+"""Characters of a session's name."""
+
+Name = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Inbox = Annotated[str, Meta(pattern=r"\Akaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.session\.[0-9a-z]{1,32}\Z")]
+"""Where a worker is answered. It becomes a subject that we publish to, so nothing else is let through."""
+
+PARTS_MAX = 4096
+"""Messages that one session may be sent in."""
+
+
+class Hello(Struct, frozen=True, array_like=True, tag="hello"):
+    """A worker is there."""
+
+    number: Number
+
+
+class Claim(Struct, frozen=True, array_like=True, tag="claim"):
+    """A client has connected to the worker behind `inbox`, which takes its session over."""
+
+    name: Name
+    number: Number
+    resumes: bool
+    inbox: Inbox
+
+
+class Notice(Struct, frozen=True, array_like=True, tag="notice"):
+    """A client has connected that does not wait for the end of what it has left behind."""
+
+    name: Name
+    number: Number
+    inbox: Inbox
+
+
+class Assertion(Struct, frozen=True, array_like=True, tag="have"):
+    """The worker behind `inbox` has the session, since the CONNECT with this number."""
+
+    name: Name
+    number: Number
+    inbox: Inbox
+
+
+class Newer(Struct, frozen=True, array_like=True, tag="newer"):
+    """A worker has the session since a newer CONNECT, which has this number."""
+
+    name: Name
+    number: Number
+
+
+class Nothing(Struct, frozen=True, array_like=True, tag="nothing"):
+    """There is no state for the worker that claims a session."""
+
+
+class State(Struct, frozen=True, array_like=True, tag="state"):
+    """A part of the state of a claimed session, which is from the CONNECT with this number."""
+
+    number: Number
+    part: Annotated[int, Meta(ge=0, lt=PARTS_MAX)]
+    parts: Annotated[int, Meta(ge=1, le=PARTS_MAX)]
+    data: bytes
+
+
+Message = Hello | Claim | Notice | Assertion | Newer | Nothing | State
+
+encode = msgspec.msgpack.Encoder().encode
+"""Return a message as bytes."""
+
+decode = msgspec.msgpack.Decoder(Message).decode
+"""Return a Message from bytes. Raises `msgspec.DecodeError` if they are none."""
+
+
+def session_prefix(instance: str) -> str:
+    """Return the subject of a session of a service instance, up to its name."""
+    return subjects.service(instance, PROTOCOL, "")
+
+
+def inbox_prefix(replica_id: str) -> str:
+    """Return the subject on which a worker is answered, up to the last token."""
+    return subjects.replica(replica_id, PROTOCOL, "")
+
+
+def part_count(size: int, part_size: int) -> int:
+    """Return the number of messages that so many bytes of state take: one at least."""
+    return max(1, -(-size // part_size))
+

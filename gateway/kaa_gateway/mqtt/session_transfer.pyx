@@ -1,0 +1,225 @@
+"""Takes the state of a session, to be sent to another worker, and puts such a state into a new session.
+
+The form of a state is in session_state.py. What comes from another worker is checked like what comes from a client: it
+is parsed again, and bounded by the limits of this worker.
+
+Source: MQTT 3.1.1 section 4.1 (storing state); MQTT 5 section 4.1 (session state).
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+
+from kaa_gateway.kp.session cimport Attachment, Endpoint
+from kaa_gateway.mqtt.in_flight cimport InFlight
+from kaa_gateway.mqtt.message_queue cimport MessageQueue, QueuedMessage, size_of
+from kaa_gateway.mqtt.outgoing cimport Outgoing
+from kaa_gateway.mqtt.received cimport ReceivedMessage, ReceivedMessages
+from kaa_gateway.mqtt.recent_pushes cimport RecentPushes
+from kaa_gateway.mqtt.session cimport OFFLINE
+from kaa_gateway.mqtt.subscriptions cimport Subscriptions
+from kaa_gateway.wire.buffer cimport Buffer, slice_of
+from kaa_gateway.wire.mqtt cimport (
+    LEVEL_5, PUBLISH, REMAINING_LENGTH_MAX, Packet, PublishView, append_publish, next_packet, read_publish,
+)
+from kaa_gateway.wire.mqtt_fields cimport check_topic_filter, check_topic_name, violation
+
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.mqtt import session_state
+from kaa_gateway.mqtt.session_state import AttachedEndpoint, Queued, Received, SessionState, Subscription
+
+cdef uint64_t ALL_BITS = 0xFFFFFFFFFFFFFFFFULL
+
+
+cdef bytes state_of(MqttSession session):
+    """Return what a session remembers of its client, as bytes."""
+    cdef InFlight in_flight = session.in_flight
+    return session_state.encode(SessionState(
+        version=session_state.VERSION,
+        expiry=session.expiry,
+        level_in_flight=0 if in_flight is None else in_flight.level,
+        last_packet_id=0 if in_flight is None else in_flight.last_packet_id,
+        subscriptions=subscriptions_of(session.subscriptions),
+        endpoints=endpoints_of(session),
+        in_flight=packets_of(in_flight),
+        queued=messages_of(session.queued),
+        received=received_of(session.received),
+        pushes=[] if session.pushes is None else session.pushes.copy(),
+    ))
+
+
+cdef list subscriptions_of(Subscriptions subscriptions):
+    if subscriptions is None:
+        return []
+    identifiers = subscriptions.identifiers or {}
+    return [Subscription(name, qos, identifiers.get(name, 0)) for name, qos in subscriptions.granted.items()]
+
+
+cdef list endpoints_of(MqttSession session):
+    cdef Attachment attachment
+    endpoints = []
+    if session.attached is not None:
+        for attachment in session.attached.values():
+            endpoints.append(AttachedEndpoint(
+                attachment.app_version, attachment.token, attachment.endpoint.endpoint_id.decode(),
+                attachment.identity.token_id,
+            ))
+    return endpoints
+
+
+cdef list packets_of(InFlight in_flight):
+    if in_flight is None:
+        return []
+    deadlines = in_flight.deadlines or {}
+    return [
+        session_state.InFlight(packet_id, packet, deadlines.get(packet_id, 0))
+        for packet_id, packet in in_flight.packets.items()
+    ]
+
+
+cdef list messages_of(MessageQueue queue):
+    cdef QueuedMessage message
+    messages = []
+    if queue is not None:
+        for message in queue.messages:
+            messages.append(Queued(
+                message.topic, message.payload, message.properties, message.deadline, message.qos, message.repeats
+            ))
+    return messages
+
+
+cdef list received_of(ReceivedMessages table):
+    """Return the QoS 2 messages that NATS has. Others are sent again by the client, as if they had never come."""
+    cdef Py_ssize_t at
+    received = []
+    if table is not None:
+        for at in range(table.capacity):
+            if table.slots[at].packet_id and table.slots[at].qos == 2 and table.slots[at].confirmed:
+                received.append(Received(
+                    table.slots[at].packet_id, table.slots[at].digest, table.slots[at].reason_code
+                ))
+    return received
+
+
+cdef bint put_state(MqttSession session, bytes data, Uplink uplink) except -1:
+    """Put a state into a new session. Return False if the state is malformed; then the session is not to be used."""
+    state = session_state.decode(data)
+    if state is None:
+        return False
+    session.state = OFFLINE
+    session.clean = False
+    session.expiry = min(<double>state.expiry, session.limits.session_expiry)
+    try:
+        put_subscriptions(session, state.subscriptions)
+        put_in_flight(session, state)
+        put_queued(session, state.queued)
+    except ProtocolError:
+        return False
+    put_received(session, state.received)
+    for digest in state.pushes:
+        if session.pushes is None:
+            session.pushes = RecentPushes()
+        session.pushes.add(<uint64_t>(digest & ALL_BITS))
+    attach(session, state.endpoints, uplink)
+    return True
+
+
+cdef int put_subscriptions(MqttSession session, list subscriptions) except -1:
+    for each in subscriptions:
+        check_topic_filter(slice_of(each.topic_filter))
+        if session.subscriptions is None:
+            session.subscriptions = Subscriptions()
+        if len(session.subscriptions.granted) >= session.limits.subscriptions \
+                or len(each.topic_filter) > session.limits.topic_filter_size:
+            session.counters.count("refused", "too_many_subscriptions")
+            continue
+        session.subscriptions.add(each.topic_filter, each.qos, each.identifier)
+    return 0
+
+
+cdef int put_in_flight(MqttSession session, state) except -1:
+    """Put in what the client has not acknowledged. It counts as sent, so no limit drops any of it."""
+    cdef InFlight in_flight
+    cdef Packet packet
+    cdef PublishView publish
+    cdef bytes encoded
+    cdef uint8_t level = state.level_in_flight
+    if not state.in_flight and not state.last_packet_id:
+        return 0
+    in_flight = InFlight()
+    for each in state.in_flight:
+        encoded = each.packet
+        if encoded is None:
+            in_flight.packets[each.packet_id] = None
+            continue
+        if next_packet(<const uint8_t*>encoded, len(encoded), REMAINING_LENGTH_MAX, &packet) != len(encoded) \
+                or packet.type != PUBLISH:
+            violation("session_state")
+        read_publish(&packet, level, &publish)
+        check_topic_name(publish.topic)
+        if publish.packet_id != each.packet_id:
+            violation("session_state")
+        in_flight.add(each.packet_id, encoded, level, each.deadline)
+    in_flight.last_packet_id = <uint16_t>state.last_packet_id
+    in_flight.level = level
+    in_flight.end_connection()
+    session.in_flight = in_flight
+    return 0
+
+
+cdef int put_queued(MqttSession session, list queued) except -1:
+    """Put in what was not sent yet, as far as there is room."""
+    cdef Outgoing message
+    cdef Packet packet
+    cdef PublishView publish
+    cdef Buffer encoded = Buffer()
+    for each in queued:
+        message = Outgoing(
+            slice_of(each.topic), slice_of(each.payload), slice_of(each.properties), <int64_t>each.deadline, each.qos,
+            each.repeats,
+        )
+        encoded.size = 0
+        append_publish(
+            encoded, LEVEL_5, <uint8_t>(message.qos << 1), message.topic, 1, message.properties, message.payload
+        )
+        next_packet(encoded.data, encoded.size, REMAINING_LENGTH_MAX, &packet)
+        read_publish(&packet, LEVEL_5, &publish)
+        check_topic_name(publish.topic)
+        if session.queued is None:
+            session.queued = MessageQueue()
+        if len(session.queued.messages) >= session.limits.queued_messages \
+                or session.queued.bytes + size_of(&message) > session.limits.queued_bytes:
+            session.counters.count("dropped", "session_queue_full")
+            continue
+        session.queued.append(&message)
+    return 0
+
+
+cdef int put_received(MqttSession session, list received) except -1:
+    cdef ReceivedMessage* message
+    for each in received:
+        if session.received is None:
+            session.received = ReceivedMessages()
+        session.received.reserve()
+        message = session.received.put(<uint16_t>each.packet_id)
+        message.digest = <uint64_t>(each.digest & ALL_BITS)
+        message.qos = 2
+        message.generation = 0
+        message.reason_code = each.reason_code
+        message.confirmed = True
+    return 0
+
+
+cdef int attach(MqttSession session, list endpoints, Uplink uplink) except -1:
+    """Let the session speak for its endpoints at once, so that it misses no push, and check their tokens."""
+    cdef Endpoint endpoint
+    for each in endpoints:
+        if each.app_version not in uplink.router.app_versions or uplink.is_other_tenants(session, each.app_version):
+            continue
+        endpoint = uplink.sessions.endpoints.make(each.endpoint_id.encode())
+        endpoint.version_counters = uplink.counters.counters_of(each.app_version)
+        if uplink.sessions.attach(session, endpoint, each.token, each.app_version, each) is not None:
+            uplink.identification.verify(session, (each.app_version, each.token))
+        uplink.sessions.endpoints.release(endpoint)
+    if session.subscriptions is not None:
+        for name in session.subscriptions.granted:
+            uplink.identify(session, slice_of(<bytes>name))
+    return 0
