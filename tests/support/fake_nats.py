@@ -5,6 +5,7 @@ For what a real nats-server cannot be made to do; tests/support/nats.py starts a
 
 import asyncio
 import json
+import re
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -12,6 +13,9 @@ from tests.support.nats import HOST
 
 RECEIVE_TIMEOUT_S = 20.0
 INFO: dict[str, Any] = {"server_id": "fake", "version": "2.12.0", "headers": True, "max_payload": 1024 * 1024}
+
+TO_WORKERS = re.compile(r"(PUB|SUB) kaa\.v1\.(service|replica)\.[^.]+\.session\.")
+"""What a worker of the gateway says to other workers."""
 
 
 class Publication(NamedTuple):
@@ -37,13 +41,20 @@ class FakeConnection:
         await self._writer.drain()
 
     async def line(self) -> str:
-        """Return the next line, without CR LF; "" when the client has closed."""
-        async with asyncio.timeout(RECEIVE_TIMEOUT_S):
-            try:
-                line = await self._reader.readline()
-            except ConnectionResetError:
-                line = b""
-        return line.decode().removesuffix("\r\n")
+        """Return the next line, without CR LF; "" when the client has closed.
+
+        What a worker tells other workers of its sessions is read over.
+        """
+        while True:
+            async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+                try:
+                    line = (await self._reader.readline()).decode()
+                except ConnectionResetError:
+                    line = ""
+            if not TO_WORKERS.match(line):
+                return line.removesuffix("\r\n")
+            if line.startswith("PUB"):
+                await self.read(int(line.split(" ")[-1]) + 2)
 
     async def read(self, size: int) -> bytes:
         """Return the next bytes."""

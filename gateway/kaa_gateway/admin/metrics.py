@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kaa_gateway.bus.durable import DurableLanes
     from kaa_gateway.bus.link import Link
     from kaa_gateway.counters import Counters
+    from kaa_gateway.fleet.directory import SessionDirectory
     from kaa_gateway.identity.service import IdentityService
     from kaa_gateway.kp.downlink import Downlink
     from kaa_gateway.kp.pending import PendingRequests
@@ -53,6 +54,7 @@ class Observed(Protocol):
     admission: Admission
     control: Control
     counters: Counters
+    directory: SessionDirectory
     downlink: Downlink
     durable: DurableLanes
     link: Link
@@ -257,9 +259,40 @@ class WorkerCollector(Collector):
             _add_histogram(latency, [protocol], table.latency)
         yield from (expired, pending, latency)
 
+    def _directory(self) -> Iterable[Metric]:
+        directory = self._worker.directory
+        claims = CounterMetricFamily(
+            "kaa_gateway_session_claims",
+            "CONNECTs that looked for a session on other workers, by what came of it.",
+            labels=["result"],
+        )
+        for result, count in directory.claim_results.items():
+            claims.add_metric([result], count)
+        moved = CounterMetricFamily(
+            "kaa_gateway_sessions_moved",
+            "MQTT sessions that came from another worker, or went to one.",
+            labels=["direction"],
+        )
+        for direction, count in directory.sessions_moved.items():
+            moved.add_metric([direction], count)
+        latency = HistogramMetricFamily(
+            "kaa_gateway_session_claim_seconds",
+            "From a CONNECT that looks for a session on other workers to their answer.",
+        )
+        _add_histogram(latency, [], directory.claim_time)
+        yield from (claims, moved, latency)
+        yield _gauge(
+            "session_claims_pending", "CONNECTs that wait for other workers.", directory.pending_count()
+        )
+        yield _gauge(
+            "directory_sessions", "Sessions that other workers can ask for.", directory.entry_count()
+        )
+        yield _gauge("alone", "Whether no other worker of the instance is there.", int(directory.alone))
+
     def _state(self) -> Iterable[Metric]:
         worker = self._worker
         yield _gauge("sessions", "Sessions, those of absent clients included.", worker.sessions.count)
+        yield from self._directory()
         yield _gauge("endpoints", "Endpoints that sessions or routes name.", len(worker.sessions.endpoints))
         yield _gauge("routes", "Cached routes.", worker.router.route_count())
         yield _gauge(

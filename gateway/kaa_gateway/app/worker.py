@@ -36,6 +36,7 @@ from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
 from kaa_gateway.bus.streams import Streams, StreamSettings
 from kaa_gateway.counters import Counters
+from kaa_gateway.fleet.directory import SessionDirectory
 from kaa_gateway.identity.service import IdentityService
 from kaa_gateway.identity.shared_requests import MAX_IN_FLIGHT
 from kaa_gateway.kp.correlation import Correlator
@@ -170,6 +171,16 @@ class Worker:
         self._stream_repair = StreamRepair(self._streams, self.durable)
         self.tracing = self._make_tracing()
 
+        # fleet
+        self.directory = SessionDirectory(
+            self.link,
+            self._slices,
+            self.counters,
+            instance=self._name,
+            replica_id=self._replica_id,
+            timeout=config.transports.mqtt.takeover_timeout,
+        )
+
         # transports
         self.input_memory = InputMemory(limits.input_memory)
         self.admission = Admission(
@@ -182,7 +193,7 @@ class Worker:
             source_byte_rate=limits.bytes_per_second_of_source,
         )
         self._mqtt_limits = self._make_mqtt_limits()
-        self._mqtt_sessions = MqttSessionStore(self.sessions, self._mqtt_limits)
+        self._mqtt_sessions = MqttSessionStore(self.sessions, self._mqtt_limits, self.directory)
         self._listeners = self._make_listeners()
         self.pending: dict[str, PendingRequests] = self._listeners.pending
         """Requests that wait for an extension, by protocol."""
@@ -464,6 +475,7 @@ class Worker:
         self._expire_requests()
         self._check_datagrams()
         self.durable.check()
+        self.directory.check()
         if self.tracing is not None:
             self.tracing.tracer.expire()
 

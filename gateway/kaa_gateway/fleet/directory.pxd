@@ -36,6 +36,7 @@ cdef class DirectoryEntry:
     cdef int resolved(self, bytes state, uint64_t number) except -1
     cdef int supersede(self) except -1
     cdef int notice(self) except -1
+    cdef int left(self) except -1
 
 
 cdef class SessionDirectory(Receiver):
@@ -73,6 +74,7 @@ cdef class SessionDirectory(Receiver):
     cdef int observe(self, uint64_t number) except -1
     cdef bint begin(self, DirectoryEntry entry, bint resumes) except -1
     cdef int announce(self, DirectoryEntry entry) except -1
+    cdef int enter(self, DirectoryEntry entry) except -1
     cdef int notify(self, str name, uint64_t number) except -1
     cdef int leave(self, DirectoryEntry entry) except -1
     cdef int give(self, DirectoryEntry entry, bytes state, uint64_t number) except -1

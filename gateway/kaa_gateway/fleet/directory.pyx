@@ -97,6 +97,10 @@ cdef class DirectoryEntry:
         """Note that the client has connected elsewhere, without a claim."""
         return 0
 
+    cdef int left(self) except -1:
+        """Note that the entry has been given away, and nobody wants it here."""
+        return 0
+
 
 cdef class SessionDirectory(Receiver):
     """A worker's part of the directory. `timeout` is the time in seconds that a CONNECT waits for another worker."""
@@ -163,13 +167,10 @@ cdef class SessionDirectory(Receiver):
         Return whether to wait until the entry is `resolved`, `lost` or handed over.
         """
         cdef PendingClaim claim
-        entry.number = self.next_number()
-        if entry.claim is not None:
-            entry.claim.resumes = resumes
-            return True
-        if entry.yielded_to is not None:
-            return True  # it is claimed when it has been given away
-        self.join(entry)
+        if entry.claim is not None or entry.yielded_to is not None:
+            entry.number = self.next_number()
+            return True  # it is claimed again when it has been given away
+        self.enter(entry)
         if self.alone:
             self.count_result("alone")
             return False
@@ -198,9 +199,14 @@ cdef class SessionDirectory(Receiver):
 
     cdef int announce(self, DirectoryEntry entry) except -1:
         """Give an entry the number of a new CONNECT, and tell other workers, without waiting for an answer."""
-        entry.number = self.next_number()
-        self.join(entry)
+        self.enter(entry)
         return self.notify(entry.name, entry.number)
+
+    cdef int enter(self, DirectoryEntry entry) except -1:
+        """Give an entry the number of a new CONNECT, and let other workers find it."""
+        entry.number = self.next_number()
+        self.new_entries.append((entry, entry.number))
+        return self.join(entry)
 
     cdef int notify(self, str name, uint64_t number) except -1:
         """Tell the worker that has a session, if there is one, of a CONNECT that does not claim it."""
@@ -220,7 +226,6 @@ cdef class SessionDirectory(Receiver):
         self.entries[entry.name] = entry
         self.moved.pop(entry.name, None)
         self.subscribe(entry)
-        self.new_entries.append((entry, entry.number))
         return self.schedule_flush()
 
     cdef int subscribe(self, DirectoryEntry entry) except -1:
@@ -258,7 +263,7 @@ cdef class SessionDirectory(Receiver):
         else:
             self.send_state(inbox, state, number)
         if not entry.is_wanted():
-            return 0
+            return entry.left()
         return 0 if self.begin(entry, True) else entry.resolved(None, 0)
 
     cdef int send_state(self, str inbox, bytes state, uint64_t number) except -1:
@@ -305,9 +310,9 @@ cdef class SessionDirectory(Receiver):
             entry.notice()
         elif entry.claim is not None:
             # It has lost to a session which is there already, and which has no use for another state.
-            self.resolve(entry.claim, "lost", None, 0)
             entry.lose()
-            if not entry.is_wanted():
+            self.resolve(entry.claim, "lost", None, 0)
+            if entry.sid and entry.yielded_to is None:
                 entry.supersede()
         elif entry.yielded_to is None:
             entry.supersede()
@@ -492,5 +497,5 @@ cdef class SessionDirectory(Receiver):
         self.flush_scheduled = False
         if self.link.ready and self.out.size:
             self.link.flush()
-            self.link.write_beside(self.out.copy())
+            self.link.transport.write(self.out.copy())
         self.out.size = 0

@@ -173,6 +173,23 @@ cdef class Identification:
         session.wanted_tokens.add(key)
         return self.start(session, key)
 
+    def verify(self, Session session not None, tuple key not None):
+        """Check the token of an attachment that another worker has made, and end it if the provider refuses it."""
+        future = self.resolve(key[0].decode(), key[1].decode())
+        future.add_done_callback(lambda done: self.verified(session, key, done))
+
+    def verified(self, Session session not None, tuple key not None, future):
+        """End an attachment whose token is not good, or is another endpoint's by now."""
+        cdef Attachment attachment = None if session.attached is None else session.attached.get(key)
+        try:
+            endpoint_id = future.result().endpoint_id.encode()
+        except IdentityError as error:
+            endpoint_id = None
+            if error.status >= SERVER_ERROR:
+                return
+        if attachment is not None and attachment.endpoint.endpoint_id != endpoint_id:
+            self.uplink.sessions.end_attachment(session, attachment)
+
     cdef int finish(self, Session session, tuple key, refusal) except -1:
         """Forget a token that a topic filter names, or ask for it again later if the provider could not tell."""
         if refusal is None or refusal.status < SERVER_ERROR or session.closed:

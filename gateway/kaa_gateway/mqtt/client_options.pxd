@@ -19,6 +19,7 @@ cdef class ClientOptions:
     cdef uint32_t topic_alias_maximum   # aliases that the client takes
     cdef bint problem_information       # it wants Reason Strings and user properties in acknowledgements
     cdef bint response_information      # it wants the basis of a Response Topic
+    cdef bytes connack                  # properties of the CONNACK that admits the client
 
 
 cdef ClientOptions options_of(const ConnectView* connect, double session_expiry_max, double keep_alive_max)

@@ -13,6 +13,7 @@ from kaa_gateway.wire.mqtt cimport ConnectView, Packet
 cdef class ConnectHandler  # before the cimport, because MqttConnection refers to MqttServer, and that to it
 
 from kaa_gateway.mqtt.connection cimport MqttConnection
+from kaa_gateway.mqtt.session_entry cimport SessionEntry
 
 
 cdef class ConnectHandler:
@@ -38,6 +39,10 @@ cdef class ConnectHandler:
         self, MqttConnection connection, uint8_t return_code, uint8_t reason_code, str reason
     ) except -1
     cdef int admit(self, MqttConnection connection, client, ClientOptions options) except -1
+    cdef SessionEntry wait(self, MqttConnection connection, client, ClientOptions options)
+    cdef int complete(self, MqttConnection connection, client, ClientOptions options) except -1
     cdef MqttSession open_session(self, MqttConnection connection, client, ClientOptions options)
+    cdef MqttSession new_session(self, client, str client_id)
     cdef int take_over(self, MqttConnection connection, client, ClientOptions options) except -1
+    cdef int announce_will(self, MqttConnection connection) except -1
     cdef int forget(self, MqttConnection connection) except -1

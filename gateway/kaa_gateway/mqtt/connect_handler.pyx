@@ -9,10 +9,12 @@ Source: MQTT 3.1.1 sections 3.1 and 3.2; MQTT 5 sections 3.1 and 3.2.
 from functools import partial
 
 from kaa_gateway.counters cimport MQTT
+from kaa_gateway.fleet.directory cimport SessionDirectory
 from kaa_gateway.mqtt.client_options cimport connack_properties, options_of
 from kaa_gateway.mqtt.connection cimport AUTHENTICATING, CONNECTED, ENDED
 from kaa_gateway.mqtt.publish_properties cimport check_properties
 from kaa_gateway.mqtt.session cimport OFFLINE
+from kaa_gateway.mqtt.session_entry cimport SessionEntry, WillEntry
 from kaa_gateway.mqtt.will cimport will_of
 from kaa_gateway.wire.buffer cimport Slice, slice_of
 from kaa_gateway.wire.mqtt cimport (
@@ -23,6 +25,7 @@ from kaa_gateway.wire.mqtt_fields cimport check_control_characters, violation
 from kaa_gateway.wire.mqtt_properties cimport AUTHENTICATION_DATA, AUTHENTICATION_METHOD, has
 
 from kaa_gateway.errors import IdentityError
+from kaa_gateway.fleet.directory import session_name
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.mqtt import reason_codes
 
@@ -119,7 +122,8 @@ cdef class ConnectHandler:
             self.refuse_client(connection, error)
             return
         self.admit(connection, client, options)
-        connection.resume()
+        if connection.state != AUTHENTICATING:
+            connection.resume()
 
     cdef int refuse_client(self, MqttConnection connection, error) except -1:
         """Refuse a client that is not authenticated, or cannot be now."""
@@ -142,58 +146,103 @@ cdef class ConnectHandler:
         return connection.transport.close()
 
     cdef int admit(self, MqttConnection connection, client, ClientOptions options) except -1:
-        """Bind the connection to a session, and send CONNACK."""
-        cdef MqttSession session
-        cdef bytes properties = None
-        cdef bint present
+        """End what the client has left behind, on all workers, and bind the connection to a session.
+
+        A session that the client may find again is claimed from other workers. That takes a round trip to NATS, for
+        which the connection waits. Other clients are admitted at once.
+        """
+        cdef SessionDirectory directory = self.store.directory
+        cdef SessionEntry entry = None
         if connection.level >= LEVEL_5:
-            properties = connack_properties(
+            options.connack = connack_properties(
                 options, connection.server.receive_maximum, connection.server.packet_size_max,
                 connection.server.topic_alias_maximum,
             )
-            if options.packet_size_max and len(properties) + CONNACK_OVERHEAD > options.packet_size_max:
+            if options.packet_size_max and len(options.connack) + CONNACK_OVERHEAD > options.packet_size_max:
                 self.counters.count("closed", "mqtt_packet_size_of_client")
                 connection.end_reason = "mqtt_packet_size_of_client"
                 connection.will = None
                 connection.state = ENDED
                 return connection.transport.close()
-        session = self.open_session(connection, client, options)
-        present = session.state == OFFLINE
+        if options.client_id and (client.principal or options.outlives):
+            entry = self.wait(connection, client, options)
+        self.take_over(connection, client, options)
+        if directory is None:
+            pass
+        elif entry is None:
+            if not directory.alone and options.client_id:
+                directory.notify(session_name("session", "", options.client_id), directory.next_number())
+        elif options.assigned:
+            directory.enter(entry)  # nobody else can have it
+        elif directory.begin(entry, not options.clean_start):
+            return connection.block()
+        self.complete(connection, client, options)
+        if entry is not None:
+            entry.waiting = None
+            connection.entry = None
+        return 0
+
+    cdef SessionEntry wait(self, MqttConnection connection, client, ClientOptions options):
+        """Let a connection wait for the session of its client, in place of another that waits. Return the entry."""
+        cdef SessionEntry entry = self.store.entry_of(client.principal, options.client_id)
+        if entry is None:
+            entry = SessionEntry()
+            entry.handler = self
+            entry.principal = client.principal
+            entry.client_id = options.client_id
+            entry.name = session_name("session", entry.principal, entry.client_id)
+            self.store.put(entry)
+        entry.lose()
+        entry.client = client
+        entry.options = options
+        entry.waiting = connection
+        connection.entry = entry
+        return entry
+
+    cdef int complete(self, MqttConnection connection, client, ClientOptions options) except -1:
+        """Bind the connection to a session, and send CONNACK."""
+        cdef MqttSession session = self.open_session(connection, client, options)
+        cdef bint present = session.state == OFFLINE
         session.bind(connection, connection.transport, connection.level, options)
         self.sessions.set_online(session, True)
         connection.session = session
         connection.state = CONNECTED
         connection.admitted = True
-        append_connack(connection.output, connection.level, present, ACCEPTED, slice_of(properties))
+        append_connack(connection.output, connection.level, present, ACCEPTED, slice_of(options.connack))
         connection.transport.wake()
         return session.begin_sending_again() if present else 0
 
     cdef MqttSession open_session(self, MqttConnection connection, client, ClientOptions options):
         """Return the stored session of a client that resumes it, or a new one (3.1.2.4)."""
-        cdef str principal = client.principal
+        cdef SessionEntry entry = connection.entry
         cdef MqttSession session = None
-        self.take_over(connection, client, options)
         if not options.assigned:
-            session = self.store.find(principal, options.client_id)
+            session = self.store.find(client.principal, options.client_id)
         if session is not None and session.state == OFFLINE:
             if not options.clean_start:
                 self.store.back_online(session)
+                session.number = entry.number
                 return session
             self.store.discard(session)
-        session = MqttSession()
+        session = self.new_session(client, options.client_id)
+        if entry is not None:
+            self.store.add(entry, session)
+        return session
+
+    cdef MqttSession new_session(self, client, str client_id):
+        """Return a new session of a client, which its client cannot find again yet."""
+        cdef MqttSession session = MqttSession()
         session.counters = self.counters
         session.protocol = MQTT
         session.limits = self.limits
         session.scratch = self.scratch
         session.properties = self.properties
         session.store = self.store
-        session.principal = principal
+        session.principal = client.principal
         session.client = client.client_id
         session.tenant = client.tenant
-        session.client_id = options.client_id
+        session.client_id = client_id
         self.sessions.open(session)
-        if options.client_id and (principal or options.outlives):
-            self.store.add(session)
         return session
 
     cdef int take_over(self, MqttConnection connection, client, ClientOptions options) except -1:
@@ -220,10 +269,26 @@ cdef class ConnectHandler:
         if other is not None:
             other.taken_over(False)
         self.by_will[connection.will_key] = connection
-        return 0
+        return self.announce_will(connection)
+
+    cdef int announce_will(self, MqttConnection connection) except -1:
+        """Have other workers close the connection that the client, which its will tells apart, has left behind."""
+        cdef WillEntry entry
+        cdef bytes app_version, token
+        if self.store.directory is None:
+            return 0
+        client_id, app_version, token = connection.will_key
+        entry = WillEntry()
+        entry.name = session_name("will", client_id, app_version.decode(), token.decode())
+        entry.connection = connection
+        connection.will_entry = entry
+        return self.store.directory.announce(entry)
 
     cdef int forget(self, MqttConnection connection) except -1:
         """Forget a connection that ends."""
         if connection.will_key is not None and self.by_will.get(connection.will_key) is connection:
             del self.by_will[connection.will_key]
+        if connection.will_entry is not None:
+            self.store.directory.leave(connection.will_entry)
+            connection.will_entry = None
         return 0

@@ -22,6 +22,7 @@ cdef enum ConnectionState:
 cdef class MqttConnection(ProtocolCore)  # before the cimport, because ConnectHandler refers to it
 
 from kaa_gateway.mqtt.server cimport MqttServer
+from kaa_gateway.mqtt.session_entry cimport SessionEntry, WillEntry
 
 
 cdef class MqttConnection(ProtocolCore):
@@ -42,6 +43,8 @@ cdef class MqttConnection(ProtocolCore):
     cdef MqttSession session
     cdef Will will
     cdef TopicAliases aliases    # of MQTT 5; None before the first
+    cdef SessionEntry entry      # that it waits for, while AUTHENTICATING
+    cdef WillEntry will_entry    # of `will_key` in the directory of all workers
     cdef tuple will_key          # in ConnectHandler.by_will, or None
     cdef Buffer tail             # bytes that are not handled yet
     cdef int filters_left        # topic filters that may be handled before the event loop goes on

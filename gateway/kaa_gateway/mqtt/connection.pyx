@@ -460,6 +460,9 @@ cdef class MqttConnection(ProtocolCore):
         )
         self.publish_will(False)
         self.leave_session(False)
+        if self.entry is not None:
+            self.entry.waiting = None
+            self.entry = None
         self.state = ENDED
         self.tail = None
         self.aliases = None

@@ -9,6 +9,7 @@ from typing import Final
 
 NOT_AUTHORIZED: Final = 0x87
 SERVER_UNAVAILABLE: Final = 0x88
+SERVER_BUSY: Final = 0x89
 PROTOCOL_ERROR: Final = 0x82
 SERVER_SHUTTING_DOWN: Final = 0x8B
 USE_ANOTHER_SERVER: Final = 0x9C

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
@@ -8,6 +8,7 @@ from kaa_gateway.mqtt.limits cimport MqttLimits
 from kaa_gateway.mqtt.message_queue cimport MessageQueue
 from kaa_gateway.mqtt.outgoing cimport Outgoing
 from kaa_gateway.mqtt.received cimport ReceivedMessages
+from kaa_gateway.mqtt.recent_pushes cimport RecentPushes
 from kaa_gateway.mqtt.response_topics cimport AwaitedResponse, ResponseTopics
 from kaa_gateway.mqtt.subscriptions cimport Subscriptions
 from kaa_gateway.mqtt.topic_aliases cimport SentAliases
@@ -51,9 +52,11 @@ cdef class MqttSession(Session):
     cdef str client_id
     cdef bint clean                        # it ends with its connection
     cdef double expiry                     # seconds for which it outlives a connection
+    cdef uint64_t number                   # of the CONNECT that it is from (fleet/directory)
     # state; the small fields stand together, because there is a session for each connection
     cdef SessionState state
     cdef uint8_t level                     # protocol level
+    cdef bint is_stored                    # its client can find it again
     cdef bint problem_information          # the client wants Reason Strings
     cdef float keep_alive                  # seconds, of this connection; for operators
     cdef uint32_t acks_due                 # PUBACK and PUBREC that wait for NATS
@@ -69,6 +72,7 @@ cdef class MqttSession(Session):
     cdef InFlight in_flight
     cdef MessageQueue queued
     cdef ResponseTopics responses
+    cdef RecentPushes pushes
     cdef SentAliases aliases               # of this connection
     cdef Will will                         # waits for its delay, while OFFLINE
 
@@ -81,6 +85,7 @@ cdef class MqttSession(Session):
     cdef uint32_t sequence_of_acknowledged(self, uint16_t packet_id) except? 0
     cdef bint is_too_large(self, Py_ssize_t size) noexcept
     cdef bint refuse_packet(self, uint16_t packet_id, int status, str reason_phrase) except -1
+    cdef bint is_repeated_push(self, const Delivery* delivery) except -1
     cdef bint respond(self, const Delivery* delivery) except -1
     cdef int send_response(
         self, AwaitedResponse awaited, uint8_t qos, int status, str reason_phrase, Slice payload, int64_t deadline

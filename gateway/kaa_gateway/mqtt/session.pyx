@@ -17,6 +17,7 @@ from kaa_gateway.mqtt.answers cimport REASON_PHRASE_SIZE_MAX, deadline_of, error
 from kaa_gateway.mqtt.message_queue cimport QueuedMessage, size_of
 from kaa_gateway.mqtt.outgoing cimport append_message
 from kaa_gateway.mqtt.received cimport GENERATION_SHIFT, PACKET_TYPE_SHIFT
+from kaa_gateway.mqtt.recent_pushes cimport RecentPushes, digest_of_push
 from kaa_gateway.mqtt.response_topics cimport AwaitedResponse
 from kaa_gateway.mqtt.subscriptions cimport NO_MATCH
 from kaa_gateway.net.proxy cimport describe_peer
@@ -167,7 +168,7 @@ cdef class MqttSession(Session):
         if self.connection is None:
             if self.received is not None:
                 self.received.take_reason(packet_id)
-            return 0
+            return 0 if self.acks_due else self.store.on_acknowledged(self)
         if wanted:
             self.append_acknowledgement(<uint8_t>(token >> PACKET_TYPE_SHIFT), packet_id, reason_code)
         if self.connection.input_ended:
@@ -269,6 +270,8 @@ cdef class MqttSession(Session):
             qos = 0 if self.subscriptions is None else self.subscriptions.pushed_qos(topic)
         if qos == 0 and self.connection is None:
             return False
+        if self.is_stored and not delivery.correlated and self.is_repeated_push(delivery):
+            return True
         if success:
             message = Outgoing(
                 topic, delivery.data.payload, NOTHING, deadline_of(delivery), qos, not delivery.data.has_request_id
@@ -280,6 +283,20 @@ cdef class MqttSession(Session):
                 topic, qos, status, phrase_of(status, delivery.data.reason_phrase), deadline_of(delivery)
             )
         return True
+
+    cdef bint is_repeated_push(self, const Delivery* delivery) except -1:
+        """Return whether the client has got a push before, perhaps from another worker. Remember it if not."""
+        cdef uint64_t digest
+        if delivery.data.correlation_id.size == 0:
+            return False
+        digest = digest_of_push(delivery.data.correlation_id, delivery.data.resource_path, delivery.data.payload)
+        if self.pushes is None:
+            self.pushes = RecentPushes()
+        elif self.pushes.has(digest):
+            self.counters.count("dropped", "repeated_push")
+            return True
+        self.pushes.add(digest)
+        return False
 
     cdef bint respond(self, const Delivery* delivery) except -1:
         """Publish an ExtensionData to the Response Topic of its request, and nowhere else (MQTT 5, 4.10)."""

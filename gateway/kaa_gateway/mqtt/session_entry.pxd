@@ -1,16 +1,18 @@
+from libc.stdint cimport uint64_t
+
 from kaa_gateway.fleet.directory cimport DirectoryEntry
 from kaa_gateway.mqtt.client_options cimport ClientOptions
 from kaa_gateway.mqtt.session cimport MqttSession
 
-cdef class SessionEntry(DirectoryEntry)  # before the cimport, because MqttConnection refers to Admission, and that to it
+cdef class SessionEntry(DirectoryEntry)  # before the cimport, because ConnectHandler refers to it
 
-from kaa_gateway.mqtt.admission cimport Admission
+from kaa_gateway.mqtt.connect_handler cimport ConnectHandler
 from kaa_gateway.mqtt.connection cimport MqttConnection
 
 
 cdef class SessionEntry(DirectoryEntry):
     # wiring
-    cdef Admission admission
+    cdef ConnectHandler handler
     # identity
     cdef str principal
     cdef str client_id

@@ -6,6 +6,9 @@ Who has a session is agreed in kaa_gateway.fleet; the state that moves is in ses
 Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session) and 3.1.4; MQTT 5 sections 3.1.2.4 (Clean Start) and 3.1.4.
 """
 
+from libc.stdint cimport uint64_t
+
+from kaa_gateway.mqtt.connection cimport AUTHENTICATING
 from kaa_gateway.mqtt.session cimport OFFLINE
 from kaa_gateway.mqtt.session_transfer cimport put_state, state_of
 from kaa_gateway.wire.mqtt cimport SERVER_UNAVAILABLE
@@ -26,20 +29,22 @@ cdef class SessionEntry(DirectoryEntry):
             return 0
         self.waiting = None
         connection.entry = None
-        return self.admission.refuse(
+        return self.handler.refuse(
             connection, SERVER_UNAVAILABLE, reason_codes.SERVER_BUSY, "mqtt_taken_over"
         )
 
     cdef int resolved(self, bytes state, uint64_t number) except -1:
         """Admit the client, with the state of its session if there is one."""
         cdef MqttConnection connection = self.waiting
+        if connection is not None and connection.state != AUTHENTICATING:
+            connection = self.waiting = None
         if state is not None and (connection is None or not self.options.clean_start):
             self.adopt(state, number)
-        self.waiting = None
         if connection is None:
             return self.discarded()
+        self.handler.complete(connection, self.client, self.options)
+        self.waiting = None
         connection.entry = None
-        self.admission.complete(connection, self.client, self.options)
         return connection.resume()
 
     cdef MqttSession adopt(self, bytes state, uint64_t number):
@@ -50,39 +55,39 @@ cdef class SessionEntry(DirectoryEntry):
         cdef MqttSession session
         if self.session is not None:
             if self.session.number > number:
-                self.admission.counters.count("dropped", "session_left_behind")
+                self.handler.counters.count("dropped", "session_left_behind")
                 return self.session
-            self.admission.counters.count("dropped", "session_left_behind")
-            self.admission.store.forget(self.session)
-        session = self.admission.new_session(self.client, self.client_id)
-        if not put_state(session, state, self.admission.uplink):
-            self.admission.counters.count("dropped", "session_state_malformed")
-            self.admission.sessions.close(session)
+            self.handler.counters.count("dropped", "session_left_behind")
+            self.handler.store.forget(self.session)
+        session = self.handler.new_session(self.client, self.client_id)
+        if not put_state(session, state, self.handler.uplink):
+            self.handler.counters.count("dropped", "session_state_malformed")
+            self.handler.sessions.close(session)
             return None
-        self.admission.store.add(session)
-        session.offline_since = self.admission.store.now()
-        self.admission.store.keep_offline(session)
+        self.handler.store.add(self, session)
+        session.offline_since = self.handler.store.directory.loop.time()
+        self.handler.store.keep_offline(session)
         return self.session
 
     cdef int hand_over(self, bytes state, uint64_t number) except -1:
         """Close the connection of the client, its will first, and give its state away when it is at rest."""
         cdef MqttSession session = self.session
         if session is not None and session.number < number:
-            self.admission.counters.count("dropped", "session_left_behind")
-            self.admission.store.forget(session)
+            self.handler.counters.count("dropped", "session_left_behind")
+            self.handler.store.forget(session)
         if self.session is None:
-            return self.admission.store.directory.give(self, state if self.yields_state else None, number)
+            return self.handler.store.directory.give(self, state if self.yields_state else None, number)
         if session.connection is not None:
             (<MqttConnection>session.connection).taken_over(self.yields_state)
         if self.session is not None and not self.yields_state:
-            self.admission.store.discard(session)
+            self.handler.store.discard(session)
         # A session that has ended meanwhile has been given away as nothing.
         if self.yielded_to is None:
             return 0
         if session.acks_due == 0:
             return self.give()
         # What is acknowledged soon is not sent again, and so not taken for another message there.
-        self.admission.store.give_later(self)
+        self.handler.store.give_later(self)
         return 0
 
     cdef int acknowledged(self) except -1:
@@ -95,8 +100,8 @@ cdef class SessionEntry(DirectoryEntry):
         """Give the state away, and forget the session."""
         cdef MqttSession session = self.session
         cdef bytes state = state_of(session)
-        self.admission.store.forget(session)
-        return self.admission.store.directory.give(self, state, session.number)
+        self.handler.store.forget(session)
+        return self.handler.store.directory.give(self, state, session.number)
 
     def give_now(self):
         """Give the state away, if that has not been done: what has not been acknowledged will be sent again."""
@@ -108,23 +113,28 @@ cdef class SessionEntry(DirectoryEntry):
         if self.session is not None or self.waiting is not None or self.claim is not None:
             return 0
         if self.yielded_to is not None:
-            return self.admission.store.directory.give(self, None, 0)
-        return self.admission.store.remove(self)
+            return self.handler.store.directory.give(self, None, 0)
+        return self.handler.store.remove(self)
+
+    cdef int left(self) except -1:
+        return self.handler.store.remove(self)
 
     cdef int supersede(self) except -1:
         """Discard the session: the client has a newer one on another worker."""
         cdef MqttSession session = self.session
         if session is None:
             return self.discarded()
-        self.admission.counters.count("dropped", "session_left_behind")
+        self.handler.counters.count("dropped", "session_left_behind")
         if session.connection is not None:
             (<MqttConnection>session.connection).taken_over(True)
-        return self.admission.store.forget(session) if self.session is session else 0
+        if self.session is session:
+            self.handler.store.forget(session)
+        return self.discarded()
 
     cdef int notice(self) except -1:
         """Discard the session of an offline client, which has connected elsewhere with a clean session (3.1.2.4)."""
         if self.session is not None and self.session.state == OFFLINE and self.yielded_to is None:
-            return self.admission.store.discard(self.session)
+            return self.handler.store.discard(self.session)
         return 0
 
 

@@ -1,5 +1,5 @@
+from kaa_gateway.fleet.directory cimport SessionDirectory
 from kaa_gateway.kp.sessions cimport Sessions
-
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.deadlines cimport Deadlines
 from kaa_gateway.mqtt.limits cimport MqttLimits
@@ -7,6 +7,7 @@ from kaa_gateway.mqtt.limits cimport MqttLimits
 cdef class MqttSessionStore  # before the cimport, because MqttSession refers to it
 
 from kaa_gateway.mqtt.session cimport MqttSession
+from kaa_gateway.mqtt.session_entry cimport SessionEntry
 
 
 cdef class MqttSessionStore:
@@ -14,16 +15,24 @@ cdef class MqttSessionStore:
     cdef Sessions sessions
     cdef Uplink uplink           # takes wills; the server's, None without one
     cdef MqttLimits limits
+    cdef readonly SessionDirectory directory   # of all workers; None: there are no others
     # state
-    cdef dict by_client          # (principal, client identifier) -> MqttSession that its client can find again
+    cdef dict by_client          # (principal, client identifier) -> SessionEntry
     cdef object offline          # OrderedDict of MqttSession -> None, longest offline first
     cdef Deadlines expiring      # the same by the time at which they expire
     cdef Deadlines wills         # those whose wills wait for their delay
     cdef Py_ssize_t bytes        # that the offline sessions take
 
     cdef MqttSession find(self, str principal, str client_id)
-    cdef int add(self, MqttSession session) except -1
+    cdef SessionEntry entry_of(self, str principal, str client_id)
+    cdef int put(self, SessionEntry entry) except -1
+    cdef int remove(self, SessionEntry entry) except -1
+    cdef int add(self, SessionEntry entry, MqttSession session) except -1
     cdef int discard(self, MqttSession session) except -1
+    cdef SessionEntry take_out(self, MqttSession session)
+    cdef int forget(self, MqttSession session) except -1
+    cdef int on_acknowledged(self, MqttSession session) except -1
+    cdef int give_later(self, SessionEntry entry) except -1
     cdef int keep_offline(self, MqttSession session) except -1
     cdef bint make_room(self, MqttSession session, Py_ssize_t size) except -1
     cdef int evict_oldest(self) except -1

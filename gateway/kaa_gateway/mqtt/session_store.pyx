@@ -21,9 +21,10 @@ cdef class MqttSessionStore:
     Clean sessions of anonymous clients are not here: whole fleets share one client identifier.
     """
 
-    def __init__(self, Sessions sessions not None, MqttLimits limits not None):
+    def __init__(self, Sessions sessions not None, MqttLimits limits not None, SessionDirectory directory=None):
         self.sessions = sessions
         self.limits = limits
+        self.directory = directory
         self.by_client = {}
         self.offline = OrderedDict()
         self.expiring = Deadlines()
@@ -37,23 +38,66 @@ cdef class MqttSessionStore:
         """Return the bytes that these take."""
         return self.bytes
 
+    cdef SessionEntry entry_of(self, str principal, str client_id):
+        """Return the entry of a client, or None."""
+        return <SessionEntry>self.by_client.get((principal, client_id))
+
     cdef MqttSession find(self, str principal, str client_id):
         """Return the session of a client, or None."""
-        return self.by_client.get((principal, client_id))
+        cdef SessionEntry entry = self.entry_of(principal, client_id)
+        return None if entry is None else entry.session
 
-    cdef int add(self, MqttSession session) except -1:
+    cdef int put(self, SessionEntry entry) except -1:
+        """Add a client without a session."""
+        self.by_client[entry.principal, entry.client_id] = entry
+        return 0
+
+    cdef int remove(self, SessionEntry entry) except -1:
+        """Remove a client without a session, here and from the directory."""
+        if self.by_client.get((entry.principal, entry.client_id)) is entry:
+            del self.by_client[entry.principal, entry.client_id]
+        return 0 if self.directory is None else self.directory.leave(entry)
+
+    cdef int add(self, SessionEntry entry, MqttSession session) except -1:
         """Let a client find its session again."""
-        self.by_client[session.principal, session.client_id] = session
+        entry.session = session
+        session.number = entry.number
+        session.is_stored = True
         return 0
 
     cdef int discard(self, MqttSession session) except -1:
         """End a session, and forget all that it remembers. Its will, if that waits, is published."""
-        key = (session.principal, session.client_id)
-        if self.by_client.get(key) is session:
-            del self.by_client[key]
+        cdef SessionEntry entry = self.take_out(session)
         self.publish_will(session)
         self.back_online(session)
+        self.sessions.close(session)
+        return 0 if entry is None else entry.discarded()
+
+    cdef int forget(self, MqttSession session) except -1:
+        """End a session whose client goes on with another one, so that a will that waits is dropped."""
+        self.take_out(session)
+        self.back_online(session)
         return self.sessions.close(session)
+
+    cdef SessionEntry take_out(self, MqttSession session):
+        """Take a session away from its client. Return the client's entry, or None if the session has none."""
+        cdef SessionEntry entry = None
+        if session.is_stored:
+            entry = self.entry_of(session.principal, session.client_id)
+        if entry is None or entry.session is not session:
+            return None
+        entry.session = None
+        return entry
+
+    cdef int on_acknowledged(self, MqttSession session) except -1:
+        """Note that NATS has all messages of an offline client."""
+        cdef SessionEntry entry = self.entry_of(session.principal, session.client_id) if session.is_stored else None
+        return entry.acknowledged() if entry is not None and entry.session is session else 0
+
+    cdef int give_later(self, SessionEntry entry) except -1:
+        """Give a session to another worker in a while, if that has not been done before."""
+        self.directory.loop.call_later(self.directory.timeout / 2, entry.give_now)
+        return 0
 
     cdef int keep_offline(self, MqttSession session) except -1:
         """Keep a session whose client has gone offline, and discard the longest offline ones beyond the limits."""

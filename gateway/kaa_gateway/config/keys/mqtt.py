@@ -171,6 +171,15 @@ class Mqtt(Section, frozen=True, kw_only=True):
             "the oldest session goes first.",
         ),
     ] = 256 * MiB
+    takeover_timeout: Annotated[
+        Seconds,
+        Meta(
+            ge=0.05,
+            le=60,
+            description="Seconds that a client waits for its session from another worker or replica; "
+            "then it is admitted without it.",
+        ),
+    ] = 1.0
     subscriptions_per_client: Annotated[
         Integer, Meta(ge=1, le=MANY, description="Topic filters that one client may subscribe to.")
     ] = 1000
