@@ -11,6 +11,13 @@ cdef inline int64_t now_ms() noexcept nogil:
     return <int64_t>now.tv_sec * 1000 + now.tv_nsec // 1000000
 
 
+cdef inline int64_t now_us() noexcept nogil:
+    # Microseconds since the epoch.
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <int64_t>now.tv_sec * 1000000 + now.tv_nsec // 1000
+
+
 cdef inline double monotonic() noexcept nogil:
     # Seconds of a clock that only goes forward. The time of the event loop advances in steps of a millisecond.
     cdef timespec now

@@ -88,8 +88,14 @@ def configuration(*urls: str, **nats: Any) -> Config:
 @asynccontextmanager
 async def starting_worker(*urls: str, **nats: Any) -> AsyncIterator[tuple[Worker, "asyncio.Task[None]"]]:
     """Yield a worker, and the task of its start, which ends when the link is up and MQTT is served."""
+    async with _starting(configuration(*urls, **nats)) as started:
+        yield started
+
+
+@asynccontextmanager
+async def _starting(config: Config) -> AsyncIterator[tuple[Worker, "asyncio.Task[None]"]]:
     with patch("kaa_gateway.app.worker.Control", NoControl):
-        worker = Worker(configuration(*urls, **nats))
+        worker = Worker(config)
     start = asyncio.create_task(worker.start())
     try:
         yield worker, start
@@ -103,5 +109,13 @@ async def starting_worker(*urls: str, **nats: Any) -> AsyncIterator[tuple[Worker
 async def running_worker(*urls: str, **nats: Any) -> AsyncIterator[Worker]:
     """Yield a worker that serves."""
     async with starting_worker(*urls, **nats) as (worker, start):
+        await asyncio.wait_for(start, START_TIMEOUT_S)
+        yield worker
+
+
+@asynccontextmanager
+async def running_worker_of(config: Config) -> AsyncIterator[Worker]:
+    """Yield a worker with this configuration that serves."""
+    async with _starting(config) as (worker, start):
         await asyncio.wait_for(start, START_TIMEOUT_S)
         yield worker

@@ -31,6 +31,7 @@ cdef class DirectoryEntry:
     cdef bint yields_state     # the newer CONNECT wants the state
 
     cdef bint is_wanted(self) noexcept
+    cdef bint holds(self) noexcept
     cdef int lose(self) except -1
     cdef int hand_over(self, bytes state, uint64_t number) except -1
     cdef int resolved(self, bytes state, uint64_t number) except -1
@@ -58,7 +59,7 @@ cdef class SessionDirectory(Receiver):
     cdef uint64_t tag          # of this worker, in numbers
     cdef uint64_t last_number
     cdef uint64_t last_token
-    cdef int64_t ahead         # ms by which the clock of another worker was ahead of ours
+    cdef int64_t ahead         # us by which the clock of another worker was ahead of ours
     cdef Buffer out            # lines and publications of this tick
     cdef bint flush_scheduled
     cdef readonly bint alone   # no other worker of the instance is there
@@ -84,6 +85,7 @@ cdef class SessionDirectory(Receiver):
     cdef int send_state(self, str inbox, bytes state, uint64_t number) except -1
     cdef int resolve(self, PendingClaim claim, str result, bytes state, uint64_t number) except -1
     cdef int receive_claim(self, message) except -1
+    cdef int receive_news(self, message) except -1
     cdef int receive_state(self, str token, message) except -1
     cdef int forget_moved(self, double now) except -1
     cdef int set_alone(self, bint alone) except -1

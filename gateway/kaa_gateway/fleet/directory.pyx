@@ -22,7 +22,7 @@ from typing import NamedTuple
 import msgspec
 import structlog
 
-from kaa_gateway.clock cimport monotonic, now_ms
+from kaa_gateway.clock cimport monotonic, now_us
 from kaa_gateway.wire.buffer cimport Slice, slice_of
 from kaa_gateway.wire.nats cimport append_publication
 
@@ -34,14 +34,14 @@ log = structlog.get_logger("gateway.fleet")
 
 cdef enum:
     FIRST_SID = 1_000_000          # the link's own subscriptions have lower IDs
-    TAG_BITS = 20
-    AHEAD_MAX = 60 * 60 * 1000     # ms; a number from later than that is not believed
+    TAG_BITS = 12
     MOVED_MAX = 10_000             # sessions whose new workers are remembered
     SILENT_CLAIMS_MAX = 3          # in a row, after which claims do not wait for a while
     STATE_SIZE_MAX = 256 * 1024 * 1024  # bytes
     PART_OVERHEAD = 128            # bytes of a message beside the part of a state in it
     PART_SIZE_MIN = 512
 
+cdef int64_t AHEAD_MAX = 3_600_000_000  # us; a number from later than that is not believed
 cdef double HELLO_PERIOD = 5.0     # seconds
 cdef double MOVED_TIME = 10.0      # seconds for which the new worker of a session is remembered
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
@@ -72,6 +72,10 @@ cdef class DirectoryEntry:
 
     cdef bint is_wanted(self) noexcept:
         """Return whether a client waits for the session on this worker, or has it."""
+        return False
+
+    cdef bint holds(self) noexcept:
+        """Return whether there is a session on this worker."""
         return False
 
     cdef int lose(self) except -1:
@@ -148,7 +152,7 @@ cdef class SessionDirectory(Receiver):
 
     cdef uint64_t next_number(self) noexcept:
         """Return the number of a new CONNECT, which is higher than all that are known."""
-        cdef uint64_t number = <uint64_t>(now_ms() + self.ahead) << TAG_BITS | self.tag
+        cdef uint64_t number = <uint64_t>(now_us() + self.ahead) << TAG_BITS | self.tag
         if number <= self.last_number:
             number = self.last_number + (1 << TAG_BITS)
         self.last_number = number
@@ -156,7 +160,7 @@ cdef class SessionDirectory(Receiver):
 
     cdef int observe(self, uint64_t number) except -1:
         """Note the number of another worker, so that ours are higher from now on."""
-        cdef int64_t ahead = <int64_t>(number >> TAG_BITS) - now_ms()
+        cdef int64_t ahead = <int64_t>(number >> TAG_BITS) - now_us()
         if self.ahead < ahead <= AHEAD_MAX:
             self.ahead = ahead
         return 0
@@ -169,6 +173,7 @@ cdef class SessionDirectory(Receiver):
         cdef PendingClaim claim
         if entry.claim is not None or entry.yielded_to is not None:
             entry.number = self.next_number()
+            self.new_entries.append((entry, entry.number))
             return True  # it is claimed again when it has been given away
         self.enter(entry)
         if self.alone:
@@ -194,7 +199,7 @@ cdef class SessionDirectory(Receiver):
         inbox = self.inbox + claim.token
         return self.publish(
             self.prefix + claim.entry.name, inbox,
-            Claim(claim.entry.name, claim.entry.number, claim.resumes, inbox),
+            Claim(claim.entry.name, claim.entry.number, claim.resumes, claim.entry.holds(), inbox),
         )
 
     cdef int announce(self, DirectoryEntry entry) except -1:
@@ -298,14 +303,16 @@ cdef class SessionDirectory(Receiver):
             return self.set_alone(False)
         return self.receive_news(received)
 
-    def receive_news(self, message not None):
+    cdef int receive_news(self, message) except -1:
         """Handle a Notice, an Assertion or a Newer."""
         cdef DirectoryEntry entry = self.entries.get(message.name)
         if entry is None:
-            return
+            return 0
         if message.number < entry.number:
             if not isinstance(message, Newer):
                 self.publish(message.inbox, None, Newer(entry.name, entry.number))
+            elif entry.claim is not None:
+                self.send_claim(entry.claim)  # for it was about an older CONNECT than the one that waits by now
         elif isinstance(message, Notice):
             entry.notice()
         elif entry.claim is not None:
@@ -316,6 +323,7 @@ cdef class SessionDirectory(Receiver):
                 entry.supersede()
         elif entry.yielded_to is None:
             entry.supersede()
+        return 0
 
     cdef int receive_claim(self, message) except -1:
         """Give a session to the worker that claims it, unless the CONNECT here is newer."""
@@ -331,14 +339,19 @@ cdef class SessionDirectory(Receiver):
                 return self.publish(message.inbox, None, Newer(entry.name, entry.number))
             return self.publish(
                 message.inbox, None,
-                Claim(entry.name, entry.number, entry.claim.resumes, self.inbox + entry.claim.token),
+                Claim(
+                    entry.name, entry.number, entry.claim.resumes, entry.holds(), self.inbox + entry.claim.token
+                ),
             )
         entry.lose()
         if entry.yielded_to is not None:
             return 0 if entry.yielded_to == message.inbox else self.publish(entry.yielded_to, None, message)
         entry.yielded_to = message.inbox
         entry.yields_state = message.resumes
-        return 0 if entry.claim is not None else entry.hand_over(None, 0)
+        if entry.claim is None:
+            return entry.hand_over(None, 0)
+        # If neither has the session, a third worker may, which answers the one or the other.
+        return self.resolve(entry.claim, "lost", None, 0) if entry.holds() or message.held else 0
 
     cdef int receive_state(self, str token, message) except -1:
         """Receive the answer to a claim, or a part of it."""

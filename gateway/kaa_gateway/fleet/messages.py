@@ -36,11 +36,15 @@ class Hello(Struct, frozen=True, array_like=True, tag="hello"):
 
 
 class Claim(Struct, frozen=True, array_like=True, tag="claim"):
-    """A client has connected to the worker behind `inbox`, which takes its session over."""
+    """A client has connected to the worker behind `inbox`, which takes its session over.
+
+    `resumes` says that it wants the state, and `held` that the worker has an older session of the client itself.
+    """
 
     name: Name
     number: Number
     resumes: bool
+    held: bool
     inbox: Inbox
 
 
@@ -102,4 +106,3 @@ def inbox_prefix(replica_id: str) -> str:
 def part_count(size: int, part_size: int) -> int:
     """Return the number of messages that so many bytes of state take: one at least."""
     return max(1, -(-size // part_size))
-

@@ -22,6 +22,9 @@ cdef class SessionEntry(DirectoryEntry):
     cdef bint is_wanted(self) noexcept:
         return self.waiting is not None or self.session is not None
 
+    cdef bint holds(self) noexcept:
+        return self.session is not None
+
     cdef int lose(self) except -1:
         """Refuse the CONNECT that waits: the client has made a newer one."""
         cdef MqttConnection connection = self.waiting
