@@ -1,7 +1,8 @@
 """The state of a session on its way to another worker, as bytes.
 
-What lives here: its form, and the checks that need no more than the form. What does not: how it is taken from a session
-and put into one (`session_transfer.pyx`), and who gets it (`kaa_gateway.fleet`). Times are milliseconds since the epoch.
+What lives here: its form, and the checks that need no more than the form. What does not: how it is taken from a
+session and put into one (`session_transfer.pyx`), and who gets it (`kaa_gateway.fleet`). Times are milliseconds since
+the epoch.
 
 It is a MessagePack array that begins with its version. A worker reads its own version only, and treats all others, like
 everything that is malformed, as no state.

@@ -20,7 +20,7 @@ from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.mqtt cimport (
     LEVEL_5, PUBLISH, REMAINING_LENGTH_MAX, Packet, PublishView, append_publish, next_packet, read_publish,
 )
-from kaa_gateway.wire.mqtt_fields cimport check_topic_filter, check_topic_name, violation
+from kaa_gateway.wire.mqtt_fields cimport check_topic_filter, check_topic_name
 
 from kaa_gateway.errors import ProtocolError
 from kaa_gateway.mqtt import session_state
@@ -152,11 +152,11 @@ cdef int put_in_flight(MqttSession session, state) except -1:
             continue
         if next_packet(<const uint8_t*>encoded, len(encoded), REMAINING_LENGTH_MAX, &packet) != len(encoded) \
                 or packet.type != PUBLISH:
-            violation("session_state")
+            raise ProtocolError("session_state_malformed")
         read_publish(&packet, level, &publish)
         check_topic_name(publish.topic)
         if publish.packet_id != each.packet_id:
-            violation("session_state")
+            raise ProtocolError("session_state_malformed")
         in_flight.add(each.packet_id, encoded, level, each.deadline)
     in_flight.last_packet_id = <uint16_t>state.last_packet_id
     in_flight.level = level
