@@ -379,7 +379,7 @@ cdef class SessionDirectory(Receiver):
         self.sessions_moved["in"] += 1
         return self.resolve(claim, "state", b"".join(claim.parts), claim.number)
 
-    cdef bint on_reply_without_responders(self, Slice reply) except -1:
+    cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1:
         """Handle that no other worker has a session, or that there is no other worker."""
         cdef PendingClaim claim
         token = reply.data[:reply.size].decode("ascii", "replace").rpartition(".")[2]
