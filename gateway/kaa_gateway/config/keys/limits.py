@@ -70,7 +70,11 @@ class Limits(Section, frozen=True, kw_only=True):
     ] = 256 * KiB
     pending_requests: Annotated[
         Integer,
-        Meta(ge=1, le=MANY, description="HTTP requests of one worker that no extension has answered yet."),
+        Meta(
+            ge=1,
+            le=MANY,
+            description="Unanswered requests of one worker over each of HTTP, CoAP and KP over UDP.",
+        ),
     ] = 100_000
     output_buffer: Annotated[
         Size, Meta(ge=KiB, le=4 * GiB, description="Bytes queued to one slow connection before it is closed.")
