@@ -5,7 +5,7 @@ A Topic Alias is the business of topic_aliases.pyx, a Response Topic that of res
 Source: MQTT Version 5.0 (OASIS Standard) section 3.3.2.3; W3C Trace Context.
 """
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint8_t
 
 from kaa_gateway.wire.mqtt_fields cimport violation
 from kaa_gateway.wire.mqtt_properties cimport (
@@ -39,9 +39,26 @@ cdef int apply_properties(const Properties* properties, Message* message, Counte
         )
     if has(properties, USER_PROPERTY):
         traceparent = user_property(properties, b"traceparent")
-        # The last digit has the flag that says whether the trace is recorded.
-        if traceparent.size == TRACEPARENT_SIZE and traceparent.data[TRACEPARENT_SIZE - 1] & 1:
+        if is_recorded(traceparent):
             message.traceparent = traceparent
         if properties.user_property_count > (1 if traceparent.data != NULL else 0):
             counters.count("ignored", "mqtt_user_property")
     return 0
+
+
+cdef bint is_recorded(Slice traceparent) noexcept nogil:
+    """Return whether this is a traceparent, of a trace that is recorded: the last digit has the flag for that."""
+    cdef Py_ssize_t i
+    cdef uint8_t c
+    if traceparent.size != TRACEPARENT_SIZE:
+        return False
+    for i in range(TRACEPARENT_SIZE):
+        c = traceparent.data[i]
+        if i == 2 or i == 35 or i == 52:
+            if c != c"-":
+                return False
+        elif not (c"0" <= c <= c"9" or c"a" <= c <= c"f"):
+            return False
+    # In ASCII, odd digits are odd, but odd are those letters that stand for even numbers.
+    c = traceparent.data[TRACEPARENT_SIZE - 1]
+    return (c & 1 != 0) == (c <= c"9")

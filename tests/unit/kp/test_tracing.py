@@ -40,6 +40,7 @@ class RecordingTracer:
     def __init__(self, worker: WorkerDouble, *gaps: int) -> None:
         self._gaps = iter(gaps)
         self.begun: list[tuple[object, ...]] = []
+        self.parents: list[bytes | None] = []
         self.traces: list[RecordedTrace] = []
         self.by_correlation_id: dict[bytes, RecordedTrace] = {}
         self.full = False
@@ -60,6 +61,7 @@ class RecordingTracer:
         waited: float,
         parent: bytes | None = None,
     ) -> RecordedTrace | None:
+        self.parents.append(parent)
         self.begun.append((protocol, app_version, extension, payload_size, awaits_answer))
         if self.full:
             return None
