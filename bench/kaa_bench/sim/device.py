@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import random
 import ssl
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -48,6 +49,10 @@ class Device:
         token = identity.token
         self._root = f"kp1/{fleet.application_version}"
         self._token = token
+        downlink = fleet.downlink
+        self.endpoint_id = token
+        if downlink is not None and downlink.endpoint is not None:
+            self.endpoint_id = downlink.endpoint.replace("{device}", str(number))
         self._path = f"{self._root}/{fleet.extension}/{token}/{fleet.path}"
         self._samples: Samples | Recorded = (
             Recorded(fleet.payload_files, number)
@@ -87,6 +92,15 @@ class Device:
                 due += self._interval(due) * (1 + shift)
         finally:
             await self._finish()
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether the device is connected, and has subscribed to what it wants to hear."""
+        return self._connected
+
+    def count_push(self) -> None:
+        """Count a push that is sent to the device."""
+        self._tally.downlink_sent += 1
 
     def _interval(self, at: float) -> float:
         """Return the seconds between two messages at a time."""
@@ -130,6 +144,8 @@ class Device:
             extensions.append((fleet.configuration, "config/json"))
         if fleet.commands is not None:
             extensions += [(fleet.commands.extension, f"command/{kind}") for kind in fleet.commands.types]
+        if fleet.downlink is not None:
+            extensions.append((fleet.extension, fleet.downlink.path))
         for extension, path in extensions:
             root = f"{self._root}/{extension}/{self._token}"
             await self._session.listen(root if fleet.protocol == "kpudp" else f"{root}/{path}")
@@ -175,7 +191,8 @@ class Device:
             if error.kind == "connection lost" and self._connected:
                 await self._part()
         else:
-            self._tally.done(due, asyncio.get_running_loop().time())
+            # uvloop's clock, which `due` is of, shows whole milliseconds of the same time.
+            self._tally.done(due, time.monotonic())
 
     # ---------------------------------------------------------------- reacting
 
@@ -192,6 +209,12 @@ class Device:
                     extension == fleet.commands.extension and kind in fleet.commands.types
                 ):
                     self._execute(extension, kind, msgspec.json.decode(payload))
+                case ["", extension, _, *levels] if fleet.downlink and (
+                    extension == fleet.extension and "/".join(levels) == fleet.downlink.path
+                ):
+                    latency_ns = time.monotonic_ns() - msgspec.json.decode(payload)["due_ns"]
+                    self._tally.downlink_received += 1
+                    self._tally.downlink_latency.record(latency_ns)
 
     def _apply(self, extension: str, name: list[str], pushed: Any) -> None:
         """Report that the configuration is applied (7/CMP)."""

@@ -74,6 +74,7 @@ def page(result: Result, source: str) -> str:
                 _fleet("all", scenario.devices, fields(total)),
             ],
         ),
+        *_downlink(result),
         "<h2>Cost</h2>",
         _table(
             ("CPU per message", "microseconds"),
@@ -101,6 +102,22 @@ def page(result: Result, source: str) -> str:
         "</body></html>\n",
     ]
     return "\n".join(parts)
+
+
+def _downlink(result: Result) -> list[str]:
+    """Return a table of pushes, if there are any."""
+    rows = [
+        (
+            name,
+            f"{tally.downlink_sent:,}",
+            f"{tally.downlink_received:,}",
+            *(f"{tally.downlink_latency.percentile(percent) / 1e6:,.1f}" for percent in (50.0, 99.0, 100.0)),
+        )
+        for name, tally in result.tallies.items()
+        if tally.downlink_sent
+    ]
+    head = ("fleet", "pushed", "received", "p50 ms", "p99 ms", "max ms")
+    return ["<h2>Downlink</h2>", _table(head, rows)] if rows else []
 
 
 def _target(scenario: Scenario) -> str:

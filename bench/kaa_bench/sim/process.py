@@ -18,6 +18,7 @@ from kaa_bench.connecting import FILES_BESIDE_SOCKETS
 from kaa_bench.errors import BenchError
 from kaa_bench.load.histogram import Histogram
 from kaa_bench.sim.device import Device
+from kaa_bench.sim.downlink import push
 from kaa_bench.sim.identities import Identities
 from kaa_bench.sim.scenario import Scenario
 from kaa_bench.sim.tally import Tally
@@ -26,6 +27,8 @@ REPORT_PERIOD_S = 1.0
 START_S = 0.5
 """Seconds between the start of the processes and the first device, so that all begin together."""
 STOP_TIMEOUT_S = 10.0
+ARRIVAL_S = 1.0
+"""Seconds after the last push for it to arrive."""
 
 
 @dataclass
@@ -115,23 +118,36 @@ async def _simulate(
     loop = asyncio.get_running_loop()
     start = loop.time() + max(0.0, begin - time.time())
     tallies = {fleet.name: Tally() for fleet in scenario.fleets}
-    devices, tasks = [], []
+    devices: list[Device] = []
+    tasks, pushing = [], []
     for fleet in scenario.fleets:
         identities = Identities(fleet, scenario.target)
+        first = len(devices)
         for number in range(index, fleet.devices, processes):
             chance = random.Random(f"{scenario.seed}/{fleet.name}/{number}")
             device = Device(fleet, scenario.target, number, tallies[fleet.name], chance, identities)
             at = start + scenario.ramp_up * number / fleet.devices
             devices.append(device)
             tasks.append(asyncio.create_task(device.run(start, at)))
+        own = devices[first:]
+        if fleet.downlink is not None and own:
+            share = len(own) / fleet.devices
+            pushing.append(asyncio.create_task(push(fleet, fleet.downlink, own, share)))
     # Thousands of devices live to the end; the garbage collector need not examine them again.
     gc.freeze()
     before: dict[str, Histogram] = {}
     end = start + scenario.duration
     # add_reader would make the pipe non-blocking, but a report may be longer than the pipe's buffer.
-    while loop.time() < end and not pipe.poll():
+    while loop.time() < end and not pipe.poll() and not any(task.done() for task in pushing):
         await asyncio.sleep(min(REPORT_PERIOD_S, max(0.0, end - loop.time())))
         pipe.send(_snapshot(tallies, before))
+    for task in pushing:
+        task.cancel()
+    for outcome in await asyncio.gather(*pushing, return_exceptions=True):
+        if isinstance(outcome, BenchError):
+            raise outcome
+    # What was pushed last arrives meanwhile.
+    await asyncio.sleep(ARRIVAL_S if pushing else 0)
     for device, task in zip(devices, tasks, strict=True):
         device.stopping = True
         task.cancel()

@@ -123,6 +123,9 @@ def _unmet(criteria: Criteria, total: Tally, devices: int) -> list[str]:
     share = total.acknowledged / total.sent if total.sent else 0.0
     if share < criteria.acknowledged:
         failures.append(f"acknowledged: {share:.4%}, at least {criteria.acknowledged:.4%}")
+    delivered = total.downlink_received / total.downlink_sent if total.downlink_sent else 1.0
+    if delivered < criteria.delivered:
+        failures.append(f"delivered: {delivered:.4%}, at least {criteria.delivered:.4%}")
     for percent, limit in ((50, criteria.p50), (99, criteria.p99)):
         found = total.latency.percentile(percent) / NANOSECONDS
         if limit is not None and found > limit:
@@ -144,6 +147,11 @@ def fields(tally: Tally) -> dict[str, object]:
         "pushes": tally.pushes,
         "configurations_applied": tally.applied,
         "commands_executed": tally.commands,
+        "downlink": {
+            "sent": tally.downlink_sent,
+            "received": tally.downlink_received,
+            "latency_us": latency_us(tally.downlink_latency),
+        },
         "errors": dict(tally.errors),
         "latency_us": latency_us(tally.latency),
     }

@@ -57,12 +57,27 @@ class Commands(Strict, frozen=True, kw_only=True):
     types: Annotated[tuple[Name, ...], Meta(min_length=1)]
 
 
+class Downlink(Strict, frozen=True, kw_only=True):
+    """Pushes to the devices, which this simulator sends over NATS in the name of the fleet's extension."""
+
+    interval: Duration
+    """The time between two pushes to a device."""
+    nats: str = "nats://localhost:4222"
+    instance: Name = "kpc"
+    """The service instance name of the gateway."""
+    path: str = "push"
+    endpoint: str | None = None
+    """Pattern of the endpoint ID; by default it is the token, as with identity `open`."""
+
+
 class Criteria(Strict, frozen=True, kw_only=True):
     """The criteria for passing."""
 
     errors: Annotated[int, Meta(ge=0)] = 0
     acknowledged: Share = 1.0
     """A share of the sent messages."""
+    delivered: Share = 1.0
+    """A share of the pushes of `downlink`."""
     p50: Duration | None = None
     p99: Duration | None = None
     connected: Share = 1.0
@@ -110,6 +125,7 @@ class Fleet(Strict, frozen=True, kw_only=True):
     configuration: Name | None = None
     """The extension whose configurations devices apply (7/CMP)."""
     commands: Commands | None = None
+    downlink: Downlink | None = None
     criteria: Criteria | None = None
     """Criteria of this fleet, beside those of the scenario."""
 
@@ -131,14 +147,16 @@ class Fleet(Strict, frozen=True, kw_only=True):
         if bool(self.payload) == bool(self.payload_files):
             raise ValueError("either `payload` or `payload-files` is given")
         self._check_identity()
-        if self.protocol in ("http", "coap") and (self.configuration or self.commands):
-            raise ValueError("`configuration` and `commands` need pushes: mqtt or kpudp")
+        if self.protocol in ("http", "coap") and (self.configuration or self.commands or self.downlink):
+            raise ValueError("`configuration`, `commands` and `downlink` need pushes: mqtt or kpudp")
         if self.protocol == "kpudp" and self.clients == "independent":
             raise ValueError("`clients: independent` is not for kpudp: there is no other client of it")
         if self.clients == "independent" and self.transport.startswith("websocket"):
             raise ValueError("`transport: websocket` is for native clients")
-        if self.clients == "independent" and (self.configuration or self.commands):
-            raise ValueError("`configuration` and `commands` are for native clients")
+        if self.clients == "independent" and (self.configuration or self.commands or self.downlink):
+            raise ValueError("`configuration`, `commands` and `downlink` are for native clients")
+        if self.downlink is not None and self.downlink.interval <= 0:
+            raise ValueError("`downlink.interval` is more than 0")
 
     def _check_identity(self) -> None:
         if self.protocol in ("coap", "kpudp") and (self.user or self.password):

@@ -24,13 +24,16 @@ class Tally:
     pushes: int = 0
     applied: int = 0
     commands: int = 0
+    downlink_sent: int = 0
+    downlink_received: int = 0
+    downlink_latency: Histogram = field(default_factory=Histogram)
     errors: Counter[str] = field(default_factory=Counter)
     latency: Histogram = field(default_factory=Histogram)
 
     def done(self, intended: float, now: float) -> None:
         """Count an acknowledged message that was due at `intended`."""
         self.acknowledged += 1
-        self.latency.record(int((now - intended) * NANOSECONDS))
+        self.latency.record(max(0, int((now - intended) * NANOSECONDS)))
 
     def add(self, other: "Tally") -> None:
         """Add the counts of another process."""
@@ -43,5 +46,8 @@ class Tally:
         self.pushes += other.pushes
         self.applied += other.applied
         self.commands += other.commands
+        self.downlink_sent += other.downlink_sent
+        self.downlink_received += other.downlink_received
+        self.downlink_latency.merge(other.downlink_latency)
         self.errors.update(other.errors)
         self.latency.merge(other.latency)

@@ -415,6 +415,37 @@ def test_stages_sources_files_and_outputs(gateway: FullGateway, tmp_path: Path) 
     assert any(float(row["acknowledged_per_second"]) > 0 for row in rows)
 
 
+def test_pushes_to_devices(gateway: FullGateway, tmp_path: Path) -> None:
+    nats_url = f"nats://127.0.0.1:{gateway._nats.ports[0]}"
+    pushes = f"downlink: {{interval: 100ms, nats: '{nats_url}', instance: {INSTANCE}}}"
+    fleets = (
+        fleet("m", "mqtt", pushes)
+        + fleet("k", "kpudp", pushes)
+        + fleet("v", "mqtt", "mqtt-version: 5", pushes)
+    )
+    scenario = f"name: down\nduration: 3s\nfleets:\n{fleets}" + target(gateway)
+    summary, page = tmp_path / "summary.json", tmp_path / "page.html"
+    status = run(
+        tmp_path / "s.yml", scenario, "--json", str(summary), "--html", str(page), "--processes", "2"
+    )
+    found = json.loads(summary.read_text())
+    assert status == 0, found["failures"]
+    for name in "mkv":
+        downlink = found["fleets"][name]["downlink"]
+        assert downlink["sent"] == downlink["received"] > 10, name
+        assert downlink["latency_us"]["50"] > 0
+    assert "<h2>Downlink</h2>" in page.read_text()
+
+
+def test_pushes_without_nats_are_an_error(
+    gateway: FullGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pushes = f"downlink: {{interval: 100ms, nats: 'nats://127.0.0.1:{free_port()}', instance: {INSTANCE}}}"
+    scenario = f"name: down\nduration: 1h\nfleets:\n{fleet('m', 'mqtt', pushes)}" + target(gateway)
+    assert run(tmp_path / "s.yml", scenario) == 1
+    assert "kaa-sim: downlink.nats: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--json", "--html", "--csv"])
 def test_a_file_that_cannot_be_written_is_named_before_the_run(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
