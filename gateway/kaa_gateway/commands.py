@@ -1,15 +1,16 @@
-"""The commands of `kaa-gateway`: run, dev, check-config, hash-password, version, completion.
+"""The commands of `kaa-gateway`.
 
 A command imports what it needs when it runs: importing all takes most of a second.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from getpass import getpass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, Parameter, validators
 
@@ -161,6 +162,135 @@ def hash_password() -> int:
         raise GatewayError("no_password", "no password given")
     print(hashed(password.encode()))
     return 0
+
+
+ConfigFile = Annotated[
+    Path | None,
+    Parameter(
+        name="--config",
+        help="service-config.yml with the instance's name and NATS, instead of APP_CONFIG_PATH.",
+    ),
+]
+NatsUrls = Annotated[str | None, Parameter(name="--nats", help="NATS server URLs, instead of NATS_URLS.")]
+Rate = Annotated[
+    int | None,
+    Parameter(
+        help="Clients a second; 0 is all at once. Default: kaa.kpc.limits.redirects-per-second.",
+        validator=validators.Number(gte=0),
+    ),
+]
+Permanent = Annotated[
+    bool, Parameter(help="Tell clients of MQTT 5 to stay at the other server (0x9D).", negative=())
+]
+AsJson = Annotated[bool, Parameter(name="--json", help="Print JSON.", negative=())]
+
+
+@app.command
+def replicas(*, config: ConfigFile = None, nats: NatsUrls = None, as_json: AsJson = False) -> int:
+    """List the replicas of the gateway instance that answer over NATS, and their connections."""
+    from kaa_gateway.app import fleet_commands as fleet
+
+    return asyncio.run(fleet.list_replicas(fleet.configuration(config, nats), as_json=as_json))
+
+
+@app.command
+def drain(
+    *names: Annotated[str, Parameter(name="REPLICA", help="Replicas, as `kaa-gateway replicas` shows them.")],
+    rate: Rate = None,
+    permanent: Permanent = False,
+    timeout: Annotated[
+        float,
+        Parameter(help="Seconds to wait until the clients are gone.", validator=validators.Number(gte=0)),
+    ] = 300,
+    config: ConfigFile = None,
+    nats: NatsUrls = None,
+) -> int:
+    """Have replicas accept no more connections, and send their MQTT clients away at a rate.
+
+    A replica that drains is not ready, and goes on until SIGTERM ends it. Exit code 1: clients were left.
+    """
+    from kaa_gateway.app import fleet_commands as fleet
+    from kaa_gateway.fleet.operations import Drain
+
+    if not names:
+        raise GatewayError("no_replica", "name the replicas to drain; `kaa-gateway replicas` lists them")
+    request = Drain(rate=rate, permanent=permanent)
+    return asyncio.run(fleet.drain(fleet.configuration(config, nats), names, request, timeout))
+
+
+@app.command
+def rebalance(
+    *, rate: Rate = None, permanent: Permanent = False, config: ConfigFile = None, nats: NatsUrls = None
+) -> int:
+    """Have replicas send away the MQTT clients that they have above the mean of all replicas."""
+    from kaa_gateway.app import fleet_commands as fleet
+
+    return asyncio.run(fleet.rebalance(fleet.configuration(config, nats), rate, permanent=permanent))
+
+
+sessions = App(name="sessions", help="List, find and end sessions of all replicas, over NATS.")
+app.command(sessions)
+
+Replica = Annotated[
+    tuple[str, ...], Parameter(name="--replica", help="Only of these replicas.", negative_iterable=())
+]
+Limit = Annotated[int, Parameter(help="Sessions at most.", validator=validators.Number(gte=1, lte=100_000))]
+
+
+@sessions.command(name="list")
+def list_sessions(
+    *,
+    replica: Replica = (),
+    protocol: Annotated[
+        Literal["mqtt", "http", "coap", "udp"] | None, Parameter(help="Only of this one.")
+    ] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    nats: NatsUrls = None,
+) -> int:
+    """List sessions. Exit code 1: there is none."""
+    from kaa_gateway.app import fleet_commands as fleet
+    from kaa_gateway.fleet.operations import ListSessions
+
+    query = ListSessions(limit=limit, protocol=protocol)
+    return asyncio.run(
+        fleet.list_sessions(fleet.configuration(config, nats), replica, query, as_json=as_json)
+    )
+
+
+@sessions.command
+def find(
+    *,
+    endpoint: Annotated[str | None, Parameter(help="An endpoint ID.")] = None,
+    client: Annotated[str | None, Parameter(help="An MQTT client identifier.")] = None,
+    limit: Limit = 100,
+    as_json: AsJson = False,
+    config: ConfigFile = None,
+    nats: NatsUrls = None,
+) -> int:
+    """Find the sessions of an endpoint or a client. Exit code 1: there is none."""
+    from kaa_gateway.app import fleet_commands as fleet
+    from kaa_gateway.fleet.operations import ListSessions
+
+    if endpoint is None and client is None:
+        raise GatewayError("no_query", "give --endpoint or --client")
+    query = ListSessions(limit=limit, endpoint=endpoint, client=client)
+    return asyncio.run(fleet.list_sessions(fleet.configuration(config, nats), (), query, as_json=as_json))
+
+
+@sessions.command
+def disconnect(
+    session: Annotated[str, Parameter(help="A session, as `sessions list` shows it: REPLICA/KEY.")],
+    /,
+    *,
+    config: ConfigFile = None,
+    nats: NatsUrls = None,
+) -> int:
+    """End a session. Its device may connect again at once."""
+    from kaa_gateway.app import fleet_commands as fleet
+
+    return asyncio.run(fleet.disconnect(fleet.configuration(config, nats), session))
 
 
 @app.command

@@ -49,6 +49,9 @@ class NoControl:
     def subscribe(self, *arguments: Any, **keywords: Any) -> None:
         pass
 
+    def answer(self, *arguments: Any) -> None:
+        pass
+
     def when_reconnected(self, act: object) -> None:
         pass
 

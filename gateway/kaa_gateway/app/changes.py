@@ -16,6 +16,8 @@ APPLIED = (
     "kaa.applications",
     "kaa.extension-instances",
     "kaa.kpc.limits.connections",
+    "kaa.kpc.limits.accepts-per-second",
+    "kaa.kpc.limits.redirects-per-second",
     "kaa.kpc.limits.endpoints-per-connection",
     "kaa.kpc.limits.route-cache",
     "kaa.kpc.limits.waiting-messages",

@@ -104,7 +104,7 @@ class Listeners:
         for table in self.pending.values():
             table.set_capacity(limits.pending_requests)
         for listener in self.streams:
-            listener.socket.set_limits(limits.output_buffer, limits.connections)
+            listener.socket.set_limits(limits.output_buffer, limits.connections, limits.accepts_per_second)
 
     def list_links(self, app_versions: Mapping[str, frozenset[str]]) -> None:
         """Have CoAP discovery list the resources of these application versions (RFC 6690)."""
@@ -133,10 +133,30 @@ class Listeners:
             more |= listener.socket.check()
         return more
 
-    def begin_drain(self) -> None:
-        """Accept no more connections and requests; those that are there go on."""
+    def connection_count(self) -> int:
+        """Return the number of TCP connections."""
+        return sum(listener.socket.connection_count() for listener in self.streams)
+
+    def client_count(self) -> int:
+        """Return the number of MQTT connections."""
+        return sum(each.socket.connection_count() for each in self.streams if each.path[0] == "mqtt")
+
+    def redirect(self, count: int, *, permanent: bool) -> int:
+        """Send the clients of `count` MQTT connections to another server; return how many were there to be sent."""
+        sent = 0
+        for listener in self.streams:
+            if listener.path[0] == "mqtt" and sent < count:
+                sent += listener.socket.redirect(count - sent, permanent)
+        return sent
+
+    def stop_accepting(self) -> None:
+        """Accept no more connections."""
         for listener in self.streams:
             listener.socket.stop_accepting()
+
+    def begin_drain(self) -> None:
+        """Accept no more connections and requests; those that are there go on."""
+        self.stop_accepting()
         if self.http is not None:
             self.http.begin_drain()
         for each in self.datagrams:

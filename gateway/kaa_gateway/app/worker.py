@@ -19,26 +19,29 @@ from kaa_gateway.admin.access import Guard
 from kaa_gateway.admin.api import WorkerApi
 from kaa_gateway.admin.history import PERIOD as HISTORY_PERIOD
 from kaa_gateway.admin.history import History
-from kaa_gateway.admin.metrics import Queue, registry_of
+from kaa_gateway.admin.metrics import registry_of
 from kaa_gateway.admin.server import AdminServer
 from kaa_gateway.app.draining import drain_nats, drain_requests
 from kaa_gateway.app.garbage import COLLECT_PERIOD, avoid_full_collections, collect_if_few
 from kaa_gateway.app.identity import configure_identity, make_identity
 from kaa_gateway.app.periodic import BackgroundTasks
 from kaa_gateway.app.protocols import Protocols
+from kaa_gateway.app.queues import queues_of
+from kaa_gateway.app.redirecting import redirect_clients
+from kaa_gateway.app.replica import WorkerReplica
 from kaa_gateway.app.routing import owners_of, routing_of
 from kaa_gateway.app.stream_repair import StreamRepair
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.connector import Connector, TlsOptions
-from kaa_gateway.bus.control import OUTBOX_MAX, Control
+from kaa_gateway.bus.control import Control
 from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.link import Link
 from kaa_gateway.bus.streams import Streams, StreamSettings
 from kaa_gateway.counters import Counters
 from kaa_gateway.fleet.directory import SessionDirectory
+from kaa_gateway.fleet.member import Member
 from kaa_gateway.identity.service import IdentityService
-from kaa_gateway.identity.shared_requests import MAX_IN_FLIGHT
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.downlink import Downlink
 from kaa_gateway.kp.inspection import Inspection
@@ -78,6 +81,8 @@ EXPIRY_PERIOD = 0.1
 """Seconds between looks for requests that nobody has answered in time."""
 ANSWER_GRACE = 1.0
 """Seconds after the longest time-out of a request until its trace has timed out as well."""
+CLOSING_MARGIN = 3.0
+"""Seconds of the graceful-shutdown time that are left when the last client was sent away."""
 LINK_POLL = 0.01
 """Seconds between looks whether NATS is connected, at the start."""
 
@@ -195,6 +200,7 @@ class Worker:
         self._mqtt_limits = self._make_mqtt_limits()
         self._mqtt_sessions = MqttSessionStore(self.sessions, self._mqtt_limits, self.directory)
         self._listeners = self._make_listeners()
+        self._listeners.set_limits(limits)
         self.pending: dict[str, PendingRequests] = self._listeners.pending
         """Requests that wait for an extension, by protocol."""
         self.credentials: list[ServerCredentials[Any]] = self._listeners.credentials
@@ -203,12 +209,27 @@ class Worker:
         """The ports of the listeners that have started, by name."""
 
         # management
-        self.queues = self._make_queues()
+        self.queues = queues_of(
+            lambda: self._config,
+            link=self.link,
+            control=self.control,
+            identity=self.identity,
+            input_memory=self.input_memory,
+            mqtt_sessions=self._mqtt_sessions,
+            durable=self.durable,
+            listeners=self._listeners,
+            tracing=self.tracing,
+        )
         self.registry = registry_of(self)
         guard = Guard.from_file(config.server.token_file if admin_socket is None else None)
         self._history = History(self)
-        api = WorkerApi(lambda: self._config, index, Inspection(self.sessions), self.counters, self._history)
+        inspection = Inspection(self.sessions)
+        api = WorkerApi(lambda: self._config, index, inspection, self.counters, self._history)
         self._admin = AdminServer(self.registry, self._obstacles, api.routes(), guard)
+        self._replica = WorkerReplica(
+            self._replica_id, self._listeners, self.sessions, inspection, lambda: self._config.limits
+        )
+        Member(self.control, self._name, self._replica_id, self._replica)
         self._serving = False
         self._background = BackgroundTasks(self._loop)
 
@@ -323,43 +344,6 @@ class Worker:
         protocols.build_kpudp()
         return protocols.listeners
 
-    def _make_queues(self) -> list[Queue]:
-        """Return the queues and tables that peers can fill, for the metrics."""
-        mqtt = self._config.transports.mqtt
-        durable_bytes = self._config.durable.max_pending_bytes
-        return [
-            Queue("nats_backlog_bytes", lambda: self.link.backlog, lambda: self.link.pending_max),
-            Queue("input_bytes", lambda: self.input_memory.bytes, lambda: self._config.limits.input_memory),
-            Queue("events", self.control.waiting, lambda: OUTBOX_MAX),
-            Queue("identity_requests", self.identity.waiting, lambda: MAX_IN_FLIGHT),
-            Queue(
-                "mqtt_absent_sessions", self._mqtt_sessions.offline_count, lambda: mqtt.persistent_sessions
-            ),
-            Queue(
-                "mqtt_absent_session_bytes",
-                self._mqtt_sessions.offline_bytes,
-                lambda: mqtt.persistent_session_memory,
-            ),
-            *(
-                Queue(f"durable_{lane.instance}_bytes", lane.backlog, lambda: durable_bytes)
-                for lane in self.durable.lanes
-            ),
-            *(
-                Queue(
-                    f"{each.name}_connections",
-                    each.socket.connection_count,
-                    lambda: self._config.limits.connections,
-                )
-                for each in self._listeners.streams
-            ),
-            *(
-                Queue(f"{name}_requests", table.count, lambda table=table: table.capacity)  # type: ignore[misc]
-                for name, table in self.pending.items()
-            ),
-            *self._listeners.queues,
-            *(() if self.tracing is None else self.tracing.queues()),
-        ]
-
     # ------------------------------------------------------------ life
 
     @property
@@ -373,6 +357,7 @@ class Worker:
             sentence
             for sentence, holds in (
                 ("The listeners are not open", not self._serving),
+                ("The replica is draining", self._replica.draining),
                 ("NATS is not connected", not self.link.ready),
                 (
                     "The NATS control connection, which identity needs, is not there",
@@ -450,6 +435,11 @@ class Worker:
         """Drain: accept no more, finish what is in flight within the graceful-shutdown time, close."""
         deadline = self._loop.time() + self._config.service.graceful_shutdown
         self._serving = False
+        self._replica.draining = True
+        await self._replica.stop()
+        self._listeners.stop_accepting()
+        if rate := self._config.limits.redirects_per_second:
+            await redirect_clients(self._listeners, rate, deadline=deadline - CLOSING_MARGIN)
         self._listeners.begin_drain()
         await drain_requests(self._listeners, deadline)
         await drain_nats(self.link, self.durable, deadline)

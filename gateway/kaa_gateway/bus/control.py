@@ -70,6 +70,7 @@ class Control:
         self._outbox_size = 0
         self._task: asyncio.Task[None] | None = None
         self._subscriptions: list[Subscription] = []
+        self._answers: list[tuple[str, Callable[[bytes], bytes]]] = []
         self._when_reconnected: list[Callable[[], None]] = []
         self._was_connected = False
         self.clock_skew = ClockSkew()
@@ -92,6 +93,33 @@ class Control:
         If this is the reply subject of requests, `unanswered` is called for each of them that nobody takes.
         """
         self._subscriptions.append(Subscription(subject, handle, unanswered))
+
+    def answer(self, subject: str, answer: Callable[[bytes], bytes]) -> None:
+        """Answer each request on `subject` with what `answer` returns for its datum, from `start` on."""
+        self._answers.append((subject, answer))
+
+    async def gather(self, subject: str, payload: bytes, wait: float) -> list[bytes]:
+        """Return the answers to a request that come within `wait` seconds. BusError if NATS is away."""
+        if not self._client.is_connected:
+            raise BusError("nats_away", "not connected to NATS")
+        inbox = self._client.new_inbox()
+        try:
+            subscription = await self._client.subscribe(inbox)
+            await self._client.publish(subject, payload, inbox)
+            found = []
+            with contextlib.suppress(nats.errors.TimeoutError):
+                async with asyncio.timeout(wait):
+                    while True:
+                        message = await subscription.next_msg(wait)
+                        if message.data:  # else nobody is subscribed
+                            found.append(message.data)
+        except TimeoutError:
+            pass
+        except nats.errors.Error as error:
+            raise BusError("nats_request", f"{subject}: {str(error) or type(error).__name__}") from error
+        with contextlib.suppress(nats.errors.Error):
+            await subscription.unsubscribe()
+        return found
 
     def when_reconnected(self, act: Callable[[], None]) -> None:
         """Call `act` after each reconnect: events may have been missed."""
@@ -215,6 +243,8 @@ class Control:
             raise BusError("nats_closed", "the server has closed the connection")
         for subscription in self._subscriptions:
             await self._client.subscribe(subscription.subject, cb=_receiver(subscription))
+        for subject, answer in self._answers:
+            await self._client.subscribe(subject, cb=_answerer(client, answer))
         if self._was_connected:
             await self._on_reconnected()
         self._was_connected = True
@@ -272,6 +302,18 @@ class Control:
             # A server that hangs would hold up nats-py for ever.
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await self._client.close()
+
+
+def _answerer(client: NatsClient, answer: Callable[[bytes], bytes]) -> Callable[[Msg], Awaitable[None]]:
+    async def receive(message: Msg) -> None:
+        try:
+            datum = answer(message.data)
+            if message.reply:
+                await client.publish(message.reply, datum)
+        except Exception:
+            log.exception("a request could not be answered", subject=message.subject)
+
+    return receive
 
 
 def _receiver(subscription: Subscription) -> Callable[[Msg], Awaitable[None]]:

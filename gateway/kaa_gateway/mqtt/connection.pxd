@@ -34,6 +34,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef bint active             # bytes have come since the last check
     cdef uint8_t level           # protocol level
     cdef bint refuses_control_characters
+    cdef uint8_t redirect_code      # reason code of the DISCONNECT that sends the client to another server, or 0
     cdef bint checks_more        # a PUBLISH needs more checks than those of MQTT 3.1.1
     cdef bint expiry_asked       # CONNECT asked for a session expiry
     cdef double keep_alive       # seconds, as CONNACK has granted it; 0 = none

@@ -217,7 +217,7 @@ cdef class MqttConnection(ProtocolCore):
         cdef Buffer properties = Buffer()
         if self.level < LEVEL_5 or self.state == ENDED:
             return 0
-        if reason_code == reason_codes.USE_ANOTHER_SERVER:
+        if reference is not None and reason_code in (reason_codes.USE_ANOTHER_SERVER, reason_codes.SERVER_MOVED):
             append_text(properties, SERVER_REFERENCE, slice_of(reference))
         if self.session is not None:
             append_disconnect(self.output, reason_code, Slice(properties.data, properties.size))
@@ -242,6 +242,15 @@ cdef class MqttConnection(ProtocolCore):
                 else reason_codes.USE_ANOTHER_SERVER
             )
         return 0
+
+    cdef bint redirect(self, bint permanent) except -1:
+        """Send the client to another server, after the acknowledgements that are due (4.13). Its session stays here."""
+        if self.state != CONNECTED or self.input_ended:
+            return False
+        self.redirect_code = reason_codes.SERVER_MOVED if permanent else reason_codes.USE_ANOTHER_SERVER
+        self.transport.pause_reading()
+        self.end_of_input()
+        return True
 
     cdef int end(self, str reason) except -1:
         """Close the connection and discard its session. The will is not published."""
@@ -449,6 +458,9 @@ cdef class MqttConnection(ProtocolCore):
             self.last_active = self.server.loop.time()
         if self.state != ENDED and (self.blocked or (self.session is not None and self.session.acks_due)):
             return self.transport.wake()
+        if self.redirect_code:
+            self.disconnect(self.redirect_code)
+            self.state = ENDED
         return self.transport.close()
 
     cdef int lost(self) except -1:

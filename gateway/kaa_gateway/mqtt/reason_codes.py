@@ -13,6 +13,7 @@ SERVER_BUSY: Final = 0x89
 PROTOCOL_ERROR: Final = 0x82
 SERVER_SHUTTING_DOWN: Final = 0x8B
 USE_ANOTHER_SERVER: Final = 0x9C
+SERVER_MOVED: Final = 0x9D
 
 DISCONNECT_CODES: Final = {
     "mqtt_packet_of_the_server": PROTOCOL_ERROR,

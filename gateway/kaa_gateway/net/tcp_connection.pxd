@@ -39,6 +39,7 @@ cdef class TcpConnection(Transport):
     cdef uint8_t paused_by_core
     cdef uint8_t paused_by_writer
     cdef uint8_t paused_by_rate
+    cdef uint8_t redirected               # its client was sent to another server
 
     cdef int start(self, bytes address) except -1
     cdef int read(self) except -1

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters, Protocol
-from kaa_gateway.net.admission cimport Admission
+from kaa_gateway.net.admission cimport Admission, Bucket
 from kaa_gateway.net.epoll cimport EpollSet
 from kaa_gateway.net.proxy cimport ProxyProtocol
 
@@ -21,6 +21,7 @@ cdef class TcpListener:
     cdef Protocol protocol
     cdef Py_ssize_t output_max       # bytes queued to one connection
     cdef Py_ssize_t connections_max
+    cdef double accept_rate          # connections a second that are accepted; 0 is any
     # state
     cdef bytearray receive_storage   # shared by all connections: emptied before a call ends
     cdef object receive_view
@@ -33,7 +34,9 @@ cdef class TcpListener:
     cdef Py_ssize_t work             # of this pass, in bytes
     cdef Py_ssize_t checked          # places in `connections` that this round of `check` has looked at
     cdef uint64_t accepted_in        # the pass that accepted last
-    cdef bint accepting_paused       # for want of descriptors or memory
+    cdef bint accepting_paused       # for want of descriptors or memory, or for the rate
+    cdef Bucket accept_bucket
+    cdef Py_ssize_t redirected_to         # the place in `connections` at which `redirect` goes on
     cdef object headers              # OrderedDict of ProxyConnection -> loop time by which its header must be there
     cdef object half_open            # OrderedDict of TcpConnection -> None, the oldest first
     cdef list to_flush               # connections with output to write at the end of the tick
@@ -46,5 +49,8 @@ cdef class TcpListener:
     cdef int add_header(self, TcpConnection connection) except -1
     cdef int remove_header(self, TcpConnection connection) except -1
     cdef int close_without_header(self, double now) except -1
-    cdef int pause_accepting(self) except -1
+    cdef int pause_accepting(self, double seconds) except -1
+    cdef bint may_accept(self) except -1
+    cdef double take_turn(self) except -1
+    cdef TcpConnection oldest_half_open(self)
     cdef int set_accepting(self, bint accepting) except -1

@@ -45,6 +45,9 @@ cdef enum:
     CHECKED_PER_CALL = 500      # connections looked at for what is due before other sockets have their turn
     WORK_PER_PASS = 512 * 1024  # bytes read, and what counts as so many, before other sockets have their turn
 
+cdef double ACCEPT_BURST = 0.1  # seconds' worth of connections that may be accepted at once
+cdef double ACCEPT_TURN = 0.02  # seconds without accepting, at least, when connections come too fast
+cdef double ACCEPT_GRACE = 1.0  # seconds in which a silent connection is not closed to make room for another
 cdef double ACCEPT_PAUSE = 0.5  # seconds without accepting, after descriptors or memory have run out
 cdef double STOP_LINGER = 0.25  # seconds that peers have to close their side when the listener stops
 
@@ -90,10 +93,15 @@ cdef class TcpListener:
         """The port it listens on, which the system has chosen if 0 was asked for."""
         return self.sockets[0].getsockname()[1]
 
-    def set_limits(self, Py_ssize_t output_max, Py_ssize_t connections_max):
-        """Set other bounds, which hold for output and connections that come from now on."""
+    def set_limits(self, Py_ssize_t output_max, Py_ssize_t connections_max, double accept_rate=0):
+        """Set other bounds, which hold for output and connections that come from now on.
+
+        `accept_rate` is in connections a second; 0 is any.
+        """
         self.output_max = output_max
         self.connections_max = connections_max
+        self.accept_rate = accept_rate
+        self.accept_bucket = Bucket(accept_rate * ACCEPT_BURST, self.loop.time())
 
     def use_proxy_protocol(self, ProxyProtocol proxy not None):
         """Believe trusted proxies for which clients they speak. Call it before `start`."""
@@ -171,11 +179,15 @@ cdef class TcpListener:
             count = ACCEPTED_AT_ONCE
         self.accepted_in = self.passes
         for _ in range(count):
+            if self.accept_rate > 0 and not self.may_accept():
+                return 0
             size = ADDRESS_SIZE_MAX
             fd = accept4(listening, <sockaddr*>address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if errno in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
-                    return self.pause_accepting()
+                    self.counters.count("paused", "no_descriptors")
+                    log.warning("accepting pauses: no more descriptors, or memory", connections=self.connected)
+                    return self.pause_accepting(ACCEPT_PAUSE)
                 if errno in (ECONNABORTED, EINTR):
                     continue
                 return 0
@@ -245,13 +257,42 @@ cdef class TcpListener:
             (<TcpConnection>connection).abort()
         return 0
 
-    cdef int pause_accepting(self) except -1:
-        """Let new connections wait in the kernel for a while: there are no more descriptors, or no memory."""
-        self.counters.count("paused", "no_descriptors")
-        log.warning("accepting pauses: no more descriptors, or memory", connections=self.connected)
+    cdef bint may_accept(self) except -1:
+        """Count a connection that is about to be accepted. Return False if it must wait in the kernel's queue.
+
+        While as many are half-open as may be, none that waits for the gateway, or is new, is closed for a newer one.
+        """
+        cdef TcpConnection oldest
+        cdef double wait, now = self.loop.time()
+        if self.admission is not None and len(self.half_open) >= self.admission.half_open_max:
+            oldest = self.oldest_half_open()
+            if oldest is not None and (not oldest.interest & EPOLLIN or now - oldest.message_bucket.at < ACCEPT_GRACE):
+                self.counters.count("paused", "half_open_connections")
+                self.pause_accepting(ACCEPT_TURN)
+                return False
+        wait = self.take_turn()
+        if wait > 0:
+            self.counters.count("paused", "accept_rate")
+            self.pause_accepting(max(wait, ACCEPT_TURN))
+            return False
+        return True
+
+    cdef double take_turn(self) except -1:
+        """Take a connection out of the bucket. Return the seconds to wait if there is none."""
+        cdef Bucket* bucket = &self.accept_bucket
+        cdef double now = self.loop.time(), size = max(self.accept_rate * ACCEPT_BURST, 1.0)
+        bucket.tokens = min(bucket.tokens + (now - bucket.at) * self.accept_rate, size)
+        bucket.at = now
+        if bucket.tokens < 1:
+            return (1 - bucket.tokens) / self.accept_rate
+        bucket.tokens -= 1
+        return 0
+
+    cdef int pause_accepting(self, double seconds) except -1:
+        """Let new connections wait in the kernel for a while, in the order in which they came."""
         self.accepting_paused = True
         self.set_accepting(False)
-        self.loop.call_later(ACCEPT_PAUSE, self.resume_accepting)
+        self.loop.call_later(seconds, self.resume_accepting)
         return 0
 
     def resume_accepting(self):
@@ -271,18 +312,22 @@ cdef class TcpListener:
 
         Those that wait for the gateway, for example to be authenticated, are closed only if there are no others.
         """
+        cdef TcpConnection oldest = self.oldest_half_open()
+        if oldest is not None:
+            self.counters.count("closed", "half_open_connections")
+            oldest.abort()
+
+    cdef TcpConnection oldest_half_open(self):
+        """Return the connection that has been half-open for longest; one that waits for the gateway if all do."""
         cdef TcpConnection connection, oldest = None
         for connection in list(islice(self.half_open, HALF_OPEN_SCAN)):
             if connection.core is not None and connection.core.is_admitted():
                 connection.leave_half_open()  # it was admitted, and nothing has been read since
             elif connection.interest & EPOLLIN:
-                oldest = connection
-                break
+                return connection
             elif oldest is None:
                 oldest = connection
-        if oldest is not None:
-            self.counters.count("closed", "half_open_connections")
-            oldest.abort()
+        return oldest
 
     def half_open_count(self):
         """Return the number of connections that are not admitted yet; it may include some just admitted."""
@@ -328,6 +373,32 @@ cdef class TcpListener:
             listening.close()
         self.sockets = []
         self.descriptors = set()
+
+    def redirect(self, Py_ssize_t count, bint permanent):
+        """Send the clients of at most `count` connections to another server. Return how many were sent.
+
+        Connections that are not admitted yet, and those of protocols that cannot say it, stay.
+        """
+        cdef TcpConnection connection
+        cdef Py_ssize_t sent = 0
+        cdef int _
+        for _ in range(len(self.connections)):
+            if sent >= count:
+                break
+            if self.redirected_to >= len(self.connections):
+                self.redirected_to = 0
+            connection = self.connections[self.redirected_to]
+            self.redirected_to += 1
+            if connection is None or connection.core is None or connection.closing or connection.redirected:
+                continue
+            try:
+                connection.redirected = connection.core.redirect(permanent)
+            except Exception as error:
+                self.on_fault(connection, error)
+                continue
+            if connection.redirected:
+                sent += 1
+        return sent
 
     def is_writing(self):
         """Return whether a connection still has output to write."""

@@ -39,4 +39,5 @@ cdef class ProtocolCore:
     cdef int end(self, str reason) except -1
     cdef int explain(self, str reason) except -1
     cdef int explain_stop(self) except -1
+    cdef bint redirect(self, bint permanent) except -1
     cdef int check(self, double now) except -1

@@ -103,6 +103,13 @@ cdef class ProtocolCore:
         """Tell the peer, where the protocol can, that its connection ends because the gateway stops."""
         return 0
 
+    cdef bint redirect(self, bint permanent) except -1:
+        """Send the client to another server, and close after the answers that are due. Return False if it cannot.
+
+        `permanent` says that it is to stay there.
+        """
+        return False
+
     cdef int check(self, double now) except -1:
         """Apply time-outs; called about once a second with the loop's time. ProtocolError closes the connection."""
         return 0

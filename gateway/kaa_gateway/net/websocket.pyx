@@ -312,6 +312,9 @@ cdef class WebSocketConnection(ProtocolCore):
     cdef int explain_stop(self) except -1:
         return 0 if self.core is None else self.core.explain_stop()
 
+    cdef bint redirect(self, bint permanent) except -1:
+        return self.core is not None and self.core.redirect(permanent)
+
     cdef int lost(self) except -1:
         """Release everything: the connection is closed."""
         self.state = ENDED

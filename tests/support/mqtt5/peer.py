@@ -136,6 +136,10 @@ class Mqtt5Peer:
             self._aliases[alias] = publish.topic
         return self._aliases[alias]
 
+    def at_eof(self) -> bool:
+        """Return whether the server has closed the connection, with what may still be received."""
+        return bool(self._reader._eof)  # type: ignore[attr-defined]
+
     async def end_output(self) -> None:
         """Close our direction of the connection only."""
         self._writer.write_eof()

@@ -16,6 +16,22 @@ class Limits(Section, frozen=True, kw_only=True):
         Integer,
         Meta(ge=1, le=MANY, description="Open device connections of one worker; more are closed at once."),
     ] = 100_000
+    accepts_per_second: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="New connections a second that one listener accepts; more wait in the kernel; 0 is any.",
+        ),
+    ] = 0
+    redirects_per_second: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="MQTT connections a second that one worker ends when it drains; 0: all at once.",
+        ),
+    ] = 0
     half_open_connections: Annotated[
         Integer,
         Meta(
