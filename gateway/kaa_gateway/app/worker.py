@@ -41,7 +41,6 @@ from kaa_gateway.bus.streams import Streams, StreamSettings
 from kaa_gateway.counters import Counters
 from kaa_gateway.fleet.directory import SessionDirectory
 from kaa_gateway.fleet.member import Member
-from kaa_gateway.identity.service import IdentityService
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.downlink import Downlink
 from kaa_gateway.kp.inspection import Inspection
@@ -133,7 +132,7 @@ class Worker:
         self._streams = self._make_streams()
 
         # identity, lifecycle
-        self.identity = self._make_identity(self._replica_id)
+        self.identity = make_identity(config, self.control, self._replica_id)
         self._connectivity = Connectivity(self.control, self._name, self._replica_id)
 
         # 1/KP
@@ -258,9 +257,6 @@ class Worker:
             tls=tls,
             credentials=credentials,
         )
-
-    def _make_identity(self, replica_id: str) -> IdentityService:
-        return make_identity(self._config, self.control, replica_id)
 
     def _make_traffic_reports(self) -> TrafficReports | None:
         period = self._config.events.traffic_period
