@@ -59,7 +59,7 @@ def test_each_alert_is_explained() -> None:
 def test_the_compose_file_names_what_is_there(tmp_path: Path) -> None:
     document = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     services = document["services"]
-    assert services.keys() == {"nats", "gateway", "extensions", "prometheus", "grafana"}
+    assert services.keys() == {"nats", "gateway", "extensions", "rest", "prometheus", "grafana"}
     for name, service in services.items():
         assert ":" in service["image"] or service["image"] == "kaa-gateway", name
         for volume in service.get("volumes", []):

@@ -181,6 +181,7 @@ EVERYTHING: Values = {
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
     "dashboard": {"enabled": True},
     "extensions": {"enabled": True, "settings": {"dcx": {"a": 1}}},
+    "rest": {"enabled": True, "existingSecret": "rest-token"},
     "extraVolumes": [{"name": "endpoints", "secret": {"secretName": "endpoints"}}],
     "extraVolumeMounts": [{"name": "endpoints", "mountPath": "/srv/kpc/endpoints"}],
     "services": {
@@ -536,9 +537,10 @@ def test_no_service_sends_devices_to_the_extensions(chart: helm_python.Chart) ->
     manifests = render(chart, EVERYTHING)
     extensions = manifests["Deployment", "gw-kaa-gateway-extensions"]["spec"]["template"]
     assert extensions["spec"]["containers"][0]["args"][:3] == ["dcx", "epts", "tsx"]
-    for pod in (extensions["metadata"], manifests["Pod", "gw-kaa-gateway-test"]["metadata"]):
-        for (kind, _), manifest in manifests.items():
-            if kind == "Service":
+    rest = manifests["Deployment", "gw-kaa-gateway-rest"]["spec"]["template"]["metadata"]
+    for pod in (extensions["metadata"], rest, manifests["Pod", "gw-kaa-gateway-test"]["metadata"]):
+        for (kind, name), manifest in manifests.items():
+            if kind == "Service" and name != "gw-kaa-gateway-rest":
                 assert not manifest["spec"]["selector"].items() <= pod["labels"].items()
 
 
@@ -555,6 +557,28 @@ def test_extensions_have_probes_and_metrics(chart: helm_python.Chart) -> None:
     monitor = manifests["PodMonitor", "gw-kaa-gateway-extensions"]["spec"]
     assert monitor["podMetricsEndpoints"][0]["port"] == port["name"]
     assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+
+
+def test_the_rest_api_has_a_token_and_probes(chart: helm_python.Chart) -> None:
+    manifests = render(chart, EVERYTHING)
+    pod = manifests["Deployment", "gw-kaa-gateway-rest"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    arguments = container["args"]
+    assert arguments[arguments.index("--token-file") + 1] == "/srv/rest/token"
+    (mount,) = container["volumeMounts"]
+    (volume,) = pod["spec"]["volumes"]
+    assert (mount["mountPath"], mount["name"]) == ("/srv/rest", volume["name"])
+    assert volume["secret"] == {"secretName": "rest-token"}
+    (port,) = container["ports"]
+    assert str(port["containerPort"]) == arguments[arguments.index("--port") + 1]
+    for probe, path in (("liveness", "live"), ("readiness", "ready")):
+        assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/health/{path}", "port": port["name"]}
+    assert (
+        manifests["Service", "gw-kaa-gateway-rest"]["spec"]["selector"].items()
+        <= pod["metadata"]["labels"].items()
+    )
+    with pytest.raises(Exception, match="existingSecret"):
+        render(chart, {"rest": {"enabled": True}})
 
 
 def test_each_value_is_explained() -> None:

@@ -28,7 +28,11 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
     [
         (
             "run.txt",
-            [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["tracing"]],
+            [
+                *PROJECT["project"]["dependencies"],
+                *PROJECT["project"]["optional-dependencies"]["rest"],
+                *PROJECT["project"]["optional-dependencies"]["tracing"],
+            ],
         ),
         ("build.txt", PROJECT["build-system"]["requires"]),
     ],
