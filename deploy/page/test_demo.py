@@ -25,7 +25,7 @@ DEVICE = "greenhouse-7"
 SERVICES = ("cex", "cmx", "dcx", "ecr", "epts")
 TOKEN = "a-token-of-24-characters"
 SCREENSHOTS = os.environ.get("PAGE_SCREENSHOTS")
-SHOWN_S = 300 if SCREENSHOTS else 0
+SHOWN_S = 420 if SCREENSHOTS else 0
 """How long the device sends before a picture is taken."""
 TEXT_OF = "((id) => document.getElementById(id).textContent)"
 POINTS = "document.querySelector('#plot .line')?.getAttribute('points').split(' ').length ?? 0"
@@ -137,7 +137,7 @@ async def test_a_device_is_seen_configured_and_commanded() -> None:
                     assert await page.value(f"{TEXT_OF}('complaint')") == ""
                     await asyncio.sleep(SHOWN_S)
                     for name, size, scheme in (
-                        ("demo-page", (1100, 820), "light"),
+                        ("demo-page", (1100, 860), "light"),
                         ("demo-page-dark", DESKTOP, "dark"),
                         ("demo-page-phone", PHONE, "light"),
                         ("demo-page-phone-dark", PHONE, "dark"),
