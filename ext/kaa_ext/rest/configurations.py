@@ -24,10 +24,14 @@ ConfigurationName = Annotated[
 
 
 class Configuration(msgspec.Struct, rename="camel"):
-    """A configuration. `updatedAt` is a UNIX time in milliseconds."""
+    """A configuration. `updatedAt` is a UNIX time in milliseconds.
+
+    `config` is the JSON that devices get: of content that is not JSON, the text, or Base64.
+    """
 
     config_id: str
     config: Any
+    content_type: str
     updated_at: int
 
 
@@ -127,7 +131,9 @@ class ConfigurationController(Controller):
 
 
 def _shown(configuration: ecr.Configuration) -> Configuration:
-    return Configuration(configuration.config_id, configuration.content, configuration.updated_at)
+    return Configuration(
+        configuration.config_id, configuration.content, configuration.content_type, configuration.updated_at
+    )
 
 
 def _status(status: configurations.Status) -> ConfigurationStatus:
