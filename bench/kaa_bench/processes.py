@@ -65,6 +65,8 @@ class Server:
         self.ports = ports
         self.coap_port = coap_port
         self.directory = Path(tempfile.mkdtemp(prefix=f"bench-{self.name}-"))
+        self.under: list[str] = []
+        """The command that runs the server's command, if any."""
         self._log = self.directory / "output.log"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -81,7 +83,7 @@ class Server:
         with self._log.open("wb") as log:
             # A separate process group: Ctrl-C reaches only the bench, which then stops its servers in order.
             self._process = subprocess.Popen(
-                self.command(),
+                [*self.under, *self.command()],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

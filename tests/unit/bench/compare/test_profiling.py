@@ -1,6 +1,7 @@
 """What the profiler reads of callgrind_annotate and strace."""
 
-from kaa_bench.compare.profiling import read_annotation, read_system_calls
+from kaa_bench.compare.callgrind import read_annotation
+from kaa_bench.compare.profiling import read_system_calls
 
 ANNOTATION = """\
 --------------------------------------------------------------------------------
