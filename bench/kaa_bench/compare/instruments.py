@@ -6,15 +6,17 @@ This module talks to them from the measuring process. Connecting is in connectin
 import multiprocessing
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from kaa_bench.connecting import Address, LoadSpec, Protocol, connect_load, connect_sink
 from kaa_bench.errors import BenchError
 from kaa_bench.load.discard import DiscardServer
-from kaa_bench.load.loop import RunResult
+from kaa_bench.load.loop import Load, RunResult
 from kaa_bench.processes import HOST, cpu_seconds
 
 STALL_TIMEOUT_S = 15.0
@@ -23,6 +25,7 @@ STOP_TIMEOUT_S = 5.0
 DISCARD_BUFFER = 4 << 20
 """Bytes of the receive buffer of the discard server."""
 DISCARD_BACKLOG = 1024
+PROGRESS_PERIOD_S = 1.0
 
 
 class Instrument:
@@ -72,16 +75,38 @@ class Instrument:
         self.close()
 
 
+class Progress(NamedTuple):
+    """How far a run of the load generator is."""
+
+    seconds: float
+    sent: int
+    acknowledged: int
+
+
 class LoadGenerator(Instrument):
     """Simulated devices, connected to the server at `address`."""
 
     def __init__(self, spec: LoadSpec, address: Address) -> None:
         super().__init__(_serve_load, spec, address)
 
-    def run(self, *, messages: int | None = None, seconds: float | None = None, rate: float = 0) -> RunResult:
-        """Send a number of messages, or for a time, and wait for the answers; see `Load.run`."""
-        result: RunResult = self._request(messages=messages, seconds=seconds, rate=rate)
-        return result
+    def run(
+        self,
+        *,
+        messages: int | None = None,
+        seconds: float | None = None,
+        rate: float = 0,
+        show: Callable[[Progress], None] | None = None,
+    ) -> RunResult:
+        """Send a number of messages, or for a time, and wait for the answers; see `Load.run`.
+
+        `show` is called every second of the run.
+        """
+        self._pipe.send(({"messages": messages, "seconds": seconds, "rate": rate}, show is not None))
+        while isinstance(reply := self._receive(), Progress):
+            assert show is not None
+            show(reply)
+        assert isinstance(reply, RunResult)
+        return reply
 
 
 class Sink(Instrument):
@@ -126,8 +151,25 @@ def _serve_load(pipe: Connection, spec: LoadSpec, address: Address) -> None:
     load = connect_load(spec, address)
     pipe.send(None)
     while True:
-        request = pipe.recv()
-        pipe.send(load.run(**request, stall_timeout=STALL_TIMEOUT_S))
+        request, watched = pipe.recv()
+        ended = threading.Event()
+        watching = threading.Thread(target=_report_progress, args=(pipe, load, ended))
+        if watched:
+            watching.start()
+        try:
+            result = load.run(**request, stall_timeout=STALL_TIMEOUT_S)
+        finally:
+            ended.set()
+            if watched:
+                watching.join()
+        pipe.send(result)
+
+
+def _report_progress(pipe: Connection, load: Load, ended: threading.Event) -> None:
+    """Send the progress of a run every second. The run holds no lock of the interpreter."""
+    began = time.monotonic()
+    while not ended.wait(PROGRESS_PERIOD_S):
+        pipe.send(Progress(time.monotonic() - began, *load.progress()))
 
 
 def _serve_sink(pipe: Connection, nats: Address, answers: bool) -> None:

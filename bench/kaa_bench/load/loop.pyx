@@ -217,6 +217,15 @@ cdef class Load:
             self.planned, self.late, self.held, self.latency if rate else None,
         )
 
+    def progress(self):
+        """Return how many messages of the run are sent and acknowledged so far. Another thread may ask during a run."""
+        cdef int64_t sent = 0, acknowledged = 0
+        cdef int index
+        for index in range(self.count):
+            sent += self.written(&self.connections[index])
+            acknowledged += self.connections[index].acknowledged
+        return sent, 0 if self.unacknowledged else acknowledged
+
     cdef void begin(self, Connection* connection) noexcept nogil:
         """Prepare a connection for a run."""
 

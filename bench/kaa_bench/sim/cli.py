@@ -153,16 +153,19 @@ def load(
     try:
         if protocol == "mqtt" and rate and not qos and not answered:
             raise BenchError("QoS 0 is not acknowledged: a paced run needs --qos 1 or --answered")
-        report = loading.run_load(
-            LoadSpec(
+        with loading.ProgressView(Console(stderr=True)) as view:
+            spec = LoadSpec(
                 protocol, connections, qos, window, answered, profile, mqtt_version, topic_alias, sources
-            ),
-            (host, port or PORTS[protocol]),
-            messages=messages,
-            seconds=None if messages is not None else seconds,
-            rate=rate,
-            server=server_pid,
-        )
+            )
+            report = loading.run_load(
+                spec,
+                (host, port or PORTS[protocol]),
+                messages=messages,
+                seconds=None if messages is not None else seconds,
+                rate=rate,
+                server=server_pid,
+                show=view.show,
+            )
     except BenchError as error:
         return _fail(error)
     loading.print_report(report, Console())

@@ -6,13 +6,15 @@ near that limit depends on the generator more than on the server.
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.table import Table
 
-from kaa_bench.compare.instruments import Discard, LoadGenerator
+from kaa_bench.compare.instruments import Discard, LoadGenerator, Progress
 from kaa_bench.connecting import Address, LoadSpec, Protocol
 from kaa_bench.errors import BenchError
 from kaa_bench.load.histogram import Histogram
@@ -30,6 +32,8 @@ SATURATED = 0.9
 LATE_MAX = 0.01
 """The share of messages that the generator may send too late before a paced run is doubtful."""
 CALIBRATION_S = 0.5
+LINE_PERIOD_S = 9.5
+"""Seconds between two lines of progress where there is no terminal."""
 REFUSAL_TIMEOUT_S = 5.0
 ERROR_AFTER_S = 0.5
 """How long after the acknowledgement of a message an error may arrive."""
@@ -90,8 +94,12 @@ def run_load(
     seconds: float | None,
     rate: float,
     server: int | None,
+    show: Callable[[Progress], None] | None = None,
 ) -> LoadReport:
-    """Calibrate, connect, warm up and send. `server` is the process ID of a server on this machine, for its CPU."""
+    """Calibrate, connect, warm up and send. `server` is the process ID of a server on this machine, for its CPU.
+
+    `show` is called every second of the run.
+    """
     limit = generator_limit(spec)
     with LoadGenerator(spec, address) as generator:
         warm_up = generator.run(seconds=WARM_UP_S, rate=rate)
@@ -101,7 +109,7 @@ def run_load(
                 kinds = f"the gateway refuses messages to {spec.profile.resource_path(0)}: {reason}"
             raise BenchError(f"the warm-up failed: {kinds}")
         before = _cpu(server)
-        result = generator.run(messages=messages, seconds=seconds, rate=rate)
+        result = generator.run(messages=messages, seconds=seconds, rate=rate, show=show)
         used = _cpu(server) - before
     if not result.sent:
         raise BenchError("the load generator sent nothing")
@@ -190,6 +198,36 @@ def tokens_of(file: Path | None, connections: int) -> tuple[str, ...]:
 
 def _cpu(server: int | None) -> float:
     return 0.0 if server is None else sum(map(cpu_seconds, process_tree(server)))
+
+
+class ProgressView:
+    """Shows the progress of a run: a line that changes on a terminal, else a line from time to time."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._status = console.status("connecting") if console.is_terminal else None
+        self._last = Progress(0.0, 0, 0)
+        self._next_line = 0.0
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._status is not None:
+            self._status.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Show how far the run is, with the rate since the last call."""
+        rate = (progress.sent - self._last.sent) / max(progress.seconds - self._last.seconds, 1e-3)
+        self._last = progress
+        line = f"{progress.seconds:6.0f} s  {progress.sent:,} sent  {progress.acknowledged:,} acknowledged  {rate:,.0f}/s"
+        if self._status is not None:
+            self._status.update(line)
+        elif progress.seconds >= self._next_line:
+            self._next_line = progress.seconds + LINE_PERIOD_S
+            self._console.print(line, highlight=False, soft_wrap=True)
 
 
 def print_report(report: LoadReport, console: Console) -> None:

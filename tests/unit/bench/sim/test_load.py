@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,33 @@ def test_a_paced_load_has_percentiles_and_both_costs(
     assert document["generator_limit"] > 0
     assert document["server_us"] >= 0
     assert "latency 99.9 %" in capsys.readouterr().out
+
+
+def test_progress_is_shown_while_a_load_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with Discard("mqtt") as discard:
+        port = str(discard.address[1])
+        assert (
+            run("load", "mqtt", "--port", port, "--connections", "2", "--rate", "500", "--seconds", "2.5")
+            == 0
+        )
+    found = re.findall(r"\d+ s  ([\d,]+) sent  ([\d,]+) acknowledged  [\d,]+/s", capsys.readouterr().err)
+    assert found
+    assert 0 < int(found[0][1].replace(",", "")) <= int(found[0][0].replace(",", "")) < 1250
+
+
+@pytest.mark.parametrize(
+    "option", [["--payload", "a", "--payload-file", "b"], ["--payload-file", "/no/file"]]
+)
+def test_a_payload_that_cannot_be(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("load", "mqtt", *option) == 1
+    assert capsys.readouterr().err.startswith("kaa-sim: ")
+
+
+def test_tokens_of_different_lengths_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "tokens.csv"
+    path.write_text("token\none\nthree\n")
+    assert run("load", "mqtt", "--connections", "2", "--tokens", str(path)) == 1
+    assert "have one length" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
