@@ -222,7 +222,8 @@ class ProgressView:
         """Show how far the run is, with the rate since the last call."""
         rate = (progress.sent - self._last.sent) / max(progress.seconds - self._last.seconds, 1e-3)
         self._last = progress
-        line = f"{progress.seconds:6.0f} s  {progress.sent:,} sent  {progress.acknowledged:,} acknowledged  {rate:,.0f}/s"
+        counts = f"{progress.sent:,} sent  {progress.acknowledged:,} acknowledged"
+        line = f"{progress.seconds:6.0f} s  {counts}  {rate:,.0f}/s"
         if self._status is not None:
             self._status.update(line)
         elif progress.seconds >= self._next_line:
