@@ -155,9 +155,9 @@ profile: setup build ## Print instructions per message by function, under valgri
 annotate: setup ## Print which functions on a message's way call Python, and in how many lines (ARGS: .pyx files)
 	$(BIN)/python -m kaa_bench.compare.annotation $(ARGS)
 
-wheel: $(VENV)/.running ## Build a wheel into dist/
-	rm -rf build/release/lib*
-	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+wheel: $(VENV)/.running ## Build the wheels of the gateway and of the bench into dist/
+	rm -rf build/release/lib* bench/build/release/lib*
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist . ./bench
 
 wheels: $(VENV)/.running ## Build a wheel for each CPython that is here, 3.11 to 3.14, and try each without a compiler
 	$(BIN)/python scripts/wheels.py
