@@ -22,7 +22,7 @@ from kaa_ext.services import cex, cmx, dcx, ecr, epmx, epts
 from kaa_gateway.bus import elce
 from nats.aio.client import Client
 
-from tests.support.devices import Device, MqttDevice, coap_device, http_device, mqtt_device
+from tests.support.devices import TIMEOUT_S, Device, MqttDevice, coap_device, http_device, mqtt_device
 from tests.support.esp import until
 from tests.support.extensions import APPLICATION
 from tests.support.gateway import GatewayProcess, merged
@@ -210,6 +210,23 @@ async def test_commands_of_all_types(device: Device, kaa: Platform) -> None:
         )
         await kaa.nats.publish(cip.request_subject("cex"), datum)
         await until(lambda: ("/command", b'[{"id":3,"type":"blink"}]') in device.pushes, "the push")
+
+
+async def test_commands_of_all_types_are_observed_over_coap(
+    gateway: GatewayProcess, kaa: Platform, new_token: Callable[[], str]
+) -> None:
+    async with coap_device(gateway.coap_port, new_token()) as device:
+        await post(device, "cex", "/command", {"observe": True})
+        request = device.observe("cex", "/command")
+        assert (await asyncio.wait_for(request.response, TIMEOUT_S)).opt.observe is not None
+        datum = cip.COMMAND_REQUEST.encode(
+            endpointId=device.token, commandType="blink", commandId=7, payload=None
+        )
+        await kaa.nats.publish(cip.request_subject("cex"), datum)
+        async with asyncio.timeout(TIMEOUT_S):
+            async for notification in request.observation:
+                assert json.loads(notification.payload) == [{"id": 7, "type": "blink"}]
+                break
 
 
 async def test_lifecycle_events_heard_by_an_extension(kaa: Platform) -> None:

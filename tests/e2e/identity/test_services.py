@@ -127,6 +127,39 @@ async def test_a_revocation_that_crosses_its_validation_is_not_lost(
         assert (await asked).endpoint_id == "e", "it is good again"
 
 
+async def test_the_tokens_of_an_unregistered_endpoint_are_asked_for_again(
+    shared_nats: NatsServer, auth: AuthProvider
+) -> None:
+    """Those that are remembered, and those whose answer is under way (9/ELCE)."""
+    auth.tokens = {
+        ("app", "known"): ("e", "id-1"),
+        ("app", "new"): ("e", "id-2"),
+        ("app", "other"): ("f", "id-3"),
+    }
+    async with connected(shared_nats) as control:
+        provider = ecap(control, [])
+        resolver = Resolver(provider, PATIENCE)
+        await start(control)
+        for token in ("known", "other"):
+            await resolver.resolve("app_v1", token)
+        auth.silent = True
+        asked = resolver.resolve("app_v1", "new")
+        await until(lambda: auth.asked["ecap.ep-token"] == 3, "the request")
+        provider.forget_endpoint("e")
+        auth.silent = False
+        await auth.answer_held()
+        # Registered again meanwhile, and so it is good.
+        assert (await asked).endpoint_id == "e"
+        assert auth.asked["ecap.ep-token"] == 4
+        del auth.tokens["app", "known"]
+        with pytest.raises(IdentityError, match="token_rejected"):
+            await resolver.resolve("app_v1", "known")
+        assert auth.asked["ecap.ep-token"] == 5
+        for token in ("new", "other"):
+            await resolver.resolve("app_v1", token)
+        assert auth.asked["ecap.ep-token"] == 5
+
+
 async def test_wrong_credentials_are_remembered_and_a_revocation_forgets_right_ones(
     shared_nats: NatsServer, auth: AuthProvider
 ) -> None:
