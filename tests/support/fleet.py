@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 from kaa_gateway.app.worker import Worker
+from kaa_gateway.config import Config
+from kaa_gateway.config.keys import IdentitySettings
 
 from tests.support.esp import until
 from tests.support.worker import configuration, running_worker_of
@@ -27,14 +29,18 @@ class Fleet:
         """Return how many sessions have come from another worker."""
         return sum(worker.directory.sessions_moved["in"] for worker in self.workers)
 
-    def online(self) -> int:
-        """Return the number of MQTT sessions whose clients are connected."""
-        return sum(
-            1
+    def sessions(self) -> list[Any]:
+        """Return all sessions."""
+        return [
+            session
             for worker in self.workers
             for slot in range(worker.sessions.slot_count())
-            if (session := worker.sessions.at(slot)) is not None and session.describe()["online"]
-        )
+            if (session := worker.sessions.at(slot)) is not None
+        ]
+
+    def online(self) -> int:
+        """Return the number of sessions whose clients are connected."""
+        return sum(session.describe()["online"] for session in self.sessions())
 
     def count(self) -> int:
         """Return the number of sessions."""
@@ -54,27 +60,36 @@ class Fleet:
 
 
 def replica_configuration(
-    urls: tuple[str, ...], number: int, mqtt: dict[str, Any], nats: dict[str, Any]
-) -> Any:
+    urls: tuple[str, ...],
+    number: int,
+    mqtt: dict[str, Any],
+    nats: dict[str, Any],
+    identity: IdentitySettings | None = None,
+) -> Config:
     """Return the configuration of one worker; `mqtt` and `nats` are settings."""
     config = configuration(*urls, **nats)
     replace = msgspec.structs.replace
     replica = replace(config.service.instance.replica, id=f"replica-{number}")
     service = replace(config.service, instance=replace(config.service.instance, replica=replica))
     transports = replace(config.transports, mqtt=replace(config.transports.mqtt, **mqtt))
-    return replace(config, service=service, transports=transports)
+    return replace(config, service=service, transports=transports, identity=identity or config.identity)
 
 
 @asynccontextmanager
 async def fleet(
-    url: str | list[str], count: int = 2, *, mqtt: dict[str, Any] | None = None, **nats: Any
+    url: str | list[str],
+    count: int = 2,
+    *,
+    mqtt: dict[str, Any] | None = None,
+    identity: IdentitySettings | None = None,
+    **nats: Any,
 ) -> AsyncIterator[Fleet]:
     """Yield `count` workers that serve; worker i connects to `url`, or to the ith of several."""
     urls = [url] * count if isinstance(url, str) else url
     async with AsyncExitStack() as stack:
         workers = [
             await stack.enter_async_context(
-                running_worker_of(replica_configuration((urls[number],), number, mqtt or {}, nats))
+                running_worker_of(replica_configuration((urls[number],), number, mqtt or {}, nats, identity))
             )
             for number in range(count)
         ]

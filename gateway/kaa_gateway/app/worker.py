@@ -443,6 +443,7 @@ class Worker:
         self._mqtt_sessions.end_wills()
         # Closing connections has published wills.
         await drain_nats(self.link, self.durable, deadline)
+        await self.directory.give_away(self._mqtt_sessions.offers(), deadline)
         self.sessions.presence.end()
         self._connectivity.flush()
         if self._traffic is not None:

@@ -66,6 +66,9 @@ cdef class SessionDirectory(Receiver):
     cdef int silent_claims     # claims in a row that nobody and nothing answered
     cdef double silent_until   # loop time until which claims do not wait
     cdef double next_hello     # loop time
+    cdef dict peers            # inbox of another worker -> loop time of its last greeting
+    cdef bint stopping
+    cdef public object on_offer   # called with an Offer of a worker that stops, or None
     # counters
     cdef readonly dict claim_results   # result -> count
     cdef readonly dict sessions_moved  # direction -> count
@@ -74,6 +77,8 @@ cdef class SessionDirectory(Receiver):
     cdef uint64_t next_number(self) noexcept
     cdef int observe(self, uint64_t number) except -1
     cdef bint begin(self, DirectoryEntry entry, bint resumes) except -1
+    cdef int claim(self, DirectoryEntry entry, bint resumes) except -1
+    cdef int adopt(self, DirectoryEntry entry, uint64_t number) except -1
     cdef int announce(self, DirectoryEntry entry) except -1
     cdef int enter(self, DirectoryEntry entry) except -1
     cdef int notify(self, str name, uint64_t number) except -1

@@ -14,9 +14,10 @@ What this is not: what a session is, and its state as bytes (kaa_gateway.mqtt).
 Source: MQTT 3.1.1 section 3.1.4 and MQTT 5 section 3.1.4 (a client is there once); NATS, "no responders".
 """
 
+import asyncio
 import hashlib
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import NamedTuple
 
 import msgspec
@@ -27,7 +28,7 @@ from kaa_gateway.wire.buffer cimport Slice, slice_of
 from kaa_gateway.wire.nats cimport append_publication
 
 from kaa_gateway.fleet import messages
-from kaa_gateway.fleet.messages import Assertion, Claim, Hello, Newer, Nothing, Notice, State
+from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Hello, Newer, Nothing, Notice, Offer, State
 from kaa_gateway.wire.nats import encode_publish_head, encode_subscribe
 
 log = structlog.get_logger("gateway.fleet")
@@ -40,10 +41,13 @@ cdef enum:
     STATE_SIZE_MAX = 256 * 1024 * 1024  # bytes
     PART_OVERHEAD = 128            # bytes of a message beside the part of a state in it
     PART_SIZE_MIN = 512
+    OFFERED_AT_ONCE = 100          # sessions of a worker that stops
 
 cdef int64_t AHEAD_MAX = 3_600_000_000  # us; a number from later than that is not believed
 cdef double HELLO_PERIOD = 5.0     # seconds
 cdef double MOVED_TIME = 10.0      # seconds for which the new worker of a session is remembered
+cdef double PEER_TIMEOUT = 3 * HELLO_PERIOD  # seconds after its last greeting for which a worker counts as there
+cdef double GIVING_POLL = 0.01     # seconds between looks whether offered sessions are gone
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
 
 cdef Slice NOTHING = Slice(NULL, 0)
@@ -132,6 +136,7 @@ cdef class SessionDirectory(Receiver):
         self.claim_results = dict.fromkeys(("nobody", "state", "nothing", "lost", "timeout", "away", "alone"), 0)
         self.sessions_moved = {"in": 0, "out": 0}
         self.claim_time = Histogram()
+        self.peers = {}
         link.subscribe(self.prefix + messages.HELLO, self)
         link.subscribe(self.inbox + "*", self)
         link.set_numbered(self, FIRST_SID)
@@ -170,7 +175,6 @@ cdef class SessionDirectory(Receiver):
 
         Return whether to wait until the entry is `resolved`, `lost` or handed over.
         """
-        cdef PendingClaim claim
         if entry.claim is not None or entry.yielded_to is not None:
             entry.number = self.next_number()
             self.new_entries.append((entry, entry.number))
@@ -182,6 +186,12 @@ cdef class SessionDirectory(Receiver):
         if not self.link.ready or self.loop.time() < self.silent_until:
             self.count_result("away")
             return False
+        self.claim(entry, resumes)
+        return True
+
+    cdef int claim(self, DirectoryEntry entry, bint resumes) except -1:
+        """Claim an entry from other workers."""
+        cdef PendingClaim claim
         self.last_token += 1
         claim = PendingClaim()
         claim.entry = entry
@@ -191,8 +201,13 @@ cdef class SessionDirectory(Receiver):
         claim.deadline = self.loop.time() + self.timeout
         entry.claim = claim
         self.claims[claim.token] = claim
-        self.send_claim(claim)
-        return True
+        return self.send_claim(claim)
+
+    cdef int adopt(self, DirectoryEntry entry, uint64_t number) except -1:
+        """Claim an entry from a worker that stops, whose session is from the CONNECT with this number."""
+        entry.number = number + 1  # so that any CONNECT since then is newer
+        self.join(entry)
+        return self.claim(entry, True)
 
     cdef int send_claim(self, PendingClaim claim) except -1:
         """Publish a claim, to be answered on a subject of its own."""
@@ -300,7 +315,15 @@ cdef class SessionDirectory(Receiver):
             return self.receive_state(subject.rpartition(b".")[2].decode("ascii", "replace"), received)
         self.observe(received.number)
         if kind is Hello:
+            self.peers[received.inbox] = self.loop.time()
             return self.set_alone(False)
+        if kind is Bye:
+            self.peers.pop(received.inbox, None)
+            return 0
+        if kind is Offer:
+            if self.on_offer is not None and not self.stopping and self.link.ready:
+                self.on_offer(received)
+            return 0
         return self.receive_news(received)
 
     cdef int receive_news(self, message) except -1:
@@ -416,6 +439,7 @@ cdef class SessionDirectory(Receiver):
         cdef DirectoryEntry entry
         now = self.loop.time()
         if not self.link.ready:
+            self.new_entries.clear()  # all are told of with the next connection
             while self.claims:
                 self.resolve(next(iter(self.claims.values())), "away", None, 0)
             return
@@ -434,13 +458,16 @@ cdef class SessionDirectory(Receiver):
             for entry, number in new:
                 if entry.sid and entry.number == number:
                     self.assert_entry(entry)
-        if now >= self.next_hello:
+        if now >= self.next_hello and not self.stopping:
             self.say_hello()
 
     def say_hello(self):
         """Tell other workers that this one is there, and learn whether there are any."""
         self.next_hello = self.loop.time() + HELLO_PERIOD
-        self.publish(self.prefix + messages.HELLO, self.inbox + messages.HELLO, Hello(self.next_number()))
+        self.publish(
+            self.prefix + messages.HELLO, self.inbox + messages.HELLO,
+            Hello(self.next_number(), self.inbox + messages.HELLO),
+        )
 
     cdef int set_alone(self, bint alone) except -1:
         """Note whether there are other workers. One that appears is told of all entries: it may have been there before,
@@ -448,8 +475,37 @@ cdef class SessionDirectory(Receiver):
         if self.alone and not alone:
             self.say_hello()
             self.slices.run(self.assert_all())
+        if alone:
+            self.peers.clear()
         self.alone = alone
         return 0
+
+    async def give_away(self, offers not None, double deadline):
+        """Offer sessions to other workers, in turn, because this one stops.
+
+        Return when they are gone, when no other worker is there, or at `deadline`, a loop time.
+        """
+        cdef DirectoryEntry entry
+        self.stopping = True
+        self.publish(self.prefix + messages.HELLO, None, Bye(self.next_number(), self.inbox + messages.HELLO))
+        waiting = deque(offers)
+        offered = {}
+        while self.loop.time() < deadline and self.link.ready and (waiting or offered):
+            now = self.loop.time()
+            peers = [inbox for inbox, seen in self.peers.items() if now - seen < PEER_TIMEOUT]
+            if not peers:
+                break
+            for name in list(offered):
+                entry = self.entries.get(name)
+                if entry is None or now - offered[name] > self.timeout:
+                    del offered[name]
+            while waiting and len(offered) < OFFERED_AT_ONCE:
+                offer = waiting.popleft()
+                self.publish(peers[len(waiting) % len(peers)], None, offer)
+                offered[offer.name] = now
+            await asyncio.sleep(GIVING_POLL)
+        if waiting or offered:
+            log.warning("sessions of offline clients end with this worker", sessions=len(waiting) + len(offered))
 
     def assert_all(self):
         """Tell other workers of all entries, so that of two sessions of a client the newer one remains."""
@@ -470,6 +526,7 @@ cdef class SessionDirectory(Receiver):
         cdef PendingClaim claim
         cdef DirectoryEntry entry
         self.alone = False
+        self.peers.clear()
         self.out.size = 0
         for entry in self.entries.values():
             self.subscribe(entry)

@@ -30,9 +30,31 @@ PARTS_MAX = 4096
 
 
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
-    """A worker is there."""
+    """The worker behind `inbox` is there."""
 
     number: Number
+    inbox: Inbox
+
+
+class Bye(Struct, frozen=True, array_like=True, tag="bye"):
+    """The worker behind `inbox` stops."""
+
+    number: Number
+    inbox: Inbox
+
+
+class Offer(Struct, frozen=True, array_like=True, tag="offer"):
+    """A worker that stops offers the session of an offline client, which is from the CONNECT with this number.
+
+    `principal` and `client_id` are what the client gave, `tenant` and `client` what its identity provider did.
+    """
+
+    name: Name
+    number: Number
+    principal: str
+    tenant: str | None
+    client: str | None
+    client_id: str
 
 
 class Claim(Struct, frozen=True, array_like=True, tag="claim"):
@@ -84,7 +106,7 @@ class State(Struct, frozen=True, array_like=True, tag="state"):
     data: bytes
 
 
-Message = Hello | Claim | Notice | Assertion | Newer | Nothing | State
+Message = Hello | Bye | Offer | Claim | Notice | Assertion | Newer | Nothing | State
 
 encode = msgspec.msgpack.Encoder().encode
 """Return a message as bytes."""

@@ -40,6 +40,7 @@ cdef class ConnectHandler:
     ) except -1
     cdef int admit(self, MqttConnection connection, client, ClientOptions options) except -1
     cdef SessionEntry wait(self, MqttConnection connection, client, ClientOptions options)
+    cdef SessionEntry new_entry(self, str principal, str client_id)
     cdef int complete(self, MqttConnection connection, client, ClientOptions options) except -1
     cdef MqttSession open_session(self, MqttConnection connection, client, ClientOptions options)
     cdef MqttSession new_session(self, client, str client_id)

@@ -54,6 +54,8 @@ cdef class ConnectHandler:
         self.scratch = Buffer()
         self.properties = Buffer()
         self.by_will = {}
+        if store.directory is not None:
+            store.directory.on_offer = self.take_offer
 
     cdef int on_connect(self, MqttConnection connection, const Packet* packet) except -1:
         """Check a CONNECT, and authenticate its client (3.1.4)."""
@@ -186,18 +188,31 @@ cdef class ConnectHandler:
         """Let a connection wait for the session of its client, in place of another that waits. Return the entry."""
         cdef SessionEntry entry = self.store.entry_of(client.principal, options.client_id)
         if entry is None:
-            entry = SessionEntry()
-            entry.handler = self
-            entry.principal = client.principal
-            entry.client_id = options.client_id
-            entry.name = session_name("session", entry.principal, entry.client_id)
-            self.store.put(entry)
+            entry = self.new_entry(client.principal, options.client_id)
         entry.lose()
         entry.client = client
         entry.options = options
         entry.waiting = connection
         connection.entry = entry
         return entry
+
+    cdef SessionEntry new_entry(self, str principal, str client_id):
+        """Return the entry of a client that has none."""
+        cdef SessionEntry entry = SessionEntry()
+        entry.handler = self
+        entry.principal = principal
+        entry.client_id = client_id
+        entry.name = session_name("session", principal, client_id)
+        self.store.put(entry)
+        return entry
+
+    def take_offer(self, offer not None):
+        """Take the session of an offline client from a worker that stops, unless the client is known here."""
+        cdef SessionEntry entry
+        if self.store.entry_of(offer.principal, offer.client_id) is None:
+            entry = self.new_entry(offer.principal, offer.client_id)
+            entry.client = Client(offer.principal, offer.tenant, offer.client)
+            self.store.directory.adopt(entry, offer.number)
 
     cdef int complete(self, MqttConnection connection, client, ClientOptions options) except -1:
         """Bind the connection to a session, and send CONNACK."""

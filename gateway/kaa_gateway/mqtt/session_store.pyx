@@ -8,6 +8,8 @@ expiry) and 3.1.3.2.2 (will delay).
 
 from collections import OrderedDict
 
+from kaa_gateway.fleet.messages import Offer
+
 from kaa_gateway.mqtt.deadlines cimport Deadlines
 from kaa_gateway.mqtt.will cimport Will
 
@@ -164,6 +166,19 @@ cdef class MqttSessionStore:
             if session is None:
                 return
             self.publish_will(<MqttSession>session)
+
+    def offers(self):
+        """Return the sessions of offline clients, for other workers to take, because this one stops."""
+        cdef MqttSession session
+        cdef SessionEntry entry
+        found = []
+        for session in self.offline:
+            entry = self.entry_of(session.principal, session.client_id) if session.is_stored else None
+            if entry is not None and entry.session is session and entry.sid:
+                found.append(Offer(
+                    entry.name, session.number, session.principal, session.tenant, session.client, session.client_id
+                ))
+        return found
 
     def end_wills(self):
         """Publish the wills that wait, because the worker ends."""

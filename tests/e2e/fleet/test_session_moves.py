@@ -4,8 +4,10 @@ The workers are replicas of each other on one real nats-server; the clients are 
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 from kaa_bench import mqtt_packets as mqtt
@@ -19,6 +21,9 @@ from kaa_bench.mqtt_packets import (
     Pubrel,
     Will,
 )
+from kaa_gateway.config.keys import IdentitySettings
+from kaa_gateway.config.keys.identity import Clients, StaticIdentity
+from kaa_gateway.identity import passwords
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
@@ -303,3 +308,30 @@ async def test_a_state_larger_than_a_message_of_nats_moves_in_parts(two: Fleet, 
             publish = await peer.expect(Publish)
             assert publish.payload == payload
             await peer.send(Puback(publish.packet_id))
+
+
+async def test_authenticated_clients_are_there_once_each(shared_nats: NatsServer, tmp_path: Path) -> None:
+    """A clean session is taken over too, but only by the same principal: client identifiers are scoped to it."""
+    users = {name: {"password": passwords.hashed(name.encode())} for name in ("alice", "bob")}
+    (tmp_path / "identity.yml").write_text(json.dumps({"endpoints": {}, "clients": users}))
+    identity = IdentitySettings(
+        static=StaticIdentity(file=tmp_path / "identity.yml"), clients=Clients(provider="static")
+    )
+
+    async def connect(peer: MqttPeer, name: str) -> None:
+        connack = await peer.connect("c", user_name=name, password=name.encode())
+        assert connack == NEW
+
+    async with (
+        fleet(shared_nats.url, 2, mqtt={"client_authentication": "required"}, identity=identity) as two,
+        mqtt_peer(two.ports[0]) as alice,
+        mqtt_peer(two.ports[1]) as bob,
+        mqtt_peer(two.ports[1]) as alice_again,
+    ):
+        await connect(alice, "alice")
+        await connect(bob, "bob")
+        assert await alice.until_pingresp() == []
+        await connect(alice_again, "alice")
+        assert await alice.until_closed() == []
+        assert await bob.until_pingresp() == []
+        assert two.count() == 2

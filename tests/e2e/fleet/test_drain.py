@@ -1,0 +1,72 @@
+"""A worker that stops gives the sessions of offline clients to others, as in a rolling restart."""
+
+import asyncio
+
+from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Publish
+
+from tests.support.cluster import Cluster
+from tests.support.esp import until
+from tests.support.fleet import Fleet, replica_configuration
+from tests.support.mqtt import mqtt_client, mqtt_peer
+from tests.support.nats import NatsServer
+from tests.support.worker import running_worker_of
+
+NEW = Connack(False, 0)
+RESUMED = Connack(True, 0)
+CLIENTS = 250
+"""More than are offered at once."""
+
+
+async def test_a_rolling_restart_keeps_persistent_sessions(shared_nats: NatsServer) -> None:
+    urls = (shared_nats.url,)
+    async with (
+        Cluster(shared_nats.url, "dcx") as cluster,
+        running_worker_of(replica_configuration(urls, 1, {}, {})) as stays,
+    ):
+        async with running_worker_of(replica_configuration(urls, 0, {}, {})) as goes:
+            await Fleet([stays, goes]).settled()
+            for number in range(CLIENTS):
+                async with mqtt_client(goes.ports["mqtt"], f"c{number}", clean_session=False) as peer:
+                    await peer.subscribe(f"kp1/app_v1/dcx/t{number}/#", qos=1)
+                    await peer.send(Disconnect())
+                    assert await peer.until_closed() == []
+            await until(lambda: len(goes.sessions.endpoints) == CLIENTS, "all endpoints")
+            await cluster.push("t7", b"kept")
+            await asyncio.sleep(0.1)
+        assert stays.directory.sessions_moved["in"] == CLIENTS
+        for number in (0, 7, CLIENTS - 1):
+            async with mqtt_peer(stays.ports["mqtt"]) as peer:
+                assert await peer.connect(f"c{number}", clean_session=False) == RESUMED
+                if number == 7:
+                    publish = await peer.expect(Publish)
+                    assert publish.payload == b"kept"
+                    await peer.send(Puback(publish.packet_id))
+                assert await peer.until_pingresp() == []
+
+
+async def test_a_client_that_comes_back_meanwhile_wins(shared_nats: NatsServer) -> None:
+    """Its CONNECT is newer than the session that is offered."""
+    urls = (shared_nats.url,)
+    async with (
+        running_worker_of(replica_configuration(urls, 1, {}, {})) as stays,
+        running_worker_of(replica_configuration(urls, 0, {}, {})) as goes,
+    ):
+        await Fleet([stays, goes]).settled()
+        for number in range(CLIENTS):
+            async with mqtt_client(goes.ports["mqtt"], f"c{number}", clean_session=False) as peer:
+                await peer.send(Disconnect())
+                assert await peer.until_closed() == []
+        stopping = asyncio.create_task(goes.stop())
+        for number in reversed(range(CLIENTS)):
+            async with mqtt_peer(stays.ports["mqtt"]) as peer:
+                assert await peer.connect(f"c{number}", clean_session=False) == RESUMED
+        await stopping
+
+
+async def test_the_last_worker_does_not_wait(shared_nats: NatsServer) -> None:
+    async with running_worker_of(replica_configuration((shared_nats.url,), 0, {}, {})) as worker:
+        async with mqtt_client(worker.ports["mqtt"], "c", clean_session=False) as peer:
+            await peer.send(Disconnect())
+            assert await peer.until_closed() == []
+        async with asyncio.timeout(0.4):
+            await worker.directory.give_away([], asyncio.get_running_loop().time() + 60)
