@@ -44,6 +44,7 @@ app.command(
 app.command(
     "kaa_ext.cli.command:app", name="command", help="Send commands to endpoints, and show their results."
 )
+app.command("kaa_ext.cli.metadata:app", name="metadata", help="Show and change the metadata of endpoints.")
 app.command("kaa_ext.cli.data:app", name="data", help="Print the data samples of endpoints.")
 app.command("kaa_ext.cli.rest:rest", name="rest", help=REST)
 add_completion(app)

@@ -107,6 +107,28 @@ def result(
     return run_command(work())
 
 
+@app.command(name="list")
+def list_commands(endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """List the outstanding commands of an endpoint, the oldest first: type, number, payload.
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID.
+    """
+    urls = servers(nats)
+    check_instance(agent)
+
+    async def work() -> int:
+        async with session(urls) as connection:
+            for command in await commands.outstanding(connection, agent, endpoint):
+                payload = "" if command.payload is UNSET else bytes(command.payload).decode()
+                print("  ".join(filter(None, (command.type, str(command.id), payload))))
+        return 0
+
+    return run_command(work())
+
+
 def _show(result: cex.Result) -> int:
     code = result.status_code
     print(f"{code} {result.reason_phrase}" if result.reason_phrase else code)

@@ -14,7 +14,7 @@ import pytest
 from kaa_ext import Extension
 from kaa_ext.cli import main as cli
 from kaa_ext.cli.exits import INTERRUPTED
-from kaa_ext.services import cex, cmx, dcx, ecr, epts
+from kaa_ext.services import cex, cmx, dcx, ecr, epmx, epts
 from kaa_ext.testing import Gateway, online
 
 from tests.support.extensions import python
@@ -67,8 +67,8 @@ class Shell:
 
 @pytest.fixture
 async def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Shell]:
-    extensions = {name: Extension(name) for name in ("dcx", "epts", "cmx", "ecr", "cex")}
-    for name, service in (("epts", epts), ("cmx", cmx), ("ecr", ecr), ("cex", cex)):
+    extensions = {name: Extension(name) for name in ("dcx", "epts", "epmx", "cmx", "ecr", "cex")}
+    for name, service in (("epts", epts), ("epmx", epmx), ("cmx", cmx), ("ecr", ecr), ("cex", cex)):
         service.register(extensions[name])
     dcx.register(extensions["dcx"], dcx.Settings(must_confirm=frozenset({"epts"}), confirmation_timeout=30))
     async with AsyncExitStack() as stack:
@@ -134,6 +134,7 @@ async def test_command(shell: Shell) -> None:
     number = int((await shell.ok("command", "send", "ep", "reboot", '{"in": 5}')).split()[1])
     (push,) = await gateway.next_pushes(1)
     assert push.json() == [{"id": number, "payload": {"in": 5}}]
+    assert await shell.ok("command", "list", "ep") == f'reboot  {number}  {{"in":5}}'
     assert (await shell.run("command", "result", "ep", "reboot", str(number)))[:2] == (1, "no result")
     body = {"id": number, "statusCode": 500, "reasonPhrase": "Stuck", "payload": [1]}
     await gateway.request("cex", "/result/reboot", body, endpoint_id="ep")
@@ -148,6 +149,20 @@ async def test_command(shell: Shell) -> None:
     assert (await waiting)[:2] == (0, "200")
     code, output, _ = await shell.run("command", "send", "ep", "blink", "--wait", "--timeout", "0.5")
     assert (code, output) == (1, "408 The endpoint has sent no result in time")
+
+
+async def test_metadata(shell: Shell) -> None:
+    assert await shell.ok("metadata", "get", "ep") == "{}"
+    await shell.ok("metadata", "set", "ep", '{"floor": 3, "name": "pump"}', *APP)
+    answer = await shell.gateway.request("epmx", "/get", endpoint_id="ep")
+    assert json.loads(answer.payload) == {"floor": 3, "name": "pump"}
+    await shell.ok("metadata", "delete", "ep", "name", "no_such_key", *APP)
+    assert json.loads(await shell.ok("metadata", "get", "ep")) == {"floor": 3}
+    for content, said in (("[1]", "Expected object"), ('{"a-b": 1}', "A metadata key has letters")):
+        code, output, errors = await shell.run("metadata", "set", "ep", content, *APP)
+        assert (code, output) == (2, "")
+        assert said in errors
+    assert (await shell.run("metadata", "delete", "ep", *APP))[2] == "kaa-ext: no key named\n"
 
 
 async def test_data(shell: Shell) -> None:

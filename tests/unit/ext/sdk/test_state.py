@@ -52,6 +52,13 @@ async def test_values_by_key(tallies: list[State[Tally]]) -> None:
     await here.put("a.b", value=Tally(2))
     assert await there.get("a", "b") == Tally(1)
     assert {key: value.count async for key, value in there.entries()} == {("a", "b"): 1, ("a.b",): 2}
+    await here.put("a", "c", value=Tally(3))
+    first = await there.page("a", start=0, limit=1)
+    assert first.entries == [(("a", "b"), Tally(1))]
+    assert first.next is not None
+    assert await there.page("a", start=first.next, limit=1) == ([(("a", "c"), Tally(3))], None)
+    await here.change("a", "c", change=lambda tally: None)
+    assert (await there.page("a", start=first.next, limit=1)).entries == []
     assert await there.change("a", "b", change=lambda tally: None) is None
     assert await here.get("a", "b") is None
     assert [key async for key, _ in here.entries()] == [("a.b",)]

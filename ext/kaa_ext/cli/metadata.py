@@ -1,0 +1,101 @@
+"""`kaa-ext metadata`: shows and changes the metadata of endpoints that epmx keeps (10/EPMP)."""
+
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, Parameter
+
+from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.exits import fail
+from kaa_ext.operations import metadata
+from kaa_ext.operations.session import session
+from kaa_ext.sdk import payloads
+from kaa_ext.sdk.urls import DEFAULT_NATS_URL
+
+app = App(name="metadata", help="Show and change the metadata of endpoints.")
+
+Service = Annotated[str, Parameter(name="--service", help="Service instance that keeps the metadata.")]
+
+
+@app.command(name="get")
+def get_metadata(endpoint: str, *, service: Service = "epmx", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """Print the metadata of an endpoint.
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID. With identity `open` it is the token.
+    """
+    urls = servers(nats)
+    check_instance(service)
+
+    async def work() -> int:
+        async with session(urls) as connection:
+            found = await metadata.get(connection, service, endpoint)
+        print(msgspec.json.format(payloads.encode(found)).decode())
+        return 0
+
+    return run_command(work())
+
+
+@app.command(name="set")
+def set_metadata(
+    endpoint: str,
+    content: str,
+    *,
+    app_version: AppVersion,
+    service: Service = "epmx",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Create or change metadata keys of an endpoint. Other keys stay as they are.
+
+    Example: kaa-ext metadata set my-device '{"floor": 3}' --app-version demo_application_v1
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID.
+    content
+        JSON object of keys and values; @FILE reads a file, @- standard input.
+    """
+    text = json_argument(content)
+    urls = servers(nats)
+    check_instance(service)
+
+    async def work() -> int:
+        update = metadata.decode(text)
+        async with session(urls) as connection:
+            await metadata.update(connection, service, app_version, endpoint, update)
+        return 0
+
+    return run_command(work())
+
+
+@app.command(name="delete")
+def delete_metadata(
+    endpoint: str,
+    *keys: str,
+    app_version: AppVersion,
+    service: Service = "epmx",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Delete metadata keys of an endpoint. A missing key is not an error.
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID.
+    keys
+        Names of the keys.
+    """
+    if not keys:
+        fail("no key named")
+    urls = servers(nats)
+    check_instance(service)
+
+    async def work() -> int:
+        async with session(urls) as connection:
+            await metadata.delete(connection, service, app_version, endpoint, keys)
+        return 0
+
+    return run_command(work())
