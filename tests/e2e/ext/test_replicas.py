@@ -27,6 +27,9 @@ from tests.support.extensions import APPLICATION, kaa_ext, running
 from tests.support.gateway import GatewayProcess, merged
 from tests.support.nats import NatsServer
 
+pytestmark = pytest.mark.timeout(300)
+"""Each test starts six processes and runs several commands, which took 90 s under a load of 17 on two cores."""
+
 SERVICES = ("dcx", "epts", "cmx", "ecr", "epmx", "cex")
 MISSED = {"/command/reboot", "/config/json"}
 REQUESTS_BEFORE_KILL = 20
