@@ -4,8 +4,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import uvloop
 from kaa_gateway.app.identity import make_identity
@@ -13,7 +15,6 @@ from kaa_gateway.app.worker import Worker
 from kaa_gateway.config import load
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.provider import Identity
-from kaa_gateway.identity.service import IdentityService
 
 from tests.support.gateway import configuration, merged
 
@@ -61,10 +62,6 @@ class HeldWorker(Worker):
 
     provider: HeldProvider
 
-    def _make_identity(self, replica_id: str) -> IdentityService:
-        self.provider = HeldProvider()
-        return make_identity(self._config, self.control, replica_id, self.provider)
-
 
 @asynccontextmanager
 async def held_worker(
@@ -73,7 +70,10 @@ async def held_worker(
     """Yield a worker that serves devices; its ports are in `ports`. Needs a running uvloop: see `run_on_uvloop`."""
     path = directory / "service-config.yml"
     path.write_text(json.dumps(merged(configuration(), changes or {})), encoding="utf-8")
-    worker = HeldWorker(load(path, {"NATS_URLS": nats_url}))
+    provider = HeldProvider()
+    with patch("kaa_gateway.app.worker.make_identity", partial(make_identity, provider=provider)):
+        worker = HeldWorker(load(path, {"NATS_URLS": nats_url}))
+    worker.provider = provider
     await worker.start()
     try:
         yield worker
