@@ -155,7 +155,7 @@ async def test_metadata(shell: Shell) -> None:
     assert await shell.ok("metadata", "get", "ep") == "{}"
     await shell.ok("metadata", "set", "ep", '{"floor": 3, "name": "pump"}', *APP)
     answer = await shell.gateway.request("epmx", "/get", endpoint_id="ep")
-    assert json.loads(answer.payload) == {"floor": 3, "name": "pump"}
+    assert json.loads(answer.payload or b"") == {"floor": 3, "name": "pump"}
     await shell.ok("metadata", "delete", "ep", "name", "no_such_key", *APP)
     assert json.loads(await shell.ok("metadata", "get", "ep")) == {"floor": 3}
     for content, said in (("[1]", "Expected object"), ('{"a-b": 1}', "A metadata key has letters")):

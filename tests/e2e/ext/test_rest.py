@@ -9,11 +9,15 @@ from typing import Any
 
 import httpx
 import pytest
+from kaa_ext.operations import samples as operations
+from kaa_ext.rest import bounds
+from kaa_ext.rest.server import RestServer
+from kaa_ext.rest.services import Instances
 
 from tests.support.devices import Device, MqttDevice, coap_device, http_device, mqtt_device
-from tests.support.extensions import APPLICATION, kaa_ext, running
+from tests.support.extensions import APPLICATION, kaa_ext, python, running
 from tests.support.gateway import GatewayProcess, merged
-from tests.support.nats import HOST, NatsServer
+from tests.support.nats import HOST, NatsServer, free_port
 from tests.support.rest import Api, serving
 
 VERSION = "app_v1"
@@ -378,10 +382,45 @@ async def test_services_or_nats_that_are_away() -> None:
                     await asyncio.sleep(0.1)
 
 
-async def test_it_waits_for_nats_and_ends_cleanly() -> None:
-    from tests.support.extensions import python
-    from tests.support.nats import free_port
+async def test_a_query_reads_a_bounded_number_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "BATCHES_MAX", 3)
+    with NatsServer(jetstream=True) as nats:
+        async with running("dcx", "epts", nats_url=nats.url):
+            with GatewayProcess(nats.url, APPLICATION) as gateway:
+                async with http_device(gateway.http_port, "ep") as device:
+                    for value in range(5):
+                        sample = {"a": value} if value == 0 else {"b": value}
+                        assert (await device.ask("dcx", "/json", json.dumps(sample).encode())).status == 200
+                server = RestServer([nats.url], HOST, 0, None, Instances())
+                await server.start()
+                try:
+                    async with httpx.AsyncClient(
+                        base_url=f"http://{HOST}:{server.port}", timeout=TIMEOUT_S
+                    ) as http:
+                        api = await Api.read(http)
 
+                        async def stored() -> bool:
+                            last = await api.call("getLastValue", endpoint="ep", metric="b")
+                            return last.status_code == 200 and last.json()["value"] == 4
+
+                        async with asyncio.timeout(TIMEOUT_S):
+                            while not await stored():
+                                await asyncio.sleep(0.05)
+                        assert len((await api.ok("querySamples", endpoint="ep", limit=2))["samples"]) == 2
+                        for name, parameters in (
+                            ("querySamples", {"limit": 4}),
+                            ("getLastValue", {"metric": "a"}),
+                            ("downsampleTimeSeries", {"metric": "b", "period": 1000, "from_": 0}),
+                        ):
+                            refused = await api.call(name, endpoint="ep", **parameters)
+                            assert refused.status_code == 400, name
+                            (error,) = refused.json()["errors"]
+                            assert (error["field"], "3 messages" in error["detail"]) == ("from", True)
+                finally:
+                    await server.stop()
+
+
+async def test_it_waits_for_nats_and_ends_cleanly() -> None:
     with NatsServer(jetstream=True) as nats:
         nats.stop()
         port = free_port()
@@ -401,10 +440,6 @@ async def test_it_waits_for_nats_and_ends_cleanly() -> None:
 
 
 async def test_a_connection_without_a_request_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kaa_ext.rest import bounds
-    from kaa_ext.rest.server import RestServer
-    from kaa_ext.rest.services import Instances
-
     monkeypatch.setattr(bounds, "REQUEST_TIMEOUT_S", 0.3)
     with NatsServer() as nats:
         server = RestServer([nats.url], HOST, 0, None, Instances())
