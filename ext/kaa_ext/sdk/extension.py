@@ -368,7 +368,7 @@ class Extension:
 
     @property
     def stats(self) -> dict[str, int]:
-        """Return how often each event has happened, by the names in `STATS`."""
+        """Return how often each event has happened until now, by the names in `STATS`."""
         return self._dispatcher.counts()
 
     @property

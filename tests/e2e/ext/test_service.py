@@ -293,9 +293,11 @@ async def test_overrun_is_counted_and_does_not_end_the_service(
             await gateway.send("slow", request_id=number)
         await until(lambda: extension.stats["overrun"] > 50, "requests to be dropped")
         release.set()
-        stats = extension.stats
-        await until(lambda: stats["overrun"] + stats["responses"] == 100, "each to be answered or counted")
-        await gateway.wait_for(stats["responses"])
+        await until(
+            lambda: extension.stats["overrun"] + extension.stats["responses"] == 100,
+            "each to be answered or counted",
+        )
+        await gateway.wait_for(extension.stats["responses"])
         assert (await gateway.ask("slow", request_id=1000)).request_id == 1000
 
 
