@@ -43,6 +43,12 @@ from kaa_gateway import __version__
         (["auth", "expire", "t-1", "soon"], "expire soon: expected"),
         (["auth", "list", "--provider", "a.b"], "service instance 'a.b'"),
         (["data", "query", "--last", "0"], "--last"),
+        (["rest", "--port", "0"], "--port"),
+        (["rest", "--cex", "a.b"], "service instance 'a.b'"),
+        (["rest", "--token-file", "/no/such/file"], "--token-file: /no/such/file: No such file"),
+        (["metadata", "set", "ep", "{}"], "--app-version"),
+        (["metadata", "delete", "ep", "--app-version", "v"], "no key named"),
+        (["command", "list", "ep", "--agent", "a.b"], "service instance 'a.b'"),
     ],
 )
 def test_errors_are_one_line(
