@@ -33,6 +33,7 @@ from tests.support.mqtt5.packets import Disconnect as Disconnect5
 from tests.support.mqtt5.peer import mqtt5_peer
 from tests.support.mqtt5.properties import Property
 from tests.support.nats import NatsServer
+from tests.support.nats_cluster import NatsCluster
 
 NEW = Connack(False, 0)
 RESUMED = Connack(True, 0)
@@ -269,28 +270,39 @@ async def test_an_anonymous_client_that_its_will_tells_apart_is_there_once(
         assert await new.until_pingresp() == []
 
 
-async def test_a_storm_of_connects_leaves_one_connection(shared_nats: NatsServer) -> None:
-    """Many CONNECTs of one client at the same time on four workers: one is alive in the end, and has the session."""
-    async with fleet(shared_nats.url, 4) as four, AsyncExitStack() as stack:
+async def storm(fleet: Fleet) -> None:
+    """Connect one client many times at once on all workers, and expect that one connection and one session remain."""
+
+    async def connect(peer: MqttPeer) -> None:
+        await peer.send(
+            mqtt.encode(mqtt.Connect("storm", clean_session=False, keep_alive=0), mqtt.LEVEL_3_1_1)
+        )
+
+    async with AsyncExitStack() as stack:
         for _ in range(5):
             peers = [
-                await stack.enter_async_context(mqtt_peer(port)) for port in four.ports for _ in range(4)
+                await stack.enter_async_context(mqtt_peer(port)) for port in fleet.ports for _ in range(4)
             ]
-
-            async def connect(peer: MqttPeer) -> None:
-                await peer.send(
-                    mqtt.encode(mqtt.Connect("storm", clean_session=False, keep_alive=0), mqtt.LEVEL_3_1_1)
-                )
-
             await asyncio.gather(*(connect(peer) for peer in peers))
             await until(
-                lambda: not any(worker.directory.pending_count() for worker in four.workers), "all claims"
+                lambda: not any(worker.directory.pending_count() for worker in fleet.workers), "all claims"
             )
-            await until(lambda: four.online() == 1, f"one connection, not {four.online()}")
+            await until(lambda: fleet.online() == 1, "one connection")
             await asyncio.sleep(0.3)
-            assert four.online() == 1
-            assert four.count() == 1
+            assert (fleet.online(), fleet.count()) == (1, 1)
+
+
+async def test_a_storm_of_connects_leaves_one_connection(shared_nats: NatsServer) -> None:
+    async with fleet(shared_nats.url, 4) as four:
+        await storm(four)
         assert four.claims("timeout") == 0
+
+
+async def test_a_storm_over_a_cluster_of_nats_servers_leaves_one_connection() -> None:
+    """Each worker has a server of its own, which learns of the subscriptions of others with a delay."""
+    with NatsCluster() as servers:
+        async with fleet(servers.urls, 3) as three:
+            await storm(three)
 
 
 async def test_a_state_larger_than_a_message_of_nats_moves_in_parts(two: Fleet, cluster: Cluster) -> None:
