@@ -46,7 +46,6 @@ class Stream:
         self.statuses: list[tuple[str, str, int]] = []
         self.lows = 0
         self.published = published
-        self.stats = service.stats
         self.server: FakeConnection
         self.sid = 0
 
