@@ -13,6 +13,7 @@ from kaa_ext.operations import samples as operations
 from kaa_ext.rest import bounds
 from kaa_ext.rest.server import RestServer
 from kaa_ext.rest.services import Instances
+from kaa_gateway.bus.messages import now_ms
 
 from tests.support.devices import Device, MqttDevice, coap_device, http_device, mqtt_device
 from tests.support.extensions import APPLICATION, kaa_ext, python, running
@@ -202,16 +203,17 @@ async def test_tokens_let_devices_in_until_they_are_revoked() -> None:
             for number in range(3)
         ]
         token = added[0]["token"]
-        again = await api.call(
-            "addToken", {"application": "app", "endpointId": "other", "token": token.rjust(8, "x")}
-        )
-        assert again.status_code in (201, 409)
+        expires = now_ms() + 3_600_000
+        mine = {"application": "app", "endpointId": "mine", "token": "my-own-token", "expires": expires}
+        assert (await api.ok("addToken", mine))["token"] == "my-own-token"
         listed, start = [], 0
         while start is not None:
             page = await api.ok("listTokens", limit=2, start=start)
             listed += page["tokens"]
             start = page["next"]
-        assert {each["id"] for each in added} <= {each["id"] for each in listed}
+        assert [each["endpointId"] for each in listed] == ["pump-0", "pump-1", "pump-2", "mine"]
+        assert [each["id"] for each in listed[:3]] == [each["id"] for each in added]
+        assert [each["expires"] for each in listed] == [None, None, None, expires]
         assert token not in json.dumps(listed)
         async with http_device(gateway.http_port, token) as device:
             assert (await device.ask("epmx", "/get")).status == 200
