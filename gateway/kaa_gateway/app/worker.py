@@ -25,12 +25,14 @@ from kaa_gateway.app.draining import drain_nats, drain_requests
 from kaa_gateway.app.garbage import COLLECT_PERIOD, avoid_full_collections, collect_if_few
 from kaa_gateway.app.identity import configure_identity, make_identity
 from kaa_gateway.app.periodic import BackgroundTasks
+from kaa_gateway.app.presence import make_presence
 from kaa_gateway.app.protocols import Protocols
 from kaa_gateway.app.queues import queues_of
 from kaa_gateway.app.redirecting import redirect_clients
 from kaa_gateway.app.replica import WorkerReplica
 from kaa_gateway.app.routing import owners_of, routing_of
 from kaa_gateway.app.stream_repair import StreamRepair
+from kaa_gateway.app.traffic import make_traffic_reports
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.control import Control
@@ -50,7 +52,6 @@ from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.lifecycle.announcements import Announcements
 from kaa_gateway.lifecycle.connectivity import Connectivity
-from kaa_gateway.lifecycle.traffic import TrafficReports
 from kaa_gateway.mqtt.limits import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
@@ -146,7 +147,10 @@ class Worker:
             idle_timeout=config.events.idle_timeout,
             watched_max=config.events.idle_endpoints,
         )
-        self._traffic = self._make_traffic_reports()
+        self._traffic = make_traffic_reports(config, self.control, self._replica_id, self.sessions.endpoints)
+        self._presence = make_presence(
+            config, self.control, self._replica_id, self.sessions, self._connectivity, self._traffic
+        )
         self.router = Router(
             self.sessions,
             *routing_of(config),
@@ -256,19 +260,6 @@ class Worker:
             name=f"{self._name} {self._replica_id} link",
             tls=tls,
             credentials=credentials,
-        )
-
-    def _make_traffic_reports(self) -> TrafficReports | None:
-        period = self._config.events.traffic_period
-        if period == 0:
-            return None
-        return TrafficReports(
-            self.control,
-            self.sessions.endpoints,
-            self._name,
-            self._replica_id,
-            owners_of(self._config),
-            period,
         )
 
     def _make_streams(self) -> Streams:
@@ -392,6 +383,8 @@ class Worker:
             self.ports[name] = port
         if self._traffic is not None:
             self._traffic.start()
+        if self._presence is not None:
+            self._presence.start()
         avoid_full_collections()
         self._serving = True
         log.info("serving devices", worker=self._index, **self.ports)
@@ -448,6 +441,8 @@ class Worker:
         self._connectivity.flush()
         if self._traffic is not None:
             await self._traffic.stop()
+        if self._presence is not None:
+            await self._presence.stop()
         await self._background.stop()
         await self._stream_repair.stop()
         await self.control.stop()

@@ -148,12 +148,23 @@ class Control:
         """Begin to connect."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name="nats-control")
 
-    async def request(self, subject: str, payload: bytes, timeout: float) -> bytes:
+    async def publish(self, subject: str, datum: bytes, headers: dict[str, str] | None = None) -> None:
+        """Publish now. BusError if NATS cannot be reached."""
+        if not self._client.is_connected:
+            raise BusError("nats_away")
+        try:
+            await self._client.publish(subject, datum, headers=headers)
+        except nats.errors.Error as error:
+            raise BusError("nats_refused", str(error) or type(error).__name__) from error
+
+    async def request(
+        self, subject: str, payload: bytes, timeout: float, headers: dict[str, str] | None = None
+    ) -> bytes:
         """Return the answer to a request. BusError if NATS is away, or there is none within `timeout` seconds."""
         if not self._client.is_connected:
             raise BusError("nats_away", "not connected to NATS")
         try:
-            return (await self._client.request(subject, payload, timeout)).data
+            return (await self._client.request(subject, payload, timeout, headers=headers)).data
         except nats.errors.NoRespondersError as error:
             raise BusError("nats_no_responders", f"nobody answers on {subject}") from error
         except nats.errors.Error as error:

@@ -32,7 +32,7 @@ cdef class Endpoint:
     cdef readonly dict sessions             # Session -> its latest Attachment, in order of sessions
     cdef dict bindings                      # extension instance -> Binding, the router's
     cdef Py_ssize_t route_count             # cached routes to it
-    cdef Py_ssize_t present_count           # connections that reach it, and one if it is watched
+    cdef readonly Py_ssize_t present_count  # connections that reach it, and one if it is watched
     cdef readonly uint32_t revocations      # how often tokens of it were revoked
     cdef VersionCounters version_counters   # of its latest application version
     # state without a connection (Presence)

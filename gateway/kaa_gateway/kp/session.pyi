@@ -7,6 +7,7 @@ class Endpoint:
     endpoint_id: bytes
     sessions: Mapping[Session, Attachment]
     revocations: int
+    present_count: int
     watched: bool
     watched_as: bytes | None
     def __init__(self, endpoint_id: bytes) -> None: ...

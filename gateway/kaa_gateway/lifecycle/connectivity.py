@@ -9,7 +9,7 @@ Source: 9/ELCE "Endpoint Lifecycle and Connectivity Events".
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kaa_gateway.bus.elce import CONNECTED_EVENT, DISCONNECTED_EVENT, event_subject
 
@@ -20,6 +20,18 @@ WINDOW = 0.1
 """Seconds for which changes are gathered."""
 ENTRY_OVERHEAD = 4
 """Bytes of an endpoint in an event beside the two names, at most: their lengths."""
+
+
+class Listener(Protocol):
+    """Who else wants to know which endpoints come and go."""
+
+    def appeared(self, endpoint_id: str, app_version: str, /) -> None:
+        """An endpoint has its first connection to this replica."""
+        ...
+
+    def disappeared(self, endpoint_id: str, app_version: str, /) -> None:
+        """Its last connection has ended."""
+        ...
 
 
 class Connectivity:
@@ -34,14 +46,23 @@ class Connectivity:
         self._changes: dict[bool, dict[str, str]] = {True: {}, False: {}}
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._listeners: list[Listener] = []
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell another of each change."""
+        self._listeners.append(listener)
 
     def appeared(self, endpoint_id: str, app_version_name: str) -> None:
         """Report that an endpoint has its first connection to this replica."""
         self._add(True, endpoint_id, app_version_name)
+        for listener in self._listeners:
+            listener.appeared(endpoint_id, app_version_name)
 
     def disappeared(self, endpoint_id: str, app_version_name: str) -> None:
         """Report that an endpoint's last connection to this replica has ended."""
         self._add(False, endpoint_id, app_version_name)
+        for listener in self._listeners:
+            listener.disappeared(endpoint_id, app_version_name)
 
     def _add(self, connected: bool, endpoint_id: str, app_version_name: str) -> None:
         size = len(endpoint_id.encode()) + len(app_version_name.encode()) + ENTRY_OVERHEAD

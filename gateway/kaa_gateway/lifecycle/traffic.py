@@ -117,7 +117,12 @@ class TrafficReports:
         self._due = asyncio.Event()
         self._time_from = time.time_ns()
         self._task: asyncio.Task[None] | None = None
+        self._listeners: list[Callable[[Iterable[str]], None]] = []
         endpoints.report_traffic(DEPARTED_MAX, self._due.set)
+
+    def add_listener(self, heard: Callable[[Iterable[str]], None]) -> None:
+        """Call `heard` with the IDs of endpoints that have sent something since the last report."""
+        self._listeners.append(heard)
 
     def start(self) -> None:
         """Begin the first period."""
@@ -160,7 +165,10 @@ class TrafficReports:
             report.add(departed[start : start + CHUNK])
             await asyncio.sleep(0)
         for start in range(0, len(endpoints), CHUNK):
-            report.add(self._endpoints.take_traffic(endpoints[start : start + CHUNK]))
+            rows = self._endpoints.take_traffic(endpoints[start : start + CHUNK])
+            report.add(rows)
+            for heard in self._listeners:
+                heard([row[1].decode() for row in rows if row[4]])
             await asyncio.sleep(0)
         report.close()
 
