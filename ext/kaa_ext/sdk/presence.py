@@ -59,14 +59,14 @@ class Presence:
         await self._whole.wait()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, *exception: object) -> None:
         """End the watch."""
         left = set(self._tasks)
         while left:
             # Again and again, because nats-py swallows a cancellation in some places.
             for task in left:
                 task.cancel()
-            _, left = await asyncio.wait(left, timeout=RETRY_S)
+            left = (await asyncio.wait(left, timeout=RETRY_S))[1]
 
     def get(self, endpoint_id: str) -> list[Entry]:
         """Return where an endpoint is connected: no entry, one, or one of each replica that has it."""
