@@ -280,6 +280,26 @@ def find(
 
 
 @sessions.command
+def watch(
+    endpoint: Annotated[str, Parameter(help="An endpoint ID.")],
+    /,
+    *,
+    count: Annotated[
+        int, Parameter(help="End after so many messages; 0: Ctrl-C.", validator=validators.Number(gte=0))
+    ] = 0,
+    config: ConfigFile = None,
+    nats: NatsUrls = None,
+) -> int:
+    """Print the messages of an endpoint as they pass through NATS: `>` from it, `<` to it.
+
+    NATS sends the messages of all endpoints here, so this is for small loads. A watcher that is too slow misses some.
+    """
+    from kaa_gateway.app import fleet_commands as fleet
+
+    return asyncio.run(fleet.watch(fleet.configuration(config, nats), endpoint, count))
+
+
+@sessions.command
 def disconnect(
     session: Annotated[str, Parameter(help="A session, as `sessions list` shows it: REPLICA/KEY.")],
     /,

@@ -90,6 +90,31 @@ async def test_replicas_and_their_sessions(
     assert (await command(one, "sessions", "find", "--client", "client-d"))[0] == 1
 
 
+async def test_watch_an_endpoint(
+    nats_server: NatsServer, one: GatewayProcess, devices: AsyncExitStack
+) -> None:
+    device = await devices.enter_async_context(mqtt5_client(one.mqtt_port, "device"))
+    watching = asyncio.create_task(command(one, "sessions", "watch", "seen", "--count", "2"))
+    async with Cluster(nats_server.url, "dcx") as cluster:
+        numbers = iter(range(1, 1000))
+
+        async def speak() -> None:
+            while not watching.done():
+                for token in ("other", "seen"):
+                    await device.send(Publish(f"kp1/app_v1/dcx/{token}/json/{next(numbers)}", b'{"t": 1}'))
+                await cluster.request()
+                await asyncio.sleep(0.2)
+
+        speaking = asyncio.create_task(speak())
+        status, shown = await watching
+        speaking.cancel()
+    head, *lines = shown.splitlines()
+    assert (status, head, len(lines)) == (0, "watching seen", 2)
+    for line in lines:
+        assert " > dcx /json request " in line
+        assert line.endswith(' {"t": 1}')
+
+
 async def test_drain(one: GatewayProcess, devices: AsyncExitStack) -> None:
     new = [await devices.enter_async_context(mqtt5_client(one.mqtt_port, f"new-{n}")) for n in range(5)]
     old = [await devices.enter_async_context(mqtt_client(one.mqtt_port, f"old-{n}")) for n in range(5)]

@@ -9,6 +9,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from kaa_gateway.app.watching import EndpointWatch
 from kaa_gateway.bus.connector import TlsOptions
 from kaa_gateway.bus.control import Control
 from kaa_gateway.bus.credentials import Credentials
@@ -40,11 +41,9 @@ def configuration(path: Path | None, urls: str | None) -> Config:
     return load(path if path is not None else config_path(environ), environ)
 
 
-@asynccontextmanager
-async def connected(config: Config) -> AsyncIterator[Control]:
-    """Yield a connection to NATS. Raises BusError if there is none in time."""
+def _control(config: Config) -> Control:
     settings = config.nats
-    control = Control(
+    return Control(
         settings.urls,
         name=f"{config.service.instance.name} operator",
         tls=TlsOptions(
@@ -55,6 +54,11 @@ async def connected(config: Config) -> AsyncIterator[Control]:
         ),
         credentials=Credentials(settings.credentials_file) if settings.credentials_file else None,
     )
+
+
+@asynccontextmanager
+async def _started(control: Control) -> AsyncIterator[Control]:
+    """Connect to NATS. Raises BusError if that fails in time."""
     control.start()
     try:
         try:
@@ -73,7 +77,7 @@ async def connected(config: Config) -> AsyncIterator[Control]:
 @asynccontextmanager
 async def replicas_of(config: Config) -> AsyncIterator[Replicas]:
     """Yield the replicas of the configured instance."""
-    async with connected(config) as control:
+    async with _started(_control(config)) as control:
         yield Replicas(control, config.service.instance.name)
 
 
@@ -156,6 +160,17 @@ async def list_sessions(config: Config, names: tuple[str, ...], query: ListSessi
         ]
         _print_table(("SESSION", "PROTOCOL", "CLIENT", "PEER", "ONLINE", "SINCE", "ENDPOINTS"), rows)
     return 0 if found else 1
+
+
+async def watch(config: Config, endpoint_id: str, count: int) -> int:
+    """Print the messages of an endpoint as they come, `count` of them, or until it is interrupted."""
+    control = _control(config)
+    watching = EndpointWatch(control, endpoint_id, lambda line: print(line, flush=True))
+    watching.limit = count
+    async with _started(control):
+        print(f"watching {endpoint_id}", flush=True)
+        await watching.enough.wait()
+    return 0
 
 
 async def disconnect(config: Config, session: str) -> int:
