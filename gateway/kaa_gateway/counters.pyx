@@ -23,13 +23,13 @@ cdef class VersionCounters:
 
 
 cdef class Counters:
-    """Counts the events of one worker since its start."""
+    """Counts the events of one worker since its start, and remembers the last `endings_kept` ends of connections."""
 
-    def __init__(self):
+    def __init__(self, int endings_kept=ENDINGS_KEPT):
         self.reasons = {}
         self.versions = {}
         self.unrouted = VersionCounters()
-        self.endings = deque(maxlen=ENDINGS_KEPT)
+        self.endings = deque(maxlen=endings_kept)
 
     cdef int count(self, str event, str reason) except -1:
         """Count an event that has a reason: "refused", "dropped", "closed", "ignored" or "paused"."""
@@ -44,7 +44,7 @@ cdef class Counters:
     cdef int remember_end(self, str client_id, bytes address, str reason) except -1:
         """Remember for an operator why a connection has ended, or was refused; "" for an unknown client.
 
-        `address` is a sockaddr. The oldest of ENDINGS_KEPT is forgotten.
+        `address` is a sockaddr. The oldest is forgotten for it.
         """
         self.endings.append((time(), client_id, address, reason))
         return 0

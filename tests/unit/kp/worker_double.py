@@ -267,7 +267,7 @@ class WorkerDouble:
     ) -> None:
         self.loop = Loop()
         self.presence = Presence()
-        self.counters = Counters()
+        self.counters = Counters(endings_kept=0)
         loop: Any = self.loop
         self.slices = Slices(loop)
         self.sessions = Sessions(
