@@ -97,8 +97,9 @@ async def test_an_endpoint_on_two_connections_gets_pushes_on_both(
 ) -> None:
     token = new_token()
     async with mqtt_client(shared_gateway.mqtt_port) as one, mqtt_client(shared_gateway.mqtt_port) as other:
-        for device in (one, other):
+        for number, device in enumerate((one, other), 1):
             await device.send(Publish(f"kp1/app_v1/dcx/{token}/json/1", b"[]"))
+            await cluster.next_requests(number)
         first, second = await cluster.next_requests(2)
         await cluster.push(token, b"both")
         for device in (one, other):
