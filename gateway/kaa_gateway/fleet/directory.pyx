@@ -37,6 +37,7 @@ cdef enum:
     FIRST_SID = 1_000_000          # the link's own subscriptions have lower IDs
     TAG_BITS = 12
     MOVED_MAX = 10_000             # sessions whose new workers are remembered
+    PEERS_MAX = 1_000              # other workers that sessions are offered to when this one stops
     SILENT_CLAIMS_MAX = 3          # in a row, after which claims do not wait for a while
     STATE_SIZE_MAX = 256 * 1024 * 1024  # bytes
     PART_OVERHEAD = 128            # bytes of a message beside the part of a state in it
@@ -315,7 +316,10 @@ cdef class SessionDirectory(Receiver):
             return self.receive_state(subject.rpartition(b".")[2].decode("ascii", "replace"), received)
         self.observe(received.number)
         if kind is Hello:
-            self.peers[received.inbox] = self.loop.time()
+            if received.inbox in self.peers or len(self.peers) < PEERS_MAX:
+                self.peers[received.inbox] = self.loop.time()
+            else:
+                self.counters.count("dropped", "too_many_workers")
             return self.set_alone(False)
         if kind is Bye:
             self.peers.pop(received.inbox, None)
@@ -463,7 +467,10 @@ cdef class SessionDirectory(Receiver):
 
     def say_hello(self):
         """Tell other workers that this one is there, and learn whether there are any."""
-        self.next_hello = self.loop.time() + HELLO_PERIOD
+        now = self.loop.time()
+        self.next_hello = now + HELLO_PERIOD
+        # Workers that died have said no goodbye.
+        self.peers = {inbox: seen for inbox, seen in self.peers.items() if now - seen < PEER_TIMEOUT}
         self.publish(
             self.prefix + messages.HELLO, self.inbox + messages.HELLO,
             Hello(self.next_number(), self.inbox + messages.HELLO),

@@ -208,3 +208,14 @@ def test_no_bytes_raise_another_error_than_that_of_the_decoder(data: bytes) -> N
     with contextlib.suppress(msgspec.DecodeError):
         messages.decode(data)
     session_state.decode(data)
+
+
+async def test_workers_that_say_they_are_there_are_bounded(one: Fleet, impostor: Impostor) -> None:
+    subject = messages.session_prefix("kpc") + messages.HELLO
+    for number in range(1_100):
+        greeting = Hello(number, messages.inbox_prefix(f"nobody-{number}") + messages.HELLO)
+        await impostor.client.publish(subject, messages.encode(greeting))
+    await impostor.client.flush()
+    await until(lambda: one.reason("dropped", "too_many_workers") == 100, "the bound")
+    async with mqtt_client(one.ports[0], "c"):
+        pass
