@@ -50,8 +50,8 @@ def profile(
 ) -> int:
     """Print the gateway's instructions per message by module and by function, and its system calls per message.
 
-    Needs valgrind; system calls need strace. The rows are those of the bench, and its `push`. Those that begin with
-    `ext-` count the instructions of the extension's process instead.
+    The command needs valgrind, and strace for system calls. It runs rows of the bench, and the probe `push`. For rows
+    that begin with `ext-` it counts the instructions of the extension's process instead.
 
     Parameters
     ----------

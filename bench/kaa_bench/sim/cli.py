@@ -87,7 +87,7 @@ def load(
     host
         IPv4 address or name of the gateway.
     port
-        Port of the gateway (default: that of the protocol).
+        Port of the gateway (default: the usual port of the protocol).
     connections
         Connections of MQTT and HTTP, sockets of CoAP and KP/UDP; each is a device with its own token.
     qos
@@ -195,15 +195,15 @@ def connect(
 ) -> int:
     """Open MQTT connections at a fixed rate, and measure the time to CONNACK.
 
-    A connection is due at its time, whatever became of those before, and its latency counts from then. TCP, TLS and
-    WebSocket handshakes are part of it. The exit status is 1 if a connection failed.
+    Each connection begins at a fixed time; it does not wait for earlier connections. Its latency counts from that time
+    and includes the handshakes of TCP, TLS and WebSocket. The exit status is 1 if a connection failed.
 
     Parameters
     ----------
     host
         Address of the gateway.
     port
-        Port of the gateway (default: that of the transport).
+        Port of the gateway (default: the usual port of the transport).
     transport
         `tcp`, `tls`, `websocket` or `websocket-tls`.
     count

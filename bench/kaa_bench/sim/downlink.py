@@ -29,7 +29,7 @@ class Pushed(msgspec.Struct):
 
 
 async def push(fleet: Fleet, downlink: Downlink, devices: Sequence[Device], share: float) -> None:
-    """Push to the devices in turn until cancelled; `share` is that of this process in all devices of the fleet.
+    """Push to the devices in turn until cancelled; this process has the part `share` of the fleet.
 
     Only devices that are connected get pushes. Raise BenchError if NATS cannot be reached.
     """

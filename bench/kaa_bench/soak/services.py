@@ -67,7 +67,7 @@ EXCHANGES = (
     Exchange("tsx", "time", lambda number: {}, lambda device, number, answer: answer["timestamp"] > 0),
     Exchange("echo", "any", lambda number: number, lambda device, number, answer: bool(answer == number)),
 )
-"""The requests, in turn by the number of the message. That of cex fetches commands, and sends their results."""
+"""The requests, which take turns. The one to cex fetches commands, and then sends their results."""
 SAMPLE, UPDATE, _, _, APPLIED, EXECUTE, _, _ = range(len(EXCHANGES))
 
 
@@ -136,7 +136,7 @@ class ServicesDevice(Device):
                         self.written = number
 
     async def _execute(self, client: aiohttp.ClientSession, commands: Sequence[Any]) -> None:
-        """Send the results of commands. The number of a command is that of the message before which it was sent."""
+        """Send the results of commands. Each command has the number of the message that followed it."""
         for command in commands:
             result = {"id": command["id"], "statusCode": 200}
             if await self._post(client, "cex", f"result/{COMMAND}", result) is not None:
