@@ -3,14 +3,18 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import paho.mqtt.client as paho
 import pytest
+from kaa_bench.mqtt_packets import Connect, Disconnect, encode
+from kaa_gateway.counters import ENDINGS_KEPT
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.support.gateway import GatewayProcess
+from tests.support.held_worker import held_worker, run_on_uvloop
 from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, POLL_S, NatsServer
 
@@ -105,3 +109,21 @@ async def test_the_history_is_that_of_all_workers(gateway: GatewayProcess) -> No
     answer = await asked(gateway, "history")
     assert answer["period"] == 15
     assert len(answer["samples"]) <= 240
+
+
+def test_no_more_than_the_bound_is_remembered(shared_nats: NatsServer, tmp_path: Path) -> None:
+    hello = encode(Connect("many")) + encode(Disconnect())
+
+    async def come_and_go(port: int) -> None:
+        reader, writer = await asyncio.open_connection(HOST, port)
+        writer.write(hello)
+        await reader.read()
+        writer.close()
+
+    async def main() -> None:
+        async with held_worker(tmp_path, shared_nats.url) as worker:
+            for _ in range(11):
+                await asyncio.gather(*(come_and_go(worker.ports["mqtt"]) for _ in range(100)))
+            assert len(worker.counters.recent_endings()) == ENDINGS_KEPT == 1000
+
+    run_on_uvloop(main())
