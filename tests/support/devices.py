@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import aiocoap
@@ -19,6 +19,10 @@ from tests.support.nats import HOST
 
 APP_VERSION = "app_v1"
 TIMEOUT_S = 30.0
+REPEAT_S = 3.0
+"""How long a device waits before it repeats a request."""
+UNSERVED = (503, 504)
+"""The statuses of requests that no extension has answered."""
 COAP_STATUS = {
     "2.04": 200, "2.05": 200, "4.00": 400, "4.01": 401, "4.03": 403, "4.04": 404, "4.13": 413, "4.22": 422,
     "4.29": 429, "5.00": 500, "5.02": 502, "5.03": 503, "5.04": 504,
@@ -55,16 +59,31 @@ class MqttDevice:
         self._request_ids = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
 
-    async def ask(self, extension: str, resource_path: str, payload: bytes = b"") -> Answer:
+    async def ask(
+        self, extension: str, resource_path: str, payload: bytes = b"", *, timeout_s: float = TIMEOUT_S
+    ) -> Answer:
+        """Send a request, and return its answer. Raise TimeoutError if none comes in time."""
         topic = f"kp1/{APP_VERSION}/{extension}/{self.token}{resource_path}/{next(self._request_ids)}"
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[topic] = answer
         try:
             await self._client.publish(topic, payload, qos=1)
-            async with asyncio.timeout(TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 return await answer
         finally:
             del self._waiting[topic]
+
+    async def ask_until_served(self, extension: str, resource_path: str, payload: bytes = b"") -> Answer:
+        """Repeat a request until an extension answers it, as a device does while replicas come and go.
+
+        NATS may have given a request to a replica that has just died: nothing answers that one.
+        """
+        async with asyncio.timeout(TIMEOUT_S):
+            while True:
+                with suppress(TimeoutError):
+                    answer = await self.ask(extension, resource_path, payload, timeout_s=REPEAT_S)
+                    if answer.status not in UNSERVED:
+                        return answer
 
     def pushed_paths(self) -> set[str]:
         """Return the resource paths of what came unasked."""
