@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 NATIVE := $(shell find gateway ext bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-slow test-debug test-asan fuzz test-deploy test-page reasons docs lock audit sbom image lint bench peers mqttjs profile annotate wheel wheels clean
+.PHONY: help setup build build-debug build-asan run test test-slow test-failed test-debug test-asan fuzz test-deploy test-page reasons docs lock audit sbom image lint bench peers mqttjs profile annotate wheel wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,6 +67,9 @@ test: setup build ## Run all tests but the slow ones (ARGS for pytest)
 test-slow: setup build peers ## Run the tests that take minutes or measure: soak, comparison, cluster, long fuzz
 	PYTHON=$(PYTHON) scripts/requirements all
 	$(BIN)/python -m pytest -m slow --timeout 600 $(ARGS)
+
+test-failed: ## Run the tests that have failed last again, one after the other
+	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none --timeout 600 $(ARGS)
 
 test-debug: build-debug ## Run the same tests on native modules built with bounds checks and assertions
 	PYTHON=$(PYTHON) scripts/requirements test
@@ -163,5 +166,5 @@ wheels: $(VENV)/.running ## Build a wheel for each CPython that is here, 3.11 to
 	$(BIN)/python scripts/wheels.py
 
 clean: ## Remove .venv and everything built
-	rm -rf $(VENV) .make build dist *.egg-info
+	rm -rf $(VENV) .make .pytest_cache build dist *.egg-info
 	find gateway ext bench -name '*.so' -delete

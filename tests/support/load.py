@@ -199,7 +199,11 @@ class Store:
 
     async def has_all(self, device: Device) -> None:
         """Return when every acknowledged message was handled."""
-        await until(lambda: not self.missing(device), f"{len(self.missing(device))} messages", END_TIMEOUT_S)
+        try:
+            await until(lambda: not self.missing(device), "messages", END_TIMEOUT_S)
+        except AssertionError as error:
+            missing = sorted(self.missing(device))
+            raise AssertionError(f"{len(missing)} messages are missing: {missing[:20]}") from error
 
 
 async def _ignore(error: Exception) -> None:
