@@ -283,7 +283,7 @@ class NatsConnection:
                     self._consumer.start(client, self.send)
                 await closed.wait()
                 self._log.error("NATS closed the connection to JetStream, opening a new one")
-            except nats.errors.Error as error:
+            except (nats.errors.Error, OSError) as error:
                 self._log.warning("NATS connection to JetStream failed, trying again", error=text_of(error))
             finally:
                 self._client = None

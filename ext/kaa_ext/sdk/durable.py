@@ -15,14 +15,13 @@ from typing import Any, TypeAlias
 from uuid import uuid4
 
 import msgspec
-import nats.errors
 import structlog
 from kaa_gateway.bus import subjects
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from kaa_ext.sdk.dispatcher import Dispatcher
-from kaa_ext.sdk.errors import NotDelivered, text_of
+from kaa_ext.sdk.errors import text_of
 from kaa_ext.sdk.receivers import StoredReceiver
 
 Send: TypeAlias = Callable[[str, bytes, str], None]
@@ -142,7 +141,7 @@ class DurableConsumer:
                 self.receiver.expected = 0
                 await self._pull(send)
                 sentence = self._gone
-            except (nats.errors.Error, NotDelivered) as error:
+            except Exception as error:  # noqa: BLE001 - after any error, the stream must still be read
                 sentence = text_of(error)
             if sentence != logged and not self._stopping:
                 self._log.warning("stream cannot be read, trying again", error=sentence)
