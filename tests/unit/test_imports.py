@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "kaa_ext.testing": {"kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
     "kaa_ext.services": {"kaa_ext.messages", "kaa_ext.sdk", "bus", "wire", "errors", "stdio", "version"},
-    "kaa_ext.operations": {"kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus"},
+    "kaa_ext.operations": {"kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus", "errors"},
     "kaa_ext.rest": {
         "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "kaa_ext.operations",
         "access", "bus", "errors", "version",

@@ -1,4 +1,4 @@
-"""`kaa-ext metadata`: shows and changes the metadata of endpoints that epmx keeps (10/EPMP)."""
+"""`kaa-ext metadata`: shows and changes the metadata of endpoints (10/EPMP)."""
 
 from typing import Annotated
 
@@ -15,10 +15,20 @@ from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 app = App(name="metadata", help="Show and change the metadata of endpoints.")
 
 Service = Annotated[str, Parameter(name="--service", help="Service instance that keeps the metadata.")]
+Repository = Annotated[
+    str | None,
+    Parameter(name="--repository", help="Service instance that has the metadata in its place (19/EPMMP)."),
+]
 
 
 @app.command(name="get")
-def get_metadata(endpoint: str, *, service: Service = "epmx", nats: Nats = DEFAULT_NATS_URL) -> int:
+def get_metadata(
+    endpoint: str,
+    *,
+    service: Service = "epmx",
+    repository: Repository = None,
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
     """Print the metadata of an endpoint.
 
     Parameters
@@ -27,11 +37,11 @@ def get_metadata(endpoint: str, *, service: Service = "epmx", nats: Nats = DEFAU
         Endpoint ID. With identity `open` it is the token.
     """
     urls = servers(nats)
-    check_instance(service)
+    place = _place(service, repository)
 
     async def work() -> int:
         async with session(urls) as connection:
-            found = await metadata.get(connection, service, endpoint)
+            found = await metadata.get(connection, place, endpoint)
         print(msgspec.json.format(payloads.encode(found)).decode())
         return 0
 
@@ -45,6 +55,7 @@ def set_metadata(
     *,
     app_version: AppVersion,
     service: Service = "epmx",
+    repository: Repository = None,
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
     """Create or change metadata keys of an endpoint. Other keys stay as they are.
@@ -60,12 +71,12 @@ def set_metadata(
     """
     text = json_argument(content)
     urls = servers(nats)
-    check_instance(service)
+    place = _place(service, repository)
 
     async def work() -> int:
         update = metadata.decode(text)
         async with session(urls) as connection:
-            await metadata.update(connection, service, app_version, endpoint, update)
+            await metadata.update(connection, place, app_version, endpoint, update)
         return 0
 
     return run_command(work())
@@ -77,6 +88,7 @@ def delete_metadata(
     *keys: str,
     app_version: AppVersion,
     service: Service = "epmx",
+    repository: Repository = None,
     nats: Nats = DEFAULT_NATS_URL,
 ) -> int:
     """Delete metadata keys of an endpoint. A missing key is not an error.
@@ -91,11 +103,16 @@ def delete_metadata(
     if not keys:
         fail("no key named")
     urls = servers(nats)
-    check_instance(service)
+    place = _place(service, repository)
 
     async def work() -> int:
         async with session(urls) as connection:
-            await metadata.delete(connection, service, app_version, endpoint, keys)
+            await metadata.delete(connection, place, app_version, endpoint, keys)
         return 0
 
     return run_command(work())
+
+
+def _place(service: str, repository: str | None) -> metadata.Place:
+    check_instance(service, *([] if repository is None else [repository]))
+    return metadata.Place(service, repository)

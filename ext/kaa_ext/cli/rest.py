@@ -26,6 +26,7 @@ def rest(
     cmx: Instance = "cmx",
     ecr: Instance = "ecr",
     epmx: Instance = "epmx",
+    epmx_repository: str | None = None,
     epts: Instance = "epts",
     auth: Instance = "auth",
     nats: Nats = DEFAULT_NATS_URL,
@@ -41,11 +42,13 @@ def rest(
         Port to listen on.
     token_file
         File with the bearer token that requests need. Without it, only requests from this machine are answered.
+    epmx_repository
+        Service instance that has the metadata if epmx does not keep them (its setting `repository`).
     log_level
         debug, info, warning or error.
     """
     urls = servers(nats)
-    check_instance(cex, cmx, ecr, epmx, epts, auth)
+    check_instance(cex, cmx, ecr, epmx, epts, auth, *([epmx_repository] if epmx_repository else []))
     try:
         from kaa_ext.rest.server import RestServer
         from kaa_ext.rest.services import Instances
@@ -54,7 +57,9 @@ def rest(
             raise
         fail("`rest` needs the extra of this name: pip install 'kaa-gateway[rest]'")
     configure(log_level)
-    instances = Instances(cex=cex, cmx=cmx, ecr=ecr, epmx=epmx, epts=epts, auth=auth)
+    instances = Instances(
+        cex=cex, cmx=cmx, ecr=ecr, epmx=epmx, epmx_repository=epmx_repository, epts=epts, auth=auth
+    )
     try:
         server = RestServer(urls, host, port, token_file, instances)
     except OSError as error:

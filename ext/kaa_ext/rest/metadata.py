@@ -30,7 +30,7 @@ class MetadataController(Controller):
     )
     async def get_metadata(self, services: NamedDependency[Services], endpoint: Endpoint) -> dict[str, Any]:
         """Show metadata."""
-        return await metadata.get(services.session, services.instances.epmx, endpoint)
+        return await metadata.get(services.session, services.metadata, endpoint)
 
     @patch(
         "/endpoints/{endpoint:str}/metadata",
@@ -57,9 +57,7 @@ class MetadataController(Controller):
             with about("body", key):
                 epmx.checked_keys([key])
         with about("body", ""):
-            return await metadata.update(
-                services.session, services.instances.epmx, app_version, endpoint, update
-            )
+            return await metadata.update(services.session, services.metadata, app_version, endpoint, update)
 
     @delete(
         "/endpoints/{endpoint:str}/metadata/{key:str}",
@@ -73,4 +71,4 @@ class MetadataController(Controller):
         self, services: NamedDependency[Services], endpoint: Endpoint, key: Key, app_version: AppVersion
     ) -> None:
         """Delete a metadata key."""
-        await metadata.delete(services.session, services.instances.epmx, app_version, endpoint, [key])
+        await metadata.delete(services.session, services.metadata, app_version, endpoint, [key])

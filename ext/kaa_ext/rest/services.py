@@ -2,17 +2,19 @@
 
 import msgspec
 
+from kaa_ext.operations.metadata import Place
 from kaa_ext.operations.session import Session
 from kaa_ext.rest.connection import Connection
 
 
 class Instances(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of the service instances, by type."""
+    """The names of the service instances, by type. `epmx_repository` has the metadata if epmx does not."""
 
     cex: str = "cex"
     cmx: str = "cmx"
     ecr: str = "ecr"
     epmx: str = "epmx"
+    epmx_repository: str | None = None
     epts: str = "epts"
     auth: str = "auth"
 
@@ -28,6 +30,11 @@ class Services:
     def is_ready(self) -> bool:
         """Whether NATS is connected."""
         return self._connection.is_connected
+
+    @property
+    def metadata(self) -> Place:
+        """Where the metadata of endpoints are."""
+        return Place(self.instances.epmx, self.instances.epmx_repository)
 
     @property
     def session(self) -> Session:

@@ -18,12 +18,13 @@ _BYTE_POSITION = re.compile(r"\(byte (\d+)\)")
 _encode = msgspec.json.Encoder().encode
 
 
-def decoder(kind: type[T]) -> Callable[[bytes], T]:
+def decoder(kind: type[T], *, fraction: Callable[[str], Any] | None = None) -> Callable[[bytes], T]:
     """Return a function that decodes a JSON payload to this type. It raises ExtensionError 400 for a wrong payload.
 
-    For a struct, an empty payload is an object without fields: 1/KP allows it where no field is required.
+    For a struct, an empty payload is an object without fields: 1/KP allows it where no field is required. `fraction`
+    makes the value of a number with a fraction or an exponent from its text, where no type is given.
     """
-    decode = msgspec.json.Decoder(kind).decode
+    decode = msgspec.json.Decoder(kind, float_hook=fraction).decode
     empty = b"{}" if isinstance(kind, type) and issubclass(kind, msgspec.Struct) else b""
 
     def decode_payload(payload: bytes) -> T:

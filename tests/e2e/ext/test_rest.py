@@ -246,6 +246,30 @@ async def test_the_commands_of_the_shell_see_the_same() -> None:
             assert command["type"] == "reboot"
 
 
+async def test_metadata_of_another_repository() -> None:
+    """19/EPMMP: the repository `epr` has the metadata, not epmx."""
+    where = {"endpoint": "ep", "appVersion": VERSION}
+    with NatsServer(jetstream=True) as nats:
+        async with api_of(nats.url, "--epmx-repository", "epr") as api:
+            problem = (await api.call("getMetadata", endpoint="ep")).json()
+            assert (problem["status"], problem["detail"]) == (503, "no replica of epr is running")
+            async with running("epr=epmx", nats_url=nats.url):
+                assert await api.ok("getMetadata", endpoint="ep") == {}
+                assert await api.ok("updateMetadata", {"floor": 3}, **where) == {"floor": 3}
+                shell = ("ep", "--repository", "epr")
+                await kaa_ext(
+                    *("metadata", "set", *shell, '{"limit": 1.10}'),
+                    "--app-version",
+                    VERSION,
+                    nats_url=nats.url,
+                )
+                await api.call("deleteMetadataKey", key="floor", **where)
+                answer = await api.call("getMetadata", endpoint="ep")
+                assert answer.content == b'{"limit":1.10}'
+                code, output, _ = await kaa_ext("metadata", "get", *shell, nats_url=nats.url)
+                assert (code, output.split()) == (0, ["{", '"limit":', "1.10", "}"])
+
+
 async def test_problems_name_the_field() -> None:
     with NatsServer(jetstream=True) as nats:
         async with running(*SERVICES, nats_url=nats.url), api_of(nats.url) as api:

@@ -19,18 +19,24 @@ from kaa_ext.services.epmx.metadata import (
     checked_keys,
     compacted,
 )
+from kaa_ext.services.epmx.remote_store import Ask, RemoteStore
 from kaa_ext.services.epmx.service import Access, Settings, register
-from kaa_ext.services.epmx.store import STATE, OwnStore
+from kaa_ext.services.epmx.store import STATE, Order, OwnStore, Store, Wanted
 
 __all__ = [
     "KEYS_MAX",
     "SIZE_MAX",
     "STATE",
     "Access",
+    "Ask",
     "Change",
     "Metadata",
+    "Order",
     "OwnStore",
+    "RemoteStore",
     "Settings",
+    "Store",
+    "Wanted",
     "checked_keys",
     "compacted",
     "register",

@@ -7,8 +7,8 @@ Source: 19/EPMMP "Endpoint Metadata Management Protocol", client; RFC 6902 "JSON
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.messages import Exchange
@@ -25,21 +25,34 @@ ATTEMPTS = 5
 """Attempts of a change while others change the metadata of the same endpoint."""
 PRECONDITION_FAILED = 412
 
+Ask: TypeAlias = Callable[[Exchange, Fields], Awaitable[Fields]]
+"""Sends a request to the repository, and returns its answer."""
+
 _metadata = payloads.decoder(Metadata)
 
 
-class RemoteStore:
-    """The metadata of the repository instance `repository`, which has `timeout_s` for each answer."""
+def asking(extension: Extension, repository: str, timeout_s: float) -> Ask:
+    """Return a function that asks a repository instance over an extension. The repository has `timeout_s` to answer."""
+    requesters = {
+        exchange.request.subject: Requester(
+            extension, epmmp.PROTOCOL, exchange.answer.subject, exchange.answer.type
+        )
+        for exchange in (epmmp.GET, epmmp.GET_KEYS, epmmp.PATCH)
+    }
 
-    def __init__(self, extension: Extension, repository: str, timeout_s: float) -> None:
-        self._repository = repository
-        self._timeout_s = timeout_s
-        self._requesters = {
-            exchange.request.subject: Requester(
-                extension, epmmp.PROTOCOL, exchange.answer.subject, exchange.answer.type
-            )
-            for exchange in (epmmp.GET, epmmp.GET_KEYS, epmmp.PATCH)
-        }
+    async def ask(exchange: Exchange, request: Fields) -> Fields:
+        kind = exchange.request
+        subject = subjects.service(repository, epmmp.PROTOCOL, kind.subject)
+        return await requesters[kind.subject].ask(subject, kind.type, timeout_s, **request)
+
+    return ask
+
+
+class RemoteStore:
+    """The metadata of another repository, which `ask` sends requests to."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._send = ask
         self._latest: dict[str, asyncio.Task[None]] = {}
         """The change of each endpoint that was ordered last, until it is made."""
 
@@ -125,13 +138,7 @@ class RemoteStore:
 
     async def _ask(self, exchange: Exchange, request: Fields) -> Fields:
         """Return the answer of the repository. Raise ExtensionError with its status if that is no success."""
-        kind = exchange.request
-        answer = await self._requesters[kind.subject].ask(
-            subjects.service(self._repository, epmmp.PROTOCOL, kind.subject),
-            kind.type,
-            self._timeout_s,
-            **request,
-        )
+        answer = await self._send(exchange, request)
         status: int = answer["statusCode"]
         if not 200 <= status <= 299:
             known = 400 <= status <= 499

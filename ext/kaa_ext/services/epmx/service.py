@@ -18,7 +18,7 @@ from kaa_ext.sdk.state import State
 from kaa_ext.services.epmx import registrations, store
 from kaa_ext.services.epmx.metadata import KEY, Change, Metadata, checked_keys, compacted
 from kaa_ext.services.epmx.registrations import Registrations
-from kaa_ext.services.epmx.remote_store import RemoteStore
+from kaa_ext.services.epmx.remote_store import RemoteStore, asking
 from kaa_ext.services.epmx.repository import Repository, serve_repository
 from kaa_ext.services.epmx.store import Order, OwnStore, Store, Wanted
 
@@ -180,8 +180,8 @@ def register(extension: Extension, settings: Settings = Settings()) -> None:  # 
     if settings.repository is None:
         service = EndpointMetadata(settings, _own_store(extension))
     else:
-        remote = RemoteStore(extension, settings.repository, settings.repository_timeout)
-        service = EndpointMetadata(settings, remote)
+        ask = asking(extension, settings.repository, settings.repository_timeout)
+        service = EndpointMetadata(settings, RemoteStore(ask))
     extension.batch("/get/keys")(service.keys)
     extension.batch("/get")(service.get)
     extension.batch("/update", respond="errors")(service.update)

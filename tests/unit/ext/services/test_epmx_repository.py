@@ -156,6 +156,33 @@ async def test_patches(client: Client, operations: list[dict[str, Any]], status:
     assert await client.metadata() == (after or {"a": 1, "b": [1, 2]})
 
 
+@pytest.mark.parametrize(
+    ("operation", "after"),
+    [
+        (b'{"op": "add", "path": "/a", "value": 1.10}', b'{"a":1.10,"b":{"c":[2.50]}}'),
+        (b'{"op": "replace", "path": "/a", "value": [1e5, -0.0]}', b'{"a":[1e5,-0.0],"b":{"c":[2.50]}}'),
+        (
+            b'{"op": "add", "path": "/b/c/-", "value": 123456789012345678901234567890.0}',
+            b'{"a":1.0,"b":{"c":[2.50,123456789012345678901234567890.0]}}',
+        ),
+        (b'{"op": "copy", "from": "/b/c/0", "path": "/a"}', b'{"a":2.50,"b":{"c":[2.50]}}'),
+        # Other texts of the same number pass a test.
+        (b'{"op": "test", "path": "/a", "value": 1}', b'{"a":1.0,"b":{"c":[2.50]}}'),
+        (b'{"op": "test", "path": "/b/c/0", "value": 25e-1}', b'{"a":1.0,"b":{"c":[2.50]}}'),
+    ],
+)
+async def test_a_patch_keeps_the_text_of_numbers(client: Client, operation: bytes, after: bytes) -> None:
+    await client.gateway.request("epmx", "/update", b'{"a": 1.0, "b": {"c": [2.50]}}', endpoint_id="e")
+    answer = await client.ask(epmmp.PATCH, endpointId="e", ifMatch=None, patch=b"[" + operation + b"]")
+    assert answer["statusCode"] == 200
+    assert (await client.get("e"))["payload"] == after
+
+
+async def test_a_true_is_not_one(client: Client) -> None:
+    await client.gateway.request("epmx", "/update", b'{"a": 1.0}', endpoint_id="e")
+    assert await client.patch({"op": "test", "path": "/a", "value": True}) == 409
+
+
 @pytest.mark.parametrize("patch", [b"", b"{}", b"[1]", b"no JSON", b'[{"op": "add"', b"\xff"])
 async def test_what_is_no_patch(client: Client, patch: bytes) -> None:
     answer = await client.ask(epmmp.PATCH, endpointId="e", ifMatch=None, patch=patch)
