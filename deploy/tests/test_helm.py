@@ -14,129 +14,11 @@ import yaml
 from kaa_gateway import __version__
 from kaa_gateway.config import load
 
+from deploy.tests.custom_resources import CUSTOM
+
 CHART = Path(__file__).resolve().parents[1] / "helm"
 KUBERNETES = ["1.26", "1.34"]
 """The oldest that Chart.yaml allows, and a recent one."""
-LABELS = {"type": "object", "additionalProperties": {"type": "string"}}
-METADATA = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["name"],
-    "properties": {"name": {"type": "string"}, "labels": LABELS},
-}
-DURATION = {"type": "string", "pattern": r"^(0|(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?)$"}
-ENDPOINTS = {
-    "type": "array",
-    "minItems": 1,
-    "items": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {"port": {"type": "string"}, "path": {"type": "string"}, "interval": DURATION},
-    },
-}
-SELECTOR = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["matchLabels"],
-    "properties": {"matchLabels": LABELS},
-}
-PATHS = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "path": {
-                "type": "object",
-                "additionalProperties": False,
-                "properties": {"type": {"const": "PathPrefix"}, "value": {"type": "string", "pattern": "^/"}},
-            }
-        },
-    },
-}
-ROUTE_RULE = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["matches", "backendRefs"],
-    "properties": {
-        "matches": PATHS,
-        "backendRefs": {
-            "type": "array",
-            "items": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": ["name", "port"],
-                "properties": {"name": {"type": "string"}, "port": {"type": "integer"}},
-            },
-        },
-    },
-}
-ALERT = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["alert", "expr"],
-    "properties": {
-        "alert": {"type": "string"},
-        "expr": {"type": "string"},
-        "for": DURATION,
-        "labels": LABELS,
-        "annotations": LABELS,
-    },
-}
-
-
-def kind_of(api: str, required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of a kind with these properties in its spec."""
-    return {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["apiVersion", "kind", "metadata", "spec"],
-        "properties": {
-            "apiVersion": {"const": api},
-            "kind": {"type": "string"},
-            "metadata": METADATA,
-            "spec": {
-                "type": "object",
-                "additionalProperties": False,
-                "required": required,
-                "properties": properties,
-            },
-        },
-    }
-
-
-MONITORING = "monitoring.coreos.com/v1"
-CUSTOM = {
-    "ServiceMonitor": kind_of(
-        MONITORING, ["endpoints", "selector"], {"selector": SELECTOR, "endpoints": ENDPOINTS}
-    ),
-    "PodMonitor": kind_of(MONITORING, ["selector"], {"selector": SELECTOR, "podMetricsEndpoints": ENDPOINTS}),
-    "PrometheusRule": kind_of(
-        MONITORING,
-        ["groups"],
-        {
-            "groups": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["name", "rules"],
-                    "properties": {"name": {"type": "string"}, "rules": {"type": "array", "items": ALERT}},
-                },
-            }
-        },
-    ),
-    "HTTPRoute": kind_of(
-        "gateway.networking.k8s.io/v1",
-        ["parentRefs", "rules"],
-        {
-            "parentRefs": {"type": "array", "items": {"type": "object", "required": ["name"]}},
-            "hostnames": {"type": "array", "items": {"type": "string"}},
-            "rules": {"type": "array", "items": ROUTE_RULE},
-        },
-    ),
-}
-"""Schemas of kinds that Kubernetes itself does not have: those parts that the chart uses."""
 Values = dict[str, Any]
 Manifest = dict[str, Any]
 
@@ -181,7 +63,12 @@ EVERYTHING: Values = {
     "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
     "dashboard": {"enabled": True},
     "extensions": {"enabled": True, "settings": {"dcx": {"a": 1}}},
-    "rest": {"enabled": True, "existingSecret": "rest-token"},
+    "rest": {
+        "enabled": True,
+        "existingSecret": "rest-token",
+        "tls": {"existingSecret": "rest-tls"},
+        "accessLog": True,
+    },
     "extraVolumes": [{"name": "endpoints", "secret": {"secretName": "endpoints"}}],
     "extraVolumeMounts": [{"name": "endpoints", "mountPath": "/srv/kpc/endpoints"}],
     "services": {
@@ -559,26 +446,38 @@ def test_extensions_have_probes_and_metrics(chart: helm_python.Chart) -> None:
     assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
 
 
-def test_the_rest_api_has_a_token_and_probes(chart: helm_python.Chart) -> None:
+def test_the_rest_api_has_a_token_probes_and_metrics(chart: helm_python.Chart) -> None:
     manifests = render(chart, EVERYTHING)
     pod = manifests["Deployment", "gw-kaa-gateway-rest"]["spec"]["template"]
     (container,) = pod["spec"]["containers"]
     arguments = container["args"]
     assert arguments[arguments.index("--token-file") + 1] == "/srv/rest/token"
-    (mount,) = container["volumeMounts"]
-    (volume,) = pod["spec"]["volumes"]
-    assert (mount["mountPath"], mount["name"]) == ("/srv/rest", volume["name"])
-    assert volume["secret"] == {"secretName": "rest-token"}
-    (port,) = container["ports"]
-    assert str(port["containerPort"]) == arguments[arguments.index("--port") + 1]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["spec"]["volumes"]}
+    assert (mounts["token"], secrets["token"]) == ("/srv/rest", "rest-token")
+    assert (mounts["tls"], secrets["tls"]) == ("/srv/rest-tls", "rest-tls")
+    assert arguments[arguments.index("--tls-cert") + 1] == "/srv/rest-tls/tls.crt"
+    assert arguments[arguments.index("--tls-key") + 1] == "/srv/rest-tls/tls.key"
+    assert "--access-log" in arguments
+    ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
+    assert arguments[arguments.index("--port") + 1] == ports["http"]
+    assert arguments[arguments.index("--management") + 1] == ports["management"]
     for probe, path in (("liveness", "live"), ("readiness", "ready")):
-        assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/health/{path}", "port": port["name"]}
-    assert (
-        manifests["Service", "gw-kaa-gateway-rest"]["spec"]["selector"].items()
-        <= pod["metadata"]["labels"].items()
-    )
+        assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/health/{path}", "port": "management"}
+    monitor = manifests["PodMonitor", "gw-kaa-gateway-rest"]["spec"]
+    assert monitor["podMetricsEndpoints"][0]["port"] == "management"
+    service = manifests["Service", "gw-kaa-gateway-rest"]["spec"]
+    for selector in (monitor["selector"]["matchLabels"], service["selector"]):
+        assert selector.items() <= pod["metadata"]["labels"].items()
     with pytest.raises(Exception, match="existingSecret"):
         render(chart, {"rest": {"enabled": True}})
+
+
+def test_the_rest_api_has_no_tls_by_default(chart: helm_python.Chart) -> None:
+    manifests = render(chart, {"rest": {"enabled": True, "existingSecret": "rest-token"}})
+    pod = manifests["Deployment", "gw-kaa-gateway-rest"]["spec"]["template"]["spec"]
+    assert not {"--tls-cert", "--tls-key", "--access-log"} & set(pod["containers"][0]["args"])
+    assert [volume["name"] for volume in pod["volumes"]] == ["token"]
 
 
 def test_each_value_is_explained() -> None:

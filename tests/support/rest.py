@@ -35,7 +35,7 @@ class Api:
     """Calls operations by their operationId, and checks that every response is as the document says."""
 
     def __init__(self, client: httpx.AsyncClient, document: dict[str, Any]) -> None:
-        self._client = client
+        self.client = client
         self.document = document
         self._operations = {
             operation["operationId"]: (method, path, operation)
@@ -68,7 +68,7 @@ class Api:
                 query[parameter] = value
         assert "{" not in path, path
         content = {} if body is None else {"json": body}
-        answer = await self._client.request(method, path, params=query, timeout=TIMEOUT_S, **content)
+        answer = await self.client.request(method, path, params=query, timeout=TIMEOUT_S, **content)
         self._check(operation, answer)
         return answer
 

@@ -54,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "kaa_ext.operations": {"kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "bus", "errors"},
     "kaa_ext.rest": {
         "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "kaa_ext.operations",
-        "access", "bus", "errors", "version",
+        "access", "files", "admin.server", "bus", "errors", "version",
     },
     "kaa_ext.cli": {
         "kaa_ext.messages", "kaa_ext.sdk", "kaa_ext.services", "kaa_ext.operations", "kaa_ext.rest",

@@ -1,4 +1,4 @@
-"""Puts the REST API together: routes, description, demo page, access, bounds."""
+"""Puts the REST API together: routes, description, demo page, access, bounds, observation."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from kaa_ext.rest.configurations import ConfigurationController
 from kaa_ext.rest.demo import demo_page
 from kaa_ext.rest.description import Description
 from kaa_ext.rest.metadata import MetadataController
+from kaa_ext.rest.observation import Metrics, Observation
 from kaa_ext.rest.problems import HANDLERS
 from kaa_ext.rest.samples import SampleController
 from kaa_ext.rest.services import Services
@@ -39,8 +40,10 @@ TAGS = {
 }
 
 
-def application(services: Services, token: BearerToken | None) -> "ASGIApp":
-    """Return the REST API of services as an ASGI application."""
+def application(
+    services: Services, token: BearerToken | None, metrics: Metrics, *, access_log: bool = False
+) -> "ASGIApp":
+    """Return the REST API of services as an ASGI application. Its requests are counted in `metrics`."""
     controllers = [
         CommandController,
         ConfigurationController,
@@ -57,7 +60,7 @@ def application(services: Services, token: BearerToken | None) -> "ASGIApp":
         before_send=[_correct_allow],
         logging_config=None,
     )
-    return Bounds(Access(app, token))
+    return Observation(Bounds(Access(app, token)), metrics, access_log=access_log)
 
 
 async def _correct_allow(message: "Message", scope: Any) -> None:

@@ -9,7 +9,7 @@ from litestar.params import PathParameter, QueryParameter
 
 from kaa_ext.messages import cdtp
 from kaa_ext.operations import configurations
-from kaa_ext.rest.parameters import NAME, PREFIX, Endpoint, JsonBody, json_body
+from kaa_ext.rest.parameters import NAME, PREFIX, Endpoint, TypedBody, typed_body
 from kaa_ext.rest.problems import about, responses, wrong
 from kaa_ext.rest.services import Services
 from kaa_ext.services import ecr
@@ -74,8 +74,9 @@ class ConfigurationController(Controller):
         "/endpoints/{endpoint:str}/app-versions/{version:str}/configuration",
         operation_id="setConfiguration",
         summary="Set the configuration of an endpoint",
-        description="The body is the configuration. It is pushed at once if the endpoint is connected.",
-        operation_class=JsonBody,
+        description="The body is the configuration, of any type. It is pushed at once if the endpoint is connected. "
+        "Devices get JSON as it is, text as a string, and all else as a string in Base64.",
+        operation_class=TypedBody,
         response_description="The configuration is set.",
         responses=responses(413, 415),
     )
@@ -88,10 +89,14 @@ class ConfigurationController(Controller):
         name: ConfigurationName = None,
     ) -> Configuration:
         """Set a configuration."""
-        content = await json_body(request)
+        content_type, content = await typed_body(request)
+        if request.content_type[0] == cdtp.JSON:
+            content_type = cdtp.JSON
         registry = await configurations.registry(services.session, services.instances.ecr)
         with about("body", ""):
-            return _shown(await registry.set(version, endpoint, name or cdtp.DEFAULT_NAME, content))
+            return _shown(
+                await registry.set(version, endpoint, name or cdtp.DEFAULT_NAME, content, content_type)
+            )
 
     @get(
         "/endpoints/{endpoint:str}/app-versions/{version:str}/configuration",

@@ -1,5 +1,6 @@
-"""Parameters that several operations of the REST API have, and how JSON bodies are taken as they are."""
+"""Parameters that several operations of the REST API have, and how bodies are taken as they are."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeAlias
 
@@ -22,6 +23,7 @@ Endpoint: TypeAlias = Annotated[
     str, PathParameter(pattern=r"^[A-Za-z0-9._~-]{1,256}(?!\n)$", description="Endpoint ID.")
 ]
 METADATA_KEY = r"^[a-zA-Z0-9_]{1,256}(?!\n)$"
+MEDIA_TYPE = re.compile(r"[!#$&^_.+A-Za-z0-9-]{1,64}/[!#$&^_.+A-Za-z0-9-]{1,64}(;[ -~]{0,128})?")
 NAME = r"^[A-Za-z0-9_-]{1,128}(?!\n)$"
 AppVersion: TypeAlias = Annotated[
     str, QueryParameter(pattern=NAME, name="appVersion", description="Application version of the endpoint.")
@@ -58,11 +60,16 @@ class OptionalJsonBody(Operation):
 
 
 @dataclass
-class JsonBody(Operation):
-    """An operation whose body is any JSON value."""
+class TypedBody(Operation):
+    """An operation whose body is of the type that Content-Type says. The description has the types that are usual."""
 
     def __post_init__(self) -> None:
-        self.request_body = _body(Schema(), required=True)
+        text = Schema(type=OpenAPIType.STRING)
+        content = {"application/json": Schema(), "text/plain": text, "application/octet-stream": text}
+        self.request_body = RequestBody(
+            content={media_type: OpenAPIMediaType(schema=schema) for media_type, schema in content.items()},
+            required=True,
+        )
 
 
 @dataclass
@@ -78,6 +85,14 @@ class MetadataBody(Operation):
 
 def _body(schema: Schema, *, required: bool) -> RequestBody:
     return RequestBody(content={"application/json": OpenAPIMediaType(schema=schema)}, required=required)
+
+
+async def typed_body(request: Request[Any, Any, Any]) -> tuple[str, bytes]:
+    """Return the type of a body, and the body as it is. Raise 415 if the request does not name its type."""
+    content_type = request.headers.get("content-type", "")
+    if not MEDIA_TYPE.fullmatch(content_type):
+        raise wrong("header", "Content-Type", "Expected the type of the body, such as text/plain", 415)
+    return content_type, await request.body()
 
 
 async def json_body(request: Request[Any, Any, Any]) -> bytes:

@@ -93,7 +93,7 @@ def responses(*statuses: int) -> dict[int, ResponseSpec]:
         404: "There is no such thing.",
         409: "It exists already.",
         413: "The body is too large, or the endpoint would have too much.",
-        415: "The body is not `application/json`.",
+        415: "The body is not `application/json`, or its type is not said.",
         429: "The endpoint has too many of these.",
         503: "NATS or a service is not available.",
     }

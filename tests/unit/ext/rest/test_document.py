@@ -5,11 +5,13 @@ from typing import Any
 import httpx
 from kaa_ext.rest.app import application
 from kaa_ext.rest.connection import Connection
+from kaa_ext.rest.observation import Metrics
 from kaa_ext.rest.services import Instances, Services
 
 
 async def document() -> dict[str, Any]:
-    app: Any = application(Services(Connection(["nats://localhost:1"]), Instances()), None)
+    services = Services(Connection(["nats://localhost:1"]), Instances())
+    app: Any = application(services, None, Metrics(services))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         found: dict[str, Any] = (await http.get("/openapi.json")).json()
@@ -53,7 +55,8 @@ async def test_no_parameter_may_be_null() -> None:
 
 
 async def test_while_nats_is_away_it_is_not_ready() -> None:
-    app: Any = application(Services(Connection(["nats://localhost:1"]), Instances()), None)
+    services = Services(Connection(["nats://localhost:1"]), Instances())
+    app: Any = application(services, None, Metrics(services))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
         assert (await http.get("/health/live")).status_code == 200
         assert (await http.get("/health/ready")).status_code == 503
