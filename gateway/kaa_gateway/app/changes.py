@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 APPLIED = (
     "service.graceful-shutdown",
     "kaa.applications",
+    "kaa.tenants",
     "kaa.extension-instances",
     "kaa.kpc.limits.connections",
     "kaa.kpc.limits.accepts-per-second",
@@ -34,6 +35,7 @@ _SECTIONS = {
     "service": "service",
     "server": "server",
     "extension_instances": "kaa.extension-instances",
+    "tenants": "kaa.tenants",
 }
 """Where the parts of a Config stand in the file, if not under kaa.kpc."""
 
@@ -66,6 +68,7 @@ def applicable(old: Config, new: Config) -> Config:
         limits=replace(old.limits, **limits),
         log=replace(old.log, level=new.log.level),
         app_versions=app_versions,
+        tenants=new.tenants,
         extension_instances=instances,
         warnings=new.warnings,
     )

@@ -8,6 +8,7 @@ from kaa_gateway.lifecycle.traffic import Owner
 
 if TYPE_CHECKING:
     from kaa_gateway.config import Config
+    from kaa_gateway.config.keys import Quota
 
 
 class Routing(NamedTuple):
@@ -32,6 +33,28 @@ def routing_of(config: Config) -> Routing:
         frozenset(
             instance.name for instance in config.extension_instances.values() if instance.named_configurations
         ),
+    )
+
+
+class QuotaSettings(NamedTuple):
+    """The quotas of a configuration."""
+
+    tenants: dict[str, Quota]
+    app_versions: dict[str, Quota]
+    endpoints: dict[str, Quota]
+    """Those of each endpoint, by application version."""
+    owners: dict[str, str]
+    """The tenant of each application version that has one."""
+
+
+def quotas_of(config: Config) -> QuotaSettings:
+    """Return the quotas of tenants, application versions and endpoints."""
+    versions = config.app_versions.values()
+    return QuotaSettings(
+        config.tenants,
+        {version.name: version.quota for version in versions},
+        {version.name: version.endpoint_quota for version in versions},
+        {version.name: version.tenant for version in versions if version.tenant},
     )
 
 

@@ -30,7 +30,7 @@ from kaa_gateway.app.protocols import Protocols
 from kaa_gateway.app.queues import queues_of
 from kaa_gateway.app.redirecting import redirect_clients
 from kaa_gateway.app.replica import WorkerReplica
-from kaa_gateway.app.routing import owners_of, routing_of
+from kaa_gateway.app.routing import owners_of, quotas_of, routing_of
 from kaa_gateway.app.stream_repair import StreamRepair
 from kaa_gateway.app.traffic import make_traffic_reports
 from kaa_gateway.bus import subjects
@@ -158,6 +158,7 @@ class Worker:
             limits.route_cache,
             limits.topic_length,
         )
+        self.router.set_quotas(*quotas_of(config))
         self._revocation = Revocation(self.sessions)
         self.identity.bind(self._revocation, self.router, self._slices)
         correlator = Correlator(secrets.randbits(24), os.urandom(16))
@@ -415,6 +416,7 @@ class Worker:
         configure_identity(self.identity, config)
         routing = routing_of(config)
         gone = self.router.configure(*routing)
+        self.router.set_quotas(*quotas_of(config))
         self._listeners.list_links(routing.app_versions)
         self._slices.run(self.router.sweep())
         ended = await self._slices.finish(self._revocation.withdraw(gone, "not_configured"))

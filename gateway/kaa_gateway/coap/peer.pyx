@@ -27,8 +27,8 @@ from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.coap cimport (
     ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, FETCH, GET, METHOD_NOT_ALLOWED, NON, NOT_ACCEPTABLE,
-    NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST, SERVICE_UNAVAILABLE, UNAUTHORIZED,
-    VALID, Type,
+    NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST, SERVICE_UNAVAILABLE,
+    TOO_MANY_REQUESTS, UNAUTHORIZED, VALID, Type,
 )
 
 cdef enum:
@@ -359,6 +359,8 @@ cdef class CoapPeer(Session):
         response.body = cut_diagnostic(slice_of(diagnostic))
         if code == SERVICE_UNAVAILABLE:
             response.max_age = RETRY_AFTER
+        elif code == TOO_MANY_REQUESTS and context.uplink.retry_after:
+            response.max_age = context.uplink.retry_after  # RFC 8516
         elif code == REQUEST_ENTITY_TOO_LARGE:
             response.size1 = context.body_size_max
         elif code == UNAUTHORIZED and context.require_echo:

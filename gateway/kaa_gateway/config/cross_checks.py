@@ -107,6 +107,12 @@ def _check_applications(document: Document, sources: Sources) -> None:
                 message = "not declared in kaa.extension-instances, so taken as endpoint-aware: "
                 sources.report(path, message + ", ".join(missing), "warning")
 
+    tenants = {application.tenant for application in document.kaa.applications.values()}
+    for name in document.kaa.tenants:
+        if name not in tenants:
+            message = "no application has this tenant, so its quota limits nothing"
+            sources.report(("kaa", "tenants", name), message, "warning")
+
 
 def _check_ports(document: Document, sources: Sources) -> None:
     first: dict[tuple[str, int], tuple[str, ...]] = {}

@@ -70,6 +70,8 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
             application=application,
             tenant=keys.tenant,
             allowed=frozenset(version.allowed_extension_instances),
+            quota=version.quota,
+            endpoint_quota=version.endpoint_quota,
         )
         for application, keys in kaa.applications.items()
         for name, version in keys.versions.items()
@@ -89,6 +91,7 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         log=kpc.log,
         tracing=kpc.tracing,
         app_versions=app_versions,
+        tenants={name: tenant.quota for name, tenant in kaa.tenants.items()},
         extension_instances={
             name: ExtensionInstance(
                 name=name,

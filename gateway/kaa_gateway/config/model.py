@@ -9,6 +9,7 @@ from kaa_gateway.config.keys import (
     Limits,
     Log,
     Nats,
+    Quota,
     Server,
     Service,
     Tracing,
@@ -23,6 +24,10 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     application: str
     tenant: str | None = None
     allowed: frozenset[str] = frozenset()
+    quota: Quota = Quota()
+    """Of all its endpoints together."""
+    endpoint_quota: Quota = Quota()
+    """Of each of its endpoints."""
 
 
 class ExtensionInstance(Struct, frozen=True, kw_only=True):
@@ -50,6 +55,8 @@ class Config(Struct, frozen=True, kw_only=True):
     tracing: Tracing = Tracing()
     app_versions: dict[str, AppVersion] = field(default_factory=dict)
     """By application version name."""
+    tenants: dict[str, Quota] = field(default_factory=dict)
+    """The quotas of tenants, by ID."""
     extension_instances: dict[str, ExtensionInstance] = field(default_factory=dict)
     """By name: all that are declared, and all that an application version is allowed to use."""
     warnings: tuple[str, ...] = ()

@@ -11,7 +11,12 @@ from kaa_gateway.config.schema import Path, keys
 from kaa_gateway.config.value_types import annotation
 from kaa_gateway.config.values import expected, written
 
-_PLACEHOLDERS = {"applications": "<application>", "versions": "<version>", "extension-instances": "<name>"}
+_PLACEHOLDERS = {
+    "applications": "<application>",
+    "versions": "<version>",
+    "tenants": "<tenant>",
+    "extension-instances": "<name>",
+}
 
 
 class KeyReference(NamedTuple):

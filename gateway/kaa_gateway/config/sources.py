@@ -25,7 +25,7 @@ UNKNOWN_KEYS_VARIABLE = "KAA_KPC_UNKNOWN_KEYS"
 PATH_VARIABLE = "APP_CONFIG_PATH"
 """Environment variable: the path of the configuration file."""
 
-OWN_PREFIXES = ("KAA_KPC_", "KAA_APPLICATIONS_", "KAA_EXTENSION_INSTANCES_")
+OWN_PREFIXES = ("KAA_KPC_", "KAA_APPLICATIONS_", "KAA_TENANTS_", "KAA_EXTENSION_INSTANCES_")
 """A variable that begins like this and sets nothing is probably misspelt."""
 
 SIMILARITY = 0.6

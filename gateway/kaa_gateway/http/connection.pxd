@@ -64,7 +64,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef Buffer buffer_of(self, uint32_t number)
     cdef int acknowledge(self, uint32_t number) except -1
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1
-    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes challenge=*) except -1
+    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=*) except -1
     cdef int send_in_order(self, uint32_t number) except -1
     cdef int finish(self) except -1
     cdef bint is_receiving(self) noexcept

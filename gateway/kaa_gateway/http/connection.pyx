@@ -355,13 +355,13 @@ cdef class HttpConnection(ProtocolCore):
         append_ok(self.buffer_of(number), self.persistence(number), self.requests.take_cors(number))
         return self.send_in_order(number)
 
-    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes challenge=None) except -1:
+    cdef int fail(self, uint32_t number, int status, str phrase, bint with_body, bytes fields=None) except -1:
         """Answer a request with an error, if it is open."""
         if not self.requests.is_open(number):
             return 0
         self.server.pending.forget(self.session.key, number)
         append_error(
-            self.buffer_of(number), status, phrase, self.persistence(number), with_body, challenge,
+            self.buffer_of(number), status, phrase, self.persistence(number), with_body, fields,
             self.requests.take_cors(number),
         )
         return self.send_in_order(number)

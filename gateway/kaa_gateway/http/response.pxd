@@ -12,7 +12,7 @@ cdef int append_response(
     Buffer out, const ExtensionDataView* data, Persistence persistence, bytes cors
 ) except -1
 cdef int append_error(
-    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes challenge, bytes cors
+    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields, bytes cors
 ) except -1
 cdef int append_ok(Buffer out, Persistence persistence, bytes cors) except -1
 cdef int append_preflight(Buffer out, Persistence persistence, bytes cors) except -1

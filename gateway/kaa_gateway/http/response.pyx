@@ -125,11 +125,11 @@ cdef int append_response(
 
 
 cdef int append_error(
-    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes challenge, bytes cors
+    Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields, bytes cors
 ) except -1:
     """Append an error of 1/KP. A phrase of None stands for that of the status; HEAD is answered without the body.
 
-    `challenge` replaces the WWW-Authenticate of FIELDS.
+    `fields` replace those of FIELDS; None for the usual ones.
     """
     cdef bytes text
     cdef bytes body
@@ -137,7 +137,7 @@ cdef int append_error(
         phrase = PHRASES.get(status, b"").decode()
     text = phrase.encode("ascii", "replace")
     body = msgspec.json.encode({"statusCode": status, "reasonPhrase": phrase})
-    append_head(out, status, Slice(<const uint8_t*>text, len(text)), len(body), persistence, challenge, cors)
+    append_head(out, status, Slice(<const uint8_t*>text, len(text)), len(body), persistence, fields, cors)
     if with_body:
         out.append(<const char*>body, len(body))
     return 0

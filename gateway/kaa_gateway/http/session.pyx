@@ -24,7 +24,12 @@ cdef class HttpSession(Session):
         """Answer the request of this number with an error, if it is open."""
         if self.connection is None:
             return 0
-        return self.connection.fail(sequence, status, reason_phrase, True)
+        return self.connection.fail(sequence, status, reason_phrase, True, self.fields_of_failure())
+
+    cdef bytes fields_of_failure(self):
+        """Return Retry-After if the uplink knows when the message may come again; None for the usual fields."""
+        cdef int seconds = self.connection.server.uplink.retry_after
+        return b"Retry-After: %d\r\n" % seconds if seconds else None
 
     cdef int acknowledge(self, uint32_t token) except -1:
         """Answer a request that wants no answer of its extension: NATS has its message."""

@@ -3,6 +3,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from kaa_gateway.counters cimport VersionCounters
 from kaa_gateway.bus.durable cimport DurableLane
 from kaa_gateway.kp.endpoints cimport Endpoints
+from kaa_gateway.kp.quota cimport Quota
+from kaa_gateway.kp.quotas cimport Quotas
 from kaa_gateway.kp.session cimport Attachment, Endpoint
 from kaa_gateway.wire.buffer cimport Slice
 
@@ -32,6 +34,7 @@ cdef class Route:
     cdef uint32_t revocations    # the endpoint's count at that time
     cdef uint64_t generation     # that of the configuration for which it was last found right
     cdef VersionCounters version_counters   # counts of the application version
+    cdef Quota quota             # the narrowest that its messages count for; None if there is none
 
 
 cdef class RouteCache:
@@ -74,6 +77,7 @@ cdef class Router:
     cdef str reply_to
     cdef dict extension_of       # instance-wide subject -> extension instance
     cdef Py_ssize_t topic_size_max
+    cdef readonly Quotas quotas
     # state
     cdef uint64_t generation     # of the configuration: a route of an older one may not be right any more
     cdef RouteCache topics       # of protocols whose paths may end in a request ID

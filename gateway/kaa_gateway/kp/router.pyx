@@ -153,6 +153,7 @@ cdef class Router:
         self.topics = RouteCache(self.endpoints, capacity)
         self.paths = RouteCache(self.endpoints, capacity)
         self.topic_size_max = topic_size_max
+        self.quotas = Quotas()
         self.configure(app_versions, endpoint_aware, tenants, named)
 
     def configure(self, app_versions not None, endpoint_aware not None, tenants not None, named not None):
@@ -188,6 +189,10 @@ cdef class Router:
         )
         self.invalidate(changed)
         return gone
+
+    def set_quotas(self, tenants not None, app_versions not None, endpoints not None, owners not None):
+        """Apply other quotas: see Quotas.configure. Routes whose quota has come or gone are made again."""
+        self.invalidate(self.quotas.configure(tenants, app_versions, endpoints, owners))
 
     cdef int invalidate(self, app_versions) except -1:
         """Use the cached routes of these application versions no more."""
@@ -321,6 +326,7 @@ cdef class Router:
                 route.overhead += len(route.config_name)
         route.binding = self.binding(endpoint, extension)
         route.tenant = self.tenants.get(route.app_version)
+        route.quota = self.quotas.quota_of(route.app_version, endpoint)
         if endpoint is not None:
             route.token = to_bytes(target.token)
             route.identity = attachment.identity

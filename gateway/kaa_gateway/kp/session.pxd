@@ -31,6 +31,7 @@ cdef class Endpoint:
     cdef bytes app_version                  # of its latest attachment
     cdef readonly dict sessions             # Session -> its latest Attachment, in order of sessions
     cdef dict bindings                      # extension instance -> Binding, the router's
+    cdef dict quotas                        # application version -> its Quota; None while it has none
     cdef Py_ssize_t route_count             # cached routes to it
     cdef readonly Py_ssize_t present_count  # connections that reach it, and one if it is watched
     cdef readonly uint32_t revocations      # how often tokens of it were revoked

@@ -61,6 +61,7 @@ cdef class Uplink:
     # state
     cdef int64_t now                 # ms since the epoch, of this tick
     cdef uint64_t until_traced       # messages until the next one that is traced; 0: tracing is off
+    cdef int retry_after             # seconds until the message that is refused now may come again; 0: not known
     cdef double waited               # seconds that the message which is forwarded now has waited for its identity
     cdef list blocked                # sessions that were told BUSY because of the link's backlog
 
@@ -81,6 +82,7 @@ cdef class Uplink:
         self, Session session, Route route, const Message* message, bint has_request_id, int32_t request_id
     ) except -1
     cdef void put_correlation_id(self, uint8_t* at, Session session, const Message* message) noexcept
+    cdef bint is_within_quota(self, Session session, Route route, const Message* message, bint has_request_id) except -1
     cdef int refuse_too_large(self, Session session, const Message* message, bint has_request_id) except -1
     cdef bint is_traced(self, const Message* message) noexcept
     cdef object begin_trace(

@@ -12,6 +12,7 @@ from kaa_gateway.bus.durable cimport FAIL_FAST, NO_RETRY, RETRY_UNTIL_STORED, Re
 from kaa_gateway.clock cimport monotonic, now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
 from kaa_gateway.kp.identification cimport Identification
+from kaa_gateway.kp.quota cimport Refusal, charge
 from kaa_gateway.kp.resource_path cimport is_kp1, split_request_id
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, put_head, put_tail
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
@@ -29,6 +30,7 @@ cdef enum:
     NOT_FOUND = 404
     CONTENT_TOO_LARGE = 413
     TOO_MANY_REQUESTS = 429
+    RETRY_AFTER_MAX = 3_000_000  # seconds: more than a month
     RESUME_STEPS = 10  # that the resumption of a session counts for: it may have much input
     REQUEST_ID_MASK = 0x7FFFFFFF
 
@@ -163,6 +165,8 @@ cdef class Uplink:
         cdef uint8_t* start
         cdef uint8_t* datum
         cdef uint8_t[CORRELATION_ID_SIZE] correlation_id
+        if route.quota is not None and not self.is_within_quota(session, route, message, has_request_id):
+            return 0
         if route.binding.lane is not None:
             return self.forward_durably(session, route, message, has_request_id, request_id)
         room = route.overhead + message.payload.size
@@ -222,6 +226,19 @@ cdef class Uplink:
             if session.current is not None:
                 sequence |= session.current.number
         self.correlator.put(at, session.key, message.service, sequence)
+
+    cdef bint is_within_quota(
+        self, Session session, Route route, const Message* message, bint has_request_id
+    ) except -1:
+        """Charge a message to the quotas of its route. Return False if it is refused. Hot path with a quota."""
+        cdef double wait = 0
+        cdef Refusal refusal = charge(route.quota, message.payload.size, monotonic(), &wait)
+        if refusal is None:
+            return True
+        self.retry_after = <int>min(wait + 1, <double>RETRY_AFTER_MAX)  # whole seconds, and at least one
+        self.refuse(session, message, has_request_id, refusal.status, refusal.phrase, refusal.reason)
+        self.retry_after = 0
+        return False
 
     cdef int refuse_too_large(self, Session session, const Message* message, bint has_request_id) except -1:
         """Refuse a message that does not fit into a message of NATS."""

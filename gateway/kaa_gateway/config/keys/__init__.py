@@ -18,6 +18,7 @@ from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.mqtt import Mqtt, MqttTcp, MqttTls, MqttWebSocket, WebSocketTls
 from kaa_gateway.config.keys.nats import Nats, NatsTls
 from kaa_gateway.config.keys.proxy import Proxy
+from kaa_gateway.config.keys.quotas import Quota, Tenant
 from kaa_gateway.config.keys.service import Instance, Replica, Server, Service
 from kaa_gateway.config.keys.tls import STREAM_CIPHERS, ServerTls, StreamTls
 from kaa_gateway.config.keys.transports import Transports
@@ -51,12 +52,14 @@ __all__ = [
     "Nats",
     "NatsTls",
     "Proxy",
+    "Quota",
     "Replica",
     "Server",
     "ServerTls",
     "Service",
     "StaticIdentity",
     "StreamTls",
+    "Tenant",
     "Tracing",
     "Transports",
     "Udp",

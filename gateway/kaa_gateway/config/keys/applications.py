@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
+from kaa_gateway.config.keys.quotas import Quota
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Boolean, LevelName, Names, OptionalLevelName
 
@@ -14,6 +15,10 @@ class ApplicationVersion(Section, frozen=True, kw_only=True):
     allowed_extension_instances: Annotated[
         Names, Meta(description="Extension instances that endpoints of this application version may use.")
     ] = ()
+    quota: Quota = Quota()
+    """Of all its endpoints together."""
+    endpoint_quota: Quota = Quota()
+    """Of each of its endpoints."""
 
 
 class Application(Section, frozen=True, kw_only=True):

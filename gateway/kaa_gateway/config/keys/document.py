@@ -11,6 +11,7 @@ from kaa_gateway.config.keys.events import Events
 from kaa_gateway.config.keys.identity import IdentitySettings
 from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.nats import Nats
+from kaa_gateway.config.keys.quotas import Tenant
 from kaa_gateway.config.keys.service import Server, Service
 from kaa_gateway.config.keys.transports import Transports
 from kaa_gateway.config.schema import Section
@@ -35,6 +36,7 @@ class Kaa(Section, frozen=True, kw_only=True):
     """Everything under `kaa`."""
 
     applications: dict[LevelName, Application] = field(default_factory=dict)
+    tenants: dict[LevelName, Tenant] = field(default_factory=dict)
     extension_instances: dict[Name, ExtensionInstanceKeys] = field(default_factory=dict)
     kpc: Kpc = Kpc()
 

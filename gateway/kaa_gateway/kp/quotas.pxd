@@ -1,0 +1,12 @@
+from kaa_gateway.kp.quota cimport Quota
+from kaa_gateway.kp.session cimport Endpoint
+
+
+cdef class Quotas:
+    # state
+    cdef dict tenants            # tenant ID -> its Quota; those without one are not here
+    cdef dict app_versions       # application version -> its Quota, likewise
+    cdef dict narrowest          # application version -> the first Quota that all its messages count for, or None
+    cdef dict endpoint_rates     # application version -> Rates of each of its endpoints
+
+    cdef Quota quota_of(self, bytes app_version, Endpoint endpoint)
