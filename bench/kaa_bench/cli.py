@@ -25,7 +25,8 @@ RowName = Literal[
     "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos1-durable", "http", "coap",
     "kpudp", "encode", "decode", "publish", "connect", "disconnect", "memory", "latency-100", "latency-1000",
     "latency-5000", "latency-20000", "push", "workers", "ext-echo", "ext-tsx", "ext-dcx",
-    "ext-epmx-get", "ext-epmx-update", "ext-cmx", "ext-durable", "ext-cex", "stored",
+    "ext-dcx-series", "ext-epmx-get", "ext-epmx-update", "ext-epmx-remote-get", "ext-epmx-remote-update", "ext-cmx",
+    "ext-durable", "ext-cex", "stored",
 ]  # fmt: skip
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
@@ -72,6 +73,8 @@ def compare(
     - `workers`: two workers, compared with one
     - `ext-echo`: an extension service that answers with the payload
     - `ext-tsx`, `ext-dcx`, `ext-epmx-get`, `ext-epmx-update`, `ext-cmx`, `ext-cex`: the reference services
+    - `ext-dcx-series`: `ext-dcx` with auto-extraction; `ext-epmx-remote-get`, `ext-epmx-remote-update`: metadata of
+      another repository
     - `ext-durable`: an extension that takes its requests from a stream
     - `stored`: from a device to a stored sample, the CPU of all servers
 

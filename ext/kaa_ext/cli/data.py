@@ -1,4 +1,4 @@
-"""`kaa-ext data`: prints the data samples that epts keeps."""
+"""`kaa-ext data`: prints the data samples that epts keeps, and the time series in them."""
 
 import sys
 import time
@@ -10,12 +10,13 @@ from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
 from kaa_ext.cli.exits import FAILED, fail
-from kaa_ext.operations import samples
+from kaa_ext.operations import samples, time_series
 from kaa_ext.operations.session import Session, session
+from kaa_ext.sdk import payloads
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import epts
 
-app = App(name="data", help="Print the data samples of endpoints.")
+app = App(name="data", help="Print the data samples and time series of endpoints.")
 
 Receiver = Annotated[str, Parameter(name="--receiver", help="Service instance that keeps the samples.")]
 AnyVersion = Annotated[
@@ -80,7 +81,7 @@ def query(
     since
         Greatest age of a sample: a number with s, m, h or d, such as 90s or 7d.
     """
-    begin = None if since is None else now_ms() - int(duration("--since", since).total_seconds() * 1000)
+    begin = _begin(since)
     urls = servers(nats)
     check_instance(receiver)
 
@@ -99,6 +100,60 @@ def query(
         return 0
 
     return run_command(work())
+
+
+@app.command
+def points(
+    endpoint: str = epts.ANY,
+    *,
+    series: str,
+    last: Annotated[int, Parameter(validator=validators.Number(gt=0))] = 100,
+    since: str | None = None,
+    app_version: AnyVersion = epts.ANY,
+    receiver: Receiver = "epts",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Print the data points of a time series, the oldest first. The exit code is 1 if there are none.
+
+    Example: kaa-ext data points my-device --series auto~temperature --since 1h
+
+    Parameters
+    ----------
+    endpoint
+        Endpoint ID; * for all.
+    series
+        Name of a time series in the settings of epts, or auto~FIELD with auto-extraction.
+    last
+        Number of data points to print; older ones are left out.
+    since
+        Greatest age of a data point: a number with s, m, h or d, such as 90s or 7d.
+    """
+    begin = _begin(since)
+    urls = servers(nats)
+    check_instance(receiver)
+
+    async def work() -> int:
+        async with session(urls) as connection:
+            find = await time_series.finder(connection, receiver, series)
+            if find is None:
+                fail(f"{receiver} has no time series {series}", FAILED)
+            lines: deque[str] = deque(maxlen=last)
+            source = samples.Source(receiver, app_version, endpoint)
+            async for sample in samples.between(connection, source, begin):
+                if (point := find(sample)) is not None:
+                    values = payloads.encode(point.values).decode()
+                    lines.append(f"{_time(point.timestamp)} {_of(sample)} {values}")
+        if not lines:
+            fail(f"no sample found has a data point of {series}", FAILED)
+        sys.stdout.writelines(f"{line}\n" for line in lines)
+        return 0
+
+    return run_command(work())
+
+
+def _begin(since: str | None) -> int | None:
+    """Return the UNIX time in milliseconds of the value of --since."""
+    return None if since is None else now_ms() - int(duration("--since", since).total_seconds() * 1000)
 
 
 async def _nothing(connection: Session, source: samples.Source, since: str | None, metric: str | None) -> str:
@@ -120,6 +175,14 @@ def _line(sample: samples.Sample, metric: str | None) -> str | None:
     value = sample.content if metric is None else sample.metric(metric)
     if value is None:
         return None
-    seconds, milliseconds = divmod(sample.timestamp, 1000)
-    when = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03}Z"
-    return f"{when} {sample.app_version_name} {sample.endpoint_id} {value.decode()}"
+    return f"{_time(sample.timestamp)} {_of(sample)} {value.decode()}"
+
+
+def _of(sample: samples.Sample) -> str:
+    """Return whose sample it is."""
+    return f"{sample.app_version_name} {sample.endpoint_id}"
+
+
+def _time(timestamp: int) -> str:
+    seconds, milliseconds = divmod(timestamp, 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{milliseconds:03}Z"

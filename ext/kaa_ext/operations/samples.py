@@ -4,10 +4,10 @@ A metric is a field of samples that are JSON objects. Times are UNIX times in mi
 """
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
@@ -19,6 +19,8 @@ from kaa_ext.operations.session import Session
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.streams import stored
 from kaa_ext.services import epts
+
+T = TypeVar("T")
 
 BATCHES_MAX = 50_000
 """Batches, which are the messages of devices, that one query reads."""
@@ -68,7 +70,7 @@ class Source(NamedTuple):
 
 
 class Bucket(NamedTuple):
-    """The numbers of a metric in a period, which begins at `timestamp`."""
+    """The numbers in a period, which begins at `timestamp`."""
 
     timestamp: int
     points: int
@@ -145,8 +147,13 @@ async def are_there(session: Session, source: Source) -> bool:
         return True
 
 
-async def last(session: Session, source: Source, metric: str, begin: int) -> Sample | None:
-    """Return the last sample that has a metric. It is looked for in the last message, then from `begin` on."""
+async def last(
+    session: Session, source: Source, find: Callable[[Sample], T | None], begin: int
+) -> tuple[Sample, T] | None:
+    """Return the last sample in which `find` finds something, and what it finds.
+
+    It is looked for in the last message, then from `begin` on.
+    """
     with _known(source.receiver):
         stream = epts.stream_name(source.receiver)
         try:
@@ -158,27 +165,32 @@ async def last(session: Session, source: Source, metric: str, begin: int) -> Sam
     assert message.seq is not None
     found = None
     for sample in _of_batch(batch, message.seq):
-        if sample.metric(metric) is not None:
-            found = sample
+        if (value := find(sample)) is not None:
+            found = sample, value
     if found is not None:
         return found
     async with aclosing(between(session, source, begin, batches_max=BATCHES_MAX)) as samples:
         async for sample in samples:
-            if sample.metric(metric) is not None:
-                found = sample
+            if (value := find(sample)) is not None:
+                found = sample, value
     return found
 
 
 async def downsampled(
-    session: Session, source: Source, metric: str, begin: int, end: int, period_ms: int
+    session: Session,
+    source: Source,
+    number: Callable[[Sample], float | None],
+    begin: int,
+    end: int,
+    period_ms: int,
 ) -> list[Bucket]:
-    """Return the numbers of a metric by period; periods without any are left out. Booleans count as 0 and 1."""
+    """Return the numbers that `number` finds in samples, by period; periods without any are left out."""
     values: dict[int, list[float]] = {}
     async with aclosing(between(session, source, begin, end, batches_max=BATCHES_MAX)) as samples:
         async for sample in samples:
-            number = number_of(sample.metric(metric))
-            if number is not None:
-                values.setdefault((sample.timestamp - begin) // period_ms, []).append(number)
+            found = number(sample)
+            if found is not None:
+                values.setdefault((sample.timestamp - begin) // period_ms, []).append(found)
     return [
         Bucket(begin + period * period_ms, len(each), math.fsum(each) / len(each), min(each), max(each))
         for period, each in sorted(values.items())

@@ -22,6 +22,7 @@ from kaa_ext.rest.observation import Metrics, Observation
 from kaa_ext.rest.problems import HANDLERS
 from kaa_ext.rest.samples import SampleController
 from kaa_ext.rest.services import Services
+from kaa_ext.rest.time_series import TimeSeriesController
 from kaa_ext.rest.tokens import TokenController
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ TAGS = {
     "commands": "Commands to endpoints (11/CEP, 12/CIP).",
     "configurations": "Configurations of endpoints (6/CDTP, 7/CMP).",
     "metadata": "Metadata of endpoints (10/EPMP).",
-    "time series": "Data samples of endpoints (2/DCP).",
+    "time series": "Data samples of endpoints (2/DCP), and the time series in them (14/TSTP).",
     "endpoint tokens": "Tokens of the reference authentication provider (16/ECAP).",
 }
 
@@ -49,6 +50,7 @@ def application(
         ConfigurationController,
         MetadataController,
         SampleController,
+        TimeSeriesController,
         TokenController,
     ]
     app = Litestar(

@@ -158,6 +158,17 @@ ROWS = (
         (_service("dcx", "epts", settings={EXTENSION: {"must-confirm": ["epts"]}}), *_beside("dcx")),
     ),
     ExtensionRow(
+        "ext-dcx-series",
+        "extension: a sample stored and its time series transmitted (dcx, epts)",
+        (
+            _service(
+                "dcx",
+                "epts",
+                settings={EXTENSION: {"must-confirm": ["epts"]}, "epts": {"auto-extraction": True}},
+            ),
+        ),
+    ),
+    ExtensionRow(
         "ext-epmx-get",
         "extension: metadata read (epmx)",
         (_service("epmx"), *_beside("epmx-get")),
@@ -168,6 +179,20 @@ ROWS = (
         "ext-epmx-update",
         "extension: metadata changed (epmx)",
         (_service("epmx"), *_beside("epmx-update")),
+        path="update/keys",
+        payload=b'{"firmware":"1.2.%s","location":"hall"}' % REQUEST_ID.encode(),
+    ),
+    ExtensionRow(
+        "ext-epmx-remote-get",
+        "extension: metadata read from another repository (epmx, epr)",
+        (_service("epmx", "epr=epmx", settings={EXTENSION: {"repository": "epr"}}),),
+        path="get",
+        payload=b"",
+    ),
+    ExtensionRow(
+        "ext-epmx-remote-update",
+        "extension: metadata changed in another repository (epmx, epr)",
+        (_service("epmx", "epr=epmx", settings={EXTENSION: {"repository": "epr"}}),),
         path="update/keys",
         payload=b'{"firmware":"1.2.%s","location":"hall"}' % REQUEST_ID.encode(),
     ),

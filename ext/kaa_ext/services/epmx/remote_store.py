@@ -1,7 +1,8 @@
 """The metadata that another repository has, such as Kaa's endpoint register.
 
 A change reads the metadata, and then sends the difference as a JSON Patch that the repository makes only if the
-metadata are still the same. The repository publishes the events of 15/EME.
+metadata are still the same. Changes of one endpoint that wait for each other share one patch. The repository publishes
+the events of 15/EME.
 
 Source: 19/EPMMP "Endpoint Metadata Management Protocol", client; RFC 6902 "JSON Patch".
 """
@@ -18,7 +19,7 @@ from kaa_ext.sdk import payloads
 from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.targeted import Fields, Requester
-from kaa_ext.services.epmx.metadata import Metadata
+from kaa_ext.services.epmx.metadata import Change, Metadata
 from kaa_ext.services.epmx.store import Order, Wanted
 
 ATTEMPTS = 5
@@ -48,13 +49,43 @@ def asking(extension: Extension, repository: str, timeout_s: float) -> Ask:
     return ask
 
 
+class _Change:
+    """A change that waits for its turn, and its result: None, or the error."""
+
+    __slots__ = ("change", "error", "result")
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+        self.error: ExtensionError | None = None
+        self.result: asyncio.Future[ExtensionError | None] = asyncio.get_running_loop().create_future()
+
+    def apply(self, metadata: Metadata) -> Metadata:
+        """Return metadata after the change; the same if it is refused."""
+        try:
+            after = self.change(metadata) or {}
+        except ExtensionError as error:
+            self.error = error
+            return metadata
+        self.error = None
+        return after
+
+    def finish(self, error: ExtensionError | None = None) -> None:
+        """Give the result to the caller. `error` is that of the whole write."""
+        if not self.result.done():
+            self.result.set_result(error or self.error)
+
+
 class RemoteStore:
-    """The metadata of another repository, which `ask` sends requests to."""
+    """The metadata of another repository, which `ask` sends requests to.
+
+    Changes of an endpoint that wait while it is being written are written together.
+    """
 
     def __init__(self, ask: Ask) -> None:
         self._send = ask
-        self._latest: dict[str, asyncio.Task[None]] = {}
-        """The change of each endpoint that was ordered last, until it is made."""
+        self._changes: dict[str, list[_Change]] = {}
+        """The changes of each endpoint that is being written which wait for the end of that."""
+        self._writers: set[asyncio.Task[None]] = set()
 
     async def read(self, wanted: Sequence[Wanted]) -> list[Metadata | ExtensionError]:
         """Ask for the wanted keys of endpoints."""
@@ -74,51 +105,59 @@ class RemoteStore:
 
     async def change_all(self, orders: Sequence[Order]) -> list[ExtensionError | None]:
         """Have the repository make changes."""
-        results = await asyncio.gather(*map(self._begin, orders), return_exceptions=True)
-        errors: list[ExtensionError | None] = []
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, ExtensionError):
-                raise result
-            errors.append(result)
-        return errors
+        return list(await asyncio.gather(*map(self._submit, orders)))
 
-    def _begin(self, order: Order) -> asyncio.Task[None]:
-        """Begin a change, which is made after those that were ordered before it for the same endpoint."""
+    def _submit(self, order: Order) -> asyncio.Future[ExtensionError | None]:
         endpoint_id = order.endpoint_id
-        change = asyncio.create_task(self._change(order, self._latest.get(endpoint_id)))
-        self._latest[endpoint_id] = change
+        change = _Change(order.change)
+        if endpoint_id in self._changes:
+            self._changes[endpoint_id].append(change)
+        else:
+            self._changes[endpoint_id] = [change]
+            writer = asyncio.create_task(self._write(endpoint_id))
+            self._writers.add(writer)
+            writer.add_done_callback(self._writers.discard)
+        return change.result
 
-        def forget(done: asyncio.Task[None]) -> None:
-            if self._latest.get(endpoint_id) is done:
-                del self._latest[endpoint_id]
+    async def _write(self, endpoint_id: str) -> None:
+        """Make the changes of an endpoint, as long as there are any."""
+        changes: list[_Change] = []
+        try:
+            while changes := self._changes[endpoint_id]:
+                self._changes[endpoint_id] = []
+                try:
+                    await self._write_together(endpoint_id, changes)
+                except ExtensionError as error:
+                    for each in changes:
+                        each.finish(error)
+        finally:
+            for each in changes + self._changes.pop(endpoint_id):
+                each.finish(ExtensionError(500, "The change has failed"))
 
-        change.add_done_callback(forget)
-        return change
-
-    async def _change(self, order: Order, earlier: asyncio.Task[None] | None) -> None:
-        if earlier is not None:
-            await asyncio.wait({earlier})
+    async def _write_together(self, endpoint_id: str, changes: Sequence[_Change]) -> None:
+        """Make changes of an endpoint with one patch."""
         for _ in range(ATTEMPTS):
             found = await self._ask(
-                epmmp.GET, {"endpointId": order.endpoint_id, "include": [], "includeMetadata": True}
+                epmmp.GET, {"endpointId": endpoint_id, "include": [], "includeMetadata": True}
             )
-            order.change(_metadata_in(found))
-            patch = patch_of(order.change.before, order.change.after)
-            if not patch:
-                return
+            before = after = _metadata_in(found)
+            for each in changes:
+                after = each.apply(after)
+            patch = patch_of(before, after)
             try:
-                await self._ask(
-                    epmmp.PATCH,
-                    {
-                        "endpointId": order.endpoint_id,
+                if patch:
+                    fields = {
+                        "endpointId": endpoint_id,
                         "ifMatch": found["eTag"],
                         "patch": payloads.encode(patch),
-                    },
-                )
+                    }
+                    await self._ask(epmmp.PATCH, fields)
             except ExtensionError as error:
                 if error.status_code != PRECONDITION_FAILED:
                     raise
             else:
+                for each in changes:
+                    each.finish()
                 return
         raise ExtensionError(503, "The metadata are changed by too many at once")
 

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from kaa_ext.messages import dstp
 from kaa_ext.sdk.extension import Extension
+from kaa_ext.services.epts.definitions import KEY, STATE, Definitions
 from kaa_ext.services.epts.extraction import AUTO, NAME, Extraction, Series
 from kaa_ext.services.epts.samples import STORED, Storage
 from kaa_ext.services.epts.transmission import Transmission
@@ -81,8 +82,14 @@ def register(
     storage = Storage(extension.name, settings.retention, settings.max_bytes)
     service = TimeSeriesService(storage, _transmission(extension, settings))
 
+    definitions = extension.state(STATE, Definitions)
+
     async def make_stream() -> None:
         await storage.make_stream(extension)
+
+    async def define() -> None:
+        """Tell others which time series there are."""
+        await definitions.put(KEY, value=Definitions(settings.time_series, settings.auto_extraction))
 
     async def receive(messages: list[Msg]) -> None:
         """Handle the samples of events together, and confirm each."""
@@ -121,6 +128,7 @@ def register(
             await extension.publish(message.reply, processed)
 
     extension.on_start(make_stream)
+    extension.on_start(define)
     receiver = Receiver(storage.make_stream, service.receive)
     for transmitter in settings.transmitters:
         if local is None or not local.add(transmitter, extension.name, receiver):
