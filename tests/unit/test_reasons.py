@@ -18,7 +18,8 @@ NO_COUNTERS = {"certificates.py"}
 COUNTED = [
     r'\bcount\(\s*"\w+",\s*"(\w+)"',
     r'\bcount\(\s*"\w+",\s*"\w+" if \w+ else "(\w+)"',
-    r'\bdrop_message\("(\w+)"',
+    r'\bdrop_message\((?:&?message, )?"(\w+)"',
+    r'\brefuse_push\(delivery, "(\w+)"',
     r'\.(?:drop|end|refuse_and_close)\("(\w+)"\)',
     r'\bRefusal\(\s*\w+,\s*"(\w+)"',
     r'\bend_reason = "(\w+)"',

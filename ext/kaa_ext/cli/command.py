@@ -1,5 +1,6 @@
 """`kaa-ext command`: sends commands to endpoints and shows their results (12/CIP, 11/CEP)."""
 
+import sys
 from typing import Annotated
 
 import msgspec
@@ -37,7 +38,8 @@ def send(
 
     Example: kaa-ext command send my-device reboot '{"delay": 5}' --wait
 
-    With --wait the exit code is 0 if the endpoint reports success (2xx), else 1.
+    With --wait the exit code is 0 if the endpoint reports success (2xx), else 1. Until then, lines on standard error
+    say whether the command is delivered, and if not, why.
 
     Parameters
     ----------
@@ -60,7 +62,14 @@ def send(
         async with session(urls) as connection:
             wait_s = timeout + ANSWER_LATER_S if wait else 0.0
             command = await commands.invoke(
-                connection, agent, endpoint, type, content, timeout_s=timeout, wait_s=wait_s
+                connection,
+                agent,
+                endpoint,
+                type,
+                content,
+                timeout_s=timeout,
+                wait_s=wait_s,
+                on_delivery=_show_delivery if wait else None,
             )
         if command.result is not None:
             return _show(command.result)
@@ -109,7 +118,7 @@ def result(
 
 @app.command(name="list")
 def list_commands(endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_NATS_URL) -> int:
-    """List the outstanding commands of an endpoint, the oldest first: type, number, payload.
+    """List the outstanding commands of an endpoint, the oldest first: type, number, payload, whether it is delivered.
 
     Parameters
     ----------
@@ -123,10 +132,14 @@ def list_commands(endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_N
         async with session(urls) as connection:
             for command in await commands.outstanding(connection, agent, endpoint):
                 payload = "" if command.payload is UNSET else bytes(command.payload).decode()
-                print("  ".join(filter(None, (command.type, str(command.id), payload))))
+                print("  ".join(filter(None, (command.type, str(command.id), payload, command.delivery))))
         return 0
 
     return run_command(work())
+
+
+def _show_delivery(delivery: str) -> None:
+    print(f"the command is {delivery}", file=sys.stderr, flush=True)
 
 
 def _show(result: cex.Result) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -31,6 +32,8 @@ class Command(NamedTuple):
     result: cex.Result | None
     deadline: int | None = None
     payload: msgspec.Raw | UnsetType = UNSET
+    delivery: str = ""
+    """Whether the endpoint has the command, in words; empty if that is not known."""
 
     @property
     def is_refused(self) -> bool:
@@ -48,11 +51,13 @@ async def invoke(
     *,
     timeout_s: float,
     wait_s: float,
+    on_delivery: Callable[[str], None] | None = None,
 ) -> Command:
     """Have an endpoint execute a command within `timeout_s`, and wait up to `wait_s` for the result.
 
-    An endpoint that is away gets the command when it connects. Raise ExtensionError 400 if the payload is not JSON,
-    Unavailable if the agent does not run or does not accept the command.
+    An endpoint that is away gets the command when it connects. While waiting, `on_delivery` is called with words that
+    say whether the endpoint has the command, each time that these change. Raise ExtensionError 400 if the payload is
+    not JSON, Unavailable if the agent does not run or does not accept the command.
     """
     number = random.randrange(1, 2**31)
     if payload is not None:
@@ -80,6 +85,11 @@ async def invoke(
 
     answering = asyncio.ensure_future(answers.get())
     accepting = asyncio.ensure_future(accepted())
+    reporting = asyncio.ensure_future(
+        _report_delivery(session, agent, endpoint_id, kind, number, on_delivery)
+        if on_delivery
+        else asyncio.sleep(0)
+    )
     try:
         await asyncio.wait(
             {answering, accepting}, timeout=ACCEPT_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
@@ -93,8 +103,34 @@ async def invoke(
             return _outstanding(accepting.result())
         raise Unavailable(f"{agent} did not answer; command {number} may be executed or not")
     finally:
-        for task in (answering, accepting):
+        for task in (answering, accepting, reporting):
             task.cancel()
+        await asyncio.wait({reporting})
+        await subscription.unsubscribe()
+
+
+async def _report_delivery(
+    session: Session, agent: str, endpoint_id: str, kind: str, number: int, report: Callable[[str], None]
+) -> None:
+    """Report whether the endpoint has an outstanding command, each time that this changes; never returns."""
+    outstanding = await session.state(agent, cex.OUTSTANDING, cex.Outstanding)
+    changed = asyncio.Event()
+
+    async def note(message: Msg) -> None:
+        changed.set()
+
+    subject = changes_subject(f"{agent}-{cex.OUTSTANDING}", joined((endpoint_id,)))
+    subscription = await session.client.subscribe(subject, cb=note)
+    said = ""
+    try:
+        while True:
+            for each in (await outstanding.get(endpoint_id) or cex.Outstanding()).commands:
+                if (each.type, each.id) == (kind, number) and each.delivery_in_words not in ("", said):
+                    said = each.delivery_in_words
+                    report(said)
+            await changed.wait()
+            changed.clear()
+    finally:
         await subscription.unsubscribe()
 
 
@@ -145,7 +181,9 @@ async def completed(
 
 
 def _outstanding(command: cex.Command) -> Command:
-    return Command(command.type, command.id, None, command.deadline, command.payload)
+    return Command(
+        command.type, command.id, None, command.deadline, command.payload, command.delivery_in_words
+    )
 
 
 def _answered(agent: str, kind: str, number: int, message: Msg) -> Command:

@@ -48,7 +48,10 @@ class CommandResult(msgspec.Struct, rename="camel"):
 
 
 class Command(msgspec.Struct, rename="camel"):
-    """A command. `deadline` (UNIX time in milliseconds) and `payload` are there while it is outstanding."""
+    """A command. `deadline` (UNIX time in milliseconds) and `payload` are there while it is outstanding.
+
+    So is `delivery` as soon as the gateway has reported: it says in words whether the endpoint has the command.
+    """
 
     type: str
     id: int
@@ -56,6 +59,7 @@ class Command(msgspec.Struct, rename="camel"):
     result: CommandResult | None
     deadline: int | UnsetType = UNSET
     payload: Any | UnsetType = UNSET
+    delivery: str | UnsetType = UNSET
 
 
 class CommandPage(msgspec.Struct):
@@ -180,7 +184,15 @@ def _shown(command: commands.Command) -> Command:
     result = command.result
     if result is None:
         deadline = UNSET if command.deadline is None else command.deadline
-        return Command(command.type, command.id, "outstanding", None, deadline, command.payload)
+        return Command(
+            command.type,
+            command.id,
+            "outstanding",
+            None,
+            deadline,
+            command.payload,
+            command.delivery or UNSET,
+        )
     return Command(
         command.type,
         command.id,

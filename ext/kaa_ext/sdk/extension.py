@@ -11,13 +11,11 @@ import asyncio
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeAlias, TypeVar
-from uuid import uuid4
+from typing import Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
 import structlog
 from kaa_gateway.bus import elce, subjects
 from kaa_gateway.bus.messages import is_expired, now_ms
-from kaa_gateway.wire.esp import encode_extension_data
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -35,6 +33,9 @@ from kaa_ext.sdk.logs import LimitedLog
 from kaa_ext.sdk.message_batches import BatchSubscriber
 from kaa_ext.sdk.metadata_events import AnyMetadataHandler
 from kaa_ext.sdk.publisher import Publisher
+from kaa_ext.sdk.push_options import PushOptions
+from kaa_ext.sdk.push_receipt import PushReceipt
+from kaa_ext.sdk.pushes import Pushes
 from kaa_ext.sdk.receivers import MessageReceiver, RequestReceiver
 from kaa_ext.sdk.requests import BatchHandler, Handler, Request
 from kaa_ext.sdk.route import Route
@@ -127,6 +128,9 @@ class Extension:
         interests.append(
             Interest(f"{self.publisher.inbox}*", "", MessageReceiver(self.publisher.receive), "answers")
         )
+        self._pushes = Pushes(name, self.replica_id, self._affinity_subject, self.publish)
+        receipts = self._pushes.receipts
+        interests.append(Interest(receipts.subject, "", MessageReceiver(receipts.receive), "answers"))
         self._connection: Connection
         self.use_servers(nats_urls or urls_of_environment())
 
@@ -288,35 +292,40 @@ class Extension:
 
     # ------------------------------------------------------------ what a service sends
 
+    @overload
     async def push(
-        self,
-        endpoint_id: str,
-        resource_path: str,
-        payload: bytes,
-        *,
-        app_version_name: str | None = None,
-        gateway_instance: str | None = None,
-        gateway_replica_id: str | None = None,
-        status_code: int = 200,
-        push_id: str | None = None,
-    ) -> None:
+        self, endpoint_id: str, resource_path: str, payload: bytes, *,
+        receipt: Literal[False] = False, **options: Unpack[PushOptions],
+    ) -> None: ...  # fmt: skip
+
+    @overload
+    async def push(
+        self, endpoint_id: str, resource_path: str, payload: bytes, *,
+        receipt: Literal[True], **options: Unpack[PushOptions],
+    ) -> PushReceipt: ...  # fmt: skip
+
+    async def push(
+        self, endpoint_id: str, resource_path: str, payload: bytes, *,
+        receipt: bool = False, **options: Unpack[PushOptions],
+    ) -> PushReceipt | None:  # fmt: skip
         """Send an endpoint a message that it did not request. Raise NotDelivered if NATS does not take it.
 
         Every replica of the gateway instance gets the message; the replica that the endpoint is connected to delivers
         it. With `gateway_replica_id` only that replica gets it. A push with the same `push_id` (a UUID) is delivered
-        once to a connection, so a push can be repeated.
+        once to a connection, so a push can be repeated. After `timeout_s` it is not delivered any more. With `receipt`,
+        the gateway reports what becomes of the push: see PushReceipt.
         """
-        if gateway_replica_id is not None:
-            name = _subject_name("gateway replica ID", gateway_replica_id)
+        replica_id = options.get("gateway_replica_id")
+        if replica_id is not None:
+            name = _subject_name("gateway replica ID", replica_id)
             subject = subjects.replica(name, "esp", subjects.EXTENSION_DATA)
         else:
-            subject = self.push_subject(gateway_instance)
-        datum = encode_extension_data(
-            push_id or str(uuid4()), now_ms(), 0, app_version_name, self.name, endpoint_id, resource_path, None,
-            payload, status_code,
-        )  # fmt: skip
-        await self.publish(subject, datum, self._affinity_subject)
+            subject = self.push_subject(options.get("gateway_instance"))
+        expected = await self._pushes.send(
+            subject, endpoint_id, resource_path, payload, receipt=receipt, options=options
+        )
         self._stats["pushes"] += 1
+        return expected
 
     def has_expired(self, fields: dict[str, Any]) -> bool:
         """Return whether a message of 3/ISM has expired. Such messages are counted, and logged now and then."""

@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t
 
 from kaa_gateway.coap.retransmission cimport Transmission
 from kaa_gateway.counters cimport Counters
+from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.kp.session cimport Endpoint
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.esp cimport ExtensionDataView
@@ -12,6 +13,7 @@ cdef class Notification:
     cdef uint8_t code
     cdef int content_format
     cdef bytes body
+    cdef Receipt receipt             # of the push, or None
 
 
 cdef class Observation:
@@ -47,7 +49,9 @@ cdef class ObservationTable:
 
     cdef Observation register(self, object peer, dict of_peer, bytes token, bytes transfer_key, Endpoint endpoint)
     cdef bint remove(self, dict of_peer, Observation observation) except -1
-    cdef int enqueue(self, Observation observation, uint8_t code, int content_format, Slice body) except -1
+    cdef int enqueue(
+        self, Observation observation, uint8_t code, int content_format, Slice body, Receipt receipt
+    ) except -1
     cdef Notification dequeue(self, Observation observation)
     cdef int put_back(self, Observation observation, Notification notification) except -1
     cdef list next_unserved(self, dict app_versions)

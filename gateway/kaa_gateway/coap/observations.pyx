@@ -13,6 +13,8 @@ from libc.string cimport memcmp
 from kaa_gateway.kp.resource_path cimport ResourcePath, split_resource_path, split_token
 from kaa_gateway.wire.buffer cimport slice_of
 
+from kaa_gateway.bus.push_receipts import DROPPED
+
 cdef enum:
     QUEUED_NOTIFICATIONS_MAX = 16        # of an observation
     QUEUED_BYTES_MAX = 16 * 1024 * 1024  # of the notifications of all observations
@@ -122,21 +124,28 @@ cdef class ObservationTable:
                 result.append(observation)
         return result
 
-    cdef int enqueue(self, Observation observation, uint8_t code, int content_format, Slice body) except -1:
+    cdef int enqueue(
+        self, Observation observation, uint8_t code, int content_format, Slice body, Receipt receipt
+    ) except -1:
         """Queue a notification behind those that wait.
 
         If the queue is full its oldest notification is dropped; if memory is short, the new one.
         """
-        cdef Notification notification
+        cdef Notification notification, oldest
         if len(observation.queue) >= QUEUED_NOTIFICATIONS_MAX:
-            self.dequeue(observation)
+            oldest = self.dequeue(observation)
+            if oldest.receipt is not None:
+                oldest.receipt.end(DROPPED, "coap_notification_queue_full")
             self.counters.count("dropped", "coap_notification_queue_full")
         if self.queued_bytes + body.size > QUEUED_BYTES_MAX:
+            if receipt is not None:
+                receipt.end(DROPPED, "coap_notification_memory")
             return self.counters.count("dropped", "coap_notification_memory")
         notification = Notification()
         notification.code = code
         notification.content_format = content_format
         notification.body = body.data[:body.size] if body.size else b""
+        notification.receipt = receipt
         self.queued_bytes += body.size
         observation.queue.append(notification)
         return 0

@@ -4,12 +4,14 @@ Source: RFC 7641 (Observe).
 """
 
 cimport cython
+from cpython.object cimport PyObject
 from libc.stdint cimport uint16_t
 
 from kaa_gateway.coap.observations cimport Notification
 from kaa_gateway.coap.options cimport (
     Response, code_of_status, cut_diagnostic, format_of_payload, start_response,
 )
+from kaa_gateway.kp.receipts cimport kept_receipt
 from kaa_gateway.kp.session cimport Session
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.coap cimport BAD_REQUEST, CON, CONTENT, GET, NON
@@ -56,17 +58,17 @@ cdef class Observer:
             self.context.sessions.set_online(<Session>self.peer, False)
         return 0
 
-    cdef bint deliver(self, const ExtensionDataView* data, Endpoint endpoint) except -1:
+    cdef bint deliver(self, const ExtensionDataView* data, Endpoint endpoint, PyObject* receipt) except -1:
         """Send a push as notifications of the resource that it is for. Return False if nobody observes that."""
         cdef Observation observation
         cdef bint observed = False
         for observation in list(self.observations.values()):
             if observation.matches(data, endpoint):
-                self.notify(observation, data)
+                self.notify(observation, data, kept_receipt(receipt))
                 observed = True
         return observed
 
-    cdef int notify(self, Observation observation, const ExtensionDataView* data) except -1:
+    cdef int notify(self, Observation observation, const ExtensionDataView* data, Receipt receipt) except -1:
         """Send a push as a notification, or queue it behind the one that is not yet acknowledged.
 
         Each is confirmable: a push may be a command, not only the newest state.
@@ -80,12 +82,12 @@ cdef class Observer:
         elif data.reason_phrase.size:
             body = cut_diagnostic(data.reason_phrase)
         if observation.outstanding is None and not observation.queue \
-                and self.send_notification(observation, code, format, body):
+                and self.send_notification(observation, code, format, body, receipt):
             return 0
-        return self.context.observations.enqueue(observation, code, format, body)
+        return self.context.observations.enqueue(observation, code, format, body, receipt)
 
     cdef bint send_notification(
-        self, Observation observation, uint8_t code, int content_format, Slice body
+        self, Observation observation, uint8_t code, int content_format, Slice body, Receipt receipt
     ) except -1:
         """Send a notification. Return False if it must wait until more bytes may be sent to this peer.
 
@@ -108,11 +110,13 @@ cdef class Observer:
             self.outbox.send_limit(self.context.now),
         ):
             self.outbox.send_confirmable(message_id, observation if code < BAD_REQUEST else None)
+            self.outbox.set_receipt(message_id, receipt)
             return True
         if code >= BAD_REQUEST:
             self.outbox.hold_confirmable(
                 message_id, slice_of(observation.token), &response, slice_of(observation.transfer_key)
             )
+            self.outbox.set_receipt(message_id, receipt)
             return True
         self.outbox.holds = True
         return False
@@ -125,7 +129,8 @@ cdef class Observer:
             if notification is None:
                 break
             if not self.send_notification(
-                observation, notification.code, notification.content_format, slice_of(notification.body)
+                observation, notification.code, notification.content_format, slice_of(notification.body),
+                notification.receipt,
             ):
                 self.context.observations.put_back(observation, notification)
                 break

@@ -5,6 +5,7 @@ from kaa_gateway.coap.context cimport CoapContext
 from kaa_gateway.coap.observations cimport Observation
 from kaa_gateway.coap.options cimport Response
 from kaa_gateway.coap.retransmission cimport Transmission
+from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.net.addresses cimport Address
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.coap cimport Type
@@ -39,6 +40,7 @@ cdef class Outbox:
         self, uint16_t message_id, Slice token, Response* response, Slice transfer_key
     ) except -1
     cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1
+    cdef int set_receipt(self, uint16_t message_id, Receipt receipt) except -1
     cdef int send(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int send_empty(self, Type type, uint16_t message_id) except -1
     # retransmission

@@ -109,6 +109,14 @@ cdef class Outbox:
             observation.outstanding = transmission
         return self.send(context.out.data, context.out.size)
 
+    cdef int set_receipt(self, uint16_t message_id, Receipt receipt) except -1:
+        """Report what becomes of a confirmable message, if its extension wants to know."""
+        cdef Transmission transmission
+        if receipt is not None:
+            transmission = self.transmissions[message_id]
+            transmission.receipt = receipt
+        return 0
+
     cdef int send(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Send a datagram, and count it against the limit for unverified addresses. Hot path."""
         self.amplification_credit = max(self.amplification_credit - size, <int64_t>0)

@@ -53,7 +53,7 @@ cdef class CoapPeer(Session):
     # acknowledgements of our messages
     cdef int receive_acknowledgement(self, uint16_t message_id, double now) except -1
     cdef int receive_reset(self, uint16_t message_id) except -1
-    cdef int give_up(self, Transmission transmission) except -1
+    cdef int give_up(self, Transmission transmission, str reason) except -1
     cdef int retransmit(self, Transmission transmission, double now) except -1
     cdef int send_held(self, double now) except -1
     # limits

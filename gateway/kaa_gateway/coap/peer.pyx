@@ -31,6 +31,11 @@ from kaa_gateway.wire.coap cimport (
     TOO_MANY_REQUESTS, UNAUTHORIZED, VALID, Type,
 )
 
+from kaa_gateway.bus import push_receipts
+
+cdef str DELIVERED = push_receipts.DELIVERED
+cdef str DROPPED = push_receipts.DROPPED
+
 cdef enum:
     RETRY_AFTER = 1                 # seconds, in Max-Age of a 5.03
     LINK_FORMAT = 40                # Content-Format of application/link-format
@@ -268,7 +273,7 @@ cdef class CoapPeer(Session):
                 return False
             self.respond_with(exchange, delivery.data, endpoint)
             return True
-        return self.observer.deliver(delivery.data, endpoint)
+        return self.observer.deliver(delivery.data, endpoint, delivery.receipt)
 
     cdef int acknowledge(self, uint32_t token) except -1:
         """Respond to a request that wants no answer of its extension: NATS has taken it."""
@@ -440,28 +445,32 @@ cdef class CoapPeer(Session):
         if transmission is None:
             return 0
         self.outbox.verify_address(now)
+        if transmission.receipt is not None:
+            transmission.receipt.end(DELIVERED, None)
         self.outbox.end_transmission(transmission)
         return 0 if transmission.observation is None else self.observer.send_queued(transmission.observation)
 
     cdef int receive_reset(self, uint16_t message_id) except -1:
         """Handle an RST: the peer rejects a message of ours, which ends the observation that it belongs to."""
         cdef Transmission transmission = self.outbox.transmissions.get(message_id)
-        return 0 if transmission is None else self.give_up(transmission)
+        return 0 if transmission is None else self.give_up(transmission, "coap_reset_by_device")
 
     cdef int retransmit(self, Transmission transmission, double now) except -1:
         """Send a confirmable message that is due again, or give it up. The timer has let go of it."""
         if self.outbox.transmissions.get(transmission.message_id) is not transmission:
             return 0  # it was acknowledged or given up meanwhile
-        return 0 if self.outbox.retransmit(transmission, now) else self.give_up(transmission)
+        return 0 if self.outbox.retransmit(transmission, now) else self.give_up(transmission, "coap_unacknowledged")
 
     cdef int send_held(self, double now) except -1:
         """Send what was held, as far as it may be sent now: the peer has sent something, or its address is verified."""
         self.outbox.send_held(now)
         return self.observer.send_all_queued()
 
-    cdef int give_up(self, Transmission transmission) except -1:
+    cdef int give_up(self, Transmission transmission, str reason) except -1:
         """End a transmission that the peer has rejected or never acknowledged, and its observation with it."""
         cdef Observation observation = transmission.observation
+        if transmission.receipt is not None:
+            transmission.receipt.end(DROPPED, reason)
         self.outbox.end_transmission(transmission)
         if observation is None:
             return 0

@@ -1,3 +1,5 @@
+from kaa_gateway.kp.receipt cimport Receipt
+
 from libc.stdint cimport int64_t, uint16_t
 
 
@@ -5,6 +7,7 @@ cdef class Transmission:
     # A confirmable message of ours, until it is acknowledged or given up.
     # wiring
     cdef object peer                 # CoapPeer; None if it had ended
+    cdef Receipt receipt             # of the push that it carries, or None
     cdef object observation          # the Observation whose notification it is; None for a response
     # state
     cdef uint16_t message_id

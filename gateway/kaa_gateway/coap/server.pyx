@@ -328,7 +328,7 @@ cdef class CoapServer(DatagramCore):
             if transmission.peer is not None:
                 (<CoapPeer>transmission.peer).retransmit(transmission, now)
         for observation in context.observations.next_unserved(self.served):
-            (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0))
+            (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0), None)
         context.requests.expire(now)
         context.responses.expire(now)
         self.expire_peers(now)

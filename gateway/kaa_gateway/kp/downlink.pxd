@@ -4,6 +4,7 @@ from kaa_gateway.bus.durable cimport DurableLanes
 from kaa_gateway.bus.listener cimport Listener
 from kaa_gateway.kp.correlation cimport Correlation, Correlator
 from kaa_gateway.counters cimport Counters
+from kaa_gateway.kp.receipts cimport ReceiptRequest
 from kaa_gateway.kp.recent_keys cimport RecentKeys
 from kaa_gateway.kp.router cimport Router
 from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
@@ -26,10 +27,13 @@ cdef class Downlink(Listener):
     cdef Buffer scratch
     cdef RecentKeys pushed        # hashes of a push and the session that it reached
     cdef readonly object clock_skew   # ClockSkew of the extensions
+    cdef ReceiptRequest wanted    # receipts of the message that came last, or None
     cdef dict traces              # correlation ID -> trace of a message that is under way; None: tracing is off
 
     cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0
     cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1
+    cdef bint deliver_push(self, Session session, Delivery* delivery, Endpoint endpoint) except -1
+    cdef int refuse_receipt(self, str outcome, str reason) except -1
     cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1
     cdef int dispatch(
         self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint

@@ -16,6 +16,7 @@ from kaa_gateway.bus.block cimport Acknowledgement
 from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST, Correlation
 from kaa_gateway.counters cimport VersionCounters
+from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.kp.resource_path cimport append_topic
 from kaa_gateway.kp.router cimport Binding
 from kaa_gateway.kp.session cimport Attachment, Session
@@ -28,6 +29,7 @@ import logging
 
 import structlog
 
+from kaa_gateway.bus import push_receipts
 from kaa_gateway.bus.clock_skew import ClockSkew
 from kaa_gateway.wire.avro import MALFORMED_REASONS
 
@@ -39,6 +41,11 @@ cdef enum:
     # Bytes of a reason phrase that reach a device. As JSON they become up to six times as many.
     REASON_PHRASE_SIZE_MAX = 1024
     INSTANCE_SIZE_MAX = 128   # bytes of the name of an extension instance in a metric
+
+cdef str DROPPED = push_receipts.DROPPED
+cdef str NO_SESSION = push_receipts.NO_SESSION
+cdef str REPEATED = push_receipts.REPEATED
+cdef str SENT = push_receipts.SENT
 
 cdef int CONTENT_TOO_LARGE = 413
 cdef int SERVICE_UNAVAILABLE = 503
@@ -112,6 +119,10 @@ cdef class Downlink(Listener):
             return self.drop(MALFORMED_REASONS[<int>status])
         if view.reason_phrase.size > REASON_PHRASE_SIZE_MAX:
             view.reason_phrase.size = boundary_before(view.reason_phrase, REASON_PHRASE_SIZE_MAX)
+        if message.header.size:
+            self.wanted = self.uplink.receipts.read_request(message.header, &view)
+        elif self.wanted is not None:
+            self.wanted = None
         if view.timeout > 0:
             now = now_ms()
             if view.timestamp < now - view.timeout:  # in this order it cannot overflow
@@ -129,7 +140,7 @@ cdef class Downlink(Listener):
                 endpoint, to_bytes(view.extension_instance_name), message.reply
             )
         delivery.data = &view
-        delivery.attachment = NULL
+        delivery.attachment = delivery.receipt = NULL
         return self.dispatch(&delivery, view.correlation_id, session, endpoint)
 
     cdef int drop_expired(self, const ExtensionDataView* view) except -1:
@@ -140,6 +151,7 @@ cdef class Downlink(Listener):
             session = self.sessions.find(correlation.session)
         # An answer is not older than the session of its request.
         self.check_clock(view, 0 if session is None else session.opened_at)
+        self.refuse_receipt(DROPPED, "expired")
         return self.drop_message("expired", view.correlation_id)
 
     cdef int check_clock(self, const ExtensionDataView* view, int64_t earliest) except -1:
@@ -167,12 +179,18 @@ cdef class Downlink(Listener):
             delivery.correlated = False
         delivery.service = AT_MOST_ONCE
         if endpoint is None:
+            self.refuse_receipt(NO_SESSION, "unknown_endpoint")
             return self.drop_message("unknown_endpoint", correlation_id)
         hashed = self.hash_of_push(correlation_id, delivery.data) if correlation_id.size else 0
         # A session without its device is asked only if nobody is there: it would keep the message for later.
         if self.push(delivery, endpoint, hashed, True) or self.push(delivery, endpoint, hashed, False):
             return 0
+        self.refuse_receipt(NO_SESSION, "no_session")
         return self.drop_message("no_session", correlation_id)
+
+    cdef int refuse_receipt(self, str outcome, str reason) except -1:
+        """Tell an extension that wants to know it that no session has taken its push."""
+        return 0 if self.wanted is None else self.wanted.refuse(outcome, reason)
 
     cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1:
         """Count a message that a session has taken for its device. Hot path."""
@@ -230,13 +248,34 @@ cdef class Downlink(Listener):
             return False  # its attachments are still being ended
         if hashed and self.pushed.has(key):
             self.drop_message("repeated_push", delivery.data.correlation_id)
+            if self.wanted is not None:
+                self.wanted.answered = True
+                self.wanted.receipt_of(session.key).end(REPEATED, None)
             return True
-        if not session.deliver(delivery, endpoint):
+        if self.wanted is not None:
+            if not self.deliver_push(session, delivery, endpoint):
+                return False
+        elif not session.deliver(delivery, endpoint):
             return False
         if hashed:
             self.pushed.add(key)
         self.count_out(session, delivery, endpoint)
         return True
+
+    cdef bint deliver_push(self, Session session, Delivery* delivery, Endpoint endpoint) except -1:
+        """Push to a session, and report what it does with the push; return whether it took it."""
+        cdef Receipt receipt = self.wanted.receipt_of(session.key)
+        cdef bint taken
+        delivery.receipt = <PyObject*>receipt
+        taken = session.deliver(delivery, endpoint)
+        delivery.receipt = NULL
+        self.wanted.answered = self.wanted.answered or taken or receipt.over
+        if taken and not receipt.over:
+            if receipt.kept:
+                receipt.accept()
+            else:
+                receipt.end(SENT, None)
+        return taken
 
     cdef int on_confirmed(self, const Acknowledgement* acknowledgements, Py_ssize_t count) except -1:
         """Acknowledge the messages of a block that NATS has. Hot path."""
@@ -255,6 +294,8 @@ cdef class Downlink(Listener):
         """Return False for QoS 0, which is at most once."""
         cdef Correlation correlation
         cdef ClientDataView view
+        if publication.reply.data == NULL:
+            return True  # a receipt
         if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD:
             return False
         return (

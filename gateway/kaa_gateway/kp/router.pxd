@@ -74,6 +74,7 @@ cdef class Router:
     cdef frozenset named         # extension instances whose paths name configurations
     cdef dict shared_bindings    # extension instance -> Binding, of extensions without endpoints
     cdef dict lanes              # extension instance -> DurableLane, of those that are durable
+    cdef str replica_id
     cdef str reply_to
     cdef dict extension_of       # instance-wide subject -> extension instance
     cdef Py_ssize_t topic_size_max

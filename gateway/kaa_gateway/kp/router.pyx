@@ -142,6 +142,7 @@ cdef class Router:
         Py_ssize_t capacity, Py_ssize_t topic_size_max,
     ):
         self.endpoints = sessions.endpoints
+        self.replica_id = replica_id
         self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
         self.app_versions = {}
         self.endpoint_aware = {}

@@ -15,6 +15,7 @@ cdef struct Delivery:
     Service service          # ... which came in this way,
     uint32_t sequence        # ... with this number
     PyObject* attachment     # borrowed: the session's attachment to the endpoint, or NULL if it must look that up
+    PyObject* receipt        # borrowed: the Receipt of a push, if its extension wants one, else NULL
 
 
 cdef struct Traffic:

@@ -64,6 +64,7 @@ cdef class Session:
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Send an ExtensionData to the device; return False if the session cannot. Hot path.
 
+        A push may have a receipt. It counts as sent, unless the session keeps the receipt or ends it (receipts.pxd).
         `endpoint` is None for an extension that is not endpoint-aware.
         """
         return False

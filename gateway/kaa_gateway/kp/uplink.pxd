@@ -4,6 +4,7 @@ from kaa_gateway.bus.durable cimport DurableLane
 from kaa_gateway.bus.link cimport Link
 from kaa_gateway.kp.correlation cimport Correlator, Service
 from kaa_gateway.counters cimport Counters
+from kaa_gateway.kp.receipts cimport Receipts
 from kaa_gateway.kp.router cimport Route, Router, Target
 from kaa_gateway.kp.session cimport Attachment, Endpoint, Session
 from kaa_gateway.kp.sessions cimport Sessions
@@ -57,6 +58,7 @@ cdef class Uplink:
     cdef Correlator correlator
     cdef Counters counters
     cdef readonly object identification   # Identification
+    cdef Receipts receipts
     cdef object tracer               # kaa_gateway.app.tracing's, or None
     # state
     cdef int64_t now                 # ms since the epoch, of this tick

@@ -58,6 +58,7 @@ cdef class Uplink:
         self.correlator = correlator
         self.counters = counters
         self.identification = Identification(self, resolve, waiting_count_max, waiting_bytes_max)
+        self.receipts = Receipts(link, counters, router.replica_id)
         self.blocked = []
 
     def set_tracer(self, tracer not None):

@@ -64,5 +64,6 @@ cdef class KpudpPeer(Session):
     cdef int acknowledge_late(self, Exchange exchange) except -1
     cdef int respond(self, Exchange exchange, int status, Slice phrase, Slice payload) except -1
     cdef bint push(self, Delivery* delivery, Endpoint endpoint) except -1
+    cdef bint refuse_push(self, const Delivery* delivery, str reason) except -1
     cdef bint is_latest_of(self, Endpoint endpoint) except -1
     cdef int retransmit(self, Transmission transmission) except -1

@@ -12,6 +12,7 @@ from libc.string cimport memcmp
 from kaa_gateway.counters cimport KPUDP
 from kaa_gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, REQUEST as REQUEST_SERVICE, Service
 from kaa_gateway.kp.resource_path cimport append_topic, is_clean
+from kaa_gateway.kp.receipts cimport drop_receipt, kept_receipt
 from kaa_gateway.kp.session cimport Attachment
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.kpudp.tables cimport ANSWERED, NEW, OUTDATED, MessageIdStatus
@@ -22,6 +23,11 @@ from kaa_gateway.wire.kpudp cimport (
     PATH_SIZE_MAX, PHRASE_SIZE_MAX, PING, PONG, PUSH, PUSH_OVERHEAD, REQUEST, RESET, RESPONSE, RESPONSE_OVERHEAD,
     UNKNOWN_ALIAS, put_push, put_response,
 )
+
+from kaa_gateway.bus import push_receipts
+
+cdef str DELIVERED = push_receipts.DELIVERED
+cdef str DROPPED = push_receipts.DROPPED
 
 cdef enum:
     REQUESTS_MAX = 16        # of a peer, whose responses it has not acknowledged
@@ -304,6 +310,11 @@ cdef class KpudpPeer(Session):
             return 0
         if frame.type == RESET:
             self.drop("kpudp_reset_by_device")
+        if transmission.receipt is not None:
+            if frame.type == ACK:
+                transmission.receipt.end(DELIVERED, None)
+            else:
+                transmission.receipt.end(DROPPED, "kpudp_reset_by_device")
         self.outbox.complete(frame.message_id)
         if transmission.type == RESPONSE:
             del self.exchanges[transmission.request_id]
@@ -406,6 +417,7 @@ cdef class KpudpPeer(Session):
         cdef uint8_t* end
         cdef int status = delivery.data.status_code
         cdef uint16_t message_id
+        cdef Transmission transmission
         cdef Slice app_version = delivery.data.app_version_name, token = Slice(NULL, 0), path
         cdef Slice phrase = delivery.data.reason_phrase
         cdef Buffer scratch = self.context.scratch
@@ -421,8 +433,7 @@ cdef class KpudpPeer(Session):
         elif delivery.data.endpoint_id.data != NULL:
             return False
         if app_version.data == NULL or delivery.data.extension_instance_name.data == NULL:
-            self.drop("no_topic")
-            return False
+            return self.refuse_push(delivery, "no_topic")
         scratch.size = 0
         append_topic(
             scratch, app_version, delivery.data.extension_instance_name, token, delivery.data.resource_path, False, 0,
@@ -430,27 +441,30 @@ cdef class KpudpPeer(Session):
         )
         path = Slice(scratch.data, scratch.size)
         if path.size > PATH_SIZE_MAX or not is_clean(path):
-            self.drop("no_topic")
-            return False
+            return self.refuse_push(delivery, "no_topic")
         phrase.size = min(phrase.size, <Py_ssize_t>PHRASE_SIZE_MAX)
         if HEADER_SIZE + PUSH_OVERHEAD + phrase.size + path.size + delivery.data.payload.size > DATAGRAM_SIZE_MAX:
-            self.drop("kpudp_push_too_large")
-            return False
+            return self.refuse_push(delivery, "kpudp_push_too_large")
         if self.pushes >= PUSHES_MAX:
-            self.drop("kpudp_outstanding_pushes")
-            return False
+            return self.refuse_push(delivery, "kpudp_outstanding_pushes")
         if not self.context.timer.reserve():
-            self.drop("kpudp_unacknowledged")
-            return False
+            return self.refuse_push(delivery, "kpudp_unacknowledged")
         self.pushes += 1
         message_id = self.outbox.next_message_id()
         end = put_push(
             frame, message_id, <uint16_t>(status if 100 <= status <= 599 else BAD_GATEWAY), phrase, path,
             delivery.data.payload, True,
         )
-        self.outbox.send_confirmable(PUSH, message_id, frame[:end - frame])
+        transmission = self.outbox.send_confirmable(PUSH, message_id, frame[:end - frame])
+        transmission.receipt = kept_receipt(delivery.receipt)
         self.context.peers.requeue(self.place, True)
         return True
+
+    cdef bint refuse_push(self, const Delivery* delivery, str reason) except -1:
+        """Count a push that cannot be sent, and report it if its extension wants to know. Return False."""
+        self.drop(reason)
+        drop_receipt(delivery.receipt, reason)
+        return False
 
     cdef bint is_latest_of(self, Endpoint endpoint) except -1:
         """Return whether this is the proved peer of an endpoint from which a datagram has come last."""
@@ -462,7 +476,11 @@ cdef class KpudpPeer(Session):
 
     cdef int retransmit(self, Transmission transmission) except -1:
         """Send a message again whose wait is over. The session ends if the peer does not acknowledge it."""
-        return 0 if self.outbox.retransmit(transmission) else self.end("kpudp_unreachable")
+        if self.outbox.retransmit(transmission):
+            return 0
+        if transmission.receipt is not None:
+            transmission.receipt.end(DROPPED, "kpudp_unreachable")
+        return self.end("kpudp_unreachable")
 
     # ------------------------------------------------------------ the end
 

@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
+from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.net.addresses cimport Address, AddressTable
 
 cdef enum:
@@ -88,6 +89,7 @@ cdef class Transmission:
     cdef uint8_t type
     cdef uint16_t message_id
     cdef uint16_t request_id     # of a RESPONSE
+    cdef Receipt receipt         # of a PUSH whose extension wants one, else None
     cdef bytes frame             # None once it is acknowledged or given up
     cdef int count               # how often it was sent
     cdef int64_t wait            # ticks of the timer before it is sent again

@@ -145,7 +145,8 @@ cdef class MqttConnection(ProtocolCore):
                 violation("second_connect")
             self.server.connect_handler.on_connect(self, packet)
         elif packet.type == PUBACK:
-            self.session.on_puback(<uint16_t>read_packet_id(packet, self.level, &reason_code))
+            packet_id = <uint16_t>read_packet_id(packet, self.level, &reason_code)
+            self.session.on_puback(packet_id, reason_code)
         elif packet.type == PUBREC:
             packet_id = <uint16_t>read_packet_id(packet, self.level, &reason_code)
             self.session.on_pubrec(packet_id, reason_code)

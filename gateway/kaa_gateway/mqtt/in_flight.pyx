@@ -5,12 +5,19 @@ They outlive the connection with their session, and are sent again over the next
 Source: MQTT 3.1.1 sections 4.3 (QoS), 4.4 (delivery retry), 4.6 (order); MQTT 5 sections 4.4 and 4.9 (flow control).
 """
 
+from kaa_gateway.kp.receipt cimport Receipt
+from kaa_gateway.mqtt.message_queue cimport RECEIPT_SIZE
 from kaa_gateway.mqtt.outgoing cimport EXPIRY_SIZE, Outgoing, append_message
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.mqtt cimport (
     LEVEL_5, PUBREL, REMAINING_LENGTH_MAX, Packet, PublishView, append_ack, next_packet, read_publish,
 )
 from kaa_gateway.wire.mqtt_properties cimport MESSAGE_EXPIRY_INTERVAL, has
+
+from kaa_gateway.bus import push_receipts
+
+cdef str DELIVERED = push_receipts.DELIVERED
+cdef str DROPPED = push_receipts.DROPPED
 
 cdef enum:
     PUBREL_SIZE = 4           # bytes
@@ -54,15 +61,36 @@ cdef class InFlight:
             self.deadlines[packet_id] = deadline
         return 0
 
+    cdef int add_receipt(self, uint16_t packet_id, Receipt receipt) except -1:
+        """Report what becomes of a message that has been added."""
+        if self.receipts is None:
+            self.receipts = {}
+        self.receipts[packet_id] = receipt
+        return 0
+
+    cdef Py_ssize_t memory(self) except -1:
+        """Return the bytes of all messages, roughly."""
+        return self.bytes if self.receipts is None else self.bytes + RECEIPT_SIZE * len(self.receipts)
+
     # ------------------------------------------------------------ acknowledgements
 
-    cdef bint on_puback(self, uint16_t packet_id) except -1:
+    cdef int end_receipt(self, uint16_t packet_id, str outcome, str reason) except -1:
+        """Report what has become of a push, if its extension wants to know."""
+        cdef Receipt receipt = self.receipts.pop(packet_id, None)
+        return 0 if receipt is None else receipt.end(outcome, reason)
+
+    cdef bint on_puback(self, uint16_t packet_id, bint success) except -1:
         """The client has a message, or refuses it. Return False if the packet identifier is an old one."""
         # A packet identifier that waits for PUBCOMP is in flight as None: PUBACK does not end that.
         packet = self.packets.get(packet_id)
         if packet is None:
             return False
         del self.packets[packet_id]
+        if self.receipts is not None:
+            if success:
+                self.end_receipt(packet_id, DELIVERED, None)
+            else:
+                self.end_receipt(packet_id, DROPPED, "mqtt_refused_by_client")
         return self.complete(packet_id, len(packet), 0)
 
     cdef bint on_pubrec(self, uint16_t packet_id) except -1:
@@ -78,6 +106,8 @@ cdef class InFlight:
         if self.packets.get(packet_id, b"") is not None:
             return False
         del self.packets[packet_id]
+        if self.receipts is not None:
+            self.end_receipt(packet_id, DELIVERED, None)
         return self.complete(packet_id, PUBREL_SIZE, 0)
 
     cdef bint complete(self, uint16_t packet_id, Py_ssize_t before, Py_ssize_t after) except -1:
@@ -122,7 +152,7 @@ cdef class InFlight:
                 continue
             next_packet(<const uint8_t*>former, len(former), REMAINING_LENGTH_MAX, &packet)
             read_publish(&packet, self.level, &publish)
-            message = Outgoing(publish.topic, publish.payload, Slice(NULL, 0), 0, publish.qos, False)
+            message = Outgoing(publish.topic, publish.payload, Slice(NULL, 0), 0, publish.qos, False, NULL)
             if self.level >= LEVEL_5:
                 message.properties = publish.properties.encoded
                 if has(&publish.properties, MESSAGE_EXPIRY_INTERVAL):  # always the first
@@ -138,6 +168,8 @@ cdef class InFlight:
             else:
                 counters.count("dropped", "mqtt_packet_size_of_client")
                 del self.packets[packet_id]
+                if self.receipts is not None:
+                    self.end_receipt(packet_id, DROPPED, "mqtt_packet_size_of_client")
                 if self.deadlines is not None:
                     self.deadlines.pop(packet_id, None)
         self.level = level

@@ -1,6 +1,11 @@
 from libc.stdint cimport int64_t, uint8_t
 
+from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.mqtt.outgoing cimport Outgoing
+
+
+cdef enum:
+    RECEIPT_SIZE = 512        # bytes that the receipt of a message counts for
 
 
 cdef class QueuedMessage:
@@ -11,6 +16,7 @@ cdef class QueuedMessage:
     cdef int64_t deadline
     cdef uint8_t qos
     cdef bint repeats
+    cdef Receipt receipt      # or None
 
     cdef Outgoing outgoing(self) noexcept
 
@@ -27,4 +33,5 @@ cdef class MessageQueue:
 
 cdef inline Py_ssize_t size_of(const Outgoing* message) noexcept nogil:
     # Return the bytes that a queued message counts for.
-    return message.topic.size + message.payload.size + message.properties.size
+    cdef Py_ssize_t size = message.topic.size + message.payload.size + message.properties.size
+    return size if message.receipt == NULL else size + RECEIPT_SIZE

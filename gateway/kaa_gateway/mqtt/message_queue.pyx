@@ -5,6 +5,7 @@ How many there may be, and how long they may wait, is for the session (session.p
 
 from collections import deque
 
+from kaa_gateway.kp.receipts cimport borrowed, kept_receipt
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 
 
@@ -15,7 +16,7 @@ cdef class QueuedMessage:
         """Return the message, borrowed from this copy."""
         return Outgoing(
             slice_of(self.topic), slice_of(self.payload), slice_of(self.properties), self.deadline, self.qos,
-            self.repeats,
+            self.repeats, borrowed(self.receipt),
         )
 
 
@@ -37,6 +38,7 @@ cdef class MessageQueue:
         queued.deadline = message.deadline
         queued.qos = message.qos
         queued.repeats = message.repeats
+        queued.receipt = kept_receipt(message.receipt)
         self.messages.append(queued)
         self.bytes += size_of(message)
         return 0

@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.mqtt.topic_aliases cimport SentAliases
@@ -16,6 +17,7 @@ cdef struct Outgoing:
     int64_t deadline      # ms since the epoch; 0 = never
     uint8_t qos
     bint repeats          # more messages of its topic are likely
+    PyObject* receipt     # of a push, if its extension wants one, else NULL
 
 
 cdef bint append_message(

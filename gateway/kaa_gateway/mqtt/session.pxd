@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kaa_gateway.kp.correlation cimport Service
@@ -92,13 +93,16 @@ cdef class MqttSession(Session):
     ) except -1
     cdef int prepare(self, Outgoing* message, Buffer own) except -1
     cdef int send(self, const Outgoing* message) except -1
+    cdef int drop_message(self, const Outgoing* message, str reason) except -1
     cdef int send_in_flight(self, const Outgoing* message) except -1
     cdef int send_queued(self) except -1
-    cdef int on_puback(self, uint16_t packet_id) except -1
+    cdef int on_puback(self, uint16_t packet_id, uint8_t reason_code) except -1
     cdef int on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1
     cdef int on_pubrel(self, uint16_t packet_id) except -1
     cdef int on_pubcomp(self, uint16_t packet_id) except -1
     cdef uint8_t answer_qos(self, Slice topic, uint8_t qos) except 0xFF
     cdef uint8_t subscribe(self, Slice topic_filter, uint8_t qos, uint32_t identifier) except? 0x7F
     cdef uint8_t unsubscribe(self, Slice topic_filter) except? 0x7F
-    cdef int send_error(self, Slice topic, uint8_t qos, int status, str reason_phrase, int64_t deadline) except -1
+    cdef int send_error(
+        self, Slice topic, uint8_t qos, int status, str reason_phrase, int64_t deadline, PyObject* receipt
+    ) except -1

@@ -10,6 +10,8 @@ properties), 4.1 (session state), 4.9 (flow control), 4.10 (request / response);
 
 from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.correlation cimport REQUEST
+from kaa_gateway.kp.receipt cimport Receipt
+from kaa_gateway.kp.receipts cimport drop_receipt, kept_receipt
 from kaa_gateway.kp.resource_path cimport CleanText, append_topic, is_clean_topic_again
 from kaa_gateway.kp.session cimport Attachment, Session
 from kaa_gateway.kp.uplink cimport BY_ATTACHMENT
@@ -28,6 +30,7 @@ from kaa_gateway.wire.mqtt cimport (
 )
 from kaa_gateway.wire.mqtt_properties cimport CORRELATION_DATA, REASON_STRING, append_text, append_user_property
 
+from kaa_gateway.bus import push_receipts
 from kaa_gateway.mqtt import reason_codes
 
 cdef enum:
@@ -40,6 +43,7 @@ cdef enum:
     SEND_AGAIN_PART = 4       # the part of the output buffer is one fourth
 
 cdef Slice NOTHING = Slice(NULL, 0)
+cdef str REPEATED = push_receipts.REPEATED
 cdef dict VERSIONS = {LEVEL_3_1: "3.1", LEVEL_3_1_1: "3.1.1", LEVEL_5: "5.0"}
 cdef bytes STATUS_SUFFIX = b"/status"
 cdef bytes ERROR_SUFFIX = b"/error"
@@ -123,7 +127,7 @@ cdef class MqttSession(Session):
             size += self.queued.bytes
             messages += len(self.queued.messages)
         if self.in_flight is not None:
-            size += self.in_flight.bytes
+            size += self.in_flight.memory()
             messages += len(self.in_flight.packets)
         if self.attached is not None:
             size += ENDPOINT_OVERHEAD * len(self.attached)
@@ -253,6 +257,7 @@ cdef class MqttSession(Session):
                 or not is_clean_topic_again(&last_path, delivery.data.resource_path) \
                 or not is_clean_topic_again(&last_extension, delivery.data.extension_instance_name):
             self.counters.count("dropped", "no_topic")
+            drop_receipt(delivery.receipt, "no_topic")
             return True
         self.scratch.size = 0
         append_topic(
@@ -263,6 +268,7 @@ cdef class MqttSession(Session):
         topic = Slice(self.scratch.data, self.scratch.size)
         if topic.size > TOPIC_SIZE_MAX:
             self.counters.count("dropped", "no_topic")
+            drop_receipt(delivery.receipt, "no_topic")
             return True
         if delivery.correlated:
             qos = self.answer_qos(topic, <uint8_t>delivery.service)
@@ -271,16 +277,20 @@ cdef class MqttSession(Session):
         if qos == 0 and self.connection is None:
             return False
         if self.is_stored and not delivery.correlated and self.is_repeated_push(delivery):
+            if delivery.receipt != NULL:
+                (<Receipt>delivery.receipt).end(REPEATED, None)
             return True
         if success:
             message = Outgoing(
-                topic, delivery.data.payload, NOTHING, deadline_of(delivery), qos, not delivery.data.has_request_id
+                topic, delivery.data.payload, NOTHING, deadline_of(delivery), qos, not delivery.data.has_request_id,
+                delivery.receipt,
             )
             self.prepare(&message, None)
             self.send(&message)
         else:
             self.send_error(
-                topic, qos, status, phrase_of(status, delivery.data.reason_phrase), deadline_of(delivery)
+                topic, qos, status, phrase_of(status, delivery.data.reason_phrase), deadline_of(delivery),
+                delivery.receipt,
             )
         return True
 
@@ -331,7 +341,7 @@ cdef class MqttSession(Session):
         if not 200 <= status < 300:
             error = error_payload(status, reason_phrase)
             payload = slice_of(error)
-        message = Outgoing(slice_of(awaited.topic), payload, NOTHING, deadline, 0, True)
+        message = Outgoing(slice_of(awaited.topic), payload, NOTHING, deadline, 0, True, NULL)
         message.qos = self.answer_qos(message.topic, qos)
         self.prepare(&message, own)
         return self.send(&message)
@@ -379,7 +389,7 @@ cdef class MqttSession(Session):
             return 0
         full = topic.data[:topic.size] + ERROR_SUFFIX
         return self.send_error(
-            slice_of(full), self.answer_qos(slice_of(full), <uint8_t>service), status, reason_phrase, 0
+            slice_of(full), self.answer_qos(slice_of(full), <uint8_t>service), status, reason_phrase, 0, NULL
         )
 
     cdef uint8_t answer_qos(self, Slice topic, uint8_t qos) except 0xFF:
@@ -393,10 +403,12 @@ cdef class MqttSession(Session):
         granted = self.subscriptions.qos_of(topic)
         return qos if granted == NO_MATCH else <uint8_t>min(<int>qos, granted)
 
-    cdef int send_error(self, Slice topic, uint8_t qos, int status, str reason_phrase, int64_t deadline) except -1:
+    cdef int send_error(
+        self, Slice topic, uint8_t qos, int status, str reason_phrase, int64_t deadline, PyObject* receipt
+    ) except -1:
         """Publish the error payload of 1/KP."""
         cdef bytes payload = error_payload(status, reason_phrase)
-        cdef Outgoing message = Outgoing(topic, slice_of(payload), NOTHING, deadline, qos, False)
+        cdef Outgoing message = Outgoing(topic, slice_of(payload), NOTHING, deadline, qos, False, receipt)
         self.prepare(&message, None)
         return self.send(&message)
 
@@ -409,7 +421,7 @@ cdef class MqttSession(Session):
             if not append_message(
                 self.connection.output, self.level, self.packet_size_max, self.aliases, message, 0, 0
             ):
-                return self.counters.count("dropped", "mqtt_packet_size_of_client")
+                return self.drop_message(message, "mqtt_packet_size_of_client")
             return self.transport.wake()
         if self.connection is not None and (self.queued is None or not self.queued.messages) and (
                 self.in_flight is None or self.in_flight.has_room(size, self.window, self.limits.queued_bytes)):
@@ -419,8 +431,13 @@ cdef class MqttSession(Session):
         if len(self.queued.messages) >= self.limits.queued_messages \
                 or self.queued.bytes + size > self.limits.queued_bytes \
                 or (self.state == OFFLINE and not self.store.make_room(self, size + MESSAGE_OVERHEAD)):
-            return self.counters.count("dropped", "session_queue_full")
+            return self.drop_message(message, "session_queue_full")
         return self.queued.append(message)
+
+    cdef int drop_message(self, const Outgoing* message, str reason) except -1:
+        """Count a message that does not reach the client, and report it if it is a push with a receipt."""
+        drop_receipt(message.receipt, reason)
+        return self.counters.count("dropped", reason)
 
     cdef int send_in_flight(self, const Outgoing* message) except -1:
         """Publish at QoS 1 or 2, and keep the packet until it is acknowledged. Hot path.
@@ -435,8 +452,10 @@ cdef class MqttSession(Session):
             self.in_flight = InFlight()
         packet_id = self.in_flight.next_packet_id()
         if not append_message(output, self.level, self.packet_size_max, None, message, flags, packet_id):
-            return self.counters.count("dropped", "mqtt_packet_size_of_client")
+            return self.drop_message(message, "mqtt_packet_size_of_client")
         self.in_flight.add(packet_id, output.data[before:output.size], self.level, message.deadline)
+        if message.receipt != NULL:
+            self.in_flight.add_receipt(packet_id, kept_receipt(message.receipt))
         if self.aliases is not None:
             output.size = before
             append_message(output, self.level, self.packet_size_max, self.aliases, message, flags, packet_id)
@@ -450,7 +469,7 @@ cdef class MqttSession(Session):
             queued = self.queued.first()
             message = queued.outgoing()
             if message.deadline and message.deadline <= now_ms():
-                self.counters.count("dropped", "expired")
+                self.drop_message(&message, "expired")
             elif self.in_flight is not None and not self.in_flight.has_room(
                     size_of(&message), self.window, self.limits.queued_bytes):
                 break
@@ -459,9 +478,9 @@ cdef class MqttSession(Session):
             self.queued.remove_first()
         return 0
 
-    cdef int on_puback(self, uint16_t packet_id) except -1:
+    cdef int on_puback(self, uint16_t packet_id, uint8_t reason_code) except -1:
         """The client has a QoS 1 message, or refuses it. An unknown packet identifier is an old one and is ignored."""
-        if self.in_flight is not None and self.in_flight.on_puback(packet_id):
+        if self.in_flight is not None and self.in_flight.on_puback(packet_id, reason_code < UNSPECIFIED_ERROR):
             self.send_again()
         return 0
 
@@ -471,7 +490,7 @@ cdef class MqttSession(Session):
         One that refuses the message has forgotten it already (MQTT 5, 4.3.3).
         """
         if reason_code >= UNSPECIFIED_ERROR:
-            return self.on_puback(packet_id)
+            return self.on_puback(packet_id, reason_code)
         append_ack(self.connection.output, PUBREL, packet_id)
         self.transport.wake()
         if self.in_flight is not None and self.in_flight.on_pubrec(packet_id):

@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from kaa_gateway.bus.push_receipts import RECEIPT_SUBJECT
+
 VERSION = 1
 
 COUNT_MAX = 100_000
@@ -48,12 +50,22 @@ class AttachedEndpoint(Struct, frozen=True, array_like=True):
         return 0.0
 
 
+class WantedReceipt(Struct, frozen=True, array_like=True):
+    """What an extension wants to know of a push: where the receipt goes, and what stands in it."""
+
+    subject: Annotated[str, Meta(pattern=RECEIPT_SUBJECT)]
+    push_id: Annotated[str, Meta(max_length=128)]
+    endpoint_id: Annotated[str, Meta(max_length=1024)]
+    session: Annotated[str, Meta(max_length=16)]
+
+
 class InFlight(Struct, frozen=True, array_like=True):
     """A message to the client without PUBACK or PUBCOMP: the encoded PUBLISH, or None if PUBREL has been sent."""
 
     packet_id: PacketId
     packet: bytes | None
     deadline: Deadline
+    receipt: WantedReceipt | None = None
 
 
 class Queued(Struct, frozen=True, array_like=True):
@@ -65,6 +77,7 @@ class Queued(Struct, frozen=True, array_like=True):
     deadline: Deadline
     qos: Annotated[int, Meta(ge=1, le=2)]
     repeats: bool
+    receipt: WantedReceipt | None = None
 
 
 class Received(Struct, frozen=True, array_like=True):

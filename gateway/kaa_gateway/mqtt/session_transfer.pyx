@@ -8,6 +8,8 @@ Source: MQTT 3.1.1 section 4.1 (storing state); MQTT 5 section 4.1 (session stat
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
+from kaa_gateway.kp.receipt cimport Receipt
+from kaa_gateway.kp.receipts cimport Receipts, borrowed
 from kaa_gateway.kp.session cimport Attachment, Endpoint
 from kaa_gateway.mqtt.in_flight cimport InFlight
 from kaa_gateway.mqtt.message_queue cimport MessageQueue, QueuedMessage, size_of
@@ -24,7 +26,7 @@ from kaa_gateway.wire.mqtt_fields cimport check_topic_filter, check_topic_name
 
 from kaa_gateway.errors import ProtocolError
 from kaa_gateway.mqtt import session_state
-from kaa_gateway.mqtt.session_state import AttachedEndpoint, Queued, Received, SessionState, Subscription
+from kaa_gateway.mqtt.session_state import AttachedEndpoint, Queued, Received, SessionState, Subscription, WantedReceipt
 
 cdef uint64_t ALL_BITS = 0xFFFFFFFFFFFFFFFFULL
 
@@ -68,9 +70,11 @@ cdef list endpoints_of(MqttSession session):
 cdef list packets_of(InFlight in_flight):
     if in_flight is None:
         return []
-    deadlines = in_flight.deadlines or {}
+    deadlines, receipts = in_flight.deadlines or {}, in_flight.receipts or {}
     return [
-        session_state.InFlight(packet_id, packet, deadlines.get(packet_id, 0))
+        session_state.InFlight(
+            packet_id, packet, deadlines.get(packet_id, 0), wanted_receipt(receipts.get(packet_id))
+        )
         for packet_id, packet in in_flight.packets.items()
     ]
 
@@ -81,9 +85,27 @@ cdef list messages_of(MessageQueue queue):
     if queue is not None:
         for message in queue.messages:
             messages.append(Queued(
-                message.topic, message.payload, message.properties, message.deadline, message.qos, message.repeats
+                message.topic, message.payload, message.properties, message.deadline, message.qos, message.repeats,
+                wanted_receipt(message.receipt),
             ))
     return messages
+
+
+cdef object wanted_receipt(Receipt receipt):
+    """Return a receipt for the other worker, which reports from now on; None for None."""
+    if receipt is None:
+        return None
+    receipt.over = True
+    return WantedReceipt(receipt.subject.decode(), receipt.push_id, receipt.endpoint_id, receipt.session)
+
+
+cdef Receipt receipt_of(Receipts receipts, wanted):
+    """Return the receipt that has come with a message."""
+    cdef Receipt receipt = receipts.restore(
+        wanted.subject.encode(), wanted.push_id, wanted.endpoint_id, wanted.session
+    )
+    receipt.kept = True
+    return receipt
 
 
 cdef list received_of(ReceivedMessages table):
@@ -109,8 +131,8 @@ cdef bint put_state(MqttSession session, bytes data, Uplink uplink) except -1:
     session.expiry = min(<double>state.expiry, session.limits.session_expiry)
     try:
         put_subscriptions(session, state.subscriptions)
-        put_in_flight(session, state)
-        put_queued(session, state.queued)
+        put_in_flight(session, state, uplink.receipts)
+        put_queued(session, state.queued, uplink.receipts)
     except ProtocolError:
         return False
     put_received(session, state.received)
@@ -135,7 +157,7 @@ cdef int put_subscriptions(MqttSession session, list subscriptions) except -1:
     return 0
 
 
-cdef int put_in_flight(MqttSession session, state) except -1:
+cdef int put_in_flight(MqttSession session, state, Receipts receipts) except -1:
     """Put in what the client has not acknowledged. It counts as sent, so no limit drops any of it."""
     cdef InFlight in_flight
     cdef Packet packet
@@ -149,6 +171,8 @@ cdef int put_in_flight(MqttSession session, state) except -1:
         encoded = each.packet
         if encoded is None:
             in_flight.packets[each.packet_id] = None
+            if each.receipt is not None:
+                in_flight.add_receipt(each.packet_id, receipt_of(receipts, each.receipt))
             continue
         if next_packet(<const uint8_t*>encoded, len(encoded), REMAINING_LENGTH_MAX, &packet) != len(encoded) \
                 or packet.type != PUBLISH:
@@ -158,6 +182,8 @@ cdef int put_in_flight(MqttSession session, state) except -1:
         if publish.packet_id != each.packet_id:
             raise ProtocolError("session_state_malformed")
         in_flight.add(each.packet_id, encoded, level, each.deadline)
+        if each.receipt is not None:
+            in_flight.add_receipt(each.packet_id, receipt_of(receipts, each.receipt))
     in_flight.last_packet_id = <uint16_t>state.last_packet_id
     in_flight.level = level
     in_flight.end_connection()
@@ -165,16 +191,18 @@ cdef int put_in_flight(MqttSession session, state) except -1:
     return 0
 
 
-cdef int put_queued(MqttSession session, list queued) except -1:
+cdef int put_queued(MqttSession session, list queued, Receipts receipts) except -1:
     """Put in what was not sent yet, as far as there is room."""
     cdef Outgoing message
     cdef Packet packet
     cdef PublishView publish
+    cdef Receipt receipt
     cdef Buffer encoded = Buffer()
     for each in queued:
+        receipt = None if each.receipt is None else receipt_of(receipts, each.receipt)
         message = Outgoing(
             slice_of(each.topic), slice_of(each.payload), slice_of(each.properties), <int64_t>each.deadline, each.qos,
-            each.repeats,
+            each.repeats, borrowed(receipt),
         )
         encoded.size = 0
         append_publish(
@@ -187,7 +215,7 @@ cdef int put_queued(MqttSession session, list queued) except -1:
             session.queued = MessageQueue()
         if len(session.queued.messages) >= session.limits.queued_messages \
                 or session.queued.bytes + size_of(&message) > session.limits.queued_bytes:
-            session.counters.count("dropped", "session_queue_full")
+            session.drop_message(&message, "session_queue_full")
             continue
         session.queued.append(&message)
     return 0

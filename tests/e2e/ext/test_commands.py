@@ -16,7 +16,9 @@ from kaa_ext.cli import main as cli
 from kaa_ext.cli.exits import INTERRUPTED
 from kaa_ext.services import cex, cmx, dcx, ecr, epmx, epts
 from kaa_ext.testing import Gateway, online
+from kaa_gateway.bus.push_receipts import PUSH_RECEIPT, receipt_subject
 
+from tests.support.esp import until
 from tests.support.extensions import python
 from tests.support.nats import NatsServer
 
@@ -30,9 +32,15 @@ class Shell:
     """Runs commands in a thread of this process, on a NATS server where the services run."""
 
     def __init__(
-        self, url: str, gateway: Gateway, capture: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
+        self,
+        url: str,
+        gateway: Gateway,
+        cex: Extension,
+        capture: pytest.CaptureFixture[str],
+        patch: pytest.MonkeyPatch,
     ) -> None:
         self.url = url
+        self.cex = cex
         self.gateway = gateway
         self._capture = capture
         self._patch = patch
@@ -58,6 +66,10 @@ class Shell:
             output.err,
         )
 
+    def errors(self) -> str:
+        """What was written to standard error since the last look; the end of a command then lacks it."""
+        return self._capture.readouterr().err
+
     async def ok(self, *arguments: str, stdin: bytes = b"") -> str:
         """The output of a command that must go well."""
         code, output, errors = await self.run(*arguments, stdin=stdin)
@@ -74,7 +86,7 @@ async def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     async with AsyncExitStack() as stack:
         server = stack.enter_context(NatsServer(jetstream=True))
         gateway = await stack.enter_async_context(online(*extensions.values(), nats_url=server.url))
-        yield Shell(server.url, gateway, capsys, monkeypatch)
+        yield Shell(server.url, gateway, extensions["cex"], capsys, monkeypatch)
 
 
 async def test_config(shell: Shell, tmp_path: Path) -> None:
@@ -203,3 +215,33 @@ async def test_data(shell: Shell) -> None:
         ),
     ):
         assert await shell.run("data", "query", *arguments) == (1, "", f"kaa-ext: {said}\n")
+
+
+async def test_a_command_says_whether_it_is_delivered(shell: Shell) -> None:
+    """A receipt of the gateway, which the test kit does not send by itself."""
+    gateway = shell.gateway
+
+    async def report(push_id: str, outcome: str, reason: str | None = None) -> None:
+        datum = PUSH_RECEIPT.encode(
+            correlation_id=push_id,
+            endpointId="ep",
+            gatewayReplicaId="g",
+            session="1",
+            outcome=outcome,
+            reason=reason,
+        )
+        await gateway.publish(receipt_subject(shell.cex.replica_id), datum)
+
+    await shell.ok("command", "send", "ep", "reboot")
+    (push,) = await gateway.next_pushes(1)
+    await report(push.push_id, "dropped", "session_queue_full")
+    while "not delivered because of session_queue_full" not in await shell.ok("command", "list", "ep"):
+        await asyncio.sleep(0.1)
+    waiting = asyncio.create_task(shell.run("command", "send", "ep", "blink", "--wait"))
+    (push,) = await gateway.next_pushes(1, after=1)
+    await report(push.push_id, "delivered")
+    await until(lambda: "the command is delivered" in shell.errors(), "the command to say so")
+    (command,) = push.json()
+    body = {"id": command["id"], "statusCode": 200}
+    await gateway.request("cex", "/result/blink", body, endpoint_id="ep")
+    assert (await waiting)[:2] == (0, "200")

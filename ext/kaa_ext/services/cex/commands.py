@@ -5,6 +5,7 @@ ID). Times are UNIX times in milliseconds.
 """
 
 import msgspec
+from kaa_gateway.bus import push_receipts
 from msgspec import UNSET, UnsetType
 
 OUTSTANDING = "outstanding"
@@ -17,11 +18,39 @@ EXPIRED = 408
 """The status code of a command whose time is over."""
 
 
+_WORDS = {
+    push_receipts.ACCEPTED: "not delivered yet: the endpoint has not acknowledged it",
+    push_receipts.DELIVERED: "delivered",
+    push_receipts.SENT: "sent without acknowledgement",
+    push_receipts.REPEATED: "sent before",
+    push_receipts.NO_SESSION: "not delivered because the endpoint is not connected",
+}
+
+
 class Fetched(msgspec.Struct, rename="camel"):
     """The request by which an endpoint got a command: its time, and the gateway replica that sent it."""
 
     timestamp: int
     gateway_replica_id: str | None
+
+
+class Delivery(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What the gateway says of the last push of a command: the fields of a PushOutcome, and its time."""
+
+    status: str
+    at: int
+    reason: str | None = None
+
+    @property
+    def is_delivered(self) -> bool:
+        """Return whether the endpoint has acknowledged the command."""
+        return self.status == push_receipts.DELIVERED
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        if self.status == push_receipts.DROPPED:
+            return f"not delivered because of {self.reason}"
+        return _WORDS.get(self.status, self.status)
 
 
 class Command(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -35,6 +64,14 @@ class Command(msgspec.Struct, rename="camel", omit_defaults=True):
     reply_to: str = ""
     payload: msgspec.Raw | UnsetType = UNSET
     fetched: Fetched | None = None
+    delivery: Delivery | None = None
+
+    @property
+    def delivery_in_words(self) -> str:
+        """Say whether the endpoint has the command; empty if that is not known yet."""
+        if self.fetched is not None:
+            return "fetched by the endpoint"
+        return "" if self.delivery is None else str(self.delivery)
 
     def is_same(self, other: "Command") -> bool:
         """Return whether two commands of an endpoint have one type and ID, and so are one command."""

@@ -6,6 +6,7 @@ Source: 11/CEP "Command Execution Protocol", 12/CIP "Command Invocation Protocol
 import asyncio
 import re
 from collections.abc import Awaitable, Sequence
+from contextlib import suppress
 from typing import Annotated
 from uuid import uuid4
 
@@ -17,10 +18,12 @@ from nats.aio.msg import Msg
 from kaa_ext.messages import cip
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.connectivity import Connectivity
-from kaa_ext.sdk.errors import ExtensionError
+from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
 from kaa_ext.sdk.extension import Extension
+from kaa_ext.sdk.push_outcome import UNKNOWN, PushOutcome
+from kaa_ext.sdk.push_receipt import PushReceipt
 from kaa_ext.sdk.requests import Request
-from kaa_ext.services.cex.commands import ALL_TYPES, EXPIRED, Command, Fetched, Result
+from kaa_ext.services.cex.commands import ALL_TYPES, EXPIRED, Command, Delivery, Fetched, Result
 from kaa_ext.services.cex.expiry import DeadlineWatch
 from kaa_ext.services.cex.store import CommandStore
 from kaa_ext.services.connections import for_each_endpoint, was_on_connection
@@ -28,6 +31,9 @@ from kaa_ext.services.connections import for_each_endpoint, was_on_connection
 _TYPE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 ALL_TYPES_PATH = "/command"
 """The resource of the commands of all types; that of one type is below it."""
+
+FIRST_REPORT_S = 3.0
+"""Seconds after which it is stored that a device has not acknowledged a command yet."""
 
 Int = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 """An Avro int, as command IDs and status codes are in 12/CIP."""
@@ -217,13 +223,36 @@ class CommandExecution:
         with_type: bool,
     ) -> None:
         """Push a command to the resource of its type, or `with_type` to that of all types."""
-        await self._extension.push(
+        time_left_s = (command.deadline - now_ms()) / 1000
+        if time_left_s <= 0:
+            return
+        receipt = await self._extension.push(
             endpoint_id,
             ALL_TYPES_PATH if with_type else f"{ALL_TYPES_PATH}/{command.type}",
             payloads.encode([_for_endpoint(command, with_type=with_type)]),
             gateway_replica_id=gateway_replica_id,
             push_id=command.push_id,
+            timeout_s=time_left_s,
+            receipt=True,
         )
+        self._extension.spawn(self._note_delivery(endpoint_id, command, receipt, time_left_s))
+
+    async def _note_delivery(
+        self, endpoint_id: str, command: Command, receipt: PushReceipt, time_left_s: float
+    ) -> None:
+        """Store what has become of a push. A device may take long, so that is stored as well."""
+        outcome = await receipt.outcome(min(time_left_s, FIRST_REPORT_S))
+        await self._store_outcome(endpoint_id, command, outcome)
+        if not receipt.is_over and time_left_s > FIRST_REPORT_S:
+            outcome = await receipt.outcome(time_left_s - FIRST_REPORT_S)
+            await self._store_outcome(endpoint_id, command, outcome)
+
+    async def _store_outcome(self, endpoint_id: str, command: Command, outcome: PushOutcome) -> None:
+        if outcome.status == UNKNOWN:
+            return
+        delivery = Delivery(outcome.status, now_ms(), outcome.reason)
+        with suppress(StateUnavailable):
+            await self._store.note_delivery(endpoint_id, command, delivery)
 
     # ------------------------------------------------------------ the end of a command
 
@@ -241,6 +270,8 @@ class CommandExecution:
 
     async def _end_expired(self, endpoint_id: str, command: Command) -> None:
         reason = "The endpoint has sent no result in time"
+        if command.delivery_in_words:
+            reason = f"{reason} (the command was {command.delivery_in_words})"
         await self._complete(endpoint_id, command, Result(EXPIRED, now_ms(), reason_phrase=reason))
 
 

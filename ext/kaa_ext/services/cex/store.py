@@ -15,6 +15,7 @@ from kaa_ext.services.cex.commands import (
     OUTSTANDING,
     RESULTS,
     Command,
+    Delivery,
     Fetched,
     Outstanding,
     Result,
@@ -124,6 +125,24 @@ class CommandStore:
 
         await self._outstanding.change(endpoint_id, change=change)
         return commands
+
+    async def note_delivery(self, endpoint_id: str, command: Command, delivery: Delivery) -> None:
+        """Store what has become of the push of a command, unless the endpoint has acknowledged an earlier one."""
+
+        def is_news(each: Command) -> bool:
+            return each.is_same(command) and not (each.delivery and each.delivery.is_delivered)
+
+        def change(before: Outstanding | None) -> Outstanding | None:
+            if before is None:
+                return None
+            commands = [
+                msgspec.structs.replace(each, delivery=delivery) if is_news(each) else each
+                for each in before.commands
+            ]
+            return Outstanding(commands, before.observe)
+
+        if any(map(is_news, (await self.outstanding(endpoint_id)).commands)):
+            await self._outstanding.change(endpoint_id, change=change)
 
     async def keep_result(self, endpoint_id: str, command: Command, result: Result) -> Result:
         """Store the result of a command unless it has one. Return the stored one."""
