@@ -1,4 +1,4 @@
-"""`kaa-bench`: the command line of the comparison and the soak.
+"""`kaa-bench`: the command line of the comparison, the soak and the recorded counts.
 
 A command imports what it needs when it runs.
 """
@@ -198,6 +198,40 @@ def soak(
         return EXIT_FAILED
     print_soak(accounts, run.faults, run.datagrams, Console())
     return EXIT_FAILED if lost(accounts) else 0
+
+
+@app.command
+def history(
+    *,
+    record: Annotated[bool, Parameter(negative="")] = False,
+    why: str = "",
+    file: Path = Path("docs/instructions.json"),
+) -> int:
+    """Count the gateway's instructions a message under valgrind, and compare them with the recorded counts.
+
+    Runs eight rows of the bench against one gateway and counts instructions in user space, without libc's copies of
+    memory. Such counts depend on the code and its compiler, and hardly on other work of the machine. The file has an
+    entry for each commit that was recorded. Counts are compared with the last entry of the same processor, Python,
+    Cython, C compiler and libc.
+
+    The exit status is 1 if a row has risen by more than is allowed (3 %, more for some rows; see docs/performance.md).
+
+    Parameters
+    ----------
+    record
+        Add an entry for the commit that is checked out.
+    why
+        The reason for the rows that have risen. An entry with such rows is not recorded without it.
+    file
+        The file of the recorded counts.
+    """
+    from kaa_bench.compare.history import compare_with_history
+
+    try:
+        return EXIT_FAILED if compare_with_history(file, record=record, why=why, say=print) else 0
+    except BenchError as error:
+        print(f"kaa-bench: {error}", file=sys.stderr)
+        return EXIT_FAILED
 
 
 @app.command

@@ -25,6 +25,8 @@ class Callgrind:
 
     def count(self, work: Callable[[], int]) -> tuple[int, Counter[tuple[str, str]]]:
         """Return the number of messages, and the instructions by object and function, while `work` sends messages."""
+        for earlier in self._server.directory.glob("callgrind.out*"):
+            earlier.unlink()
         self._control("--instr=on")
         messages = work()
         self._control("--instr=off")

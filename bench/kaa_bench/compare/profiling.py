@@ -72,7 +72,7 @@ def profile(
             elif name in EXTENSION_ROWS:
                 _print_extension_profile(EXTENSION_ROWS[name], messages, top)
             elif name in ROWS:
-                _print_profile(ROWS[name].title, partial(_measured, ROWS[name]), messages, top)
+                _print_profile(ROWS[name].title, partial(count_row, ROWS[name]), messages, top)
             else:
                 raise BenchError(f"no row {name!r}; there are {', '.join((*ROWS, *OTHERS, *EXTENSION_ROWS))}")
     except BenchError as error:
@@ -89,6 +89,31 @@ def read_system_calls(text: str) -> Counter[str]:
         if len(fields) >= 5 and fields[3].isdigit() and fields[-1] != "total":
             calls[fields[-1]] += int(fields[3])
     return calls
+
+
+def count_row(
+    row: Row,
+    gateway: Gateway,
+    nats: NatsServer,
+    measure: Measure,
+    messages: int,
+) -> tuple[int, Counter[Any]]:
+    """Return what `measure` counts while the messages of a row are sent, and their number."""
+    protocol = row.load.protocol
+    with (
+        Sink(nats.address, answers=protocol in ANSWERED) as sink,
+        LoadGenerator(row.load, gateway.address_of(protocol)) as generator,
+    ):
+        warm_up = generator.run(messages=WARM_UP_MESSAGES)
+        expected = row.load.registrations + warm_up.sent
+        _await(sink, expected)
+
+        def work() -> int:
+            sent = generator.run(messages=messages).sent
+            _await(sink, expected + sent)
+            return sent
+
+        return measure(work)
 
 
 def _print_profile(title: str, measured: Measured, messages: int, top: int) -> None:
@@ -129,30 +154,6 @@ def _print_counts(title: str, sent: int, counts: Counter[tuple[str, str]], top: 
     print("  by function")
     for (module, function), count in counts.most_common(top):
         print(f"  {count / sent:9,.1f}  {module}: {function}")
-
-
-def _measured(
-    row: Row,
-    gateway: Gateway,
-    nats: NatsServer,
-    measure: Measure,
-    messages: int,
-) -> tuple[int, Counter[Any]]:
-    protocol = row.load.protocol
-    with (
-        Sink(nats.address, answers=protocol in ANSWERED) as sink,
-        LoadGenerator(row.load, gateway.address_of(protocol)) as generator,
-    ):
-        warm_up = generator.run(messages=WARM_UP_MESSAGES)
-        expected = row.load.registrations + warm_up.sent
-        _await(sink, expected)
-
-        def work() -> int:
-            sent = generator.run(messages=messages).sent
-            _await(sink, expected + sent)
-            return sent
-
-        return measure(work)
 
 
 def _measured_pushes(
