@@ -92,7 +92,7 @@ fuzz: setup .make/fuzz ## Fuzz decoders and sessions, guided by coverage; needs 
 test-deploy: $(VENV)/.deploy build ## Check Dockerfile, Helm chart, compose file, alert rules and dashboard (needs promtool)
 	$(BIN)/python -m pytest deploy/tests $(ARGS)
 
-test-page: setup build ## Look at the live page in a headless Chromium (apt-get install chromium)
+test-page: setup build ## Look at the live page, the demo page and a report in a headless Chromium (apt-get install chromium)
 	$(BIN)/python -m pytest -p tests.conftest deploy/page $(ARGS)
 
 reasons: ## Copy the explanations of docs/reasons.md to where the live page finds them

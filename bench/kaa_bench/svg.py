@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH = 760
+NARROW_WIDTH = 358
+"""The width of a plot on a phone of 390 pixels."""
 LEFT = 210
 RIGHT = 90
 BAR = 18
@@ -95,19 +97,24 @@ def lines(
     *,
     logarithmic: bool = False,
     logarithmic_y: bool = False,
+    narrow: bool = False,
 ) -> str:
-    """Draw curves over a common axis. `logarithmic` applies to both axes, `logarithmic_y` to the vertical one."""
+    """Draw curves over a common axis. `logarithmic` applies to both axes, `logarithmic_y` to the vertical one.
+
+    A `narrow` plot is for a phone: the names of the curves stand below it, not beside it.
+    """
     points = [point for curve in curves for point in curve.points]
     xs, ys = [x for x, _ in points] or [0.0], [y for _, y in points] or [0.0]
-    left, width = 80, WIDTH - 80 - 200
-    height = TOP + PLOT_HEIGHT + BOTTOM
+    left, width = (56, NARROW_WIDTH - 56 - 16) if narrow else (80, WIDTH - 80 - 200)
+    legend = TOP + PLOT_HEIGHT + BOTTOM + 6
+    height = legend + len(curves) * 18 if narrow else TOP + PLOT_HEIGHT + BOTTOM
     x_scale, x_ticks = _scale(xs, logarithmic, start_at_zero=False)
     y_scale, y_ticks = _scale(ys, logarithmic or logarithmic_y, start_at_zero=True)
 
     def place(x: float, y: float) -> str:
         return f"{left + x_scale(x) * width:.1f},{TOP + (1 - y_scale(y)) * PLOT_HEIGHT:.1f}"
 
-    parts = [_head(title, height)]
+    parts = [_head(title, height, NARROW_WIDTH if narrow else WIDTH)]
     for tick in y_ticks:
         y = TOP + (1 - y_scale(tick)) * PLOT_HEIGHT
         parts.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{left + width}" y2="{y:.1f}"/>')
@@ -120,19 +127,19 @@ def lines(
         colour = COLOURS[index % len(COLOURS)]
         path = " ".join(place(x, y) for x, y in curve.points)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        y = TOP + 10 + index * 18
-        parts.append(f'<rect x="{left + width + 14}" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
-        parts.append(_text(left + width + 30, y, curve.label, "start"))
-    parts.append(_text(left + width / 2, height - 8, x_label, "middle"))
+        x, y = (left, legend + 8 + index * 18) if narrow else (left + width + 14, TOP + 10 + index * 18)
+        parts.append(f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{colour}"/>')
+        parts.append(_text(x + 16, y, curve.label, "start"))
+    parts.append(_text(left + width / 2, TOP + PLOT_HEIGHT + BOTTOM - 8, x_label, "middle"))
     parts.append(_text(8, TOP - 10, y_label, "start"))
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _head(title: str, height: float) -> str:
+def _head(title: str, height: float, width: float = WIDTH) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" role="img">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" role="img">'
         f"<style>{STYLE}</style>"
-        f'<rect class="ground" width="{WIDTH}" height="{height:g}"/>'
+        f'<rect class="ground" width="{width:g}" height="{height:g}"/>'
         f'<text class="title" x="8" y="20">{escape(title)}</text>'
     )
 

@@ -134,9 +134,7 @@ async def test_it_says_why_a_device_is_not_connected(nats_server: NatsServer) ->
                 "[...document.querySelectorAll('#endings .reason')]"
                 ".find((each) => each.textContent === 'mqtt_taken_over').click()"
             )
-            assert "Another connection with the same client identifier" in await page.value(
-                f"{TEXT_OF}('dialog')"
-            )
+            assert "with the same client identifier" in await page.value(f"{TEXT_OF}('dialog')")
 
 
 async def test_more_sessions_are_added_below(nats_server: NatsServer) -> None:

@@ -13,12 +13,19 @@ from kaa_bench.svg import Line
 
 POINTS_MAX = 600
 """The greatest number of points of a curve."""
+POINTS_NARROW_MAX = 200
+"""The same on a phone."""
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#24292f;max-width:60rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:1rem 0}
-td,th{padding:.25rem .75rem;text-align:right;border-bottom:1px solid #d8dee4}
+body{font:15px/1.5 system-ui,sans-serif;color:#24292f;max-width:72rem;margin:2rem auto;padding:0 1rem}
+h1,h3,p,li{overflow-wrap:anywhere}table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.25rem .5rem;text-align:right;border-bottom:1px solid #d8dee4}
 td:first-child,th:first-child{text-align:left}.passed{color:#1a7f37}.failed{color:#cf222e}
-.wide{overflow-x:auto}svg{width:100%;min-width:36rem;height:auto}pre{overflow-x:auto;background:#f6f8fa;padding:.75rem}
+svg{width:100%;height:auto}.plot{max-width:60rem}.narrow{display:none}
+pre{background:#f6f8fa;padding:.75rem;white-space:pre-wrap;overflow-wrap:anywhere}
+@media(max-width:70rem){table{width:100%}tr:first-child{display:none}tr{display:block;margin:.75rem 0}
+td{display:flex;justify-content:space-between;gap:1rem;overflow-wrap:anywhere}td:first-child{font-weight:600}
+td::before{content:attr(data-head);text-align:left}td:first-child::before{content:none}}
+@media(max-width:44rem){h1{font-size:1.4rem}.plot{display:none}.narrow{display:block}}
 @media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}td,th{border-color:#30363d}pre{background:#161b22}
 .passed{color:#3fb950}.failed{color:#f85149}}
 """
@@ -131,10 +138,17 @@ def _target(scenario: Scenario) -> str:
     return f"{scenario.target.host} ({', '.join(ports)})"
 
 
-def _plots(whose: str, all_seconds: Sequence[Second]) -> list[str]:
-    """Draw rates, latency and connections of a fleet or all, each over time."""
-    seconds = _thinned(all_seconds)
-    plots = (
+def _plots(whose: str, seconds: Sequence[Second]) -> list[str]:
+    """Draw rates, latency and connections of a fleet or all over time, for a desk and for a phone."""
+    plots = []
+    for name, narrow, points_max in (("plot", False, POINTS_MAX), ("narrow", True, POINTS_NARROW_MAX)):
+        drawn = _drawn(whose, _thinned(seconds, points_max), narrow=narrow)
+        plots += [f'<div class="{name}">{plot}</div>' for plot in drawn]
+    return plots
+
+
+def _drawn(whose: str, seconds: Sequence[Second], *, narrow: bool) -> tuple[str, ...]:
+    return (
         svg.lines(
             f"{whose}: messages a second",
             "seconds",
@@ -143,6 +157,7 @@ def _plots(whose: str, all_seconds: Sequence[Second]) -> list[str]:
                 Line("sent", [(second.at, second.sent_rate) for second in seconds]),
                 Line("acknowledged", [(second.at, second.acknowledged_rate) for second in seconds]),
             ],
+            narrow=narrow,
         ),
         svg.lines(
             f"{whose}: latency",
@@ -153,18 +168,19 @@ def _plots(whose: str, all_seconds: Sequence[Second]) -> list[str]:
                 Line("99 %", [(second.at, second.p99_us / 1000) for second in seconds]),
             ],
             logarithmic_y=True,
+            narrow=narrow,
         ),
         svg.lines(
-            f"{whose}: devices connected, and errors so far",
+            f"{whose}: devices, and errors so far",
             "seconds",
             "",
             [
                 Line("connected", [(second.at, float(second.connected)) for second in seconds]),
                 Line("errors", [(second.at, float(second.errors)) for second in seconds]),
             ],
+            narrow=narrow,
         ),
     )
-    return [f'<div class="wide">{plot}</div>' for plot in plots]
 
 
 def _fleet(name: str, devices: int, counts: dict[str, object]) -> tuple[str, ...]:
@@ -193,9 +209,18 @@ def _list(items: Sequence[str]) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>'
+    body = "".join(f"<tr>{_cells(head, row)}</tr>" for row in rows)
+    return f"<table><tr>{cells}</tr>{body}</table>"
 
 
-def _thinned(seconds: Sequence[Second]) -> Sequence[Second]:
-    return seconds[:: -(-len(seconds) // POINTS_MAX) or 1]
+def _cells(head: Sequence[str], row: Sequence[str]) -> str:
+    """Return the cells of a row. On a phone, each but the first stands in a line of its own, with its heading."""
+    first, *others = row
+    named = zip(head[1:], others, strict=True)
+    return f"<td>{escape(first)}</td>" + "".join(
+        f'<td data-head="{escape(name)}">{escape(cell)}</td>' for name, cell in named
+    )
+
+
+def _thinned(seconds: Sequence[Second], points_max: int) -> Sequence[Second]:
+    return seconds[:: -(-len(seconds) // points_max) or 1]
