@@ -18,6 +18,7 @@ from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST, POLL_S, START_TIMEOUT_S, Gateway, NatsServer, Server
 from kaa_bench.soak import services
 from kaa_bench.soak.datagram_proxy import DatagramProxy, Faults
+from kaa_bench.soak.devices import RESPONSE_TIMEOUT_S
 from kaa_bench.soak.proxy import FaultProxy
 
 GATEWAYS = 2
@@ -80,6 +81,8 @@ class SoakGateway(Gateway):
             DURABLE: {"endpoint-aware": True, "durable": True},
         } | {name: {"endpoint-aware": True} for name in services.INSTANCES}
         kaa["kpc"]["nats"] = {"ping-timeout": PING_TIMEOUT_S}
+        for transport in ("http", "coap"):
+            kaa["kpc"]["transports"][transport]["response-timeout"] = RESPONSE_TIMEOUT_S
         kaa["kpc"]["durable"] = {"ack-timeout": PING_TIMEOUT_S}
         return document
 
@@ -148,12 +151,13 @@ class SoakServices(Server):
 
 
 class Cluster:
-    """The running cluster. With `only_services` it has no extensions beside the reference services.
+    """The running cluster. `seed` decides which datagrams are lost.
 
-    Gateways then ask auth for tokens, and one of the two processes of services is a supervisor with two workers.
+    With `only_services` it has no extensions beside the reference services. Gateways then ask auth for tokens, and one
+    of the two processes of services is a supervisor with two workers.
     """
 
-    def __init__(self, stack: ExitStack, *, only_services: bool = False) -> None:
+    def __init__(self, stack: ExitStack, *, seed: int, only_services: bool = False) -> None:
         self.nats = stack.enter_context(NatsServer(jetstream=True))
         self.nats_proxy = stack.enter_context(FaultProxy(self.nats.ports[0]))
         self.gateways = [
@@ -177,7 +181,7 @@ class Cluster:
         }
         self.datagram_proxies = {
             protocol: [
-                DatagramProxy(gateway.address_of(protocol)[1], BAD_NETWORK, seed=number)
+                DatagramProxy(gateway.address_of(protocol)[1], BAD_NETWORK, seed=seed + number)
                 for number, gateway in enumerate(self.gateways)
             ]
             for protocol in ("coap", "kpudp")

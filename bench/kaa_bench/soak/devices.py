@@ -14,8 +14,11 @@ import aiohttp
 from kaa_bench.errors import BenchError
 from kaa_bench.peers.kpudp_client import KpudpClient, RefusedError
 from kaa_bench.processes import HOST
-from kaa_bench.soak.ledger import Ledger
+from kaa_bench.soak.checker import Promises
+from kaa_bench.soak.history import History
 
+RESPONSE_TIMEOUT_S = 8.0
+"""How long the gateways of a soak wait for an extension's answer to a request."""
 ANSWER_TIMEOUT_S = 12.0
 ACK_TIMEOUT_S = 0.5
 """Seconds before a datagram is sent again, which happens often in a soak."""
@@ -26,6 +29,8 @@ class Device:
     """A device. `ports` are those of the gateways for its protocol."""
 
     kind = ""
+    promises = Promises()
+    """What the gateway promises to a device of this kind, if its messages are not durable."""
 
     def __init__(
         self, number: int, app_version: str, instance: str, ports: Sequence[int], interval_s: float
@@ -33,7 +38,7 @@ class Device:
         self.number = number
         self.token = f"soak-{number}"
         self.instance = instance
-        self.ledger = Ledger()
+        self.history = History(self.token)
         self.path = f"kp1/{app_version}/{instance}/{self.token}/json"
         self.interval_s = interval_s
         self._ports = ports
@@ -61,6 +66,7 @@ class Device:
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
+            self.history.connect()
             try:
                 await self.session()
             except (OSError, TimeoutError, BenchError, aiohttp.ClientError, aiocoap.error.Error):
@@ -71,11 +77,21 @@ class Device:
         """Send until something fails."""
         raise NotImplementedError
 
+    def payload(self, number: int) -> bytes:
+        """Return the payload of a message: its number and that of the connection."""
+        return b"%d %d" % (number, self.history.connection)
+
+    def answered(self, number: int, payload: bytes) -> None:
+        """Record the answer of the extension, which says to which message it belongs."""
+        token, _, claimed = payload.decode(errors="replace").partition(" ")
+        self.history.answer(number, token, int(claimed) if claimed.isdecimal() else 0)
+
 
 class HttpDevice(Device):
     """An HTTP device that sends POSTs, one after the other."""
 
     kind = "HTTP"
+    promises = Promises(deadline_s=RESPONSE_TIMEOUT_S)
 
     async def session(self) -> None:
         """See `Device.session`."""
@@ -84,14 +100,18 @@ class HttpDevice(Device):
         async with aiohttp.ClientSession(timeout=timeout) as client:
             while True:
                 await self.may_send()
-                number = self.ledger.send()
-                async with client.post(url, data=b"%d" % number) as response:
-                    await response.read()
-                    if response.status == 200:
-                        self.ledger.acknowledge(number)
-                        self.ledger.answer(number)
-                    else:
-                        self.ledger.refuse(number)
+                number = self.history.send()
+                try:
+                    async with client.post(url, data=self.payload(number)) as response:
+                        payload = await response.read()
+                        if response.status == 200:
+                            self.history.acknowledge(number)
+                            self.answered(number, payload)
+                        else:
+                            self.history.refuse(number)
+                except TimeoutError:
+                    self.history.give_up(number)
+                    raise
 
 
 class CoapTuning(aiocoap.numbers.constants.TransportTuning):  # type: ignore[misc]
@@ -104,6 +124,7 @@ class CoapDevice(Device):
     """A CoAP device that sends confirmable POSTs, one after the other."""
 
     kind = "CoAP"
+    promises = Promises(deadline_s=RESPONSE_TIMEOUT_S)
 
     async def session(self) -> None:
         """See `Device.session`."""
@@ -111,19 +132,23 @@ class CoapDevice(Device):
         try:
             while True:
                 await self.may_send()
-                number = self.ledger.send()
+                number = self.history.send()
                 request = aiocoap.Message(
                     code=aiocoap.POST,
                     uri=f"coap://{HOST}:{self.port}/{self.path}",
-                    payload=b"%d" % number,
+                    payload=self.payload(number),
                     transport_tuning=CoapTuning(),
                 )
-                response = await asyncio.wait_for(client.request(request).response, ANSWER_TIMEOUT_S)
+                try:
+                    response = await asyncio.wait_for(client.request(request).response, ANSWER_TIMEOUT_S)
+                except TimeoutError:
+                    self.history.give_up(number)
+                    raise
                 if response.code.is_successful():
-                    self.ledger.acknowledge(number)
-                    self.ledger.answer(number)
+                    self.history.acknowledge(number)
+                    self.answered(number, response.payload)
                 else:
-                    self.ledger.refuse(number)
+                    self.history.refuse(number)
         finally:
             await client.shutdown()
 
@@ -138,9 +163,11 @@ class KpudpDevice(Device):
         async with KpudpClient(self.port, ack_timeout=ACK_TIMEOUT_S) as client:
             while True:
                 await self.may_send()
-                number = self.ledger.send()
+                number = self.history.send()
                 with contextlib.suppress(RefusedError):
-                    await asyncio.wait_for(client.confirmed(self.path, b"%d" % number), ANSWER_TIMEOUT_S)
-                    self.ledger.acknowledge(number)
+                    await asyncio.wait_for(
+                        client.confirmed(self.path, self.payload(number)), ANSWER_TIMEOUT_S
+                    )
+                    self.history.acknowledge(number)
                     continue
-                self.ledger.refuse(number)
+                self.history.refuse(number)

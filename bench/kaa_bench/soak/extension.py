@@ -1,19 +1,21 @@
 """The extension of a soak, in its own process: records each message, and answers it.
 
-The record is written to a file before the handler returns, and so survives a SIGKILL of this process.
+An answer says to which message of which device it belongs. The record is written to a file before the handler returns,
+and so survives a SIGKILL of this process.
 """
 
 import asyncio
 import os
 import struct
 import sys
+import time
 
 from kaa_ext import Extension, Request
 from kaa_ext.sdk.logs import configure
 from kaa_ext.sdk.runner import run
 
-RECORD = struct.Struct(">II")
-"""The numbers of the device and of its message."""
+RECORD = struct.Struct(">IIIId")
+"""The numbers of the device, of its message and of its connection; this process; the time by CLOCK_MONOTONIC."""
 ACK_WAIT_S = 5.0
 
 
@@ -32,8 +34,9 @@ def recording(file: str, nats_url: str, instance: str, gateway_instance: str, *,
     async def record(request: Request) -> bytes:
         assert request.endpoint_id is not None
         device = int(request.endpoint_id.removeprefix("soak-"))
-        os.write(descriptor, RECORD.pack(device, int(request.payload)))
-        return b""
+        number, connection = map(int, request.payload.split())
+        os.write(descriptor, RECORD.pack(device, number, connection, os.getpid(), time.monotonic()))
+        return b"%s %d" % (request.endpoint_id.encode(), number)
 
     return extension
 

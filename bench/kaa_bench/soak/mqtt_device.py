@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.processes import HOST
+from kaa_bench.soak.checker import Promises
 from kaa_bench.soak.devices import Device
 
 CONNECT_TIMEOUT_S = 5.0
@@ -27,7 +28,7 @@ class MqttDevice(Device):
     async def session(self) -> None:
         """See `Device.session`."""
         reader, writer = await asyncio.wait_for(asyncio.open_connection(HOST, self.port), CONNECT_TIMEOUT_S)
-        connection = _Connection(reader, writer)
+        connection = Connection(reader, writer)
         try:
             connection.send(mqtt.Connect(self.token, keep_alive=30))
             connack = await asyncio.wait_for(connection.receive(), CONNECT_TIMEOUT_S)
@@ -39,7 +40,7 @@ class MqttDevice(Device):
                 )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._send(connection))
-                tasks.create_task(_ping(connection))
+                tasks.create_task(ping(connection))
                 tasks.create_task(self._receive(connection))
         except* OSError as failures:
             raise ConnectionError("the connection has ended") from failures
@@ -53,25 +54,28 @@ class MqttDevice(Device):
 
     def _publish(self, number: int, *, again: bool = False) -> mqtt.Publish:
         packet_id = _packet_id(number) if self.qos else 0
-        return mqtt.Publish(f"{self.path}/{number}", b"%d" % number, self.qos, packet_id, again)
+        return mqtt.Publish(f"{self.path}/{number}", self.payload(number), self.qos, packet_id, again)
 
-    async def _send(self, connection: _Connection) -> None:
+    async def _send(self, connection: Connection) -> None:
         while True:
             await self.may_send()
             if len(self._outstanding) >= WINDOW:
                 continue
-            number = self.ledger.send()
+            number = self.history.send()
             if self.qos:
                 self._outstanding[number] = False
             connection.send(self._publish(number))
             await connection.drain()
 
-    async def _receive(self, connection: _Connection) -> None:
+    async def _receive(self, connection: Connection) -> None:
         while True:
             packet = await asyncio.wait_for(connection.receive(), 2 * PING_S)
             if isinstance(packet, mqtt.Publish):
                 *_, number, last = packet.topic.split("/")
-                (self.ledger.answer if last == "status" else self.ledger.refuse)(int(number))
+                if last == "status":
+                    self.answered(int(number), packet.payload)
+                else:
+                    self.history.refuse(int(number))
                 if packet.qos == 1:
                     connection.send(mqtt.Puback(packet.packet_id))
                 elif packet.qos == 2:
@@ -81,13 +85,11 @@ class MqttDevice(Device):
             elif isinstance(packet, mqtt.Pubrel):
                 connection.send(mqtt.Pubcomp(packet.packet_id))
 
-    def _acknowledged(
-        self, connection: _Connection, packet: mqtt.Puback | mqtt.Pubrec | mqtt.Pubcomp
-    ) -> None:
+    def _acknowledged(self, connection: Connection, packet: mqtt.Puback | mqtt.Pubrec | mqtt.Pubcomp) -> None:
         number = next((n for n in self._outstanding if _packet_id(n) == packet.packet_id), None)
         if number is None:
             return
-        self.ledger.acknowledge(number)
+        self.history.acknowledge(number)
         if isinstance(packet, mqtt.Pubrec):
             self._outstanding[number] = True
             connection.send(mqtt.Pubrel(packet.packet_id))
@@ -110,24 +112,31 @@ class Qos1Device(MqttDevice):
 class Qos2Device(MqttDevice):
     """A device of QoS 2, with exactly-once delivery within a connection."""
 
+    promises = Promises(once=True)
+
     qos = 2
 
 
-class _Connection:
+class Connection:
+    """Packets over a TCP connection."""
+
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
         self._unread = b""
 
     def send(self, packet: mqtt.Packet) -> None:
+        """Write a packet. Raise ConnectionError if the connection has ended."""
         if self._writer.is_closing():
             raise ConnectionError("the connection has ended")
         self._writer.write(mqtt.encode(packet))
 
     async def drain(self) -> None:
+        """Wait until there is room for output."""
         await self._writer.drain()
 
     async def receive(self) -> mqtt.Packet:
+        """Return the next packet. Raise ConnectionError if the gateway closes."""
         while True:
             packet, consumed = mqtt.decode(self._unread)
             if packet is not None:
@@ -139,7 +148,8 @@ class _Connection:
             self._unread += data
 
 
-async def _ping(connection: _Connection) -> None:
+async def ping(connection: Connection) -> None:
+    """Send PINGREQs until cancelled."""
     while True:
         await asyncio.sleep(PING_S)
         connection.send(mqtt.Pingreq())

@@ -1,29 +1,38 @@
-"""Prints the table of a soak, and decides whether it has passed."""
+"""Prints the tables of a soak, and decides whether it has passed."""
 
 from collections.abc import Mapping
 
 from rich.console import Console
 from rich.table import Table
 
+from kaa_bench.soak.account import Account
+from kaa_bench.soak.checker import Finding
 from kaa_bench.soak.cluster import Datagrams
-from kaa_bench.soak.ledger import Account
 from kaa_bench.soak.run import Row
 
+SHOWN_MAX = 10
+"""Violations of a property that are printed."""
 COLUMNS = ("sent", "acked", "refused", "delivered", "twice", "answered", "lost", "to NATS")
 
 
 def lost(accounts: Mapping[Row, Account]) -> int:
     """Return the losses in breach of the guarantees: in core mode those without a death of NATS."""
-    return sum(
-        account.lost + (account.lost_with_nats if mode != "core" else 0)
-        for (mode, _), account in accounts.items()
-    )
+    return sum(account.lost for account in accounts.values())
+
+
+def violations(findings: Mapping[str, Finding]) -> int:
+    """Return the number of violations of all properties."""
+    return sum(len(finding.violations) for finding in findings.values())
 
 
 def print_soak(
-    accounts: Mapping[Row, Account], faults: Mapping[str, int], datagrams: Datagrams, console: Console
+    accounts: Mapping[Row, Account],
+    findings: Mapping[str, Finding],
+    faults: Mapping[str, int],
+    datagrams: Datagrams,
+    console: Console,
 ) -> None:
-    """Return a table by mode and kind of device, the counts of faults, and the counts of datagrams."""
+    """Print a table by mode and kind of device, one by property, the counts of faults and those of datagrams."""
     table = Table(title="Messages by what became of them", box=None, padding=(0, 1, 0, 0))
     table.add_column("mode")
     table.add_column("device", no_wrap=True)
@@ -48,6 +57,7 @@ def print_soak(
         highlight=False,
         soft_wrap=True,
     )
+    _print_findings(findings, console)
     broken = ", ".join(f"{name.replace('_', ' ')} {count}x" for name, count in faults.items())
     console.print(f"broken: {broken}", highlight=False, soft_wrap=True)
     console.print(
@@ -57,3 +67,18 @@ def print_soak(
         soft_wrap=True,
     )
     console.print(f"lost of acknowledged: {lost(accounts)}", highlight=False)
+    console.print(f"violations: {violations(findings)}", highlight=False)
+
+
+def _print_findings(findings: Mapping[str, Finding], console: Console) -> None:
+    table = Table(title="Properties of the histories", box=None, padding=(0, 1, 0, 0))
+    table.add_column("property", no_wrap=True)
+    for column in ("checked", "excused", "violations"):
+        table.add_column(column, justify="right")
+    for name, finding in findings.items():
+        figures = finding.checked, finding.excused, len(finding.violations)
+        table.add_row(name, *(f"{figure:,}" for figure in figures))
+    console.print(table)
+    for finding in findings.values():
+        for violation in finding.violations[:SHOWN_MAX]:
+            console.print(str(violation), highlight=False, soft_wrap=True)

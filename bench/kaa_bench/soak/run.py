@@ -1,20 +1,32 @@
-"""Runs a soak: starts devices, causes faults in turn, and closes the ledgers around each death of NATS."""
+"""Runs a soak: starts devices, causes faults in a random order, and checks the histories of all messages at the end."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST
-from kaa_bench.soak.cluster import APP_VERSION, APPLICATION, CORE, DURABLE, Cluster, Datagrams
+from kaa_bench.soak.account import Account, account
+from kaa_bench.soak.checker import PROPERTIES, Disturbance, Disturbances, Finding, Promises, check, lost
+from kaa_bench.soak.cluster import (
+    APP_VERSION,
+    APPLICATION,
+    CORE,
+    DURABLE,
+    GATEWAY_INSTANCE,
+    Cluster,
+    Datagrams,
+)
 from kaa_bench.soak.devices import CoapDevice, Device, HttpDevice, KpudpDevice
-from kaa_bench.soak.extension import RECORD
-from kaa_bench.soak.faults import faults_of, nats_killed
-from kaa_bench.soak.ledger import Account
+from kaa_bench.soak.extension import ACK_WAIT_S, RECORD
+from kaa_bench.soak.faults import Fault, faults_of, nats_killed
 from kaa_bench.soak.mqtt_device import Qos0Device, Qos1Device, Qos2Device
+from kaa_bench.soak.pushed_device import PushedDevice, push
+from kaa_bench.soak.schedule import Step, rounds
 from kaa_bench.soak.services import EXCHANGES, SAMPLES, Commands, ServicesDevice, prepare
 from kaa_bench.soak.stored_records import StoredRecords
 
@@ -49,7 +61,7 @@ class Recorder:
         self._read = 0
 
     def read(self) -> None:
-        """Enter new records into the ledgers."""
+        """Enter new records into the histories."""
         self._stored.read()
         if not self._file.exists():
             return
@@ -58,12 +70,15 @@ class Recorder:
             data = source.read()
         whole = len(data) - len(data) % RECORD.size
         self._read += whole
-        for device, number in RECORD.iter_unpack(data[:whole]):
-            self._devices[device].ledger.deliver(number)
+        for device, number, connection, replica, at in RECORD.iter_unpack(data[:whole]):
+            self._devices[device].history.deliver(number, connection, replica, at)
 
 
 class Soak:
-    """A soak, of the reference services only if that is said. `say` gets a line for each event."""
+    """A soak, of the reference services only if that is said. `say` gets a line for each event.
+
+    `seed` decides the order of faults and the lengths of pauses, and which datagrams are lost.
+    """
 
     def __init__(
         self,
@@ -72,29 +87,41 @@ class Soak:
         devices: int,
         interval_s: float,
         pause_s: float,
+        seed: int,
         only_services: bool = False,
     ) -> None:
         self._say = say
         self._only_services = only_services
         self._kinds = () if only_services else KINDS
-        self._faults = faults_of(only_services=only_services)
+        self._faults: tuple[Fault, ...] = (*faults_of(only_services=only_services), nats_killed)
+        self._seed = seed
         self._count = devices
         self._interval_s = interval_s
         self._pause_s = pause_s
         self.devices: dict[int, Device] = {}
         self._modes: dict[int, str] = {}
-        self.faults: dict[str, int] = {}
+        self.disturbances: list[Disturbance] = []
+        self.findings: dict[str, Finding] = {name: Finding() for name in PROPERTIES}
         self.datagrams = Datagrams(0, 0, 0, 0)
 
+    @property
+    def faults(self) -> dict[str, int]:
+        """Return how often each fault was caused."""
+        return dict(Counter(disturbance.name for disturbance in self.disturbances))
+
     async def run(self, seconds: float) -> dict[Row, Account]:
-        """Cause all faults in turn until the time is over, each at least once."""
+        """Cause all faults, round by round, until the time is over; each at least once."""
         with ExitStack() as stack:
+            self._say(f"seed {self._seed}")
             self._say("starting NATS, two gateways, extensions and the reference services")
-            cluster = await asyncio.to_thread(partial(Cluster, stack, only_services=self._only_services))
+            cluster = await asyncio.to_thread(
+                partial(Cluster, stack, seed=self._seed, only_services=self._only_services)
+            )
             async with AsyncExitStack() as proxies:
                 await cluster.open_datagram_proxies(proxies)
                 await self._live(cluster, time.monotonic() + seconds)
                 self.datagrams = cluster.datagrams()
+        self._check()
         return self._accounts()
 
     async def _live(self, cluster: Cluster, end: float) -> None:
@@ -115,12 +142,25 @@ class Soak:
             self.devices[number] = device
             device.commands = commands
             self._modes[number] = SERVICES
+        if not self._only_services:
+            number = len(self.devices)
+            self.devices[number] = PushedDevice(
+                number, APP_VERSION, CORE, cluster.ports("mqtt"), self._interval_s
+            )
+            self._modes[number] = "core"
         tokens = [device.token for number, device in self.devices.items() if self._modes[number] == SERVICES]
         await asyncio.to_thread(prepare, nats_url, APPLICATION, APP_VERSION, tokens)
         await commands.open()
         stored = StoredRecords(nats_url, APP_VERSION, self.devices)
         recorder = Recorder(cluster.record, stored, self.devices)
         tasks = [asyncio.create_task(device.run()) for device in self.devices.values()]
+        tasks += [
+            asyncio.create_task(
+                push(commands.client, device, GATEWAY_INSTANCE, APP_VERSION, self._interval_s)
+            )
+            for device in self.devices.values()
+            if isinstance(device, PushedDevice)
+        ]
         try:
             await self._break(cluster, recorder, end)
             for task in tasks:
@@ -133,27 +173,26 @@ class Soak:
             await commands.close()
 
     async def _break(self, cluster: Cluster, recorder: Recorder, end: float) -> None:
-        while True:
-            for fault in self._faults:
-                await asyncio.sleep(self._pause_s)
-                await self._inflict(fault.__name__, fault(cluster))
-                if time.monotonic() > end and self.faults.get(nats_killed.__name__):
-                    await self._close(recorder, nats_died=False)
-                    return
-            await self._close(recorder, nats_died=False)
+        for steps in rounds(self._faults, self._pause_s, self._seed):
+            for step in steps:
+                await self._take(step, cluster)
             await asyncio.sleep(self._pause_s)
-            await self._inflict(nats_killed.__name__, nats_killed(cluster))
-            await asyncio.sleep(self._pause_s)
-            await self._close(recorder, nats_died=True)
+            await self._settle(recorder)
             if time.monotonic() > end:
                 return
 
-    async def _inflict(self, name: str, fault: Awaitable[None]) -> None:
-        self._say(name.replace("_", " "))
-        await fault
-        self.faults[name] = self.faults.get(name, 0) + 1
+    async def _take(self, step: Step, cluster: Cluster) -> None:
+        """Cause the faults of a step, and return when the cluster has recovered from them."""
+        await asyncio.sleep(step.pause_s)
+        self._say(" and ".join(fault.__name__.replace("_", " ") for fault in step.faults))
+        await asyncio.gather(*(self._cause(fault, cluster) for fault in step.faults))
 
-    async def _close(self, recorder: Recorder, *, nats_died: bool) -> None:
+    async def _cause(self, fault: Fault, cluster: Cluster) -> None:
+        began = time.monotonic()
+        await fault(cluster)
+        self.disturbances.append(Disturbance(fault.__name__, began, time.monotonic()))
+
+    async def _settle(self, recorder: Recorder) -> None:
         """Pause the devices until all acknowledged messages are delivered, or the time for that is over."""
         for device in self.devices.values():
             device.pause(on=True)
@@ -161,27 +200,51 @@ class Soak:
         deadline = time.monotonic() + SETTLE_S
         while True:
             await asyncio.to_thread(recorder.read)
-            missing = sum(len(device.ledger.missing()) for device in self.devices.values())
+            missing = self._missing()
             if not missing or time.monotonic() > deadline:
                 break
             await asyncio.sleep(POLL_S)
-        sent = sum(device.ledger.sent for device in self.devices.values())
+        sent = sum(device.history.sent for device in self.devices.values())
         self._say(
             f"{sent} messages sent so far; {missing} of those acknowledged since the last look are missing"
         )
         for device in self.devices.values():
-            device.ledger.close(nats_died=nats_died)
+            device.history.write_off()
             device.pause(on=False)
+
+    def _missing(self) -> int:
+        """Return the number of messages that are acknowledged and must still be delivered."""
+        disturbances = Disturbances(self.disturbances)
+        return sum(
+            lost(device.history.messages[number - 1], self._promises(device), disturbances) is True
+            for device in self.devices.values()
+            for number in device.history.missing()
+        )
+
+    def _promises(self, device: Device) -> Promises:
+        if self._modes[device.number] != "durable":
+            return device.promises
+        return device.promises._replace(durable=True, redelivery_s=ACK_WAIT_S)
+
+    def _check(self) -> None:
+        for device in self.devices.values():
+            found = check(device.history, self._promises(device), self.disturbances)
+            for name, finding in found.items():
+                self.findings[name].add(finding)
 
     def _accounts(self) -> dict[Row, Account]:
         accounts: dict[Row, Account] = {}
+        disturbances = Disturbances(self.disturbances)
         for number, device in self.devices.items():
+            promises = self._promises(device)
             if isinstance(device, ServicesDevice):
                 for place, exchange in enumerate(EXCHANGES):
                     row = self._modes[number], f"{exchange.instance} {exchange.path}"
-                    accounts.setdefault(row, Account()).add(device.ledger.account(place, len(EXCHANGES)))
+                    sums = account(device.history, promises, disturbances, place, len(EXCHANGES))
+                    accounts.setdefault(row, Account()).add(sums)
                 continue
-            accounts.setdefault((self._modes[number], device.kind), Account()).add(device.ledger.account())
-        if any(not account.delivered for account in accounts.values()):
+            row = self._modes[number], device.kind
+            accounts.setdefault(row, Account()).add(account(device.history, promises, disturbances))
+        if any(not sums.delivered for sums in accounts.values()):
             raise BenchError("nothing was delivered of some devices: the soak has not shown anything")
         return accounts

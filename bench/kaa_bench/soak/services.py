@@ -19,6 +19,7 @@ from nats.aio.client import Client
 
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST
+from kaa_bench.soak.checker import Promises
 from kaa_bench.soak.devices import ANSWER_TIMEOUT_S, Device
 
 SAMPLES = "samples"
@@ -88,6 +89,11 @@ class Commands:
             self._nats_url, error_cb=silent, max_reconnect_attempts=-1, reconnect_time_wait=1
         )
 
+    @property
+    def client(self) -> Client:
+        """The connection."""
+        return self._client
+
     async def close(self) -> None:
         """Disconnect."""
         await self._client.close()
@@ -109,6 +115,7 @@ class ServicesDevice(Device):
     """An HTTP device that sends requests to all services, one after the other. `commands` sends it commands."""
 
     kind = "HTTP"
+    promises = Promises(durable=True, ordered=False)
     commands: Commands
     written = 0
     """The number of the last update of metadata that was answered with 200."""
@@ -119,19 +126,19 @@ class ServicesDevice(Device):
         async with aiohttp.ClientSession(timeout=timeout) as client:
             while True:
                 await self.may_send()
-                number = self.ledger.send()
+                number = self.history.send()
                 exchange = EXCHANGES[number % len(EXCHANGES)]
                 if number % len(EXCHANGES) == EXECUTE:
                     await self.commands.invoke(self.token, number)
                 answer = await self._post(client, exchange.instance, exchange.path, exchange.body(number))
                 if answer is None:
-                    self.ledger.refuse(number)
+                    self.history.refuse(number)
                 elif number % len(EXCHANGES) == EXECUTE:
                     await self._execute(client, json.loads(answer))
                 else:
                     self._confirm(number)
                     if exchange.is_right is not None and exchange.is_right(self, number, json.loads(answer)):
-                        self.ledger.deliver(number)
+                        self.history.deliver(number)
                     if number % len(EXCHANGES) == UPDATE:
                         self.written = number
 
@@ -155,8 +162,8 @@ class ServicesDevice(Device):
             return payload if response.status == 200 else None
 
     def _confirm(self, number: int) -> None:
-        self.ledger.acknowledge(number)
-        self.ledger.answer(number)
+        self.history.acknowledge(number)
+        self.history.answer(number)
 
 
 def prepare(nats_url: str, application: str, app_version: str, tokens: Sequence[str]) -> None:

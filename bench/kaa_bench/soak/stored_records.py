@@ -27,7 +27,7 @@ OVERLAP = timedelta(seconds=5)
 
 
 class StoredRecords:
-    """Reads what the services have stored, and enters it into the ledgers of devices."""
+    """Reads what the services have stored, and enters it into the histories of devices."""
 
     def __init__(self, nats_url: str, app_version: str, devices: Mapping[int, Device]) -> None:
         self._nats_url = nats_url
@@ -55,7 +55,7 @@ class StoredRecords:
                 values = await metadata.get(token) or {}
                 known = await endpoints.get(self._app_version, token) or {}
                 applied = int(known.get("", {}).get("applied", {}).get("configId", -1))
-                for number in device.ledger.missing():
+                for number in device.history.missing():
                     place = number % len(EXCHANGES)
                     if (
                         (place == UPDATE and int(values.get(f"k{number % KEYS}", -1)) >= number)
@@ -78,7 +78,7 @@ class StoredRecords:
     def _deliver(self, token: str, number: int) -> None:
         if (token, number) not in self._counted:
             self._counted.add((token, number))
-            self._devices[token].ledger.deliver(number)
+            self._devices[token].history.deliver(number)
 
 
 async def _state(jetstream: JetStreamContext, bucket: str) -> State[dict[str, Any]]:
