@@ -6,9 +6,11 @@ With PAGE_SCREENSHOTS, a directory, it saves what it saw, which is how docs/live
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from deploy.page.chromium import DESKTOP, PHONE, Page, page_of
 from tests.support.cluster import Cluster
@@ -48,7 +50,10 @@ async def load(device: MqttPeer) -> AsyncIterator[None]:
 
 
 async def test_the_page_shows_what_happens(nats_server: NatsServer) -> None:
-    with GatewayProcess(nats_server.url) as gateway:
+    with (
+        GatewayProcess(nats_server.url, replica("kpc-1")) as gateway,
+        GatewayProcess(nats_server.url, replica("kpc-2")),
+    ):
         url = f"http://{HOST}:{gateway.admin_port}/"
         async with (
             Cluster(nats_server.url, "dcx"),
@@ -111,6 +116,42 @@ async def test_a_session_is_ended_after_a_question(nats_server: NatsServer) -> N
             await page.value("document.getElementById('dialog-yes').click()")
             assert await unwanted.until_closed() == []
             await page.until("document.querySelectorAll('.session').length === 0")
+
+
+async def test_all_replicas_are_in_one_view(nats_server: NatsServer) -> None:
+    """The page of one gateway shows the sessions of the other, which has two workers, and ends one of them."""
+    with (
+        GatewayProcess(nats_server.url, replica("kpc-1")) as gateway,
+        GatewayProcess(nats_server.url, replica("kpc-2", workers=2)) as other,
+    ):
+        async with (
+            mqtt_client(gateway.mqtt_port, "here"),
+            mqtt_client(other.mqtt_port, "there") as there,
+            page_of(f"http://{HOST}:{gateway.admin_port}/") as page,
+        ):
+            rows = "[...document.querySelectorAll('#replicas tr')].map((row) => row.cells[0].textContent)"
+            await page.until(f"{rows}.join() === 'kpc-1,kpc-2-0,kpc-2-1'")
+            assert await page.value("document.querySelectorAll('#replicas .good').length") == 3
+            await page.until("document.querySelectorAll('.session').length === 2")
+            await look_for(page, "there")
+            await page.until("document.querySelectorAll('.session[open]').length === 1")
+            assert re.search(r"Replicakpc-2-[01]", await page.value(f"{TEXT_OF}('sessions')"))
+            await page.value("document.querySelector('.session button').click()")
+            await page.value("document.getElementById('dialog-yes').click()")
+            assert await there.until_closed() == []
+            await page.until("document.querySelectorAll('.session').length === 0")
+            # Why it has ended is known too, and where.
+            await look_for(page, "there")
+            ended = f"/kpc-2-[01]disconnected_by_operator/.test({TEXT_OF}('endings'))"
+            await page.until(f"document.getElementById('ended').open && {ended}")
+            # A gateway that has ended is left out.
+            other.terminate()
+            await page.until(f"{rows}.join() === 'kpc-1'")
+
+
+def replica(name: str, workers: int = 1) -> dict[str, Any]:
+    """The configuration of a replica with this name."""
+    return {"service": {"instance": {"replica": {"id": name}}}, "kaa": {"kpc": {"workers": workers}}}
 
 
 async def test_it_says_why_a_device_is_not_connected(nats_server: NatsServer) -> None:

@@ -189,4 +189,4 @@ async def test_sigterm_at_a_rate(nats_server: NatsServer, devices: AsyncExitStac
 def test_the_instance_is_in_the_subjects() -> None:
     from kaa_gateway.fleet import operations
 
-    assert operations.to_all(INSTANCE, operations.GetStatus) == "kaa.v1.service.kpc.gateway.GetStatus"
+    assert operations.to_all(INSTANCE, "GetStatus") == "kaa.v1.service.kpc.gateway.GetStatus"

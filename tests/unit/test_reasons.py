@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from kaa_gateway.admin import api
+from kaa_gateway.app import replica
 from kaa_gateway.wire import avro, coap, kpudp, proxy_header, websocket
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ def counted() -> set[str]:
             found |= set(re.findall(r'\.(?:end|move)_\w+\((?:[^()"]|\([^()]*\))*"(\w+)"\)', text))
     for reason in re.findall(r'\bon_dropped\(\w+, "(\w+)"', "".join(NATIVE)):
         found |= {reason, f"unattributed_{reason}"}
-    found.add(api.DISCONNECTED)
+    found.add(replica.DISCONNECTED)
     return found - {""}
 
 

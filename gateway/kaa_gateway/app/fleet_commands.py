@@ -15,6 +15,7 @@ from kaa_gateway.bus.control import Control
 from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.config import config_path, load
 from kaa_gateway.errors import BusError, GatewayError
+from kaa_gateway.fleet.nats_channel import NatsChannel
 from kaa_gateway.fleet.operations import Drain, ListSessions, Shed
 from kaa_gateway.fleet.replicas import Replicas, excess
 
@@ -78,7 +79,7 @@ async def _started(control: Control) -> AsyncIterator[Control]:
 async def replicas_of(config: Config) -> AsyncIterator[Replicas]:
     """Yield the replicas of the configured instance."""
     async with _started(_control(config)) as control:
-        yield Replicas(control, config.service.instance.name)
+        yield Replicas(NatsChannel(control, config.service.instance.name))
 
 
 async def list_replicas(config: Config, *, as_json: bool) -> int:

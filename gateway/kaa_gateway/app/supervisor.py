@@ -15,10 +15,13 @@ from kaa_gateway.admin.access import Guard
 from kaa_gateway.admin.fleet import Fleet
 from kaa_gateway.admin.fleet_api import FleetApi
 from kaa_gateway.admin.fleet_server import FleetServer
+from kaa_gateway.admin.replicas_api import ReplicasApi
+from kaa_gateway.admin.workers_channel import WorkersChannel
 from kaa_gateway.app.port_probe import probe_ports
 from kaa_gateway.app.reload import ReloadCollector, Reloader
 from kaa_gateway.app.shared_sockets import BoundSockets, bind_datagram_sockets, close_datagram_sockets
 from kaa_gateway.app.worker_process import ANNOUNCED, run_worker
+from kaa_gateway.fleet.replicas import Replicas
 from kaa_gateway.net.ports import port_errors
 from kaa_gateway.supervision.processes import WorkerProcesses
 
@@ -45,10 +48,17 @@ class Supervisor:
             config.workers, run_worker, self._arguments, name="kaa-gateway", log=log, on_report=self._receive
         )
         self._fleet = Fleet({index: directory / f"worker-{index}.sock" for index in range(config.workers)})
+        replica_id = config.service.instance.replica.id
+        channel = WorkersChannel(
+            self._fleet, {f"{replica_id}-{index}": index for index in range(config.workers)}
+        )
         self._admin = FleetServer(
             self._fleet,
             self._workers,
-            FleetApi(lambda: self._config, self._fleet).routes(),
+            [
+                *FleetApi(lambda: self._config, self._fleet).routes(),
+                *ReplicasApi(Replicas(channel)).routes(),
+            ],
             Guard.from_file(config.server.token_file),
         )
         self._admin.registry.register(ReloadCollector(self.reloader))

@@ -20,6 +20,8 @@ from kaa_gateway.admin.api import WorkerApi
 from kaa_gateway.admin.history import PERIOD as HISTORY_PERIOD
 from kaa_gateway.admin.history import History
 from kaa_gateway.admin.metrics import registry_of
+from kaa_gateway.admin.replica_routes import ReplicaRoutes
+from kaa_gateway.admin.replicas_api import ReplicasApi
 from kaa_gateway.admin.server import AdminServer
 from kaa_gateway.app.draining import drain_nats, drain_requests
 from kaa_gateway.app.garbage import COLLECT_PERIOD, avoid_full_collections, collect_if_few
@@ -43,6 +45,9 @@ from kaa_gateway.bus.streams import Streams, StreamSettings
 from kaa_gateway.counters import Counters
 from kaa_gateway.fleet.directory import SessionDirectory
 from kaa_gateway.fleet.member import Member
+from kaa_gateway.fleet.nats_channel import NatsChannel
+from kaa_gateway.fleet.replicas import Replicas
+from kaa_gateway.fleet.worker_channel import WorkerChannel
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.downlink import Downlink
 from kaa_gateway.kp.inspection import Inspection
@@ -227,13 +232,24 @@ class Worker:
         self.registry = registry_of(self)
         guard = Guard.from_file(config.server.token_file if admin_socket is None else None)
         self._history = History(self)
-        inspection = Inspection(self.sessions)
-        api = WorkerApi(lambda: self._config, index, inspection, self.counters, self._history)
-        self._admin = AdminServer(self.registry, self._obstacles, api.routes(), guard)
         self._replica = WorkerReplica(
-            self._replica_id, self._listeners, self.sessions, inspection, lambda: self._config.limits
+            self._replica_id,
+            self._listeners,
+            self.sessions,
+            Inspection(self.sessions),
+            self.counters,
+            lambda: self._config.limits,
+            lambda: self.control.event_size_max,
         )
-        Member(self.control, self._name, self._replica_id, self._replica)
+        member = Member(self._replica_id, self._replica)
+        member.serve(self.control, self._name)
+        channel = WorkerChannel(member, NatsChannel(self.control, self._name))
+        routes = WorkerApi(lambda: self._config, self._history).routes()
+        if admin_socket is None:
+            routes += ReplicasApi(Replicas(channel)).routes()
+        else:
+            routes += ReplicaRoutes(channel).routes()
+        self._admin = AdminServer(self.registry, self._obstacles, routes, guard)
         self._serving = False
         self._background = BackgroundTasks(self._loop)
 

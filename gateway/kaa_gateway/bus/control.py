@@ -98,18 +98,18 @@ class Control:
         """Answer each request on `subject` with what `answer` returns for its datum, from `start` on."""
         self._answers.append((subject, answer))
 
-    async def gather(self, subject: str, payload: bytes, wait: float) -> list[bytes]:
-        """Return the answers to a request that come within `wait` seconds. BusError if NATS is away."""
+    async def gather(self, subject: str, payload: bytes, wait: float, most: int) -> list[bytes]:
+        """Return the answers to a request that come within `wait` seconds, `most` of them. BusError if NATS is away."""
         if not self._client.is_connected:
             raise BusError("nats_away", "not connected to NATS")
         inbox = self._client.new_inbox()
         try:
             subscription = await self._client.subscribe(inbox)
             await self._client.publish(subject, payload, inbox)
-            found = []
+            found: list[bytes] = []
             with contextlib.suppress(nats.errors.TimeoutError):
                 async with asyncio.timeout(wait):
-                    while True:
+                    while len(found) < most:
                         message = await subscription.next_msg(wait)
                         if message.data:  # else nobody is subscribed
                             found.append(message.data)

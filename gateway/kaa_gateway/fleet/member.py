@@ -1,4 +1,4 @@
-"""One replica as the others and operators see it: answers requests that come over NATS."""
+"""One replica as the others and operators see it: answers their requests."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from kaa_gateway.fleet import operations
 from kaa_gateway.fleet.operations import (
     Done,
     Drain,
+    Endings,
     EndSession,
     GetStatus,
+    ListEndings,
     ListSessions,
     Request,
     Sessions,
     Shed,
+    ShowSession,
     Status,
 )
 
@@ -49,27 +52,49 @@ class Replica(Protocol):
         """Return a page of sessions."""
         ...
 
+    def show_session(self, request: ShowSession) -> Sessions:
+        """Return one session, or none."""
+        ...
+
     def end_session(self, request: EndSession) -> Done:
         """End a session."""
         ...
 
+    def list_endings(self, request: ListEndings) -> Endings:
+        """Return the newest connections that have ended."""
+        ...
+
 
 class Member:
-    """Answers for `replica` from the start of `control` on."""
+    """Answers requests for `replica`, whose name is `replica_id`."""
 
-    def __init__(self, control: Control, instance: str, replica_id: str, replica: Replica) -> None:
-        control.answer(
-            operations.to_all(instance, GetStatus), self._answerer(GetStatus, lambda _: replica.status())
-        )
+    def __init__(self, replica_id: str, replica: Replica) -> None:
+        self.replica_id = replica_id
+        self.status = replica.status
+        """Returns how it is."""
         kinds: tuple[tuple[type[Request], Callable[[Any], Struct]], ...] = (
             (GetStatus, lambda _: replica.status()),
             (Drain, replica.drain),
             (Shed, replica.shed),
             (ListSessions, replica.list_sessions),
+            (ShowSession, replica.show_session),
             (EndSession, replica.end_session),
+            (ListEndings, replica.list_endings),
         )
-        for kind, act in kinds:
-            control.answer(operations.to_one(replica_id, kind), self._answerer(kind, act))
+        self._answerers = {kind.__name__: self._answerer(kind, act) for kind, act in kinds}
+
+    def serve(self, control: Control, instance: str) -> None:
+        """Answer what comes over NATS, from the start of `control` on."""
+        control.answer(operations.to_all(instance, GetStatus.__name__), self._answerers[GetStatus.__name__])
+        for kind, answer in self._answerers.items():
+            control.answer(operations.to_one(self.replica_id, kind), answer)
+
+    def answer(self, kind: str, datum: bytes) -> bytes:
+        """Return the answer to a request of this kind."""
+        answer = self._answerers.get(kind)
+        if answer is None:
+            return operations.encode(operations.Refused(error=f"there is no request {kind!r}"))
+        return answer(datum)
 
     def _answerer(self, kind: type[Request], act: Callable[[Any], Struct]) -> Callable[[bytes], bytes]:
         def answer(datum: bytes) -> bytes:
@@ -77,7 +102,7 @@ class Member:
                 request = operations.decode(kind, datum)
             except (msgspec.DecodeError, msgspec.ValidationError) as error:
                 return operations.encode(operations.Refused(error=str(error)))
-            if kind is not GetStatus and kind is not ListSessions:
+            if kind in (Drain, Shed, EndSession):
                 log.info("request of an operator", kind=kind.__name__)
             return operations.encode(act(request))
 

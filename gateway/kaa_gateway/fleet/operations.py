@@ -53,10 +53,23 @@ class ListSessions(Request, frozen=True, kw_only=True):
     endpoint: str | None = None
 
 
+class ShowSession(Request, frozen=True, kw_only=True):
+    """Show one session."""
+
+    key: int
+
+
 class EndSession(Request, frozen=True, kw_only=True):
     """End a session."""
 
     key: int
+
+
+class ListEndings(Request, frozen=True, kw_only=True):
+    """List the newest connections that have ended or were refused."""
+
+    client: str | None = None
+    limit: int = 100
 
 
 class Status(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -72,6 +85,9 @@ class Status(Struct, frozen=True, kw_only=True, rename="camel"):
     endpoints: int
     """That are known: connected, or of a cached route."""
     draining: bool
+    messages_in: int = 0
+    """Since its start."""
+    messages_out: int = 0
 
 
 class Sessions(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -80,6 +96,13 @@ class Sessions(Struct, frozen=True, kw_only=True, rename="camel"):
     replica: str
     sessions: list[dict[str, Any]]
     next: int | None
+
+
+class Endings(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Connections that have ended or were refused, newest first."""
+
+    replica: str
+    endings: list[dict[str, Any]]
 
 
 class Done(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -94,14 +117,14 @@ class Refused(Struct, frozen=True, kw_only=True, rename="camel"):
     error: str
 
 
-def to_all(instance: str, kind: type[Request]) -> str:
-    """Return the subject of requests to all replicas."""
-    return subjects.service(instance, PROTOCOL, kind.__name__)
+def to_all(instance: str, kind: str) -> str:
+    """Return the subject of requests of a kind to all replicas."""
+    return subjects.service(instance, PROTOCOL, kind)
 
 
-def to_one(replica_id: str, kind: type[Request]) -> str:
-    """Return the subject of requests to one replica."""
-    return subjects.replica(replica_id, PROTOCOL, kind.__name__)
+def to_one(replica_id: str, kind: str) -> str:
+    """Return the subject of requests of a kind to one replica."""
+    return subjects.replica(replica_id, PROTOCOL, kind)
 
 
 def encode(message: Struct) -> bytes:

@@ -2,55 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from kaa_gateway.bus import subjects
 from kaa_gateway.errors import BusError
 from kaa_gateway.fleet import operations
+from kaa_gateway.fleet.channel import Found
 from kaa_gateway.fleet.operations import (
     Done,
     Drain,
+    Endings,
     EndSession,
     GetStatus,
+    ListEndings,
     ListSessions,
     Refused,
     Request,
     Sessions,
     Shed,
+    ShowSession,
     Status,
 )
 
 if TYPE_CHECKING:
-    from kaa_gateway.bus.control import Control
-
-ANSWER_TIMEOUT = 5.0
-"""Seconds that one replica has to answer."""
-DISCOVERY_TIME = 0.5
-"""Seconds for which answers of replicas that are not known are awaited."""
+    from kaa_gateway.fleet.channel import Channel
 
 Answer = TypeVar("Answer", bound=Struct)
 
 
 class Replicas:
-    """The replicas of `instance`, asked over `control`, which is connected."""
+    """The replicas of a gateway instance, which `channel` reaches."""
 
-    def __init__(self, control: Control, instance: str) -> None:
-        self._control = control
-        self._instance = instance
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    async def find(self) -> Found:
+        """Find the replicas that answer, and list them by name. BusError if none can be asked."""
+        found = await self._channel.find()
+        by_name: dict[str, Status] = {}
+        for status in found.statuses:
+            by_name.setdefault(status.replica, status)
+        return Found([by_name[name] for name in sorted(by_name)], found.complete)
 
     async def all(self) -> list[Status]:
-        """Return the replicas that answer, by name."""
-        subject = operations.to_all(self._instance, GetStatus)
-        answers = await self._control.gather(subject, operations.encode(GetStatus()), DISCOVERY_TIME)
-        found = []
-        for answer in answers:
-            try:
-                found.append(operations.decode(Status, answer))
-            except (msgspec.DecodeError, msgspec.ValidationError):
-                continue  # of another version
-        return sorted(found, key=lambda status: status.replica)
+        """Return the replicas that answer, by name. BusError if none can be asked."""
+        return (await self.find()).statuses
 
     async def status(self, replica_id: str) -> Status:
         """Return how a replica is. BusError if it does not answer."""
@@ -68,17 +67,35 @@ class Replicas:
         """Return a page of a replica's sessions."""
         return await self._ask(replica_id, request, Sessions)
 
+    async def show_session(self, replica_id: str, key: int) -> dict[str, Any] | None:
+        """Return a session; None if it has ended."""
+        found = await self._ask(replica_id, ShowSession(key=key), Sessions)
+        return found.sessions[0] if found.sessions else None
+
+    async def endings(self, replica_id: str, request: ListEndings) -> list[dict[str, Any]]:
+        """Return the newest connections of a replica that have ended."""
+        return (await self._ask(replica_id, request, Endings)).endings
+
     async def end_session(self, replica_id: str, key: int) -> bool:
         """End a session; return False if it has ended already."""
         return (await self._ask(replica_id, EndSession(key=key), Done)).count > 0
 
     async def _ask(self, replica_id: str, request: Request, kind: type[Answer]) -> Answer:
-        subject = operations.to_one(replica_id, type(request))
-        datum = await self._control.request(subject, operations.encode(request), ANSWER_TIMEOUT)
+        if not subjects.NAME.fullmatch(replica_id):
+            raise BusError("no_replica", f"{replica_id!r} is no name of a replica")
+        datum = await self._channel.ask(replica_id, type(request).__name__, operations.encode(request))
         try:
             return operations.decode(kind, datum)
-        except msgspec.ValidationError:
-            raise BusError("replica_refused", operations.decode(Refused, datum).error) from None
+        except msgspec.DecodeError:
+            raise BusError("replica_refused", _refusal(datum)) from None
+
+
+def _refusal(datum: bytes) -> str:
+    """Return why a replica has refused a request."""
+    try:
+        return operations.decode(Refused, datum).error
+    except msgspec.DecodeError:
+        return "the answer of the replica cannot be read"
 
 
 def excess(statuses: list[Status]) -> dict[str, int]:

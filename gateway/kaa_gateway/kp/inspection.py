@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 if TYPE_CHECKING:
     from kaa_gateway.kp.sessions import Sessions
 
@@ -32,10 +34,12 @@ class Inspection:
         protocol: str | None,
         client_id: str | None,
         endpoint_id: str | None,
+        size_max: int,
     ) -> Page:
         """Return at most `limit` sessions from a slot on, from no more than `scan` slots. None filters nothing.
 
-        The page ends early when it shows ENDPOINTS_PER_PAGE endpoints: no device is served meanwhile.
+        The page ends early when it shows ENDPOINTS_PER_PAGE endpoints: no device is served meanwhile. It also ends
+        before the session with which its descriptions would take more than `size_max` bytes of JSON.
         """
         sessions = self._sessions
         endpoint = None
@@ -45,10 +49,9 @@ class Inspection:
                 return Page([], None)
         end = min(sessions.slot_count(), slot + scan)
         found: list[tuple[int, dict[str, Any]]] = []
-        endpoints = 0
+        endpoints = size = 0
         while slot < end and len(found) < limit and endpoints < ENDPOINTS_PER_PAGE:
             session = sessions.at(slot)
-            slot += 1
             if (
                 session is not None
                 and (protocol is None or session.protocol_name() == protocol)
@@ -56,8 +59,12 @@ class Inspection:
                 and (client_id is None or session.is_of(client_id))
             ):
                 description = session.describe()
+                size += len(msgspec.json.encode(description))
+                if found and size > size_max:
+                    break
                 endpoints += len(description["endpoints"])
                 found.append((session.key, description))
+            slot += 1
         return Page(found, slot if slot < sessions.slot_count() else None)
 
     def describe(self, key: int) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from kaa_gateway.wire.mqtt_properties cimport SUBSCRIPTION_IDENTIFIER, append_va
 cdef enum:
     FILTER_OVERHEAD = 128  # bytes of a topic filter beside its text
     FILTERS_SHOWN = 20
+    FILTER_SIZE_SHOWN = 256  # characters
     TOKEN_LEVEL = 3        # of a topic filter of 1/KP
     TOKEN_SHOWN = 4        # characters
 
@@ -123,9 +124,10 @@ def filter_matches(bytes topic_filter not None, bytes topic not None):
 
 
 def shown_filter(str topic_filter not None):
-    """Return a topic filter with the token in it shortened."""
+    """Return a topic filter with the token in it shortened; one that is long is cut."""
     levels = topic_filter.split("/")
     if levels[0] == "kp1" and len(levels) > TOKEN_LEVEL and levels[TOKEN_LEVEL] not in ("+", "#"):
         token = levels[TOKEN_LEVEL]
         levels[TOKEN_LEVEL] = token[:min(TOKEN_SHOWN, len(token) // 2)] + "…"
-    return "/".join(levels)
+    shown = "/".join(levels)
+    return shown if len(shown) <= FILTER_SIZE_SHOWN else shown[:FILTER_SIZE_SHOWN] + "…"

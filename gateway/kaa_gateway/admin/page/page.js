@@ -1,8 +1,8 @@
 "use strict";
 // The live page: it reads /metrics and the management API, and holds nothing back.
-const PERIOD = 2000, HISTORY_PERIOD = 15000, SHOWN = 12, PAGE = 50, CERTIFICATE_DAYS = 14;
+const PERIOD = 2000, HISTORY_PERIOD = 15000, REPLICAS_PERIOD = 5000, SHOWN = 12, PAGE = 50, EMPTY_PAGES = 200, CERTIFICATE_DAYS = 14;
 const $ = (id) => document.getElementById(id);
-let before = null, next = null, count = 0, hour = [], reasons = {};
+let before = null, next = null, count = 0, complete = true, search = 0, hour = [], reasons = {}, fleet = new Map();
 
 // ---------------------------------------------------------------- metrics
 
@@ -116,7 +116,7 @@ function fill(id, rows, none) {
   }));
   if (!rows.length) {
     const cell = element("td", none, "empty");
-    cell.colSpan = 6;
+    cell.colSpan = 8;
     body.append(element("tr", cell));
   }
 }
@@ -224,6 +224,29 @@ async function remember() {
   setTimeout(remember, HISTORY_PERIOD);
 }
 
+// ---------------------------------------------------------------- replicas
+
+// All replicas of the service instance, with the rates since they were last asked.
+async function replicas() {
+  try {
+    const found = await ask("replicas"), at = performance.now(), earlier = fleet;
+    fleet = new Map(found.replicas.map((each) => [each.replica, {...each, at}]));
+    const rate = (each, name) => {
+      const last = earlier.get(each.replica);
+      const grown = last ? each[name] - last[name] : 0;
+      return grown > 0 ? 1000 * grown / (at - last.at) : 0;
+    };
+    fill("replicas", found.replicas.map((each) => [each.replica, element("span", each.state, each.state === "serving" ? "good" : "warn"),
+      each.connections, each.sessions, each.endpoints, rate(each, "messagesIn"), rate(each, "messagesOut"), each.version]), "none");
+    $("fleet-state").textContent = found.complete ? "" : "of this gateway only: NATS is away";
+    $("fleet").hidden = false;
+  } catch (error) {
+    // Without the token, or if the gateway does not answer, which is said elsewhere.
+    $("fleet").hidden = true;
+  }
+  setTimeout(replicas, REPLICAS_PERIOD);
+}
+
 // ---------------------------------------------------------------- devices
 
 async function ask(path, method = "GET") {
@@ -251,6 +274,7 @@ function details(session) {
   const topics = session.topics || [];
   return [
     ["Session", session.id],
+    ["Replica", session.replica],
     ["Address", session.peer],
     ["Protocol", [session.protocol.toUpperCase(), session.version].filter(Boolean).join(" ")],
     ["Encryption", session.tls || (proxied && proxied.tls && "TLS up to the proxy")],
@@ -296,27 +320,36 @@ function card(session) {
   return box;
 }
 
+// Show a page of sessions. A request looks at a part of them only, so several may be needed to find one.
 async function find(from) {
-  const query = new URLSearchParams({limit: PAGE});
+  const mine = ++search, query = new URLSearchParams({limit: PAGE});
   const what = $("what").value.trim();
   if (what) query.set($("by").value, what);
-  if (from) query.set("from", from);
   $("complaint").textContent = "";
   if (!from) {
     count = 0;
+    complete = true;
     $("sessions").replaceChildren();
   }
   try {
-    const page = await ask("sessions?" + query);
+    let page = {sessions: [], next: from};
+    for (let asked = 0; !asked || (!page.sessions.length && page.next && asked < EMPTY_PAGES); asked++) {
+      if (page.next) query.set("from", page.next);
+      page = await ask("sessions?" + query);
+      // Somebody has pressed Find again meanwhile.
+      if (mine !== search) return;
+      complete = complete && page.complete;
+    }
     $("sessions").append(...page.sessions.map(card));
     count += page.sessions.length;
     next = page.next;
     const absent = !page.sessions.some((session) => session.online || session.protocol !== "mqtt");
     if (what && count === 1 && !next) $("sessions").firstChild.open = true;
-    $("found").textContent = next ? `${count} sessions so far` : !count ? (what ? "No session: the device is not connected." : "No sessions.")
-      : `${count} session${count > 1 ? "s" : ""}${absent ? ": the device is not connected" : ""}`;
-    await endings(what, absent && !next);
+    $("found").textContent = (next ? `${count} sessions so far` : !count ? (what ? "No session: the device is not connected." : "No sessions.")
+      : `${count} session${count > 1 ? "s" : ""}${absent ? ": the device is not connected" : ""}`) + (complete ? "" : " (not all replicas have answered)");
+    await endings(what, absent && !next, mine);
   } catch (error) {
+    if (mine !== search) return;
     $("found").textContent = "";
     next = null;
     $("complaint").textContent = error.message;
@@ -325,11 +358,12 @@ async function find(from) {
 }
 
 // The connections that have ended; of one client if its identifier is looked for.
-async function endings(what, opened) {
+async function endings(what, opened, mine) {
   const query = new URLSearchParams(what && $("by").value === "client" ? {client: what} : {});
   const found = (await ask("endings?" + query)).endings;
-  fill("endings", found.map((each) => [element("span", ago(each.at)), each.clientId || "", each.peer || "",
-    explained(each.reason)]), "none that this gateway remembers");
+  if (mine !== search) return;
+  fill("endings", found.map((each) => [element("span", ago(each.at)), each.clientId || "", each.peer || "", each.replica,
+    explained(each.reason)]), "none that the gateways remember");
   $("ended-count").textContent = `(${found.length})`;
   $("ended").open = Boolean(what) && opened;
 }
@@ -339,4 +373,5 @@ $("more").onclick = () => find(next);
 fetch("api/v1/reasons").then((response) => response.json()).then((found) => { reasons = found; });
 refresh();
 remember();
+replicas();
 find();
