@@ -186,6 +186,14 @@ class TestResult:
 
 
 class TestEnvironment:
+    def test_variables_of_the_license_mean_nothing(self, write: Write) -> None:
+        """KPC's image has them; a manifest that still sets them starts the gateway as before."""
+        license_ = {
+            "KAA_LICENSE_CERT_PATH": "/run/license/license.p12",
+            "KAA_LICENSE_CERT_PASSWORD": "secret",
+        }
+        assert load(write(KPC_FILE), license_).warnings == load(write(KPC_FILE), {}).warnings
+
     def test_wins_over_the_file(self, write: Write) -> None:
         config = load(
             write(KPC_FILE),
