@@ -17,7 +17,7 @@ from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
 from tests.support.coap import SETTINGS
 from tests.support.nats import HOST
-from tests.unit.kp.worker_double import APP, WorkerDouble
+from tests.unit.kp.worker_double import APP, UNLIMITED, WorkerDouble
 
 TOPIC = f"kp1/{APP}/dcx/t/json"
 PING = encode(Pingreq())
@@ -27,6 +27,12 @@ PING = encode(Pingreq())
 def limited(**admission: float) -> Iterator[WorkerDouble]:
     with WorkerDouble(admission=admission) as worker:
         yield worker
+
+
+def set_limits(worker: WorkerDouble, **limits: float) -> None:
+    """Set limits as a new configuration does; those that are not named are off."""
+    settings: dict[str, Any] = {**UNLIMITED, **limits}
+    worker.admission.set_limits(**settings)
 
 
 def test_a_connection_beyond_its_rate_of_messages_is_not_read_until_it_is_within_it() -> None:
@@ -172,6 +178,64 @@ def test_the_oldest_half_open_connection_goes_for_a_new_one() -> None:
         assert not any(device.closed for device in (*waiting[1:], late, *more))
 
 
+def test_limits_change_for_connections_that_are_open() -> None:
+    with limited() as worker:
+        device = worker.device()
+        device.send_bytes(PING * 1000)
+        assert device.reading
+        set_limits(worker, message_rate=10)
+        # What was sent before is not charged.
+        device.send_bytes(PING)
+        assert device.reading
+        device.send_bytes(PING * 20)
+        assert not device.reading
+        worker.loop.pass_time(5)
+        set_limits(worker, byte_rate=100)
+        device.send_bytes(PING * 40)
+        assert device.reading
+        device.send_bytes(PING * 70)
+        assert not device.reading
+        worker.loop.pass_time(5)
+        set_limits(worker)
+        device.send_bytes(PING * 1000)
+        assert device.reading
+        # Once more: what was sent without a limit is not charged either.
+        set_limits(worker, message_rate=10)
+        device.send_bytes(PING)
+        assert device.reading
+
+
+def test_limits_of_sources_change() -> None:
+    with limited(source_connections=2) as worker:
+        first, second = worker.device(), worker.device()
+        assert worker.unconnected().closed
+        set_limits(worker, source_connections=3)
+        assert not worker.device().closed
+        assert worker.unconnected().closed
+        set_limits(worker, source_message_rate=10)
+        for device in (first, second):
+            device.send_bytes(PING * 9)
+        assert not second.reading
+        set_limits(worker, source_byte_rate=100)
+        other = worker.device(host="198.51.100.1")
+        other.send_bytes(PING * 100)
+        assert not other.reading
+        # A source without connections and rates is forgotten.
+        other.drop()
+        worker.loop.pass_time(100)
+        assert worker.admission.source_count() == 2
+        set_limits(worker)
+        assert worker.admission.source_count() == 1
+
+
+def test_the_limit_of_half_open_connections_changes() -> None:
+    with limited() as worker:
+        waiting = [worker.unconnected() for _ in range(3)]
+        set_limits(worker, half_open_max=3)
+        worker.unconnected()
+        assert [device.closed for device in waiting] == [True, False, False]
+
+
 class DatagramWorker:
     """A CoAP server on a socket, read when the test says so."""
 
@@ -208,6 +272,11 @@ def test_datagrams_beyond_the_rate_of_their_source_are_dropped(rates: dict[str, 
             return count - (worker.reason("dropped", "source_rate") - before)
 
         assert send(50) == taken
+        worker.loop.pass_time(100)
+        assert send(50) == taken
+        set_limits(worker)
+        assert send(50) == 50
+        set_limits(worker, **rates)
         worker.loop.pass_time(100)
         assert send(50) == taken
         server.socket.stop()

@@ -20,19 +20,29 @@ if TYPE_CHECKING:
 
 
 class WorkerApi:
-    """The API of a worker; `current` returns its configuration."""
+    """The API of a worker; `current` returns its configuration, `quotas` what it uses of quotas."""
 
-    def __init__(self, current: Callable[[], Config], history: History) -> None:
+    def __init__(
+        self,
+        current: Callable[[], Config],
+        history: History,
+        quotas: Callable[[], list[dict[str, Any]]],
+    ) -> None:
         self._current = current
         self._history = history
+        self._quotas = quotas
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes to serve."""
         return [
             web.get("/api/v1/history", self._show_history, allow_head=False),
+            web.get("/api/v1/quotas", self._list_quotas, allow_head=False),
             web.put("/api/v1/log", set_level),
             *common_routes(self._current),
         ]
 
     async def _show_history(self, request: web.Request) -> web.Response:
         return web.json_response({"period": PERIOD, "samples": self._history.samples()})
+
+    async def _list_quotas(self, request: web.Request) -> web.Response:
+        return web.json_response({"quotas": self._quotas()})

@@ -28,6 +28,7 @@ class FleetApi:
         """Return the routes to serve."""
         return [
             web.get("/api/v1/history", self._show_history, allow_head=False),
+            web.get("/api/v1/quotas", self._list_quotas, allow_head=False),
             web.put("/api/v1/log", self._set_level),
             *common_routes(self._current),
         ]
@@ -35,6 +36,11 @@ class FleetApi:
     async def _show_history(self, request: web.Request) -> web.Response:
         answers = await self._ask_all(request)
         return web.json_response({"period": PERIOD, "samples": merged(each["samples"] for each in answers)})
+
+    async def _list_quotas(self, request: web.Request) -> web.Response:
+        """Answer with what each worker uses of the quotas."""
+        answers = await self._ask_all(request)
+        return web.json_response({"quotas": [each for answer in answers for each in answer["quotas"]]})
 
     async def _ask_all(self, request: web.Request) -> list[dict[str, Any]]:
         """Return the answers of the workers to the same request; one that is being started again has none."""

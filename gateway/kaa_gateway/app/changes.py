@@ -16,17 +16,7 @@ APPLIED = (
     "kaa.applications",
     "kaa.tenants",
     "kaa.extension-instances",
-    "kaa.kpc.limits.connections",
-    "kaa.kpc.limits.accepts-per-second",
-    "kaa.kpc.limits.redirects-per-second",
-    "kaa.kpc.limits.endpoints-per-connection",
-    "kaa.kpc.limits.route-cache",
-    "kaa.kpc.limits.waiting-messages",
-    "kaa.kpc.limits.waiting-bytes",
-    "kaa.kpc.limits.pending-requests",
-    "kaa.kpc.limits.output-buffer",
-    "kaa.kpc.limits.input-memory",
-    "kaa.kpc.limits.topic-length",
+    "kaa.kpc.limits",
     "kaa.kpc.log.level",
 )
 """Keys that a running gateway applies, with all below them. All others need a restart, and so does `durable`."""
@@ -57,15 +47,10 @@ def applicable(old: Config, new: Config) -> Config:
         name: replace(version, allowed=frozenset(version.allowed & instances.keys()))
         for name, version in new.app_versions.items()
     }
-    limits = {
-        each.name: getattr(new.limits, each.name)
-        for each in fields(new.limits)
-        if f"kaa.kpc.limits.{each.encode_name}" in APPLIED
-    }
     return replace(
         old,
         service=replace(old.service, graceful_shutdown=new.service.graceful_shutdown),
-        limits=replace(old.limits, **limits),
+        limits=new.limits,
         log=replace(old.log, level=new.log.level),
         app_versions=app_versions,
         tenants=new.tenants,

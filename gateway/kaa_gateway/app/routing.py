@@ -8,7 +8,7 @@ from kaa_gateway.lifecycle.traffic import Owner
 
 if TYPE_CHECKING:
     from kaa_gateway.config import Config
-    from kaa_gateway.config.keys import Quota
+    from kaa_gateway.config.keys import EndpointQuota, Quota
 
 
 class Routing(NamedTuple):
@@ -41,7 +41,7 @@ class QuotaSettings(NamedTuple):
 
     tenants: dict[str, Quota]
     app_versions: dict[str, Quota]
-    endpoints: dict[str, Quota]
+    endpoints: dict[str, EndpointQuota]
     """Those of each endpoint, by application version."""
     owners: dict[str, str]
     """The tenant of each application version that has one."""

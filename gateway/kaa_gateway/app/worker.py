@@ -26,10 +26,12 @@ from kaa_gateway.admin.server import AdminServer
 from kaa_gateway.app.draining import drain_nats, drain_requests
 from kaa_gateway.app.garbage import COLLECT_PERIOD, avoid_full_collections, collect_if_few
 from kaa_gateway.app.identity import configure_identity, make_identity
+from kaa_gateway.app.limits import admission_limits_of, mqtt_limits_of
 from kaa_gateway.app.periodic import BackgroundTasks
 from kaa_gateway.app.presence import make_presence
 from kaa_gateway.app.protocols import Protocols
 from kaa_gateway.app.queues import queues_of
+from kaa_gateway.app.quotas import SharedQuotas
 from kaa_gateway.app.redirecting import redirect_clients
 from kaa_gateway.app.replica import WorkerReplica
 from kaa_gateway.app.routing import owners_of, quotas_of, routing_of
@@ -57,7 +59,6 @@ from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.lifecycle.announcements import Announcements
 from kaa_gateway.lifecycle.connectivity import Connectivity
-from kaa_gateway.mqtt.limits import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import watch
@@ -186,6 +187,7 @@ class Worker:
         self.tracing = self._make_tracing()
 
         # fleet
+        self._shared_quotas = SharedQuotas(config, self.control, self._replica_id, self.sessions.quotas)
         self.directory = SessionDirectory(
             self.link,
             self._slices,
@@ -199,14 +201,9 @@ class Worker:
         self.input_memory = InputMemory(limits.input_memory)
         self.admission = Admission(
             self.counters,
-            half_open_max=limits.half_open_connections,
-            message_rate=limits.messages_per_second,
-            byte_rate=limits.bytes_per_second,
-            source_connections=limits.connections_per_source,
-            source_message_rate=limits.messages_per_second_of_source,
-            source_byte_rate=limits.bytes_per_second_of_source,
+            **admission_limits_of(limits),
         )
-        self._mqtt_limits = self._make_mqtt_limits()
+        self._mqtt_limits = mqtt_limits_of(config)
         self._mqtt_sessions = MqttSessionStore(self.sessions, self._mqtt_limits, self.directory)
         self._listeners = self._make_listeners()
         self._listeners.set_limits(limits)
@@ -244,7 +241,7 @@ class Worker:
         member = Member(self._replica_id, self._replica)
         member.serve(self.control, self._name)
         channel = WorkerChannel(member, NatsChannel(self.control, self._name))
-        routes = WorkerApi(lambda: self._config, self._history).routes()
+        routes = WorkerApi(lambda: self._config, self._history, self._shared_quotas.describe).routes()
         if admin_socket is None:
             routes += ReplicasApi(Replicas(channel)).routes()
         else:
@@ -318,19 +315,6 @@ class Worker:
         self.downlink.set_traces(tracing.tracer.traces)
         return tracing
 
-    def _make_mqtt_limits(self) -> MqttLimits:
-        mqtt, limits = self._config.transports.mqtt, self._config.limits
-        return MqttLimits(
-            mqtt.in_flight_window,
-            mqtt.queued_messages_per_session,
-            limits.output_buffer,
-            mqtt.subscriptions_per_client,
-            limits.topic_length,
-            mqtt.persistent_sessions,
-            mqtt.session_expiry,
-            mqtt.persistent_session_memory,
-        )
-
     def _make_listeners(self) -> Listeners:
         protocols = Protocols(
             self._loop,
@@ -398,6 +382,7 @@ class Worker:
         reuse_port = self._config.workers > 1
         for name, port in self._listeners.start(host, reuse_port=reuse_port, bound=self._bound):
             self.ports[name] = port
+        self._shared_quotas.start()
         if self._traffic is not None:
             self._traffic.start()
         if self._presence is not None:
@@ -426,6 +411,7 @@ class Worker:
         self.uplink.identification.set_limits(limits.waiting_messages, limits.waiting_bytes)
         self._mqtt_limits.set_sizes(limits.output_buffer, limits.topic_length)
         self.input_memory.set_limit(limits.input_memory)
+        self.admission.set_limits(**admission_limits_of(limits))
         self._listeners.set_limits(limits)
         if self._traffic is not None:
             self._traffic.add_owners(owners_of(config))
@@ -461,6 +447,7 @@ class Worker:
             await self._traffic.stop()
         if self._presence is not None:
             await self._presence.stop()
+        await self._shared_quotas.stop()
         await self._background.stop()
         await self._stream_repair.stop()
         await self.control.stop()

@@ -86,6 +86,7 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         nats=kpc.nats,
         durable=kpc.durable,
         limits=kpc.limits,
+        quotas=kpc.quotas,
         events=kpc.events,
         workers=kpc.workers,
         log=kpc.log,

@@ -4,12 +4,14 @@ from msgspec import Struct, field
 
 from kaa_gateway.config.keys import (
     Durable,
+    EndpointQuota,
     Events,
     IdentitySettings,
     Limits,
     Log,
     Nats,
     Quota,
+    QuotaStore,
     Server,
     Service,
     Tracing,
@@ -26,7 +28,7 @@ class AppVersion(Struct, frozen=True, kw_only=True):
     allowed: frozenset[str] = frozenset()
     quota: Quota = Quota()
     """Of all its endpoints together."""
-    endpoint_quota: Quota = Quota()
+    endpoint_quota: EndpointQuota = EndpointQuota()
     """Of each of its endpoints."""
 
 
@@ -49,6 +51,7 @@ class Config(Struct, frozen=True, kw_only=True):
     nats: Nats = Nats()
     durable: Durable = Durable()
     limits: Limits = Limits()
+    quotas: QuotaStore = QuotaStore()
     events: Events = Events()
     workers: int = 1
     log: Log = Log()

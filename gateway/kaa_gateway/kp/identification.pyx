@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from kaa_gateway.clock cimport monotonic
 from kaa_gateway.kp.correlation cimport Service
+from kaa_gateway.kp.refusal cimport Refusal
 from kaa_gateway.kp.resource_path cimport split_request_id
 from kaa_gateway.kp.session cimport Attachment, Endpoint
 from kaa_gateway.kp.uplink cimport BUSY, TAKEN
@@ -19,7 +20,6 @@ from kaa_gateway.errors import IdentityError
 
 cdef enum:
     NOT_FOUND = 404
-    TOO_MANY_REQUESTS = 429
     SERVER_ERROR = 500
     UNIDENTIFIED_MAX = 10_000  # tokens of topic filters that wait to be asked for again
     RESOLVE_STEPS = 5          # that a question to the identity provider counts for
@@ -101,6 +101,7 @@ cdef class Identification:
         cdef Endpoint endpoint = None
         cdef Attachment attachment = None
         cdef WaitingMessage copy
+        cdef Refusal denial
         cdef Message message
         cdef Py_ssize_t size
         cdef int32_t request_id
@@ -117,7 +118,8 @@ cdef class Identification:
             endpoint.version_counters = self.uplink.counters.counters_of(key[0])
             attachment = self.uplink.sessions.attach(session, endpoint, key[1], key[0], identity)
             if attachment is None:
-                raise IdentityError(TOO_MANY_REQUESTS, "too_many_endpoints", "Too many endpoints on one connection")
+                denial = self.uplink.sessions.refusal
+                raise IdentityError(denial.status, denial.reason, denial.phrase)
         except IdentityError as error:
             refusal = error
         else:

@@ -1,11 +1,6 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
-
-cdef class Refusal:
-    # An error with which the gateway itself refuses a message.
-    cdef readonly int status
-    cdef readonly str reason    # code that counts it: docs/reasons.md
-    cdef readonly str phrase    # for the device
+from kaa_gateway.kp.refusal cimport Refusal
 
 
 cdef class Scope:
@@ -13,23 +8,34 @@ cdef class Scope:
     cdef readonly str name
     cdef Refusal message_rate
     cdef Refusal byte_rate
+    cdef Refusal month
 
 
 cdef class Rates:
-    # What this worker lets through a second; 0 is any. The endpoints of an application version share one.
+    # Messages and bytes a second; 0 is any. The endpoints of an application version share one.
+    # settings: over all workers and replicas
+    cdef readonly double messages_max
+    cdef readonly double bytes_max
+    # state: what this worker lets through
     cdef readonly double messages
     cdef readonly double bytes
+    cdef readonly double message_share      # the part of the whole that is this worker's
+    cdef readonly double byte_share
 
 
 cdef class Quota:
     # wiring
     cdef readonly Scope scope
-    cdef Rates rates
+    cdef readonly Rates rates
     cdef Quota wider             # what the same messages count for as well, or None
+    # settings
+    cdef readonly int64_t month_max         # messages a month, over all workers and replicas; 0 is any
     # state: token buckets, each with what a second brings at most
     cdef double messages
     cdef double bytes            # below zero: a message had more bytes than there were
     cdef double at               # when they were filled, by clock.monotonic
+    cdef int64_t month_left      # messages that may still pass this month
+    cdef double month_end        # by clock.monotonic
     # counters
     cdef readonly uint64_t messages_asked   # passed or refused here
     cdef readonly uint64_t bytes_asked

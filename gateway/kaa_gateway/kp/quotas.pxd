@@ -1,12 +1,18 @@
+from kaa_gateway.kp.population cimport Population
 from kaa_gateway.kp.quota cimport Quota
 from kaa_gateway.kp.session cimport Endpoint
 
 
 cdef class Quotas:
     # state
-    cdef dict tenants            # tenant ID -> its Quota; those without one are not here
-    cdef dict app_versions       # application version -> its Quota, likewise
-    cdef dict narrowest          # application version -> the first Quota that all its messages count for, or None
-    cdef dict endpoint_rates     # application version -> Rates of each of its endpoints
+    cdef dict tenants              # tenant ID -> its Quota; those without one are not here
+    cdef dict app_versions         # application version -> its Quota, likewise
+    cdef dict narrowest            # application version -> the first Quota that all its messages count for, or None
+    cdef dict endpoint_rates       # application version -> Rates of each of its endpoints
+    cdef dict owners               # application version -> ID of its tenant, where it has one
+    cdef dict tenant_populations   # tenant ID -> Population
+    cdef dict populations          # application version -> Population
 
     cdef Quota quota_of(self, bytes app_version, Endpoint endpoint)
+    cdef Population population_of(self, bytes app_version)
+    cdef Population tenant_population(self, str tenant)

@@ -1,8 +1,9 @@
 """The quotas of a worker. See quotas.pyx."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from kaa_gateway.kp.population import Population
 from kaa_gateway.kp.quota import Quota
 
 class Limits(Protocol):
@@ -11,12 +12,26 @@ class Limits(Protocol):
     @property
     def bytes_per_second(self) -> float: ...
 
+class WiderLimits(Limits, Protocol):
+    @property
+    def messages_per_month(self) -> int: ...
+    @property
+    def connections(self) -> int: ...
+    @property
+    def endpoints(self) -> int: ...
+
+class Usage(NamedTuple):
+    scope: str
+    name: str
+    quota: Quota | None
+    population: Population
+
 class Quotas:
     def configure(
         self,
-        tenants: Mapping[str, Limits],
-        app_versions: Mapping[str, Limits],
+        tenants: Mapping[str, WiderLimits],
+        app_versions: Mapping[str, WiderLimits],
         endpoints: Mapping[str, Limits],
         owners: Mapping[str, str],
     ) -> frozenset[bytes]: ...
-    def all(self) -> list[tuple[str, str, Quota]]: ...
+    def limited(self) -> list[Usage]: ...

@@ -4,8 +4,22 @@ A route holds the narrowest quota of its messages, so that a message needs no lo
 Numbers change in place. Routes are made again only if a quota comes or goes.
 """
 
-from kaa_gateway.clock cimport monotonic
-from kaa_gateway.kp.quota cimport APP_VERSION, ENDPOINT, TENANT, Quota, Rates
+from typing import NamedTuple
+
+from kaa_gateway.kp.population cimport of_app_version, of_tenant
+from kaa_gateway.kp.quota cimport APP_VERSION, ENDPOINT, TENANT, Rates
+
+
+class Usage(NamedTuple):
+    """A tenant or an application version that has some limit, and what it uses here.
+
+    `quota` is None if only its connections or endpoints are limited.
+    """
+
+    scope: str
+    name: str
+    quota: object
+    population: object
 
 
 cdef class Quotas:
@@ -16,6 +30,9 @@ cdef class Quotas:
         self.app_versions = {}
         self.narrowest = {}
         self.endpoint_rates = {}
+        self.owners = {}
+        self.tenant_populations = {}
+        self.populations = {}
 
     def configure(self, tenants not None, app_versions not None, endpoints not None, owners not None):
         """Apply other quotas. Return the application versions whose routes have to be made again.
@@ -27,19 +44,20 @@ cdef class Quotas:
         cdef Rates rates
         cdef dict narrowest = {}, endpoint_rates = {}
         cdef dict versions = {name.encode(): limits for name, limits in app_versions.items()}
-        cdef dict tenant_of = {name.encode(): tenant for name, tenant in owners.items()}
+        self.set_owners({name.encode(): tenant for name, tenant in owners.items()})
+        self.limit_populations(tenants, versions)
         self.tenants = configured(TENANT, self.tenants, tenants)
         self.app_versions = configured(APP_VERSION, self.app_versions, versions)
-        for name in {*versions, *tenant_of}:
+        for name in {*versions, *self.owners}:
             quota = self.app_versions.get(name)
-            wider = self.tenants.get(tenant_of.get(name))
+            wider = self.tenants.get(self.owners.get(name))
             if quota is not None:
                 quota.wider = wider
             narrowest[name] = wider if quota is None else quota
         for name, limits in endpoints.items():
-            if has_rates(limits):
+            if limits.messages_per_second > 0 or limits.bytes_per_second > 0:
                 rates = endpoint_rates[name.encode()] = self.endpoint_rates.get(name.encode(), Rates())
-                set_rates(rates, limits)
+                rates.set_limits(limits.messages_per_second, limits.bytes_per_second)
         changed = frozenset(
             name for name in {*narrowest, *self.narrowest, *endpoint_rates, *self.endpoint_rates}
             if narrowest.get(name) is not self.narrowest.get(name)
@@ -59,37 +77,71 @@ cdef class Quotas:
             endpoint.quotas = {}
         quota = endpoint.quotas.get(app_version)
         if quota is None or quota.rates is not rates:
-            quota = endpoint.quotas[app_version] = Quota(ENDPOINT, rates, narrowest, monotonic())
+            quota = endpoint.quotas[app_version] = Quota(ENDPOINT, rates, narrowest)
         quota.wider = narrowest
         return quota
 
-    def all(self):
-        """Return (scope, name, Quota) of each tenant and application version that has one."""
-        return [("tenant", name, quota) for name, quota in self.tenants.items()] \
-            + [("appVersion", name.decode(), quota) for name, quota in self.app_versions.items()]
+    # ------------------------------------------------------------ connections and endpoints
 
+    def set_owners(self, dict owners):
+        """Set the tenants of application versions. The population of one that has another tenant begins anew."""
+        for name in list(self.populations):
+            if owners.get(name) != self.owners.get(name):
+                del self.populations[name]
+        self.owners = owners
 
-cdef bint has_rates(limits) except -1:
-    return limits.messages_per_second > 0 or limits.bytes_per_second > 0
+    def limit_populations(self, tenants, app_versions):
+        """Set the limits of connections and endpoints. What is not in the configuration any more has none."""
+        for name, limits in tenants.items():
+            self.tenant_population(name).set_limits(limits.connections, limits.endpoints)
+        for name, limits in app_versions.items():
+            self.population_of(name).set_limits(limits.connections, limits.endpoints)
+        for name in self.tenant_populations.keys() - tenants.keys():
+            self.tenant_population(name).set_limits(0, 0)
 
+    cdef Population population_of(self, bytes app_version):
+        """Return the population of a configured application version."""
+        cdef Population population = self.populations.get(app_version)
+        if population is None:
+            tenant = self.owners.get(app_version)
+            wider = None if tenant is None else self.tenant_population(tenant)
+            population = self.populations[app_version] = of_app_version(wider)
+        return population
 
-cdef int set_rates(Rates rates, limits) except -1:
-    rates.messages = limits.messages_per_second
-    rates.bytes = limits.bytes_per_second
-    return 0
+    cdef Population tenant_population(self, str tenant):
+        """Return the population of a tenant."""
+        cdef Population population = self.tenant_populations.get(tenant)
+        if population is None:
+            population = self.tenant_populations[tenant] = of_tenant()
+        return population
+
+    # ------------------------------------------------------------ what others see
+
+    def limited(self):
+        """Return a Usage for each tenant and application version that has some limit."""
+        cdef Population population
+        usages = []
+        for name, population in self.tenant_populations.items():
+            if name in self.tenants or population.connections_max or population.endpoints_max:
+                usages.append(Usage("tenant", name, self.tenants.get(name), population))
+        for name, population in self.populations.items():
+            if name in self.app_versions or population.connections_max or population.endpoints_max:
+                usages.append(Usage("appVersion", name.decode(), self.app_versions.get(name), population))
+        return usages
 
 
 cdef dict configured(scope, dict before, limits_by_name):
     """Return the quotas of those that have limits. What had a quota before keeps its state."""
     cdef Quota quota
+    cdef Rates rates
     quotas = {}
     for name, limits in limits_by_name.items():
-        if has_rates(limits):
+        if limits.messages_per_second > 0 or limits.bytes_per_second > 0 or limits.messages_per_month > 0:
             quota = before.get(name)
+            rates = Rates() if quota is None else quota.rates
+            rates.set_limits(limits.messages_per_second, limits.bytes_per_second)
             if quota is None:
-                rates = Rates()
-                set_rates(rates, limits)
-                quota = Quota(scope, rates, None, monotonic())
-            set_rates(quota.rates, limits)
+                quota = Quota(scope, rates, None)
+            quota.set_month_max(limits.messages_per_month)
             quotas[name] = quota
     return quotas

@@ -68,6 +68,7 @@ cdef struct Target:
 cdef class Router:
     # wiring
     cdef Endpoints endpoints
+    cdef Quotas quotas
     cdef dict app_versions       # name -> frozenset of the extension instances that it may use
     cdef dict tenants            # application version -> ID of its tenant, where it has one
     cdef dict endpoint_aware     # extension instance -> bool
@@ -78,7 +79,6 @@ cdef class Router:
     cdef str reply_to
     cdef dict extension_of       # instance-wide subject -> extension instance
     cdef Py_ssize_t topic_size_max
-    cdef readonly Quotas quotas
     # state
     cdef uint64_t generation     # of the configuration: a route of an older one may not be right any more
     cdef RouteCache topics       # of protocols whose paths may end in a request ID

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Generator, Mapping
 
 from kaa_gateway.bus.durable import DurableLanes
-from kaa_gateway.kp.quotas import Limits, Quotas
+from kaa_gateway.kp.quotas import Limits, WiderLimits
 from kaa_gateway.kp.sessions import Sessions
 
 class Router:
@@ -27,11 +27,10 @@ class Router:
     ) -> frozenset[bytes]: ...
     def sweep(self) -> Generator[int]: ...
     def set_limits(self, capacity: int, topic_size_max: int) -> None: ...
-    quotas: Quotas
     def set_quotas(
         self,
-        tenants: Mapping[str, Limits],
-        app_versions: Mapping[str, Limits],
+        tenants: Mapping[str, WiderLimits],
+        app_versions: Mapping[str, WiderLimits],
         endpoints: Mapping[str, Limits],
         owners: Mapping[str, str],
     ) -> None: ...

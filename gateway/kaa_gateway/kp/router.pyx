@@ -154,7 +154,7 @@ cdef class Router:
         self.topics = RouteCache(self.endpoints, capacity)
         self.paths = RouteCache(self.endpoints, capacity)
         self.topic_size_max = topic_size_max
-        self.quotas = Quotas()
+        self.quotas = sessions.quotas
         self.configure(app_versions, endpoint_aware, tenants, named)
 
     def configure(self, app_versions not None, endpoint_aware not None, tenants not None, named not None):

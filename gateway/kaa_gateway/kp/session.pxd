@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters, Protocol, VersionCounters
 from kaa_gateway.kp.correlation cimport Service
+from kaa_gateway.kp.population cimport Population
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
@@ -32,6 +33,7 @@ cdef class Endpoint:
     cdef bytes app_version                  # of its latest attachment
     cdef readonly dict sessions             # Session -> its latest Attachment, in order of sessions
     cdef dict bindings                      # extension instance -> Binding, the router's
+    cdef Population population              # that counts it while sessions are attached to it; else None
     cdef dict quotas                        # application version -> its Quota; None while it has none
     cdef Py_ssize_t route_count             # cached routes to it
     cdef readonly Py_ssize_t present_count  # connections that reach it, and one if it is watched
@@ -80,6 +82,8 @@ cdef class Session:
     cdef object last_route        # Route of the last message, or None
     cdef Attachment current       # of the last message, or None
     cdef uint32_t routes_forgotten  # how often `forget_last_route` was called
+    cdef Population population    # of the first application version that it speaks for; None before that
+    cdef bint counted             # ... which counts it as a connection
     cdef readonly dict attached   # (application version, token) -> Attachment; None before the first
     cdef list attachments         # the same by number; None where one was removed
     cdef list free_numbers        # where one was removed; None before the first

@@ -2,7 +2,10 @@ from libc.stdint cimport int32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.endpoints cimport Endpoints
+from kaa_gateway.kp.population cimport Population
 from kaa_gateway.kp.presence cimport Presence
+from kaa_gateway.kp.quotas cimport Quotas
+from kaa_gateway.kp.refusal cimport Refusal
 from kaa_gateway.kp.session cimport Attachment, Endpoint, Session
 from kaa_gateway.wire.buffer cimport Slice
 
@@ -11,6 +14,7 @@ cdef class Sessions:
     # wiring
     cdef readonly Endpoints endpoints
     cdef readonly Presence presence
+    cdef readonly Quotas quotas
     cdef object slices            # Slices
     # state
     cdef list slots               # Session, or the int of the next free slot
@@ -19,6 +23,7 @@ cdef class Sessions:
     cdef int32_t last_free
     cdef readonly Py_ssize_t count
     cdef Py_ssize_t endpoints_per_session_max
+    cdef Refusal refusal          # why the last attachment was refused
 
     cdef int open(self, Session session) except -1
     cdef int close(self, Session session) except -1
@@ -26,6 +31,8 @@ cdef class Sessions:
     cdef Session find(self, uint64_t key)
     cdef Endpoint endpoint_for(self, Session session, Slice endpoint_id)
     cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity)
+    cdef Refusal refusal_of(self, Session session, Endpoint endpoint, Population population)
+    cdef int count_connection(self, Session session, bint connected) noexcept
     cdef int detach(self, Session session, Attachment attachment) except -1
     cdef int unlink(self, Session session, Attachment attachment) except -1
     cdef int leave(self, Session session, Attachment attachment) except -1

@@ -3,6 +3,7 @@
 from kaa_gateway.counters import Counters
 from kaa_gateway.kp.endpoints import Endpoints
 from kaa_gateway.kp.presence import Presence, PresenceListener
+from kaa_gateway.kp.quotas import Quotas
 from kaa_gateway.kp.session import Attachment, Endpoint, Session
 from kaa_gateway.slices import Slices
 
@@ -10,6 +11,7 @@ class Sessions:
     count: int
     endpoints: Endpoints
     presence: Presence
+    quotas: Quotas
     def __init__(
         self,
         counters: Counters,

@@ -9,11 +9,16 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from kaa_gateway.clock cimport now_ms
+from kaa_gateway.counters cimport MQTT
 from kaa_gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
-
 
 cdef enum:
     ATTACHMENTS_AT_ONCE = 100  # of a session that comes or goes; more are handled in slices
+    TOO_MANY_REQUESTS = 429
+
+cdef Refusal TOO_MANY_ENDPOINTS = Refusal(
+    TOO_MANY_REQUESTS, "too_many_endpoints", "Too many endpoints on one connection"
+)
 
 
 cdef class Sessions:
@@ -32,6 +37,7 @@ cdef class Sessions:
         self.generations = []
         self.first_free = self.last_free = -1
         self.endpoints = Endpoints()
+        self.quotas = Quotas()
         self.presence = Presence(counters, self.endpoints, presence_listener, idle_timeout, watched_max)
         self.endpoints_per_session_max = endpoints_per_session_max
 
@@ -71,6 +77,7 @@ cdef class Sessions:
             return 0
         session.closed = True
         session.online = False
+        self.count_connection(session, False)
         self.generations[slot] = (self.generations[slot] + 1) & ((1 << GENERATION_BITS) - 1)
         self.slots[slot] = -1
         if self.last_free >= 0:
@@ -136,6 +143,8 @@ cdef class Sessions:
         if session.online == online:
             return 0
         session.online = online
+        if session.population is not None:
+            self.count_connection(session, online)
         if not session.attached:
             return 0
         if session.settling:
@@ -182,11 +191,12 @@ cdef class Sessions:
         return self.endpoints.find(endpoint_id)
 
     cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity):
-        """Let a session speak for an endpoint under a token; return None if the session has as many as it may have.
+        """Let a session speak for an endpoint under a token; return None if it may not, which `refusal` explains.
 
         For a session that has ended, the attachment is made but not kept.
         """
         cdef Attachment attachment, latest
+        cdef Population population
         cdef Py_ssize_t number
         if session.closed:
             self.endpoints.set_app_version(endpoint, app_version)
@@ -202,8 +212,16 @@ cdef class Sessions:
             self.detach(session, attachment)
             attachment = None
         if attachment is None:
-            if len(session.attached) >= self.endpoints_per_session_max:
+            population = self.quotas.population_of(app_version)
+            self.refusal = self.refusal_of(session, endpoint, population)
+            if self.refusal is not None:
                 return None
+            if session.population is None:
+                session.population = population
+                self.count_connection(session, session.online or session.protocol != MQTT)
+            if endpoint.population is None:
+                endpoint.population = population
+                population.add_endpoints(1)
             if session.free_numbers:
                 number = session.free_numbers.pop()
             else:
@@ -225,6 +243,19 @@ cdef class Sessions:
         endpoint.sessions[session] = attachment
         self.presence.note_use(session, attachment)
         return attachment
+
+    cdef Refusal refusal_of(self, Session session, Endpoint endpoint, Population population):
+        """Return why a session may not speak for one more endpoint, or None if it may."""
+        if len(session.attached) >= self.endpoints_per_session_max:
+            return TOO_MANY_ENDPOINTS
+        return population.refusal(session.population is None, endpoint.population is None)
+
+    cdef int count_connection(self, Session session, bint connected) noexcept:
+        """Count a session as a connection of its application version, or not any more."""
+        if session.population is not None and session.counted != connected:
+            session.counted = connected
+            session.population.add_connections(1 if connected else -1)
+        return 0
 
     cdef int detach(self, Session session, Attachment attachment) except -1:
         """End an attachment of a session. Takes constant time."""
@@ -256,6 +287,9 @@ cdef class Sessions:
                 del endpoint.sessions[session]
             else:
                 endpoint.sessions[session] = earlier if later is None else later
+        if endpoint.population is not None and not endpoint.sessions:
+            endpoint.population.add_endpoints(-1)
+            endpoint.population = None
         if attachment.present:
             attachment.present = False
             self.presence.disappear(endpoint, attachment.app_version)

@@ -12,7 +12,8 @@ from kaa_gateway.bus.durable cimport FAIL_FAST, NO_RETRY, RETRY_UNTIL_STORED, Re
 from kaa_gateway.clock cimport monotonic, now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST
 from kaa_gateway.kp.identification cimport Identification
-from kaa_gateway.kp.quota cimport Refusal, charge
+from kaa_gateway.kp.quota cimport charge
+from kaa_gateway.kp.refusal cimport Refusal
 from kaa_gateway.kp.resource_path cimport is_kp1, split_request_id
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE, put_head, put_tail
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
@@ -29,7 +30,6 @@ cdef enum:
     FORBIDDEN = 403
     NOT_FOUND = 404
     CONTENT_TOO_LARGE = 413
-    TOO_MANY_REQUESTS = 429
     RETRY_AFTER_MAX = 3_000_000  # seconds: more than a month
     RESUME_STEPS = 10  # that the resumption of a session counts for: it may have much input
     REQUEST_ID_MASK = 0x7FFFFFFF
@@ -91,6 +91,7 @@ cdef class Uplink:
         """Publish a message on another path than the session's last; `size` is that of its topic without request ID."""
         cdef Route route
         cdef Attachment attachment = None
+        cdef Refusal refusal
         routes = self.router.cache(message.literal)
         route = routes.find(message.topic.data, size)
         if route is None and has_request_id:
@@ -116,9 +117,9 @@ cdef class Uplink:
                     session, route.endpoint, route.token, route.app_version, route.identity
                 )
                 if attachment is None:
+                    refusal = self.sessions.refusal
                     return self.refuse(
-                        session, message, has_request_id, TOO_MANY_REQUESTS, "Too many endpoints on one connection",
-                        "too_many_endpoints",
+                        session, message, has_request_id, refusal.status, refusal.phrase, refusal.reason
                     )
             elif attachment.endpoint is not route.endpoint:
                 return self.resolve_route(session, message, attachment)

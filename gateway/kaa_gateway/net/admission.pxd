@@ -1,4 +1,4 @@
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
 
@@ -27,8 +27,10 @@ cdef class Admission:
     cdef double source_message_rate    # a second, of a source
     cdef double source_byte_rate
     cdef bint rates                    # some rate is limited, of connections or sources
+    cdef bint source_rates             # some rate of sources is
     cdef bint knows_sources            # something is limited by source, so the table is kept
     # state
+    cdef uint32_t rates_begun          # how often rates may have begun: what was read before is not charged
     cdef object sources                # OrderedDict of address -> Source, the oldest first
 
     cdef Source source(self, bytes address, double now)

@@ -73,16 +73,38 @@ cdef class Admission:
         Py_ssize_t sources_max=SOURCES_MAX,
     ):
         self.counters = counters
+        self.sources_max = sources_max
+        self.sources = OrderedDict()
+        self.set_limits(
+            half_open_max=half_open_max, message_rate=message_rate, byte_rate=byte_rate,
+            source_connections=source_connections, source_message_rate=source_message_rate,
+            source_byte_rate=source_byte_rate,
+        )
+
+    def set_limits(
+        self, *, Py_ssize_t half_open_max, double message_rate, double byte_rate, Py_ssize_t source_connections,
+        double source_message_rate, double source_byte_rate,
+    ):
+        """Set other limits, for what comes from now on.
+
+        Sources are known from their new connections on, if none was limited before.
+        """
+        cdef Source source
         self.half_open_max = half_open_max
         self.message_rate = message_rate
         self.byte_rate = byte_rate
         self.source_connections = source_connections
         self.source_message_rate = source_message_rate
         self.source_byte_rate = source_byte_rate
-        self.knows_sources = source_connections > 0 or source_message_rate > 0 or source_byte_rate > 0
-        self.rates = message_rate > 0 or byte_rate > 0 or source_message_rate > 0 or source_byte_rate > 0
-        self.sources_max = sources_max
-        self.sources = OrderedDict()
+        self.source_rates = source_message_rate > 0 or source_byte_rate > 0
+        self.knows_sources = source_connections > 0 or self.source_rates
+        if not self.rates:
+            self.rates_begun += 1
+        self.rates = message_rate > 0 or byte_rate > 0 or self.source_rates
+        if not self.source_rates:
+            for address, source in list(self.sources.items()):
+                if source.connections == 0:
+                    del self.sources[address]
 
     def source_count(self):
         """Return the number of sources that are remembered."""

@@ -25,6 +25,7 @@ cdef class TcpConnection(Transport):
     cdef uint32_t interest           # epoll events that are waited for
     cdef Bucket message_bucket
     cdef Bucket byte_bucket
+    cdef uint32_t rates_begun               # the admission's count when it was charged last
     cdef uint64_t messages_charged   # of those that the core has received
     cdef double closing_since        # loop time at which check first saw it closing, or 0
     cdef Buffer unsent               # what the socket did not take; None until it happens

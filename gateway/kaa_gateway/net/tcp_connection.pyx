@@ -136,6 +136,7 @@ cdef class TcpConnection(Transport):
                 return False
         self.message_bucket = Bucket(max(admission.message_rate, 1.0), now)
         self.byte_bucket = Bucket(admission.byte_rate, now)
+        self.rates_begun = admission.rates_begun
         if len(listener.half_open) >= admission.half_open_max:
             listener.close_half_open()
         self.is_half_open = True
@@ -159,6 +160,9 @@ cdef class TcpConnection(Transport):
         if not admission.rates:
             return 0
         if core is not None:  # otherwise the bytes belong to a TLS handshake
+            if self.rates_begun != admission.rates_begun:
+                self.rates_begun = admission.rates_begun
+                self.messages_charged = core.packets() - 1
             count = core.packets() - self.messages_charged
             self.messages_charged += count
         wait = admission.charge(

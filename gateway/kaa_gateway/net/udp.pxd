@@ -22,7 +22,7 @@ cdef class UdpSocket:
     cdef readonly object loop
     cdef DatagramCore core
     cdef Counters counters
-    cdef Admission admission      # None if no source is limited
+    cdef Admission admission      # None if nothing is limited
     cdef ProxyProtocol proxy      # None if no proxy is trusted to name its clients
     cdef object socket
     cdef int fd

@@ -118,8 +118,7 @@ cdef class UdpSocket:
 
     def limit(self, Admission admission not None):
         """Limit each source as the other listeners of the worker do. Call it before `start`."""
-        if admission.source_message_rate > 0 or admission.source_byte_rate > 0:
-            self.admission = admission
+        self.admission = admission
 
     def use_proxy_protocol(self, ProxyProtocol proxy not None):
         """Believe trusted proxies for which client they send a datagram. Call it before `start`."""
@@ -239,7 +238,7 @@ cdef class UdpSocket:
                         continue
                     if header_size:
                         sender = &client
-                if self.admission is not None and not self.admission.allows(
+                if self.admission is not None and self.admission.source_rates and not self.admission.allows(
                     source_of(sender.bytes, sender.size), <Py_ssize_t>message.msg_len, self.now
                 ):
                     continue

@@ -12,7 +12,9 @@ from kaa_gateway.app import reload
 from kaa_gateway.app.changes import APPLIED, applicable, differences
 from kaa_gateway.app.reload import Reloader
 from kaa_gateway.config import Config, load
+from kaa_gateway.config.keys import Limits
 from kaa_gateway.config.reference import reference
+from msgspec.structs import fields, replace
 from structlog.testing import capture_logs
 
 from tests.support.esp import until
@@ -96,6 +98,23 @@ kaa:
     def test_the_same_is_no_difference_though_the_replica_id_is_random(self, tmp_path: Path) -> None:
         text = BASE.replace("service.instance.replica.id: kpc-a\n", "")
         assert list(differences(read(tmp_path, text), read(tmp_path, text))) == []
+
+    def test_every_limit_is_taken(self, tmp_path: Path) -> None:
+        old = read(tmp_path, BASE)
+        for each in fields(Limits):
+            changed = replace(old.limits, **{each.name: getattr(old.limits, each.name) + 1})
+            taken = applicable(old, replace(old, limits=changed))
+            assert list(differences(old, taken)) == [f"kaa.kpc.limits.{each.encode_name}"]
+
+    def test_quotas_are_taken(self, tmp_path: Path) -> None:
+        old = read(tmp_path, BASE)
+        new = read(tmp_path, BASE + "  tenants.acme.quota.messages-per-second: 5\n")
+        assert applicable(old, new).tenants["acme"].messages_per_second == 5
+        new = read(
+            tmp_path,
+            BASE.replace("[dcx]", "[dcx]\n    app_v1.endpoint-quota.bytes-per-second: 1KiB"),
+        )
+        assert applicable(old, new).app_versions["app_v1"].endpoint_quota.bytes_per_second == 1024
 
     def test_every_key_that_is_said_to_be_taken_exists(self) -> None:
         paths = [row.path for row in reference()]

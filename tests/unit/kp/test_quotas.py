@@ -21,6 +21,9 @@ class Limits:
 
     messages_per_second: float = 0
     bytes_per_second: float = 0
+    messages_per_month: int = 0
+    connections: int = 0
+    endpoints: int = 0
 
 
 NONE = Limits()
@@ -121,9 +124,26 @@ def test_what_a_narrower_quota_refuses_does_not_count_for_the_wider_ones() -> No
         device = device_that_sent(worker, TOPIC, LARGE)
         for _ in range(10):
             device.publish(TOPIC, LARGE)
-        ((scope, name, quota),) = worker.router.quotas.all()
-        assert (scope, name, quota.messages_passed, quota.bytes_passed) == ("tenant", TENANT, 1, len(LARGE))
-        assert quota.messages_asked == 1
+        (usage,) = worker.sessions.quotas.limited()
+        assert (usage.scope, usage.name) == ("tenant", TENANT)
+        assert usage.quota is not None
+        assert (usage.quota.messages_passed, usage.quota.bytes_passed) == (1, len(LARGE))
+        assert usage.quota.messages_asked == 1
+
+
+def test_a_worker_lets_its_share_through() -> None:
+    with WorkerDouble() as worker:
+        set_quotas(worker, tenant=Limits(messages_per_second=1_000_000))
+        (usage,) = worker.sessions.quotas.limited()
+        assert usage.quota is not None
+        usage.quota.rates.set_shares(0.000003, 1)
+        device = device_that_sent(worker, TOPIC, b"first")
+        for _ in range(200):
+            device.publish(TOPIC, b"more")
+        assert 3 <= len(passed(worker)) < 200
+        # Another limit keeps the share.
+        set_quotas(worker, tenant=Limits(messages_per_second=2_000_000))
+        assert usage.quota.rates.messages == 6
 
 
 def test_an_extension_without_endpoints_counts_for_the_application_version() -> None:

@@ -18,7 +18,7 @@ from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.mqtt import Mqtt, MqttTcp, MqttTls, MqttWebSocket, WebSocketTls
 from kaa_gateway.config.keys.nats import Nats, NatsTls
 from kaa_gateway.config.keys.proxy import Proxy
-from kaa_gateway.config.keys.quotas import Quota, Tenant
+from kaa_gateway.config.keys.quotas import EndpointQuota, Quota, QuotaStore, Tenant
 from kaa_gateway.config.keys.service import Instance, Replica, Server, Service
 from kaa_gateway.config.keys.tls import STREAM_CIPHERS, ServerTls, StreamTls
 from kaa_gateway.config.keys.transports import Transports
@@ -35,6 +35,7 @@ __all__ = [
     "Document",
     "Durable",
     "Ecap",
+    "EndpointQuota",
     "Events",
     "ExtensionInstanceKeys",
     "Http",
@@ -53,6 +54,7 @@ __all__ = [
     "NatsTls",
     "Proxy",
     "Quota",
+    "QuotaStore",
     "Replica",
     "Server",
     "ServerTls",

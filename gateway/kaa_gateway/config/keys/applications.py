@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from kaa_gateway.config.keys.quotas import Quota
+from kaa_gateway.config.keys.quotas import EndpointQuota, Quota
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Boolean, LevelName, Names, OptionalLevelName
 
@@ -17,7 +17,7 @@ class ApplicationVersion(Section, frozen=True, kw_only=True):
     ] = ()
     quota: Quota = Quota()
     """Of all its endpoints together."""
-    endpoint_quota: Quota = Quota()
+    endpoint_quota: EndpointQuota = EndpointQuota()
     """Of each of its endpoints."""
 
 

@@ -11,7 +11,7 @@ from kaa_gateway.config.keys.events import Events
 from kaa_gateway.config.keys.identity import IdentitySettings
 from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.nats import Nats
-from kaa_gateway.config.keys.quotas import Tenant
+from kaa_gateway.config.keys.quotas import QuotaStore, Tenant
 from kaa_gateway.config.keys.service import Server, Service
 from kaa_gateway.config.keys.transports import Transports
 from kaa_gateway.config.schema import Section
@@ -26,6 +26,7 @@ class Kpc(Section, frozen=True, kw_only=True):
     nats: Nats = Nats()
     durable: Durable = Durable()
     limits: Limits = Limits()
+    quotas: QuotaStore = QuotaStore()
     events: Events = Events()
     workers: Annotated[Integer, Meta(ge=1, le=256, description="Worker processes.")] = 1
     log: Log = Log()

@@ -1,4 +1,4 @@
-"""The quotas of `kaa.tenants` and `kaa.applications`: what may be sent, over all workers and replicas together."""
+"""The quotas of `kaa.tenants` and `kaa.applications`: how much there may be, over all workers and replicas together."""
 
 from typing import Annotated
 
@@ -8,9 +8,11 @@ from kaa_gateway.config.keys.units import MANY, GiB
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Integer, Size
 
+MESSAGES_A_MONTH_MAX = 1_000_000_000_000
 
-class Quota(Section, frozen=True, kw_only=True):
-    """What an application version, a tenant or an endpoint may send."""
+
+class EndpointQuota(Section, frozen=True, kw_only=True):
+    """What an endpoint may send."""
 
     messages_per_second: Annotated[
         Integer, Meta(ge=0, le=MANY, description="Messages a second; more are refused with 429; 0 is any.")
@@ -21,6 +23,49 @@ class Quota(Section, frozen=True, kw_only=True):
             ge=0, le=64 * GiB, description="Bytes of payload a second; more are refused with 429; 0 is any."
         ),
     ] = 0
+
+
+class Quota(EndpointQuota, frozen=True, kw_only=True):
+    """What the endpoints of an application version or a tenant may send together, and how many there may be."""
+
+    messages_per_month: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MESSAGES_A_MONTH_MAX,
+            description="Messages in a calendar month (UTC); more are refused with 429; 0 is any.",
+        ),
+    ] = 0
+    connections: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="Connections, and addresses over UDP, with an endpoint at a time; messages of more are "
+            "refused with 429; 0 is any.",
+        ),
+    ] = 0
+    endpoints: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="Endpoints with a session at a time; messages of more are refused with 429; 0 is any.",
+        ),
+    ] = 0
+
+
+class QuotaStore(Section, frozen=True, kw_only=True):
+    """Where what has been used of quotas is kept."""
+
+    copies: Annotated[
+        Integer,
+        Meta(
+            ge=1,
+            le=5,
+            description="NATS servers that keep the month's counts, in the bucket `<instance>-quotas`.",
+        ),
+    ] = 1
 
 
 class Tenant(Section, frozen=True, kw_only=True):

@@ -1,0 +1,210 @@
+"""Counts the messages of a month, over all replicas, in the KV bucket `<instance>-quotas`.
+
+Every few seconds, a worker adds what has passed to the counter of each tenant and application version whose month is
+limited, and learns what the others have added. Between two times it counts by itself, also while NATS is away. A month
+begins at midnight UTC.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from kaa_gateway.errors import BusError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kaa_gateway.bus.control import Control
+    from kaa_gateway.fleet.usage import Quota, Usage
+
+log = structlog.get_logger("gateway.fleet")
+
+PERIOD = 2.0
+"""Seconds between two additions of a worker."""
+REQUEST_TIMEOUT = 5.0
+STOP_TIMEOUT = 2.0
+ATTEMPTS = 20
+"""To add to a counter that others add to at the same time."""
+CONFLICT_PAUSE = 0.05
+"""Seconds at most between two of them."""
+NO_MESSAGE = 10037
+WRONG_LAST_SEQUENCE = 10071
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+
+
+class Month(Struct, frozen=True, kw_only=True):
+    """The value of a counter."""
+
+    month: str
+    """Such as 2026-11."""
+    messages: int
+
+
+class _Counter(NamedTuple):
+    value: Month | None
+    sequence: int
+
+
+class _RefusedError(BusError):
+    """JetStream has refused a request, with this code."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__("quota_counter", description)
+        self.code = code
+
+
+class MonthCounters:
+    """Adds the messages of one worker to the counters. `usages` returns what is limited now."""
+
+    def __init__(
+        self, control: Control, instance: str, usages: Callable[[], Iterable[Usage]], copies: int
+    ) -> None:
+        self._control = control
+        self._bucket = f"{instance}-quotas"
+        self._usages = usages
+        self._copies = copies
+        self._added: dict[str, int] = {}
+        """By key: the messages of this worker that are in the counter."""
+        self._ready = False
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="quota-months")
+
+    async def stop(self) -> None:
+        """Add what has passed since the last time, if NATS is there."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await self._add_all()
+            except (BusError, TimeoutError):
+                log.warning("the last messages are missing in the month's count")
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._add_all()
+            except BusError as error:
+                self._ready = False
+                log.debug("the month's messages are not counted", error=str(error))
+            except Exception:
+                # Those of now are added the next time.
+                log.exception("the month's messages could not be counted")
+            await asyncio.sleep(PERIOD)
+
+    async def _add_all(self) -> None:
+        for usage in self._usages():
+            if usage.quota is None:
+                continue
+            key = key_of(usage.scope, usage.name)
+            if not usage.quota.month_max:
+                self._added[key] = usage.quota.messages_passed
+                continue
+            if not self._ready:
+                await self._make_bucket()
+                self._ready = True
+            await self._add(key, usage.quota)
+
+    async def _add(self, key: str, quota: Quota) -> None:
+        """Add what has passed since the last time to a counter, and tell the quota the sum."""
+        passed = quota.messages_passed
+        new = passed - self._added.setdefault(key, 0)
+        for _ in range(ATTEMPTS):
+            counter = await self._read(key)
+            now = datetime.now(UTC)
+            month = now.strftime("%Y-%m")
+            used = counter.value.messages if counter.value is not None and counter.value.month == month else 0
+            if new == 0 or await self._write(key, Month(month=month, messages=used + new), counter.sequence):
+                self._added[key] = passed
+                # What has passed meanwhile is not in the counter yet.
+                quota.set_month(used + new + quota.messages_passed - passed, seconds_left(now))
+                return
+            await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE))
+        log.warning("a month's counter is changed too often by others", key=key)
+
+    # ------------------------------------------------------------ JetStream
+
+    async def _read(self, key: str) -> _Counter:
+        try:
+            answer = await self._ask(
+                f"STREAM.MSG.GET.KV_{self._bucket}", {"last_by_subj": self._subject(key)}
+            )
+        except _RefusedError as error:
+            if error.code != NO_MESSAGE:
+                raise
+            return _Counter(None, 0)
+        message = answer["message"]
+        try:
+            value = msgspec.json.decode(base64.b64decode(message.get("data", "")), type=Month)
+        except msgspec.MsgspecError:
+            log.warning("a month's counter cannot be read, and begins anew", key=key)
+            value = None
+        return _Counter(value, int(message["seq"]))
+
+    async def _write(self, key: str, value: Month, sequence: int) -> bool:
+        """Set a counter. Return False if somebody else has set it since it was read."""
+        datum = msgspec.json.encode(value)
+        try:
+            answer = await self._control.request(
+                self._subject(key), datum, REQUEST_TIMEOUT, {EXPECTED: str(sequence)}
+            )
+            _checked(answer)
+        except _RefusedError as error:
+            if error.code != WRONG_LAST_SEQUENCE:
+                raise
+            return False
+        return True
+
+    async def _make_bucket(self) -> None:
+        stream = {
+            "name": f"KV_{self._bucket}",
+            "subjects": [self._subject(">")],
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "storage": "file",
+            "num_replicas": self._copies,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+            "allow_direct": True,
+        }
+        try:
+            await self._ask(f"STREAM.INFO.KV_{self._bucket}", {})
+        except _RefusedError:
+            await self._ask(f"STREAM.CREATE.KV_{self._bucket}", stream)
+
+    async def _ask(self, subject: str, body: dict[str, Any]) -> dict[str, Any]:
+        data = await self._control.request(f"$JS.API.{subject}", msgspec.json.encode(body), REQUEST_TIMEOUT)
+        return _checked(data)
+
+    def _subject(self, key: str) -> str:
+        return f"$KV.{self._bucket}.{key}"
+
+
+def key_of(scope: str, name: str) -> str:
+    """Return the key of a counter. Names may have dots, which separate the tokens of a key."""
+    encoded = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+    return f"month.{scope}.{encoded}"
+
+
+def seconds_left(now: datetime) -> float:
+    """Return the seconds until the next month."""
+    year, month = divmod(now.year * 12 + now.month, 12)
+    return (datetime(year, month + 1, 1, tzinfo=UTC) - now).total_seconds()
+
+
+def _checked(data: bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = msgspec.json.decode(data, type=dict)
+    if error := answer.get("error"):
+        raise _RefusedError(int(error.get("err_code", 0)), str(error.get("description")))
+    return answer
