@@ -1,4 +1,4 @@
-"""The parts of the management API that each worker has of its own: its history and its log level.
+"""The parts of the management API that each worker has of its own: its history, its quotas and its log level.
 
 They are described in openapi.yml. If there are several workers, the supervisor asks each of them and joins the answers
 (fleet_api.py).
@@ -7,7 +7,7 @@ They are described in openapi.yml. If there are several workers, the supervisor 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
