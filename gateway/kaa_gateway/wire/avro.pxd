@@ -42,82 +42,62 @@ cdef inline uint8_t* put_bytes(uint8_t* at, const uint8_t* data, Py_ssize_t size
     return at + size
 
 
-cdef inline Status get_long(Reader* reader, int64_t* value) noexcept nogil:
-    cdef uint64_t result = 0
-    cdef uint8_t byte
-    cdef int shift = 0
-    if reader.at < reader.end and reader.at[0] < 0x80:  # one byte, as almost always
-        byte = reader.at[0]
+# Reading. What is at hand in one byte, as almost always, is read inline; the rest by functions that are given the
+# positions and not the Reader, which so stays in registers. After a failure, the reader is at its end, `status` says
+# what failed first, and values that are read from then on are meaningless.
+
+cdef const uint8_t* read_long(const uint8_t* at, const uint8_t* end, int64_t* value, Status* status) noexcept nogil
+cdef const uint8_t* read_bytes(const uint8_t* at, const uint8_t* end, Slice* value, Status* status) noexcept nogil
+
+
+cdef inline const uint8_t* fail(const uint8_t* end, Status failure, Status* status) noexcept nogil:
+    if status[0] == GOOD:
+        status[0] = failure
+    return end
+
+
+cdef inline int64_t get_long(Reader* reader, Status* status) noexcept nogil:
+    cdef int64_t value
+    if reader.at < reader.end and reader.at[0] < 0x80:
+        value = <int64_t>(reader.at[0] >> 1) ^ -<int64_t>(reader.at[0] & 1)
         reader.at += 1
-        value[0] = <int64_t>(byte >> 1) ^ -<int64_t>(byte & 1)
-        return GOOD
-    while True:
-        if reader.at >= reader.end:
-            return TRUNCATED
-        byte = reader.at[0]
-        reader.at += 1
-        if shift == 63 and byte > 1:
-            return OVERLONG_VARINT
-        result |= <uint64_t>(byte & 0x7F) << shift
-        if byte < 0x80:
-            break
-        shift += 7
-        if shift > 63:
-            return OVERLONG_VARINT
-    value[0] = <int64_t>(result >> 1) ^ -<int64_t>(result & 1)
-    return GOOD
+    else:
+        reader.at = read_long(reader.at, reader.end, &value, status)
+    return value
 
 
-cdef inline Status get_int(Reader* reader, int32_t* value) noexcept nogil:
-    cdef int64_t wide = 0
-    cdef Status status = get_long(reader, &wide)
-    if status != GOOD:
-        return status
-    if not INT32_MIN <= wide <= INT32_MAX:
-        return INT_OUT_OF_RANGE
-    value[0] = <int32_t>wide
-    return GOOD
+cdef inline int32_t get_int(Reader* reader, Status* status) noexcept nogil:
+    cdef int64_t value = get_long(reader, status)
+    if not INT32_MIN <= value <= INT32_MAX:
+        reader.at = fail(reader.end, INT_OUT_OF_RANGE, status)
+    return <int32_t>value
 
 
-cdef inline Status get_bytes(Reader* reader, Slice* value) noexcept nogil:
+cdef inline void get_bytes(Reader* reader, Slice* value, Status* status) noexcept nogil:
     # Avro `bytes` and `string`; the slice borrows from the reader's bytes.
-    cdef int64_t size = 0
-    cdef Status status = get_long(reader, &size)
-    if status != GOOD:
-        return status
-    if size < 0:
-        return NEGATIVE_LENGTH
-    if size > reader.end - reader.at:
-        return TRUNCATED
-    value.data = reader.at
-    value.size = <Py_ssize_t>size
-    reader.at += size
-    return GOOD
+    if reader.at < reader.end and reader.at[0] & 0x81 == 0 and reader.at[0] >> 1 < reader.end - reader.at:
+        value.data = reader.at + 1
+        value.size = reader.at[0] >> 1
+        reader.at = value.data + value.size
+    else:
+        reader.at = read_bytes(reader.at, reader.end, value, status)
 
 
-cdef inline Status get_branch(Reader* reader, int null_branch, bint* present) noexcept nogil:
-    # The branch of a union of null and one other type; `null_branch` is the index of null, 0 or 1.
-    cdef int64_t branch = 0
-    cdef Status status = get_long(reader, &branch)
-    if status != GOOD:
-        return status
+cdef inline bint get_branch(Reader* reader, int null_branch, Status* status) noexcept nogil:
+    # The branch of a union of null and one other type; `null_branch` is the index of null, 0 or 1. False for null.
+    cdef int64_t branch = get_long(reader, status)
     if not 0 <= branch <= 1:
-        return BAD_UNION_BRANCH
-    present[0] = branch != null_branch
-    return GOOD
+        reader.at = fail(reader.end, BAD_UNION_BRANCH, status)
+    return branch != null_branch
 
 
-cdef inline Status get_optional_bytes(Reader* reader, int null_branch, Slice* value) noexcept nogil:
+cdef inline void get_optional_bytes(Reader* reader, int null_branch, Slice* value, Status* status) noexcept nogil:
     # A union of null and `bytes` or `string`; null gives a slice whose data is NULL.
-    cdef bint present = False
-    cdef Status status = get_branch(reader, null_branch, &present)
-    if status != GOOD:
-        return status
-    if present:
-        return get_bytes(reader, value)
-    value.data = NULL
-    value.size = 0
-    return GOOD
+    if get_branch(reader, null_branch, status):
+        get_bytes(reader, value, status)
+    else:
+        value.data = NULL
+        value.size = 0
 
 
 cdef int raise_malformed(Status status) except -1

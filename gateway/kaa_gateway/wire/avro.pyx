@@ -22,6 +22,48 @@ cdef int raise_malformed(Status status) except -1:
     raise MalformedAvro(MALFORMED_REASONS[<int>status])
 
 
+cdef const uint8_t* read_long(const uint8_t* at, const uint8_t* end, int64_t* value, Status* status) noexcept nogil:
+    """Read an `int` or `long` of any size. Return the position behind it, or `end` after a failure. Hot path."""
+    cdef uint64_t result = 0
+    cdef uint8_t byte
+    cdef int shift = 0
+    value[0] = 0
+    while True:
+        if at >= end:
+            return fail(end, TRUNCATED, status)
+        byte = at[0]
+        at += 1
+        if shift == 63 and byte > 1:
+            return fail(end, OVERLONG_VARINT, status)
+        result |= <uint64_t>(byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift > 63:
+            return fail(end, OVERLONG_VARINT, status)
+    value[0] = <int64_t>(result >> 1) ^ -<int64_t>(result & 1)
+    return at
+
+
+cdef const uint8_t* read_bytes(const uint8_t* at, const uint8_t* end, Slice* value, Status* status) noexcept nogil:
+    """Read `bytes` or a `string` of any size. Return the position behind it, or `end` after a failure. Hot path."""
+    cdef int64_t size
+    value[0] = Slice(NULL, 0)
+    if end - at >= 2 and at[0] & 0x81 == 0x80 and at[1] < 0x80:  # up to 8 KiB
+        size = <int64_t>at[1] << 6 | (at[0] & 0x7F) >> 1
+        at += 2
+    else:
+        at = read_long(at, end, &size, status)
+        if status[0] != GOOD:
+            return end
+    if size < 0:
+        return fail(end, NEGATIVE_LENGTH, status)
+    if size > end - at:
+        return fail(end, TRUNCATED, status)
+    value[0] = Slice(at, <Py_ssize_t>size)
+    return at + size
+
+
 def encode_long(int64_t value):
     """Return an Avro `int` or `long`: zigzag, then base-128 little-endian, 1 to 10 bytes."""
     cdef uint8_t out[LONG_SIZE_MAX]
@@ -32,8 +74,8 @@ def decode_long(bytes datum):
     """Return (value, bytes read). Raise MalformedAvro for any other bytes."""
     cdef const uint8_t* data = <const uint8_t*>datum
     cdef Reader reader = Reader(data, data + len(datum))
-    cdef int64_t value = 0
-    cdef Status status = get_long(&reader, &value)
+    cdef Status status = GOOD
+    cdef int64_t value = get_long(&reader, &status)
     if status != GOOD:
         raise_malformed(status)
     return value, reader.at - data
@@ -44,7 +86,8 @@ def decode_bytes(bytes datum):
     cdef const uint8_t* data = <const uint8_t*>datum
     cdef Reader reader = Reader(data, data + len(datum))
     cdef Slice value = Slice(NULL, 0)
-    cdef Status status = get_bytes(&reader, &value)
+    cdef Status status = GOOD
+    get_bytes(&reader, &value, &status)
     if status != GOOD:
         raise_malformed(status)
     return value.data[:value.size], reader.at - data

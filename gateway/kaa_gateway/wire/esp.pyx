@@ -62,54 +62,38 @@ class ExtensionData(NamedTuple):
 cdef Status read_client_data(const uint8_t* data, Py_ssize_t size, ClientDataView* view) noexcept nogil:
     """Fill the view from a datum. Hot path: the slices borrow from `data`, which the caller holds."""
     cdef Reader reader = Reader(data, data + size)
-    cdef Status status = get_bytes(&reader, &view.correlation_id)
-    if status == GOOD:
-        status = get_long(&reader, &view.timestamp)
-    if status == GOOD:
-        status = get_long(&reader, &view.timeout)
-    if status == GOOD:
-        status = get_bytes(&reader, &view.app_version_name)
-    if status == GOOD:
-        status = get_optional_bytes(&reader, NULL_SECOND, &view.endpoint_id)
-    if status == GOOD:
-        status = get_bytes(&reader, &view.resource_path)
-    if status == GOOD:
-        status = get_branch(&reader, NULL_SECOND, &view.has_request_id)
-    if status == GOOD and view.has_request_id:
-        status = get_int(&reader, &view.request_id)
-    if status == GOOD:
-        status = get_bytes(&reader, &view.payload)
-    if status == GOOD:
-        status = get_optional_bytes(&reader, NULL_FIRST, &view.config_name)
+    cdef Status status = GOOD
+    get_bytes(&reader, &view.correlation_id, &status)
+    view.timestamp = get_long(&reader, &status)
+    view.timeout = get_long(&reader, &status)
+    get_bytes(&reader, &view.app_version_name, &status)
+    get_optional_bytes(&reader, NULL_SECOND, &view.endpoint_id, &status)
+    get_bytes(&reader, &view.resource_path, &status)
+    view.has_request_id = get_branch(&reader, NULL_SECOND, &status)
+    if view.has_request_id:
+        view.request_id = get_int(&reader, &status)
+    get_bytes(&reader, &view.payload, &status)
+    get_optional_bytes(&reader, NULL_FIRST, &view.config_name, &status)
     return status
 
 
 cdef Status read_extension_data(const uint8_t* data, Py_ssize_t size, ExtensionDataView* view) noexcept nogil:
     """Fill the view from a datum. Hot path: the slices borrow from `data`, which the caller holds."""
     cdef Reader reader = Reader(data, data + size)
-    cdef Status status = get_bytes(&reader, &view.correlation_id)
-    if status == GOOD:
-        status = get_long(&reader, &view.timestamp)
-    if status == GOOD:
-        status = get_long(&reader, &view.timeout)
-    if status == GOOD:
-        status = get_optional_bytes(&reader, NULL_SECOND, &view.app_version_name)
-    if status == GOOD:
-        status = get_optional_bytes(&reader, NULL_SECOND, &view.extension_instance_name)
-    if status == GOOD:
-        status = get_optional_bytes(&reader, NULL_SECOND, &view.endpoint_id)
-    if status == GOOD:
-        status = get_bytes(&reader, &view.resource_path)
-    if status == GOOD:
-        status = get_branch(&reader, NULL_SECOND, &view.has_request_id)
-    if status == GOOD and view.has_request_id:
-        status = get_int(&reader, &view.request_id)
-    if status == GOOD:
-        status = get_optional_bytes(&reader, NULL_SECOND, &view.payload)
-    if status == GOOD:
-        status = get_int(&reader, &view.status_code)
-    if status == GOOD:
-        status = get_optional_bytes(&reader, NULL_FIRST, &view.reason_phrase)
+    cdef Status status = GOOD
+    get_bytes(&reader, &view.correlation_id, &status)
+    view.timestamp = get_long(&reader, &status)
+    view.timeout = get_long(&reader, &status)
+    get_optional_bytes(&reader, NULL_SECOND, &view.app_version_name, &status)
+    get_optional_bytes(&reader, NULL_SECOND, &view.extension_instance_name, &status)
+    get_optional_bytes(&reader, NULL_SECOND, &view.endpoint_id, &status)
+    get_bytes(&reader, &view.resource_path, &status)
+    view.has_request_id = get_branch(&reader, NULL_SECOND, &status)
+    if view.has_request_id:
+        view.request_id = get_int(&reader, &status)
+    get_optional_bytes(&reader, NULL_SECOND, &view.payload, &status)
+    view.status_code = get_int(&reader, &status)
+    get_optional_bytes(&reader, NULL_FIRST, &view.reason_phrase, &status)
     return status
 
 

@@ -213,6 +213,29 @@ def test_whatever_a_server_delivers_is_read(
 
 # ---------------------------------------------------------------- what we write
 
+names = st.binary(min_size=1, max_size=40).map(lambda name: re.sub(rb"[\x00-\x20]", b".", name))
+
+
+@given(
+    names,
+    names,
+    st.none() | names | st.just(b"12"),
+    st.binary(max_size=40),
+    st.sampled_from([b"\t", b"  ", b" \t"]),
+    st.integers(0, 200),
+)
+def test_the_form_that_a_server_writes_is_read_as_any_other(
+    subject: bytes, sid: bytes, reply: bytes | None, payload: bytes, blanks: bytes, kept: int
+) -> None:
+    fields = [subject, sid, *([] if reply is None else [reply]), b"%d" % len(payload)]
+    plain, other = (b"MSG " + blank.join(fields) + b"\r\n" + payload + b"\r\n" for blank in (b" ", blanks))
+    message, consumed = decode(plain)
+    assert message == delivery(subject, sid, reply, payload)
+    assert (message, consumed) == (decode(other)[0], len(plain))
+    if kept < len(plain):
+        assert decode(plain[:kept]) == (None, 0)
+
+
 PUBLICATION = re.compile(rb"PUB ([^ \t\r\n]+) (?:([^ \t\r\n]+) )?([0-9]+)\r\n")
 """PUB <subject> [reply-to] <#bytes>: the oracle for what we write."""
 
