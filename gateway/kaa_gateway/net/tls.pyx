@@ -87,7 +87,11 @@ cdef class TlsConnection(TcpConnection):
         return 1
 
     cdef int decrypt(self) except -1:
-        """Give the core what can be decrypted. Hot path."""
+        """Give the core what can be decrypted. Hot path.
+
+        OpenSSL takes one record at a time out of `incoming`. When that is empty, there is no other; reading once more
+        would make it say so by an exception, which costs more than the decryption of a short message.
+        """
         cdef TlsListener listener = self.listener
         cdef Py_ssize_t size
         while not self.closing and self.core is not None and not self.core.input_ended:
@@ -108,6 +112,8 @@ cdef class TlsConnection(TcpConnection):
                 self.core.receive(<const uint8_t*>PyByteArray_AS_STRING(listener.plain_storage), size)
             except ProtocolError as error:
                 self.on_violation(error)
+            if self.incoming.pending == 0 and self.tls.pending() == 0:
+                return 0
         return 0
 
     cdef int on_close_notify(self) except -1:
