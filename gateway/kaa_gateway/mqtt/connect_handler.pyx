@@ -273,9 +273,10 @@ cdef class ConnectHandler:
         if options.assigned:
             connection.will_key = None
             return 0
-        session = self.store.find(principal, options.client_id)
-        if session is not None and session.connection is not None and (principal or options.outlives):
-            (<MqttConnection>session.connection).taken_over(not options.clean_start)
+        if principal or options.outlives:
+            session = self.store.find(principal, options.client_id)
+            if session is not None and session.connection is not None:
+                (<MqttConnection>session.connection).taken_over(not options.clean_start)
         if principal or connection.will_key is None:
             connection.will_key = None
             return 0

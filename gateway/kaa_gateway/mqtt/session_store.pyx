@@ -42,6 +42,8 @@ cdef class MqttSessionStore:
 
     cdef SessionEntry entry_of(self, str principal, str client_id):
         """Return the entry of a client, or None."""
+        if not self.by_client:
+            return None  # no client has asked for a session that it can find again
         return <SessionEntry>self.by_client.get((principal, client_id))
 
     cdef MqttSession find(self, str principal, str client_id):

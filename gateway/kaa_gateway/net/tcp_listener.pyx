@@ -168,8 +168,12 @@ cdef class TcpListener:
     # ------------------------------------------------------------ new connections
 
     cdef int accept(self, int listening) except -1:
-        """Accept the connections that wait at a listening socket."""
+        """Accept the connections that wait at a listening socket, and read each at once.
+
+        A client has mostly sent its first bytes by then, which so need no pass of their own.
+        """
         cdef uint8_t[ADDRESS_SIZE_MAX] address
+        cdef TcpConnection connection
         cdef socklen_t size
         cdef int fd, count = 1
         if listening not in self.descriptors:
@@ -192,6 +196,9 @@ cdef class TcpListener:
                     continue
                 return 0
             self.serve(fd, address[:size])
+            connection = self.connections[fd] if fd < len(self.connections) else None
+            if connection is not None:
+                self.handle(connection, EPOLLIN)
         return 0
 
     def serve(self, int fd, bytes address not None):
