@@ -23,11 +23,11 @@ from kaa_bench.errors import BenchError
 from kaa_bench.extras import require_clients
 
 RowName = Literal[
-    "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos1-durable", "http", "coap",
-    "kpudp", "encode", "decode", "publish", "connect", "disconnect", "memory", "latency-100", "latency-1000",
-    "latency-5000", "latency-20000", "push", "workers", "ext-echo", "ext-tsx", "ext-dcx",
-    "ext-dcx-series", "ext-epmx-get", "ext-epmx-update", "ext-epmx-remote-get", "ext-epmx-remote-update", "ext-cmx",
-    "ext-durable", "ext-cex", "stored",
+    "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos0-tls", "qos1-many-tls",
+    "qos1-websocket", "qos1-durable", "http", "coap", "kpudp", "encode", "decode", "publish", "connect", "disconnect",
+    "memory", "connect-tls", "resume-tls", "memory-tls", "latency-100", "latency-1000", "latency-5000",
+    "latency-20000", "push", "workers", "ext-echo", "ext-tsx", "ext-dcx", "ext-dcx-series", "ext-epmx-get",
+    "ext-epmx-update", "ext-epmx-remote-get", "ext-epmx-remote-update", "ext-cmx", "ext-durable", "ext-cex", "stored",
 ]  # fmt: skip
 SEEDS = 1_000_000
 EXIT_FAILED = 1
@@ -64,12 +64,15 @@ def compare(
     - `qos0-v5`, `qos1-v5`: the same with MQTT 5, beside peers that speak it and nats-server's MQTT 3.1.1
     - `qos0-v5-alias`, `qos1-v5-alias`: the same with a topic alias in place of the topic
     - `qos1-many`: MQTT QoS 1, one unacknowledged on each of 1000 connections
+    - `qos0-tls`, `qos1-many-tls`: `qos0` and `qos1-many` over TLS
+    - `qos1-websocket`: `qos1` over WebSocket
     - `qos1-durable`: MQTT QoS 1 likewise, acknowledged when a JetStream stream has stored it
     - `http`: HTTP POST, one outstanding on each of 64 keep-alive connections, answered by the sink
     - `coap`: CoAP CON POST, one outstanding on each of 64 sockets, answered by the sink
     - `kpudp`: KP/UDP confirmed data by path alias, 32 unacknowledged on each of 64 sockets
     - `encode`, `decode`, `publish`: one ClientData, one ExtensionData, one NATS publication
     - `connect`, `disconnect`, `memory`: the cost of an MQTT connection
+    - `connect-tls`, `resume-tls`, `memory-tls`: the same over TLS, with a full handshake and with a resumed session
     - `latency-100` to `latency-20000`: device to extension and back, at that many requests a second
     - `push`: from NATS to an MQTT device
     - `workers`: two workers, compared with one

@@ -7,6 +7,7 @@ import json
 import random
 import resource
 import socket
+import ssl
 import time
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -15,18 +16,22 @@ from typing import Literal
 from kaa_gateway.bus import subjects
 from kaa_gateway.wire import kpudp
 
-from kaa_bench import packets
+from kaa_bench import packets, websocket
+from kaa_bench.certificate import NAME, client_context
 from kaa_bench.errors import BenchError
 from kaa_bench.load.datagram import CoapLoad, KpUdpLoad
 from kaa_bench.load.http import HttpLoad
 from kaa_bench.load.loop import Load
 from kaa_bench.load.mqtt import MqttLoad, MqttRequestLoad
 from kaa_bench.load.nats import NatsRequestLoad, NatsSink
+from kaa_bench.load.websocket import WebSocketLoad
 
 Address = tuple[str, int]
 Protocol = Literal["mqtt", "http", "coap", "kpudp"]
 LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "nats"]
 """`nats` is not a protocol of devices: its requests go to the extension without a gateway."""
+Carrier = Literal["tcp", "tls", "websocket"]
+"""What carries MQTT."""
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 1.0
@@ -68,10 +73,15 @@ class LoadSpec:
     aliased: bool = False
     sources: tuple[str, ...] = ()
     """The local addresses of the connections, in turn; any by default, an unused one for datagrams on this machine."""
+    carrier: Carrier = "tcp"
 
     def __post_init__(self) -> None:
         if self.aliased and (self.mqtt_version != "5" or self.answered):
             raise BenchError("a topic alias needs MQTT 5, and messages without a request ID")
+        if self.carrier != "tcp" and self.protocol != "mqtt":
+            raise BenchError("only loads of MQTT have another carrier than TCP")
+        if self.carrier == "websocket" and (self.aliased or self.answered):
+            raise BenchError("loads over WebSocket have neither topic aliases nor answers")
 
     @property
     def unacknowledged(self) -> bool:
@@ -102,12 +112,17 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
     sockets: list[socket.socket] = []
     datagrams = spec.protocol in ("coap", "kpudp")
     sources = spec.sources or ((unused_source(address) if datagrams else ""),)
+    context = client_context() if spec.carrier == "tls" else None
     try:
         for device in devices:
             source = sources[device % len(sources)]
-            sockets.append(_connect_datagrams(source, address) if datagrams else _connect(address, source))
+            sockets.append(
+                _connect_datagrams(source, address) if datagrams else _connect(address, source, context)
+            )
+            if spec.carrier == "websocket":
+                websocket.upgrade(sockets[-1])
             if spec.protocol == "mqtt":
-                _mqtt_handshake(sockets[-1], device, spec.profile, spec.mqtt_version)
+                _mqtt_handshake(sockets[-1], device, spec.profile, spec.mqtt_version, spec.carrier)
                 if spec.aliased:
                     _mqtt_registration(sockets[-1], device, spec.profile)
             elif spec.protocol == "kpudp":
@@ -145,15 +160,25 @@ def _mqtt_load(spec: LoadSpec, sockets: list[socket.socket]) -> Load:
             sockets, messages, spec.window, request_id_offset=offset, counter_offset=counter
         )
     messages = [packets.publish(device, spec.qos, profile, version, aliased=aliased) for device in devices]
+    fence, kind = packets.PINGREQ, MqttLoad
+    if spec.carrier == "websocket":
+        fence, kind = websocket.frame(fence), WebSocketLoad
+        messages = list(map(websocket.frame, messages))
     if spec.qos == 0:
-        return MqttLoad(sockets, messages, spec.window, fence=packets.PINGREQ)
+        return kind(sockets, messages, spec.window, fence=fence)
     offset = packets.identifier_offset(messages[0], profile, version, aliased=aliased)
-    return MqttLoad(sockets, messages, spec.window, identifier_offset=offset, reason_codes=version == "5")
+    return kind(sockets, messages, spec.window, identifier_offset=offset, reason_codes=version == "5")
 
 
-def connect_mqtt(address: Address, device: int, profile: packets.Profile) -> socket.socket:
-    """Make an MQTT connection that is past CONNACK."""
-    connected = _connect(address)
+def connect_mqtt(
+    address: Address,
+    device: int,
+    profile: packets.Profile,
+    context: ssl.SSLContext | None = None,
+    session: ssl.SSLSession | None = None,
+) -> socket.socket:
+    """Make an MQTT connection that is past CONNACK: over TLS with a `context`, resuming a `session` if there is one."""
+    connected = _connect(address, context=context, session=session)
     try:
         _mqtt_handshake(connected, device, profile, "3.1.1")
     except BaseException:
@@ -180,7 +205,12 @@ def connect_sink(nats: Address, *, answers: bool) -> tuple[NatsSink, socket.sock
     return NatsSink(connected, packets.EXTENSION.encode() if answers else None), connected
 
 
-def _connect(address: Address, source: str = "") -> socket.socket:
+def _connect(
+    address: Address,
+    source: str = "",
+    context: ssl.SSLContext | None = None,
+    session: ssl.SSLSession | None = None,
+) -> socket.socket:
     try:
         connected = socket.create_connection(
             address, CONNECT_TIMEOUT_S, source_address=(source, 0) if source else None
@@ -189,7 +219,13 @@ def _connect(address: Address, source: str = "") -> socket.socket:
         by = f" from {source}" if source else ""
         raise BenchError(f"cannot connect{by} to {address[0]}:{address[1]}: {error}") from error
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return connected
+    if context is None:
+        return connected
+    try:
+        return context.wrap_socket(connected, server_hostname=NAME, session=session)
+    except OSError as error:
+        connected.close()
+        raise BenchError(f"no TLS with {address[0]}:{address[1]}: {error}") from error
 
 
 def unused_source(address: Address) -> str:
@@ -263,10 +299,14 @@ def read_exactly(connected: socket.socket, size: int) -> bytes:
 
 
 def _mqtt_handshake(
-    connected: socket.socket, device: int, profile: packets.Profile, version: packets.MqttVersion
+    connected: socket.socket,
+    device: int,
+    profile: packets.Profile,
+    version: packets.MqttVersion,
+    carrier: Carrier = "tcp",
 ) -> None:
     answer = _mqtt_exchange(
-        connected, packets.connect(device, profile, version), f"CONNECT of device {device}"
+        connected, packets.connect(device, profile, version), f"CONNECT of device {device}", carrier
     )
     accepted = (
         answer[:1] == b"\x20" and answer[2:4] == b"\x00\x00"
@@ -289,9 +329,13 @@ def _mqtt_registration(connected: socket.socket, device: int, profile: packets.P
         raise _unexpected_answer(f"the alias of device {device}", answer)
 
 
-def _mqtt_exchange(connected: socket.socket, message: bytes, what: str) -> bytes:
-    """Send a packet, and return the next one, which is shorter than 130 bytes."""
+def _mqtt_exchange(connected: socket.socket, message: bytes, what: str, carrier: Carrier = "tcp") -> bytes:
+    """Send a packet, and return the next one, which is shorter than 126 bytes."""
     try:
+        if carrier == "websocket":
+            connected.sendall(websocket.frame(message))
+            header = read_exactly(connected, 2)
+            return read_exactly(connected, header[1] if len(header) == 2 else 0)
         connected.sendall(message)
         answer = read_exactly(connected, 2)
         return answer + read_exactly(connected, answer[1] if len(answer) == 2 else 0)

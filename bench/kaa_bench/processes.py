@@ -23,7 +23,8 @@ from typing import Self, cast
 
 import yaml
 
-from kaa_bench.connecting import Address, Protocol
+from kaa_bench.certificate import write_certificate
+from kaa_bench.connecting import Address, Carrier, Protocol
 from kaa_bench.errors import BenchError
 from kaa_bench.packets import APP_VERSION, COAP_CON, COAP_RST, EXTENSION, coap_empty
 
@@ -195,8 +196,8 @@ class Gateway(Server):
 
     def __init__(self, nats: NatsServer, workers: int = 1, *, durable: bool = False) -> None:
         coap, kpudp = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
-        super().__init__(free_port(), free_port(), free_port(), coap_port=coap)
-        mqtt, http, self._management = self.ports
+        super().__init__(*(free_port() for _ in range(5)), coap_port=coap)
+        mqtt, http, self._management, tls, websocket = self.ports
         self._workers = workers
         self._durable = durable
         self.addresses: dict[Protocol, Address] = {
@@ -205,6 +206,12 @@ class Gateway(Server):
             "coap": (HOST, coap),
             "kpudp": (HOST, kpudp),
         }
+        self.carriers: dict[Carrier, Address] = {
+            "tcp": (HOST, mqtt),
+            "tls": (HOST, tls),
+            "websocket": (HOST, websocket),
+        }
+        """The addresses of MQTT."""
         self._nats = nats
 
     def command(self) -> list[str]:
@@ -227,6 +234,13 @@ class Gateway(Server):
     def configuration(self) -> dict[str, object]:
         """Return the service-config.yml of the bench."""
         ports = {protocol: port for protocol, (_, port) in self.addresses.items()}
+        certificate, key = write_certificate(self.directory)
+        encrypted: dict[str, object] = {
+            "enabled": True,
+            "port": self.carriers["tls"][1],
+            "cert-file": str(certificate),
+            "key-file": str(key),
+        }
         return {
             "service": {"instance": {"name": INSTANCE}},
             "server": {"port": self._management},
@@ -238,7 +252,11 @@ class Gateway(Server):
                 "kpc": {
                     "transports": {
                         "bind-address": HOST,
-                        "mqtt": {"tcp": {"enabled": True, "port": ports["mqtt"]}},
+                        "mqtt": {
+                            "tcp": {"enabled": True, "port": ports["mqtt"]},
+                            "tls": encrypted,
+                            "websocket": {"enabled": True, "port": self.carriers["websocket"][1]},
+                        },
                         "http": {"enabled": True, "port": ports["http"]},
                         "coap": {"enabled": True, "port": ports["coap"]},
                         "udp": {"enabled": True, "port": ports["kpudp"]},

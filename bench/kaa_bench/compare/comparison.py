@@ -78,6 +78,8 @@ def _run_row(result: RowResult, work: Work, servers: Servers, progress: Console,
 
 def _takes_part(kind: type[Peer], row: Row) -> bool:
     """Return whether a kind of peer is measured in the row."""
-    if kind.protocol != row.load.protocol or (row.durable and not kind.stores):
+    if kind.protocol != row.load.protocol or row.load.carrier not in kind.carried_by:
+        return False
+    if row.durable and not kind.stores:
         return False
     return row.load.mqtt_version != "5" or kind.mqtt_5 or kind.compared_with_mqtt_5

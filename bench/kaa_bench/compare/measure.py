@@ -92,16 +92,21 @@ class Run:
 
 def measure_gateway(row: Row, gateway: Gateway, nats: NatsServer, work: Work) -> Run:
     """Run a row on the gateway, with the sink as the extension service; it answers requests."""
-    return _measure_forwarding(row, gateway, gateway.address_of(row.load.protocol), nats, work)
+    address = (
+        gateway.carriers[row.load.carrier]
+        if row.load.protocol == "mqtt"
+        else gateway.address_of(row.load.protocol)
+    )
+    return _measure_forwarding(row, gateway, address, nats, work)
 
 
 def measure_peer(row: Row, peer: Peer, work: Work, nats: NatsServer) -> Run:
     """Run a row on another server. It forwards messages only if it does all of the gateway's work."""
     if peer.forwards:
-        return _measure_forwarding(row, peer, peer.address, nats, work)
+        return _measure_forwarding(row, peer, peer.carriers[row.load.carrier], nats, work)
     if row.load.unacknowledged and peer.flood is not None:
         work = Work(messages=peer.flood)
-    with LoadGenerator(row.load, peer.address) as generator:
+    with LoadGenerator(row.load, peer.carriers[row.load.carrier]) as generator:
         if work.messages is None:
             generator.run(seconds=WARM_UP_S)
         cpu = peer.cpu_seconds()

@@ -55,6 +55,21 @@ ROWS = {
             LoadSpec("mqtt", connections=1000, qos=1, window=1),
         ),
         Row(
+            "qos0-tls",
+            "MQTT over TLS, QoS 0, pipelined",
+            LoadSpec("mqtt", connections=8, qos=0, window=256, carrier="tls"),
+        ),
+        Row(
+            "qos1-many-tls",
+            "MQTT over TLS, QoS 1, window 1, 1000 connections",
+            LoadSpec("mqtt", connections=1000, qos=1, window=1, carrier="tls"),
+        ),
+        Row(
+            "qos1-websocket",
+            "MQTT over WebSocket, QoS 1, window 64",
+            LoadSpec("mqtt", connections=8, qos=1, window=64, carrier="websocket"),
+        ),
+        Row(
             "qos1-durable",
             "MQTT QoS 1, window 64, stored",
             LoadSpec("mqtt", connections=8, qos=1, window=64),

@@ -14,6 +14,7 @@ cdef class StreamLoad(Load):
     # wiring
     cdef Stream* streams      # by the index of the connection
     cdef uint8_t* received_bytes
+    cdef bint encrypted       # the sockets are of class ssl.SSLSocket
 
     # what is sent
     cdef bytes fence
@@ -24,4 +25,8 @@ cdef class StreamLoad(Load):
     cdef void stamp(self, Connection* connection, uint8_t* message) noexcept nogil
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil
 
+    cdef ssize_t receive(self, Connection* connection) noexcept nogil
+    cdef ssize_t transmit(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil
+    cdef ssize_t receive_encrypted(self, int index) noexcept with gil
+    cdef ssize_t transmit_encrypted(self, int index, const uint8_t* data, Py_ssize_t size) noexcept with gil
     cdef void end(self, Connection* connection) noexcept nogil

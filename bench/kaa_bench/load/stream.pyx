@@ -1,12 +1,17 @@
-"""The base of the loads over TCP: messages in a stream of bytes, answered in their order.
+"""The base of the loads over TCP and TLS: messages in a stream of bytes, answered in their order.
 
 Messages without acknowledgement are followed by a fence: a request whose answer shows that the server has read all
 messages before it. The protocols are in mqtt.pyx, http.pyx and nats.pyx.
 """
 
-from libc.errno cimport EAGAIN, EINTR, errno
+import ssl
+
+from cpython.buffer cimport PyBUF_READ
+from cpython.memoryview cimport PyMemoryView_FromMemory
+from libc.errno cimport EAGAIN, EINTR, EIO, errno
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 
 from kaa_bench.load.loop cimport (
     CLOSED_BY_PEER, EPOLLIN, EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, NONE, SOCKET_ERROR, UNEXPECTED_PACKET, recv, send,
@@ -17,7 +22,7 @@ cdef enum:
 
 
 cdef class StreamLoad(Load):
-    """The base of the loads over TCP.
+    """The base of the loads over TCP, and over TLS if the sockets are of class ssl.SSLSocket.
 
     `fence` is the request that follows messages without acknowledgement; empty if every message is acknowledged.
     """
@@ -27,6 +32,7 @@ cdef class StreamLoad(Load):
         self.fence_data = self.fence
         self.fence_size = len(self.fence)
         self.unacknowledged = self.fence_size > 0
+        self.encrypted = isinstance(self.sockets[0], ssl.SSLSocket)
         self.streams = <Stream*>calloc(self.count, sizeof(Stream))
         self.received_bytes = <uint8_t*>malloc(RECEIVE_SIZE)
         if self.streams == NULL or self.received_bytes == NULL:
@@ -46,6 +52,42 @@ cdef class StreamLoad(Load):
         """Read answers, count them in `acknowledged`, set `fenced`. `data` is borrowed for the call. Hot path."""
         return UNEXPECTED_PACKET
 
+    cdef ssize_t receive(self, Connection* connection) noexcept nogil:
+        """Read into `received_bytes`. Return the number of bytes, or a negative error number. Hot path."""
+        cdef ssize_t size
+        if self.encrypted:
+            return self.receive_encrypted(connection.index)
+        size = recv(connection.fd, self.received_bytes, RECEIVE_SIZE, MSG_DONTWAIT)
+        return -errno if size < 0 else size
+
+    cdef ssize_t transmit(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        """Write bytes. Return how many were taken, or a negative error number. Hot path."""
+        cdef ssize_t taken
+        if self.encrypted:
+            return self.transmit_encrypted(connection.index, data, size)
+        taken = send(connection.fd, data, <size_t>size, MSG_DONTWAIT | MSG_NOSIGNAL)
+        return -errno if taken < 0 else taken
+
+    cdef ssize_t receive_encrypted(self, int index) noexcept with gil:
+        """Read as `receive` does. A record is read whole, so that nothing waits in OpenSSL."""
+        try:
+            received = self.sockets[index].recv(RECEIVE_SIZE)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return -EAGAIN
+        except OSError:
+            return -EIO
+        memcpy(self.received_bytes, <const uint8_t*>received, <size_t>len(received))
+        return len(received)
+
+    cdef ssize_t transmit_encrypted(self, int index, const uint8_t* data, Py_ssize_t size) noexcept with gil:
+        """Write as `transmit` does."""
+        try:
+            return self.sockets[index].send(PyMemoryView_FromMemory(<char*>data, size, PyBUF_READ))
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return -EAGAIN
+        except OSError:
+            return -EIO
+
     cdef int64_t written(self, Connection* connection) noexcept nogil:
         cdef Py_ssize_t unsent = self.streams[connection.index].unsent
         return connection.issued - (unsent + self.message_size - 1) // self.message_size
@@ -54,7 +96,7 @@ cdef class StreamLoad(Load):
         cdef ssize_t size
         cdef Failure failure
         if events & ~<uint32_t>EPOLLOUT:
-            size = recv(connection.fd, self.received_bytes, RECEIVE_SIZE, MSG_DONTWAIT)
+            size = self.receive(connection)
             if size > 0:
                 self.moved += size
                 failure = self.take(connection, self.received_bytes, size)
@@ -64,7 +106,7 @@ cdef class StreamLoad(Load):
             elif size == 0:
                 self.give_up(connection, CLOSED_BY_PEER)
                 return
-            elif errno != EAGAIN and errno != EINTR:
+            elif size != -EAGAIN and size != -EINTR:
                 self.give_up(connection, SOCKET_ERROR)
                 return
         if connection.working:
@@ -87,11 +129,11 @@ cdef class StreamLoad(Load):
         while stream.unsent:
             start = (connection.issued * self.message_size - stream.unsent) % ring_size
             length = min(stream.unsent, ring_size - start)
-            size = send(connection.fd, connection.ring + start, <size_t>length, MSG_DONTWAIT | MSG_NOSIGNAL)
+            size = self.transmit(connection, connection.ring + start, length)
             if size < 0:
-                if errno == EINTR:
+                if size == -EINTR:
                     continue
-                if errno == EAGAIN:
+                if size == -EAGAIN:
                     break
                 self.give_up(connection, SOCKET_ERROR)
                 return
@@ -105,14 +147,13 @@ cdef class StreamLoad(Load):
         cdef ssize_t size
         cdef bint all_written = stream.unsent == 0 and self.remaining == 0
         if all_written and stream.fence_unsent:
-            size = send(
-                connection.fd, self.fence_data + self.fence_size - stream.fence_unsent,
-                <size_t>stream.fence_unsent, MSG_DONTWAIT | MSG_NOSIGNAL,
+            size = self.transmit(
+                connection, self.fence_data + self.fence_size - stream.fence_unsent, stream.fence_unsent
             )
             if size > 0:
                 self.moved += size
                 stream.fence_unsent -= size
-            elif size < 0 and errno != EAGAIN and errno != EINTR:
+            elif size < 0 and size != -EAGAIN and size != -EINTR:
                 self.give_up(connection, SOCKET_ERROR)
                 return
         if all_written and stream.fenced and (self.fence_size or connection.issued == connection.acknowledged):

@@ -3,6 +3,7 @@
 docs/performance.md explains the configurations.
 """
 
+import getpass
 import importlib.util
 import shutil
 import socket
@@ -14,7 +15,8 @@ import yaml
 from kaa_gateway.bus import subjects
 
 from kaa_bench import packets
-from kaa_bench.connecting import Address, Protocol
+from kaa_bench.certificate import write_certificate
+from kaa_bench.connecting import Address, Carrier, Protocol
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST, NatsServer, Server, free_port, nats_program
 
@@ -32,6 +34,8 @@ class Peer(Server):
     title: str
     protocol: Protocol
     address: Address
+    carried_by: tuple[Carrier, ...] = ("tcp",)
+    """What may carry its protocol."""
     forwards = False
     """Whether it does all of the gateway's work: to the extension over NATS, and back with the answer."""
     stores = False
@@ -41,6 +45,11 @@ class Peer(Server):
     compared_with_mqtt_5 = False
     flood: int | None = None
     """The length of a run without acknowledgements, for a server that queues messages without a limit."""
+
+    @property
+    def carriers(self) -> dict[Carrier, Address]:
+        """Return its addresses, by what carries its protocol."""
+        return {self.carried_by[0]: self.address}
 
     @staticmethod
     def program() -> str | None:
@@ -65,12 +74,18 @@ class Mosquitto(Peer):
     name = "mosquitto"
     title = "Mosquitto"
     protocol = "mqtt"
+    carried_by = ("tcp", "tls", "websocket")
     mqtt_5 = True
 
     def __init__(self) -> None:
-        port = free_port()
-        super().__init__(port)
-        self.address = (HOST, port)
+        super().__init__(free_port(), free_port(), free_port())
+        self.address = (HOST, self.ports[0])
+
+    @property
+    def carriers(self) -> dict[Carrier, Address]:
+        """See `Peer.carriers`."""
+        tcp, tls, websocket = self.ports
+        return {"tcp": (HOST, tcp), "tls": (HOST, tls), "websocket": (HOST, websocket)}
 
     @staticmethod
     def program() -> str | None:
@@ -80,9 +95,14 @@ class Mosquitto(Peer):
     def arguments(self) -> list[str]:
         """See `Peer.arguments`."""
         configuration = self.directory / "mosquitto.conf"
+        certificate, key = write_certificate(self.directory)
+        tcp, tls, websocket = self.ports
         configuration.write_text(
-            f"listener {self.ports[0]} {HOST}\n"
+            f"listener {tcp} {HOST}\n"
+            f"listener {tls} {HOST}\ncertfile {certificate}\nkeyfile {key}\n"
+            f"listener {websocket} {HOST}\nprotocol websockets\n"
             "allow_anonymous true\n"
+            f"user {getpass.getuser()}\n"  # as root it would become another one, who cannot read the key
             "persistence false\n"
             "max_inflight_messages 0\n"
             "max_queued_messages 0\n"
@@ -119,9 +139,25 @@ class NatsMqtt(Peer):
             f"host: {HOST}\n"
             f"port: {self.ports[0]}\n"
             f'jetstream {{ store_dir: "{self.directory}" }}\n'
-            f"mqtt {{ host: {HOST}, port: {self.ports[1]} }}\n"
+            f"mqtt {{\n  host: {HOST}\n  port: {self.ports[1]}\n  {self.encryption()}\n}}\n"
         )
         return ["-c", str(configuration)]
+
+    def encryption(self) -> str:
+        """Return what the configuration of its MQTT says of TLS."""
+        return ""
+
+
+class NatsMqttTls(NatsMqtt):
+    """The same over TLS. It has one listener for MQTT, so this is a server of its own."""
+
+    carried_by = ("tls",)
+    compared_with_mqtt_5 = False
+
+    def encryption(self) -> str:
+        """See `NatsMqtt.encryption`."""
+        certificate, key = write_certificate(self.directory)
+        return f'tls {{ cert_file: "{certificate}", key_file: "{key}" }}'
 
 
 class Amqtt(Peer):
@@ -286,9 +322,35 @@ class CoapFloor(Floor, CoapPeer):
         return [*ports, inbox, str(template), str(number)]
 
 
+class TlsFloor(Floor):
+    """tls_floor.c of this package, compiled at its first use. It answers clients, and forwards nothing."""
+
+    name = "tls-floor"
+    title = "C, OpenSSL alone"
+    protocol = "mqtt"
+    carried_by = ("tls",)
+    source = Path(__file__).with_name("tls_floor.c")
+
+    def __init__(self) -> None:
+        port = free_port()
+        super().__init__(port)
+        self.address = (HOST, port)
+
+    def arguments(self) -> list[str]:
+        """See `Floor.arguments`."""
+        return [*super().arguments(), "-lssl", "-lcrypto"]
+
+    def own_arguments(self) -> list[str]:
+        """See `Floor.own_arguments`."""
+        certificate, key = write_certificate(self.directory)
+        return [str(self.address[1]), str(certificate), str(key)]
+
+
 PEERS: tuple[type[Peer], ...] = (
     NatsMqtt,
+    NatsMqttTls,
     Mosquitto,
+    TlsFloor,
     Amqtt,
     Libcoap,
     Aiocoap,

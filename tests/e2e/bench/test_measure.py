@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from kaa_bench.compare import measure
+from kaa_bench.compare.idle import IdleDevices
 from kaa_bench.compare.measure import Work, measure_gateway, measure_peer
 from kaa_bench.compare.rows import Row
-from kaa_bench.connecting import LoadSpec
+from kaa_bench.connecting import Carrier, LoadSpec
 from kaa_bench.peers.servers import (
     Aiocoap,
     AiohttpNats,
@@ -34,6 +35,7 @@ KPUDP = Row("kpudp", "", LoadSpec("kpudp", connections=2, window=16))
 class StandIn(Gateway):
     def __init__(self, nats: NatsServer, keep: int) -> None:
         super().__init__(nats)
+        self.ports = self.ports[:3]  # it has neither TLS nor WebSocket
         udp_ports = self.addresses["coap"][1], self.addresses["kpudp"][1]
         self._command = [f"nats://127.0.0.1:{nats.ports[0]}", *map(str, (*self.ports, *udp_ports, keep))]
 
@@ -120,3 +122,26 @@ def test_a_peer_that_queues_without_a_bound_is_flooded_with_so_many_messages() -
     with NatsServer() as nats, Buffering() as server:
         run = measure_peer(QOS0, server, Work(seconds=60), nats)
     assert run.messages == Buffering.flood
+
+
+@pytest.mark.parametrize("carrier", ["tls", "websocket"])
+@pytest.mark.parametrize("qos", [0, 1])
+def test_loads_of_mqtt_have_other_carriers(carrier: Carrier, qos: int) -> None:
+    row = Row("carried", "", LoadSpec("mqtt", connections=3, qos=qos, window=16, carrier=carrier))
+    with NatsServer() as nats, Gateway(nats) as gateway:
+        run = measure_gateway(row, gateway, nats, Work(messages=2000))
+    assert run.messages == run.received == 2000
+    assert run.acknowledged == (0 if qos == 0 else 2000)
+    assert not run.errors
+
+
+def test_a_tls_session_is_resumed_if_asked() -> None:
+    with (
+        NatsServer() as nats,
+        Gateway(nats) as gateway,
+        IdleDevices(gateway.carriers["tls"], encrypted=True) as devices,
+    ):
+        assert devices.connect(3) == 0
+        assert devices.connect(3, resuming=True) == 2  # the first has no session yet
+        assert devices.connect(3, resuming=True) == 3
+        devices.disconnect()

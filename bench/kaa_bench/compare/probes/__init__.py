@@ -2,7 +2,14 @@
 
 from kaa_bench.compare.figures import Probe
 from kaa_bench.compare.probes.codecs import DECODE, ENCODE, PUBLISH
-from kaa_bench.compare.probes.connections import CONNECT, DISCONNECT, MEMORY
+from kaa_bench.compare.probes.connections import (
+    CONNECT,
+    CONNECT_TLS,
+    DISCONNECT,
+    MEMORY,
+    MEMORY_TLS,
+    RESUME_TLS,
+)
 from kaa_bench.compare.probes.extensions import EXTENSIONS, STORED
 from kaa_bench.compare.probes.latency import LATENCIES
 from kaa_bench.compare.probes.push import PUSH
@@ -17,6 +24,9 @@ PROBES: dict[str, Probe] = {
         CONNECT,
         DISCONNECT,
         MEMORY,
+        CONNECT_TLS,
+        RESUME_TLS,
+        MEMORY_TLS,
         *LATENCIES,
         PUSH,
         WORKERS,

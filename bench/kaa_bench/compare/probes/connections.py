@@ -1,25 +1,26 @@
-"""Measures the cost of an MQTT connection: memory of an idle one, CPU of making and ending one."""
+"""Measures the cost of an MQTT connection: memory of an idle one, CPU of making and ending one; the same over TLS."""
 
 from functools import partial
 
 from kaa_bench.compare.figures import Figure, Probe, Scale, Subject
 from kaa_bench.compare.idle import IdleDevices
 from kaa_bench.compare.servers import Servers
-from kaa_bench.connecting import Address
+from kaa_bench.connecting import Address, Carrier
 from kaa_bench.peers.mqtt_floor import MqttFloor
-from kaa_bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, Peer
+from kaa_bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, NatsMqttTls, Peer, TlsFloor
 from kaa_bench.processes import Gateway, Server
 
 FIRST_SHARE = 4
 """One in this many connections is made before the first reading, because a server allocates some memory once."""
 MICROSECONDS = 1e6
 BROKERS: tuple[type[Peer], ...] = (NatsMqtt, Mosquitto, Amqtt)
+ENCRYPTED: tuple[type[Peer], ...] = (NatsMqttTls, Mosquitto)
 
 
-def _memory(server: Server, address: Address, count: int) -> Figure:
+def _memory(server: Server, address: Address, count: int, *, encrypted: bool) -> Figure:
     """Return the bytes of a connection. The server is a new one, because servers keep memory that was used."""
     first = max(1, count // FIRST_SHARE)
-    with server, IdleDevices(address) as devices:
+    with server, IdleDevices(address, encrypted=encrypted) as devices:
         devices.connect(first)
         before = server.memory()
         devices.connect(count)
@@ -28,18 +29,21 @@ def _memory(server: Server, address: Address, count: int) -> Figure:
     return figure
 
 
-def _memories(servers: Servers, scale: Scale) -> list[Subject]:
+def _memories(servers: Servers, scale: Scale, *, encrypted: bool) -> list[Subject]:
+    carrier: Carrier = "tls" if encrypted else "tcp"
+
     def gateway() -> Figure:
         fresh = Gateway(servers.nats)
-        return _memory(fresh, fresh.address_of("mqtt"), scale.connections)
+        return _memory(fresh, fresh.carriers[carrier], scale.connections, encrypted=encrypted)
 
     def broker(kind: type[Peer]) -> Figure:
         fresh = kind()
-        return _memory(fresh, fresh.address, scale.connections)
+        return _memory(fresh, fresh.carriers[carrier], scale.connections, encrypted=encrypted)
 
+    peers = servers.peers(*(ENCRYPTED if encrypted else BROKERS))
     return [
         Subject("gateway", gateway),
-        *(Subject(peer.title, partial(broker, type(peer))) for peer in servers.peers(*BROKERS)),
+        *(Subject(peer.title, partial(broker, type(peer))) for peer in peers),
     ]
 
 
@@ -67,6 +71,34 @@ def _connects(servers: Servers, scale: Scale, *, ending: bool) -> list[Subject]:
     ]
 
 
-MEMORY = Probe("memory", "MQTT connection, idle", "bytes", _memories)
+def _shake_hands(server: Server, address: Address, count: int, *, resuming: bool) -> Figure:
+    """Return the CPU microseconds from accept to CONNACK, with a full handshake or a resumed one."""
+    with IdleDevices(address, encrypted=True) as devices:
+        devices.connect(max(1, count // FIRST_SHARE), resuming=resuming)
+        devices.disconnect()
+        before = server.cpu_seconds()
+        resumed = devices.connect(count, resuming=resuming)
+        used = server.cpu_seconds() - before
+        devices.disconnect()
+    remarks = (f"{resumed} of {count} handshakes were resumed",) if resuming and resumed < count - 1 else ()
+    return Figure(used / count * MICROSECONDS, remarks=remarks)
+
+
+def _handshakes(servers: Servers, scale: Scale, *, resuming: bool) -> list[Subject]:
+    gateway = servers.gateway
+    found: list[tuple[str, Server, Address]] = [("gateway", gateway, gateway.carriers["tls"])]
+    found += [(peer.title, peer, peer.carriers["tls"]) for peer in servers.peers(*ENCRYPTED, TlsFloor)]
+    return [
+        Subject(title, partial(_shake_hands, server, address, scale.connections, resuming=resuming))
+        for title, server, address in found
+    ]
+
+
+MEMORY = Probe("memory", "MQTT connection, idle", "bytes", partial(_memories, encrypted=False))
+MEMORY_TLS = Probe("memory-tls", "MQTT over TLS, idle", "bytes", partial(_memories, encrypted=True))
+CONNECT_TLS = Probe("connect-tls", "MQTT over TLS, connect", "us CPU", partial(_handshakes, resuming=False))
+RESUME_TLS = Probe(
+    "resume-tls", "MQTT over TLS, connect with a session", "us CPU", partial(_handshakes, resuming=True)
+)
 CONNECT = Probe("connect", "MQTT connect", "us CPU", partial(_connects, ending=False))
 DISCONNECT = Probe("disconnect", "MQTT disconnect", "us CPU", partial(_connects, ending=True))
