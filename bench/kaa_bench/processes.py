@@ -196,8 +196,9 @@ class Gateway(Server):
 
     def __init__(self, nats: NatsServer, workers: int = 1, *, durable: bool = False) -> None:
         coap, kpudp = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
-        super().__init__(*(free_port() for _ in range(5)), coap_port=coap)
-        mqtt, http, self._management, tls, websocket = self.ports
+        super().__init__(*(free_port() for _ in range(6)), coap_port=coap)
+        mqtt, http, self._management, tls, websocket, plugin = self.ports
+        self.plugin_address: Address = (HOST, plugin)
         self._workers = workers
         self._durable = durable
         self.addresses: dict[Protocol, Address] = {
@@ -260,6 +261,13 @@ class Gateway(Server):
                         "http": {"enabled": True, "port": ports["http"]},
                         "coap": {"enabled": True, "port": ports["coap"]},
                         "udp": {"enabled": True, "port": ports["kpudp"]},
+                        "protocols": {
+                            "plugin": {
+                                "protocol": "kaa_bench.peers.mqtt_plugin:MqttPlugin",
+                                "port": self.plugin_address[1],
+                                "app-version": APP_VERSION,
+                            }
+                        },
                     },
                     "identity": {"provider": "open"},
                     # The sink acknowledges nothing, so a stream with a limit would become full.

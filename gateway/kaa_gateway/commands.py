@@ -10,7 +10,7 @@ import os
 import sys
 from getpass import getpass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import App, Parameter, validators
 
@@ -129,7 +129,7 @@ def check_config(file: Path, /, *, kpc: Annotated[bool, Parameter(name="--kpc", 
         Say what would change for a configuration of KPC. FILE is its service-config.yml, or what
         `kubectl get configmap,deployment NAME -o yaml` prints; this machine's environment is not looked at.
     """
-    from kaa_gateway.app import encryption
+    from kaa_gateway.app import encryption, plugins
     from kaa_gateway.config import check, dry_run, load
 
     if kpc:
@@ -141,11 +141,60 @@ def check_config(file: Path, /, *, kpc: Annotated[bool, Parameter(name="--kpc", 
         print(problem)
     if any(problem.severity == "error" for problem in problems):
         return 1
-    unusable = encryption.problems(load(file, os.environ).transports)
+    transports = load(file, os.environ).transports
+    unusable = [*encryption.problems(transports), *plugins.problems(transports)]
     if unusable:
         print("\n".join(unusable))
         return 1
     print("ok")
+    return 0
+
+
+protocol = App(name="protocol", help="Write and try device protocols of your own. See docs/protocols.md.")
+app.command(protocol)
+
+
+@protocol.command
+def new(name: str, /, *, directory: Path | None = None) -> None:
+    """Write a new protocol: its class, tests, README, and a project that installs it.
+
+    Parameters
+    ----------
+    name
+        Name of the protocol.
+    directory
+        Directory to write to (default: a new one of that name).
+    """
+    from kaa_gateway.plugins import scaffold
+
+    try:
+        written = scaffold.write(name, directory or Path(name))
+    except ValueError as error:
+        raise GatewayError("scaffold", str(error)) from None
+    except OSError as error:
+        raise GatewayError("scaffold", f"{error.filename}: {error.strerror}") from None
+    for path in written:
+        print(path)
+
+
+@protocol.command(name="fuzz")
+def fuzz_protocol(
+    protocol_class: Annotated[str, Parameter(help="module:Class, or the name of an entry point.")],
+    /,
+    *,
+    seconds: Annotated[float, Parameter(help="How long.", validator=validators.Number(gt=0))] = 10,
+    seed: Annotated[int, Parameter(help="A run with the same seed plays the same devices.")] = 0,
+) -> int:
+    """Play hostile devices against a protocol. Exit code 1: it has failed; the input is printed."""
+    from kaa_gateway.plugins.fuzzing import FuzzFailure, fuzz
+    from kaa_gateway.plugins.loading import load_protocol
+
+    try:
+        runs = fuzz(load_protocol("protocol", protocol_class), seconds=seconds, seed=seed)
+    except FuzzFailure as failure:
+        print(failure)
+        return 1
+    print(f"{runs} devices played, no failure")
     return 0
 
 
@@ -242,7 +291,7 @@ def list_sessions(
     *,
     replica: Replica = (),
     protocol: Annotated[
-        Literal["mqtt", "http", "coap", "udp"] | None, Parameter(help="Only of this one.")
+        str | None, Parameter(help="Only of this one: mqtt, http, coap, udp or that of a plug-in.")
     ] = None,
     limit: Limit = 100,
     as_json: AsJson = False,

@@ -6,7 +6,8 @@ cdef enum Protocol:
     HTTP = 1
     COAP = 2
     KPUDP = 3
-    PROTOCOL_COUNT = 4
+    PLUGIN_FIRST = 4        # those of plug-ins follow, in the order in which they were added
+    PROTOCOL_COUNT = 12
 
 
 cdef enum:
@@ -33,6 +34,7 @@ cdef class VersionCounters:
 
 cdef class Counters:
     # state
+    cdef readonly list names      # of the protocols, by number
     cdef dict versions            # application version -> its VersionCounters
     cdef VersionCounters unrouted  # counters of messages whose application version is missing or was not read
     # counters, by protocol

@@ -10,6 +10,9 @@ from time import time
 PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp")
 cdef str NO_VERSION = ""
 
+PLUGINS_MAX = PROTOCOL_COUNT - PLUGIN_FIRST
+"""Protocols of plug-ins that have counters of their own."""
+
 ENDINGS_KEPT = 1000
 """Ended connections that are remembered."""
 
@@ -26,10 +29,19 @@ cdef class Counters:
     """Counts the events of one worker since its start, and remembers the last `endings_kept` ends of connections."""
 
     def __init__(self, int endings_kept=ENDINGS_KEPT):
+        self.names = list(PROTOCOL_NAMES)
         self.reasons = {}
         self.versions = {}
         self.unrouted = VersionCounters()
         self.endings = deque(maxlen=endings_kept)
+
+    def add_protocol(self, str name not None):
+        """Return the number of a protocol, which gets one if it is new: PLUGINS_MAX new ones at most."""
+        if name not in self.names:
+            if len(self.names) >= PROTOCOL_COUNT:
+                raise ValueError(f"more than {PLUGINS_MAX} protocols of plug-ins")
+            self.names.append(name)
+        return self.names.index(name)
 
     cdef int count(self, str event, str reason) except -1:
         """Count an event that has a reason: "refused", "dropped", "closed", "ignored" or "paused"."""
@@ -62,15 +74,15 @@ cdef class Counters:
 
     def by_version(self):
         """Return {counter name: {(protocol, application version): count}}; "" stands for no version."""
-        cdef int i
+        cdef Py_ssize_t i
         cdef VersionCounters counts
         cdef str version
         result = {name: {} for name in ("messages_in", "bytes_in", "messages_out", "bytes_out")}
         named = [(NO_VERSION, self.unrouted)]
         named.extend((key.decode(), counts) for key, counts in self.versions.items())
         for version, counts in named:
-            for i in range(PROTOCOL_COUNT):
-                key = (PROTOCOL_NAMES[i], version)
+            for i in range(len(self.names)):
+                key = (self.names[i], version)
                 result["messages_in"][key] = counts.messages_in[i]
                 result["bytes_in"][key] = counts.bytes_in[i]
                 result["messages_out"][key] = counts.messages_out[i]
@@ -79,14 +91,14 @@ cdef class Counters:
 
     def by_protocol(self):
         """Return {counter name: {protocol: count}}, over all application versions."""
-        cdef int i
+        cdef Py_ssize_t i
         result = {}
         for name, values in self.by_version().items():
-            result[name] = dict.fromkeys(PROTOCOL_NAMES, 0)
+            result[name] = dict.fromkeys(self.names, 0)
             for (protocol, _), value in values.items():
                 result[name][protocol] += value
-        result["connections_opened"] = {PROTOCOL_NAMES[i]: self.connections_opened[i] for i in range(PROTOCOL_COUNT)}
-        result["connections_closed"] = {PROTOCOL_NAMES[i]: self.connections_closed[i] for i in range(PROTOCOL_COUNT)}
+        result["connections_opened"] = {name: self.connections_opened[i] for i, name in enumerate(self.names)}
+        result["connections_closed"] = {name: self.connections_closed[i] for i, name in enumerate(self.names)}
         return result
 
     def by_reason(self):

@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "http": PROTOCOL | COMMON,
     "coap": PROTOCOL | COMMON,
     "kpudp": PROTOCOL | COMMON,
+    "plugins": PROTOCOL | COMMON,
     "config": {"bus", "wire"} | COMMON,
     "supervision": COMMON,
     "admin": {"config", "bus", "fleet", "kp", "identity", "net", "supervision"} | COMMON,

@@ -20,7 +20,7 @@ COUNTED = [
     r'\bcount\(\s*"\w+",\s*"\w+" if \w+ else "(\w+)"',
     r'\bdrop_message\((?:&?message, )?"(\w+)"',
     r'\brefuse_push\(delivery, "(\w+)"',
-    r'\.(?:drop|end|refuse_and_close)\("(\w+)"\)',
+    r'\.(?:drop|end|refuse_and_close|hang_up)\("(\w+)"\)',
     r'\bRefusal\(\s*\w+,\s*"(\w+)"',
     r'\bend_reason = "(\w+)"',
     r'"(\w+)" if self\.end_reason is None',

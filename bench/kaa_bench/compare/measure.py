@@ -97,6 +97,8 @@ def measure_gateway(row: Row, gateway: Gateway, nats: NatsServer, work: Work) ->
         if row.load.protocol == "mqtt"
         else gateway.address_of(row.load.protocol)
     )
+    if row.plugin:
+        address = gateway.plugin_address
     return _measure_forwarding(row, gateway, address, nats, work)
 
 

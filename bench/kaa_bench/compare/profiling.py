@@ -102,7 +102,9 @@ def count_row(
     protocol = row.load.protocol
     with (
         Sink(nats.address, answers=protocol in ANSWERED) as sink,
-        LoadGenerator(row.load, gateway.address_of(protocol)) as generator,
+        LoadGenerator(
+            row.load, gateway.plugin_address if row.plugin else gateway.address_of(protocol)
+        ) as generator,
     ):
         warm_up = generator.run(messages=WARM_UP_MESSAGES)
         expected = row.load.registrations + warm_up.sent

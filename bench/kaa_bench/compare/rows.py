@@ -17,6 +17,8 @@ class Row:
     title: str
     load: LoadSpec
     durable: bool = False
+    plugin: bool = False
+    """Whether the gateway's side of it is a plug-in in Python."""
 
     @property
     def of_mqtt_3_1_1(self) -> "Row":
@@ -77,6 +79,12 @@ ROWS = {
         ),
         Row("http", "HTTP POST, 64 keep-alive connections", LoadSpec("http", connections=64)),
         Row("coap", "CoAP CON POST, 64 devices, window 1", LoadSpec("coap", connections=64)),
+        Row(
+            "plugin",
+            "MQTT QoS 1, window 64, by a plug-in in Python",
+            LoadSpec("mqtt", connections=8, qos=1, window=64),
+            plugin=True,
+        ),
         Row("kpudp", "KP/UDP confirmed, 64 devices, window 32", LoadSpec("kpudp", connections=64, window=32)),
     )
 }

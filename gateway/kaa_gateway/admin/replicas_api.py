@@ -36,7 +36,8 @@ KNOWN_TIME = 2.0
 """Seconds for which the list of replicas is taken as known."""
 TEXT_SIZE_MAX = 256
 """Characters of a client identifier or endpoint ID to look for."""
-PROTOCOLS = ("mqtt", "http", "coap", "udp")
+PROTOCOL = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
+"""The name of a protocol, which may be that of a plug-in."""
 SESSION_KEY = re.compile(r"[0-9a-f]{9}", re.ASCII)
 POSITION = re.compile(r"([A-Za-z0-9_-]{1,128})/([0-9]{1,8})", re.ASCII)
 """A replica, and the place in its table where a page begins."""
@@ -68,8 +69,8 @@ class SessionQuery(NamedTuple):
         if not re.fullmatch(r"[0-9]{1,4}", limit, re.ASCII) or not 1 <= int(limit) <= SESSIONS_MAX:
             raise web.HTTPBadRequest(text=f"limit: expected a number from 1 to {SESSIONS_MAX}")
         protocol = query.get("protocol")
-        if protocol is not None and protocol not in PROTOCOLS:
-            raise web.HTTPBadRequest(text=f"protocol: expected one of {', '.join(PROTOCOLS)}")
+        if protocol is not None and not PROTOCOL.fullmatch(protocol):
+            raise web.HTTPBadRequest(text="protocol: expected a name such as mqtt")
         for name in ("client", "endpoint"):
             if name in query and not 1 <= len(query[name]) <= TEXT_SIZE_MAX:
                 raise web.HTTPBadRequest(text=f"{name}: expected 1 to {TEXT_SIZE_MAX} characters")

@@ -10,6 +10,7 @@ from msgspec.structs import fields, replace
 
 if TYPE_CHECKING:
     from kaa_gateway.config import Config
+    from kaa_gateway.config.keys import PluginProtocol
 
 APPLIED = (
     "service.graceful-shutdown",
@@ -18,6 +19,10 @@ APPLIED = (
     "kaa.extension-instances",
     "kaa.kpc.limits",
     "kaa.kpc.log.level",
+    *(
+        f"kaa.kpc.transports.protocols.<protocol>.{key}"
+        for key in ("options", "app-version", "max-message-size", "login-timeout", "idle-timeout")
+    ),
 )
 """Keys that a running gateway applies, with all below them. All others need a restart, and so does `durable`."""
 
@@ -47,15 +52,33 @@ def applicable(old: Config, new: Config) -> Config:
         name: replace(version, allowed=frozenset(version.allowed & instances.keys()))
         for name, version in new.app_versions.items()
     }
+    protocols = {
+        name: _applicable_protocol(protocol, new.transports.protocols.get(name, protocol))
+        for name, protocol in old.transports.protocols.items()
+    }
     return replace(
         old,
         service=replace(old.service, graceful_shutdown=new.service.graceful_shutdown),
         limits=new.limits,
+        transports=replace(old.transports, protocols=protocols),
         log=replace(old.log, level=new.log.level),
         app_versions=app_versions,
         tenants=new.tenants,
         extension_instances=instances,
         warnings=new.warnings,
+    )
+
+
+def _applicable_protocol(old: PluginProtocol, new: PluginProtocol) -> PluginProtocol:
+    if new.protocol != old.protocol:
+        return old
+    return replace(
+        old,
+        options=new.options,
+        app_version=new.app_version,
+        max_message_size=new.max_message_size,
+        login_timeout=new.login_timeout,
+        idle_timeout=new.idle_timeout,
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kaa_gateway.app import psk_file
 from kaa_gateway.app.listeners import section_of
 from kaa_gateway.config import encrypted
-from kaa_gateway.config.keys import CoapDtls, StreamTls
+from kaa_gateway.config.keys import DatagramTls, StreamTls
 from kaa_gateway.errors import ConfigError
 from kaa_gateway.net.certificates import ServerCredentials, stream_context
 from kaa_gateway.net.dtls_context import DtlsContext
@@ -28,11 +28,11 @@ HTTP_1_1 = "http/1.1"
 def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCredentials[ssl.SSLContext]:
     """Return the credentials of a listener with TLS over TCP. Raises ConfigError."""
     key = section_of(path)
-    alpn = None if path[0] == "mqtt" and path[1] == "tls" else HTTP_1_1
+    alpn = HTTP_1_1 if path in (("http", "tls"), ("mqtt", "websocket", "tls")) else None
     return ServerCredentials(key, settings, lambda material: stream_context(key, settings, alpn))
 
 
-def datagram_credentials(path: tuple[str, ...], settings: CoapDtls) -> ServerCredentials[DtlsContext]:
+def datagram_credentials(path: tuple[str, ...], settings: DatagramTls) -> ServerCredentials[DtlsContext]:
     """Return the credentials of the listener with DTLS. Raises ConfigError."""
     section = section_of(path)
 
@@ -60,7 +60,7 @@ def problems(transports: Transports) -> list[str]:
         try:
             if isinstance(settings, StreamTls):
                 stream_credentials(path, settings)
-            elif isinstance(settings, CoapDtls):
+            elif isinstance(settings, DatagramTls):
                 datagram_credentials(path, settings)
         except ConfigError as error:
             found.append(error.detail)

@@ -9,21 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kaa_gateway.app.plugins import apply_settings
 from kaa_gateway.coap.server import CoapServer
 from kaa_gateway.net.ports import port_errors
+from kaa_gateway.plugins.datagrams import DatagramPeers
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping
 
     from kaa_gateway.admin.metrics import Queue
-    from kaa_gateway.config.keys import Limits
+    from kaa_gateway.config.keys import Limits, PluginProtocol
     from kaa_gateway.http.server import HttpServer
     from kaa_gateway.kp.pending import PendingRequests
     from kaa_gateway.kpudp.server import KpudpServer
     from kaa_gateway.net.certificates import ServerCredentials
     from kaa_gateway.net.tcp_listener import TcpListener
     from kaa_gateway.net.udp import UdpSocket
+    from kaa_gateway.plugins.server import PluginServer
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that connections have at the end to take what was written to them."""
@@ -64,7 +67,7 @@ class DatagramListener(Listener):
     """A listener for datagrams, and the protocol core that takes them."""
 
     socket: UdpSocket
-    core: CoapServer | KpudpServer
+    core: CoapServer | KpudpServer | DatagramPeers
 
 
 @dataclass
@@ -78,6 +81,8 @@ class Listeners:
     """Of the listeners that encrypt."""
     pending: dict[str, PendingRequests] = field(default_factory=dict)
     """Requests that wait for an extension, by protocol."""
+    plugins: dict[str, PluginServer] = field(default_factory=dict)
+    """The protocols of plug-ins, by name."""
     queues: list[Queue] = field(default_factory=list)
     """Tables that devices can fill, apart from `pending` and connections."""
 
@@ -105,6 +110,11 @@ class Listeners:
             table.set_capacity(limits.pending_requests)
         for listener in self.streams:
             listener.socket.set_limits(limits.output_buffer, limits.connections, limits.accepts_per_second)
+
+    def set_protocols(self, protocols: Mapping[str, PluginProtocol]) -> None:
+        """Apply other settings of plug-ins, as far as a running gateway can."""
+        for name, server in self.plugins.items():
+            apply_settings(server, protocols[name])
 
     def list_links(self, app_versions: Mapping[str, frozenset[str]]) -> None:
         """Have CoAP discovery list the resources of these application versions (RFC 6690)."""
@@ -180,4 +190,6 @@ class Listeners:
         for listener in self.streams:
             await listener.socket.stop(CLOSE_TIMEOUT)
         for each in self.datagrams:
+            if isinstance(each.core, DatagramPeers):
+                each.core.stop()
             each.socket.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kaa_gateway.admin.metrics import Queue
-from kaa_gateway.app import encryption
+from kaa_gateway.app import encryption, plugins
 from kaa_gateway.app.listeners import DatagramListener, Listeners, StreamListener
 from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.coap.server import CoapServer
@@ -20,13 +20,15 @@ from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.tls import TlsListener
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.net.websocket import WebSocketServer
+from kaa_gateway.plugins.datagrams import DatagramPeers
+from kaa_gateway.plugins.server import PluginServer
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
     from kaa_gateway.config import Config
-    from kaa_gateway.config.keys import StreamTls
+    from kaa_gateway.config.keys import PluginProtocol, StreamTls
     from kaa_gateway.counters import Counters
     from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.kp.sessions import Sessions
@@ -36,6 +38,11 @@ if TYPE_CHECKING:
     from kaa_gateway.net.admission import Admission
     from kaa_gateway.net.input_memory import InputMemory
     from kaa_gateway.net.transport import ProtocolCore, Transport
+
+
+def protocol_of(path: tuple[str, ...]) -> str:
+    """Return the name of a listener's protocol, as metrics have it. `path` is where its section stands."""
+    return path[1] if path[0] == "protocols" else path[0]
 
 
 class Protocols:
@@ -200,9 +207,73 @@ class Protocols:
             DatagramListener(name="udp", path=("udp",), port=udp.port, socket=socket, core=core)
         )
 
-    def _use_proxy(self, name: str, socket: TcpListener | UdpSocket) -> None:
+    def build_plugins(self) -> None:
+        """Add the protocols of plug-ins. Raises ConfigError."""
+        for name, settings in self._config.transports.protocols.items():
+            server = PluginServer(
+                self._loop,
+                name,
+                plugins.class_of(name, settings),
+                self._uplink,
+                self._sessions,
+                self._pending_requests(name, settings.response_timeout),
+                self._counters,
+            )
+            server.limit(self._input_memory)
+            plugins.apply_settings(server, settings)
+            self.listeners.plugins[name] = server
+            path = ("protocols", name)
+            if settings.transport == "udp":
+                self._listen_for_datagrams(name, server, settings)
+                continue
+            if settings.enabled:
+                self._listen(name, path, settings.port, server.connect)
+            if settings.tls.enabled:
+                self._listen_tls(f"{name}s", (*path, "tls"), settings.tls, server.connect)
+
+    def _listen_for_datagrams(self, name: str, server: PluginServer, settings: PluginProtocol) -> None:
+        path = ("protocols", name)
+        if settings.enabled:
+            core = DatagramPeers(server, settings.peers)
+            self.listeners.queues.append(Queue(f"{name}_peers", core.count, lambda: settings.peers))
+            socket = UdpSocket(self._loop, core, self._counters)
+            self._add_datagrams(name, path, settings.port, socket, core)
+        if settings.dtls.enabled:
+            dtls_path = (*path, "dtls")
+            credentials = encryption.datagram_credentials(dtls_path, settings.dtls)
+            self.listeners.credentials.append(credentials)
+            core = DatagramPeers(server, settings.peers)
+            dtls_socket = DtlsSocket(
+                self._loop,
+                core,
+                self._counters,
+                credentials,
+                plugins.any_client,
+                protocol=name,
+                handshake_timeout=settings.dtls.handshake_timeout,
+                session_timeout=settings.dtls.session_timeout,
+                handshakes_max=settings.dtls.handshakes,
+                sessions_max=settings.dtls.sessions,
+            )
+            self._add_datagrams(f"{name}s", dtls_path, settings.dtls.port, dtls_socket, core)
+
+    def _add_datagrams(
+        self, name: str, path: tuple[str, ...], port: int, socket: UdpSocket, core: DatagramPeers
+    ) -> None:
+        socket.limit(self._admission)
+        self._use_proxy(name, socket, path)
+        self.listeners.datagrams.append(
+            DatagramListener(name=name, path=path, port=port, socket=socket, core=core)
+        )
+
+    def _use_proxy(self, name: str, socket: TcpListener | UdpSocket, path: tuple[str, ...] = ()) -> None:
         """Let a listener speak the PROXY protocol, if it is to."""
-        if self._proxy is not None and name in self._config.transports.proxy_protocol.listeners:
+        transports = self._config.transports
+        if path[:1] == ("protocols",):
+            wanted = transports.protocols[path[1]].proxy_protocol
+        else:
+            wanted = name in transports.proxy_protocol.listeners
+        if self._proxy is not None and wanted:
             socket.use_proxy_protocol(self._proxy)
 
     def _listen(
@@ -213,12 +284,12 @@ class Protocols:
             self._loop,
             connect,
             self._counters,
-            protocol=path[0],
+            protocol=protocol_of(path),
             output_max=limits.output_buffer,
             connections_max=limits.connections,
             admission=self._admission,
         )
-        self._use_proxy(name, socket)
+        self._use_proxy(name, socket, path)
         self.listeners.streams.append(StreamListener(name=name, path=path, port=port, socket=socket))
 
     def _listen_tls(
@@ -235,7 +306,7 @@ class Protocols:
             self._loop,
             connect,
             self._counters,
-            protocol=path[0],
+            protocol=protocol_of(path),
             output_max=limits.output_buffer,
             connections_max=limits.connections,
             admission=self._admission,
@@ -243,7 +314,7 @@ class Protocols:
             handshake_timeout=settings.handshake_timeout,
             handshakes_max=settings.handshakes,
         )
-        self._use_proxy(name, socket)
+        self._use_proxy(name, socket, path)
         self.listeners.streams.append(StreamListener(name=name, path=path, port=settings.port, socket=socket))
 
     def _pending_requests(self, protocol: str, timeout: float) -> PendingRequests:

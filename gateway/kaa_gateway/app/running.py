@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import uvloop
 
+from kaa_gateway.app.plugins import load_checked
 from kaa_gateway.app.reload import ReloadCollector, Reloader
 from kaa_gateway.app.serving import serve
 from kaa_gateway.app.supervisor import Supervisor
 from kaa_gateway.app.worker import Worker
-from kaa_gateway.config import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,7 +34,7 @@ def run(config: Config, path: Path, environ: Mapping[str, str]) -> int:
 
 async def _run_alone(config: Config, path: Path, environ: Mapping[str, str]) -> int:
     worker = Worker(config)
-    reloader = Reloader(path, partial(load, path, environ), config, worker.reconfigure)
+    reloader = Reloader(path, partial(load_checked, path, environ), config, worker.reconfigure)
     worker.registry.register(ReloadCollector(reloader))
     worker.subscribe_announcements(lambda: reloader.request("17/SCMP"))
 
@@ -52,6 +52,6 @@ async def _run_alone(config: Config, path: Path, environ: Mapping[str, str]) -> 
 
 async def _run_several(config: Config, path: Path, environ: Mapping[str, str]) -> int:
     with tempfile.TemporaryDirectory(prefix="kaa-gateway-") as directory:
-        supervisor = Supervisor(config, Path(directory), path, partial(load, path, environ))
+        supervisor = Supervisor(config, Path(directory), path, partial(load_checked, path, environ))
         await serve(supervisor.start, supervisor.stop, lambda: supervisor.reloader.request("SIGHUP"))
         return supervisor.exit_code

@@ -330,6 +330,7 @@ class Worker:
         protocols.build_http()
         protocols.build_coap()
         protocols.build_kpudp()
+        protocols.build_plugins()
         return protocols.listeners
 
     # ------------------------------------------------------------ life
@@ -413,6 +414,7 @@ class Worker:
         self.input_memory.set_limit(limits.input_memory)
         self.admission.set_limits(**admission_limits_of(limits))
         self._listeners.set_limits(limits)
+        self._listeners.set_protocols(config.transports.protocols)
         if self._traffic is not None:
             self._traffic.add_owners(owners_of(config))
         configure_identity(self.identity, config)

@@ -2,9 +2,10 @@
 
 from importlib.util import find_spec
 
-from kaa_gateway.config.keys import CoapDtls, Document
+from kaa_gateway.config.keys import DatagramTls, Document
 from kaa_gateway.config.listeners import ListenerPort, encrypted, listener_ports
 from kaa_gateway.config.sources import Sources
+from kaa_gateway.counters import PLUGINS_MAX, PROTOCOL_NAMES
 
 TRACING_EXTRA = "opentelemetry.exporter.otlp.proto.http"
 """A module of the extra `tracing`."""
@@ -17,6 +18,7 @@ def cross_check(document: Document, sources: Sources) -> None:
     _check_tls(document, sources)
     kpc = document.kaa.kpc
     _check_identity(document, sources)
+    _check_protocols(document, sources)
     if (kpc.nats.tls.cert_file is None) != (kpc.nats.tls.key_file is None):
         present, absent = ("cert-file", "key-file") if kpc.nats.tls.cert_file else ("key-file", "cert-file")
         path = ("kaa", "kpc", "nats", "tls", present)
@@ -45,9 +47,9 @@ def _check_tls(document: Document, sources: Sources) -> None:
         key = ".".join(here)
         if not listener.enabled:
             continue
-        with_psk = isinstance(listener, CoapDtls) and listener.psk_file is not None
+        with_psk = isinstance(listener, DatagramTls) and listener.psk_file is not None
         if listener.cert_file is None and not with_psk:
-            psk = f" or {key}.psk-file" if isinstance(listener, CoapDtls) else ""
+            psk = f" or {key}.psk-file" if isinstance(listener, DatagramTls) else ""
             sources.report((*here, "enabled"), f"needs {key}.cert-file{psk}, which is not set")
         if (listener.cert_file is None) != (listener.key_file is None):
             present, absent = ("cert-file", "key-file") if listener.cert_file else ("key-file", "cert-file")
@@ -60,6 +62,27 @@ def _check_tls(document: Document, sources: Sources) -> None:
                 if file is not None:
                     message = f"means nothing while {key}.client-certificate is off"
                     sources.report((*here, name), message, "warning")
+
+
+def _check_protocols(document: Document, sources: Sources) -> None:
+    protocols = document.kaa.kpc.transports.protocols
+    here = ("kaa", "kpc", "transports", "protocols")
+    versions = {name for each in document.kaa.applications.values() for name in each.versions}
+    for number, (name, protocol) in enumerate(protocols.items(), 1):
+        path = (*here, name)
+        if name in PROTOCOL_NAMES:
+            sources.report(path, "is the name of a protocol of the gateway itself")
+        if number > PLUGINS_MAX:
+            sources.report(path, f"there may be {PLUGINS_MAX} protocols")
+        if protocol.enabled and not sources.has((*path, "port")):
+            sources.report(path, "needs a port")
+        if protocol.app_version is None:
+            sources.report(path, "needs an app-version")
+        elif protocol.app_version not in versions:
+            sources.report((*path, "app-version"), "is not a version of an application in kaa.applications")
+        wrong, right = ("dtls", "tls") if protocol.transport == "tcp" else ("tls", "dtls")
+        if (protocol.dtls if wrong == "dtls" else protocol.tls).enabled:
+            sources.report((*path, wrong, "enabled"), f"transport is {protocol.transport}, which has {right}")
 
 
 def _check_identity(document: Document, sources: Sources) -> None:

@@ -19,11 +19,16 @@ class ListenerPort(NamedTuple):
 
 def encrypted(transports: Transports) -> dict[Path, ServerTls]:
     """Return the listeners that encrypt, enabled or not, by where their keys are below kaa.kpc.transports."""
+    plugins: dict[Path, ServerTls] = {}
+    for name, protocol in transports.protocols.items():
+        below = "tls" if protocol.transport == "tcp" else "dtls"
+        plugins["protocols", name, below] = protocol.tls if below == "tls" else protocol.dtls
     return {
         ("mqtt", "tls"): transports.mqtt.tls,
         ("mqtt", "websocket", "tls"): transports.mqtt.websocket.tls,
         ("http", "tls"): transports.http.tls,
         ("coap", "dtls"): transports.coap.dtls,
+        **plugins,
     }
 
 
@@ -43,3 +48,12 @@ def listener_ports(transports: Transports) -> Iterator[ListenerPort]:
         if listener.enabled:
             below = "udp" if path[0] in ("coap", "udp") else "tcp"
             yield ListenerPort(("kaa", "kpc", "transports", *path, "port"), below, listener.port)
+    for name, protocol in transports.protocols.items():
+        here: Path = ("kaa", "kpc", "transports", "protocols", name)
+        encryption, encrypted = (
+            ("tls", protocol.tls) if protocol.transport == "tcp" else ("dtls", protocol.dtls)
+        )
+        if protocol.enabled:
+            yield ListenerPort((*here, "port"), protocol.transport, protocol.port)
+        if encrypted.enabled:
+            yield ListenerPort((*here, encryption, "port"), protocol.transport, encrypted.port)

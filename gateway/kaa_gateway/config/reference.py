@@ -16,6 +16,7 @@ _PLACEHOLDERS = {
     "versions": "<version>",
     "tenants": "<tenant>",
     "extension-instances": "<name>",
+    "protocols": "<protocol>",
 }
 
 

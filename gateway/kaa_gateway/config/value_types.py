@@ -104,6 +104,12 @@ def _server_reference(text: str) -> str | None:
     return text or None
 
 
+def _protocol_class(text: str) -> str | None:
+    if text and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|[A-Za-z0-9_.-]{1,128}", text, re.ASCII):
+        raise ValueError
+    return text or None
+
+
 def _show_boolean(value: object) -> str:
     return str(value).lower()
 
@@ -202,6 +208,11 @@ OptionalLevelName = Annotated[
     str | None, Form("a name of 1 to 255 letters, digits, _, - and .", _optional_level_name)
 ]
 Names = tuple[Name, ...]
+ProtocolClass = Annotated[str | None, Form("module:Class, or the name of an entry point", _protocol_class)]
+ProtocolOption = Annotated[
+    str, Form("an option as name=value", str), Meta(pattern=r"^[a-z][a-z0-9_]{0,63}=[ -~]{0,255}\Z")
+]
+ProtocolOptions = tuple[ProtocolOption, ...]
 Origin = Annotated[
     str,
     Form("* or an origin, such as https://app.example.com", str),

@@ -19,6 +19,7 @@ from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.errors import IdentityError
 
 cdef enum:
+    FORBIDDEN = 403
     NOT_FOUND = 404
     SERVER_ERROR = 500
     UNIDENTIFIED_MAX = 10_000  # tokens of topic filters that wait to be asked for again
@@ -160,20 +161,20 @@ cdef class Identification:
         """Attach a session to the endpoint whose token a topic filter names, if it names one."""
         cdef tuple key = self.uplink.router.named_by_filter(topic_filter)
         if key is None:
-            return 0
-        if (session.attached is not None and key in session.attached) \
-                or (session.waiting is not None and key in session.waiting):
-            return 0
-        if session.waiting is not None and len(session.waiting) >= self.waiting_count_max:
-            self.uplink.counters.count("dropped", "too_many_identifications")
-            return 0
+            return session.on_identified(None, IdentityError(NOT_FOUND, "no_route"))
+        if session.attached is not None and key in session.attached:
+            return session.on_identified(key, None)
         if self.uplink.is_other_tenants(session, key[0]):
             self.uplink.counters.count("refused", "wrong_tenant")
-            return 0
+            return session.on_identified(key, IdentityError(FORBIDDEN, "wrong_tenant"))
+        if session.waiting is not None and key not in session.waiting \
+                and len(session.waiting) >= self.waiting_count_max:
+            self.uplink.counters.count("dropped", "too_many_identifications")
+            return session.on_identified(key, IdentityError(TOO_MANY_REQUESTS, "too_many_identifications"))
         if session.wanted_tokens is None:
             session.wanted_tokens = set()
         session.wanted_tokens.add(key)
-        return self.start(session, key)
+        return 0 if session.waiting is not None and key in session.waiting else self.start(session, key)
 
     def verify(self, Session session not None, tuple key not None):
         """Check the token of an attachment that another worker has made, and end it if the provider refuses it."""
@@ -198,9 +199,11 @@ cdef class Identification:
             session.wanted_tokens.discard(key)
             if not session.wanted_tokens:
                 session.wanted_tokens = None
+            session.on_identified(key, refusal)
         elif len(self.unidentified) >= UNIDENTIFIED_MAX:
             session.wanted_tokens.discard(key)
             self.uplink.counters.count("dropped", "too_many_identifications")
+            session.on_identified(key, refusal)
         else:
             self.unidentified.append((session, key))
         return 0

@@ -106,6 +106,7 @@ cdef class Session:
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
     ) except -1
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1
+    cdef int on_identified(self, tuple key, refusal) except -1
     cdef int resume(self) except -1
     cdef int end(self, str reason) except -1
     cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number)

@@ -10,8 +10,6 @@ Source: 1/KP, endpoints and their tokens.
 from datetime import UTC, datetime
 from itertools import islice
 
-from kaa_gateway.counters import PROTOCOL_NAMES
-
 cdef enum:
     ENDPOINTS_SHOWN = 100  # of a session, to an operator
 
@@ -69,6 +67,13 @@ cdef class Session:
         """
         return False
 
+    cdef int on_identified(self, tuple key, refusal) except -1:
+        """Note that a token which was named for itself is attached, or what refuses it: an IdentityError.
+
+        `key` is (application version, token).
+        """
+        return 0
+
     cdef int resume(self) except -1:
         """Go on with the messages that the uplink did not take (BUSY)."""
         return 0
@@ -110,7 +115,7 @@ cdef class Session:
 
     def protocol_name(self):
         """Return the name of its protocol, as metrics have it."""
-        return PROTOCOL_NAMES[<int>self.protocol]
+        return self.counters.names[<int>self.protocol]
 
     def is_of(self, str client_id not None):
         """Return whether its client has this client identifier; only MQTT has them."""

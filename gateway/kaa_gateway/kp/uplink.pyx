@@ -22,8 +22,6 @@ from kaa_gateway.wire.text cimport put_text
 
 import structlog
 
-from kaa_gateway.counters import PROTOCOL_NAMES
-
 log = structlog.get_logger("gateway.kp")
 
 cdef enum:
@@ -266,7 +264,7 @@ cdef class Uplink:
         """Begin the trace of a message, and count to the next one; return None if there are too many traces."""
         self.until_traced = self.tracer.gap()
         return self.tracer.begin(
-            correlation_id[:CORRELATION_ID_SIZE], PROTOCOL_NAMES[<int>session.protocol], route.app_version.decode(),
+            correlation_id[:CORRELATION_ID_SIZE], self.counters.names[<int>session.protocol], route.app_version.decode(),
             route.binding.extension.decode(), message.payload.size, has_request_id, self.waited,
             to_bytes(message.traceparent),
         )

@@ -51,8 +51,6 @@ cdef double ACCEPT_GRACE = 1.0  # seconds in which a silent connection is not cl
 cdef double ACCEPT_PAUSE = 0.5  # seconds without accepting, after descriptors or memory have run out
 cdef double STOP_LINGER = 0.25  # seconds that peers have to close their side when the listener stops
 
-cdef dict PROTOCOLS = {"mqtt": Protocol.MQTT, "http": Protocol.HTTP}
-
 
 cdef class TcpListener:
     """A listening port and its connections. `protocol` names the counters; `output_max` is in bytes.
@@ -68,7 +66,7 @@ cdef class TcpListener:
         self.make_core = make_core
         self.counters = counters
         self.admission = admission
-        self.protocol = PROTOCOLS[protocol]
+        self.protocol = counters.add_protocol(protocol)
         self.output_max = output_max
         self.connections_max = connections_max
         self.receive_storage = bytearray(RECEIVE_SIZE)

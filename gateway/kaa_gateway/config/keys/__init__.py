@@ -7,7 +7,7 @@ here: reading (`kaa_gateway.config.sources`), and what several keys must agree o
 """
 
 from kaa_gateway.config.keys.applications import Application, ApplicationVersion, ExtensionInstanceKeys
-from kaa_gateway.config.keys.coap import DATAGRAM_CIPHERS, Coap, CoapDtls
+from kaa_gateway.config.keys.coap import Coap, CoapDtls
 from kaa_gateway.config.keys.diagnostics import Log, Tracing
 from kaa_gateway.config.keys.document import Document, Kaa, Kpc
 from kaa_gateway.config.keys.durable import Durable
@@ -17,10 +17,11 @@ from kaa_gateway.config.keys.identity import Clients, Ecap, IdentitySettings, St
 from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.mqtt import Mqtt, MqttTcp, MqttTls, MqttWebSocket, WebSocketTls
 from kaa_gateway.config.keys.nats import Nats, NatsTls
+from kaa_gateway.config.keys.protocols import PluginProtocol
 from kaa_gateway.config.keys.proxy import Proxy
 from kaa_gateway.config.keys.quotas import EndpointQuota, Quota, QuotaStore, Tenant
 from kaa_gateway.config.keys.service import Instance, Replica, Server, Service
-from kaa_gateway.config.keys.tls import STREAM_CIPHERS, ServerTls, StreamTls
+from kaa_gateway.config.keys.tls import DATAGRAM_CIPHERS, STREAM_CIPHERS, DatagramTls, ServerTls, StreamTls
 from kaa_gateway.config.keys.transports import Transports
 from kaa_gateway.config.keys.udp import Udp
 
@@ -32,6 +33,7 @@ __all__ = [
     "Clients",
     "Coap",
     "CoapDtls",
+    "DatagramTls",
     "Document",
     "Durable",
     "Ecap",
@@ -52,6 +54,7 @@ __all__ = [
     "MqttWebSocket",
     "Nats",
     "NatsTls",
+    "PluginProtocol",
     "Proxy",
     "Quota",
     "QuotaStore",

@@ -5,38 +5,18 @@ from typing import Annotated
 from msgspec import Meta
 
 from kaa_gateway.config.keys.identity import ClientAuthentication
-from kaa_gateway.config.keys.tls import ServerTls
-from kaa_gateway.config.keys.units import DAY, MANY, GiB, KiB, MiB
+from kaa_gateway.config.keys.tls import DatagramTls
+from kaa_gateway.config.keys.units import MANY, GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Boolean, Ciphers, Integer, OptionalPath, Port, Seconds, Size
-
-DATAGRAM_CIPHERS = (
-    "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:ECDHE+AESCCM8:kPSK+AESGCM:kPSK+AESCCM:kPSK+AESCCM8:@SECLEVEL=0"
-)
-"""With the suites of RFC 7252 section 9.1, all that many devices have; OpenSSL speaks them at level 0 only."""
+from kaa_gateway.config.value_types import Boolean, Integer, Port, Seconds, Size
 
 
-class CoapDtls(ServerTls, frozen=True, kw_only=True):
+class CoapDtls(DatagramTls, frozen=True, kw_only=True):
     """CoAP over DTLS 1.2."""
 
     enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over DTLS 1.2.")] = False
     port: Annotated[Port, Meta(description="UDP port of CoAP over DTLS.")] = 5684
     client_authentication: ClientAuthentication = "off"
-    ciphers: Annotated[Ciphers, Meta(description="Cipher suites, as in openssl-ciphers(1).")] = (
-        DATAGRAM_CIPHERS
-    )
-    psk_file: Annotated[
-        OptionalPath,
-        Meta(description="YAML file of pre-shared keys by identity."),
-    ] = None
-    session_timeout: Annotated[
-        Seconds,
-        Meta(ge=1, le=7 * DAY, description="Seconds of silence after which a DTLS session is forgotten."),
-    ] = DAY
-    sessions: Annotated[
-        Integer,
-        Meta(ge=1, le=MANY, description="DTLS sessions of one worker; the longest silent one goes."),
-    ] = 10_000
 
 
 class Coap(Section, frozen=True, kw_only=True):

@@ -7,11 +7,18 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
+from kaa_gateway.config.keys.units import DAY, MANY
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Boolean, Ciphers, Integer, OptionalPath, Port, Seconds
 
 STREAM_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and authenticated encryption only; what TLS 1.3 has is not in this list."""
+
+
+DATAGRAM_CIPHERS = (
+    "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:ECDHE+AESCCM8:kPSK+AESGCM:kPSK+AESCCM:kPSK+AESCCM8:@SECLEVEL=0"
+)
+"""With the suites of RFC 7252 section 9.1, all that many devices have; OpenSSL speaks them at level 0 only."""
 
 
 class ServerTls(Section, frozen=True, kw_only=True):
@@ -61,3 +68,23 @@ class StreamTls(ServerTls, frozen=True, kw_only=True):
     min_version: Annotated[
         Literal["1.2", "1.3"], Meta(description="The oldest version of TLS that is spoken.")
     ] = "1.2"
+
+
+class DatagramTls(ServerTls, frozen=True, kw_only=True):
+    """DTLS 1.2."""
+
+    ciphers: Annotated[Ciphers, Meta(description="Cipher suites, as in openssl-ciphers(1).")] = (
+        DATAGRAM_CIPHERS
+    )
+    psk_file: Annotated[
+        OptionalPath,
+        Meta(description="YAML file of pre-shared keys by identity."),
+    ] = None
+    session_timeout: Annotated[
+        Seconds,
+        Meta(ge=1, le=7 * DAY, description="Seconds of silence after which a DTLS session is forgotten."),
+    ] = DAY
+    sessions: Annotated[
+        Integer,
+        Meta(ge=1, le=MANY, description="DTLS sessions of one worker; the longest silent one goes."),
+    ] = 10_000

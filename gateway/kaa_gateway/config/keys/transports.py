@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from kaa_gateway.config.keys.coap import Coap
 from kaa_gateway.config.keys.http import Http
 from kaa_gateway.config.keys.mqtt import Mqtt
+from kaa_gateway.config.keys.protocols import PluginProtocol
 from kaa_gateway.config.keys.proxy import Proxy
 from kaa_gateway.config.keys.udp import Udp
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Address
+from kaa_gateway.config.value_types import Address, Name
 
 
 class Transports(Section, frozen=True, kw_only=True):
@@ -24,3 +25,4 @@ class Transports(Section, frozen=True, kw_only=True):
     http: Http = Http()
     coap: Coap = Coap()
     udp: Udp = Udp()
+    protocols: dict[Name, PluginProtocol] = field(default_factory=dict)

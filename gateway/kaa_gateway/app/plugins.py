@@ -1,0 +1,68 @@
+"""The classes and settings of plug-ins, from the configuration."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kaa_gateway.config import load
+from kaa_gateway.errors import ConfigError
+from kaa_gateway.identity.clients import Client
+from kaa_gateway.plugins.loading import load_protocol, read_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from kaa_gateway.config import Config
+    from kaa_gateway.config.keys import PluginProtocol, Transports
+    from kaa_gateway.plugins.protocol import DeviceProtocol
+    from kaa_gateway.plugins.server import PluginServer
+    from kaa_gateway.wire.certificate import ClientCertificate
+
+
+def class_of(name: str, settings: PluginProtocol) -> type[DeviceProtocol]:
+    """Return the class of a protocol. Raises ConfigError."""
+    return load_protocol(f"kaa.kpc.transports.protocols.{name}.protocol", settings.protocol or name)
+
+
+def options_of(name: str, settings: PluginProtocol) -> Mapping[str, Any]:
+    """Return the options of a protocol, with their defaults. Raises ConfigError."""
+    return read_options(
+        f"kaa.kpc.transports.protocols.{name}.options", class_of(name, settings), settings.options
+    )
+
+
+def apply_settings(server: PluginServer, settings: PluginProtocol) -> None:
+    """Give a server its settings. Raises ConfigError."""
+    server.configure(
+        options_of(server.name, settings),
+        app_version=settings.app_version or "",
+        max_message_size=settings.max_message_size,
+        login_timeout=settings.login_timeout,
+        idle_timeout=settings.idle_timeout,
+    )
+
+
+def any_client(psk_identity: str | None, certificate: ClientCertificate | None) -> Client:
+    """Admit the client of a DTLS session: its key or certificate is good, and its endpoint is identified by a token."""
+    return Client(f"psk:{psk_identity}") if psk_identity is not None else Client()
+
+
+def load_checked(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Load a configuration whose protocols can be used. Raises ConfigError."""
+    config = load(path, environ)
+    if found := problems(config.transports):
+        raise ConfigError("config_invalid", "\n".join(found))
+    return config
+
+
+def problems(transports: Transports) -> list[str]:
+    """Return what is wrong with the protocols of plug-ins: at most one line for each."""
+    found = []
+    for name, settings in transports.protocols.items():
+        try:
+            options_of(name, settings)
+        except ConfigError as error:
+            found.append(error.detail)
+    return found

@@ -1,0 +1,42 @@
+"""What the connections of one plug-in share. See server.pyx."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kaa_gateway.counters import Counters
+from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.kp.sessions import Sessions
+from kaa_gateway.kp.uplink import Uplink
+from kaa_gateway.net.input_memory import InputMemory
+from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.plugins.protocol import DeviceProtocol
+
+REASON: re.Pattern[str]
+REASONS_MAX: int
+
+class PluginServer:
+    name: str
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+        protocol_class: type[DeviceProtocol],
+        uplink: Uplink,
+        sessions: Sessions,
+        pending: PendingRequests,
+        counters: Counters,
+    ) -> None: ...
+    def configure(
+        self,
+        options: Mapping[str, Any],
+        *,
+        app_version: str,
+        max_message_size: int,
+        login_timeout: float,
+        idle_timeout: float,
+    ) -> None: ...
+    def limit(self, input_memory: InputMemory) -> None: ...
+    def connect(self, transport: Transport) -> ProtocolCore: ...
+    def begin_drain(self) -> None: ...

@@ -1,0 +1,3 @@
+"""The session of a plug-in's device. See session.pyx."""
+
+class PluginSession: ...
