@@ -231,6 +231,23 @@ def test_ports_follow_the_configuration(chart: helm_python.Chart) -> None:
     ]
 
 
+def test_protocols_of_plugins_have_ports(chart: helm_python.Chart) -> None:
+    protocols = {
+        "gt06_tracker": {"port": 5023, "tls": {"enabled": True, "port": 5024}},
+        "meter": {"transport": "udp", "enabled": False, "dtls": {"enabled": True, "port": 5684}},
+    }
+    transports = {"coap": {"enabled": False}, "udp": {"enabled": False}, "protocols": protocols}
+    manifests = render(chart, {"config": {"kaa": {"kpc": {"transports": transports}}}})
+    ports = {
+        (port["name"], port["containerPort"], port["protocol"]) for port in container(manifests)["ports"]
+    }
+    assert {
+        ("gt06-tracke", 5023, "TCP"), ("gt06-tracke-tls", 5024, "TCP"), ("meter-tls", 5684, "UDP"),
+    } <= ports  # fmt: skip
+    (datagrams,) = manifests["Service", "gw-kaa-gateway-udp"]["spec"]["ports"]
+    assert datagrams["port"] == 5684
+
+
 def test_the_pod_can_do_little_and_is_given_time_to_drain(chart: helm_python.Chart) -> None:
     manifests = render(chart, {"config": {"service": {"graceful-shutdown": 60}}, "preStopSeconds": 20})
     gateway = container(manifests)

@@ -64,7 +64,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
     "kaa_bench": {
-        "kaa_ext", "kaa_ext.sdk", "kaa_ext.messages", "bus", "wire", "errors", "stdio", "version", "completion",
+        "kaa_ext", "kaa_ext.sdk", "kaa_ext.messages", "bus", "wire", "plugins", "errors", "stdio", "version",
+        "completion",
     },
 }  # fmt: skip
 """What each package may import beside itself; packages of kaa_gateway by their second name."""

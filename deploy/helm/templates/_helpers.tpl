@@ -44,6 +44,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 - {name: {{ index . 0 }}, port: {{ required (printf "config: the listener %s needs a port" (index . 0)) $listener.port }}, protocol: {{ index . 1 }}}
 {{- end }}
 {{- end }}
+{{- range $name, $settings := dig "protocols" dict $transports }}
+{{- $portName := $name | lower | replace "_" "-" | trunc 11 }}
+{{- $below := upper ($settings.transport | default "tcp") }}
+{{- if ne (toString $settings.enabled) "false" }}
+- {name: {{ $portName }}, port: {{ required (printf "config: the protocol %s needs a port" $name) $settings.port }}, protocol: {{ $below }}}
+{{- end }}
+{{- $encrypted := (eq $below "TCP" | ternary $settings.tls $settings.dtls) | default dict }}
+{{- if $encrypted.enabled }}
+- {name: {{ $portName }}-tls, port: {{ required (printf "config: the protocol %s needs a port for encryption" $name) $encrypted.port }}, protocol: {{ $below }}}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "kaa-gateway.image" -}}

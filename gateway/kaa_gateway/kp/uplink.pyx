@@ -264,9 +264,9 @@ cdef class Uplink:
         """Begin the trace of a message, and count to the next one; return None if there are too many traces."""
         self.until_traced = self.tracer.gap()
         return self.tracer.begin(
-            correlation_id[:CORRELATION_ID_SIZE], self.counters.names[<int>session.protocol], route.app_version.decode(),
-            route.binding.extension.decode(), message.payload.size, has_request_id, self.waited,
-            to_bytes(message.traceparent),
+            correlation_id[:CORRELATION_ID_SIZE], self.counters.names[<int>session.protocol],
+            route.app_version.decode(), route.binding.extension.decode(), message.payload.size, has_request_id,
+            self.waited, to_bytes(message.traceparent),
         )
 
     cdef int publish_traced(

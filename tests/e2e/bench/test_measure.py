@@ -37,7 +37,7 @@ class StandIn(Gateway):
         super().__init__(nats)
         self.ports = self.ports[:3]  # it has neither TLS nor WebSocket
         udp_ports = self.addresses["coap"][1], self.addresses["kpudp"][1]
-        self._command = [f"nats://127.0.0.1:{nats.ports[0]}", *map(str, (*self.ports, *udp_ports, keep))]
+        self._command = [f"nats://127.0.0.1:{nats.ports[0]}", *map(str, (*self.ports[:3], *udp_ports, keep))]
 
     def command(self) -> list[str]:
         return [sys.executable, str(LOSSY_GATEWAY), *self._command]
