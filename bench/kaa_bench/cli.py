@@ -222,6 +222,69 @@ def soak(
 
 
 @app.command
+def fleet(
+    *,
+    seconds: Annotated[float, Parameter(validator=Number(gt=0))] = 1200.0,
+    clients: Annotated[int, Parameter(validator=Number(gte=1, lte=60_000))] = 2000,
+    processes: Annotated[int, Parameter(validator=Number(gte=1))] = 4,
+    send: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    roam: Annotated[float, Parameter(validator=Number(gt=0))] = 30.0,
+    pause: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
+    seed: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+) -> int:
+    """Have MQTT clients roam between three gateways, cause faults, and check that all is as on one server.
+
+    Starts three nats-servers that form a cluster, three gateways with two workers each, and an extension with a stream.
+    Each client has a persistent session and an address of its own in 127.0.0.0/8. It sends messages of QoS 1, and gets
+    a push of QoS 1 or 2 for each. Now and then it connects to another gateway while its connection is open, ends the
+    connection without a word, or leaves. Meanwhile workers, gateways and NATS servers are killed, and gateways are
+    drained, restarted and rebalanced.
+
+    Checked is: no old connection of a client is open one round trip after the CONNACK of the new one (but while a NATS
+    server is away); nothing acknowledged is lost; no push is delivered twice at QoS 2, or after its acknowledgement;
+    presence shows where each client is. The exit status is 1 if one of these is violated.
+
+    Parameters
+    ----------
+    seconds
+        Duration; it is longer if that is needed for each fault to happen once.
+    clients
+        Simulated clients.
+    processes
+        Processes of clients. Each can have half as many clients as descriptors.
+    send
+        Seconds between two messages of a client, in the mean.
+    roam
+        Seconds between two moves of a client, in the mean.
+    pause
+        Seconds between two faults, in the mean.
+    seed
+        Of the order of faults and of what clients do; one is chosen and printed if it is not given.
+    """
+    from kaa_bench.fleet.report import print_fleet
+    from kaa_bench.fleet.run import FleetRun
+
+    progress = Console(stderr=True, highlight=False)
+    began = time.monotonic()
+    chosen = random.randrange(SEEDS) if seed is None else seed
+
+    def say(sentence: str) -> None:
+        progress.print(f"{time.monotonic() - began:7.1f} s  {sentence}", soft_wrap=True)
+
+    say(f"seed {chosen}")
+    run = FleetRun(
+        say, clients=clients, processes=processes, send_s=send, roam_s=roam, pause_s=pause, seed=chosen
+    )
+    try:
+        result = asyncio.run(run.run(seconds))
+    except BenchError as error:
+        print(f"kaa-bench: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print_fleet(result, clients, Console())
+    return EXIT_FAILED if result.violations() else 0
+
+
+@app.command
 def history(
     *,
     record: Annotated[bool, Parameter(negative="")] = False,

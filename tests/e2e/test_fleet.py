@@ -90,6 +90,22 @@ async def test_replicas_and_their_sessions(
     assert (await command(one, "sessions", "find", "--client", "client-d"))[0] == 1
 
 
+async def test_commands_without_a_file(nats_server: NatsServer, one: GatewayProcess) -> None:
+    """NATS is named by an option, the instance by a variable or not at all."""
+    program = ("env", "-i", f"PATH={os.environ['PATH']}")
+    arguments = (sys.executable, "-P", "-m", "kaa_gateway", "replicas")
+    status, shown = await run(*program, *arguments, "--nats", nats_server.url)
+    assert status == 0
+    assert "one" in shown
+    status, shown = await run(*program, "SERVICE_INSTANCE_NAME=other", *arguments, "--nats", nats_server.url)
+    assert status == 1
+    assert "no replica of other answers\n" in shown
+    status, shown = await run(*program, *arguments)
+    assert status == 1
+    assert "--config FILE" in shown
+    assert "--nats URLS" in shown
+
+
 async def test_watch_an_endpoint(
     nats_server: NatsServer, one: GatewayProcess, devices: AsyncExitStack
 ) -> None:

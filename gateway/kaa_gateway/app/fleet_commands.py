@@ -14,7 +14,8 @@ from kaa_gateway.bus.connector import TlsOptions
 from kaa_gateway.bus.control import Control
 from kaa_gateway.bus.credentials import Credentials
 from kaa_gateway.config import config_path, load
-from kaa_gateway.errors import BusError, GatewayError
+from kaa_gateway.config.sources import PATH_VARIABLE
+from kaa_gateway.errors import BusError, ConfigError, GatewayError
 from kaa_gateway.fleet.nats_channel import NatsChannel
 from kaa_gateway.fleet.operations import Drain, ListSessions, Shed
 from kaa_gateway.fleet.replicas import Replicas, excess
@@ -33,13 +34,26 @@ POLL_PERIOD = 0.5
 PAGE = 200
 """Sessions that a replica is asked for at once."""
 
+NO_CONFIGURATION = """\
+no configuration: name the gateway's service-config.yml with --config FILE or APP_CONFIG_PATH, or NATS with --nats URLS.
+Without a file, the service instance is that of SERVICE_INSTANCE_NAME, else `kpc`."""
+
 
 def configuration(path: Path | None, urls: str | None) -> Config:
-    """Return the configuration that names the instance and NATS, as `run` would read it."""
+    """Return the configuration that names the instance and NATS: as `run` would read it, or from the environment alone.
+
+    Raises ConfigError if there is neither a file nor the address of NATS.
+    """
     environ = dict(os.environ)
     if urls is not None:
         environ["NATS_URLS"] = urls
-    return load(path if path is not None else config_path(environ), environ)
+    if path is None:
+        path = config_path(environ)
+        if not environ.get(PATH_VARIABLE) and not path.exists():
+            if not environ.get("NATS_URLS"):
+                raise ConfigError("no_configuration", NO_CONFIGURATION)
+            path = None
+    return load(path, environ)
 
 
 def _control(config: Config) -> Control:

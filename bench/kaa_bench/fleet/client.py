@@ -1,0 +1,230 @@
+"""A simulated client: sends messages, gets pushes, and changes its gateway now and then, in one of several ways."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING
+
+from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.fleet.connection import Connection
+from kaa_bench.fleet.names import APP_VERSION, EXTENSION, PUSH_PATHS, source_of, token_of
+from kaa_bench.fleet.tally import Overlap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kaa_bench.fleet.tally import Tally
+
+AWAY_S = 3.0
+"""A client that has lost its connection comes back after this time at the latest."""
+STAY_S = 2.0
+"""The time that a client stays at least where it is, so that all NATS servers know."""
+WATCHED_S = 30.0
+"""How long the end of an old connection is awaited."""
+TURNS = 5
+"""Turns of the event loop in which what has arrived is surely seen."""
+PACKET_IDS = 60_000
+OUTSTANDING_MAX = 100
+SUBSCRIBE_ID = 65_535
+LOOK_S = 2.0
+"""How often a client looks whether a pause is over."""
+
+
+class Client:
+    """Client number `number`, which may connect to any of `ports`."""
+
+    def __init__(
+        self, number: int, ports: Sequence[int], tally: Tally, *, send_s: float, roam_s: float, seed: int
+    ) -> None:
+        self.token = token_of(number)
+        self.acknowledged: list[int] = []
+        """The messages that the gateway has acknowledged."""
+        self.paused = False
+        self._number = number
+        self._ports = ports
+        self._tally = tally
+        self._send_s = send_s
+        self._roam_s = roam_s
+        self._random = random.Random(seed)
+        self._connection: Connection | None = None
+        self._reading: set[asyncio.Task[None]] = set()
+        self._subscribed = False
+        self._last = 0
+        self._outstanding: dict[int, int] = {}
+        """The messages without PUBACK, by packet identifier."""
+        self._receiving: set[int] = set()
+        """The packet identifiers of QoS 2 between PUBLISH and PUBREL."""
+        self._exactly_once: set[int] = set()
+        self._settled: set[int] = set()
+        """Pushes of QoS 1 whose acknowledgement the gateway has."""
+
+    @property
+    def gateway(self) -> int | None:
+        """The gateway that it is connected to and has subscribed at, if nothing is under way."""
+        connection = self._connection
+        if connection is None or connection.ended.is_set() or not self._subscribed or self._outstanding:
+            return None
+        return connection.gateway
+
+    async def run(self) -> None:
+        """Live until cancelled."""
+        while True:
+            try:
+                connection = await self._connect()
+            except (OSError, TimeoutError):
+                self._tally.refused += 1
+            else:
+                await self._stay(connection)
+            await asyncio.sleep(self._random.uniform(0, AWAY_S))
+
+    async def _connect(self) -> Connection:
+        gateway = self._random.randrange(len(self._ports))
+        connection = await Connection.open(gateway, self._ports[gateway], source_of(self._number))
+        try:
+            present = await connection.connect(self.token)
+        except BaseException:
+            connection.abort()
+            raise
+        self._tally.connects += 1
+        self._connection = connection
+        if not present:
+            self._tally.begun += self._subscribed
+            self._receiving.clear()
+            self._subscribed = False
+        elif self._subscribed:
+            self._tally.resumed += 1
+        if not self._subscribed:
+            prefix = f"kp1/{APP_VERSION}/{EXTENSION}/{self.token}"
+            filters = tuple((f"{prefix}/{path}/#", int(path[-1])) for path in PUSH_PATHS)
+            connection.send(mqtt.Subscribe(SUBSCRIBE_ID, filters))
+        for packet_id, number in self._outstanding.items():
+            connection.send(self._publish(packet_id, number, again=True))
+        task = asyncio.create_task(self._read(connection))
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        return connection
+
+    async def _stay(self, connection: Connection) -> None:
+        """Send messages until the connection ends or is left; a connection that takes over follows it."""
+        loop = asyncio.get_running_loop()
+        while True:
+            move = loop.time() + STAY_S + self._random.expovariate(1 / self._roam_s)
+            while not connection.ended.is_set() and (self.paused or loop.time() < move):
+                wait = (
+                    LOOK_S if self.paused else min(self._random.expovariate(1 / self._send_s), self._roam_s)
+                )
+                try:
+                    await asyncio.wait_for(connection.ended.wait(), wait)
+                except TimeoutError:
+                    if not self.paused and self._subscribed and len(self._outstanding) < OUTSTANDING_MAX:
+                        self._send(connection)
+            if connection.ended.is_set():
+                self._tally.cut += 1
+                return
+            act = self._random.random()
+            if act < 0.5:
+                following = await self._take_over(connection)
+                if following is None:
+                    return
+                connection = following
+            elif act < 0.75:
+                self._tally.aborted += 1
+                connection.abort()
+                return
+            else:
+                self._tally.left += 1
+                connection.send(mqtt.Disconnect())
+                connection.close()
+                return
+
+    def _send(self, connection: Connection) -> None:
+        self._last += 1
+        packet_id = self._last % PACKET_IDS + 1
+        self._outstanding[packet_id] = self._last
+        self._tally.sent += 1
+        connection.send(self._publish(packet_id, self._last))
+        connection.ping()
+
+    def _publish(self, packet_id: int, number: int, *, again: bool = False) -> mqtt.Publish:
+        topic = f"kp1/{APP_VERSION}/{EXTENSION}/{self.token}/json"
+        return mqtt.Publish(topic, b"%d" % number, 1, packet_id, again)
+
+    async def _take_over(self, old: Connection) -> Connection | None:
+        """Connect while the old connection is open, and watch that it ends within a round trip."""
+        try:
+            new = await self._connect()
+        except (OSError, TimeoutError):
+            self._tally.refused += 1
+            old.abort()
+            return None
+        loop = asyncio.get_running_loop()
+        began, at = loop.time(), time.time()
+        self._tally.taken_over += 1
+        new.ping()
+        answering = asyncio.ensure_future(new.answered.wait())
+        ending = asyncio.ensure_future(new.ended.wait())
+        await asyncio.wait({answering, ending}, timeout=WATCHED_S, return_when=asyncio.FIRST_COMPLETED)
+        answering.cancel()
+        ending.cancel()
+        round_trip = loop.time() - began
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        if not old.ended.is_set() and not new.ended.is_set():
+            await asyncio.wait({asyncio.ensure_future(old.ended.wait())}, timeout=WATCHED_S)
+            self._tally.overlaps.append(
+                Overlap(at, loop.time() - began, round_trip, old.ended.is_set())
+            )
+        old.abort()
+        return new
+
+    async def _read(self, connection: Connection) -> None:
+        try:
+            while True:
+                packet = await connection.receive()
+                # What an old connection still brings was sent again to the new one.
+                if connection is self._connection:
+                    self._handle(connection, packet)
+        except OSError:
+            connection.ended.set()
+
+    def _handle(self, connection: Connection, packet: mqtt.Packet) -> None:
+        if isinstance(packet, mqtt.Publish):
+            self._handle_push(connection, packet)
+        elif isinstance(packet, mqtt.Puback):
+            number = self._outstanding.pop(packet.packet_id, None)
+            if number is not None:
+                self.acknowledged.append(number)
+                self._tally.acknowledged += 1
+        elif isinstance(packet, mqtt.Pubrel):
+            self._receiving.discard(packet.packet_id)
+            connection.send(mqtt.Pubcomp(packet.packet_id))
+        elif isinstance(packet, mqtt.Suback):
+            self._subscribed = True
+        elif isinstance(packet, mqtt.Pingresp):
+            self._settled.update(connection.in_doubt)
+            connection.in_doubt = []
+            connection.pinging = False
+            connection.answered.set()
+
+    def _handle_push(self, connection: Connection, packet: mqtt.Publish) -> None:
+        number = int(packet.payload)
+        if packet.qos == 1:
+            if number in self._settled:
+                self._tally.after_acknowledgement.append(time.time())
+            elif packet.dup:
+                self._tally.repeated += 1
+            else:
+                self._tally.pushed += 1
+            connection.send(mqtt.Puback(packet.packet_id))
+            connection.acknowledged.append(number)
+            return
+        if packet.packet_id not in self._receiving:
+            self._receiving.add(packet.packet_id)
+            if number in self._exactly_once:
+                self._tally.twice.append(time.time())
+            else:
+                self._exactly_once.add(number)
+                self._tally.pushed += 1
+        connection.send(mqtt.Pubrec(packet.packet_id))

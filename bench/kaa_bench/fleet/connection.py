@@ -1,0 +1,77 @@
+"""One MQTT connection of a simulated client."""
+
+from __future__ import annotations
+
+import asyncio
+
+from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.processes import HOST
+
+CONNECT_TIMEOUT_S = 60.0
+INPUT_SIZE = 65_536
+
+
+class Connection:
+    """A connection to `gateway`, which is a number."""
+
+    def __init__(self, gateway: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.gateway = gateway
+        self.ended = asyncio.Event()
+        self.answered = asyncio.Event()
+        """A PINGREQ has been answered."""
+        self.pinging = False
+        self.acknowledged: list[int] = []
+        """The pushes of QoS 1 whose PUBACK was sent after the last PINGREQ."""
+        self.in_doubt: list[int] = []
+        """Those before: the PINGRESP will say that the gateway has their PUBACKs."""
+        self._reader = reader
+        self._writer = writer
+        self._unread = b""
+
+    @classmethod
+    async def open(cls, gateway: int, port: int, source: str) -> Connection:
+        """Connect from a source address."""
+        reader, writer = await asyncio.wait_for(
+            asyncio.open_connection(HOST, port, local_addr=(source, 0), limit=INPUT_SIZE), CONNECT_TIMEOUT_S
+        )
+        return cls(gateway, reader, writer)
+
+    async def connect(self, client_id: str) -> bool:
+        """Send CONNECT, and return whether the session is present. OSError if it is refused."""
+        self.send(mqtt.Connect(client_id, clean_session=False, keep_alive=300))
+        packet = await asyncio.wait_for(self.receive(), CONNECT_TIMEOUT_S)
+        if not isinstance(packet, mqtt.Connack) or packet.return_code:
+            raise ConnectionError(f"refused: {packet}")
+        return packet.session_present
+
+    def send(self, packet: mqtt.Packet) -> None:
+        """Send a packet; nothing happens if the connection has ended."""
+        if not self._writer.is_closing():
+            self._writer.write(mqtt.encode(packet))
+
+    def ping(self) -> None:
+        """Send PINGREQ, unless one is under way."""
+        if not self.pinging:
+            self.pinging = True
+            self.in_doubt, self.acknowledged = self.acknowledged, []
+            self.send(mqtt.Pingreq())
+
+    async def receive(self) -> mqtt.Packet:
+        """Return the next packet. OSError at the end."""
+        while True:
+            packet, consumed = mqtt.decode(self._unread)
+            if packet is not None:
+                self._unread = self._unread[consumed:]
+                return packet
+            data = await self._reader.read(INPUT_SIZE)
+            if not data:
+                raise ConnectionError("the gateway has closed")
+            self._unread += data
+
+    def close(self) -> None:
+        """Close after what was sent."""
+        self._writer.close()
+
+    def abort(self) -> None:
+        """End the connection without a word."""
+        self._writer.transport.abort()

@@ -1,0 +1,60 @@
+"""Prints what a fleet soak has shown."""
+
+from rich.console import Console
+
+from kaa_bench.fleet.run import Result
+
+SHOWN = 10
+"""Violations of a kind that are shown."""
+
+
+def print_fleet(result: Result, clients: int, console: Console) -> None:
+    """Print the counts, the faults, and what was promised."""
+    tally = result.tally
+    waits = result.presence_waits
+
+    def line(sentence: str) -> None:
+        console.print(sentence, highlight=False, soft_wrap=True)
+
+    line(
+        f"{clients:,} clients, {result.seconds:.0f} s: {tally.connects:,} connects, {tally.taken_over:,} takeovers of "
+        f"an open connection, {tally.aborted:,} aborted, {tally.left:,} left, {tally.cut:,} ended by a gateway, "
+        f"{tally.refused:,} attempts in vain"
+    )
+    line(
+        f"sessions: {tally.resumed:,} found again, {tally.begun:,} begun anew, because their worker was killed"
+    )
+    line(f"messages: {tally.sent:,} sent, {tally.acknowledged:,} acknowledged, {result.recorded:,} arrived")
+    line(
+        f"pushes: {result.recorded:,} sent, {tally.pushed:,} delivered, {tally.repeated:,} repeated before their PUBACK"
+    )
+    line(
+        "faults: " + ", ".join(f"{name.replace('_', ' ')} {count}x" for name, count in result.faults.items())
+    )
+    if waits:
+        line(
+            f"presence: right {len(waits)} of {result.presence_checks} times, after {max(waits):.1f} s at most"
+        )
+    if result.excused_overlaps or result.excused_pushes:
+        longest = max((each.seconds for each in result.excused_overlaps), default=0.0)
+        line(
+            f"while a NATS server was away: {len(result.excused_overlaps)} old connections stayed, {longest:.1f} s at "
+            f"most; {result.excused_pushes} pushes came again, as the extension had sent them again"
+        )
+    worst = sorted(tally.overlaps, key=lambda each: each.seconds, reverse=True)
+    for each in worst[:SHOWN]:
+        line(
+            f"at {each.at - result.began:.0f} s, an old connection stayed for {each.seconds * 1000:.0f} ms, at a round "
+            f"trip of {each.round_trip * 1000:.0f} ms{'' if each.ended else ', and had not ended then'}"
+        )
+    for name, times in (("QoS 2", tally.twice), ("acknowledged", tally.after_acknowledgement)):
+        if times:
+            line(
+                f"{name} pushes came again at "
+                + ", ".join(f"{at - result.began:.0f} s" for at in times[:SHOWN])
+            )
+    line(
+        f"acknowledged and lost: {result.lost}; delivered twice at QoS 2: {len(tally.twice)}; delivered after their "
+        f"acknowledgement: {len(tally.after_acknowledgement)}; old connections for more than a round trip: "
+        f"{len(tally.overlaps)}; wrong in presence: {len(result.presence_faults)}"
+    )
