@@ -47,6 +47,8 @@ def counted() -> set[str]:
             text = path.read_text(encoding="utf-8")
             found |= set(re.findall(r'^(?:IDENTITY|TOKEN|CREDENTIALS)_\w+ = "(\w+)"', text, re.MULTILINE))
             found |= set(re.findall(r'\.(?:end|move)_\w+\((?:[^()"]|\([^()]*\))*"(\w+)"\)', text))
+    for path in (GATEWAY / "fleet").glob("*.py"):
+        found |= set(re.findall(r'_count\("\w+", "(\w+)"', path.read_text(encoding="utf-8")))
     for reason in re.findall(r'\bon_dropped\(\w+, "(\w+)"', "".join(NATIVE)):
         found |= {reason, f"unattributed_{reason}"}
     found.add(replica.DISCONNECTED)

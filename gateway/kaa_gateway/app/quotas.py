@@ -11,18 +11,21 @@ from kaa_gateway.fleet.quota_sharing import QuotaSharing
 if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control
     from kaa_gateway.config import Config
+    from kaa_gateway.counters import Counters
     from kaa_gateway.kp.quotas import Quotas, Usage
 
 
 class SharedQuotas:
     """The sharing of one worker's quotas."""
 
-    def __init__(self, config: Config, control: Control, replica_id: str, quotas: Quotas) -> None:
+    def __init__(
+        self, config: Config, control: Control, replica_id: str, quotas: Quotas, counters: Counters
+    ) -> None:
         self._replica_id = replica_id
         self._quotas = quotas
         instance = config.service.instance.name
         self._parts = (
-            QuotaSharing(control, instance, replica_id, quotas.limited, config.workers),
+            QuotaSharing(control, instance, replica_id, quotas.limited, config.workers, counters.add),
             MonthCounters(control, instance, quotas.limited, config.quotas.copies),
         )
 

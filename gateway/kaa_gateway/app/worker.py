@@ -187,7 +187,9 @@ class Worker:
         self.tracing = self._make_tracing()
 
         # fleet
-        self._shared_quotas = SharedQuotas(config, self.control, self._replica_id, self.sessions.quotas)
+        self._shared_quotas = SharedQuotas(
+            config, self.control, self._replica_id, self.sessions.quotas, self.counters
+        )
         self.directory = SessionDirectory(
             self.link,
             self._slices,

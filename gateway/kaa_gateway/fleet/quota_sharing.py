@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.errors import BusError
@@ -34,18 +34,22 @@ FORGOTTEN_AFTER = 3.0
 """Seconds of silence after which a worker counts as gone, while NATS is there."""
 WEIGHT = 0.5
 """Of the newest measurement in a demand."""
-WORKERS_MAX = 4096
+WORKERS_MAX = 1000
 """Workers that are remembered."""
+
+
+Rate = Annotated[float, Meta(ge=0, le=1e15)]
+Count = Annotated[int, Meta(ge=0, le=10**12)]
 
 
 class Demand(Struct, frozen=True, array_like=True):
     """What the devices of one worker ask for, of one tenant or application version."""
 
-    messages: float
+    messages: Rate
     """A second, refused ones included."""
-    bytes: float
-    connections: int
-    endpoints: int
+    bytes: Rate
+    connections: Count
+    endpoints: Count
 
 
 NO_DEMAND = Demand(0, 0, 0, 0)
@@ -54,7 +58,7 @@ NO_DEMAND = Demand(0, 0, 0, 0)
 class QuotaDemands(Struct, frozen=True, kw_only=True):
     """The demands of one worker, by scope and name."""
 
-    replica: str
+    replica: Annotated[str, Meta(max_length=256)]
     demands: dict[str, Demand]
     leaves: bool = False
 
@@ -77,7 +81,10 @@ def subject_of(instance: str) -> str:
 
 
 class QuotaSharing:
-    """Keeps the shares of one worker. `usages` returns what is limited now; `workers` are those of this process."""
+    """Keeps the shares of one worker. `usages` returns what is limited now.
+
+    `workers` are those of this gateway. `count` counts an event with its reason.
+    """
 
     def __init__(
         self,
@@ -86,8 +93,10 @@ class QuotaSharing:
         replica_id: str,
         usages: Callable[[], Iterable[Usage]],
         workers: int,
+        count: Callable[[str, str], None],
     ) -> None:
         self._control = control
+        self._count = count
         self._subject = subject_of(instance)
         self._replica_id = replica_id
         self._usages = usages
@@ -171,15 +180,18 @@ class QuotaSharing:
         try:
             message = msgspec.json.decode(datum, type=QuotaDemands)
         except msgspec.MsgspecError as error:
-            log.warning("quota demands of another worker cannot be read", error=str(error))
+            self._count("dropped", "quota_demands_malformed")
+            log.debug("quota demands of another worker cannot be read", error=str(error))
             return
         if message.replica == self._replica_id:
             return
         if message.leaves:
             self._heard.pop(message.replica, None)
             return
-        if message.replica in self._heard or len(self._heard) < WORKERS_MAX:
-            self._heard[message.replica] = _Heard(asyncio.get_running_loop().time(), message.demands)
+        if message.replica not in self._heard and len(self._heard) >= WORKERS_MAX:
+            self._count("dropped", "too_many_quota_workers")
+            return
+        self._heard[message.replica] = _Heard(asyncio.get_running_loop().time(), message.demands)
 
     def _on_reconnected(self) -> None:
         """Count the silence of the others anew: nothing could be heard."""

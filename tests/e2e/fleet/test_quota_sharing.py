@@ -7,11 +7,13 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import Any
 
 import httpx
+import msgspec
 import nats
 import pytest
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_gateway.fleet.months import key_of
+from kaa_gateway.fleet.quota_sharing import WORKERS_MAX, Demand, QuotaDemands, subject_of
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
@@ -156,6 +158,51 @@ async def test_connections_count_over_all_workers(nats_server: NatsServer, clust
             (error,) = [each for each in packets if isinstance(each, Publish)]
             assert b"The tenant has too many connections" in error.payload
         await until(lambda: two.count("events", "refused", "tenant_connections") == 1, "it is counted")
+
+
+async def test_silent_workers_are_forgotten_and_garbage_is_counted(
+    nats_server: NatsServer, cluster: Cluster
+) -> None:
+    with GatewayProcess(nats_server.url, settings("one", 1, connections=5)) as gateway:
+        async with await nats.connect(nats_server.url) as client:
+
+            async def elsewhere() -> int:
+                return int((await quotas(gateway))["one"]["connectionsElsewhere"])
+
+            async def heard() -> bool:
+                demands = QuotaDemands(replica="two", demands={f"tenant {TENANT}": Demand(0, 0, 7, 7)})
+                await client.publish(subject_of("kpc"), msgspec.json.encode(demands))
+                return await elsewhere() == 7
+
+            await eventually(heard, "the other worker is heard")
+            for garbage in (
+                b"",
+                b"{",
+                b"\xff" * 100,
+                b'{"replica":"two","demands":{"tenant acme":[-1,0,0,0]}}',
+            ):
+                await client.publish(subject_of("kpc"), garbage)
+            await until(lambda: gateway.count("events", "dropped", "quota_demands_malformed") == 4, "garbage")
+
+            async def forgotten() -> bool:
+                return await elsewhere() == 0
+
+            await eventually(forgotten, "its silence")
+            # Those who leave are forgotten at once.
+            await eventually(heard, "the other worker is heard")
+            leaving = QuotaDemands(replica="two", demands={}, leaves=True)
+            await client.publish(subject_of("kpc"), msgspec.json.encode(leaving))
+            await eventually(forgotten, "its leaving")
+
+            async def full() -> bool:
+                for number in range(WORKERS_MAX + 10):
+                    worker = QuotaDemands(replica=f"worker-{number}", demands={})
+                    await client.publish(subject_of("kpc"), msgspec.json.encode(worker))
+                await client.flush()
+                return gateway.count("events", "dropped", "too_many_quota_workers") > 0
+
+            await eventually(full, "the bound")
+        assert "Traceback" not in gateway.log
 
 
 async def test_the_month_is_counted_over_all_workers_and_restarts(
