@@ -21,6 +21,7 @@ from kaa_gateway.errors import IdentityError
 cdef enum:
     FORBIDDEN = 403
     NOT_FOUND = 404
+    TOO_MANY_REQUESTS = 429
     SERVER_ERROR = 500
     UNIDENTIFIED_MAX = 10_000  # tokens of topic filters that wait to be asked for again
     RESOLVE_STEPS = 5          # that a question to the identity provider counts for
