@@ -14,12 +14,14 @@ from typing import Any
 import httpx
 import pytest
 from kaa_bench import mqtt_packets as mqtt
+from kaa_bench.peers.kpudp_client import KpudpClient
 from kaa_ext import Extension
 from kaa_ext.services import echo
 
 from tests.support.encrypted import EncryptedGateway, Pki, run
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess
+from tests.support.header_proxy import header_proxy
 from tests.support.nats import HOST, NatsServer, free_port
 from tests.support.proxy_headers import DATAGRAM, binary
 
@@ -28,6 +30,9 @@ CLIENT = "127.0.0.77"
 OTHER_PROXY = "127.0.0.78"
 START_TIMEOUT_S = 20.0
 CHECKS = 3
+REFUSED = ("proxy_missing_header", "proxy_malformed_header")
+
+IDENTITY, KEY = "device-1", b"an example key!!"
 
 needs_haproxy = pytest.mark.skipif(HAPROXY is None, reason="haproxy is not installed")
 
@@ -70,7 +75,9 @@ class HaProxy:
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
+    pki = Pki(tmp_path_factory.mktemp("pki"))
+    (pki.directory / "psk.yml").write_text(f"keys:\n  {IDENTITY}: {KEY.hex()}\n")
+    return pki
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +85,10 @@ def gateway(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     transports: dict[str, Any] = {
         "mqtt": {"tls": pki.section("off"), "websocket": {"enabled": True, "port": free_port()}},
         "http": {"tls": pki.section("off")},
+        "coap": {"dtls": pki.section("off", **{"psk-file": str(pki.directory / "psk.yml")})},
         "proxy-protocol": {
             "trusted-sources": [f"{HOST}/32", f"{OTHER_PROXY}/32"],
-            "listeners": ["mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "udp"],
+            "listeners": ["mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "coaps", "udp"],
             "header-timeout": 1,
         },
     }
@@ -196,6 +204,57 @@ async def test_a_header_that_does_not_come(gateway: EncryptedGateway) -> None:
     assert gateway.count("events", "closed", "proxy_header_timeout") >= 1
 
 
+async def peers_of(gateway: GatewayProcess, endpoint: str, protocol: str) -> list[str]:
+    """The addresses of the sessions of an endpoint, as operators see them."""
+    async with httpx.AsyncClient() as management:
+        url = f"http://{HOST}:{gateway.admin_port}/api/v1/sessions"
+        found = (await management.get(url, params={"endpoint": endpoint, "protocol": protocol})).json()
+    return [each["peer"] for each in found["sessions"]]
+
+
+async def test_dtls_behind_a_proxy(gateway: EncryptedGateway, echo_extension: Extension) -> None:
+    """libcoap shakes hands, sends a body in blocks, and gets it back; its address is the one in the headers."""
+    body = "over DTLS and a proxy " * 200
+    async with header_proxy(gateway.coaps_port, "198.51.100.8", 4712) as port:
+        _, output = await run(
+            "coap-client-openssl", "-B", "60", "-m", "post", "-u", IDENTITY, "-k", KEY.decode(), "-e", body,
+            f"coaps://{HOST}:{port}/kp1/app_v1/echo/dtls-t/hello",
+        )  # fmt: skip
+    assert body in output
+    assert await peers_of(gateway, "dtls-t", "coap") in ([], ["198.51.100.8:4712"])
+
+
+async def test_dtls_without_a_header_is_dropped(gateway: EncryptedGateway) -> None:
+    before = gateway.count("events", "dropped", "proxy_missing_header")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as device:
+        device.bind((HOST, 0))
+        device.sendto(b"\x16\xfe\xfd" + bytes(60), (HOST, gateway.coaps_port))
+        await until(
+            lambda: gateway.count("events", "dropped", "proxy_missing_header") == before + 1, "the datagram"
+        )
+
+
+async def test_kpudp_behind_a_proxy(gateway: EncryptedGateway, echo_extension: Extension) -> None:
+    """Two devices behind one load balancer: answers and pushes go back to each."""
+    async with (
+        header_proxy(gateway.udp_port, "198.51.100.9", 4713) as port,
+        header_proxy(gateway.udp_port, "2001:db8::9", 4714) as other_port,
+        KpudpClient(port) as device,
+        KpudpClient(other_port) as other,
+    ):
+        for client, token, peer in (
+            (device, "kp-t", "198.51.100.9:4713"),
+            (other, "kp-six", "[2001:db8::9]:4714"),
+        ):
+            answer = await client.request(f"kp1/app_v1/echo/{token}/hello", token.encode())
+            assert (answer.status, answer.payload) == (200, token.encode())
+            await client.confirmed(f"kp1/app_v1/echo/{token}/hello", b"confirmed")
+            assert await peers_of(gateway, token, "udp") == [peer]
+            await echo_extension.push(token, "/news", b"for " + token.encode())
+            push = await asyncio.wait_for(client.pushes.get(), 60)
+            assert push.payload == b"for " + token.encode()
+
+
 async def test_datagrams_of_a_proxy(gateway: EncryptedGateway, echo_extension: Extension) -> None:
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -210,17 +269,11 @@ async def test_datagrams_of_a_proxy(gateway: EncryptedGateway, echo_extension: E
         await loop.sock_sendall(client, header + b"\x40\x02\x12\x34" + path + b"\xffbehind a proxy")
         answer = await asyncio.wait_for(loop.sock_recv(client, 2000), 20)
         assert answer.endswith(b"\xffbehind a proxy")
-        async with httpx.AsyncClient() as management:
-            url = f"http://{HOST}:{gateway.admin_port}/api/v1/sessions"
-            found = (await management.get(url, params={"endpoint": "udp-t", "protocol": "coap"})).json()
-        assert [each["peer"] for each in found["sessions"]] == ["198.51.100.7:4711"]
+        assert await peers_of(gateway, "udp-t", "coap") == ["198.51.100.7:4711"]
+        before = sum(gateway.count("events", "dropped", reason) for reason in REFUSED)
         for datagram in (b"\x40\x02\x12\x35" + path, header[:20]):
             await loop.sock_sendall(client, datagram)
         await until(
-            lambda: (
-                gateway.count("events", "dropped", "proxy_missing_header")
-                + gateway.count("events", "dropped", "proxy_malformed_header")
-                == 2
-            ),
+            lambda: sum(gateway.count("events", "dropped", reason) for reason in REFUSED) == before + 2,
             "datagrams to be dropped",
         )
