@@ -37,7 +37,11 @@ cdef class Histogram:
         memset(self.counts, 0, sizeof(self.counts))
 
     def __reduce__(self):
-        return _restored, (self.buckets(), self.highest, self.sum)
+        return restored, self.parts()
+
+    def parts(self):
+        """Return what `restored` makes the same histogram of."""
+        return self.buckets(), self.highest, self.sum
 
     cdef void add(self, int64_t value) noexcept nogil:
         """Count a value. Hot path."""
@@ -99,10 +103,15 @@ cdef class Histogram:
         return 0
 
 
-def _restored(buckets, int64_t highest, double total):
+def restored(buckets, int64_t highest, double total):
+    """Return the histogram that has these parts. Raise ValueError for a bucket that it does not have."""
     cdef Histogram histogram = Histogram()
+    cdef Py_ssize_t index
+    cdef int64_t count
     for index, count in buckets:
-        histogram.counts[<Py_ssize_t>index] = count
+        if not 0 <= index < SIZE or count < 0:
+            raise ValueError(f"no bucket {index} with {count}")
+        histogram.counts[index] = count
         histogram.total += count
     histogram.highest = highest
     histogram.sum = total

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack, closing
 from json import dumps as encode_json
 from pathlib import Path
@@ -12,6 +13,7 @@ import uvloop
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from kaa_gateway import __version__, stdio
+from kaa_gateway.bus.subjects import NAME
 from kaa_gateway.completion import add_completion
 from msgspec.structs import replace
 from rich.console import Console
@@ -22,11 +24,14 @@ from kaa_bench.packets import MqttVersion, Profile
 from kaa_bench.sim import load as loading
 from kaa_bench.sim import run as running
 from kaa_bench.sim import scenario as scenarios
+from kaa_bench.sim.agent import serve
+from kaa_bench.sim.agent_processes import BEGIN_IN_S, AgentProcesses
 from kaa_bench.sim.connects import print_connects, run_connects, write_connects
 from kaa_bench.sim.html import page
 from kaa_bench.sim.identities import check_files
 from kaa_bench.sim.outputs import Exporter, check_paths, write_csv
 from kaa_bench.sim.payloads import Counter
+from kaa_bench.sim.process import START_S, LocalProcesses
 from kaa_bench.sim.scenario import Fleet, Target, Transport, transport_field
 from kaa_bench.sim.values import Duration
 from kaa_bench.sim.view import View, print_result
@@ -35,10 +40,32 @@ EXIT_FAILED = 1
 EXIT_SCENARIO = 2
 EXIT_INTERRUPTED = 130
 PORTS: dict[Protocol, int] = {"mqtt": 1883, "http": 8080, "coap": 5683, "kpudp": 5686}
+DEFAULT_NATS_URL = "nats://localhost:4222"
 WINDOWS: dict[Protocol, int] = {"mqtt": 64, "http": 1, "coap": 1, "kpudp": 32}
 PACED_WINDOW = 1024
 """The windows of a paced run, where waiting for the window is counted. HTTP and CoAP keep 1."""
 FLOOD_WINDOW = 256
+
+
+def _is_group(_: object, name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError("expected letters, digits, dashes and underscores")
+
+
+Nats = Annotated[
+    str,
+    Parameter(
+        name="--nats", env_var="NATS_URLS", help="NATS server over which agents and `run` find each other."
+    ),
+]
+Group = Annotated[
+    str,
+    Parameter(
+        name="--group",
+        validator=_is_group,
+        help="Name of a group of agents: letters, digits, dashes and underscores.",
+    ),
+]
 
 app = App(name="kaa-sim", help_format="markdown", version=__version__)
 add_completion(app)
@@ -267,6 +294,10 @@ def run(
     /,
     *,
     processes: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    agents: Annotated[int, Parameter(validator=Number(gte=0))] = 0,
+    agents_wait: Annotated[float, Parameter(validator=Number(gt=0))] = 30.0,
+    group: Group = "default",
+    nats: Nats = DEFAULT_NATS_URL,
     host: str | None = None,
     port: Annotated[dict[str, int] | None, Parameter(negative="")] = None,
     server_pid: int | None = None,
@@ -286,6 +317,10 @@ def run(
         The YAML file; its keys are in docs/simulator.md.
     processes
         Processes that share the devices. A process can run about 10,000 devices that send every 10 seconds.
+    agents
+        Number of agents (`kaa-sim agent`) that share the devices, instead of processes of this machine.
+    agents_wait
+        Seconds to wait for so many agents.
     host
         Address of the gateway, instead of the scenario's `target.host`.
     port
@@ -303,7 +338,9 @@ def run(
     """
     try:
         loaded = scenarios.load(scenario).at(host, port or {})
-        check_files(loaded)
+        text = scenario.read_text(encoding="utf-8")
+        if not agents:
+            check_files(loaded)
         check_paths(json, html, csv)
     except BenchError as error:
         _fail(error)
@@ -319,17 +356,50 @@ def run(
                 for watch in watchers:
                     watch(result)
 
-            result = running.run(loaded, processes, server_pid, show)
+            if agents:
+                target = (host, port or {})
+                others = AgentProcesses(nats, group, agents, loaded, text, target, agents_wait)
+                others.find()
+                console.print(f"agents on {', '.join(others.hosts)}", highlight=False)
+                result = running.run(loaded, others, time.time() + BEGIN_IN_S, server_pid, show)
+            else:
+                begin = time.time() + START_S
+                local = LocalProcesses(loaded, begin, min(processes, loaded.devices))
+                result = running.run(loaded, local, begin, server_pid, show)
     except BenchError as error:
         return _fail(error)
     print_result(result, console)
     if json is not None:
         json.write_text(encode_json(result.summary(), indent=2) + "\n")
     if html is not None:
-        html.write_text(page(result, scenario.read_text(encoding="utf-8")), encoding="utf-8")
+        html.write_text(page(result, text), encoding="utf-8")
     if csv is not None:
         write_csv(result, csv)
     return EXIT_FAILED if result.failures() else 0
+
+
+@app.command
+def agent(
+    *,
+    nats: Nats = DEFAULT_NATS_URL,
+    group: Group = "default",
+    processes: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+) -> int:
+    """Simulate a part of the devices of each `kaa-sim run --agents` on the same NATS, until Ctrl-C.
+
+    The agent prints `ready` when it takes parts of runs. It does one at a time. Files that a scenario names are read on
+    the agent's machine.
+
+    Parameters
+    ----------
+    processes
+        Processes of this machine that share the agent's devices.
+    """
+    try:
+        uvloop.run(serve(nats, group, processes))
+    except BenchError as error:
+        return _fail(error)
+    return 0
 
 
 def _fail(error: Exception) -> int:

@@ -9,7 +9,7 @@ import resource
 import signal
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Self
 
 import uvloop
@@ -82,6 +82,46 @@ class SimulatorProcess:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class LocalProcesses:
+    """Some of the processes of a run, on this machine: `count` from `first` on, of `total`."""
+
+    def __init__(
+        self, scenario: Scenario, begin: float, count: int, *, first: int = 0, total: int | None = None
+    ) -> None:
+        self.count = count
+        self._scenario = scenario
+        self._begin = begin
+        self._first = first
+        self._total = count if total is None else total
+        self._stack = contextlib.ExitStack()
+        self._running: dict[int, SimulatorProcess] = {}
+
+    def __enter__(self) -> Self:
+        for index in range(self._first, self._first + self.count):
+            process = SimulatorProcess(self._scenario, index, self._total, self._begin)
+            self._running[index] = self._stack.enter_context(process)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def receive(self, timeout_s: float) -> dict[int, Report]:
+        """Return the new reports by the index of the process; none if there is none in time."""
+        by_pipe = {process.pipe: index for index, process in self._running.items()}
+        reports = {}
+        for pipe in wait(list(by_pipe), timeout_s):
+            index = by_pipe[pipe]  # type: ignore[index]
+            reports[index] = self._running[index].receive()
+            if reports[index].final:
+                del self._running[index]
+        return reports
+
+    def stop(self) -> None:
+        """Ask the processes to finish early."""
+        for process in self._running.values():
+            process.stop()
 
 
 def raise_file_limit(sockets: int) -> None:

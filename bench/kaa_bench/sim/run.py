@@ -1,15 +1,15 @@
-"""Runs a scenario: starts the processes, adds up their reports, and checks the criteria."""
+"""Runs a scenario: adds up the reports of its processes, and checks the criteria."""
 
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
+from typing import Protocol, Self
 
 from kaa_bench.load.histogram import Histogram
 from kaa_bench.processes import cpu_seconds, process_tree
 from kaa_bench.sim.load import latency_us
-from kaa_bench.sim.process import START_S, Report, SimulatorProcess
+from kaa_bench.sim.process import Report
 from kaa_bench.sim.scenario import Criteria, Scenario
 from kaa_bench.sim.tally import Tally
 
@@ -157,49 +157,58 @@ def fields(tally: Tally) -> dict[str, object]:
     }
 
 
-def run(scenario: Scenario, processes: int, server: int | None, show: Callable[[Result], None]) -> Result:
-    """Run the scenario. `show` is called about twice a second. Ctrl-C ends the run early."""
-    processes = min(processes, scenario.devices)
-    result = Result(scenario, processes, {fleet.name: Tally() for fleet in scenario.fleets})
-    begin = time.time() + START_S
+class Processes(AbstractContextManager["Processes"], Protocol):
+    """The processes of a run, here or on other machines. They begin when the context is entered."""
+
+    count: int
+
+    def __enter__(self) -> Self:
+        """Start the processes."""
+        ...
+
+    def receive(self, timeout_s: float) -> dict[int, Report]:
+        """Return the new reports by the index of the process; none if there is none in time."""
+        ...
+
+    def stop(self) -> None:
+        """Ask the processes to finish early."""
+        ...
+
+
+def run(
+    scenario: Scenario,
+    processes: Processes,
+    begin: float,
+    server: int | None,
+    show: Callable[[Result], None],
+) -> Result:
+    """Run the scenario, whose first device starts at `begin`. `show` is called about twice a second.
+
+    Ctrl-C ends the run early.
+    """
+    result = Result(scenario, processes.count, {fleet.name: Tally() for fleet in scenario.fleets})
     server_before = _cpu(server)
-    with ExitStack() as stack:
-        running = [
-            stack.enter_context(SimulatorProcess(scenario, index, processes, begin))
-            for index in range(processes)
-        ]
-        reports: dict[int, Report] = {}
+    reports: dict[int, Report] = {}
+    with processes:
         while True:
             try:
-                while not (len(reports) == processes and all(report.final for report in reports.values())):
-                    _receive(running, reports)
+                while not (
+                    len(reports) == processes.count and all(report.final for report in reports.values())
+                ):
+                    reports |= processes.receive(POLL_S)
                     result.elapsed = max(0.0, time.time() - begin)
                     _gather(result, list(reports.values()))
                     show(result)
                     if not result.gave_up and result.elapsed > scenario.give_up and not result.total.reached:
                         result.gave_up = True
-                        for process in running:
-                            process.stop()
+                        processes.stop()
                 break
             except KeyboardInterrupt:
                 result.interrupted = True
-                for process in running:
-                    process.stop()
+                processes.stop()
     if server is not None:
         result.server_cpu = _cpu(server) - server_before
     return result
-
-
-def _receive(running: list[SimulatorProcess], reports: dict[int, Report]) -> None:
-    by_pipe = {process.pipe: index for index, process in enumerate(running)}
-    unfinished = [
-        process.pipe
-        for index, process in enumerate(running)
-        if index not in reports or not reports[index].final
-    ]
-    for pipe in wait(unfinished, POLL_S):
-        index = by_pipe[pipe]  # type: ignore[index]
-        reports[index] = running[index].receive()
 
 
 def _gather(result: Result, reports: list[Report]) -> None:

@@ -141,7 +141,8 @@ def test_every_protocol_and_kind_of_client_is_simulated(
     assert found["fleets"]["m1"]["connects"] > 2
     page = report.read_text()
     assert 'everything: <span class="passed">passed' in page
-    assert page.count("<svg") == 3 * (len(fleets) + 1)
+    # Three plots of each fleet and of all, for a desk and for a phone.
+    assert page.count("<svg") == 6 * (len(fleets) + 1)
     assert "127.0.0.1 (" in page
     assert "name: everything" in page
     assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
