@@ -173,9 +173,7 @@ class Client:
             await asyncio.sleep(0)
         if not old.ended.is_set() and not new.ended.is_set():
             await asyncio.wait({asyncio.ensure_future(old.ended.wait())}, timeout=WATCHED_S)
-            self._tally.overlaps.append(
-                Overlap(at, loop.time() - began, round_trip, old.ended.is_set())
-            )
+            self._tally.overlaps.append(Overlap(at, loop.time() - began, round_trip, old.ended.is_set()))
         old.abort()
         return new
 

@@ -49,6 +49,7 @@ cdef double HELLO_PERIOD = 5.0     # seconds
 cdef double MOVED_TIME = 10.0      # seconds for which the new worker of a session is remembered
 cdef double PEER_TIMEOUT = 3 * HELLO_PERIOD  # seconds after its last greeting for which a worker counts as there
 cdef double GIVING_POLL = 0.01     # seconds between looks whether offered sessions are gone
+cdef double SPREADING_TIME = 3.0   # seconds in which the servers of a NATS cluster surely learn of subscriptions
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
 
 cdef Slice NOTHING = Slice(NULL, 0)
@@ -481,7 +482,7 @@ cdef class SessionDirectory(Receiver):
         on the other side of a NATS cluster that had fallen apart."""
         if self.alone and not alone:
             self.say_hello()
-            self.slices.run(self.assert_all())
+            self.assert_now_and_again()
         if alone:
             self.peers.clear()
         self.alone = alone
@@ -541,8 +542,21 @@ cdef class SessionDirectory(Receiver):
         for claim in self.claims.values():
             self.send_claim(claim)
         if self.entries:
-            self.slices.run(self.assert_all())
+            self.assert_now_and_again()
         return 0
+
+    def assert_now_and_again(self):
+        """Tell other workers of all entries, and once more when the subscriptions of all workers have spread.
+
+        After the death of a NATS server, several workers subscribe anew at other servers. Until these have told each
+        other, neither of two workers that have a session of the same client hears the other.
+        """
+        self.slices.run(self.assert_all())
+        self.loop.call_later(SPREADING_TIME, self.assert_again)
+
+    def assert_again(self):
+        """Tell other workers of all entries once more."""
+        self.slices.run(self.assert_all())
 
     cdef int forget_moved(self, double now) except -1:
         """Forget where sessions have gone some time ago."""
