@@ -61,6 +61,9 @@ class NoControl:
     def publish_event(self, subject: str, datum: bytes) -> None:
         pass
 
+    async def publish(self, subject: str, payload: bytes) -> None:
+        pass
+
     async def request(self, subject: str, payload: bytes, timeout: float) -> bytes:
         raise AssertionError("nothing is asked without the control connection")
 

@@ -18,7 +18,7 @@ LINES_WITH_PYTHON = {
     "gateway/kaa_gateway/kp/uplink.pyx": {"Uplink.publish": 17, "Uplink.forward": 5},
     # Traces, affinity, several sessions of an endpoint, and application versions without one.
     "gateway/kaa_gateway/kp/downlink.pyx": {
-        "Downlink.on_message": 5, "Downlink.dispatch": 4, "Downlink.push": 4, "Downlink.push_to": 0,
+        "Downlink.on_message": 6, "Downlink.dispatch": 6, "Downlink.push": 4, "Downlink.push_to": 1,
         "Downlink.count_out": 4, "Downlink.on_confirmed": 2,
     },
     # The dict of QoS 2's packet identifiers.
