@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest_asyncio
 from kaa_ext.sdk.extension import Extension
+from kaa_ext.sdk.requests import Request
 from kaa_ext.services import echo
 
 from tests.support.gateway import GatewayProcess
@@ -100,3 +101,31 @@ async def test_curl_expects_100_continue_for_a_large_body(
 async def test_curl_keeps_its_connection(base_url: str, new_token: Callable[[], str]) -> None:
     url = f"{base_url}/echo/{new_token()}"
     assert await curl("--data", "a", url, url) == ["a", "200 1", "a", "200 0"]
+
+
+async def test_a_device_waits_for_its_commands_with_curl(
+    shared_nats: NatsServer, shared_gateway: GatewayProcess, new_token: Callable[[], str]
+) -> None:
+    """A push answers the device that waits; its extension is told that it was sent."""
+    token = new_token()
+    extension = Extension("dcx", nats_urls=(shared_nats.url,))
+    asked = asyncio.Event()
+
+    @extension.handler("*")
+    async def note(request: Request) -> None:
+        assert request.request_id is None
+        assert request.deadline is not None
+        asked.set()
+
+    async with extension:
+        url = f"http://{HOST}:{shared_gateway.http_port}/kp1/app_v1/dcx/{token}/command?wait=15"
+        waiting = asyncio.create_task(curl("--include", "--request", "POST", url))
+        await asyncio.wait_for(asked.wait(), 30)
+        receipt = await extension.push(token, "/command/reboot", b"[1]", receipt=True)
+        assert (await receipt.outcome(30)).status == "sent"
+        lines = await waiting
+        assert "Kaa-Resource-Path: /command/reboot" in lines
+        assert lines[-2:] == ["[1]", "200 1"]
+        async with httpx.AsyncClient(timeout=20) as client:
+            nothing = await client.post(url.replace("wait=15", "wait=1"))
+            assert (nothing.status_code, nothing.content) == (204, b"")

@@ -24,4 +24,5 @@ def http_server(worker: WorkerDouble, pending: PendingRequests, settings: Http) 
         read_timeout=settings.read_timeout,
         keep_alive_timeout=settings.keep_alive_timeout,
         pipelined_requests=settings.pipelined_requests,
+        max_wait=settings.max_wait,
     )

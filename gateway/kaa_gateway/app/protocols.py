@@ -137,6 +137,7 @@ class Protocols:
             read_timeout=http.read_timeout,
             keep_alive_timeout=http.keep_alive_timeout,
             pipelined_requests=http.pipelined_requests,
+            max_wait=http.max_wait,
         )
         server.limit(self._input_memory)
         self.listeners.http = server

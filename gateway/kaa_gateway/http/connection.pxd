@@ -33,6 +33,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef Buffer input            # bytes that are not parsed yet
     cdef bint has_input_behind   # bytes behind the request in the parser are here
     cdef Pipeline requests       # those that wait for their response
+    cdef object waiting          # the WaitingRequest among them, or None
     # state of the clock
     cdef Wait wait
     cdef uint32_t wait_number    # number of the next request, to tell one wait from the next of its kind
@@ -56,6 +57,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef int identify(self, bytes authorization, client, bint body_is_late) except -1
     cdef int go_on(self, Refusal refusal, bint body_is_late) except -1
     cdef int publish(self, uint32_t number) except -1
+    cdef int stop_waiting(self, uint32_t number) except -1
     cdef Refusal check_request(self)
     cdef int send_continue(self) except -1
     cdef int refuse(self, uint32_t number, Refusal refusal) except -1

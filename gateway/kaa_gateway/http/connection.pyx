@@ -12,8 +12,8 @@ from libc.stdint cimport int64_t
 
 from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, REFUSED
 from kaa_gateway.http.refusals cimport (
-    BAD_CREDENTIALS, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY, NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
-    OVERLOADED, TOO_MANY_PENDING, TOO_SLOW, challenge_of, may_be_honest, refusal_of,
+    BAD_CREDENTIALS, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY, NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
+    OVERLOADED, TOO_MANY_PENDING, TOO_SLOW, WAITS_ALREADY, challenge_of, may_be_honest, refusal_of,
 )
 from kaa_gateway.http.response cimport (
     CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight, append_response,
@@ -22,8 +22,10 @@ from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.http.states cimport (
     AUTHENTICATING, CLOSED, CONTINUE_DUE, FINISHING, LINGERING, PIPELINE_FULL, READING, REFUSING, check_move,
 )
+from kaa_gateway.http.waiting_request cimport WaitingRequest, await_push
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
+from kaa_gateway.kp.waiting cimport BAD_WAIT
 from kaa_gateway.net.input_memory cimport INPUT_FREE
 from kaa_gateway.wire.buffer cimport Slice
 
@@ -273,6 +275,11 @@ cdef class HttpConnection(ProtocolCore):
             return METHOD_NOT_ALLOWED
         if self.parser.target.refusal is not None:
             return self.parser.target.refusal
+        if self.parser.target.wait:
+            if self.parser.target.wait == BAD_WAIT:
+                return BAD_WAITING_TIME
+            if self.waiting is not None:
+                return WAITS_ALREADY
         if not self.server.uplink.link.ready:
             return NATS_AWAY
         if self.server.drain_ended:
@@ -288,15 +295,20 @@ cdef class HttpConnection(ProtocolCore):
         cdef Buffer body = self.parser.body
         cdef Message message
         cdef Outcome outcome
-        if not server.pending.add(self.session, number, server.loop.time()):
+        cdef int wait = self.parser.target.wait
+        cdef double now = server.loop.time()
+        if not server.pending.add(self.session, number, now):
             return self.refuse(number, TOO_MANY_PENDING)
         message.topic = self.parser.target.path
         message.payload = Slice(body.data, body.size)
         message.service = REQUEST
-        message.unanswered = self.parser.target.wants_no_answer()
+        message.unanswered = self.parser.target.no_answer or wait > 0
         message.token = TAKEN_TOKEN | number if message.unanswered else 0
         message.sequence = number
         message.timeout = 0 if message.unanswered else <int64_t>(1000 * server.pending.timeout)
+        if wait > 0:
+            self.waiting = await_push(self, number, now)
+            message.timeout = <int64_t>(1000 * min(<double>wait, server.wait_max))
         message.literal = False
         message.needs_request_id = True
         message.traceparent = Slice(NULL, 0)
@@ -346,11 +358,25 @@ cdef class HttpConnection(ProtocolCore):
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
         """Answer an open request with an ExtensionData. Hot path."""
         self.server.pending.answered(self.session.key, number)
-        append_response(self.buffer_of(number), data, self.persistence(number), self.requests.take_cors(number))
+        if self.waiting is not None:
+            self.stop_waiting(number)
+        append_response(self.buffer_of(number), data, self.persistence(number), None, self.requests.take_cors(number))
         return self.send_in_order(number)
 
+    cdef int stop_waiting(self, uint32_t number) except -1:
+        """Forget that this request waits, if it does: it is about to be answered."""
+        cdef WaitingRequest waiting = self.waiting
+        if waiting is None or waiting.number != number:
+            return 0
+        self.waiting = None
+        self.server.pending.forget(self.session.key, number)
+        return waiting.cancel()
+
     cdef int acknowledge(self, uint32_t number) except -1:
-        """Answer an open request that wants no answer of its extension, and whose message NATS has."""
+        """Answer an open request that wants no answer of its extension, and whose message NATS has; or let it wait."""
+        cdef WaitingRequest waiting = self.waiting  # held: an answer makes the connection forget it
+        if waiting is not None and waiting.number == number:
+            return waiting.begin()
         self.server.pending.forget(self.session.key, number)
         append_ok(self.buffer_of(number), self.persistence(number), self.requests.take_cors(number))
         return self.send_in_order(number)
@@ -359,6 +385,8 @@ cdef class HttpConnection(ProtocolCore):
         """Answer a request with an error, if it is open."""
         if not self.requests.is_open(number):
             return 0
+        if self.waiting is not None:
+            self.stop_waiting(number)
         self.server.pending.forget(self.session.key, number)
         append_error(
             self.buffer_of(number), status, phrase, self.persistence(number), with_body, fields,
@@ -389,8 +417,14 @@ cdef class HttpConnection(ProtocolCore):
         return 0
 
     cdef int end_of_input(self) except -1:
-        """Close after the responses that are due (RFC 9112 section 9.6): the client has closed its sending side."""
+        """Close after the responses that are due (RFC 9112 section 9.6): the client has closed its sending side.
+
+        A request does not wait for a push any more: most likely the client is gone, and the push would be lost.
+        """
+        cdef WaitingRequest waiting = self.waiting  # held, as in `acknowledge`
         self.input_ended = True
+        if waiting is not None and waiting.begun:
+            return waiting.expire()
         if self.state == LINGERING:
             return self.finish()
         if self.requests.count or not self.is_serving() or self.state in (PIPELINE_FULL, AUTHENTICATING):
@@ -420,6 +454,8 @@ cdef class HttpConnection(ProtocolCore):
             self.move(CLOSED)
         for i in range(self.requests.count):
             self.server.pending.forget(self.session.key, (self.requests.first + i) & SEQUENCE_MASK)
+        if self.waiting is not None:
+            self.stop_waiting((<WaitingRequest>self.waiting).number)
         self.requests.clear()
         self.input.clear(0)
         self.server.input_memory.reserve(self, 0)
@@ -448,9 +484,14 @@ cdef class HttpConnection(ProtocolCore):
         """Close a connection whose client is too slow or idle. Answers of extensions expire elsewhere."""
         cdef uint32_t number = self.requests.first + self.requests.count
         cdef Wait wait = self.current_wait()
+        cdef WaitingRequest waiting = self.waiting  # held, as in `acknowledge`
         cdef double waited
         if self.state == CLOSED:
             return 0
+        if waiting is not None:
+            waiting.check(now)
+            if self.state == CLOSED:
+                return 0
         if wait != self.wait or number != self.wait_number:
             self.wait = wait
             self.wait_number = number
@@ -472,9 +513,12 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef int drain(self) except -1:
         """Close after the open requests, or after those that are held or arriving."""
+        cdef WaitingRequest waiting = self.waiting  # held, as in `acknowledge`
         if self.state in (PIPELINE_FULL, AUTHENTICATING) or not self.is_serving() or self.is_receiving():
             return 0
         self.move(FINISHING)
+        if waiting is not None:
+            return waiting.expire()
         return 0 if self.requests.count else self.finish()
 
     cdef bint is_unfinished(self) noexcept:

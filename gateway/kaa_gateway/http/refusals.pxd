@@ -10,6 +10,9 @@ cdef Refusal FOLDED
 cdef Refusal BAD_HOST
 cdef Refusal BAD_LENGTH
 cdef Refusal BAD_TARGET
+cdef Refusal BAD_WAITING_TIME
+cdef Refusal WAITS_ALREADY
+cdef Refusal NO_ENDPOINT
 cdef Refusal NO_CREDENTIALS
 cdef Refusal BAD_CREDENTIALS
 cdef Refusal NOT_FOUND

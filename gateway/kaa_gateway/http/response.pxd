@@ -1,4 +1,4 @@
-from kaa_gateway.wire.buffer cimport Buffer
+from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
 # What a response says about its connection.
@@ -9,11 +9,13 @@ cdef enum Persistence:
 
 
 cdef int append_response(
-    Buffer out, const ExtensionDataView* data, Persistence persistence, bytes cors
+    Buffer out, const ExtensionDataView* data, Persistence persistence, bytes fields, bytes cors
 ) except -1
 cdef int append_error(
     Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields, bytes cors
 ) except -1
+cdef int append_no_content(Buffer out, Persistence persistence, bytes cors) except -1
+cdef bytes field_of_path(Slice path)
 cdef int append_ok(Buffer out, Persistence persistence, bytes cors) except -1
 cdef int append_preflight(Buffer out, Persistence persistence, bytes cors) except -1
 cdef int append_continue(Buffer out) except -1

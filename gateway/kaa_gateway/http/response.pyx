@@ -8,6 +8,7 @@ Source: RFC 9110, RFC 9112; 1/KP, error payload `{"statusCode": int, "reasonPhra
 
 from email.utils import formatdate
 from http import HTTPStatus
+from urllib.parse import quote
 
 import msgspec
 
@@ -23,6 +24,8 @@ cdef enum:
     STATUS_MIN = 200         # final statuses; 1xx would be taken for interim ones
     STATUS_MAX = 599
     BAD_GATEWAY = 502
+
+cdef str PATH_CHARACTERS = "/!$&'()*+,;=:@"  # beside letters, digits, - . _ and ~ (RFC 3986 section 3.3)
 
 cdef dict PHRASES = {int(status): status.phrase.encode() for status in HTTPStatus}
 
@@ -71,7 +74,9 @@ cdef int append_head(
     With a content length of -1 there is no Content-Length. `fields` replace those of FIELDS, and `cors` are those for a
     web page; either may be None.
     """
-    cdef uint8_t* at = out.reserve(HEAD_SIZE_MAX + (0 if cors is None else len(cors)))
+    cdef uint8_t* at = out.reserve(
+        HEAD_SIZE_MAX + (0 if cors is None else len(cors)) + (0 if fields is None else len(fields))
+    )
     cdef int64_t second = now_ms() // 1000
     if second != date_second:
         refresh_date(second)
@@ -100,27 +105,30 @@ cdef int append_head(
 
 
 cdef int append_response(
-    Buffer out, const ExtensionDataView* data, Persistence persistence, bytes cors
+    Buffer out, const ExtensionDataView* data, Persistence persistence, bytes fields, bytes cors
 ) except -1:
-    """Append the response of an extension. Hot path; the view is borrowed for the call."""
+    """Append the response of an extension, with more header fields unless they are None. Hot path.
+
+    The view is borrowed for the call.
+    """
     cdef int status = data.status_code
     cdef Slice phrase = data.reason_phrase
     cdef bytes default
     if not STATUS_MIN <= status <= STATUS_MAX:
         return append_error(
-            out, BAD_GATEWAY, "The extension answered with an invalid status", persistence, True, None, cors
+            out, BAD_GATEWAY, "The extension answered with an invalid status", persistence, True, fields, cors
         )
     if status >= 400 and data.payload.size == 0:
         text = None if phrase.size == 0 else phrase.data[:phrase.size].decode("utf-8", "replace")
-        return append_error(out, status, text, persistence, True, None, cors)
+        return append_error(out, status, text, persistence, True, fields, cors)
     if phrase.size == 0:
         default = PHRASES.get(status, b"")
         phrase = Slice(<const uint8_t*>default, len(default))
     if status == 204 or status == 304:
-        return append_head(out, status, phrase, -1, persistence, None, cors)
+        return append_head(out, status, phrase, -1, persistence, fields, cors)
     if status == 205:
-        return append_head(out, status, phrase, 0, persistence, None, cors)
-    append_head(out, status, phrase, data.payload.size, persistence, None, cors)
+        return append_head(out, status, phrase, 0, persistence, fields, cors)
+    append_head(out, status, phrase, data.payload.size, persistence, fields, cors)
     return out.append(data.payload.data, data.payload.size)
 
 
@@ -141,6 +149,17 @@ cdef int append_error(
     if with_body:
         out.append(<const char*>body, len(body))
     return 0
+
+
+cdef bytes field_of_path(Slice path):
+    """Return the header field with the resource path of a push. Bytes that a URI does not have are percent-encoded."""
+    return f"Kaa-Resource-Path: {quote(path.data[:path.size], safe=PATH_CHARACTERS)}\r\n".encode()
+
+
+cdef int append_no_content(Buffer out, Persistence persistence, bytes cors) except -1:
+    """Append 204: no push has come within the time that the request waited."""
+    cdef bytes phrase = b"No Content"
+    return append_head(out, 204, Slice(<const uint8_t*>phrase, len(phrase)), -1, persistence, None, cors)
 
 
 cdef int append_ok(Buffer out, Persistence persistence, bytes cors) except -1:

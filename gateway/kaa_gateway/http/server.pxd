@@ -26,6 +26,7 @@ cdef class HttpServer:
     cdef dict cors                     # allowed origin, "*" included -> header fields of its responses; None: no CORS
     cdef double read_timeout           # seconds
     cdef double keep_alive_timeout     # seconds
+    cdef double wait_max               # seconds that a request may wait for a push
     cdef uint32_t pipelined_max        # requests of a connection
     # state
     cdef set connections

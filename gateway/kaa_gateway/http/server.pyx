@@ -15,7 +15,7 @@ cdef bytes cors_fields(str origin):
     """Return the header fields of responses to a page of an allowed origin (Fetch, CORS protocol)."""
     cdef str vary = "" if origin == "*" else "Vary: Origin\r\n"
     return (
-        f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After\r\n{vary}".encode()
+        f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After, Kaa-Resource-Path\r\n{vary}".encode()
     )
 
 
@@ -30,7 +30,7 @@ cdef class HttpServer:
         self, loop, Uplink uplink not None, Sessions sessions not None, PendingRequests pending not None,
         Counters counters not None, authenticator, RequestLimits limits not None,
         *, str client_authentication, str path_prefix, allowed_origins,
-        double read_timeout, double keep_alive_timeout, uint32_t pipelined_requests,
+        double read_timeout, double keep_alive_timeout, uint32_t pipelined_requests, double max_wait,
     ):
         self.loop = loop
         self.uplink = uplink
@@ -46,6 +46,7 @@ cdef class HttpServer:
         self.read_timeout = read_timeout
         self.keep_alive_timeout = keep_alive_timeout
         self.pipelined_max = pipelined_requests
+        self.wait_max = max_wait
         self.connections = set()
         self.input_memory = InputMemory()
         self.scratch = Buffer()

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport uint32_t
 
+from kaa_gateway.http.waiting_request cimport WaitingRequest
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.session cimport Delivery, Endpoint
 from kaa_gateway.net.proxy cimport describe_peer
@@ -9,7 +10,7 @@ from kaa_gateway.wire.buffer cimport Slice
 
 
 cdef class HttpSession(Session):
-    """The session of one connection. Its requests can be answered; nothing can be pushed to it."""
+    """The session of one connection. A push reaches it while a request waits for that."""
 
     def describe(self):
         """Return what an operator may see of it."""
@@ -44,8 +45,13 @@ cdef class HttpSession(Session):
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Answer an open request with an ExtensionData; return False if it answers none. Hot path."""
-        if self.connection is None or not delivery.correlated or delivery.service != REQUEST \
-                or not self.connection.requests.is_open(delivery.sequence):
+        cdef WaitingRequest waiting  # held: its answer makes the connection forget it
+        if self.connection is None:
+            return False
+        if not delivery.correlated:
+            waiting = self.connection.waiting
+            return waiting is not None and waiting.deliver(delivery, endpoint)
+        if delivery.service != REQUEST or not self.connection.requests.is_open(delivery.sequence):
             return False
         self.connection.respond(delivery.sequence, delivery.data)
         return True

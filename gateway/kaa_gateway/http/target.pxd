@@ -1,3 +1,5 @@
+from libc.stdint cimport uint8_t
+
 from kaa_gateway.http.refusals cimport Refusal
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 
@@ -7,6 +9,8 @@ cdef class RequestTarget:
     cdef bytes text        # as the client has sent it, or None
     cdef Slice path        # resource path of 1/KP; borrowed from `text` or `decoded`
     cdef Buffer decoded    # the path, where it was percent-encoded
+    cdef bint no_answer    # its query asks for no answer of the extension
+    cdef int wait          # seconds in its query; NO_WAIT or BAD_WAIT
     cdef Refusal refusal   # why there is no path, or None
 
     cdef int clear(self) except -1
@@ -14,4 +18,4 @@ cdef class RequestTarget:
     cdef int read_path(self, bytes prefix) except -1
     cdef Refusal find_path(self, bytes prefix)
     cdef bint decode_path(self, Slice encoded) except -1
-    cdef bint wants_no_answer(self) noexcept
+    cdef int read_query(self, const uint8_t* at, const uint8_t* end) noexcept

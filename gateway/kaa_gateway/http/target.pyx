@@ -12,6 +12,7 @@ from posix.strings cimport strncasecmp
 
 from kaa_gateway.http.refusals cimport BAD_TARGET, NOT_FOUND
 from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
+from kaa_gateway.kp.waiting cimport NO_WAIT, read_wait
 from kaa_gateway.wire.buffer cimport slice_of
 
 
@@ -49,6 +50,8 @@ cdef class RequestTarget:
         self.text = None
         self.path = Slice(NULL, 0)
         self.decoded = self.refusal = None
+        self.no_answer = False
+        self.wait = NO_WAIT
         return 0
 
     cdef Py_ssize_t size(self) noexcept:
@@ -74,6 +77,7 @@ cdef class RequestTarget:
                 return BAD_TARGET
         query = <const uint8_t*>memchr(path.data, c"?", <size_t>path.size)
         if query != NULL:
+            self.read_query(query, path.data + path.size)
             path.size = query - path.data
         if memchr(path.data, c"#", <size_t>path.size) != NULL:
             return BAD_TARGET
@@ -114,19 +118,20 @@ cdef class RequestTarget:
         self.decoded.size = size
         return True
 
-    cdef bint wants_no_answer(self) noexcept:
-        """Return whether the query has the parameter that asks for no answer. Hot path."""
-        cdef const uint8_t* at = <const uint8_t*>self.text
-        cdef const uint8_t* end = at + len(self.text)
+    cdef int read_query(self, const uint8_t* at, const uint8_t* end) noexcept:
+        """Read the parameters of the query that the gateway knows: `at` is its question mark."""
         cdef const uint8_t* ampersand
-        at = <const uint8_t*>memchr(at, c"?", <size_t>(end - at))
+        cdef Slice parameter
         while at != NULL:
             at += 1
             ampersand = <const uint8_t*>memchr(at, c"&", <size_t>(end - at))
-            if asks_no_answer(Slice(at, (end if ampersand == NULL else ampersand) - at)):
-                return True
+            parameter = Slice(at, (end if ampersand == NULL else ampersand) - at)
+            if asks_no_answer(parameter):
+                self.no_answer = True
+            elif self.wait == NO_WAIT:
+                self.wait = read_wait(parameter)
             at = ampersand
-        return False
+        return 0
 
 
 def resource_path(bytes target not None, bytes prefix not None):

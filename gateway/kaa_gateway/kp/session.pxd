@@ -59,6 +59,7 @@ cdef class Attachment:
     cdef readonly object identity           # the provider's Identity
     # state
     cdef bint present                       # the endpoint's presence counts it
+    cdef uint32_t waiters                   # requests that wait for a push to it
     cdef readonly bint ended                # the session does not have it any more
     cdef Attachment earlier                 # the session's other attachments to the same endpoint, a chain; or None
     cdef Attachment later

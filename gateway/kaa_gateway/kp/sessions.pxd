@@ -36,4 +36,6 @@ cdef class Sessions:
     cdef int detach(self, Session session, Attachment attachment) except -1
     cdef int unlink(self, Session session, Attachment attachment) except -1
     cdef int leave(self, Session session, Attachment attachment) except -1
+    cdef int add_waiter(self, Session session, Attachment attachment) except -1
+    cdef int remove_waiter(self, Session session, Attachment attachment) except -1
     cdef int update_presence(self, Session session, Attachment attachment) except -1

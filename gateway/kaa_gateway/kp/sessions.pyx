@@ -169,12 +169,23 @@ cdef class Sessions:
                 yield 1
         session.settling = False
 
+    cdef int add_waiter(self, Session session, Attachment attachment) except -1:
+        """Let the endpoint of an attachment be present: a request of the session waits for a push to it."""
+        attachment.waiters += 1
+        return self.update_presence(session, attachment)
+
+    cdef int remove_waiter(self, Session session, Attachment attachment) except -1:
+        """End what `add_waiter` has begun."""
+        attachment.waiters -= 1
+        return 0 if attachment.ended else self.update_presence(session, attachment)
+
     cdef int update_presence(self, Session session, Attachment attachment) except -1:
         """Let the endpoint of an attachment be present if the session's device can be reached."""
-        if attachment.present == session.online:
+        cdef bint present = session.online or attachment.waiters > 0
+        if attachment.present == present:
             return 0
-        attachment.present = session.online
-        if session.online:
+        attachment.present = present
+        if present:
             return self.presence.appear(attachment.endpoint, attachment.app_version)
         if session.connectionless and not session.closed:
             self.presence.watch(attachment.endpoint, attachment.app_version)

@@ -23,7 +23,7 @@ from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.push_outcome import UNKNOWN, PushOutcome
 from kaa_ext.sdk.push_receipt import PushReceipt
 from kaa_ext.sdk.requests import Request
-from kaa_ext.services.cex.commands import ALL_TYPES, EXPIRED, Command, Delivery, Fetched, Result
+from kaa_ext.services.cex.commands import ALL_TYPES, EXPIRED, Command, Delivery, Fetched, Outstanding, Result
 from kaa_ext.services.cex.expiry import DeadlineWatch
 from kaa_ext.services.cex.store import CommandStore
 from kaa_ext.services.connections import for_each_endpoint, was_on_connection
@@ -149,7 +149,9 @@ class CommandExecution:
             except ExtensionError as error:
                 results[place] = error
                 continue
-            if isinstance(body.observe, bool) or any(
+            if request.request_id is None:
+                busy[place] = self._push_outstanding(request, outstanding)
+            elif isinstance(body.observe, bool) or any(
                 kind in (ALL_TYPES, each.type) for each in outstanding.commands
             ):
                 busy[place] = self._fetch(request, body)
@@ -160,6 +162,16 @@ class CommandExecution:
                 raise done
             results[place] = done
         return results
+
+    async def _push_outstanding(self, request: Request, outstanding: Outstanding) -> list[CommandForEndpoint]:
+        """Push the outstanding commands of a type to an endpoint that waits for pushes instead of an answer."""
+        kind = _type(request)
+        for each in outstanding.commands:
+            if kind in (ALL_TYPES, each.type):
+                await self._push(
+                    _endpoint(request), each, request.gateway_replica_id, with_type=kind == ALL_TYPES
+                )
+        return []
 
     async def _fetch(self, request: Request, body: CommandRequest) -> list[CommandForEndpoint]:
         """Return the outstanding commands of a type, and store that the endpoint has got them."""

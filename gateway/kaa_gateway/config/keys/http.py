@@ -58,6 +58,10 @@ class Http(Section, frozen=True, kw_only=True):
     keep_alive_timeout: Annotated[
         Seconds, Meta(ge=0.1, le=DAY, description="Seconds that a connection may be idle between requests.")
     ] = 75.0
+    max_wait: Annotated[
+        Seconds,
+        Meta(ge=1, le=DAY, description="Seconds that a request with `wait` may wait for a push at most."),
+    ] = 300.0
     pipelined_requests: Annotated[
         Integer,
         Meta(

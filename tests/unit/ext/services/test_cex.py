@@ -341,3 +341,20 @@ async def test_a_command_that_comes_too_late_is_over_at_once() -> None:
         await kaa.accepted(2)
         assert await kaa.commands() == [{"id": 2}]
         assert len(kaa.gateway.pushes) == 1
+
+
+async def test_an_endpoint_that_waits_for_pushes_gets_its_outstanding_commands() -> None:
+    """Its request has no request ID: an answer would not reach it, so nothing counts as fetched."""
+    async with services() as cex:
+        await cex.accepted(1, kind="reboot")
+        await cex.accepted(2, kind="blink")
+        before = len(cex.gateway.pushes)
+        await cex.gateway.send("cex", "/command/blink", endpoint_id="ep", timeout=30_000)
+        (push,) = await cex.gateway.next_pushes(1, after=before)
+        assert (push.resource_path, push.json()) == ("/command/blink", [{"id": 2}])
+        assert cex.gateway.replica_id in push.subject
+        await cex.gateway.send("cex", "/command", endpoint_id="ep", timeout=30_000)
+        pushes = await cex.gateway.next_pushes(2, after=before + 1)
+        assert [push.json()[0]["type"] for push in pushes] == ["reboot", "blink"]
+        await cex.gateway.connect("ep")  # they are not fetched: they are pushed again
+        await cex.gateway.next_pushes(2, after=before + 3)

@@ -1,0 +1,30 @@
+from kaa_gateway.kp.resource_path cimport ResourcePath
+from kaa_gateway.kp.session cimport Attachment, Endpoint, Session
+from kaa_gateway.kp.sessions cimport Sessions
+from kaa_gateway.wire.buffer cimport Slice
+from kaa_gateway.wire.esp cimport ExtensionDataView
+
+
+cdef enum:
+    NO_WAIT = 0
+    BAD_WAIT = -1
+
+
+cdef class Waiting:
+    # wiring
+    cdef Session session
+    # identity
+    cdef bytes topic             # resource path of 1/KP, without request ID
+    # state
+    cdef double deadline         # loop time
+    cdef Attachment attachment   # which counts as connected for it; None before `begin` and after `end`
+
+    cdef bint matches(self, const ExtensionDataView* data, Endpoint endpoint) except -1
+    cdef int split(self, ResourcePath* parts, Slice* token, Slice* path) noexcept
+    cdef Attachment find_attachment(self)
+    cdef bint begin(self, Sessions sessions) except -1
+    cdef int end(self, Sessions sessions) except -1
+
+
+cdef Waiting new_waiting(Session session, Slice topic, double deadline)
+cdef int read_wait(Slice parameter) noexcept nogil

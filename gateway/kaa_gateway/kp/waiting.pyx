@@ -1,0 +1,108 @@
+"""A request that waits for a push: the device of an endpoint that cannot keep a connection asks, and is answered later.
+
+What lives here: which pushes it is for, and that its endpoint counts as connected. What does not: how the transport
+answers, and when it looks at the deadline.
+
+Source: docs/devices.md, "Wait for a push".
+"""
+
+from libc.stdint cimport int32_t, uint8_t
+from libc.string cimport memcmp
+
+from kaa_gateway.kp.resource_path cimport split_request_id, split_resource_path, split_token
+
+cdef enum:
+    WAIT_DIGITS_MAX = 5
+
+
+cdef inline Slice without_slash(Slice path) noexcept nogil:
+    if path.size and path.data[0] == c"/":
+        return Slice(path.data + 1, path.size - 1)
+    return path
+
+
+cdef class Waiting:
+    """One waiting request of a session."""
+
+    cdef bint matches(self, const ExtensionDataView* data, Endpoint endpoint) except -1:
+        """Return whether a push is for it: of its extension, to its resource path or one below."""
+        cdef ResourcePath parts
+        cdef Slice token, path, pushed = without_slash(data.resource_path)
+        cdef Slice instance = data.extension_instance_name
+        cdef Attachment attachment = self.find_attachment()
+        if attachment is None or attachment.endpoint is not endpoint:
+            return False
+        self.split(&parts, &token, &path)
+        if instance.data != NULL and (
+            instance.size != parts.extension.size
+            or memcmp(instance.data, parts.extension.data, <size_t>instance.size) != 0
+        ):
+            return False
+        return path.size == 0 or (
+            pushed.size >= path.size and memcmp(pushed.data, path.data, <size_t>path.size) == 0
+            and (pushed.size == path.size or pushed.data[path.size] == c"/")
+        )
+
+    cdef int split(self, ResourcePath* parts, Slice* token, Slice* path) noexcept:
+        """Find the parts of the resource path, which has been routed and so is well-formed."""
+        cdef Slice topic = Slice(<const uint8_t*>self.topic, len(self.topic))
+        split_resource_path(topic, parts)
+        split_token(parts.rest, token, path)
+        path[0] = without_slash(path[0])
+        if path.size and path.data[path.size - 1] == c"/":
+            path.size -= 1
+        return 0
+
+    cdef Attachment find_attachment(self):
+        """Return the session's attachment under its token, or None."""
+        cdef ResourcePath parts
+        cdef Slice token, path
+        if self.attachment is not None:
+            return None if self.attachment.ended else self.attachment
+        if self.session.attached is None:
+            return None
+        self.split(&parts, &token, &path)
+        return <Attachment>self.session.attached.get(
+            (parts.app_version.data[:parts.app_version.size], token.data[:token.size])
+        )
+
+    cdef bint begin(self, Sessions sessions) except -1:
+        """Let the endpoint count as connected. Return False if there is none: its extension has no endpoints."""
+        self.attachment = self.find_attachment()
+        if self.attachment is None:
+            return False
+        sessions.add_waiter(self.session, self.attachment)
+        return True
+
+    cdef int end(self, Sessions sessions) except -1:
+        """Let the endpoint not count as connected any more, for this request."""
+        cdef Attachment attachment = self.attachment
+        self.attachment = None
+        return 0 if attachment is None else sessions.remove_waiter(self.session, attachment)
+
+
+cdef Waiting new_waiting(Session session, Slice topic, double deadline):
+    """Return a waiting request, whose endpoint is not known yet."""
+    cdef Waiting waiting = Waiting()
+    cdef Py_ssize_t size = topic.size
+    cdef int32_t request_id
+    split_request_id(topic, &size, &request_id)
+    waiting.session = session
+    waiting.topic = topic.data[:size]
+    waiting.deadline = deadline
+    return waiting
+
+
+cdef int read_wait(Slice parameter) noexcept nogil:
+    """Return the seconds in a parameter `wait=30` of a URI's query, NO_WAIT for another one, BAD_WAIT for a bad value."""
+    cdef int seconds = 0
+    cdef Py_ssize_t at
+    if parameter.size < 5 or memcmp(parameter.data, b"wait=", 5) != 0:
+        return NO_WAIT
+    if parameter.size == 5 or parameter.size > 5 + WAIT_DIGITS_MAX:
+        return BAD_WAIT
+    for at in range(5, parameter.size):
+        if not c"0" <= parameter.data[at] <= c"9":
+            return BAD_WAIT
+        seconds = 10 * seconds + (parameter.data[at] - c"0")
+    return seconds if seconds else BAD_WAIT

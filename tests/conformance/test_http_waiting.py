@@ -1,0 +1,240 @@
+"""Requests that wait for a push: `?wait=` in the query of a POST.
+
+Source: docs/devices.md, "Wait for a push".
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+from kaa_gateway.bus import subjects
+from kaa_gateway.bus.flushing import flush
+from kaa_gateway.wire.esp import encode_extension_data
+
+from tests.support.esp import until
+from tests.support.http_gateway import HttpGateway, RawClient, post, running_gateway
+from tests.support.nats import NatsServer
+
+PATH = "/kp1/app-v1/dcx/token/command"
+
+
+@pytest.fixture
+async def gateway(shared_nats: NatsServer) -> AsyncIterator[HttpGateway]:
+    async with running_gateway(shared_nats, max_wait=20) as found:
+        yield found
+
+
+@pytest.fixture
+async def client(gateway: HttpGateway) -> AsyncIterator[RawClient]:
+    async with await gateway.client() as found:
+        yield found
+
+
+async def push(
+    gateway: HttpGateway,
+    path: str = "/command",
+    payload: bytes = b"[1]",
+    *,
+    endpoint_id: str = "token",
+    extension: str | None = "dcx",
+    status: int = 200,
+    phrase: str | None = None,
+) -> None:
+    datum = encode_extension_data(
+        str(uuid.uuid4()), 0, 0, None, extension, endpoint_id, path, None, payload, status, phrase
+    )
+    nats = gateway.extension.nats
+    await nats.publish(subjects.service("kpc", "esp", subjects.EXTENSION_DATA), datum)
+    await flush(nats)
+
+
+async def dropped(gateway: HttpGateway, count: int) -> None:
+    await until(lambda: gateway.counted("dropped", "no_session") == count, "the push to be dropped")
+
+
+def present(gateway: HttpGateway) -> int:
+    """How many requests and watches make the endpoint count as connected."""
+    found = gateway.worker.sessions.endpoints.get(b"token")
+    return 0 if found is None else found.present_count
+
+
+async def wait_for_push(
+    gateway: HttpGateway, client: RawClient, query: str = "wait=20", body: bytes = b""
+) -> None:
+    """Send a request, and return when it waits."""
+    before = present(gateway)
+    await client.send(post(f"{PATH}?{query}", body))
+    await gateway.extension.request()
+    await until(lambda: present(gateway) > max(before, 1), "the endpoint to count as connected")
+
+
+async def test_the_first_push_answers(gateway: HttpGateway, client: RawClient) -> None:
+    await wait_for_push(gateway, client)
+    await push(gateway, payload=b'{"open": true}')
+    reply = await client.reply()
+    assert (reply.status, reply.body) == (200, b'{"open": true}')
+    assert reply.fields["Kaa-Resource-Path"] == "/command"
+    assert present(gateway) == 1  # it is watched
+    await push(gateway)
+    await dropped(gateway, 1)
+
+
+async def test_the_extension_gets_the_message_and_sees_how_long_the_device_waits(
+    gateway: HttpGateway, client: RawClient
+) -> None:
+    await client.send(post(f"{PATH}?wait=7", b"hello"))
+    request, _ = await gateway.extension.request()
+    assert (request.payload, request.request_id, request.timeout) == (b"hello", None, 7000)
+    assert request.resource_path == "/command"
+
+
+async def test_a_long_wait_is_cut(gateway: HttpGateway, client: RawClient) -> None:
+    await client.send(post(f"{PATH}?wait=99999"))
+    request, _ = await gateway.extension.request()
+    assert request.timeout == 20_000
+
+
+async def test_without_a_push_it_is_204_at_the_deadline(gateway: HttpGateway, client: RawClient) -> None:
+    await wait_for_push(gateway, client, "wait=1")
+    reply = await client.reply()
+    assert (reply.status, reply.body) == (204, b"")
+    assert "Kaa-Resource-Path" not in reply.fields
+    await wait_for_push(gateway, client)  # the connection goes on
+    await push(gateway)
+    assert (await client.reply()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "extension", "taken"),
+    [
+        ("/command", "dcx", True),
+        ("/command/reboot", "dcx", True),
+        ("command/reboot", None, True),
+        ("/commands", "dcx", False),
+        ("/comm", "dcx", False),
+        ("/", "dcx", False),
+        ("/command", "tsx", False),
+    ],
+)
+async def test_a_push_for_its_resource_path_or_below_answers(
+    gateway: HttpGateway, client: RawClient, path: str, extension: str | None, taken: bool
+) -> None:
+    await wait_for_push(gateway, client)
+    await push(gateway, path, extension=extension)
+    if taken:
+        assert (await client.reply()).fields["Kaa-Resource-Path"] == path
+        return
+    await dropped(gateway, 1)
+    await push(gateway)
+    assert (await client.reply()).fields["Kaa-Resource-Path"] == "/command"
+
+
+async def test_an_empty_resource_path_is_for_all_of_the_extension(
+    gateway: HttpGateway, client: RawClient
+) -> None:
+    await client.send(post("/kp1/app-v1/dcx/token?wait=20"))
+    await gateway.extension.request()
+    await push(gateway, "/any/path")
+    assert (await client.reply()).fields["Kaa-Resource-Path"] == "/any/path"
+
+
+async def test_pushes_of_other_endpoints_do_not_answer(gateway: HttpGateway, client: RawClient) -> None:
+    """Also when a connection is used by several devices, as behind a proxy."""
+    await client.send(post("/kp1/app-v1/dcx/other/command?answer=no"))
+    await client.reply()
+    await gateway.extension.request()
+    await wait_for_push(gateway, client)
+    await push(gateway, endpoint_id="other")
+    await dropped(gateway, 1)
+    await push(gateway, payload=b"mine")
+    assert (await client.reply()).body == b"mine"
+
+
+async def test_an_error_is_an_error(gateway: HttpGateway, client: RawClient) -> None:
+    await wait_for_push(gateway, client)
+    await push(gateway, payload=b"", status=410, phrase="Gone")
+    reply = await client.reply()
+    assert (reply.status, reply.phrase) == (410, "Gone")
+    assert reply.fields["Kaa-Resource-Path"] == "/command"
+
+
+async def test_an_answer_of_the_extension_ends_the_wait(gateway: HttpGateway, client: RawClient) -> None:
+    await client.send(post(f"{PATH}?wait=20"))
+    await gateway.extension.answer(await gateway.extension.request(), b"bad", 400, "Bad")
+    reply = await client.reply()
+    assert reply.status == 400
+    assert "Kaa-Resource-Path" not in reply.fields
+    await until(lambda: present(gateway) == 1, "the wait to end")
+
+
+async def test_what_the_gateway_refuses_does_not_wait(gateway: HttpGateway, client: RawClient) -> None:
+    for path, status in (
+        (f"{PATH}?wait=0", 400),
+        (f"{PATH}?wait=", 400),
+        (f"{PATH}?wait=1.5", 400),
+        (f"{PATH}?wait=123456", 400),
+        (f"{PATH}?answer=no&wait=-1", 400),
+        ("/kp1/app-v1/tsx/time?wait=5", 400),
+        ("/kp1/app-v1/absent/token/x?wait=5", 503),
+        ("/kp1/app-v1/unknown/token/x?wait=5", 404),
+    ):
+        await client.send(post(path))
+        assert (await client.reply()).status == status, path
+    await gateway.extension.request()  # that of tsx
+    await client.send(post(f"{PATH}?waits=5&wait"))  # other parameters
+    await gateway.extension.answer(await gateway.extension.request(), b"answer")
+    assert (await client.reply()).body == b"answer"
+
+
+async def test_a_connection_waits_once(gateway: HttpGateway, client: RawClient) -> None:
+    await wait_for_push(gateway, client)
+    await client.send(post(f"{PATH}?wait=20"))
+    await push(gateway)
+    assert (await client.reply()).status == 200
+    reply = await client.reply()
+    assert (reply.status, reply.phrase) == (400, "A request of this connection waits already")
+
+
+async def test_a_request_before_it_is_answered_first(gateway: HttpGateway, client: RawClient) -> None:
+    await client.send(post(PATH, b"first") + post(f"{PATH}?wait=20"))
+    first = await gateway.extension.request()
+    await gateway.extension.request()
+    await push(gateway, payload=b"pushed")
+    await gateway.extension.answer(first, b"answered")
+    assert (await client.reply()).body == b"answered"
+    assert (await client.reply()).body == b"pushed"
+
+
+async def test_the_end_of_the_connection_ends_the_wait(gateway: HttpGateway) -> None:
+    async with await gateway.client() as client:
+        await wait_for_push(gateway, client)
+    await until(lambda: present(gateway) == 1, "the wait to end")
+    await push(gateway)
+    await dropped(gateway, 1)
+
+
+async def test_a_header_field_cannot_be_broken(gateway: HttpGateway, client: RawClient) -> None:
+    await wait_for_push(gateway, client)
+    await push(gateway, "/command/\r\nX-Evil: 1/\u00fc%")
+    reply = await client.reply()
+    assert reply.fields["Kaa-Resource-Path"] == "/command/%0D%0AX-Evil:%201/%C3%BC%25"
+
+
+async def test_a_drain_answers_at_once(shared_nats: NatsServer) -> None:
+    async with running_gateway(shared_nats) as gateway, await gateway.client() as client:
+        await wait_for_push(gateway, client, "wait=200")
+        stopping = asyncio.create_task(gateway.worker.stop())
+        reply = await client.reply()
+        assert (reply.status, reply.fields["Connection"]) == (204, "close")
+        await stopping
+
+
+async def test_a_client_that_has_closed_its_sending_side_does_not_wait(
+    gateway: HttpGateway, client: RawClient
+) -> None:
+    """It is most likely gone, and a push would be lost."""
+    await wait_for_push(gateway, client)
+    client.writer.write_eof()
+    assert (await client.reply()).status == 204
+    assert await client.rest() == b""
