@@ -12,7 +12,8 @@ from libc.stdint cimport int64_t
 
 from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, REFUSED
 from kaa_gateway.http.refusals cimport (
-    BAD_CREDENTIALS, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY, NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
+    BAD_CREDENTIALS, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY,
+    NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
     OVERLOADED, TOO_MANY_PENDING, TOO_SLOW, WAITS_ALREADY, challenge_of, may_be_honest, refusal_of,
 )
 from kaa_gateway.http.response cimport (

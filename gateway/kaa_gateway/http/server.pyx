@@ -15,7 +15,8 @@ cdef bytes cors_fields(str origin):
     """Return the header fields of responses to a page of an allowed origin (Fetch, CORS protocol)."""
     cdef str vary = "" if origin == "*" else "Vary: Origin\r\n"
     return (
-        f"Access-Control-Allow-Origin: {origin}\r\nAccess-Control-Expose-Headers: Retry-After, Kaa-Resource-Path\r\n{vary}".encode()
+        f"Access-Control-Allow-Origin: {origin}\r\n"
+        f"Access-Control-Expose-Headers: Retry-After, Kaa-Resource-Path\r\n{vary}".encode()
     )
 
 

@@ -94,7 +94,7 @@ cdef Waiting new_waiting(Session session, Slice topic, double deadline):
 
 
 cdef int read_wait(Slice parameter) noexcept nogil:
-    """Return the seconds in a parameter `wait=30` of a URI's query, NO_WAIT for another one, BAD_WAIT for a bad value."""
+    """Return the seconds in `wait=30` of a query, NO_WAIT for another parameter, BAD_WAIT for a bad value."""
     cdef int seconds = 0
     cdef Py_ssize_t at
     if parameter.size < 5 or memcmp(parameter.data, b"wait=", 5) != 0:
