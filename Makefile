@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.1
 NATIVE := $(shell find gateway ext bench -name '*.pyx' -o -name '*.pxd') native.py setup.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build build-debug build-asan run test test-slow test-failed test-debug test-asan fuzz test-deploy test-page reasons docs lock audit sbom image lint bench peers mqttjs profile annotate wheel wheels clean
+.PHONY: help setup build build-debug build-asan run test test-slow test-failed test-debug test-asan fuzz fuzz-native test-deploy test-page reasons docs lock audit sbom image lint bench peers mqttjs profile annotate wheel wheels clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,9 @@ test-asan: build-asan ## Run them, but for the end-to-end tests, under AddressSa
 
 fuzz: setup .make/fuzz ## Fuzz decoders and sessions, guided by coverage; needs clang (ARGS='--help' for targets and time)
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+fuzz-native: setup build ## Fuzz decoders without the interpreter in the loop, and print what is reached; needs clang, gcov (ARGS='--help')
+	$(BIN)/python -m tests.fuzz.native $(ARGS)
 
 test-deploy: $(VENV)/.deploy build ## Check Dockerfile, Helm chart, compose file, alert rules and dashboard (needs promtool)
 	$(BIN)/python -m pytest deploy/tests $(ARGS)

@@ -415,9 +415,10 @@ cdef class CoapPeer(Session):
         """
         cdef CoapContext context = self.context
         self.stop_waiting(exchange)
-        context.completed.add(
-            &self.completed, exchange.type, exchange.message_id, exchange.token(), exchange.lifetime_end, datagram
-        )
+        if not self.closed:
+            context.completed.add(
+                &self.completed, exchange.type, exchange.message_id, exchange.token(), exchange.lifetime_end, datagram
+            )
         if len(context.spare) < SPARE_EXCHANGES:
             exchange.peer = None
             exchange.transfer_key.clear(SPARE_KEY_SIZE)
@@ -505,15 +506,18 @@ cdef class CoapPeer(Session):
         return self.context.core.forget(&self.outbox.address)
 
     cdef int close(self) except -1:
-        """Remove everything of this peer from the shared tables, and close its session."""
+        """Remove everything of this peer from the shared tables, and close its session.
+
+        The table of completed requests borrows `self.completed`, so those are removed first; `complete` adds none to a closed peer.
+        """
         cdef CoapContext context = self.context
         cdef Exchange exchange
+        context.completed.remove_all_of(&self.completed)
         self.observer.close()
         exchange = self.exchanges.any_one()
         while exchange is not None:
             self.stop_waiting(exchange)
             exchange = self.exchanges.any_one()
-        context.completed.remove_all_of(&self.completed)
         self.outbox.close()
         context.requests.remove_all(self)
         context.responses.remove_all(self)

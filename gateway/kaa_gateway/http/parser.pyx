@@ -362,6 +362,9 @@ cdef class RequestParser:
         except HttpParserError:
             self.refuse(MALFORMED)
             return 0
+        finally:
+            self.window.data = NULL
+            self.window.size = 0
         return 1
 
     def on_url(self, bytes url not None):

@@ -1,0 +1,39 @@
+"""What the fuzzing of each decoder begins with: valid inputs, and the corpus in the tree."""
+
+from tests.fuzz.mqtt5_seeds import MQTT_5
+from tests.fuzz.targets import (
+    CLIENT_DATA,
+    COAP,
+    CONNECT_5,
+    CORPUS,
+    EXTENSION_DATA,
+    KPUDP,
+    MQTT,
+    NATS,
+    PROXY_HEADERS,
+    frame,
+)
+
+SEEDS: dict[str, list[bytes]] = {
+    "coap": COAP,
+    "kpudp": KPUDP,
+    "client-data": CLIENT_DATA,
+    "extension-data": EXTENSION_DATA,
+    "websocket": [frame(b"xx"), b"\x82\xfe\x00\x80abcd" + bytes(128), b"\x88\x80abcd"],
+    "proxy-header": PROXY_HEADERS,
+    "avro": [b"\x00\x02", b"\x01\x80\x01", b"\x02\x00", b"\x03\x06foo", b"\x04\x00"],
+    "nats": [*NATS, b"HMSG a 9 42 42\r\nNATS/1.0 503\r\nNats-Subject: kaa.v1.x \r\n\r\n\r\n"],
+    "mqtt-3.1.1": MQTT,
+    "mqtt-5": [*MQTT_5, CONNECT_5],
+}
+"""Inputs by decoder."""
+_FOLDERS = {
+    "coap": "CoAP",
+    "kpudp": "KP-UDP",
+    "client-data": "ClientData",
+    "extension-data": "ExtensionData",
+    "nats": "NATS",
+    "mqtt-3.1.1": "MQTT-3.1.1",
+}
+CORPORA = {decoder: [CORPUS / _FOLDERS[decoder]] if decoder in _FOLDERS else [] for decoder in SEEDS}
+"""The folders of the corpus by decoder."""
