@@ -19,6 +19,9 @@ from kaa_bench.soak.history import History
 
 RESPONSE_TIMEOUT_S = 8.0
 """How long the gateways of a soak wait for an extension's answer to a request."""
+TWO_REPETITIONS_S = 9.0
+"""The longest time until a gateway has sent a separate response for the third time (RFC 7252, section 4.2)."""
+COAP_ANSWER_TIMEOUT_S = 22.0
 ANSWER_TIMEOUT_S = 12.0
 ACK_TIMEOUT_S = 0.5
 """Seconds before a datagram is sent again, which happens often in a soak."""
@@ -124,7 +127,7 @@ class CoapDevice(Device):
     """A CoAP device that sends confirmable POSTs, one after the other."""
 
     kind = "CoAP"
-    promises = Promises(deadline_s=RESPONSE_TIMEOUT_S)
+    promises = Promises(deadline_s=RESPONSE_TIMEOUT_S + TWO_REPETITIONS_S)
 
     async def session(self) -> None:
         """See `Device.session`."""
@@ -140,7 +143,7 @@ class CoapDevice(Device):
                     transport_tuning=CoapTuning(),
                 )
                 try:
-                    response = await asyncio.wait_for(client.request(request).response, ANSWER_TIMEOUT_S)
+                    response = await asyncio.wait_for(client.request(request).response, COAP_ANSWER_TIMEOUT_S)
                 except TimeoutError:
                     self.history.give_up(number)
                     raise
