@@ -508,7 +508,8 @@ cdef class CoapPeer(Session):
     cdef int close(self) except -1:
         """Remove everything of this peer from the shared tables, and close its session.
 
-        The table of completed requests borrows `self.completed`, so those are removed first; `complete` adds none to a closed peer.
+        The table of completed requests borrows `self.completed`, so those are removed first. `complete` adds none to a
+        closed peer.
         """
         cdef CoapContext context = self.context
         cdef Exchange exchange

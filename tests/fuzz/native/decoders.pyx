@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The decoders of the gateway as C functions for libFuzzer.
 
-A function reads an input as the gateway does, and aborts if a slice that it gets lies outside of the input or if a decoder
-says that it took more bytes than there are. Those of PURE use nothing of the interpreter. Those of RAISING call decoders
+A function reads an input as the gateway does. It aborts if a slice that it gets lies outside of the input, or if a
+decoder claims more bytes than there are. Those of PURE use nothing of the interpreter. Those of RAISING call decoders
 that raise a violation; they hold the interpreter's lock, and the loop around them is libFuzzer's.
 """
 
