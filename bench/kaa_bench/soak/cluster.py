@@ -81,6 +81,8 @@ class SoakGateway(Gateway):
             DURABLE: {"endpoint-aware": True, "durable": True},
         } | {name: {"endpoint-aware": True} for name in services.INSTANCES}
         kaa["kpc"]["nats"] = {"ping-timeout": PING_TIMEOUT_S}
+        for plugin in kaa["kpc"]["transports"]["protocols"].values():
+            plugin["app-version"] = APP_VERSION
         for transport in ("http", "coap"):
             kaa["kpc"]["transports"][transport]["response-timeout"] = RESPONSE_TIMEOUT_S
         kaa["kpc"]["durable"] = {"ack-timeout": PING_TIMEOUT_S}

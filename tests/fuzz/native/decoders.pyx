@@ -6,7 +6,7 @@ decoder claims more bytes than there are. Those of PURE use nothing of the inter
 that raise a violation; they hold the interpreter's lock, and the loop around them is libFuzzer's.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport abort
 
 from kaa_gateway.wire cimport avro, coap, esp, kpudp, mqtt, mqtt_properties, nats, proxy_header, websocket
@@ -142,9 +142,6 @@ cdef int read_proxy_header(const uint8_t* data, size_t size) noexcept nogil:
 cdef int read_avro(const uint8_t* data, size_t size) noexcept nogil:
     """Avro primitives, as the first byte of each says."""
     cdef avro.Reader reader = avro.Reader(data, data + size)
-    cdef int64_t wide
-    cdef int32_t narrow
-    cdef bint present
     cdef Slice text
     cdef avro.Status status = avro.Status.GOOD
     cdef uint8_t kind
@@ -152,16 +149,16 @@ cdef int read_avro(const uint8_t* data, size_t size) noexcept nogil:
         kind = reader.at[0] % 5
         reader.at += 1
         if kind == 0:
-            status = avro.get_long(&reader, &wide)
+            avro.get_long(&reader, &status)
         elif kind == 1:
-            status = avro.get_int(&reader, &narrow)
+            avro.get_int(&reader, &status)
         elif kind == 2:
-            status = avro.get_branch(&reader, 1, &present)
+            avro.get_branch(&reader, 1, &status)
         else:
             if kind == 3:
-                status = avro.get_bytes(&reader, &text)
+                avro.get_bytes(&reader, &text, &status)
             else:
-                status = avro.get_optional_bytes(&reader, 0, &text)
+                avro.get_optional_bytes(&reader, 0, &text, &status)
             if status == avro.Status.GOOD:
                 within(text, data, size)
         if reader.at > reader.end:
