@@ -116,7 +116,7 @@ PROXY_HEADERS = [
     proxy_headers.binary(None, command=proxy_headers.LOCAL),
     proxy_headers.with_checksum("192.0.2.7"),
 ]
-CORRELATOR = Correlator(0xABCDEF, bytes(range(16)))
+CORRELATOR = Correlator(0xABCDEF, 0)
 LIMITS = RequestLimits(4096, 4096, 1024)
 TOPICS = [b"kp1/v1/dcx/token/json/12", b"kp1/v1/tsx", b"kp1//x/2147483648"]
 

@@ -118,7 +118,7 @@ class RunningCoapServer:
         endpoint_aware = {name: instance["endpoint-aware"] for name, instance in EXTENSIONS.items()}
         app_versions = {APP_VERSION: frozenset(EXTENSIONS), "app_v2": frozenset({"echo"})}
         router = Router(sessions, app_versions, endpoint_aware, {}, (), REPLICA, 1000, 512)
-        correlator = Correlator(1, os.urandom(16))
+        correlator = Correlator(1, 0)
         uplink = Uplink(
             self.link, router, sessions, correlator, self.counters, self.resolver.resolve, 100, 1024 * 1024
         )

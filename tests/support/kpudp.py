@@ -80,7 +80,7 @@ class KpudpGateway:
         names = frozenset(EXTENSIONS)
         aware = {name: bool(keys["endpoint-aware"]) for name, keys in EXTENSIONS.items()}
         router = Router(self.sessions, {"app_v1": names}, aware, {}, (), REPLICA, 1000, 1024)
-        correlator = Correlator(int.from_bytes(os.urandom(3)), os.urandom(16))
+        correlator = Correlator(int.from_bytes(os.urandom(3)), 0)
         uplink = Uplink(
             self.link, router, self.sessions, correlator, self.counters, self._resolve, 100, 1 << 18
         )

@@ -167,7 +167,7 @@ class Worker:
         self.router.set_quotas(*quotas_of(config))
         self._revocation = Revocation(self.sessions)
         self.identity.bind(self._revocation, self.router, self._slices)
-        correlator = Correlator(secrets.randbits(24), os.urandom(16))
+        correlator = Correlator(secrets.randbits(24), secrets.randbits(32))
         self.uplink = Uplink(
             self.link,
             self.router,

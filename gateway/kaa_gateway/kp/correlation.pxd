@@ -25,8 +25,8 @@ cdef struct Correlation:
 
 cdef class Correlator:
     # state
-    cdef uint64_t tag        # of this worker, in place
-    cdef uint64_t random[2]  # generator of the random bits
+    cdef uint64_t tag    # of this worker
+    cdef uint32_t count  # of the next ID; it wraps
 
     cdef void put(self, uint8_t* at, uint64_t session, Service service, uint32_t sequence) noexcept
     cdef bint read(self, Slice text, Correlation* correlation) noexcept

@@ -2,10 +2,11 @@
 
 A correlation ID is a UUID of version 8 (RFC 9562 section 5.8), most significant bits first:
 
-    tag 24 | slot 24 | version 4 | generation 12 | variant 2 | service 2 | sequence 28 | random 32
+    tag 24 | slot 24 | version 4 | generation 12 | variant 2 | service 2 | sequence 28 | count 32
 
 `tag` is random for each worker process, so that an ID of another replica, or of an earlier life of this one, is told
 apart. `slot` and `generation` name a session, `service` how the message came in (its QoS, or that it was a request).
+`count` makes the IDs of a worker differ: a stream drops a message whose ID it has seen in the last two minutes.
 """
 
 from libc.stdint cimport uint16_t
@@ -13,11 +14,14 @@ from libc.string cimport memcpy
 
 cdef enum:
     TAG_BITS = 24
+    COUNT_BITS = 32
     UUID_SIZE = 36  # characters
     VERSION = 8
     VARIANT = 2
 
     NO_DIGIT = 0x100  # a bit that no pair of digits has
+
+cdef uint32_t COUNT_MAX = 0xFFFFFFFF  # beyond an int, which members of an enum are
 
 cdef uint8_t[512] HEX_PAIRS
 # What a digit is worth, as the first and as the second of a pair.
@@ -65,31 +69,27 @@ cdef inline uint64_t read_hex(const uint8_t* at, int size, uint16_t* seen) noexc
 cdef class Correlator:
     """Makes and reads the correlation IDs of one worker.
 
-    `tag` is the worker's 24 bits; `seed` are 16 random bytes for the random part, which only has to make IDs differ.
+    `tag` is the worker's 24 bits; the first ID has `count`, of 32 bits, and each one after it the next number.
     """
 
-    def __init__(self, tag, bytes seed):
-        if not 0 <= tag < 1 << TAG_BITS or len(seed) != 16:
-            raise ValueError("a tag of 24 bits and a seed of 16 bytes")
+    def __init__(self, tag, count):
+        if not 0 <= tag < 1 << TAG_BITS or not 0 <= count <= COUNT_MAX:
+            raise ValueError("a tag of 24 bits and a count of 32 bits")
         self.tag = tag
-        self.random[0] = int.from_bytes(seed[:8]) | 1
-        self.random[1] = int.from_bytes(seed[8:])
+        self.count = count
 
     cdef void put(self, uint8_t* at, uint64_t session, Service service, uint32_t sequence) noexcept:
         """Write the 36 characters of a new ID. Hot path."""
-        cdef uint64_t high, low, x = self.random[0], y = self.random[1]
-        # xorshift128+
-        self.random[0] = y
-        x ^= x << 23
-        self.random[1] = x ^ y ^ (x >> 17) ^ (y >> 26)
+        cdef uint64_t high, low
         high = (
             self.tag << 40 | (session >> GENERATION_BITS) << 16 | VERSION << 12
             | (session & ((1 << GENERATION_BITS) - 1))
         )
         low = (
-            <uint64_t>VARIANT << 62 | <uint64_t>service << 60 | <uint64_t>(sequence & SEQUENCE_MASK) << 32
-            | (self.random[1] + y) >> 32
+            <uint64_t>VARIANT << 62 | <uint64_t>service << 60 | <uint64_t>(sequence & SEQUENCE_MASK) << COUNT_BITS
+            | self.count
         )
+        self.count += 1
         put_hex(at, high >> 32, 4)
         at[8] = c"-"
         put_hex(at + 9, high >> 16, 2)

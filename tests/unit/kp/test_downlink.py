@@ -163,7 +163,7 @@ def test_an_answer_is_not_given_to_a_session_that_does_not_speak_for_its_endpoin
 
 def test_an_id_of_another_worker_is_a_push(worker: WorkerDouble) -> None:
     device, _ = asking(worker)
-    foreign = Correlator(1, bytes(16)).encode(0, 2, 0)
+    foreign = Correlator(1, 0).encode(0, 2, 0)
     worker.deliver(datum(correlation_id=foreign))
     assert [packet.qos for packet in device.received()] == [0]
 

@@ -98,7 +98,7 @@ def test_the_correlation_id_names_session_and_qos(worker: WorkerDouble) -> None:
         for qos in range(3):
             device.publish(f"kp1/{APP}/tsx/1", b"", qos, qos)
             ((_, data),) = worker.published()
-            decoded = Correlator(0xABCDEF, bytes(16)).decode(data.correlation_id.encode())
+            decoded = Correlator(0xABCDEF, 0).decode(data.correlation_id.encode())
             assert decoded is not None
             assert decoded[1] == qos
             keys.add(decoded[0])

@@ -282,7 +282,7 @@ class WorkerDouble:
         aware = {"dcx": True, "cmx": True, "tsx": False}
         self.revocation = Revocation(self.sessions)
         self.router = Router(self.sessions, versions, aware, {APP: TENANT}, NAMED, REPLICA, route_cache, 1024)
-        self.correlator = Correlator(0xABCDEF, bytes(range(16)))
+        self.correlator = Correlator(0xABCDEF, 0)
         self.losses: list[str] = []
         self.link = Link(loop, (REPLY_TO,), pending_max, 5.0, self.losses.append)
         self.asked: list[tuple[str, Future[Identity]]] = []
