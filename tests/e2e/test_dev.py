@@ -212,7 +212,7 @@ async def check_what_the_extensions_do(command: Dev, http: httpx.AsyncClient, ba
             await asyncio.sleep(0.05)
     result = {"id": commands[0]["id"], "statusCode": 200, "payload": "rebooted"}
     assert (await http.post(f"{base}/cex/my-device/result/reboot", json=result)).status_code == 200
-    assert await sending == '200\n"rebooted"\n'
+    assert await sending == 'the command is fetched by the endpoint\n200\n"rebooted"\n'
 
 
 async def test_an_extension_of_ones_own_is_allowed(ports: Ports) -> None:

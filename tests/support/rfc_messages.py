@@ -19,8 +19,8 @@ from tests.support.schemas import OURS, rfc_schema
 
 SERVICE = r"kaa\.v1\.(?:service|replica)\.[^.]+\."
 EVENT = r"kaa\.v1\.events\.[^.]+\."
-OWN = re.compile(rf"{SERVICE}{fleet.PROTOCOL}\.[^.]*")
-"""What gateways tell each other of sessions, which is no part of Kaa."""
+OWN = re.compile(rf"{SERVICE}{fleet.PROTOCOL}\.[^.]*|kaa\.v1\.replica\.[^.]+\.esp\.PushReceipt")
+"""What gateways tell each other of sessions, and extensions of pushes, which is no part of Kaa."""
 EPMMP = {
     "ep-metadata-get": ("endpoint-metadata-get", epmmp.GET),
     "ep-metadata-patch": ("endpoint-metadata-patch", epmmp.PATCH),

@@ -146,7 +146,7 @@ def test_an_http_connection_is_ended_and_a_coap_address_forgotten(run: Run, shar
         "limit=x",
         "limit=",
         "from=1",
-        "protocol=amqp",
+        "protocol=am.qp",
         "client=",
         "x=1",
         "limit=1&limit=2",

@@ -35,7 +35,11 @@ class FullGateway(Gateway):
 
     def __init__(self, server: NatsServer) -> None:
         super().__init__(server)
-        self.encrypted = {name: free_port() for name in ("mqtt-tls", "websocket", "websocket-tls")}
+        self.encrypted = {
+            "mqtt-tls": self.carriers["tls"][1],
+            "websocket": self.carriers["websocket"][1],
+            "websocket-tls": free_port(),
+        }
         self.authority = Authority(self.directory)
         self._certificate = self.authority.issue("127.0.0.1")
 

@@ -245,5 +245,5 @@ async def test_a_token_whose_time_is_over(shell: Shell, pki: Pki) -> None:
 
 async def test_what_kaa_ext_auth_refuses(shell: Shell) -> None:
     token = await shell.token_of("twice")
-    assert "is of twice already" in await shell.refused("add", "other", "--app", "app", "--token", token)
+    assert "is of twice already" in await shell.refused("add", "other", "--app", "app", f"--token={token}")
     assert "Nothing has the ID x-0" in await shell.refused("suspend", "x-0")
