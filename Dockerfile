@@ -31,7 +31,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=wheel /wheels /wheels
 RUN python3 -m venv /opt/kaa-gateway \
-    && /opt/kaa-gateway/bin/pip install --quiet --no-cache-dir --no-index --find-links /wheels 'kaa-gateway[rest,tracing]' \
+    && /opt/kaa-gateway/bin/pip install --quiet --no-cache-dir --no-index --find-links /wheels 'kaa-gateway[bridge,rest,tracing]' \
     && /opt/kaa-gateway/bin/pip uninstall --quiet --yes pip
 
 FROM debian:${DEBIAN}-slim

@@ -105,7 +105,7 @@ docs: $(VENV)/.docs ## Write the documentation as a site to build/site; a link t
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 lock: $(VENV)/.supply ## Choose the newest allowed version of each dependency of the image, and write it down with its hashes
-	$(LOCK) --extra rest --extra tracing pyproject.toml -o deploy/locks/run.txt
+	$(LOCK) --extra bridge --extra rest --extra tracing pyproject.toml -o deploy/locks/run.txt
 	$(LOCK) deploy/locks/build.in -o deploy/locks/build.txt
 
 audit: $(VENV)/.supply ## Ask the advisory database about the versions of the image

@@ -10,13 +10,18 @@ import os
 import sys
 from getpass import getpass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter, validators
 
 from kaa_gateway import __version__, stdio
 from kaa_gateway.completion import add_completion
 from kaa_gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kaa_gateway.config import Config
 
 app = App(
     name="kaa-gateway",
@@ -44,6 +49,32 @@ def run(
     environment variables; NATS servers are in NATS_URLS. SIGTERM drains, SIGHUP reads the
     configuration again. See docs/configuration.md.
     """
+    return _serve(config, nats)
+
+
+@app.command(name="bridge")
+def bridge_command(
+    *,
+    config: Annotated[
+        Path | None, Parameter(help="The service-config.yml, instead of what APP_CONFIG_PATH names.")
+    ] = None,
+    nats: Annotated[
+        str | None, Parameter(help="NATS server URLs, separated by commas, instead of NATS_URLS.")
+    ] = None,
+) -> int:
+    """Take over devices that are on an MQTT broker, and listen for no others.
+
+    The configuration is that of `run`; `kaa.kpc.bridge` names the broker. Several bridges share the load. See
+    docs/bridge.md.
+    """
+    from kaa_gateway.app.bridge import bridge_only
+
+    return _serve(config, nats, bridge_only)
+
+
+def _serve(
+    config: Path | None, nats: str | None, shape: Callable[[Config], Config] = lambda config: config
+) -> int:
     import structlog
 
     from kaa_gateway import logs
@@ -66,7 +97,7 @@ def run(
             "identity provider is `open`: any client can use any endpoint",
             key="kaa.kpc.identity.provider",
         )
-    return running.run(loaded, path, environ)
+    return running.run(loaded, path, environ, shape)
 
 
 @app.command(name="dev")
@@ -129,7 +160,7 @@ def check_config(file: Path, /, *, kpc: Annotated[bool, Parameter(name="--kpc", 
         Say what would change for a configuration of KPC. FILE is its service-config.yml, or what
         `kubectl get configmap,deployment NAME -o yaml` prints; this machine's environment is not looked at.
     """
-    from kaa_gateway.app import encryption, plugins
+    from kaa_gateway.app import bridge, encryption, plugins
     from kaa_gateway.config import check, dry_run, load
 
     if kpc:
@@ -141,8 +172,12 @@ def check_config(file: Path, /, *, kpc: Annotated[bool, Parameter(name="--kpc", 
         print(problem)
     if any(problem.severity == "error" for problem in problems):
         return 1
-    transports = load(file, os.environ).transports
-    unusable = [*encryption.problems(transports), *plugins.problems(transports)]
+    config = load(file, os.environ)
+    unusable = [
+        *encryption.problems(config.transports),
+        *plugins.problems(config.transports),
+        *bridge.problems(config.bridge),
+    ]
     if unusable:
         print("\n".join(unusable))
         return 1

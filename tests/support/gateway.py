@@ -83,6 +83,9 @@ class GatewayProcess:
     makes the identity provider `static`, otherwise it is `open`. Ports stay the same over every restart.
     """
 
+    command = "run"
+    """The command of `kaa-gateway`."""
+
     def __init__(
         self,
         nats_url: str,
@@ -152,7 +155,7 @@ class GatewayProcess:
         assert self._process is None, "the gateway is already running"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "kaa_gateway", "run"],
+                [sys.executable, "-P", "-m", "kaa_gateway", self.command],
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

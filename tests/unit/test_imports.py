@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "coap": PROTOCOL | COMMON,
     "kpudp": PROTOCOL | COMMON,
     "plugins": PROTOCOL | COMMON,
+    "bridge": {"kp", "bus", "wire"} | COMMON,
     "config": {"bus", "wire"} | COMMON,
     "supervision": COMMON,
     "admin": {"config", "bus", "fleet", "kp", "identity", "net", "supervision"} | COMMON,

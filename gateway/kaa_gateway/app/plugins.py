@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kaa_gateway.app import bridge
 from kaa_gateway.config import load
 from kaa_gateway.errors import ConfigError
 from kaa_gateway.identity.clients import Client
@@ -50,9 +51,9 @@ def any_client(psk_identity: str | None, certificate: ClientCertificate | None) 
 
 
 def load_checked(path: Path | None, environ: Mapping[str, str]) -> Config:
-    """Load a configuration whose protocols can be used. Raises ConfigError."""
+    """Load a configuration whose protocols and bridge can be used. Raises ConfigError."""
     config = load(path, environ)
-    if found := problems(config.transports):
+    if found := [*problems(config.transports), *bridge.problems(config.bridge)]:
         raise ConfigError("config_invalid", "\n".join(found))
     return config
 

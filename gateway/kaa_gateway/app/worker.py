@@ -23,6 +23,7 @@ from kaa_gateway.admin.metrics import registry_of
 from kaa_gateway.admin.replica_routes import ReplicaRoutes
 from kaa_gateway.admin.replicas_api import ReplicasApi
 from kaa_gateway.admin.server import AdminServer
+from kaa_gateway.app.bridge import BridgeCollector, make_bridge, queues_of_bridge
 from kaa_gateway.app.draining import drain_nats, drain_requests
 from kaa_gateway.app.garbage import COLLECT_PERIOD, avoid_full_collections, collect_if_few
 from kaa_gateway.app.identity import configure_identity, make_identity
@@ -216,6 +217,18 @@ class Worker:
         self.ports: dict[str, int] = {}
         """The ports of the listeners that have started, by name."""
 
+        self._bridge = make_bridge(
+            config,
+            self._replica_id,
+            uplink=self.uplink,
+            sessions=self.sessions,
+            router=self.router,
+            counters=self.counters,
+            control=self.control,
+        )
+        if self._bridge is not None:
+            self._listeners.queues += queues_of_bridge(self._bridge, config.bridge)
+
         # management
         self.queues = queues_of(
             lambda: self._config,
@@ -229,6 +242,8 @@ class Worker:
             tracing=self.tracing,
         )
         self.registry = registry_of(self)
+        if self._bridge is not None:
+            self.registry.register(BridgeCollector(self._bridge))
         guard = Guard.from_file(config.server.token_file if admin_socket is None else None)
         self._history = History(self)
         self._replica = WorkerReplica(
@@ -342,6 +357,11 @@ class Worker:
         """Return whether devices are served: the listeners are open and NATS is connected."""
         return not self._obstacles()
 
+    def _lacks_broker(self) -> bool:
+        """Return whether this is a bridge and nothing else, and its broker is away."""
+        alone = not self._listeners.streams and not self._listeners.datagrams
+        return self._bridge is not None and alone and not self._bridge.is_connected
+
     def _obstacles(self) -> list[str]:
         """Return in words what keeps devices from being served."""
         return [
@@ -350,6 +370,7 @@ class Worker:
                 ("The listeners are not open", not self._serving),
                 ("The replica is draining", self._replica.draining),
                 ("NATS is not connected", not self.link.ready),
+                ("The broker is not connected", self._lacks_broker()),
                 (
                     "The NATS control connection, which identity needs, is not there",
                     self.identity.needs_control and not self.control.connected,
@@ -392,6 +413,8 @@ class Worker:
             self._presence.start()
         avoid_full_collections()
         self._serving = True
+        if self._bridge is not None:
+            self._bridge.start()
         log.info("serving devices", worker=self._index, **self.ports)
 
     def subscribe_announcements(self, announce: Callable[[], None]) -> None:
@@ -438,6 +461,8 @@ class Worker:
         if rate := self._config.limits.redirects_per_second:
             await redirect_clients(self._listeners, rate, deadline=deadline - CLOSING_MARGIN)
         self._listeners.begin_drain()
+        if self._bridge is not None:
+            await self._bridge.stop(deadline)
         await drain_requests(self._listeners, deadline)
         await drain_nats(self.link, self.durable, deadline)
         await self._listeners.stop()

@@ -9,6 +9,8 @@ from kaa_gateway.counters import PLUGINS_MAX, PROTOCOL_NAMES
 
 TRACING_EXTRA = "opentelemetry.exporter.otlp.proto.http"
 """A module of the extra `tracing`."""
+BRIDGE_EXTRA = "aiomqtt"
+"""A module of the extra `bridge`."""
 
 
 def cross_check(document: Document, sources: Sources) -> None:
@@ -19,6 +21,7 @@ def cross_check(document: Document, sources: Sources) -> None:
     kpc = document.kaa.kpc
     _check_identity(document, sources)
     _check_protocols(document, sources)
+    _check_bridge(document, sources)
     if (kpc.nats.tls.cert_file is None) != (kpc.nats.tls.key_file is None):
         present, absent = ("cert-file", "key-file") if kpc.nats.tls.cert_file else ("key-file", "cert-file")
         path = ("kaa", "kpc", "nats", "tls", present)
@@ -62,6 +65,15 @@ def _check_tls(document: Document, sources: Sources) -> None:
                 if file is not None:
                     message = f"means nothing while {key}.client-certificate is off"
                     sources.report((*here, name), message, "warning")
+
+
+def _check_bridge(document: Document, sources: Sources) -> None:
+    bridge, path = document.kaa.kpc.bridge, ("kaa", "kpc", "bridge")
+    if bridge.enabled and not _is_installed(BRIDGE_EXTRA):
+        sources.report((*path, "enabled"), "needs the extra `bridge`: pip install aiomqtt")
+    if (bridge.cert_file is None) != (bridge.key_file is None):
+        present, absent = ("cert-file", "key-file") if bridge.cert_file else ("key-file", "cert-file")
+        sources.report((*path, present), f"needs kaa.kpc.bridge.{absent}, which is not set")
 
 
 def _check_protocols(document: Document, sources: Sources) -> None:

@@ -82,6 +82,7 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         service=document.service,
         server=document.server,
         transports=kpc.transports,
+        bridge=kpc.bridge,
         identity=kpc.identity,
         nats=kpc.nats,
         durable=kpc.durable,

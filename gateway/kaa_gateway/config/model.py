@@ -3,6 +3,7 @@
 from msgspec import Struct, field
 
 from kaa_gateway.config.keys import (
+    Bridge,
     Durable,
     EndpointQuota,
     Events,
@@ -47,6 +48,7 @@ class Config(Struct, frozen=True, kw_only=True):
     service: Service = field(default_factory=Service)
     server: Server = Server()
     transports: Transports = Transports()
+    bridge: Bridge = Bridge()
     identity: IdentitySettings = IdentitySettings()
     nats: Nats = Nats()
     durable: Durable = Durable()

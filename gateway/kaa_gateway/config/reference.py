@@ -17,6 +17,8 @@ _PLACEHOLDERS = {
     "tenants": "<tenant>",
     "extension-instances": "<name>",
     "protocols": "<protocol>",
+    "up": "<mapping>",
+    "down": "<mapping>",
 }
 
 

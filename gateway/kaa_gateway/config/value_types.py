@@ -104,6 +104,21 @@ def _server_reference(text: str) -> str | None:
     return text or None
 
 
+def _broker_url(text: str) -> str:
+    parts = urlsplit(text)
+    if (
+        parts.scheme not in ("mqtt", "mqtts")
+        or not parts.hostname
+        or parts.path not in ("", "/")
+        or parts.query
+        or parts.fragment
+        or not re.fullmatch(r"[!-~]+", text)
+        or not 0 < (parts.port or 1) < 65536
+    ):
+        raise ValueError
+    return text
+
+
 def _protocol_class(text: str) -> str | None:
     if text and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*|[A-Za-z0-9_.-]{1,128}", text, re.ASCII):
         raise ValueError
@@ -208,6 +223,18 @@ OptionalLevelName = Annotated[
     str | None, Form("a name of 1 to 255 letters, digits, _, - and .", _optional_level_name)
 ]
 Names = tuple[Name, ...]
+BrokerUrl = Annotated[
+    str, Form("mqtt://[user:password@]host[:port] or mqtts://...", _broker_url, secret=True)
+]
+TopicFilter = Annotated[
+    str, Form("a topic filter of MQTT", str), Meta(pattern=r"^[^\x00-\x20\x7f$][^\x00-\x20\x7f]{0,511}\Z")
+]
+TopicFilters = tuple[TopicFilter, ...]
+TopicTemplate = Annotated[
+    str,
+    Form("a topic whose levels may be {name}, and the last one #", str),
+    Meta(pattern=r"^[^\x00-\x20\x7f+]{0,512}\Z"),
+]
 ProtocolClass = Annotated[str | None, Form("module:Class, or the name of an entry point", _protocol_class)]
 ProtocolOption = Annotated[
     str, Form("an option as name=value", str), Meta(pattern=r"^[a-z][a-z0-9_]{0,63}=[ -~]{0,255}\Z")

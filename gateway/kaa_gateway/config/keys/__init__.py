@@ -7,6 +7,7 @@ here: reading (`kaa_gateway.config.sources`), and what several keys must agree o
 """
 
 from kaa_gateway.config.keys.applications import Application, ApplicationVersion, ExtensionInstanceKeys
+from kaa_gateway.config.keys.bridge import Bridge, BridgeMapping
 from kaa_gateway.config.keys.coap import Coap, CoapDtls
 from kaa_gateway.config.keys.diagnostics import Log, Tracing
 from kaa_gateway.config.keys.document import Document, Kaa, Kpc
@@ -30,6 +31,8 @@ __all__ = [
     "STREAM_CIPHERS",
     "Application",
     "ApplicationVersion",
+    "Bridge",
+    "BridgeMapping",
     "Clients",
     "Coap",
     "CoapDtls",

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta, field
 
 from kaa_gateway.config.keys.applications import Application, ExtensionInstanceKeys
+from kaa_gateway.config.keys.bridge import Bridge
 from kaa_gateway.config.keys.diagnostics import Log, Tracing
 from kaa_gateway.config.keys.durable import Durable
 from kaa_gateway.config.keys.events import Events
@@ -22,6 +23,7 @@ class Kpc(Section, frozen=True, kw_only=True):
     """The communication service itself."""
 
     transports: Transports = Transports()
+    bridge: Bridge = Bridge()
     identity: IdentitySettings = IdentitySettings()
     nats: Nats = Nats()
     durable: Durable = Durable()

@@ -1,0 +1,1 @@
+"""The bridge: devices that are on another MQTT broker. See docs/bridge.md."""
