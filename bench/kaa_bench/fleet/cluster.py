@@ -82,6 +82,7 @@ class FleetGateway(Gateway):
         kpc["durable"] = {"replicas": NATS_SERVERS}
         kpc["events"] = {"presence": True, "presence-lease": LEASE_S, "presence-copies": NATS_SERVERS}
         # Those that are not used cost nothing to leave out.
+        del kpc["transports"]["protocols"]
         for transport in ("http", "coap", "udp"):
             kpc["transports"][transport]["enabled"] = False
         return document
