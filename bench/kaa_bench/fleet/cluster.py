@@ -81,7 +81,7 @@ class FleetGateway(Gateway):
         kpc = kaa["kpc"]
         kpc["durable"] = {"replicas": NATS_SERVERS}
         kpc["events"] = {"presence": True, "presence-lease": LEASE_S, "presence-copies": NATS_SERVERS}
-        # Those that are not used cost nothing to leave out.
+        # Clients use MQTT only.
         del kpc["transports"]["protocols"]
         for transport in ("http", "coap", "udp"):
             kpc["transports"][transport]["enabled"] = False

@@ -1,4 +1,4 @@
-"""Checks the history of a device: six properties that must hold whatever breaks.
+"""Checks six properties of the history of a device. They must hold under every fault.
 
 A property may be excused by a disturbance that docs/guarantees.md names for it, at the time of the message. Each check
 counts what it has looked at, so that a property that nothing has tried is seen.

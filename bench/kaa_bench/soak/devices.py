@@ -81,7 +81,7 @@ class Device:
         raise NotImplementedError
 
     def payload(self, number: int) -> bytes:
-        """Return the payload of a message: its number and that of the connection."""
+        """Return the payload of a message: the number of the message, and the number of the connection."""
         return b"%d %d" % (number, self.history.connection)
 
     def answered(self, number: int, payload: bytes) -> None:

@@ -1,7 +1,7 @@
 """Modbus over a connection that the device opens, as a plug-in of the Kaa device gateway.
 
-Meters and PLCs behind a modem cannot be reached, so the modem connects, and the gateway is the master. Each frame is
-that of Modbus TCP, with its length in front:
+Meters and PLCs behind a modem cannot be reached, so the modem connects, and the gateway is the master. A frame has the
+form of Modbus TCP, which begins with a header that has its length:
 
     transaction (2) | protocol, 0 (2) | length (2) | unit (1) | function (1) | data
 

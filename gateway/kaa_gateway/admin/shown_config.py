@@ -46,4 +46,5 @@ def shown(config: Config) -> dict[str, Any]:
         enc_hook=str,
     )
     document["kaa"]["kpc"]["nats"]["urls"] = [masked(url) for url in config.nats.urls]
+    document["kaa"]["kpc"]["bridge"]["url"] = masked(config.bridge.url)
     return document

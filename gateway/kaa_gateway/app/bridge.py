@@ -70,7 +70,8 @@ def make_bridge(
         endpoints_max=settings.endpoints,
         queued_max=settings.queued_messages,
     )
-    bridge.set_owners(Owners(control, name, replica_id, bridge.find, asyncio.get_running_loop().time))
+    now = asyncio.get_running_loop().time
+    bridge.set_owners(Owners(control, name, replica_id, bridge.find, now, counters))
     return bridge
 
 

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
     from kaa_gateway.bridge.session import BridgedEndpoint, EndpointKey
     from kaa_gateway.bus.control import Control
+    from kaa_gateway.counters import Counters
 
 GREETING_PERIOD = 2.0
 """Seconds between greetings."""
 SILENT_MAX = 7.0
 """Seconds without a greeting after which a bridge owns nothing."""
+BRIDGES_MAX = 1_000
+"""Other bridges that are remembered."""
 
 
 class Announcement(msgspec.Struct, array_like=True):
@@ -46,8 +49,10 @@ class Owners:
         replica: str,
         find: Callable[[EndpointKey], BridgedEndpoint | None],
         now: Callable[[], float],
+        counters: Counters,
     ) -> None:
         self._control = control
+        self._counters = counters
         self._subject = subjects.service(instance, "bridge", "Owner")
         self._replica = replica
         self._find = find
@@ -83,6 +88,11 @@ class Owners:
 
     def tell(self, *, greets: bool = False, leaves: bool = False) -> None:
         """Announce what is new; with `greets` or `leaves`, even if there is nothing."""
+        if greets:
+            # Bridges that died have said no goodbye.
+            self._heard = {
+                replica: heard for replica, heard in self._heard.items() if self._is_alive(replica)
+            }
         unsaid, self._unsaid = self._unsaid, {}
         if unsaid or greets or leaves:
             endpoints = [
@@ -100,12 +110,16 @@ class Owners:
         try:
             announcement = self._decoder.decode(datum)
         except msgspec.DecodeError:
+            self._counters.add("dropped", "session_message_malformed")
             return
         replica = announcement.replica
         if replica == self._replica:
             return
         if announcement.leaves:
             self._heard.pop(replica, None)
+            return
+        if replica not in self._heard and len(self._heard) >= BRIDGES_MAX:
+            self._counters.add("dropped", "too_many_workers")
             return
         self._heard[replica] = self._now()
         for version, token, stamp in announcement.endpoints:

@@ -158,7 +158,7 @@ def _nats_url(text: str) -> str:
 
 
 def masked(url: str) -> str:
-    """Return a NATS URL that may be logged: its user, password or token is replaced by `***`."""
+    """Return a URL that may be shown: its user, password or token is replaced by `***`."""
     return re.sub(r"^([a-z]+://)?.*@", r"\1***@", url, flags=re.DOTALL)
 
 

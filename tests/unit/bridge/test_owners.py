@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from kaa_gateway.bridge.owners import SILENT_MAX, Owners
+import msgspec
+from kaa_gateway.bridge.owners import BRIDGES_MAX, SILENT_MAX, Owners
+from kaa_gateway.counters import Counters
 
 KEY = (b"app_v1", b"t1")
 
@@ -42,7 +44,8 @@ class Member:
     def __init__(self, bus: Bus, name: str) -> None:
         self.session: Endpoint | None = None
         control: Any = bus
-        self.owners = Owners(control, "kpc", name, self._find, lambda: bus.now)
+        self.counters = Counters()
+        self.owners = Owners(control, "kpc", name, self._find, lambda: bus.now, self.counters)
 
     def _find(self, _key: object) -> Any:
         return self.session
@@ -128,3 +131,19 @@ def test_what_is_no_announcement_is_ignored() -> None:
         bus.publish_event("subject", datum)
     bus.bring()
     assert found[0].owns
+
+
+def test_what_is_heard_of_other_bridges_is_bounded_and_counted() -> None:
+    bus = Bus()
+    member = Member(bus, "a")
+    for number in range(BRIDGES_MAX + 2):
+        bus.publish_event("subject", msgspec.msgpack.encode([f"bridge-{number}", []]))
+    bus.publish_event("subject", b"garbage")
+    bus.bring()
+    assert member.counters.by_reason()["dropped", "too_many_workers"] == 2
+    assert member.counters.by_reason()["dropped", "session_message_malformed"] == 1
+    bus.now += SILENT_MAX
+    member.owners.tell(greets=True)
+    bus.publish_event("subject", msgspec.msgpack.encode(["bridge-new", []]))
+    bus.bring()
+    assert member.counters.by_reason()["dropped", "too_many_workers"] == 2
