@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -114,22 +115,24 @@ async def _report_delivery(
 ) -> None:
     """Report whether the endpoint has an outstanding command, each time that this changes; never returns."""
     outstanding = await session.state(agent, cex.OUTSTANDING, cex.Outstanding)
-    changed = asyncio.Event()
+    changes: asyncio.Queue[cex.Outstanding] = asyncio.Queue()
+    # The message of a change has the value. A read at once may find the one before: JetStream has yet to store it.
+    receive = outstanding.listener(lambda _, value: changes.put_nowait(value))
 
     async def note(message: Msg) -> None:
-        changed.set()
+        receive(message)
 
     subject = changes_subject(f"{agent}-{cex.OUTSTANDING}", joined((endpoint_id,)))
     subscription = await session.client.subscribe(subject, cb=note)
     said = ""
     try:
+        value = await outstanding.get(endpoint_id) or cex.Outstanding()
         while True:
-            for each in (await outstanding.get(endpoint_id) or cex.Outstanding()).commands:
+            for each in value.commands:
                 if (each.type, each.id) == (kind, number) and each.delivery_in_words not in ("", said):
                     said = each.delivery_in_words
                     report(said)
-            await changed.wait()
-            changed.clear()
+            value = await changes.get()
     finally:
         await subscription.unsubscribe()
 
@@ -154,9 +157,12 @@ async def get(
         found = await results.get(*key)
         command = next((each for each in commands if (each.type, each.id) == (kind, number)), None)
         if found is None and command is not None and wait_s:
-            await asyncio.wait({waiting := asyncio.ensure_future(changed.wait())}, timeout=wait_s)
-            waiting.cancel()
-            found = await results.get(*key)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await changed.wait()
+                    # The message of the change comes here before JetStream has stored the result.
+                    while (found := await results.get(*key)) is None:
+                        await asyncio.sleep(POLL_S)
     finally:
         if subscription is not None:
             await subscription.unsubscribe()

@@ -10,8 +10,8 @@ from litestar.params import QueryParameter
 
 from kaa_ext.operations import samples
 from kaa_ext.rest import queries
-from kaa_ext.rest.parameters import PREFIX, TIME_MAX, AnyAppVersion, Endpoint, Limit
-from kaa_ext.rest.problems import about, responses, wrong
+from kaa_ext.rest.parameters import PREFIX
+from kaa_ext.rest.problems import responses, wrong
 from kaa_ext.rest.services import Services
 
 Metric = Annotated[
@@ -56,6 +56,7 @@ class SampleController(Controller):
 
     path = PREFIX
     tags = ("time series",)
+    dependencies = queries.DEPENDENCIES
 
     @get(
         "/endpoints/{endpoint:str}/samples",
@@ -68,18 +69,11 @@ class SampleController(Controller):
     async def query_samples(
         self,
         services: NamedDependency[Services],
-        endpoint: Endpoint,
-        app_version: AnyAppVersion = None,
-        from_: queries.From = 0,
-        to: queries.To = TIME_MAX,
-        limit: Limit = 100,
-        start: queries.Start = None,
+        source: NamedDependency[samples.Source],
+        page: NamedDependency[queries.Page],
     ) -> SamplePage:
         """Show samples."""
-        source = queries.source(services, endpoint, app_version)
-        found, following = await queries.page(
-            services, source, lambda sample: sample.content, from_, to, limit, start
-        )
+        found, following = await queries.find_page(services, source, page, lambda sample: sample.content)
         shown = [
             Sample(sample.timestamp, sample.app_version_name, msgspec.Raw(content))
             for sample, content in found
@@ -97,17 +91,12 @@ class SampleController(Controller):
     async def query_time_series(
         self,
         services: NamedDependency[Services],
-        endpoint: Endpoint,
+        source: NamedDependency[samples.Source],
         metric: Metric,
-        app_version: AnyAppVersion = None,
-        from_: queries.From = 0,
-        to: queries.To = TIME_MAX,
-        limit: Limit = 100,
-        start: queries.Start = None,
+        page: NamedDependency[queries.Page],
     ) -> PointPage:
         """Show the values of a metric."""
-        source = queries.source(services, endpoint, app_version)
-        found, following = await queries.page(services, source, _metric(metric), from_, to, limit, start)
+        found, following = await queries.find_page(services, source, page, _metric(metric))
         return PointPage([_point(*each) for each in found], following)
 
     @get(
@@ -120,15 +109,12 @@ class SampleController(Controller):
     async def get_last_value(
         self,
         services: NamedDependency[Services],
-        endpoint: Endpoint,
+        source: NamedDependency[samples.Source],
         metric: Metric,
-        app_version: AnyAppVersion = None,
         from_: queries.From = 0,
     ) -> Point:
         """Show the last value of a metric."""
-        source = queries.source(services, endpoint, app_version)
-        with about("query", "from"):
-            found = await samples.last(services.session, source, _metric(metric), from_)
+        found = await queries.find_last(services, source, from_, _metric(metric))
         if found is None:
             raise wrong("query", "metric", "The endpoint has no value of this metric", 404)
         return _point(*found)
@@ -144,17 +130,13 @@ class SampleController(Controller):
     async def downsample_time_series(
         self,
         services: NamedDependency[Services],
-        endpoint: Endpoint,
+        source: NamedDependency[samples.Source],
         metric: Metric,
-        from_: queries.From,
-        period: queries.PeriodLength,
-        to: queries.To = TIME_MAX,
-        app_version: AnyAppVersion = None,
+        period_range: NamedDependency[queries.PeriodRange],
     ) -> queries.Periods:
         """Show averages of a metric."""
-        source = queries.source(services, endpoint, app_version)
-        return await queries.periods(
-            services, source, lambda sample: samples.number_of(sample.metric(metric)), from_, to, period
+        return await queries.find_periods(
+            services, source, period_range, lambda sample: samples.number_of(sample.metric(metric))
         )
 
 

@@ -10,8 +10,8 @@ from litestar.params import PathParameter, QueryParameter
 
 from kaa_ext.operations import samples, time_series
 from kaa_ext.rest import queries
-from kaa_ext.rest.parameters import PREFIX, TIME_MAX, AnyAppVersion, Endpoint, Limit
-from kaa_ext.rest.problems import about, responses, wrong
+from kaa_ext.rest.parameters import PREFIX
+from kaa_ext.rest.problems import responses, wrong
 from kaa_ext.rest.services import Services
 from kaa_ext.sdk.time_series import DataPoint
 
@@ -69,6 +69,7 @@ class TimeSeriesController(Controller):
 
     path = PREFIX
     tags = ("time series",)
+    dependencies = queries.DEPENDENCIES
 
     @get(
         "/time-series",
@@ -96,18 +97,13 @@ class TimeSeriesController(Controller):
     async def query_data_points(
         self,
         services: NamedDependency[Services],
-        endpoint: Endpoint,
+        source: NamedDependency[samples.Source],
         series: Series,
-        app_version: AnyAppVersion = None,
-        from_: queries.From = 0,
-        to: queries.To = TIME_MAX,
-        limit: Limit = 100,
-        start: queries.Start = None,
+        page: NamedDependency[queries.Page],
     ) -> SeriesPointPage:
         """Show data points."""
         find = await _finder(services, series)
-        source = queries.source(services, endpoint, app_version)
-        found, following = await queries.page(services, source, find, from_, to, limit, start)
+        found, following = await queries.find_page(services, source, page, find)
         return SeriesPointPage([_shown(*each) for each in found], following)
 
     @get(
@@ -120,16 +116,13 @@ class TimeSeriesController(Controller):
     async def get_last_data_point(
         self,
         services: NamedDependency[Services],
-        endpoint: Endpoint,
+        source: NamedDependency[samples.Source],
         series: Series,
-        app_version: AnyAppVersion = None,
         from_: queries.From = 0,
     ) -> SeriesPoint:
         """Show the last data point."""
         find = await _finder(services, series)
-        source = queries.source(services, endpoint, app_version)
-        with about("query", "from"):
-            found = await samples.last(services.session, source, find, from_)
+        found = await queries.find_last(services, source, from_, find)
         if found is None:
             raise wrong("path", "series", "The endpoint has no data point of this time series", 404)
         return _shown(*found)
@@ -145,13 +138,10 @@ class TimeSeriesController(Controller):
     async def downsample_data_points(
         self,
         services: NamedDependency[Services],
-        endpoint: Endpoint,
+        source: NamedDependency[samples.Source],
         series: Series,
         value: ValueName,
-        from_: queries.From,
-        period: queries.PeriodLength,
-        to: queries.To = TIME_MAX,
-        app_version: AnyAppVersion = None,
+        period_range: NamedDependency[queries.PeriodRange],
     ) -> queries.Periods:
         """Show averages of a value."""
         find = await _finder(services, series)
@@ -161,8 +151,7 @@ class TimeSeriesController(Controller):
             found = None if point is None else point.values.get(value)
             return float(found) if isinstance(found, int | float) else None
 
-        source = queries.source(services, endpoint, app_version)
-        return await queries.periods(services, source, number, from_, to, period)
+        return await queries.find_periods(services, source, period_range, number)
 
 
 async def _finder(services: Services, series: str) -> Callable[[samples.Sample], DataPoint | None]:
