@@ -6,9 +6,10 @@ from typing import Annotated
 from cyclopts import App, Parameter
 from kaa_gateway.bus.messages import now_ms
 
-from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
+from kaa_ext.cli.common import Nats, check_instance, duration
+from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.operations import credentials
-from kaa_ext.operations.session import session
+from kaa_ext.operations.session import Session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services.auth.registry import Registry
 
@@ -34,15 +35,13 @@ def _expires(option: str, text: str | None) -> int | None:
 
 
 def _run(nats: str, provider: str, work: Callable[[Registry], Awaitable[None]]) -> int:
-    urls = servers(nats)
     check_instance(provider)
 
-    async def run() -> int:
-        async with session(urls) as connection:
-            await work(await credentials.registry(connection, provider))
+    async def run(connection: Session) -> int:
+        await work(await credentials.registry(connection, provider))
         return 0
 
-    return run_command(run())
+    return run_with_nats(nats, run)
 
 
 @app.command(name="add")

@@ -7,11 +7,12 @@ import msgspec
 from cyclopts import App, Parameter, validators
 from msgspec import UNSET
 
-from kaa_ext.cli.common import Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.common import Nats, check_instance, json_argument
 from kaa_ext.cli.exits import FAILED
+from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.operations import commands
 from kaa_ext.operations.errors import Unavailable
-from kaa_ext.operations.session import session
+from kaa_ext.operations.session import Session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import cex
 
@@ -55,22 +56,20 @@ def send(
         Seconds that the endpoint has for its result.
     """
     content = None if payload is None else json_argument(payload)
-    urls = servers(nats)
     check_instance(agent)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            wait_s = timeout + ANSWER_LATER_S if wait else 0.0
-            command = await commands.invoke(
-                connection,
-                agent,
-                endpoint,
-                type,
-                content,
-                timeout_s=timeout,
-                wait_s=wait_s,
-                on_delivery=_show_delivery if wait else None,
-            )
+    async def work(connection: Session) -> int:
+        wait_s = timeout + ANSWER_LATER_S if wait else 0.0
+        command = await commands.invoke(
+            connection,
+            agent,
+            endpoint,
+            type,
+            content,
+            timeout_s=timeout,
+            wait_s=wait_s,
+            on_delivery=_show_delivery if wait else None,
+        )
         if command.result is not None:
             return _show(command.result)
         if wait:
@@ -78,7 +77,7 @@ def send(
         print(f"command {command.id} is sent")
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command
@@ -101,19 +100,17 @@ def result(
     id
         The number that `send` printed.
     """
-    urls = servers(nats)
     check_instance(agent)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            results = await connection.state(agent, cex.RESULTS, cex.Result)
-            found = await results.get(endpoint, type, str(id))
+    async def work(connection: Session) -> int:
+        results = await connection.state(agent, cex.RESULTS, cex.Result)
+        found = await results.get(endpoint, type, str(id))
         if found is None:
             print("no result")
             return FAILED
         return _show(found)
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command(name="list")
@@ -125,17 +122,15 @@ def list_commands(endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_N
     endpoint
         Endpoint ID.
     """
-    urls = servers(nats)
     check_instance(agent)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            for command in await commands.outstanding(connection, agent, endpoint):
-                payload = "" if command.payload is UNSET else bytes(command.payload).decode()
-                print("  ".join(filter(None, (command.type, str(command.id), payload, command.delivery))))
+    async def work(connection: Session) -> int:
+        for command in await commands.outstanding(connection, agent, endpoint):
+            payload = "" if command.payload is UNSET else bytes(command.payload).decode()
+            print("  ".join(filter(None, (command.type, str(command.id), payload, command.delivery))))
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 def _show_delivery(delivery: str) -> None:

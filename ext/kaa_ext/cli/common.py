@@ -1,21 +1,16 @@
 """Parameters, input and error messages that the commands of `kaa-ext` share."""
 
-import asyncio
 import re
 import sys
-from collections.abc import Coroutine
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
-import uvloop
 from cyclopts import Parameter
 from kaa_gateway.bus import subjects
 
 import kaa_ext.cli.nats_without_websocket  # noqa: F401 - before anything imports nats-py
-from kaa_ext.cli.exits import FAILED, INTERRUPTED, fail
-from kaa_ext.operations.errors import Unavailable
-from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
+from kaa_ext.cli.exits import fail
 from kaa_ext.sdk.urls import nats_urls
 
 Nats: TypeAlias = Annotated[
@@ -28,20 +23,6 @@ AppVersion: TypeAlias = Annotated[
 
 _DURATION = re.compile(r"([0-9]{1,5})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def run_command(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command and return its exit code. Print errors as one line."""
-    try:
-        return uvloop.run(work)
-    except Unavailable as error:
-        fail(str(error), FAILED)
-    except StateUnavailable as error:
-        fail(f"JetStream did not do it: {error.reason}", FAILED)
-    except ExtensionError as error:
-        fail(error.reason_phrase)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return INTERRUPTED
 
 
 def servers(text: str) -> list[str]:

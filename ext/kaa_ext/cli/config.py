@@ -7,11 +7,12 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument
 from kaa_ext.cli.exits import FAILED
+from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.messages import cdtp
 from kaa_ext.operations import configurations
-from kaa_ext.operations.session import session
+from kaa_ext.operations.session import Session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 
 app = App(name="config", help="Set, get and check the configurations of endpoints.")
@@ -45,17 +46,15 @@ def set_configuration(
         Type of a configuration that is not JSON. The device gets text/* as a string, all others in Base64.
     """
     content = json_argument(configuration)
-    urls = servers(nats)
     check_instance(provider)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            registry = await configurations.registry(connection, provider)
-            config_id = (await registry.set(app_version, endpoint, name, content, content_type)).config_id
+    async def work(connection: Session) -> int:
+        registry = await configurations.registry(connection, provider)
+        config_id = (await registry.set(app_version, endpoint, name, content, content_type)).config_id
         print(f"configuration {config_id} is set")
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command(name="get")
@@ -74,20 +73,18 @@ def get_configuration(
     endpoint
         Endpoint ID.
     """
-    urls = servers(nats)
     check_instance(provider)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            registry = await configurations.registry(connection, provider)
-            found = await registry.get(app_version, endpoint, name)
+    async def work(connection: Session) -> int:
+        registry = await configurations.registry(connection, provider)
+        found = await registry.get(app_version, endpoint, name)
         if found is None:
             print(f"{endpoint} has no such configuration")
             return FAILED
         print(msgspec.json.format(bytes(found.content)).decode())
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command(name="status")
@@ -108,16 +105,14 @@ def status(
     endpoint
         Endpoint ID.
     """
-    urls = servers(nats)
     check_instance(provider, consumer)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            for each in await configurations.status(connection, provider, consumer, app_version, endpoint):
-                print(_line(each))
+    async def work(connection: Session) -> int:
+        for each in await configurations.status(connection, provider, consumer, app_version, endpoint):
+            print(_line(each))
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 def _line(status: configurations.Status) -> str:

@@ -8,10 +8,11 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 from kaa_gateway.bus.messages import now_ms
 
-from kaa_ext.cli.common import Nats, check_instance, duration, run_command, servers
+from kaa_ext.cli.common import Nats, check_instance, duration
 from kaa_ext.cli.exits import FAILED, fail
+from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.operations import samples, time_series
-from kaa_ext.operations.session import Session, session
+from kaa_ext.operations.session import Session
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 from kaa_ext.services import epts
@@ -43,18 +44,16 @@ def tail(
     endpoint
         Endpoint ID; * for all.
     """
-    urls = servers(nats)
     check_instance(receiver)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            source = samples.Source(receiver, app_version, endpoint)
-            async for sample in samples.arriving(connection, source):
-                if (line := _line(sample, metric)) is not None:
-                    print(line, flush=True)
+    async def work(connection: Session) -> int:
+        source = samples.Source(receiver, app_version, endpoint)
+        async for sample in samples.arriving(connection, source):
+            if (line := _line(sample, metric)) is not None:
+                print(line, flush=True)
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command
@@ -82,24 +81,22 @@ def query(
         Greatest age of a sample: a number with s, m, h or d, such as 90s or 7d.
     """
     begin = _begin(since)
-    urls = servers(nats)
     check_instance(receiver)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            lines: deque[str] = deque(maxlen=last)
-            source = samples.Source(receiver, app_version, endpoint)
-            found = False
-            async for sample in samples.between(connection, source, begin):
-                found = True
-                if (line := _line(sample, metric)) is not None:
-                    lines.append(line)
-            if not lines:
-                fail(await _nothing(connection, source, since, metric if found else None), FAILED)
+    async def work(connection: Session) -> int:
+        lines: deque[str] = deque(maxlen=last)
+        source = samples.Source(receiver, app_version, endpoint)
+        found = False
+        async for sample in samples.between(connection, source, begin):
+            found = True
+            if (line := _line(sample, metric)) is not None:
+                lines.append(line)
+        if not lines:
+            fail(await _nothing(connection, source, since, metric if found else None), FAILED)
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command
@@ -129,26 +126,24 @@ def points(
         Greatest age of a data point: a number with s, m, h or d, such as 90s or 7d.
     """
     begin = _begin(since)
-    urls = servers(nats)
     check_instance(receiver)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            find = await time_series.finder(connection, receiver, series)
-            if find is None:
-                fail(f"{receiver} has no time series {series}", FAILED)
-            lines: deque[str] = deque(maxlen=last)
-            source = samples.Source(receiver, app_version, endpoint)
-            async for sample in samples.between(connection, source, begin):
-                if (point := find(sample)) is not None:
-                    values = payloads.encode(point.values).decode()
-                    lines.append(f"{_time(point.timestamp)} {_of(sample)} {values}")
+    async def work(connection: Session) -> int:
+        find = await time_series.finder(connection, receiver, series)
+        if find is None:
+            fail(f"{receiver} has no time series {series}", FAILED)
+        lines: deque[str] = deque(maxlen=last)
+        source = samples.Source(receiver, app_version, endpoint)
+        async for sample in samples.between(connection, source, begin):
+            if (point := find(sample)) is not None:
+                values = payloads.encode(point.values).decode()
+                lines.append(f"{_time(point.timestamp)} {_of(sample)} {values}")
         if not lines:
             fail(f"no sample found has a data point of {series}", FAILED)
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 def _begin(since: str | None) -> int | None:

@@ -5,10 +5,11 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument, run_command, servers
+from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument
 from kaa_ext.cli.exits import fail
+from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.operations import metadata
-from kaa_ext.operations.session import session
+from kaa_ext.operations.session import Session
 from kaa_ext.sdk import payloads
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
 
@@ -36,16 +37,14 @@ def get_metadata(
     endpoint
         Endpoint ID. With identity `open` it is the token.
     """
-    urls = servers(nats)
     place = _place(service, repository)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            found = await metadata.get(connection, place, endpoint)
+    async def work(connection: Session) -> int:
+        found = await metadata.get(connection, place, endpoint)
         print(msgspec.json.format(payloads.encode(found)).decode())
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command(name="set")
@@ -70,16 +69,14 @@ def set_metadata(
         JSON object of keys and values; @FILE reads a file, @- standard input.
     """
     text = json_argument(content)
-    urls = servers(nats)
     place = _place(service, repository)
 
-    async def work() -> int:
+    async def work(connection: Session) -> int:
         update = metadata.decode(text)
-        async with session(urls) as connection:
-            await metadata.update(connection, place, app_version, endpoint, update)
+        await metadata.update(connection, place, app_version, endpoint, update)
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 @app.command(name="delete")
@@ -102,15 +99,13 @@ def delete_metadata(
     """
     if not keys:
         fail("no key named")
-    urls = servers(nats)
     place = _place(service, repository)
 
-    async def work() -> int:
-        async with session(urls) as connection:
-            await metadata.delete(connection, place, app_version, endpoint, keys)
+    async def work(connection: Session) -> int:
+        await metadata.delete(connection, place, app_version, endpoint, keys)
         return 0
 
-    return run_command(work())
+    return run_with_nats(nats, work)
 
 
 def _place(service: str, repository: str | None) -> metadata.Place:
