@@ -99,7 +99,69 @@ async def test_aiocoap_non_confirmable(client: aiocoap.Context, server: RunningC
 async def test_aiocoap_discovers(client: aiocoap.Context, server: RunningCoapServer) -> None:
     response = await ask(client, f"{server.uri}/.well-known/core", code=Code.GET)
     assert response.opt.content_format == 40
-    assert b"</kp1/app_v1/echo>;ct=50" in response.payload.split(b",")
+    assert b'</kp1/app_v1/echo>;rt="kaa.echo";ct=50' in response.payload.split(b",")
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("rt=kaa.echo", {"/kp1/app_v1/echo", "/kp1/app_v2/echo"}),
+        ("rt=kaa.e*", {"/kp1/app_v1/echo", "/kp1/app_v2/echo"}),
+        ("href=/kp1/app_v2/*", {"/kp1/app_v2/echo"}),
+        ("href=/kp1/app_v2/echo", {"/kp1/app_v2/echo"}),
+        ("rt=kaa.echo&href=/kp1/app_v1*", {"/kp1/app_v1/echo"}),
+        ("rt=kaa", set()),
+        ("if=sensor", set()),
+    ],
+)
+async def test_clients_filter_the_links(
+    client: aiocoap.Context, server: RunningCoapServer, query: str, found: set[str]
+) -> None:
+    """RFC 6690 section 4.1."""
+    uri = f"{server.uri}/.well-known/core?{query}"
+    response = await ask(client, uri, code=Code.GET)
+    listed = {link.partition(b">")[0].decode().strip("<") for link in response.payload.split(b",") if link}
+    assert listed == found
+    assert (await coap_client(uri)).rstrip(b"\n") == response.payload
+
+
+async def test_aiocoap_validates_what_it_has(client: aiocoap.Context, server: RunningCoapServer) -> None:
+    """RFC 7252 section 5.10.6.2: 2.03 for the ETag of the same body, 2.05 for another one."""
+    uri = f"{server.uri}/kp1/app_v1/echo/token/json"
+    first = await ask(client, uri, b"a much longer value", code=Code.FETCH)
+    assert (first.code, len(first.opt.etag)) == (Code.CONTENT, 4)
+    again = await ask(client, uri, b"a much longer value", code=Code.FETCH, etags=[b"other", first.opt.etag])
+    assert (again.code, again.payload, again.opt.etag) == (Code.VALID, b"", first.opt.etag)
+    changed = await ask(client, uri, b"another longer value", code=Code.FETCH, etags=[first.opt.etag])
+    assert (changed.code, changed.payload) == (Code.CONTENT, b"another longer value")
+    short = await ask(client, uri, b"short", code=Code.FETCH)
+    assert (short.payload, short.opt.etag) == (b"short", None)
+    links = await ask(client, f"{server.uri}/.well-known/core", code=Code.GET)
+    kept = await ask(client, f"{server.uri}/.well-known/core", code=Code.GET, etags=[links.opt.etag])
+    assert (kept.code, kept.payload) == (Code.VALID, b"")
+
+
+async def test_a_large_body_is_validated(client: aiocoap.Context, server: RunningCoapServer) -> None:
+    uri = f"{server.uri}/kp1/app_v1/echo/token/json"
+    first = await ask(client, uri, LARGE, code=Code.FETCH)
+    assert first.payload == LARGE
+    again = await ask(client, uri, LARGE, code=Code.FETCH, etags=[first.opt.etag])
+    assert (again.code, again.payload) == (Code.VALID, b"")
+
+
+@pytest.mark.parametrize("method", ["delete", "patch", "ipatch"])
+async def test_libcoap_uses_no_other_method(server: RunningCoapServer, method: str) -> None:
+    answer = await coap_client("-m", method, "-e", "x", f"{server.uri}/kp1/app_v1/echo/token/json")
+    assert answer.startswith(b"4.05")
+
+
+@pytest.mark.parametrize("number", ["1", "5"])
+async def test_libcoap_makes_no_condition(server: RunningCoapServer, number: str) -> None:
+    """If-Match and If-None-Match are critical: a gateway that cannot check them must not ignore them."""
+    answer = await coap_client(
+        "-m", "put", "-O", f"{number},", "-e", "x", f"{server.uri}/kp1/app_v1/echo/token/json"
+    )
+    assert answer.startswith(b"4.02")
 
 
 async def test_errors_of_extension_and_gateway(client: aiocoap.Context, server: RunningCoapServer) -> None:

@@ -11,12 +11,12 @@ Source: RFC 7959; RFC 9175 section 3 (Request-Tag).
 import hashlib
 from collections import OrderedDict
 
+from kaa_gateway.coap.options cimport ETAG_SIZE
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.coap cimport INTERNAL_SERVER_ERROR
 
 cdef enum:
     BODY_SIZE_MIN = 1024  # bytes that even an empty body counts for: about what its entries in the tables take
-    ETAG_SIZE = 4         # bytes
 
 
 cdef bytes etag_of(Slice body):
@@ -34,6 +34,7 @@ cdef class Body:
         response.offset = <int64_t>block.number << (block.szx + 4)
         response.content_format = self.content_format
         response.etag = slice_of(self.etag)
+        response.kept = True
 
 
 cdef class BodyTable:

@@ -25,8 +25,7 @@ cdef class CoapContext:
     cdef Py_ssize_t outstanding_per_peer
     cdef double requests_per_second      # of a peer; 0 = any
     cdef bint require_echo
-    cdef bytes links                     # the body of /.well-known/core
-    cdef bytes links_etag
+    cdef object links                    # Links of /.well-known/core
     # tables
     cdef PendingRequests pending
     cdef ExchangeList unacknowledged     # confirmable requests for which nothing was sent, the oldest first

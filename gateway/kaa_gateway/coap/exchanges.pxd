@@ -1,12 +1,14 @@
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 
-from kaa_gateway.coap.options cimport Request
+from kaa_gateway.coap.options cimport ETAGS_MAX, Request, Response
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.coap cimport TOKEN_SIZE_MAX, Block, MessageView, Type
+from kaa_gateway.wire.coap cimport Block, MessageView, Type
 
 cdef enum:
     NOWHERE = -1              # no place in the deduplication table
     SHORT_RESPONSE_MAX = 24   # bytes of a datagram that need no allocation of their own
+    KEPT_TOKEN_MAX = 64       # bytes of a token that is taken; a request with a longer one is refused (RFC 8974)
+    SHORT_TOKEN_MAX = 8       # bytes of a token that is kept for duplicates; of a longer one it is the hash
 
 
 cdef enum Stage:
@@ -29,7 +31,7 @@ cdef class Exchange:
     cdef bint answered               # the extension has answered
     cdef uint8_t method
     cdef uint8_t token_size
-    cdef uint8_t[TOKEN_SIZE_MAX] token_bytes
+    cdef uint8_t[KEPT_TOKEN_MAX] token_bytes
     cdef uint16_t message_id
     cdef uint32_t sequence           # correlates the extension's answer
     cdef double lifetime_end         # loop time until which a duplicate may come
@@ -43,12 +45,15 @@ cdef class Exchange:
     cdef Block block1
     cdef bint has_block2
     cdef int szx
+    cdef int etag_count
+    cdef uint32_t[ETAGS_MAX] etags   # those that its client has, which may be ours
     cdef object upload               # the Body that it has completed, or None
     cdef Buffer transfer_key         # method, Request-Tag and path: identifies a blockwise transfer
 
     cdef int begin(self, object peer, const MessageView* view, uint32_t sequence, double now) except -1
     cdef int set_transfer_key(self, Slice request_tag, Slice path) except -1
     cdef void set_options(self, const Request* request) noexcept
+    cdef void validate(self, Response* response) noexcept
     cdef Slice token(self) noexcept
     cdef bint has_token(self, Slice token) noexcept
 
@@ -99,7 +104,7 @@ cdef struct CompletedRequest:
     uint16_t message_id
     uint8_t type
     uint8_t token_size
-    uint8_t[TOKEN_SIZE_MAX] token
+    uint8_t[SHORT_TOKEN_MAX] token      # or its hash
     int32_t response_size   # 0: nothing was sent, or an empty acknowledgement
     DatagramBytes response
 

@@ -14,8 +14,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from kaa_gateway.coap.options cimport SZX_MAX
-from kaa_gateway.wire.buffer cimport Buffer
-from kaa_gateway.wire.coap cimport CON
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.coap cimport CON, VALID, read_uint
 
 cdef enum:
     BUCKETS_AT_FIRST = 4
@@ -43,7 +43,7 @@ cdef class Exchange:
         self.stage = RECEIVED
         self.answered = self.unanswered = self.has_block1 = self.has_block2 = False
         self.accept = self.observe = -1
-        self.no_response = 0
+        self.no_response = self.etag_count = 0
         self.szx = SZX_MAX
         self.transfer_key.size = 0
         self.method = view.code
@@ -61,6 +61,9 @@ cdef class Exchange:
         self.no_response = request.no_response
         self.unanswered = request.unanswered
         self.has_block2 = request.has_block2
+        self.etag_count = request.etag_count
+        if request.etag_count:
+            memcpy(self.etags, request.etags, sizeof(self.etags))
         if request.has_block2:
             self.szx = min(request.block2.szx, <int>SZX_MAX)
 
@@ -73,6 +76,16 @@ cdef class Exchange:
         if request_tag.size:
             self.transfer_key.append(request_tag.data, request_tag.size)
         return self.transfer_key.append(path.data, path.size)
+
+    cdef void validate(self, Response* response) noexcept:
+        """Make a 2.05 a 2.03 without a body, if its client has that body by its ETag (RFC 7252 section 5.10.6.2)."""
+        cdef int i
+        for i in range(self.etag_count):
+            if self.etags[i] == read_uint(response.etag):
+                response.code = VALID
+                response.body = Slice(NULL, 0)
+                response.content_format = -1
+                return
 
     cdef Slice token(self) noexcept:
         return Slice(&self.token_bytes[0], self.token_size)
@@ -177,6 +190,15 @@ cdef class ExchangeTable:
         return 0
 
 
+cdef inline uint64_t hash_of(Slice token) noexcept nogil:
+    """Return the FNV-1a hash of a token: two long tokens of one peer with one message ID hardly ever share it."""
+    cdef uint64_t result = <uint64_t>0xCBF29CE484222325
+    cdef Py_ssize_t i
+    for i in range(token.size):
+        result = (result ^ token.data[i]) * <uint64_t>0x100000001B3
+    return result
+
+
 cdef class DeduplicationTable:
     """A table of at most `capacity` completed requests of all peers. One more removes the earliest completed one."""
 
@@ -200,6 +222,7 @@ cdef class DeduplicationTable:
         """Add a request; its token and the datagram `response` are copied. Hot path."""
         cdef uint8_t* storage = NULL
         cdef int32_t place
+        cdef uint64_t hash
         cdef int32_t* bucket
         cdef CompletedRequest* completed
         if self.count >= self.capacity:
@@ -216,7 +239,11 @@ cdef class DeduplicationTable:
         completed.peer = peer
         completed.type = <uint8_t>type
         completed.token_size = <uint8_t>token.size
-        memcpy(completed.token, token.data, <size_t>token.size)
+        if token.size > SHORT_TOKEN_MAX:
+            hash = hash_of(token)
+            memcpy(completed.token, &hash, SHORT_TOKEN_MAX)
+        else:
+            memcpy(completed.token, token.data, <size_t>token.size)
         completed.message_id = message_id
         completed.lifetime_end = lifetime_end
         completed.response_size = <int32_t>response.size
@@ -254,8 +281,13 @@ cdef class DeduplicationTable:
         its tokens differ.
         """
         cdef int32_t place, following
+        cdef Slice short = token
+        cdef uint64_t hash
         if self.count == 0:
             return NULL
+        if token.size > SHORT_TOKEN_MAX:
+            hash = hash_of(token)
+            short = Slice(<const uint8_t*>&hash, SHORT_TOKEN_MAX)
         place = self.bucket_of(peer, message_id)[0]
         while place != NOWHERE:
             following = self.places[place].chained
@@ -263,7 +295,7 @@ cdef class DeduplicationTable:
                 if self.places[place].lifetime_end <= now:
                     self.unlink(place)
                 elif self.places[place].token_size == token.size \
-                        and memcmp(self.places[place].token, token.data, <size_t>token.size) == 0:
+                        and memcmp(self.places[place].token, short.data, <size_t>short.size) == 0:
                     return &self.places[place]
             place = following
         return NULL

@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport Block, Format, MessageView, Type
@@ -6,6 +6,8 @@ from kaa_gateway.wire.coap cimport Block, Format, MessageView, Type
 cdef enum:
     SZX_MAX = 6                   # blocks of at most 1024 bytes (RFC 7959 section 2.2)
     DIAGNOSTIC_SIZE_MAX = 512     # bytes of a diagnostic payload
+    ETAG_SIZE = 4                 # bytes of ours
+    ETAGS_MAX = 8                 # of a request that are looked at
 
 
 cdef class Refusal:
@@ -38,6 +40,8 @@ cdef struct Request:
     Block block2
     Slice echo           # data NULL if absent
     Slice request_tag
+    int etag_count       # ETags that may be ours
+    uint32_t[ETAGS_MAX] etags
 
 
 cdef struct Response:
@@ -54,6 +58,7 @@ cdef struct Response:
     Block block1
     int64_t size1
     Slice etag           # data NULL if absent
+    bint kept            # the other blocks of its body can be fetched
     Slice echo
 
 
@@ -73,6 +78,7 @@ cdef inline Slice cut_diagnostic(Slice phrase) noexcept nogil:
 
 
 cdef Format read_request(MessageView* view, Buffer path, Request* request) except <Format>-1
+cdef tuple queries_of(const MessageView* view)
 cdef Refusal refusal_for(OptionFault fault)
 
 cdef uint8_t code_of_status(int status, uint8_t method) noexcept nogil

@@ -63,7 +63,7 @@ cdef inline Py_ssize_t size_max(uint32_t number) noexcept nogil:
         return 1
     if number == ECHO:
         return 40
-    if number == REQUEST_TAG:
+    if number == REQUEST_TAG or number == ETAG:
         return 8
     return -1
 
@@ -110,7 +110,7 @@ cdef OptionFault take_option(uint32_t number, uint32_t previous, Slice value, Re
     """
     if number == PROXY_URI or number == PROXY_SCHEME:
         return PROXYING
-    if value.size > size_max(number) or (number == previous and number != URI_QUERY):
+    if value.size > size_max(number) or (number == previous and number != URI_QUERY and number != ETAG):
         return CRITICAL_OPTION if number & 1 else NO_FAULT
     if number == URI_QUERY:
         request.unanswered = request.unanswered or asks_no_answer(value)
@@ -135,6 +135,9 @@ cdef OptionFault take_option(uint32_t number, uint32_t previous, Slice value, Re
         request.echo = value
     elif number == REQUEST_TAG:
         request.request_tag = value
+    elif number == ETAG and value.size == ETAG_SIZE and request.etag_count < ETAGS_MAX:
+        request.etags[request.etag_count] = read_uint(value)
+        request.etag_count += 1
     return NO_FAULT
 
 
@@ -152,7 +155,7 @@ cdef Format read_request(MessageView* view, Buffer path, Request* request) excep
     request.fault = NO_FAULT
     request.accept = request.observe = -1
     request.size1 = -1
-    request.no_response = 0
+    request.no_response = request.etag_count = 0
     request.unanswered = False
     request.has_block1 = request.has_block2 = False
     request.echo = request.request_tag = Slice(NULL, 0)
@@ -180,6 +183,17 @@ cdef Format read_request(MessageView* view, Buffer path, Request* request) excep
     return take_payload(&reader, view)
 
 
+cdef tuple queries_of(const MessageView* view):
+    """Return the values of Uri-Query of a request that has been read."""
+    cdef OptionReader reader = option_reader(view)
+    cdef Slice value
+    cdef list found = []
+    while next_option(&reader, &value) == WELL_FORMED:
+        if reader.number == URI_QUERY:
+            found.append(value.data[:value.size])
+    return tuple(found)
+
+
 # ---------------------------------------------------------------- responses
 
 cdef void start_response(Response* response, uint8_t code) noexcept nogil:
@@ -188,7 +202,7 @@ cdef void start_response(Response* response, uint8_t code) noexcept nogil:
     response.body = Slice(NULL, 0)
     response.offset = 0
     response.szx = SZX_MAX
-    response.has_block2 = response.has_block1 = False
+    response.has_block2 = response.has_block1 = response.kept = False
     response.content_format = response.max_age = -1
     response.observe = response.size1 = -1
     response.etag = response.echo = Slice(NULL, 0)

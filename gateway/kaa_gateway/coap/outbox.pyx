@@ -46,7 +46,7 @@ cdef class Outbox:
         if not self.fit(type, message_id, token, response, limit):
             context.counters.count("dropped", "coap_amplification")
             return False
-        if not is_cut(response) or response.etag.data != NULL:
+        if response.kept or not is_cut(response):
             return True
         body = context.responses.keep(
             self.peer, transfer_key.data[:transfer_key.size], token.data[:token.size], response, context.now
@@ -55,6 +55,7 @@ cdef class Outbox:
             context.counters.count("dropped", "coap_response_too_large")
             start_response(response, INTERNAL_SERVER_ERROR)
         else:
+            response.kept = True
             response.etag = slice_of(body.etag)
             if limit < response.body.size and type != CON:
                 # Returned with the request for the next block, this lifts the limit.

@@ -44,7 +44,7 @@ cdef class CoapPeer(Session):
     cdef Exchange find_exchange(self, uint32_t sequence)
     cdef int respond_with(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1
     cdef int send_next_block(self, Exchange exchange, const Request* request, double now) except -1
-    cdef int list_links(self, Exchange exchange, const Request* request) except -1
+    cdef int list_links(self, Exchange exchange, const MessageView* view, const Request* request) except -1
     cdef int refuse(self, Exchange exchange, Refusal refusal) except -1
     cdef int respond_error(self, Exchange exchange, uint8_t code, bytes diagnostic) except -1
     cdef int respond(self, Exchange exchange, Response* response) except -1

@@ -11,12 +11,13 @@ Source: RFC 7252 sections 4 and 5; RFC 7641 (Observe); RFC 7959 (blocks); RFC 79
 cimport cython
 from libc.stdint cimport int64_t
 
-from kaa_gateway.coap.blocks cimport BLOCKS_MISSING, NO_BLOCK_MEMORY, REPEATED, BlockResult, Body
+from kaa_gateway.coap.blocks cimport BLOCKS_MISSING, NO_BLOCK_MEMORY, REPEATED, BlockResult, Body, etag_of
 from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED, RECEIVED, response_of
 from kaa_gateway.coap.observations cimport Observation
 from kaa_gateway.coap.observer cimport NOTIFICATION_MAX_AGE
 from kaa_gateway.coap.options cimport (
-    NO_FAULT, code_of_status, cut_diagnostic, format_of_payload, is_known_format, refusal_for, start_response,
+    NO_FAULT, code_of_status, cut_diagnostic, format_of_payload, is_known_format, queries_of, refusal_for,
+    start_response,
 )
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport is_kp1
@@ -46,6 +47,7 @@ cdef enum:
     GENERATION_MASK = 0xFFF         # bits of a sequence above the message ID
     SPARE_EXCHANGES = 1024          # kept for use, at most
     SPARE_KEY_SIZE = 256            # bytes of a transfer key, in each
+    VALIDATED_SIZE_MIN = 16         # bytes of a body that has an ETag; a shorter one costs no more than a validation
 
 cdef bytes WELL_KNOWN_CORE = b".well-known/core"
 
@@ -124,7 +126,7 @@ cdef class CoapPeer(Session):
             return self.refuse(exchange, DRAINING)
         if not is_kp1(path):
             if view.code == GET and context.path.copy() == WELL_KNOWN_CORE:
-                return self.list_links(exchange, request)
+                return self.list_links(exchange, view, request)
             return self.refuse(exchange, NOT_KP1)
         if not is_known_format(request.accept):
             return self.refuse(exchange, BAD_FORMAT)
@@ -304,6 +306,7 @@ cdef class CoapPeer(Session):
         """Respond to a request with the answer of its extension. Hot path."""
         cdef Observation observation = None
         cdef Response response
+        cdef bytes etag
         exchange.answered = True
         start_response(&response, code_of_status(data.status_code, exchange.method))
         if response.code >= BAD_REQUEST and data.reason_phrase.size:
@@ -318,6 +321,10 @@ cdef class CoapPeer(Session):
             if response.observe >= 0:
                 response.max_age = NOTIFICATION_MAX_AGE
                 observation = self.observer.observations.get(exchange.token_bytes[:exchange.token_size])
+        if response.code == CONTENT and response.body.size >= VALIDATED_SIZE_MIN:
+            etag = etag_of(response.body)
+            response.etag = slice_of(etag)
+            exchange.validate(&response)
         self.respond(exchange, &response)
         return 0 if observation is None else self.observer.send_queued(observation)
 
@@ -335,19 +342,24 @@ cdef class CoapPeer(Session):
             return self.refuse(exchange, NO_BLOCK)
         return self.respond(exchange, &response)
 
-    cdef int list_links(self, Exchange exchange, const Request* request) except -1:
-        """Respond with /.well-known/core."""
+    cdef int list_links(self, Exchange exchange, const MessageView* view, const Request* request) except -1:
+        """Respond with /.well-known/core, filtered by the queries (RFC 6690 section 4.1)."""
         cdef Response response
+        cdef bytes body, etag
         if request.accept >= 0 and request.accept != LINK_FORMAT:
             return self.refuse(exchange, BAD_FORMAT)
         start_response(&response, CONTENT)
-        response.body = slice_of(self.context.links)
+        body, etag = self.context.links.select(queries_of(view))
+        response.body = slice_of(body)
         response.content_format = LINK_FORMAT
-        response.etag = slice_of(self.context.links_etag)
+        response.etag = slice_of(etag)
+        response.kept = True
         if request.has_block2:
             response.offset = <int64_t>request.block2.number << (request.block2.szx + 4)
             if response.offset and response.offset >= response.body.size:
                 return self.refuse(exchange, NO_BLOCK)
+        if response.offset == 0:
+            exchange.validate(&response)
         return self.respond(exchange, &response)
 
     cdef int refuse(self, Exchange exchange, Refusal refusal) except -1:

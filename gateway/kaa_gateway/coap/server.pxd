@@ -20,6 +20,7 @@ cdef class CoapServer(DatagramCore):
 
     cdef int reject(self, const Address* source, const MessageView* view, Format format) except -1
     cdef int send_reset(self, const Address* source, const MessageView* view) except -1
+    cdef int refuse_long_token(self, const Address* source, const MessageView* view) except -1
     cdef CoapPeer find_peer(self, const Address* source, double now)
     cdef CoapPeer open_peer(self, const Address* source, double now)
     cdef Outbox new_outbox(self, CoapPeer peer, const Address* source)

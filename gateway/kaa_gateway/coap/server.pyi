@@ -8,8 +8,6 @@ from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.net.udp import DatagramCore
 
-def links_of(app_versions: Mapping[str, Collection[str]]) -> bytes: ...
-
 class CoapServer(DatagramCore):
     pending: PendingRequests
     def __init__(

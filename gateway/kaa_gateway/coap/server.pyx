@@ -9,15 +9,15 @@ import random
 import secrets
 from collections import OrderedDict
 from itertools import islice
-from urllib.parse import quote
 
 from libc.math cimport INFINITY
 
 from kaa_gateway.coap.echo import EchoValues
+from kaa_gateway.coap.links import Links
 from kaa_gateway.errors import ProtocolError
 
-from kaa_gateway.coap.blocks cimport BodyTable, etag_of
-from kaa_gateway.coap.exchanges cimport DeduplicationTable, Exchange, ExchangeList, ExchangeTable
+from kaa_gateway.coap.blocks cimport BodyTable
+from kaa_gateway.coap.exchanges cimport KEPT_TOKEN_MAX, DeduplicationTable, Exchange, ExchangeList, ExchangeTable
 from kaa_gateway.coap.observations cimport Observation, ObservationTable
 from kaa_gateway.coap.observer cimport Observer
 from kaa_gateway.coap.options cimport Request, read_request
@@ -27,9 +27,10 @@ from kaa_gateway.counters cimport COAP, Counters
 from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
-from kaa_gateway.wire.buffer cimport Buffer, Slice, slice_of
+from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport (
-    ACK, BAD_TOKEN_LENGTH, CON, EMPTY, NOT_FOUND, RST, SERVICE_UNAVAILABLE, WELL_FORMED, append_header, read_header,
+    ACK, BAD_REQUEST, BAD_TOKEN_LENGTH, CON, EMPTY, NON, NOT_FOUND, RST, SERVICE_UNAVAILABLE, WELL_FORMED,
+    append_header, read_header,
 )
 
 from kaa_gateway.wire.coap import FORMAT_REASONS
@@ -38,7 +39,6 @@ cdef enum:
     EVICTION_SCAN = 64            # peers looked at for an idle one
     DUE_PER_CALL = 500            # messages of each kind that are sent at once because they are due
     ENDED_AT_ONCE = 100           # observations
-    LINKS_MAX = 1024              # of /.well-known/core
     AMPLIFICATION_MAX = 3         # bytes sent for a byte received, to an address that is not verified
     SECRET_SIZE = 16              # bytes
     CLASS_OF_REQUESTS = 0
@@ -54,14 +54,6 @@ cdef double BODY_LIFETIME = 93.0
 cdef double ECHO_LIFETIME = 300.0
 # Seconds: the order of the table of peers is no more exact.
 cdef double HEARD_RESOLUTION = 1.0
-
-
-def links_of(app_versions):
-    """Return the links of /.well-known/core: one for each extension instance of each application version."""
-    names = sorted((version, extension) for version, allowed in app_versions.items() for extension in allowed)
-    return ",".join(
-        f"</kp1/{quote(version)}/{quote(extension)}>;ct=50" for version, extension in names[:LINKS_MAX]
-    ).encode()
 
 
 cdef dict served_by(app_versions):
@@ -122,8 +114,7 @@ cdef class CoapServer(DatagramCore):
 
     def list_links(self, app_versions):
         """Answer requests for /.well-known/core by another configuration."""
-        self.context.links = links_of(app_versions)
-        self.context.links_etag = etag_of(slice_of(self.context.links))
+        self.context.links = Links(app_versions)
         self.served = served_by(app_versions)
 
     def begin_drain(self):
@@ -174,6 +165,8 @@ cdef class CoapServer(DatagramCore):
         cdef CoapPeer peer
         if is_request:
             format = read_request(&view, context.path, &request)
+            if format == WELL_FORMED and view.token.size > KEPT_TOKEN_MAX:
+                return self.refuse_long_token(source, &view)
         if format != WELL_FORMED:
             return self.reject(source, &view, format)
         context.now = self.socket.now
@@ -217,6 +210,17 @@ cdef class CoapServer(DatagramCore):
         cdef Buffer out = self.context.out
         out.size = 0
         append_header(out, RST, EMPTY, view.message_id, Slice(NULL, 0))
+        return self.socket.send(source, out.data, out.size)
+
+    cdef int refuse_long_token(self, const Address* source, const MessageView* view) except -1:
+        """Refuse a request whose token is longer than we keep: RFC 8974 section 2.2.1 has 4.00 for that.
+
+        The response is no longer than the request, and each duplicate gets it again.
+        """
+        cdef Buffer out = self.context.out
+        self.context.counters.count("refused", "coap_long_token")
+        out.size = 0
+        append_header(out, ACK if view.type == CON else NON, BAD_REQUEST, view.message_id, view.token)
         return self.socket.send(source, out.data, out.size)
 
     # ------------------------------------------------------------ peers

@@ -1,14 +1,15 @@
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 
 cdef enum:
     HEADER_SIZE = 4        # bytes
-    TOKEN_SIZE_MAX = 8     # bytes
+    TOKEN_SIZE_MAX = 65804 # bytes; more than 8 only as RFC 8974 has it
     OPTION_NUMBER_MAX = 65535
     PAYLOAD_MARKER = 0xFF
     ONE_BYTE_BASE = 13     # of an option delta or length that is extended by one byte
     TWO_BYTE_BASE = 269
+    BERT = 7               # block size of several blocks of 1024 bytes, over reliable transports only
 
 
 cdef enum Type:
@@ -16,6 +17,7 @@ cdef enum Type:
     NON = 1
     ACK = 2
     RST = 3
+    STREAM = 4      # over a reliable transport messages have no type (RFC 8323)
 
 
 # Codes are class << 5 | detail (RFC 7252 section 12.1; RFC 7959; RFC 8132; RFC 8516).
@@ -42,6 +44,11 @@ cdef enum Code:
     INTERNAL_SERVER_ERROR = 0xA0
     SERVICE_UNAVAILABLE = 0xA3
     PROXYING_NOT_SUPPORTED = 0xA5
+    CSM = 0xE1                           # signaling (RFC 8323 section 5)
+    SIGNAL_PING = 0xE2
+    SIGNAL_PONG = 0xE3
+    RELEASE = 0xE4
+    ABORT = 0xE5
 
 
 # Option numbers (RFC 7252 section 5.10; 7641; 7959; 7967; 9175).
@@ -115,6 +122,25 @@ cdef int append_uint_option(Buffer out, uint32_t previous, uint32_t number, uint
 cdef int append_payload(Buffer out, Slice payload) except -1
 
 
+cdef inline Format read_token(int nibble, const uint8_t* at, const uint8_t* end, Slice* token) noexcept nogil:
+    # Read a token whose length begins with the nibble TKL (RFC 8974 section 2.1). Hot path.
+    cdef Py_ssize_t size = nibble
+    if nibble >= ONE_BYTE_BASE:
+        if nibble == 15:
+            return BAD_TOKEN_LENGTH
+        if end - at < nibble - 12:
+            return TRUNCATED_TOKEN
+        if nibble == 13:
+            size = ONE_BYTE_BASE + at[0]
+        else:
+            size = TWO_BYTE_BASE + (<Py_ssize_t>at[0] << 8 | at[1])
+        at += nibble - 12
+    if size > end - at:
+        return TRUNCATED_TOKEN
+    token[0] = Slice(at, size)
+    return WELL_FORMED
+
+
 cdef inline OptionReader option_reader(const MessageView* view) noexcept nogil:
     return OptionReader(view.options.data, view.options.data + view.options.size, 0)
 
@@ -180,6 +206,11 @@ cdef inline uint32_t read_uint(Slice value) noexcept nogil:
 cdef inline Block read_block(Slice value) noexcept nogil:
     cdef uint32_t bits = read_uint(value)
     return Block(bits >> 4, (bits & 8) != 0, <int>(bits & 7))
+
+
+cdef inline int64_t block_offset(Block block) noexcept nogil:
+    # Return where a block begins; one of BERT consists of blocks of 1024 bytes (RFC 8323 section 6).
+    return <int64_t>block.number << ((6 if block.szx == BERT else block.szx) + 4)
 
 
 cdef inline uint32_t block_value(Block block) noexcept nogil:

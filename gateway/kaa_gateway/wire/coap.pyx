@@ -3,7 +3,7 @@
 Options are read in place. Decoders return a Format instead of raising, because whether a malformed message is answered
 with a Reset depends on its type (RFC 7252 section 4.2). The meaning of messages is kaa_gateway.coap's.
 
-Source: RFC 7252 section 3; RFC 7959 section 2.2 (block options).
+Source: RFC 7252 section 3; RFC 7959 section 2.2 (block options); RFC 8974 section 2 (extended tokens).
 """
 
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from kaa_gateway.errors import ProtocolError
 cdef enum:
     VERSION = 1
     OPTION_HEADER_MAX = 5    # bytes
+    TOKEN_HEADER_MAX = 2     # bytes of an extended token length
 
 FORMAT_REASONS = (
     "",
@@ -36,7 +37,7 @@ cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view)
 
     The view borrows from `data`. Its type, code and message ID are valid for results from BAD_TOKEN_LENGTH on.
     """
-    cdef Py_ssize_t token_size
+    cdef Format format
     if size < HEADER_SIZE:
         return TOO_SHORT
     if data[0] >> 6 != VERSION:
@@ -44,15 +45,14 @@ cdef Format read_header(const uint8_t* data, Py_ssize_t size, MessageView* view)
     view.type = <Type>(data[0] >> 4 & 3)
     view.code = data[1]
     view.message_id = <uint16_t>(data[2] << 8 | data[3])
-    token_size = data[0] & 0x0F
-    if token_size > TOKEN_SIZE_MAX:
+    if data[0] & 0x0F == 15:
         return BAD_TOKEN_LENGTH
     if view.code == EMPTY and size > HEADER_SIZE:
         return NOT_EMPTY
-    if token_size > size - HEADER_SIZE:
-        return TRUNCATED_TOKEN
-    view.token = Slice(data + HEADER_SIZE, token_size)
-    view.options = Slice(data + HEADER_SIZE + token_size, size - HEADER_SIZE - token_size)
+    format = read_token(data[0] & 0x0F, data + HEADER_SIZE, data + size, &view.token)
+    if format != WELL_FORMED:
+        return format
+    view.options = Slice(view.token.data + view.token.size, data + size - view.token.data - view.token.size)
     view.payload = Slice(NULL, 0)
     return WELL_FORMED
 
@@ -76,19 +76,6 @@ cdef Format read_message(const uint8_t* data, Py_ssize_t size, MessageView* view
 
 # ---------------------------------------------------------------- encoding
 
-cdef int append_header(Buffer out, Type type, uint8_t code, uint16_t message_id, Slice token) except -1:
-    """Append the header and the token, which has at most TOKEN_SIZE_MAX bytes."""
-    cdef uint8_t* at = out.reserve(HEADER_SIZE + token.size)
-    at[0] = <uint8_t>(VERSION << 6 | <int>type << 4 | token.size)
-    at[1] = code
-    at[2] = <uint8_t>(message_id >> 8)
-    at[3] = <uint8_t>(message_id & 0xFF)
-    if token.size:
-        memcpy(at + HEADER_SIZE, token.data, <size_t>token.size)
-    out.size += HEADER_SIZE + token.size
-    return 0
-
-
 cdef inline uint8_t* put_extended(uint8_t* at, uint32_t value, uint8_t* nibble) noexcept nogil:
     if value < ONE_BYTE_BASE:
         nibble[0] = <uint8_t>value
@@ -101,6 +88,22 @@ cdef inline uint8_t* put_extended(uint8_t* at, uint32_t value, uint8_t* nibble) 
     at[0] = <uint8_t>((value - TWO_BYTE_BASE) >> 8)
     at[1] = <uint8_t>((value - TWO_BYTE_BASE) & 0xFF)
     return at + 2
+
+
+cdef int append_header(Buffer out, Type type, uint8_t code, uint16_t message_id, Slice token) except -1:
+    """Append the header and the token, which has at most TOKEN_SIZE_MAX bytes."""
+    cdef uint8_t* start = out.reserve(HEADER_SIZE + TOKEN_HEADER_MAX + token.size)
+    cdef uint8_t* at
+    cdef uint8_t nibble
+    at = put_extended(start + HEADER_SIZE, <uint32_t>token.size, &nibble)
+    start[0] = <uint8_t>(VERSION << 6 | <int>type << 4 | nibble)
+    start[1] = code
+    start[2] = <uint8_t>(message_id >> 8)
+    start[3] = <uint8_t>(message_id & 0xFF)
+    if token.size:
+        memcpy(at, token.data, <size_t>token.size)
+    out.size += at + token.size - start
+    return 0
 
 
 cdef int append_option(Buffer out, uint32_t previous, uint32_t number, Slice value) except -1:

@@ -3,8 +3,8 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from kaa_gateway.coap.links import Links
 from kaa_gateway.coap.options import code_for
-from kaa_gateway.coap.server import links_of
 from kaa_gateway.wire.coap import Message
 
 from tests.support.cluster import Cluster
@@ -252,8 +252,9 @@ async def test_a_ping_is_answered_with_a_reset(server: RunningCoapServer, client
         (b"", None),
         (b"\x40\x01\x00", None),
         (b"\x80\x01\x00\x05", None),
-        (b"\x49\x01\x00\x05" + bytes(9), Message(RST, 0, 5)),
-        (b"\x59\x01\x00\x05" + bytes(9), None),
+        (b"\x49\x01\x00\x05" + bytes(8), Message(RST, 0, 5)),
+        (b"\x4f\x01\x00\x05" + bytes(9), Message(RST, 0, 5)),
+        (b"\x5f\x01\x00\x05" + bytes(9), None),
         (b"\x40\x01\x00\x05\xff", Message(RST, 0, 5)),
         (b"\x40\x00\x00\x05\x00", Message(RST, 0, 5)),
         (b"\x40\x21\x00\x05", Message(RST, 0, 5)),
@@ -387,7 +388,40 @@ async def test_the_reason_phrase_is_the_diagnostic_payload(cluster: Cluster, cli
 async def test_what_is_served_is_listed(client: CoapClient) -> None:
     response = await client.post(".well-known/core", method=GET)
     assert (response.code, option(response, 12)) == (0x45, b"\x28")
-    assert links_of({"v 1": {"b", "a"}, "v0": set()}) == b"</kp1/v%201/a>;ct=50,</kp1/v%201/b>;ct=50"
+    assert Links({"v 1": {"b", "a"}, "v0": set()}).select().body == (
+        b'</kp1/v%201/a>;rt="kaa.a";ct=50,</kp1/v%201/b>;rt="kaa.b";ct=50'
+    )
+
+
+@pytest.mark.parametrize("size", [9, 12, 13, 64])
+async def test_extended_tokens(cluster: Cluster, client: CoapClient, size: int) -> None:
+    """RFC 8974: the token comes back whole, and tells duplicates from other requests."""
+    request = client.request(PATH, b"1", token=b"a" * (size - 1) + b"1")
+    client.send(request)
+    await cluster.answer(await cluster.request(), b"one")
+    answer = await client.receive()
+    assert (answer.type, answer.token, answer.payload) == (ACK, request.token, b"one")
+    assert await client.ask(request) == answer
+    other = request._replace(token=b"a" * (size - 1) + b"2")
+    client.send(other)
+    (forwarded,) = await cluster.next_requests(1, after=1)
+    await cluster.answer(forwarded, b"two")
+    assert (await client.receive()).payload == b"two"
+    assert len(cluster.requests) == 2
+
+
+@pytest.mark.parametrize(("kind", "answer"), [(CON, ACK), (NON, NON)])
+async def test_a_token_that_is_too_long_is_refused(
+    cluster: Cluster, server: RunningCoapServer, client: CoapClient, kind: int, answer: int
+) -> None:
+    """RFC 8974 section 2.2.1: 4.00 and no Reset, which would say that no extended token is supported."""
+    for size in (65, 300):
+        request = client.request(PATH, b"1", token=bytes(size), kind=kind)
+        response = await client.ask(request)
+        assert response == Message(answer, 0x80, request.message_id, request.token)
+    assert server.count("refused", "coap_long_token") == 2
+    assert not cluster.requests
+    assert client.bytes_received <= client.bytes_sent
 
 
 async def test_nats_away(nats_server: NatsServer) -> None:

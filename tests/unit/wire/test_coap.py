@@ -29,6 +29,24 @@ def test_vectors_of_rfc_7252(datagram: str, message: Message) -> None:
     assert encode(message) == bytes.fromhex(datagram)
 
 
+# RFC 8974 section 2.1: TKL 13 and 14 stand for one and two more bytes of the token's length.
+EXTENDED_TOKENS = {
+    "49010001001122334455667788": 9,
+    "4c010001" + "00" * 12: 12,
+    "4d01000100" + "00" * 13: 13,
+    "4d010001ff" + "00" * 268: 268,
+    "4e0100010000" + "00" * 269: 269,
+    "4e010001ffff" + "00" * 65_804: 65_804,
+}
+
+
+@pytest.mark.parametrize(("datagram", "size"), EXTENDED_TOKENS.items(), ids=EXTENDED_TOKENS.values())
+def test_extended_tokens_of_rfc_8974(datagram: str, size: int) -> None:
+    message = decode(bytes.fromhex(datagram))
+    assert len(message.token) == size
+    assert encode(message) == bytes.fromhex(datagram)
+
+
 # Values of Block1 and Block2 as RFC 7959 section 3 writes them, NUM/M/size, in their place after Uri-Path.
 BLOCKS = {
     # 3.1, figure 2: CON [MID=1236], GET, /status, 2:2/0/128.
@@ -52,7 +70,11 @@ def test_block_options_of_rfc_7959(datagram: str, message: Message) -> None:
         ("400100", "coap_too_short"),
         ("00010001", "coap_unknown_version"),
         ("80010001", "coap_unknown_version"),
-        ("4901000100112233445566778899", "coap_token_length"),
+        ("490100010011223344556677", "coap_truncated_token"),
+        ("4d010001", "coap_truncated_token"),
+        ("4d01000100", "coap_truncated_token"),
+        ("4e01000100", "coap_truncated_token"),
+        ("4e010001ffff00", "coap_truncated_token"),
         ("4f010001", "coap_token_length"),
         ("4201000111", "coap_truncated_token"),
         ("4000000100", "coap_empty_with_content"),
@@ -88,7 +110,7 @@ def test_the_largest_option_number_and_length() -> None:
         Message(4, 1, 0),
         Message(0, 256, 0),
         Message(0, 1, 65536),
-        Message(0, 1, 0, bytes(9)),
+        Message(0, 1, 0, bytes(65_805)),
         Message(0, 1, 0, b"", ((11, b""), (6, b""))),
         Message(0, 1, 0, b"", ((65536, b""),)),
     ],
