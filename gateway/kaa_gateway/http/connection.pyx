@@ -10,7 +10,7 @@ import structlog
 
 from libc.stdint cimport int64_t
 
-from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, METHOD_HEAD, METHOD_OPTIONS, METHOD_POST, REFUSED
+from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, REFUSED
 from kaa_gateway.http.refusals cimport (
     BAD_CREDENTIALS, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY,
     NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
@@ -29,6 +29,7 @@ from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.kp.waiting cimport BAD_WAIT
 from kaa_gateway.net.input_memory cimport INPUT_FREE
 from kaa_gateway.wire.buffer cimport Slice
+from kaa_gateway.wire.http cimport METHOD_HEAD, METHOD_OPTIONS, METHOD_POST
 
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.clients import Client, Presentation, basic_credentials
@@ -229,6 +230,7 @@ cdef class HttpConnection(ProtocolCore):
         if isinstance(known, Client):
             return self.identify(authorization, known, body_is_late)
         self.move(AUTHENTICATING)
+        self.parser.hold()
         self.transport.pause_reading()
         known.add_done_callback(lambda done: self.authenticated(authorization, done))
         return 0
@@ -293,7 +295,6 @@ cdef class HttpConnection(ProtocolCore):
     cdef int publish(self, uint32_t number) except -1:
         """Forward the request in the parser. Hot path."""
         cdef HttpServer server = self.server
-        cdef Buffer body = self.parser.body
         cdef Message message
         cdef Outcome outcome
         cdef int wait = self.parser.target.wait
@@ -301,7 +302,7 @@ cdef class HttpConnection(ProtocolCore):
         if not server.pending.add(self.session, number, now):
             return self.refuse(number, TOO_MANY_PENDING)
         message.topic = self.parser.target.path
-        message.payload = Slice(body.data, body.size)
+        message.payload = self.parser.whole_body()
         message.service = REQUEST
         message.unanswered = self.parser.target.no_answer or wait > 0
         message.token = TAKEN_TOKEN | number if message.unanswered else 0
@@ -463,7 +464,8 @@ cdef class HttpConnection(ProtocolCore):
         (<HttpSession>self.session).connection = None
         self.server.sessions.close(self.session)
         self.server.connections.discard(self)
-        return self.parser.release()
+        self.parser.body.clear(0)
+        return 0
 
     # ------------------------------------------------------------ time
 

@@ -6,15 +6,16 @@ from kaa_gateway.wire.buffer cimport Buffer, Slice
 
 cdef class RequestTarget:
     # state
-    cdef bytes text        # as the client has sent it, or None
+    cdef Slice text        # as the client has sent it, borrowed from the head or from `held`
     cdef Slice path        # resource path of 1/KP; borrowed from `text` or `decoded`
+    cdef bytes held        # the text, where it stays longer than the head
     cdef Buffer decoded    # the path, where it was percent-encoded
     cdef bint no_answer    # its query asks for no answer of the extension
     cdef int wait          # seconds in its query; NO_WAIT or BAD_WAIT
     cdef Refusal refusal   # why there is no path, or None
 
     cdef int clear(self) except -1
-    cdef Py_ssize_t size(self) noexcept
+    cdef int hold(self) except -1
     cdef int read_path(self, bytes prefix) except -1
     cdef Refusal find_path(self, bytes prefix)
     cdef bint decode_path(self, Slice encoded) except -1

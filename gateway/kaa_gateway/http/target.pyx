@@ -13,7 +13,7 @@ from posix.strings cimport strncasecmp
 from kaa_gateway.http.refusals cimport BAD_TARGET, NOT_FOUND
 from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
 from kaa_gateway.kp.waiting cimport NO_WAIT, read_wait
-from kaa_gateway.wire.buffer cimport slice_of
+from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 
 
 cdef inline int hex_value(uint8_t character) noexcept nogil:
@@ -47,16 +47,23 @@ cdef class RequestTarget:
 
     cdef int clear(self) except -1:
         """Forget the target. Hot path."""
-        self.text = None
-        self.path = Slice(NULL, 0)
+        self.text = self.path = Slice(NULL, 0)
+        self.held = None
         self.decoded = self.refusal = None
         self.no_answer = False
         self.wait = NO_WAIT
         return 0
 
-    cdef Py_ssize_t size(self) noexcept:
-        """Return the bytes of the target; 0 if there is none."""
-        return slice_of(self.text).size
+    cdef int hold(self) except -1:
+        """Copy the text: it stays longer than the head."""
+        cdef const uint8_t* borrowed = self.text.data
+        if borrowed == NULL or self.held is not None:
+            return 0
+        self.held = to_bytes(self.text)
+        self.text = slice_of(self.held)
+        if self.decoded is None and self.path.data != NULL:
+            self.path.data = self.text.data + (self.path.data - borrowed)
+        return 0
 
     cdef int read_path(self, bytes prefix) except -1:
         """Set `path`, or `refusal` if there is none. Hot path.
@@ -68,7 +75,7 @@ cdef class RequestTarget:
 
     cdef Refusal find_path(self, bytes prefix):
         """Set `path`; return why there is none, or None."""
-        cdef Slice path = slice_of(self.text)
+        cdef Slice path = self.text
         cdef Py_ssize_t prefix_size = len(prefix)
         cdef const uint8_t* query
         if path.data[0] != c"/":
@@ -137,6 +144,6 @@ cdef class RequestTarget:
 def resource_path(bytes target not None, bytes prefix not None):
     """Return the resource path of a request target, or the status of its refusal; for tests."""
     cdef RequestTarget read = RequestTarget()
-    read.text = target
+    read.text = slice_of(target)
     read.read_path(prefix)
     return read.path.data[:read.path.size] if read.refusal is None else read.refusal.status

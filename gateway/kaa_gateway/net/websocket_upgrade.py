@@ -11,8 +11,10 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-import httptools
 import msgspec
+
+from kaa_gateway.errors import ProtocolError
+from kaa_gateway.wire.http import read_head
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,46 +35,38 @@ class Answer(NamedTuple):
     """Reason code of a refusal, or None if the WebSocket is open."""
 
 
-class _Head:
-    """The head of a request; httptools calls its `on_` methods."""
+class _Fields:
+    """The header fields of a request."""
 
-    def __init__(self) -> None:
-        self.target = b""
-        self.fields: dict[bytes, list[bytes]] = {}
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.setdefault(name.lower(), []).append(value)
+    def __init__(self, fields: list[tuple[bytes, bytes]]) -> None:
+        self._fields: dict[bytes, list[bytes]] = {}
+        for name, value in fields:
+            self._fields.setdefault(name.lower(), []).append(value)
 
     def elements(self, name: bytes) -> list[bytes]:
         """Return the elements of a field that is a list, from all its lines."""
-        return [word.strip() for line in self.fields.get(name, ()) for word in line.split(b",")]
+        return [word.strip() for line in self._fields.get(name, ()) for word in line.split(b",")]
 
     def single(self, name: bytes) -> bytes | None:
         """Return the value of a field that must be there once; None if it is not."""
-        values = self.fields.get(name, [])
-        return values[0].strip() if len(values) == 1 else None
+        values = self._fields.get(name, [])
+        return values[0] if len(values) == 1 else None
 
 
 def answer(request: bytes, paths: Collection[bytes]) -> Answer:
     """Answer a complete request head, from its first byte to the empty line, for one of these paths."""
-    head = _Head()
-    parser = httptools.HttpRequestParser(head)
     try:
-        parser.feed_data(request)
-    except httptools.HttpParserUpgrade:
-        pass
-    except httptools.HttpParserError:
+        head = read_head(request)
+    except ProtocolError:
         return refusal(400, "ws_malformed_request", "Malformed request")
-    if parser.get_http_version() != "1.1" or head.single(b"host") is None:
+    fields = _Fields(head.fields)
+    if head.version != (1, 1) or fields.single(b"host") is None:
         return refusal(400, "ws_malformed_request", "An HTTP/1.1 request with one Host is needed")
     if _path(head.target) not in paths:
         return refusal(404, "ws_path", "MQTT over WebSocket is on another path")
-    if parser.get_method() != b"GET":
+    if head.method != b"GET":
         return refusal(405, "ws_method", "Only GET is allowed", "Allow: GET\r\n")
-    return _upgrade(head)
+    return _upgrade(fields)
 
 
 def _path(target: bytes) -> bytes:
@@ -81,20 +75,20 @@ def _path(target: bytes) -> bytes:
     return path.partition(b"?")[0] or b"/"
 
 
-def _upgrade(head: _Head) -> Answer:
+def _upgrade(fields: _Fields) -> Answer:
     """Accept a GET of the right path as a WebSocket, or refuse it (section 4.2.1)."""
-    upgrade = {word.lower() for word in head.elements(b"upgrade")}
-    connection = {word.lower() for word in head.elements(b"connection")}
+    upgrade = {word.lower() for word in fields.elements(b"upgrade")}
+    connection = {word.lower() for word in fields.elements(b"connection")}
     if b"websocket" not in upgrade or b"upgrade" not in connection:
         return refusal(426, "ws_no_upgrade", "This is a WebSocket", "Upgrade: websocket\r\n")
-    if head.single(b"sec-websocket-version") != b"13":
-        fields = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        return refusal(426, "ws_version", "Only WebSocket version 13 is spoken", fields)
-    key = head.single(b"sec-websocket-key")
+    if fields.single(b"sec-websocket-version") != b"13":
+        expected = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        return refusal(426, "ws_version", "Only WebSocket version 13 is spoken", expected)
+    key = fields.single(b"sec-websocket-key")
     if key is None or not _is_key(key):
         return refusal(400, "ws_key", "One Sec-WebSocket-Key of 16 bytes in base64 is needed")
     subprotocol = next(
-        (word for word in head.elements(b"sec-websocket-protocol") if word in SUBPROTOCOLS), None
+        (word for word in fields.elements(b"sec-websocket-protocol") if word in SUBPROTOCOLS), None
     )
     if subprotocol is None:
         return refusal(400, "ws_subprotocol", "The subprotocol mqtt is needed")

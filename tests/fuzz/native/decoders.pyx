@@ -9,7 +9,7 @@ that raise a violation; they hold the interpreter's lock, and the loop around th
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport abort
 
-from kaa_gateway.wire cimport avro, coap, esp, kpudp, mqtt, mqtt_properties, nats, proxy_header, websocket
+from kaa_gateway.wire cimport avro, coap, esp, http, kpudp, mqtt, mqtt_properties, nats, proxy_header, websocket
 from kaa_gateway.wire.buffer cimport Slice
 
 from kaa_gateway.errors import ProtocolError
@@ -267,6 +267,33 @@ cdef int read_mqtt_5(const uint8_t* data, size_t size) noexcept:
     return read_mqtt_of(data, size, 5)
 
 
+cdef int read_http(const uint8_t* data, size_t size) noexcept nogil:
+    """The head of an HTTP request, its fields, and the input as the line before a chunk."""
+    cdef http.RequestLine line
+    cdef Slice name, value
+    cdef Py_ssize_t at, before
+    http.read_chunk_size(data, <Py_ssize_t>size)
+    if http.read_request_line(data, <Py_ssize_t>size, &line) == http.LineFormat.LINE_WELL_FORMED:
+        within(line.method_name, data, size)
+        within(line.target, data, size)
+        at_most(line.size, size)
+        at = line.size
+    else:
+        at = 0
+    while True:
+        before = at
+        if http.next_field(data, <Py_ssize_t>size, &at, &name, &value) != http.FieldFormat.FIELD_WELL_FORMED:
+            at_most(at, size)
+            return 0
+        at_most(at, size)
+        if at <= before:
+            abort()
+        within(name, data, size)
+        within(value, data, size)
+        http.read_content_length(value)
+        http.has_option(value, b"close", 5)
+
+
 PURE = {
     "coap": <uintptr_t>&read_coap,
     "kpudp": <uintptr_t>&read_kpudp,
@@ -275,6 +302,7 @@ PURE = {
     "websocket": <uintptr_t>&read_websocket,
     "proxy-header": <uintptr_t>&read_proxy_header,
     "avro": <uintptr_t>&read_avro,
+    "http": <uintptr_t>&read_http,
 }
 RAISING = {
     "nats": <uintptr_t>&read_nats,

@@ -7,6 +7,7 @@ from tests.fuzz.targets import (
     CONNECT_5,
     CORPUS,
     EXTENSION_DATA,
+    HTTP,
     KPUDP,
     MQTT,
     NATS,
@@ -22,6 +23,7 @@ SEEDS: dict[str, list[bytes]] = {
     "websocket": [frame(b"xx"), b"\x82\xfe\x00\x80abcd" + bytes(128), b"\x88\x80abcd"],
     "proxy-header": PROXY_HEADERS,
     "avro": [b"\x00\x02", b"\x01\x80\x01", b"\x02\x00", b"\x03\x06foo", b"\x04\x00"],
+    "http": [*HTTP, b'1f;a=b;c="\\""\r\n', b"X: a \t\r\nConnection: close, keep-alive\r\n\r\n"],
     "nats": [*NATS, b"HMSG a 9 42 42\r\nNATS/1.0 503\r\nNats-Subject: kaa.v1.x \r\n\r\n\r\n"],
     "mqtt-3.1.1": MQTT,
     "mqtt-5": [*MQTT_5, CONNECT_5],
@@ -32,6 +34,7 @@ _FOLDERS = {
     "kpudp": "KP-UDP",
     "client-data": "ClientData",
     "extension-data": "ExtensionData",
+    "http": "HTTP",
     "nats": "NATS",
     "mqtt-3.1.1": "MQTT-3.1.1",
 }
