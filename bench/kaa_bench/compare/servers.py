@@ -7,7 +7,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from kaa_bench.peers.mqtt_floor import MqttFloor
-from kaa_bench.peers.servers import AiohttpNats, CoapFloor, Peer
+from kaa_bench.peers.servers import AiohttpNats, NatsFloor, Peer
 from kaa_bench.processes import Gateway, NatsServer
 
 P = TypeVar("P", bound=Peer)
@@ -79,5 +79,5 @@ class Servers:
                 f"{kind.title} is not installed: the gateway is measured without it", style="bold"
             )
             return None
-        peer = kind(self.nats) if issubclass(kind, AiohttpNats | CoapFloor | MqttFloor) else kind()
+        peer = kind(self.nats) if issubclass(kind, AiohttpNats | NatsFloor | MqttFloor) else kind()
         return self._stack.enter_context(peer)

@@ -300,12 +300,10 @@ class Floor(Peer):
         return [str(self.directory / self.name), *self.own_arguments()]
 
 
-class CoapFloor(Floor, CoapPeer):
-    """coap_floor.c of this package: to the extension and back."""
+class NatsFloor(Floor):
+    """A floor that carries requests to the extension and back."""
 
-    name = "coap-floor"
     forwards = True
-    source = Path(__file__).with_name("coap_floor.c")
 
     def __init__(self, nats: NatsServer) -> None:
         super().__init__()
@@ -320,6 +318,20 @@ class CoapFloor(Floor, CoapPeer):
         number = publication.index(packets.CORRELATION_ID.encode())
         ports = map(str, (self.address[1], self._nats.ports[0]))
         return [*ports, inbox, str(template), str(number)]
+
+
+class CoapFloor(NatsFloor, CoapPeer):
+    """coap_floor.c of this package."""
+
+    name = "coap-floor"
+    source = Path(__file__).with_name("coap_floor.c")
+
+
+class HttpFloor(NatsFloor, HttpPeer):
+    """http_floor.c of this package."""
+
+    name = "http-floor"
+    source = Path(__file__).with_name("http_floor.c")
 
 
 class TlsFloor(Floor):
@@ -357,4 +369,5 @@ PEERS: tuple[type[Peer], ...] = (
     CoapFloor,
     AiohttpNats,
     Httptools,
+    HttpFloor,
 )

@@ -14,9 +14,11 @@ from kaa_bench.peers.servers import (
     AiohttpNats,
     Amqtt,
     CoapFloor,
+    HttpFloor,
     Httptools,
     Libcoap,
     Mosquitto,
+    NatsFloor,
     NatsMqtt,
     Peer,
 )
@@ -108,9 +110,9 @@ def test_a_peer_does_the_same_work(peer: type[Peer], row: Row) -> None:
     assert run.server_cpu > 0
 
 
-@pytest.mark.parametrize(("peer", "row"), [(AiohttpNats, HTTP), (CoapFloor, COAP)])
+@pytest.mark.parametrize(("peer", "row"), [(AiohttpNats, HTTP), (HttpFloor, HTTP), (CoapFloor, COAP)])
 def test_a_peer_that_does_all_of_the_work_has_its_messages_counted_by_the_extension(
-    peer: type[AiohttpNats | CoapFloor], row: Row
+    peer: type[AiohttpNats | NatsFloor], row: Row
 ) -> None:
     with NatsServer() as nats, peer(nats) as server:
         run = measure_peer(row, server, Work(messages=200), nats)

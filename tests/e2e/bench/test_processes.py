@@ -12,7 +12,7 @@ from kaa_bench.compare.idle import IdleDevices
 from kaa_bench.compare.pushing import Pusher, PushSpec
 from kaa_bench.errors import BenchError
 from kaa_bench.peers.mqtt_floor import MqttFloor
-from kaa_bench.peers.servers import PEERS, AiohttpNats, CoapFloor, Peer
+from kaa_bench.peers.servers import PEERS, AiohttpNats, NatsFloor, Peer
 from kaa_bench.processes import (
     Gateway,
     NatsServer,
@@ -132,7 +132,7 @@ def test_nats_server_starts_and_stops_and_leaves_nothing() -> None:
 @pytest.mark.parametrize("kind", PEERS, ids=lambda kind: kind.name)
 def test_a_peer_that_is_not_installed_says_so(kind: type[Peer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kind, "program", staticmethod(lambda: None))
-    server = kind(NatsServer()) if issubclass(kind, AiohttpNats | CoapFloor) else kind()
+    server = kind(NatsServer()) if issubclass(kind, AiohttpNats | NatsFloor) else kind()
     with pytest.raises(BenchError, match=re.escape(f"{kind.title} is not installed")), server:
         pass
 
