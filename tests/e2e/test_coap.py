@@ -239,3 +239,32 @@ async def test_libcoap_observes_pushes(server: RunningCoapServer, nats_server: N
         output = await watching
         assert re.findall(rb"<\w+>", output) == [b"<one>", b"<two>"]
         assert server.tables["observers"] == 0
+
+
+async def test_aiocoap_waits_for_a_push(
+    server: RunningCoapServer, nats_server: NatsServer, client: aiocoap.Context
+) -> None:
+    """The resource path is in Location-Path. Without a push, it is 2.03 at the end."""
+    uri = f"{server.uri}/kp1/app_v1/echo/device-2/config?wait="
+    async with Cluster(nats_server.url) as cluster:
+        waiting = asyncio.create_task(ask(client, uri + "20"))
+        await until(lambda: server.tables["waits"] == 1, "the request to wait")
+        await cluster.push("device-2", LARGE, extensionInstanceName="echo", resourcePath="/config/json")
+        response = await waiting
+        assert (response.code, response.payload) == (Code.CHANGED, LARGE)
+        assert response.opt.location_path == ("config", "json")
+        nothing = await ask(client, uri + "1", code=Code.GET)
+        assert (nothing.code, nothing.payload, nothing.opt.location_path) == (Code.VALID, b"", ())
+
+
+async def test_libcoap_waits_for_a_push(server: RunningCoapServer, nats_server: NatsServer) -> None:
+    uri = f"{server.uri}/kp1/app_v1/echo/device-2/config?wait="
+    async with Cluster(nats_server.url) as cluster:
+        waiting = asyncio.create_task(coap_client("-v", "6", "-B", "30", "-m", "post", uri + "20"))
+        await until(lambda: server.tables["waits"] == 1, "the request to wait")
+        await cluster.push("device-2", b"<pushed>", extensionInstanceName="echo", resourcePath="/config/json")
+        output = await waiting
+        assert b"<pushed>" in output
+        assert b"Location-Path:config, Location-Path:json" in output
+        assert b"c:2.03" in await coap_client("-v", "6", "-m", "post", uri + "1")
+    await until(lambda: server.tables["transmissions"] == 0, "the acknowledgements")

@@ -57,11 +57,16 @@ async def extensions(shared_nats: NatsServer) -> AsyncIterator[Extension]:
 
 
 async def coap_client(
-    gateway: EncryptedGateway, token: str, *options: str, extension: str = "echo", wait: int = 30
+    gateway: EncryptedGateway,
+    token: str,
+    *options: str,
+    extension: str = "echo",
+    wait: int = 30,
+    query: str = "",
 ) -> str:
     _, output = await run(
         "coap-client-openssl", "-B", str(wait), "-m", "post", *options,
-        f"coaps://{HOST}:{gateway.coaps_port}/kp1/app_v1/{extension}/{token}/hello",
+        f"coaps://{HOST}:{gateway.coaps_port}/kp1/app_v1/{extension}/{token}/hello{query}",
     )  # fmt: skip
     return output
 
@@ -94,6 +99,26 @@ class TestPreSharedKeys:
         """The cookie has proved it: the answer is many times the request, and comes whole."""
         output = await coap_client(encrypted, new_token(), *psk(), extension="slow")
         assert "late " * 180 in output
+
+    async def test_a_device_waits_for_a_push(
+        self, shared_nats: NatsServer, encrypted: EncryptedGateway, new_token: NewToken
+    ) -> None:
+        extension = Extension("dcx", nats_urls=[shared_nats.url])
+        token = new_token()
+        asked = asyncio.Event()
+
+        @extension.handler("*")
+        async def note(request: Request) -> None:
+            asked.set()
+
+        async with extension:
+            waiting = asyncio.create_task(
+                coap_client(encrypted, token, *psk(), extension="dcx", query="?wait=20")
+            )
+            await asyncio.wait_for(asked.wait(), 30)
+            receipt = await extension.push(token, "/hello/you", b"pushed over DTLS", receipt=True)
+            assert "pushed over DTLS" in await waiting
+            assert (await receipt.outcome(30)).status == "delivered"
 
     async def test_unknown_identity(self, encrypted: EncryptedGateway, new_token: NewToken) -> None:
         before = encrypted.count("events", "closed", "dtls_unknown_psk_identity")

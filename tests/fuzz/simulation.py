@@ -47,7 +47,7 @@ COAP: dict[str, Any] = {
     "piggyback_delay": 0.1, "response_timeout": 10.0, "ack_timeout": 2.0, "pending_requests": 8, "max_body_size": 2048,
     "block_memory": 8192, "transfers_per_peer": 2, "peers": 3, "exchanges": 16, "exchanges_per_peer": 8,
     "outstanding_per_peer": 4,
-    "observers": 4, "observers_per_peer": 2, "requests_per_second": 0.0, "require_echo": False,
+    "observers": 4, "observers_per_peer": 2, "max_wait": 20.0, "requests_per_second": 0.0, "require_echo": False,
 }  # fmt: skip
 KPUDP = {"peers": 8, "peer_timeout": 300.0, "ack_timeout": 0.5, "unacknowledged": 12}
 

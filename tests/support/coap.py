@@ -34,7 +34,8 @@ from tests.support.nats import HOST
 
 CON, NON, ACK, RST = range(4)
 GET, POST, PUT, FETCH = 1, 2, 3, 5
-OBSERVE, URI_PATH, MAX_AGE, BLOCK2, BLOCK1, ECHO, NO_RESPONSE = 6, 11, 14, 23, 27, 252, 258
+OBSERVE, LOCATION_PATH, URI_PATH, MAX_AGE, URI_QUERY = 6, 8, 11, 14, 15
+BLOCK2, BLOCK1, ECHO, NO_RESPONSE = 23, 27, 252, 258
 ANSWER_TIMEOUT_S = 10.0
 QUIET_S = 0.15
 CHECK_PERIOD_S = 0.02
@@ -54,6 +55,7 @@ SETTINGS: dict[str, Any] = {
     "outstanding_per_peer": 64,
     "observers": 1000,
     "observers_per_peer": 16,
+    "max_wait": 20.0,
     "requests_per_second": 0.0,
     "require_echo": False,
 }

@@ -343,6 +343,7 @@ class Protocols:
             outstanding_per_peer=coap.outstanding_per_peer,
             observers=coap.observers,
             observers_per_peer=coap.observers_per_peer,
+            max_wait=coap.max_wait,
             requests_per_second=coap.requests_per_second,
             require_echo=require_echo,
             now=self._loop.time(),
@@ -353,6 +354,7 @@ class Protocols:
             Queue(f"{name}_peers", lambda: sizes()["peers"], lambda: coap.peers),
             Queue(f"{name}_exchanges", lambda: sizes()["answered"], lambda: coap.exchanges),
             Queue(f"{name}_observers", lambda: sizes()["observers"], lambda: coap.observers),
+            Queue(f"{name}_waits", lambda: sizes()["waits"], lambda: coap.observers),
             Queue(
                 f"{name}_request_block_bytes", lambda: sizes()["requests_bytes"], lambda: coap.block_memory
             ),

@@ -2,6 +2,7 @@ from kaa_gateway.coap.blocks cimport BodyTable
 from kaa_gateway.coap.exchanges cimport DeduplicationTable, ExchangeList
 from kaa_gateway.coap.observations cimport ObservationTable
 from kaa_gateway.coap.retransmission cimport RetransmissionTimer
+from kaa_gateway.coap.waiting_table cimport WaitingTable
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
@@ -34,6 +35,7 @@ cdef class CoapContext:
     cdef BodyTable requests              # being assembled
     cdef BodyTable responses             # whose blocks are still fetched
     cdef ObservationTable observations
+    cdef WaitingTable waiting            # requests that wait for a push
     cdef list spare                      # Exchanges to be used again
     # state
     cdef bint draining

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kaa_gateway.coap.options cimport ETAGS_MAX, Request, Response
 from kaa_gateway.wire.buffer cimport Buffer, Slice
@@ -41,12 +41,15 @@ cdef class Exchange:
     cdef int observe
     cdef int no_response
     cdef bint unanswered
+    cdef int wait                    # seconds that it waits for a push, or NO_WAIT
     cdef bint has_block1
     cdef Block block1
     cdef bint has_block2
     cdef int szx
     cdef int etag_count
     cdef uint32_t[ETAGS_MAX] etags   # those that its client has, which may be ours
+    cdef object waiting              # the Waiting of a request that waits for a push, or None
+    cdef int64_t waits_until         # second of the loop's time at which its wait is over; 0 before it waits
     cdef object upload               # the Body that it has completed, or None
     cdef Buffer transfer_key         # method, Request-Tag and path: identifies a blockwise transfer
 

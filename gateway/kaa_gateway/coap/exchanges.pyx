@@ -14,6 +14,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from kaa_gateway.coap.options cimport SZX_MAX
+from kaa_gateway.kp.waiting cimport NO_WAIT
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport CON, VALID, read_uint
 
@@ -44,6 +45,7 @@ cdef class Exchange:
         self.answered = self.unanswered = self.has_block1 = self.has_block2 = False
         self.accept = self.observe = -1
         self.no_response = self.etag_count = 0
+        self.wait = NO_WAIT
         self.szx = SZX_MAX
         self.transfer_key.size = 0
         self.method = view.code
@@ -60,6 +62,11 @@ cdef class Exchange:
         self.observe = request.observe
         self.no_response = request.no_response
         self.unanswered = request.unanswered
+        if request.wait > 0:
+            self.unanswered = True
+            self.wait = request.wait
+            self.observe = -1
+            self.no_response = 0  # else a push could be lost
         self.has_block2 = request.has_block2
         self.etag_count = request.etag_count
         if request.etag_count:

@@ -33,6 +33,7 @@ cdef struct Request:
     int observe
     int no_response
     bint unanswered      # the query asks for no answer of the extension
+    int wait             # seconds in the query; NO_WAIT or BAD_WAIT
     int64_t size1
     bint has_block1
     Block block1
@@ -59,6 +60,7 @@ cdef struct Response:
     int64_t size1
     Slice etag           # data NULL if absent
     bint kept            # the other blocks of its body can be fetched
+    Slice location       # resource path of a push to a waiting request; its levels become Location-Path
     Slice echo
 
 
@@ -82,6 +84,7 @@ cdef tuple queries_of(const MessageView* view)
 cdef Refusal refusal_for(OptionFault fault)
 
 cdef uint8_t code_of_status(int status, uint8_t method) noexcept nogil
+cdef Slice location_of(Slice path) noexcept
 cdef int format_of_payload(int accept) noexcept nogil
 cdef bint is_known_format(int accept) noexcept nogil
 cdef void start_response(Response* response, uint8_t code) noexcept nogil

@@ -8,20 +8,22 @@ codes; 1/KP, resource paths.
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memchr, memcpy
 
 from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean
+from kaa_gateway.kp.waiting cimport NO_WAIT, read_wait
 from kaa_gateway.wire.coap cimport (
     ACCEPT, BAD_OPTION, BAD_REQUEST, BLOCK1, BLOCK2, CHANGED, CONTENT, CONTENT_FORMAT, CREATED, ECHO, ETAG, FETCH, GET,
-    INTERNAL_SERVER_ERROR, MAX_AGE, NO_OPTION, NO_RESPONSE, OBSERVE, PROXY_SCHEME, PROXY_URI, PROXYING_NOT_SUPPORTED,
-    REQUEST_TAG, SIZE1, SIZE2, URI_HOST, URI_PATH, URI_PORT, URI_QUERY, VALID, WELL_FORMED, OptionReader,
-    append_header, append_option, append_payload, append_uint_option, block_value, next_option, option_reader,
-    read_block, read_uint, take_payload,
+    INTERNAL_SERVER_ERROR, LOCATION_PATH, MAX_AGE, NO_OPTION, NO_RESPONSE, OBSERVE, PROXY_SCHEME, PROXY_URI,
+    PROXYING_NOT_SUPPORTED, REQUEST_TAG, SIZE1, SIZE2, URI_HOST, URI_PATH, URI_PORT, URI_QUERY, VALID, WELL_FORMED,
+    OptionReader, append_header, append_option, append_payload, append_uint_option, block_value, next_option,
+    option_reader, read_block, read_uint, take_payload,
 )
 
 cdef enum:
     SZX_RESERVED = 7        # RFC 7959 section 2.2
     SEGMENT_SIZE_MAX = 255  # bytes
+    LOCATION_SIZE_MAX = 512  # bytes of a resource path that Location-Path shows
     SHORT_SEGMENT = 16      # bytes
     JSON = 50               # Content-Format of application/json
 
@@ -114,6 +116,8 @@ cdef OptionFault take_option(uint32_t number, uint32_t previous, Slice value, Re
         return CRITICAL_OPTION if number & 1 else NO_FAULT
     if number == URI_QUERY:
         request.unanswered = request.unanswered or asks_no_answer(value)
+        if request.wait == NO_WAIT:
+            request.wait = read_wait(value)
     elif number == ACCEPT:
         request.accept = <int>read_uint(value)
     elif number == OBSERVE:
@@ -157,6 +161,7 @@ cdef Format read_request(MessageView* view, Buffer path, Request* request) excep
     request.size1 = -1
     request.no_response = request.etag_count = 0
     request.unanswered = False
+    request.wait = NO_WAIT
     request.has_block1 = request.has_block2 = False
     request.echo = request.request_tag = Slice(NULL, 0)
     path.size = 0
@@ -205,7 +210,43 @@ cdef void start_response(Response* response, uint8_t code) noexcept nogil:
     response.has_block2 = response.has_block1 = response.kept = False
     response.content_format = response.max_age = -1
     response.observe = response.size1 = -1
-    response.etag = response.echo = Slice(NULL, 0)
+    response.etag = response.location = response.echo = Slice(NULL, 0)
+
+
+cdef Slice location_of(Slice path) noexcept:
+    """Return the part of a resource path that Location-Path shows: its levels, or nothing if an option cannot hold it.
+
+    Location-Path (RFC 7252 section 5.10.7) is elective, and each client library shows it.
+    """
+    cdef const uint8_t* slash
+    cdef Py_ssize_t at = 0, end
+    if path.size and path.data[0] == c"/":
+        path.data += 1
+        path.size -= 1
+    if path.size == 0 or path.size > LOCATION_SIZE_MAX or not is_clean(path):
+        return Slice(NULL, 0)
+    while at <= path.size:
+        slash = <const uint8_t*>memchr(path.data + at, c"/", <size_t>(path.size - at))
+        end = path.size if slash == NULL else slash - path.data
+        if end - at > SEGMENT_SIZE_MAX:
+            return Slice(NULL, 0)
+        at = end + 1
+    return path
+
+
+cdef int append_location(Buffer out, uint32_t last, Slice path) except -1:
+    """Append the levels of a path as Location-Path; `last` is the number of the option before them."""
+    cdef const uint8_t* slash
+    cdef Py_ssize_t size
+    while True:
+        slash = <const uint8_t*>memchr(path.data, c"/", <size_t>path.size)
+        size = path.size if slash == NULL else slash - path.data
+        append_option(out, last, LOCATION_PATH, Slice(path.data, size))
+        if slash == NULL:
+            return 0
+        last = LOCATION_PATH
+        path.data += size + 1
+        path.size -= size + 1
 
 
 cdef uint8_t code_of_status(int status, uint8_t method) noexcept nogil:
@@ -259,6 +300,9 @@ cdef int append_response(Buffer out, Type type, uint16_t message_id, Slice token
     if response.observe >= 0:
         append_uint_option(out, last, OBSERVE, <uint32_t>response.observe)
         last = OBSERVE
+    if response.location.data != NULL:
+        append_location(out, last, response.location)
+        last = LOCATION_PATH
     if response.content_format >= 0:
         append_uint_option(out, last, CONTENT_FORMAT, <uint32_t>response.content_format)
         last = CONTENT_FORMAT

@@ -83,7 +83,13 @@ cdef class Outbox:
                 return True
             response[0] = original
             planned = limit if planned >= limit // 2 else limit // 2
-        return encode_response(out, type, message_id, token, response, min(limit, carried))
+        limit = min(limit, carried)
+        if encode_response(out, type, message_id, token, response, limit):
+            return True
+        if response.location.data == NULL:
+            return False
+        response.location = Slice(NULL, 0)
+        return encode_response(out, type, message_id, token, response, limit)
 
     cdef int hold_confirmable(
         self, uint16_t message_id, Slice token, Response* response, Slice transfer_key

@@ -27,6 +27,7 @@ cdef class CoapPeer(Session):
     cdef CompletedOfPeer completed       # those that are over
     cdef Py_ssize_t pending_count        # open exchanges that were forwarded
     cdef uint32_t generation             # tells requests with the same message ID apart
+    cdef list waiting                    # those that wait for a push; None before the first
     cdef double request_credit           # requests that it may send now
     cdef double request_credit_at        # loop time of that number
 
@@ -42,6 +43,9 @@ cdef class CoapPeer(Session):
     cdef int acknowledge_separately(self, Exchange exchange) except -1
     # responses
     cdef Exchange find_exchange(self, uint32_t sequence)
+    cdef int start_response_with(
+        self, Exchange exchange, const ExtensionDataView* data, Response* response
+    ) noexcept
     cdef int respond_with(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1
     cdef int send_next_block(self, Exchange exchange, const Request* request, double now) except -1
     cdef int list_links(self, Exchange exchange, const MessageView* view, const Request* request) except -1

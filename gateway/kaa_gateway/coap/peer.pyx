@@ -19,10 +19,12 @@ from kaa_gateway.coap.options cimport (
     NO_FAULT, code_of_status, cut_diagnostic, format_of_payload, is_known_format, queries_of, refusal_for,
     start_response,
 )
+from kaa_gateway.coap.waiting_request cimport begin_waiting, deliver_to_waiting, end_waiting, prepare_waiting
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport is_kp1
 from kaa_gateway.kp.session cimport Delivery
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
+from kaa_gateway.kp.waiting cimport BAD_WAIT
 from kaa_gateway.net.addresses cimport address_key
 from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
@@ -64,6 +66,9 @@ cdef Refusal OVERLOADED = Refusal(SERVICE_UNAVAILABLE, "backlog", "Too many mess
 cdef Refusal TOO_MANY_PENDING = Refusal(
     SERVICE_UNAVAILABLE, "too_many_pending_requests", "Too many requests wait for an answer"
 )
+cdef Refusal TOO_MANY_WAIT = Refusal(
+    SERVICE_UNAVAILABLE, "coap_too_many_waiting", "Too many requests wait for a push"
+)
 cdef Refusal NO_MEMORY = Refusal(SERVICE_UNAVAILABLE, "coap_block_memory", "Too many blockwise transfers")
 cdef Refusal INCOMPLETE = Refusal(REQUEST_ENTITY_INCOMPLETE, "coap_incomplete", "Blocks before this one are missing")
 cdef Refusal SHORT_BLOCK = Refusal(BAD_REQUEST, "coap_short_block", "A block that is not the last must be whole")
@@ -71,6 +76,7 @@ cdef Refusal TOO_LARGE = Refusal(REQUEST_ENTITY_TOO_LARGE, "coap_body_too_large"
 cdef Refusal NO_BODY = Refusal(
     REQUEST_ENTITY_INCOMPLETE, "coap_no_such_body", "No response is kept that has this block"
 )
+cdef Refusal BAD_WAITING_TIME = Refusal(BAD_REQUEST, "coap_wait", "wait must be a number of seconds above 0")
 cdef Refusal NO_BLOCK = Refusal(BAD_REQUEST, "coap_block_number", "The body has no such block")
 
 
@@ -132,6 +138,8 @@ cdef class CoapPeer(Session):
             return self.refuse(exchange, BAD_FORMAT)
         if path.size > context.uplink.router.topic_size_max:
             return self.refuse(exchange, LONG_PATH)  # before anything is kept under its name
+        if request.wait == BAD_WAIT:
+            return self.refuse(exchange, BAD_WAITING_TIME)
         exchange.set_transfer_key(request.request_tag, path)
         if request.has_block2 and request.block2.number > 0 and not request.has_block1:
             return self.send_next_block(exchange, request, now)
@@ -205,6 +213,7 @@ cdef class CoapPeer(Session):
         cdef CoapContext context = self.context
         cdef Message message
         cdef Outcome outcome
+        cdef double wait
         if not context.uplink.link.ready:
             return self.refuse(exchange, NATS_AWAY)
         if self.pending_count + len(self.outbox.transmissions) >= context.outstanding_per_peer \
@@ -221,6 +230,11 @@ cdef class CoapPeer(Session):
         message.token = TAKEN_TOKEN | exchange.sequence if exchange.unanswered else 0
         message.sequence = exchange.sequence
         message.timeout = 0 if exchange.unanswered else <int64_t>(1000 * context.pending.timeout)
+        if exchange.wait > 0:
+            wait = min(<double>exchange.wait, context.waiting.wait_max)
+            if not prepare_waiting(self, exchange, message.topic, now + wait):
+                return self.refuse(exchange, TOO_MANY_WAIT)
+            message.timeout = <int64_t>(1000 * wait)
         message.literal = True
         message.needs_request_id = True
         message.traceparent = Slice(NULL, 0)
@@ -275,14 +289,18 @@ cdef class CoapPeer(Session):
                 return False
             self.respond_with(exchange, delivery.data, endpoint)
             return True
+        if self.waiting and deliver_to_waiting(self, delivery, endpoint):
+            return True
         return self.observer.deliver(delivery.data, endpoint, delivery.receipt)
 
     cdef int acknowledge(self, uint32_t token) except -1:
-        """Respond to a request that wants no answer of its extension: NATS has taken it."""
+        """Respond to a request that wants no answer of its extension, or let it wait: NATS has taken it."""
         cdef Exchange exchange = self.find_exchange(token & SEQUENCE_MASK)
         cdef Response response
         if exchange is None:
             return 0
+        if exchange.waiting is not None:
+            return begin_waiting(self, exchange)
         start_response(&response, code_of_status(OK, exchange.method))
         return self.respond(exchange, &response)
 
@@ -302,13 +320,11 @@ cdef class CoapPeer(Session):
             return None
         return exchange
 
-    cdef int respond_with(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1:
-        """Respond to a request with the answer of its extension. Hot path."""
-        cdef Observation observation = None
-        cdef Response response
-        cdef bytes etag
-        exchange.answered = True
-        start_response(&response, code_of_status(data.status_code, exchange.method))
+    cdef int start_response_with(
+        self, Exchange exchange, const ExtensionDataView* data, Response* response
+    ) noexcept:
+        """Begin the response to a request with an ExtensionData. Hot path."""
+        start_response(response, code_of_status(data.status_code, exchange.method))
         if response.code >= BAD_REQUEST and data.reason_phrase.size:
             response.body = cut_diagnostic(data.reason_phrase)
         elif response.code != VALID and data.payload.size:
@@ -316,6 +332,15 @@ cdef class CoapPeer(Session):
             response.content_format = format_of_payload(exchange.accept)
         if response.code == SERVICE_UNAVAILABLE:
             response.max_age = RETRY_AFTER
+        return 0
+
+    cdef int respond_with(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1:
+        """Respond to a request with the answer of its extension. Hot path."""
+        cdef Observation observation = None
+        cdef Response response
+        cdef bytes etag
+        exchange.answered = True
+        self.start_response_with(exchange, data, &response)
         if exchange.observe == REGISTER and response.code == CONTENT and endpoint is not None:
             response.observe = self.observer.register(exchange, endpoint)
             if response.observe >= 0:
@@ -442,6 +467,8 @@ cdef class CoapPeer(Session):
         cdef CoapContext context = self.context
         if exchange.list is not None:
             exchange.list.remove(exchange)
+        if exchange.waiting is not None:
+            end_waiting(self, exchange)
         if exchange.stage != RECEIVED:
             self.pending_count -= 1
             if exchange.answered:

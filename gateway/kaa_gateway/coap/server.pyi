@@ -30,6 +30,7 @@ class CoapServer(DatagramCore):
         outstanding_per_peer: int,
         observers: int,
         observers_per_peer: int,
+        max_wait: float,
         requests_per_second: float,
         require_echo: bool,
         now: float,

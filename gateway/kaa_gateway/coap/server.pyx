@@ -23,6 +23,8 @@ from kaa_gateway.coap.observer cimport Observer
 from kaa_gateway.coap.options cimport Request, read_request
 from kaa_gateway.coap.outbox cimport Outbox
 from kaa_gateway.coap.retransmission cimport RetransmissionTimer, Transmission
+from kaa_gateway.coap.waiting_request cimport expire
+from kaa_gateway.coap.waiting_table cimport WaitingTable
 from kaa_gateway.counters cimport COAP, Counters
 from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
@@ -38,7 +40,7 @@ from kaa_gateway.wire.coap import FORMAT_REASONS
 cdef enum:
     EVICTION_SCAN = 64            # peers looked at for an idle one
     DUE_PER_CALL = 500            # messages of each kind that are sent at once because they are due
-    ENDED_AT_ONCE = 100           # observations
+    ENDED_AT_ONCE = 100           # observations, and waiting requests
     AMPLIFICATION_MAX = 3         # bytes sent for a byte received, to an address that is not verified
     SECRET_SIZE = 16              # bytes
     CLASS_OF_REQUESTS = 0
@@ -75,7 +77,7 @@ cdef class CoapServer(DatagramCore):
         Py_ssize_t max_body_size, Py_ssize_t block_memory, Py_ssize_t transfers_per_peer, Py_ssize_t peers,
         Py_ssize_t exchanges,
         Py_ssize_t exchanges_per_peer, Py_ssize_t outstanding_per_peer, Py_ssize_t observers,
-        Py_ssize_t observers_per_peer, double requests_per_second, bint require_echo, double now,
+        Py_ssize_t observers_per_peer, double max_wait, double requests_per_second, bint require_echo, double now,
     ):
         cdef CoapContext context = CoapContext()
         self.context = context
@@ -102,6 +104,7 @@ cdef class CoapServer(DatagramCore):
         context.requests = BodyTable(block_memory, transfers_per_peer, BODY_LIFETIME)
         context.responses = BodyTable(block_memory, transfers_per_peer, BODY_LIFETIME)
         context.observations = ObservationTable(counters, observers, observers_per_peer)
+        context.waiting = WaitingTable(observers, observers_per_peer, max_wait, now)
         context.spare = []
         context.now = now
         context.path = Buffer()
@@ -120,10 +123,12 @@ cdef class CoapServer(DatagramCore):
     def begin_drain(self):
         """Answer further requests with 5.03; duplicates and pending requests are answered as before.
 
-        Observers get a last notification with 5.03, after which they may register elsewhere.
+        Observers get a last notification with 5.03, after which they may register elsewhere. Requests that wait for a
+        push get 2.03.
         """
         self.context.draining = True
         self.end_some_observations()
+        self.end_some_waits()
 
     def end_some_observations(self):
         """End observations because the server drains, a slice at a time."""
@@ -133,9 +138,17 @@ cdef class CoapServer(DatagramCore):
         if len(self.context.observations):
             self.socket.loop.call_soon(self.end_some_observations)
 
+    def end_some_waits(self):
+        """Answer requests that wait for a push because the server drains, a slice at a time."""
+        cdef Exchange exchange
+        for exchange in self.context.waiting.some(ENDED_AT_ONCE):
+            expire(<CoapPeer>exchange.peer, exchange)
+        if self.context.waiting.count:
+            self.socket.loop.call_soon(self.end_some_waits)
+
     def has_observers(self):
-        """Return whether there are observations."""
-        return len(self.context.observations) > 0
+        """Return whether clients observe or wait for a push."""
+        return len(self.context.observations) > 0 or self.context.waiting.count > 0
 
     def table_sizes(self):
         """Return {table: entries}, and for the block tables also {..._bytes: bytes}."""
@@ -146,6 +159,7 @@ cdef class CoapServer(DatagramCore):
             "answered": context.completed.count,
             "transmissions": context.timer.count,
             "observers": len(context.observations),
+            "waits": context.waiting.count,
             "requests": len(context.requests),
             "requests_bytes": context.requests.bytes,
             "responses": len(context.responses),
@@ -331,6 +345,9 @@ cdef class CoapServer(DatagramCore):
         for transmission in context.timer.due(now, DUE_PER_CALL):
             if transmission.peer is not None:
                 (<CoapPeer>transmission.peer).retransmit(transmission, now)
+        for exchange in context.waiting.due(now, DUE_PER_CALL):
+            expire(<CoapPeer>exchange.peer, exchange)
+            more = True
         for observation in context.observations.next_unserved(self.served):
             (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0), None)
         context.requests.expire(now)

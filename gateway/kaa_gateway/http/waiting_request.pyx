@@ -8,7 +8,7 @@ Source: docs/devices.md, "Wait for a push".
 
 from kaa_gateway.http.refusals cimport NO_ENDPOINT
 from kaa_gateway.http.response cimport append_no_content, append_response, field_of_path
-from kaa_gateway.kp.waiting cimport new_waiting
+from kaa_gateway.kp.waiting cimport new_waiting, without_request_id
 
 
 cdef class WaitingRequest:
@@ -65,5 +65,7 @@ cdef WaitingRequest await_push(HttpConnection connection, uint32_t number, doubl
     cdef double wait = min(<double>connection.parser.target.wait, connection.server.wait_max)
     request.connection = connection
     request.number = number
-    request.waiting = new_waiting(connection.session, connection.parser.target.path, now + wait)
+    request.waiting = new_waiting(
+        connection.session, without_request_id(connection.parser.target.path), now + wait
+    )
     return request

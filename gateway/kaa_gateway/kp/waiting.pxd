@@ -26,5 +26,6 @@ cdef class Waiting:
     cdef int end(self, Sessions sessions) except -1
 
 
-cdef Waiting new_waiting(Session session, Slice topic, double deadline)
+cdef Waiting new_waiting(Session session, Slice path, double deadline)
+cdef Slice without_request_id(Slice topic) noexcept nogil
 cdef int read_wait(Slice parameter) noexcept nogil

@@ -81,16 +81,21 @@ cdef class Waiting:
         return 0 if attachment is None else sessions.remove_waiter(self.session, attachment)
 
 
-cdef Waiting new_waiting(Session session, Slice topic, double deadline):
-    """Return a waiting request, whose endpoint is not known yet."""
+cdef Waiting new_waiting(Session session, Slice path, double deadline):
+    """Return a waiting request for a resource path of 1/KP, whose endpoint is not known yet."""
     cdef Waiting waiting = Waiting()
+    waiting.session = session
+    waiting.topic = path.data[:path.size]
+    waiting.deadline = deadline
+    return waiting
+
+
+cdef Slice without_request_id(Slice topic) noexcept nogil:
+    """Return a resource path without the request ID at its end, if it has one."""
     cdef Py_ssize_t size = topic.size
     cdef int32_t request_id
     split_request_id(topic, &size, &request_id)
-    waiting.session = session
-    waiting.topic = topic.data[:size]
-    waiting.deadline = deadline
-    return waiting
+    return Slice(topic.data, size)
 
 
 cdef int read_wait(Slice parameter) noexcept nogil:

@@ -58,6 +58,7 @@ cdef enum OptionNumber:
     ETAG = 4
     OBSERVE = 6
     URI_PORT = 7
+    LOCATION_PATH = 8
     URI_PATH = 11
     CONTENT_FORMAT = 12
     MAX_AGE = 14

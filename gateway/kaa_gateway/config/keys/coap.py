@@ -37,6 +37,10 @@ class Coap(Section, frozen=True, kw_only=True):
     response_timeout: Annotated[
         Seconds, Meta(ge=0.1, le=240, description="Seconds that an extension has to answer; then it is 5.04.")
     ] = 30.0
+    max_wait: Annotated[
+        Seconds,
+        Meta(ge=1, le=240, description="Seconds that a request with `wait` may wait for a push at most."),
+    ] = 240.0
     ack_timeout: Annotated[
         Seconds, Meta(ge=0.1, le=60, description="Seconds before the first retransmission (RFC 7252: 2).")
     ] = 2.0
@@ -63,10 +67,18 @@ class Coap(Section, frozen=True, kw_only=True):
         Integer, Meta(ge=1, le=65_535, description="Requests of one address that wait for their answers.")
     ] = 64
     observers: Annotated[
-        Integer, Meta(ge=1, le=MANY, description="Observe registrations of one worker; more are refused.")
+        Integer,
+        Meta(
+            ge=1,
+            le=MANY,
+            description="Observe registrations of one worker, and as many waiting requests; more are refused.",
+        ),
     ] = 50_000
     observers_per_peer: Annotated[
-        Integer, Meta(ge=1, le=MANY, description="Observe registrations of one address.")
+        Integer,
+        Meta(
+            ge=1, le=MANY, description="Observe registrations of one address, and as many waiting requests."
+        ),
     ] = 16
     requests_per_second: Annotated[
         Seconds, Meta(ge=0, le=1e6, description="Datagrams a second taken from one address; 0 is no limit.")
