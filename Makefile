@@ -95,8 +95,9 @@ fuzz-native: setup build ## Fuzz decoders without the interpreter in the loop, a
 test-deploy: $(VENV)/.deploy build ## Check Dockerfile, Helm chart, compose file, alert rules and dashboard (needs promtool)
 	$(BIN)/python -m pytest deploy/tests $(ARGS)
 
+# The time limit of a test ends the process, and prints where each thread is: an exception may be lost in a task.
 test-page: setup build ## Look at the live page, the demo page and a report in a headless Chromium (apt-get install chromium)
-	$(BIN)/python -m pytest -p tests.conftest deploy/page $(ARGS)
+	$(BIN)/python -m pytest -p tests.conftest --timeout-method thread deploy/page $(ARGS)
 
 reasons: ## Copy the explanations of docs/reasons.md to where the live page finds them
 	$(BIN)/python scripts/reasons.py

@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from kaa_gateway.tasks import end_tasks
 
-from deploy.page.chromium import DESKTOP, PHONE, Page, page_of
+from deploy.page.chromium import DESKTOP, PHONE, Page, needs_chromium, page_of
 from tests.support.devices import MqttDevice, mqtt_device
 from tests.support.extensions import APPLICATION, running
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import NatsServer
 from tests.support.rest import serving
+
+pytestmark = needs_chromium
 
 DEVICE = "greenhouse-7"
 SERVICES = ("cex", "cmx", "dcx", "ecr", "epts")
@@ -76,9 +79,7 @@ async def greenhouse(port: int) -> AsyncIterator[Greenhouse]:
         try:
             yield working
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
 
 
 async def fill(page: Page, **values: str) -> None:

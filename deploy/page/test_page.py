@@ -12,11 +12,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from deploy.page.chromium import DESKTOP, PHONE, Page, page_of
+from kaa_gateway.tasks import end_tasks
+
+from deploy.page.chromium import DESKTOP, PHONE, Page, needs_chromium, page_of
 from tests.support.cluster import Cluster
-from tests.support.gateway import GatewayProcess
+from tests.support.gateway import EXTENSIONS, GatewayProcess
 from tests.support.mqtt import MqttPeer, Publish, mqtt_client
 from tests.support.nats import HOST, NatsServer
+
+pytestmark = needs_chromium
 
 TOKEN = "a-token-of-24-characters"
 TEXT_OF = "((id) => document.getElementById(id).textContent)"
@@ -45,8 +49,7 @@ async def load(device: MqttPeer) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end_tasks([task])
 
 
 async def test_the_page_shows_what_happens(nats_server: NatsServer) -> None:
@@ -116,6 +119,24 @@ async def test_a_session_is_ended_after_a_question(nats_server: NatsServer) -> N
             await page.value("document.getElementById('dialog-yes').click()")
             assert await unwanted.until_closed() == []
             await page.until("document.querySelectorAll('.session').length === 0")
+
+
+async def test_each_extension_has_a_mark(nats_server: NatsServer) -> None:
+    """Grey before anything was sent, red while no replica runs, green when one has taken a message."""
+    mark = "([...document.querySelectorAll('#health li')].find((each) => each.textContent.startsWith('dcx'))"
+    with GatewayProcess(nats_server.url) as gateway:
+        async with (
+            mqtt_client(gateway.mqtt_port, "device") as device,
+            page_of(f"http://{HOST}:{gateway.admin_port}/") as page,
+        ):
+            await page.until(f"{mark} || {{}}).className === 'idle'")
+            names = "[...document.querySelectorAll('#health .idle')].map((each) => each.textContent.split(':')[0])"
+            assert sorted(await page.value(names)) == sorted(EXTENSIONS)
+            await device.send(publish(1))
+            await page.until(f"{mark} || {{}}).className === 'bad'")
+            async with Cluster(nats_server.url, "dcx"), load(device):
+                await page.until(f"{mark} || {{}}).className === 'good'")
+            assert await page.value("document.querySelectorAll('#health .bad').length") == 0
 
 
 async def test_all_replicas_are_in_one_view(nats_server: NatsServer) -> None:

@@ -12,7 +12,9 @@ from kaa_bench.sim.run import Result, Second
 from kaa_bench.sim.scenario import parse
 from kaa_bench.sim.tally import Tally
 
-from deploy.page.chromium import DESKTOP, PHONE, page_of
+from deploy.page.chromium import DESKTOP, PHONE, needs_chromium, page_of
+
+pytestmark = needs_chromium
 
 SCENARIO = """\
 name: a small town

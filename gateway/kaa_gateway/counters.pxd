@@ -32,9 +32,16 @@ cdef class VersionCounters:
         self.bytes_out[<int>protocol] += <uint64_t>size
 
 
+cdef class ExtensionCounters:
+    # counters of one extension instance
+    cdef uint64_t messages        # sent to it
+    cdef uint64_t unserved        # of those that NATS dropped: nobody took them, or it may not be asked
+
+
 cdef class Counters:
     # state
     cdef readonly list names      # of the protocols, by number
+    cdef dict extensions          # extension instance -> its ExtensionCounters
     cdef dict versions            # application version -> its VersionCounters
     cdef VersionCounters unrouted  # counters of messages whose application version is missing or was not read
     # counters, by protocol
@@ -46,6 +53,7 @@ cdef class Counters:
     cdef int count(self, str event, str reason) except -1
     cdef int remember_end(self, str client_id, bytes address, str reason) except -1
     cdef VersionCounters counters_of(self, bytes app_version)
+    cdef ExtensionCounters counters_of_extension(self, bytes instance)
 
 
 cdef class Histogram:

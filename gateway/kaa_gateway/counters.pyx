@@ -25,12 +25,17 @@ cdef class VersionCounters:
     """Counts the messages of one application version since the worker's start."""
 
 
+cdef class ExtensionCounters:
+    """What was sent to one extension instance."""
+
+
 cdef class Counters:
     """Counts the events of one worker since its start, and remembers the last `endings_kept` ends of connections."""
 
     def __init__(self, int endings_kept=ENDINGS_KEPT):
         self.names = list(PROTOCOL_NAMES)
         self.reasons = {}
+        self.extensions = {}
         self.versions = {}
         self.unrouted = VersionCounters()
         self.endings = deque(maxlen=endings_kept)
@@ -71,6 +76,21 @@ cdef class Counters:
         if counts is None:
             counts = self.versions[app_version] = VersionCounters()
         return <VersionCounters>counts
+
+    cdef ExtensionCounters counters_of_extension(self, bytes instance):
+        """Return the counters of an extension instance. They are kept for ever, so it must be a configured one."""
+        counts = self.extensions.get(instance)
+        if counts is None:
+            counts = self.extensions[instance] = ExtensionCounters()
+        return <ExtensionCounters>counts
+
+    def by_extension(self):
+        """Return {extension instance: (messages sent to it, messages of those that nobody took)}."""
+        cdef ExtensionCounters counts
+        result = {}
+        for instance, counts in self.extensions.items():
+            result[instance.decode()] = (counts.messages, counts.unserved)
+        return result
 
     def by_version(self):
         """Return {counter name: {(protocol, application version): count}}; "" stands for no version."""

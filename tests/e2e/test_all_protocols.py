@@ -6,6 +6,7 @@ from pathlib import Path
 
 import aiomqtt
 import httpx
+from kaa_gateway.tasks import end_tasks
 
 from tests.e2e.test_plugins import LOGIN, PATHS, POSITION, protocols, stream
 from tests.support.cluster import Cluster
@@ -66,8 +67,7 @@ async def test_all_at_once(nats_server: NatsServer, tmp_path: Path) -> None:
                         "a message of each",
                     )
                 finally:
-                    answering.cancel()
-                    await asyncio.gather(answering, return_exceptions=True)
+                    await end_tasks([answering])
                 await native.subscribe("kp1/app_v1/dcx/native/#")
                 for endpoint, path, payload in (
                     ("native", "/push/x", b"1"),

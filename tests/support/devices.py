@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import aiocoap
 import aiomqtt
 import httpx
+from kaa_gateway.tasks import end_tasks
 
 from tests.support.json_schemas import validate
 from tests.support.nats import HOST
@@ -114,8 +115,7 @@ async def mqtt_device(port: int, token: str) -> AsyncIterator[MqttDevice]:
         try:
             yield device
         finally:
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            await end_tasks([reading])
 
 
 class HttpDevice:

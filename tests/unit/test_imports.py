@@ -17,6 +17,7 @@ COMMON = {
     "files",
     "slices",
     "stdio",
+    "tasks",
     "version",
     "yaml_tree",
 }
@@ -65,8 +66,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "kaa_ext": {"kaa_ext.sdk", "kaa_ext.cli"},
     "kaa_bench": {
-        "kaa_ext", "kaa_ext.sdk", "kaa_ext.messages", "bus", "wire", "plugins", "errors", "stdio", "version",
-        "completion",
+        "kaa_ext", "kaa_ext.sdk", "kaa_ext.messages", "bus", "wire", "plugins", "errors", "stdio", "tasks",
+        "version", "completion",
     },
 }  # fmt: skip
 """What each package may import beside itself; packages of kaa_gateway by their second name."""

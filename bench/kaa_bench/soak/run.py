@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 from pathlib import Path
 
+from kaa_gateway.tasks import end_tasks
+
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST
 from kaa_bench.soak.account import Account, account
@@ -167,9 +169,7 @@ class Soak:
                 if task.done():
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(tasks)
             await commands.close()
 
     async def _break(self, cluster: Cluster, recorder: Recorder, end: float) -> None:

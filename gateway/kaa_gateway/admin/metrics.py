@@ -147,6 +147,23 @@ class WorkerCollector(Collector):
         for labels, count in list(counters.by_reason().items()):
             events.add_metric(labels, count)
         yield events
+        yield from self._extensions()
+
+    def _extensions(self) -> Iterable[Metric]:
+        sent = CounterMetricFamily(
+            "kaa_gateway_extension_messages", "Messages sent to an extension.", labels=["extension"]
+        )
+        unserved = CounterMetricFamily(
+            "kaa_gateway_extension_unserved",
+            "Messages to an extension that nobody took: no replica of it runs, or NATS forbids its subject.",
+            labels=["extension"],
+        )
+        counts = self._worker.counters.by_extension()
+        for name in self._worker.router.extensions():
+            messages, dropped = counts[name]
+            sent.add_metric([name], messages)
+            unserved.add_metric([name], dropped)
+        yield from (sent, unserved)
 
     def _nats(self) -> Iterable[Metric]:
         link = self._worker.link

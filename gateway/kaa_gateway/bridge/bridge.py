@@ -18,6 +18,7 @@ import structlog
 from kaa_gateway.bridge.owners import GREETING_PERIOD
 from kaa_gateway.bridge.session import BridgedEndpoint, endpoint_key_of
 from kaa_gateway.bridge.topics import TopicMapping, apply_first
+from kaa_gateway.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,9 +139,7 @@ class Bridge:
                 log.warning("the bridge leaves messages to the broker", messages=len(self._unacknowledged))
         if self._owners is not None:
             self._owners.tell(leaves=True)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         for session in list(self._by_key.values()):
             session.close()
         self._by_key.clear()
@@ -186,8 +185,7 @@ class Bridge:
             async for message in client.messages:
                 await self._take(message)
         finally:
-            sender.cancel()
-            await asyncio.gather(sender, return_exceptions=True)
+            await end_tasks([sender])
 
     # ------------------------------------------------------------ up
 

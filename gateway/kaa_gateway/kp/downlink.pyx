@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 from kaa_gateway.bus.block cimport Acknowledgement
 from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.correlation cimport AT_MOST_ONCE, REQUEST, Correlation
-from kaa_gateway.counters cimport VersionCounters
+from kaa_gateway.counters cimport ExtensionCounters, VersionCounters
 from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.kp.resource_path cimport append_topic
 from kaa_gateway.kp.router cimport Binding
@@ -350,6 +350,7 @@ cdef class Downlink(Listener):
         cdef Endpoint endpoint
         cdef Binding binding
         cdef Session session
+        cdef ExtensionCounters extension_counters
         if read_client_data(publication.payload.data, publication.payload.size, &view) != GOOD \
                 or not self.correlator.read(view.correlation_id, &correlation):
             return self.drop("unattributed_" + reason)
@@ -363,6 +364,8 @@ cdef class Downlink(Listener):
         tell("message refused", reason, view.correlation_id, extension)
         self.fail_trace(view.correlation_id, reason)
         self.counters.count("refused", reason)
+        extension_counters = self.counters.counters_of_extension(extension)
+        extension_counters.unserved += 1
         session = self.sessions.find(correlation.session)
         if session is None:
             return 0

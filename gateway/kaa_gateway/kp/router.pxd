@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from kaa_gateway.counters cimport VersionCounters
+from kaa_gateway.counters cimport Counters, ExtensionCounters, VersionCounters
 from kaa_gateway.bus.durable cimport DurableLane
 from kaa_gateway.kp.endpoints cimport Endpoints
 from kaa_gateway.kp.quota cimport Quota
@@ -15,6 +15,7 @@ cdef class Binding:
     cdef bytes instance_head     # PUB <instance-wide subject> <reply-to> : where messages go by default
     cdef bytes replica_head      # the replica that session affinity has named last, or None
     cdef bytes head              # where they go now: one of the two
+    cdef ExtensionCounters counters
     cdef DurableLane lane        # what takes them instead, of a durable extension instance; else None
 
 
@@ -67,6 +68,7 @@ cdef struct Target:
 
 cdef class Router:
     # wiring
+    cdef Counters counters
     cdef Endpoints endpoints
     cdef Quotas quotas
     cdef dict app_versions       # name -> frozenset of the extension instances that it may use

@@ -34,8 +34,9 @@ NAMED_CONFIGURATION = re.compile(rb"/(?:config|applied)/json/([A-Za-z0-9_-]+)\Z"
 cdef class Binding:
     """The subject of an endpoint's messages to an extension instance."""
 
-    def __init__(self, bytes extension, bytes head, DurableLane lane):
+    def __init__(self, bytes extension, bytes head, ExtensionCounters counters, DurableLane lane):
         self.extension = extension
+        self.counters = counters
         self.lane = lane
         self.instance_head = self.head = head
 
@@ -141,6 +142,7 @@ cdef class Router:
         self, Sessions sessions not None, app_versions, endpoint_aware, tenants, named, str replica_id,
         Py_ssize_t capacity, Py_ssize_t topic_size_max,
     ):
+        self.counters = sessions.presence.counters
         self.endpoints = sessions.endpoints
         self.replica_id = replica_id
         self.reply_to = subjects.replica(replica_id, "esp", subjects.EXTENSION_DATA)
@@ -182,6 +184,8 @@ cdef class Router:
         )
         self.app_versions = new
         self.endpoint_aware = aware
+        for name in aware:
+            self.counters.counters_of_extension(name)
         self.tenants = owners
         self.named = naming
         # Of what has gone there may be messages under way, so the old names stay.
@@ -190,6 +194,10 @@ cdef class Router:
         )
         self.invalidate(changed)
         return gone
+
+    def extensions(self):
+        """Return the extension instances that are configured."""
+        return sorted(name.decode() for name in self.endpoint_aware)
 
     def set_quotas(self, tenants not None, app_versions not None, endpoints not None, owners not None):
         """Apply other quotas: see Quotas.configure. Routes whose quota has come or gone are made again."""
@@ -343,7 +351,10 @@ cdef class Router:
         if binding is None:
             subject = subjects.service(extension.decode(), "esp", subjects.CLIENT_DATA)
             binding = bindings[extension] = Binding(
-                extension, encode_publish_head(subject, self.reply_to), self.lanes.get(extension)
+                extension,
+                encode_publish_head(subject, self.reply_to),
+                self.counters.counters_of_extension(extension),
+                self.lanes.get(extension),
             )
         return <Binding>binding
 

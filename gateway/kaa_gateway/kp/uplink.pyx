@@ -186,6 +186,7 @@ cdef class Uplink:
         else:
             self.link.commit(end_publication(datum, size) - start)
         route.version_counters.count_in(session.protocol, message.payload.size)
+        route.binding.counters.messages += 1
         if route.endpoint is not None:
             route.endpoint.traffic.messages_in += 1
             route.endpoint.traffic.bytes_in += <uint64_t>message.payload.size
@@ -213,6 +214,7 @@ cdef class Uplink:
         self.put_correlation_id(correlation_id, session, message)
         end = put_client_data(datum, route, message, correlation_id, now_ms(), has_request_id, request_id)
         route.version_counters.count_in(session.protocol, message.payload.size)
+        route.binding.counters.messages += 1
         lane.commit(end - datum, correlation_id, session.key, message.token, policy)
         if self.until_traced and self.is_traced(message):
             self.trace_durably(session, route, message, has_request_id, correlation_id)

@@ -108,9 +108,33 @@ def test_messages_count_for_their_protocol_direction_and_application_version(
         assert counted("bytes_out_total") == {("app_v1", "mqtt"): 6, ("app_v2", "http"): 7}
         assert samples["connections", "mqtt"] == 1
         assert samples["events_total", "refused", "no_route"] == 1
+        assert counted_by_extension("messages", samples) == {"dcx": 3, "echo": 1}
+        assert counted_by_extension("unserved", samples) == {}
         assert samples["messages_waiting",] == 0
 
     run_on_uvloop(main())
+
+
+def test_messages_that_no_replica_takes_count_for_their_extension(
+    shared_nats: NatsServer, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        async with (
+            held_worker(tmp_path, shared_nats.url) as worker,
+            mqtt_client(worker.ports["mqtt"]) as device,
+        ):
+            await device.send(Publish("kp1/app_v1/dcx/token/json", b"{}", 1, 1))
+            await device.receive()
+            samples = (await scrape(worker)).samples
+        assert counted_by_extension("messages", samples) == {"dcx": 1}
+        assert counted_by_extension("unserved", samples) == {"dcx": 1}
+
+    run_on_uvloop(main())
+
+
+def counted_by_extension(name: str, samples: dict[tuple[str, ...], float]) -> dict[str, float]:
+    """Return a count by extension, without zeros."""
+    return {key[1]: value for key, value in samples.items() if key[0] == f"extension_{name}_total" and value}
 
 
 def test_latencies_and_queues(shared_nats: NatsServer, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_gateway.fleet.months import key_of
 from kaa_gateway.fleet.quota_sharing import WORKERS_MAX, Demand, QuotaDemands, subject_of
+from kaa_gateway.tasks import end_tasks
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
@@ -127,9 +128,7 @@ async def test_the_sum_of_all_workers_is_the_limit(nats_server: NatsServer, clus
             before = {name: each["messageShare"] for name, each in (await quotas(*gateways)).items()}
             nats_server.kill()
             await until(lambda: not any(gateway.ready() for gateway in gateways), "NATS to be missed")
-            for each in floods:
-                each.cancel()
-            await asyncio.gather(*floods, return_exceptions=True)
+            await end_tasks(floods)
             shares = {name: each["messageShare"] for name, each in (await quotas(*gateways)).items()}
             assert sum(shares.values()) == pytest.approx(sum(before.values()), abs=2 * TOLERANCE)
             assert all(gateway.count("connections_closed", "mqtt") == 0 for gateway in gateways)

@@ -2,7 +2,7 @@
 // The live page: it reads /metrics and the management API, and holds nothing back.
 const PERIOD = 2000, HISTORY_PERIOD = 15000, REPLICAS_PERIOD = 5000, SHOWN = 12, PAGE = 50, EMPTY_PAGES = 200, CERTIFICATE_DAYS = 14;
 const $ = (id) => document.getElementById(id);
-let before = null, next = null, count = 0, complete = true, search = 0, hour = [], reasons = {}, fleet = new Map();
+let before = null, next = null, count = 0, complete = true, search = 0, hour = [], reasons = {}, fleet = new Map(), served = new Map();
 
 // ---------------------------------------------------------------- metrics
 
@@ -90,9 +90,12 @@ function dialog(title, content, yes) {
   $("dialog-text").replaceChildren(...content);
   $("dialog-yes").hidden = !yes;
   $("dialog-yes").textContent = yes || "";
-  $("dialog").returnValue = "";
   $("dialog").showModal();
-  return new Promise((resolve) => { $("dialog").onclose = () => resolve($("dialog").returnValue === "yes"); });
+  // The event `close` would come later, when another question may be open already.
+  return new Promise((resolve) => {
+    $("dialog-form").onsubmit = (event) => resolve(event.submitter.value === "yes");
+    $("dialog").oncancel = () => resolve(false);
+  });
 }
 
 function explained(reason) {
@@ -179,19 +182,32 @@ function show(now) {
     .sort((a, b) => b[2] - a[2] || b[3] - a[3]).slice(0, SHOWN), "nothing so far");
 }
 
+// A mark for each extension: by the last messages that were sent to it, and by its stream.
+function extensions(now, workers) {
+  const {samples} = now;
+  const messages = sums(samples, "extension_messages_total", "extension"), stores = sums(samples, "durable_up", "extension");
+  const unserved = sums(samples, "extension_unserved_total", "extension");
+  return [...messages].map(([name, sent]) => {
+    const lost = unserved.get(name) || 0, last = served.get(name) || {sent, lost, good: lost < sent};
+    const grown = [sent - last.sent, lost - last.lost];
+    // If some messages were taken and others not, the next look shows what is so.
+    const good = grown[1] > 0 ? false : grown[0] > 0 ? true : last.good;
+    served.set(name, {sent, lost, good});
+    if (stores.has(name) && stores.get(name) < workers) return ["bad", `${name}: its stream does not store`];
+    return !sent ? ["idle", `${name}: nothing sent yet`] : good ? ["good", name] : ["bad", `${name}: no replica takes messages`];
+  });
+}
+
 // What the gateway depends on, each with a mark.
 function health(now, workers, up) {
   const {samples} = now;
   const marks = [[up === workers ? "good" : "bad", "NATS"]];
   const control = sum(samples, "nats_control_up");
   marks.push([control === workers ? "good" : "bad", "NATS control connection"]);
-  for (const [extension, stores] of sums(samples, "durable_up", "extension"))
-    marks.push([stores === workers ? "good" : "bad", `stream of ${extension}`]);
+  marks.push(...extensions(now, workers));
   const silent = rates(now, "identity_unanswered_total", "about");
   for (const [about, rate] of silent) marks.push([rate ? "bad" : "good", `identity of ${about}`]);
-  const refused = rates(now, "events_total", "reason");
-  const absent = refused.get("no_responders") || 0, late = total(rates(now, "requests_expired_total"));
-  marks.push([absent ? "bad" : late ? "warn" : "good", absent ? "an extension has no replica" : late ? "an extension answers late" : "extensions"]);
+  if (total(rates(now, "requests_expired_total"))) marks.push(["warn", "requests are answered too late"]);
   for (const {name, labels, value} of samples) {
     const days = (value - Date.now() / 1000) / 86400;
     if (name === "kaa_gateway_certificate_not_after_seconds" && days < CERTIFICATE_DAYS)
