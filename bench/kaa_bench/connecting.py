@@ -18,6 +18,7 @@ from kaa_gateway.wire import kpudp
 
 from kaa_bench import packets, websocket
 from kaa_bench.certificate import NAME, client_context
+from kaa_bench.client_tls import ClientTls
 from kaa_bench.errors import BenchError
 from kaa_bench.load.datagram import CoapLoad, KpUdpLoad
 from kaa_bench.load.http import HttpLoad
@@ -30,8 +31,12 @@ Address = tuple[str, int]
 Protocol = Literal["mqtt", "http", "coap", "kpudp"]
 LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "nats"]
 """`nats` is not a protocol of devices: its requests go to the extension without a gateway."""
-Carrier = Literal["tcp", "tls", "websocket"]
-"""What carries MQTT."""
+Carrier = Literal["tcp", "tls", "websocket", "websocket-tls"]
+CARRIERS: dict[LoadProtocol, tuple[Carrier, ...]] = {
+    "mqtt": ("tcp", "tls", "websocket", "websocket-tls"),
+    "http": ("tcp", "tls"),
+}
+"""What can carry a protocol, of those that TCP is not all for."""
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 1.0
@@ -74,14 +79,26 @@ class LoadSpec:
     sources: tuple[str, ...] = ()
     """The local addresses of the connections, in turn; any by default, an unused one for datagrams on this machine."""
     carrier: Carrier = "tcp"
+    tls: ClientTls | None = None
+    """What the clients trust and present. Without it they do not verify the server, which is one of the bench."""
 
     def __post_init__(self) -> None:
         if self.aliased and (self.mqtt_version != "5" or self.answered):
             raise BenchError("a topic alias needs MQTT 5, and messages without a request ID")
-        if self.carrier != "tcp" and self.protocol != "mqtt":
-            raise BenchError("only loads of MQTT have another carrier than TCP")
-        if self.carrier == "websocket" and (self.aliased or self.answered):
+        if self.carrier not in CARRIERS.get(self.protocol, ("tcp",)):
+            raise BenchError(f"loads of {self.protocol} are not carried by {self.carrier}")
+        if self.websocket and (self.aliased or self.answered):
             raise BenchError("loads over WebSocket have neither topic aliases nor answers")
+
+    @property
+    def encrypted(self) -> bool:
+        """Return whether the connections are over TLS."""
+        return self.carrier.endswith("tls")
+
+    @property
+    def websocket(self) -> bool:
+        """Return whether MQTT is in WebSocket frames."""
+        return self.carrier.startswith("websocket")
 
     @property
     def unacknowledged(self) -> bool:
@@ -112,17 +129,20 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
     sockets: list[socket.socket] = []
     datagrams = spec.protocol in ("coap", "kpudp")
     sources = spec.sources or ((unused_source(address) if datagrams else ""),)
-    context = client_context() if spec.carrier == "tls" else None
+    unverified = client_context() if spec.encrypted and spec.tls is None else None
     try:
         for device in devices:
             source = sources[device % len(sources)]
-            sockets.append(
-                _connect_datagrams(source, address) if datagrams else _connect(address, source, context)
-            )
-            if spec.carrier == "websocket":
+            if datagrams:
+                sockets.append(_connect_datagrams(source, address))
+            elif spec.encrypted and spec.tls is not None:
+                sockets.append(_connect(address, source, spec.tls.context(device), address[0]))
+            else:
+                sockets.append(_connect(address, source, unverified))
+            if spec.websocket:
                 websocket.upgrade(sockets[-1])
             if spec.protocol == "mqtt":
-                _mqtt_handshake(sockets[-1], device, spec.profile, spec.mqtt_version, spec.carrier)
+                _mqtt_handshake(sockets[-1], device, spec.profile, spec.mqtt_version, framed=spec.websocket)
                 if spec.aliased:
                     _mqtt_registration(sockets[-1], device, spec.profile)
             elif spec.protocol == "kpudp":
@@ -161,7 +181,7 @@ def _mqtt_load(spec: LoadSpec, sockets: list[socket.socket]) -> Load:
         )
     messages = [packets.publish(device, spec.qos, profile, version, aliased=aliased) for device in devices]
     fence, kind = packets.PINGREQ, MqttLoad
-    if spec.carrier == "websocket":
+    if spec.websocket:
         fence, kind = websocket.frame(fence), WebSocketLoad
         messages = list(map(websocket.frame, messages))
     if spec.qos == 0:
@@ -178,7 +198,7 @@ def connect_mqtt(
     session: ssl.SSLSession | None = None,
 ) -> socket.socket:
     """Make an MQTT connection that is past CONNACK: over TLS with a `context`, resuming a `session` if there is one."""
-    connected = _connect(address, context=context, session=session)
+    connected = _connect(address, "", context, session=session)
     try:
         _mqtt_handshake(connected, device, profile, "3.1.1")
     except BaseException:
@@ -209,8 +229,10 @@ def _connect(
     address: Address,
     source: str = "",
     context: ssl.SSLContext | None = None,
+    name: str = NAME,
     session: ssl.SSLSession | None = None,
 ) -> socket.socket:
+    """Connect, over TLS with a `context`, to a server whose certificate is for `name`."""
     try:
         connected = socket.create_connection(
             address, CONNECT_TIMEOUT_S, source_address=(source, 0) if source else None
@@ -222,7 +244,7 @@ def _connect(
     if context is None:
         return connected
     try:
-        return context.wrap_socket(connected, server_hostname=NAME, session=session)
+        return context.wrap_socket(connected, server_hostname=name, session=session)
     except OSError as error:
         connected.close()
         raise BenchError(f"no TLS with {address[0]}:{address[1]}: {error}") from error
@@ -303,10 +325,11 @@ def _mqtt_handshake(
     device: int,
     profile: packets.Profile,
     version: packets.MqttVersion,
-    carrier: Carrier = "tcp",
+    *,
+    framed: bool = False,
 ) -> None:
     answer = _mqtt_exchange(
-        connected, packets.connect(device, profile, version), f"CONNECT of device {device}", carrier
+        connected, packets.connect(device, profile, version), f"CONNECT of device {device}", framed=framed
     )
     accepted = (
         answer[:1] == b"\x20" and answer[2:4] == b"\x00\x00"
@@ -329,10 +352,10 @@ def _mqtt_registration(connected: socket.socket, device: int, profile: packets.P
         raise _unexpected_answer(f"the alias of device {device}", answer)
 
 
-def _mqtt_exchange(connected: socket.socket, message: bytes, what: str, carrier: Carrier = "tcp") -> bytes:
-    """Send a packet, and return the next one, which is shorter than 126 bytes."""
+def _mqtt_exchange(connected: socket.socket, message: bytes, what: str, *, framed: bool = False) -> bytes:
+    """Send a packet, in a WebSocket frame if `framed`; return the next one, which is shorter than 126 bytes."""
     try:
-        if carrier == "websocket":
+        if framed:
             connected.sendall(websocket.frame(message))
             header = read_exactly(connected, 2)
             return read_exactly(connected, header[1] if len(header) == 2 else 0)

@@ -18,6 +18,7 @@ from kaa_gateway.completion import add_completion
 from msgspec.structs import replace
 from rich.console import Console
 
+from kaa_bench.client_tls import ClientTls
 from kaa_bench.connecting import LoadSpec, Protocol, raise_file_limit
 from kaa_bench.errors import BenchError
 from kaa_bench.packets import MqttVersion, Profile
@@ -39,7 +40,6 @@ from kaa_bench.sim.view import View, print_result
 EXIT_FAILED = 1
 EXIT_SCENARIO = 2
 EXIT_INTERRUPTED = 130
-PORTS: dict[Protocol, int] = {"mqtt": 1883, "http": 8080, "coap": 5683, "kpudp": 5686}
 DEFAULT_NATS_URL = "nats://localhost:4222"
 WINDOWS: dict[Protocol, int] = {"mqtt": 64, "http": 1, "coap": 1, "kpudp": 32}
 PACED_WINDOW = 1024
@@ -78,6 +78,7 @@ def load(
     *,
     host: str = "127.0.0.1",
     port: Annotated[int | None, Parameter(validator=Number(gte=1, lte=65535))] = None,
+    transport: Transport = "tcp",
     connections: Annotated[int, Parameter(validator=Number(gte=1))] = 64,
     qos: Annotated[int, Parameter(validator=Number(gte=0, lte=1))] = 1,
     answered: Annotated[bool, Parameter(negative="")] = False,
@@ -93,6 +94,9 @@ def load(
     tokens: Path | None = None,
     user: str | None = None,
     password: Annotated[str | None, Parameter(env_var="KAA_SIM_PASSWORD")] = None,
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
     sources: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     payload: str | None = None,
     payload_file: Path | None = None,
@@ -114,7 +118,9 @@ def load(
     host
         IPv4 address or name of the gateway.
     port
-        Port of the gateway (default: the usual port of the protocol).
+        Port of the gateway (default: the usual port of the protocol and transport).
+    transport
+        `tcp`, `tls`, `websocket` or `websocket-tls` for MQTT, `tcp` or `tls` for HTTP.
     connections
         Connections of MQTT and HTTP, sockets of CoAP and KP/UDP; each is a device with its own token.
     qos
@@ -146,6 +152,12 @@ def load(
         User name of all devices; MQTT and HTTP.
     password
         Its password.
+    ca_file
+        PEM file of who signed the gateway's certificate (default: the system's).
+    cert_file
+        Client certificate, PEM; {device} stands for the number of the device.
+    key_file
+        Key of the client certificate, PEM.
     sources
         Local address to connect from; may be given several times, and is then taken in turn.
     payload
@@ -182,11 +194,21 @@ def load(
             raise BenchError("QoS 0 is not acknowledged: a paced run needs --qos 1 or --answered")
         with loading.ProgressView(Console(stderr=True)) as view:
             spec = LoadSpec(
-                protocol, connections, qos, window, answered, profile, mqtt_version, topic_alias, sources
+                protocol,
+                connections,
+                qos,
+                window,
+                answered,
+                profile,
+                mqtt_version,
+                topic_alias,
+                sources,
+                transport,
+                _client_tls(transport, ca_file, cert_file, key_file),
             )
             report = loading.run_load(
                 spec,
-                (host, port or PORTS[protocol]),
+                (host, port or _usual_port(protocol, transport)),
                 messages=messages,
                 seconds=None if messages is not None else seconds,
                 rate=rate,
@@ -400,6 +422,28 @@ def agent(
     except BenchError as error:
         return _fail(error)
     return 0
+
+
+def _usual_port(protocol: Protocol, transport: Transport) -> int:
+    if protocol == "mqtt":
+        return int(getattr(Target(), transport_field(transport)))
+    return int(getattr(Target(), "https" if transport == "tls" else protocol))
+
+
+def _client_tls(
+    transport: Transport, ca_file: Path | None, cert_file: Path | None, key_file: Path | None
+) -> ClientTls | None:
+    """Return what the devices trust and present, None without TLS. Raise BenchError if a file is of no use."""
+    files = (None if file is None else str(file) for file in (ca_file, cert_file, key_file))
+    tls = ClientTls(*files)
+    if not transport.endswith("tls"):
+        if tls != ClientTls():
+            raise BenchError("certificates need --transport tls or websocket-tls")
+        return None
+    if (cert_file is None) != (key_file is None):
+        raise BenchError("--cert-file and --key-file go together")
+    tls.context(0)
+    return tls
 
 
 def _fail(error: Exception) -> int:

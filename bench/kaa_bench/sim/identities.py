@@ -2,10 +2,10 @@
 
 import csv
 import ssl
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from kaa_bench.client_tls import ClientTls, numbered
 from kaa_bench.errors import BenchError
 from kaa_bench.extras import require_clients
 from kaa_bench.sim.payloads import content_of
@@ -37,9 +37,9 @@ class Identities:
             listed = self._listed[device]
             if listed.user is not None or fleet.user is None:
                 return listed
-            return Identity(listed.token, _numbered(fleet.user, device), _numbered(fleet.password, device))
+            return Identity(listed.token, numbered(fleet.user, device), numbered(fleet.password, device))
         return Identity(
-            fleet.token_of(device), _numbered(fleet.user, device), _numbered(fleet.password, device)
+            fleet.token_of(device), numbered(fleet.user, device), numbered(fleet.password, device)
         )
 
     def source(self, device: int) -> tuple[str, int] | None:
@@ -52,8 +52,7 @@ class Identities:
         fleet = self._fleet
         if not fleet.tls:
             return None
-        certificate, key = _numbered(fleet.cert_file, device), _numbered(fleet.key_file, device)
-        return _context(self._target.ca_file, certificate, key)
+        return ClientTls(self._target.ca_file, fleet.cert_file, fleet.key_file).context(device)
 
 
 def check_files(scenario: Scenario) -> None:
@@ -64,24 +63,6 @@ def check_files(scenario: Scenario) -> None:
             content_of(file)
         if fleet.clients == "independent":
             require_clients("`clients: independent`")
-
-
-def _numbered(pattern: str | None, device: int) -> str | None:
-    """Return a pattern with the number of a device in the place of {device}."""
-    return None if pattern is None else pattern.replace("{device}", str(device))
-
-
-@cache
-def _context(ca_file: str | None, cert_file: str | None, key_file: str | None) -> ssl.SSLContext:
-    name = "target.ca-file"
-    try:
-        context = ssl.create_default_context(cafile=ca_file)
-        if cert_file is not None:
-            name = f"cert-file {cert_file}"
-            context.load_cert_chain(cert_file, key_file)
-    except OSError as error:
-        raise BenchError(f"{name} cannot be used: {error}") from None
-    return context
 
 
 def listed(path: Path, devices: int) -> list[Identity]:

@@ -52,7 +52,7 @@ class LoadReport:
     seconds: float
     rate: float
     generator_us: float
-    generator_limit: float
+    generator_limit: float | None
     server_us: float | None
     late: int
     held: int
@@ -96,11 +96,11 @@ def run_load(
     server: int | None,
     show: Callable[[Progress], None] | None = None,
 ) -> LoadReport:
-    """Calibrate, connect, warm up and send. `server` is the process ID of a server on this machine, for its CPU.
+    """Calibrate if the load is over bare TCP or UDP; connect, warm up and send.
 
-    `show` is called every second of the run.
+    `server` is the process ID of a server on this machine, for its CPU. `show` is called every second of the run.
     """
-    limit = generator_limit(spec)
+    limit = generator_limit(spec) if spec.carrier == "tcp" else None
     with LoadGenerator(spec, address) as generator:
         warm_up = generator.run(seconds=WARM_UP_S, rate=rate)
         if warm_up.errors:
@@ -145,6 +145,8 @@ async def refusal(spec: LoadSpec, address: Address) -> str | None:
         pushed=lambda path, payload: None,
         user=profile.user,
         password=profile.password,
+        tls=spec.tls.context(0) if spec.tls is not None else None,
+        websocket=spec.websocket,
         version=spec.mqtt_version,
     )
     try:
@@ -232,7 +234,7 @@ class ProgressView:
 
 
 def print_report(report: LoadReport, console: Console) -> None:
-    """Return the text with figures, percentiles and remarks."""
+    """Print figures, percentiles and remarks."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -241,7 +243,8 @@ def print_report(report: LoadReport, console: Console) -> None:
     table.add_row("seconds", f"{report.seconds:.2f}")
     table.add_row("rate", f"{report.rate:,.0f}/s")
     table.add_row("CPU of the generator", f"{report.generator_us:.2f} us a message")
-    table.add_row("its own limit", f"{report.generator_limit:,.0f}/s of one core")
+    if report.generator_limit is not None:
+        table.add_row("its own limit", f"{report.generator_limit:,.0f}/s of one core")
     if report.server_us is not None:
         table.add_row("CPU of the server", f"{report.server_us:.2f} us a message")
     for percent, value in report.latency_us.items():
@@ -252,5 +255,5 @@ def print_report(report: LoadReport, console: Console) -> None:
 
 
 def write_json(report: LoadReport, path: Path) -> None:
-    """Return the figures as a JSON object."""
+    """Write the figures as a JSON object."""
     path.write_text(json.dumps(asdict(report) | {"remarks": report.remarks}, indent=2) + "\n")

@@ -8,7 +8,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -291,10 +291,39 @@ class StrictGateway(FullGateway):
         }
         mqtt, http = kaa["kpc"]["transports"]["mqtt"], kaa["kpc"]["transports"]["http"]
         mqtt["client-authentication"] = http["client-authentication"] = "required"
-        mqtt["tls"] |= {"client-certificate": "optional", "ca-file": str(self.authority.file)}
+        accepted = {"client-certificate": "optional", "ca-file": str(self.authority.file)}
+        mqtt["tls"] |= accepted
+        mqtt["websocket"]["tls"] |= accepted
         self.encrypted["https"] = free_port()
         http["tls"] = {**mqtt["tls"], "port": self.encrypted["https"]}
         return document
+
+
+def check_load_over_tls(
+    gateway: StrictGateway, sim: Callable[..., int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`kaa-sim load` over TLS, with a client certificate in the place of a password."""
+    port = str(gateway.encrypted["mqtt-tls"])
+    common = ("--app-version", APP_VERSION, "--seconds", "0.3", "--connections", "2")
+    trusted = ("--ca-file", str(gateway.authority.file))
+    certificate = ("--cert-file", str(gateway.directory / "device.pem"))
+    key = ("--key-file", str(gateway.directory / "device.key"))
+    mqtts = ("load", "mqtt", "--transport", "tls", "--port", port, *common)
+    assert sim(*mqtts, "--answered", *trusted, *certificate, *key) == 0
+    assert "its own limit" not in capsys.readouterr().out
+    https = ("load", "http", "--transport", "tls", "--port", str(gateway.encrypted["https"]), *common)
+    assert sim(*https, *trusted, *certificate, *key) == 0
+    # Without a certificate of its own, trust, or TLS.
+    for arguments, said in (
+        ((*mqtts, *trusted), "CONNECT of device 0 was refused: CONNACK 5 (not authorized)"),
+        (mqtts, "certificate verify failed"),
+        ((*mqtts, *trusted, *certificate), "--cert-file and --key-file go together"),
+        ((*mqtts, "--ca-file", "/no/file"), "ca-file /no/file cannot be used"),
+        (("load", "mqtt", *common, *trusted), "certificates need --transport tls"),
+        (("load", "coap", "--transport", "tls", *common), "loads of coap are not carried by tls"),
+    ):
+        assert sim(*arguments) == 1
+        assert said in capsys.readouterr().err
 
 
 def check_load_and_connect(
@@ -339,6 +368,7 @@ def check_load_and_connect(
     assert sim(*connect, *tls, "--key-file", str(gateway.directory / "device.key")) == 0
     assert sim(*connect, *tls) == 1
     assert "`cert-file` and `key-file` go together" in capsys.readouterr().err
+    check_load_over_tls(gateway, sim, capsys)
     assert sim(*connect, "--port", mqtt) == 1
     assert json.loads(figures.read_text())["errors"] == {"CONNACK 5 (not authorized)": 20}
 
@@ -373,6 +403,24 @@ def test_devices_present_themselves(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert found[name]["errors"] == {}
     assert found["r"]["devices_connected"] == 0
     assert set(found["r"]["errors"]) == {"CONNACK 5 (not authorized)"}
+
+
+def test_a_load_over_websocket_and_tls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (
+        NatsServer() as server,
+        StrictGateway(server) as gateway,
+        Sink(server.address, answers=False),
+    ):
+        arguments = (
+            "load", "mqtt", "--transport", "websocket-tls", "--port", str(gateway.encrypted["websocket-tls"]),
+            "--app-version", APP_VERSION, "--messages", "100", "--connections", "2",
+            "--ca-file", str(gateway.authority.file), "--cert-file", str(gateway.directory / "device.pem"),
+            "--key-file", str(gateway.directory / "device.key"),
+        )  # fmt: skip
+        assert app(arguments, exit_on_error=False, result_action="return_value") == 0
+        found = re.search(r"acknowledged +(\d+)", capsys.readouterr().out)
+        assert found is not None
+        assert found[1] == "100"
 
 
 def test_stages_sources_files_and_outputs(gateway: FullGateway, tmp_path: Path) -> None:
