@@ -37,5 +37,9 @@ class IdentityError(GatewayError):
         self.status = status
 
 
+class HandshakeError(GatewayError):
+    """The certificate of a client is not admitted, though TLS has verified it."""
+
+
 class BusError(GatewayError):
     """The NATS connection could not be made or was refused."""

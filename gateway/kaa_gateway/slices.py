@@ -30,6 +30,8 @@ class Slices:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queue: deque[tuple[Generator[int, None, Any], Callable[[Any], object]]] = deque()
+        self._is_scheduled = False
+        """Whether a round is to come, or goes on now."""
 
     def __len__(self) -> int:
         return len(self._queue)
@@ -38,9 +40,10 @@ class Slices:
         self, steps: Generator[int, None, Result], done: Callable[[Result], object] = lambda result: None
     ) -> None:
         """Do some work in slices, from the next round on. `done` is called with what the generator returns."""
-        if not self._queue:
-            self._loop.call_soon(self._round)
         self._queue.append((steps, done))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._round)
 
     async def finish(self, steps: Generator[int, None, Result]) -> Result:
         """Do some work in slices, and return what the generator returns."""
@@ -62,5 +65,6 @@ class Slices:
                 self._queue.popleft()
                 log.exception("a part of some long work failed, and the rest of it was left out")
             if not self._queue:
+                self._is_scheduled = False
                 return
         self._loop.call_soon(self._round)

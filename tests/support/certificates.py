@@ -29,26 +29,35 @@ class Issued(NamedTuple):
 
 
 class Authority:
-    """A certificate authority whose files are in `directory`, and begin with its name."""
+    """A certificate authority whose files are in `directory`, and begin with its name.
 
-    def __init__(self, directory: Path, name: str = "devices-ca") -> None:
+    With `parent`, it is an intermediate one; its certificate is not in `parent.file`.
+    """
+
+    def __init__(
+        self, directory: Path, name: str = "devices-ca", *, parent: "Authority | None" = None
+    ) -> None:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self.name = _name(name)
+        issuer = parent or self
         now = datetime.now(UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(self.name)
-            .issuer_name(self.name)
+            .issuer_name(issuer.name)
             .public_key(self._key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - DAY)
             .not_valid_after(now + 30 * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(
+                x509.BasicConstraints(ca=True, path_length=1 if parent is None else 0), critical=True
+            )
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
             .add_extension(_key_usage(authority=True), critical=True)
-            .sign(self._key, hashes.SHA256())
+            .sign(issuer._key, hashes.SHA256())
         )
+        self.certificate = certificate
         self.file = directory / f"{name}.pem"
         self.file.write_bytes(certificate.public_bytes(Encoding.PEM))
         self.crl_file = directory / f"{name}.crl"

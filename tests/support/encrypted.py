@@ -48,9 +48,14 @@ class EncryptedGateway(GatewayProcess):
         nats_url: str,
         transports: dict[str, Any],
         applications: dict[str, Any] | None = None,
+        tenants: dict[str, Any] | None = None,
         **kpc: Any,
     ) -> None:
-        kaa = {"applications": applications or {}, "kpc": {"transports": transports, **kpc}}
+        kaa = {
+            "applications": applications or {},
+            "tenants": tenants or {},
+            "kpc": {"transports": transports, **kpc},
+        }
         super().__init__(nats_url, {"kaa": kaa})
         mqtt, websocket = transports.get("mqtt", {}), transports.get("mqtt", {}).get("websocket", {})
         self.mqtts_port: int = mqtt.get("tls", {}).get("port", 0)

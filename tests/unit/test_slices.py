@@ -52,3 +52,24 @@ async def test_a_failure_ends_only_the_work_that_fails() -> None:
     slices = Slices(asyncio.get_running_loop())
     slices.run(failing())
     assert await slices.finish(work([], "after it", 3)) == "after it"
+
+
+async def test_work_that_follows_from_the_end_of_other_work() -> None:
+    """It waits for no further round, and leaves none behind."""
+    errors: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: errors.append(context))
+    slices = Slices(loop)
+    results: list[str] = []
+
+    def follow(result: str) -> None:
+        results.append(result)
+        slices.run(work([], "second", 1), results.append)
+
+    slices.run(work([], "first", 1), follow)
+    await rounds(slices)
+    assert await slices.finish(work([], "third", 1)) == "third"
+    await rounds(slices)
+    await asyncio.sleep(0)
+    assert results == ["first", "second"]
+    assert errors == []

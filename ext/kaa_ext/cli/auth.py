@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from cyclopts import App, Parameter
+from cyclopts.validators import Number
 from kaa_gateway.bus.messages import now_ms
 
 from kaa_ext.cli.common import Nats, check_instance, duration
@@ -136,6 +137,61 @@ def add_certificate(
         print(f"ID        {await registry.add_certificate(tenant, issuer, serial_number, expires=expires)}")
 
     return _run(nats, provider, work)
+
+
+@app.command
+def add_authority(
+    issuer: str, *, tenant: Tenant = "", provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL
+) -> int:
+    """Let each certificate of an authority become a client when a device first comes with it.
+
+    Gateways verify the certificates: this authority must be one of the tenant in their configuration.
+
+    Example: kaa-ext auth add-authority 'CN=Devices CA,O=Example' --tenant demo
+
+    Parameters
+    ----------
+    issuer
+        Name of the authority, in the form of RFC 4514.
+    """
+    return _run(nats, provider, lambda registry: registry.set_authority(issuer, tenant))
+
+
+@app.command
+def remove_authority(issuer: str, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+    """End `add-authority`. Clients that it has added stay.
+
+    Parameters
+    ----------
+    issuer
+        Name of the authority, in the form of RFC 4514.
+    """
+    return _run(nats, provider, lambda registry: registry.set_authority(issuer, None))
+
+
+@app.command
+def provision(
+    application: str,
+    *,
+    limit: Annotated[
+        int, Parameter(validator=Number(gte=0), help="Endpoints that devices may add; 0: no more.")
+    ] = 1000,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+) -> int:
+    """Let each unknown token of an application become an endpoint when a device first comes with it.
+
+    Whoever reaches the gateway can add endpoints. So let only clients with certificates connect, and bind their tokens:
+    `kaa.tenants.<tenant>.certificates.tokens: common-name` in the gateway's configuration.
+
+    Example: kaa-ext auth provision demo_application --limit 5000
+
+    Parameters
+    ----------
+    application
+        Application of the tokens.
+    """
+    return _run(nats, provider, lambda registry: registry.set_application(application, limit))
 
 
 @app.command(name="list")

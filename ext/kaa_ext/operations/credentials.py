@@ -16,5 +16,7 @@ async def registry(session: Session, provider: str) -> Registry:
         await session.state(provider, credentials.TOKENS, credentials.Token),
         await session.state(provider, credentials.CLIENTS, credentials.ClientCredentials),
         await session.state(provider, credentials.CERTIFICATES, credentials.ClientCredentials),
+        await session.state(provider, credentials.AUTHORITIES, credentials.ProvisioningAuthority),
+        await session.state(provider, credentials.APPLICATIONS, credentials.ProvisioningApplication),
         session.publish,
     )

@@ -31,6 +31,7 @@ _SECTIONS = {
     "server": "server",
     "extension_instances": "kaa.extension-instances",
     "tenants": "kaa.tenants",
+    "certificate_policies": "kaa.tenants",
 }
 """Where the parts of a Config stand in the file, if not under kaa.kpc."""
 
@@ -64,6 +65,7 @@ def applicable(old: Config, new: Config) -> Config:
         log=replace(old.log, level=new.log.level),
         app_versions=app_versions,
         tenants=new.tenants,
+        certificate_policies=new.certificate_policies,
         extension_instances=instances,
         warnings=new.warnings,
     )

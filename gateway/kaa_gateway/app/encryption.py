@@ -6,7 +6,6 @@ that is missing, or does not fit the others, is found here.
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING
 
 from kaa_gateway.app import psk_file
@@ -14,8 +13,9 @@ from kaa_gateway.app.listeners import section_of
 from kaa_gateway.config import encrypted
 from kaa_gateway.config.keys import DatagramTls, StreamTls
 from kaa_gateway.errors import ConfigError
-from kaa_gateway.net.certificates import ServerCredentials, stream_context
+from kaa_gateway.net.certificates import ServerCredentials
 from kaa_gateway.net.dtls_context import DtlsContext
+from kaa_gateway.net.stream_context import StreamContext, stream_context
 
 if TYPE_CHECKING:
     from kaa_gateway.config.keys import Transports
@@ -25,11 +25,11 @@ HTTP_1_1 = "http/1.1"
 """The protocol that HTTPS names in ALPN (RFC 7301)."""
 
 
-def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCredentials[ssl.SSLContext]:
+def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCredentials[StreamContext]:
     """Return the credentials of a listener with TLS over TCP. Raises ConfigError."""
     key = section_of(path)
     alpn = HTTP_1_1 if path in (("http", "tls"), ("mqtt", "websocket", "tls")) else None
-    return ServerCredentials(key, settings, lambda material: stream_context(key, settings, alpn))
+    return ServerCredentials(key, settings, lambda material: stream_context(key, settings, alpn, material))
 
 
 def datagram_credentials(path: tuple[str, ...], settings: DatagramTls) -> ServerCredentials[DtlsContext]:

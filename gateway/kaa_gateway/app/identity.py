@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kaa_gateway.config import encrypted
 from kaa_gateway.identity.authenticator import ClientAuthenticator
+from kaa_gateway.identity.certificate_rules import CertificatePolicy, CertificateRules
 from kaa_gateway.identity.ecap import EcapProvider
 from kaa_gateway.identity.open import OpenProvider
 from kaa_gateway.identity.resolver import Resolver
@@ -24,7 +26,9 @@ def make_identity(
 ) -> IdentityService:
     """Return the identity service of a configuration; `provider` replaces the configured one of tokens."""
     settings = config.identity
-    service = IdentityService(control)
+    service = IdentityService(
+        control, CertificateRules(_certificate_tenants_of(config), _policies_of(config))
+    )
     provider = provider or _make_provider(config, control, replica_id, service)
     service.use_provider(
         provider, Resolver(provider, settings.timeout, concurrent=settings.ecap.requests_in_flight)
@@ -37,7 +41,12 @@ def make_identity(
 
 def configure_identity(service: IdentityService, config: Config) -> None:
     """Apply the applications and tenants of another configuration."""
-    service.configure(_applications_of(config), _tenants_of(config), config.identity.clients.default_tenant)
+    service.configure(
+        _applications_of(config),
+        _tenants_of(config),
+        config.identity.clients.default_tenant,
+        _policies_of(config),
+    )
 
 
 def _make_provider(
@@ -100,6 +109,7 @@ def _make_authenticator(
             "coap": config.transports.coap.dtls.client_authentication,
         },
         service.end_client,
+        service.certificate_rules,
         timeout=config.identity.timeout,
         requests_in_flight=settings.requests_in_flight,
         cache_size=settings.cache_size,
@@ -114,3 +124,18 @@ def _applications_of(config: Config) -> dict[str, str]:
 
 def _tenants_of(config: Config) -> frozenset[str]:
     return frozenset(version.tenant for version in config.app_versions.values() if version.tenant)
+
+
+def _certificate_tenants_of(config: Config) -> frozenset[str]:
+    return frozenset(
+        tenant for listener in encrypted(config.transports).values() for tenant in listener.tenants
+    )
+
+
+def _policies_of(config: Config) -> dict[str, CertificatePolicy]:
+    return {
+        name: CertificatePolicy(
+            admits_signed=policy.admit == "signed", binds_token=policy.tokens == "common-name"
+        )
+        for name, policy in config.certificate_policies.items()
+    }

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 from kaa_gateway.app import bridge
 from kaa_gateway.config import load
 from kaa_gateway.errors import ConfigError
-from kaa_gateway.identity.clients import Client
+from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.plugins.loading import load_protocol, read_options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import Any
 
     from kaa_gateway.config import Config
     from kaa_gateway.config.keys import PluginProtocol, Transports
+    from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.plugins.protocol import DeviceProtocol
     from kaa_gateway.plugins.server import PluginServer
     from kaa_gateway.wire.certificate import ClientCertificate
@@ -45,9 +46,24 @@ def apply_settings(server: PluginServer, settings: PluginProtocol) -> None:
     )
 
 
-def any_client(psk_identity: str | None, certificate: ClientCertificate | None) -> Client:
-    """Admit the client of a DTLS session: its key or certificate is good, and its endpoint is identified by a token."""
-    return Client(f"psk:{psk_identity}") if psk_identity is not None else Client()
+def certificate_clients(authenticator: Authenticator) -> Callable[[ClientCertificate | None], Client]:
+    """Return the function that makes a client of a certificate: its endpoint is identified by a token."""
+
+    def client_of(certificate: ClientCertificate | None) -> Client:
+        # No transport of this name demands credentials, so nobody is asked.
+        client = authenticator.authenticate(Presentation("plugin", certificate=certificate))
+        assert isinstance(client, Client)
+        return client
+
+    return client_of
+
+
+def dtls_clients(authenticator: Authenticator) -> Callable[[str | None, ClientCertificate | None], Client]:
+    """Return the function that admits the client of a DTLS session: its key or certificate is good."""
+    client_of = certificate_clients(authenticator)
+    return lambda psk_identity, certificate: (
+        Client(f"psk:{psk_identity}") if psk_identity is not None else client_of(certificate)
+    )
 
 
 def load_checked(path: Path | None, environ: Mapping[str, str]) -> Config:

@@ -221,6 +221,7 @@ class Protocols:
                 self._counters,
             )
             server.limit(self._input_memory)
+            server.use_certificates(plugins.certificate_clients(self._authenticator))
             plugins.apply_settings(server, settings)
             self.listeners.plugins[name] = server
             path = ("protocols", name)
@@ -249,7 +250,7 @@ class Protocols:
                 core,
                 self._counters,
                 credentials,
-                plugins.any_client,
+                plugins.dtls_clients(self._authenticator),
                 protocol=name,
                 handshake_timeout=settings.dtls.handshake_timeout,
                 session_timeout=settings.dtls.session_timeout,

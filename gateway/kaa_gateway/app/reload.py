@@ -99,7 +99,7 @@ class Reloader:
         taken = applicable(self.config, new)
         if left := sorted(differences(taken, new)):
             log.warning("a restart is needed to apply the new values of some keys", cause=cause, keys=left)
-        changed = sorted(differences(self.config, taken))
+        changed = sorted({*differences(self.config, taken)})
         if not changed:
             self.results["unchanged"] += 1
             log.info("configuration read again: nothing to apply", cause=cause)

@@ -272,9 +272,7 @@ cdef class CoapServer(DatagramCore):
         peer.observer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
         client = self.socket.client_of(source)
         if client is not None:
-            peer.principal = client.principal
-            peer.client = client.client_id
-            peer.tenant = client.tenant
+            peer.set_client(client)
             peer.outbox.verified_until = INFINITY
         self.peers.add(source, peer)
         peer.completed.salt = self.peers.hash_of(source)

@@ -2,8 +2,9 @@
 
 from importlib.util import find_spec
 
-from kaa_gateway.config.keys import DatagramTls, Document
+from kaa_gateway.config.keys import DatagramTls, Document, ServerTls
 from kaa_gateway.config.listeners import ListenerPort, encrypted, listener_ports
+from kaa_gateway.config.schema import Path
 from kaa_gateway.config.sources import Sources
 from kaa_gateway.counters import PLUGINS_MAX, PROTOCOL_NAMES
 
@@ -57,14 +58,49 @@ def _check_tls(document: Document, sources: Sources) -> None:
         if (listener.cert_file is None) != (listener.key_file is None):
             present, absent = ("cert-file", "key-file") if listener.cert_file else ("key-file", "cert-file")
             sources.report((*here, present), f"needs {key}.{absent}, which is not set")
-        if listener.client_certificate != "off" and listener.ca_file is None:
+        if listener.client_certificate != "off" and listener.ca_file is None and not listener.tenants:
             message = f"{listener.client_certificate} needs {key}.ca-file, which is not set"
             sources.report((*here, "client-certificate"), message)
+        _check_tls_tenants(here, listener, document, sources)
         if listener.client_certificate == "off":
-            for name, file in (("ca-file", listener.ca_file), ("crl-file", listener.crl_file)):
-                if file is not None:
+            for name, is_set in (
+                ("ca-file", listener.ca_file is not None),
+                ("crl-file", listener.crl_file is not None),
+                ("tenants", bool(listener.tenants)),
+            ):
+                if is_set:
                     message = f"means nothing while {key}.client-certificate is off"
                     sources.report((*here, name), message, "warning")
+
+
+def _check_tls_tenants(here: Path, listener: ServerTls, document: Document, sources: Sources) -> None:
+    """Check the tenants of an encrypted listener."""
+    known = {application.tenant for application in document.kaa.applications.values()}
+    first: dict[str, str] = {}
+    for name, tenant in listener.tenants.items():
+        path = (*here, "tenants", name)
+        if tenant.ca_file is None:
+            sources.report(path, "needs a ca-file")
+        if (tenant.cert_file is None) != (tenant.key_file is None):
+            present, absent = ("cert-file", "key-file") if tenant.cert_file else ("key-file", "cert-file")
+            sources.report((*path, present), f"needs {'.'.join(path)}.{absent}, which is not set")
+        if tenant.cert_file is not None and not tenant.server_names:
+            sources.report((*path, "cert-file"), "needs server-names, which are not set")
+        if name not in known:
+            sources.report(path, "no application has this tenant", "warning")
+        for server_name in map(str.lower, tenant.server_names):
+            if first.setdefault(server_name, name) != name:
+                message = f"{server_name} is a server name of the tenant {first[server_name]} too"
+                sources.report((*path, "server-names"), message)
+    # OpenSSL looks at the lists of all authorities of a listener, or of none.
+    files: dict[Path, tuple[object, object]] = {(): (listener.ca_file, listener.crl_file)}
+    for name, tenant in listener.tenants.items():
+        files["tenants", name] = (tenant.ca_file, tenant.crl_file)
+    if any(crl_file is not None for _, crl_file in files.values()):
+        for below, (ca_file, crl_file) in files.items():
+            if listener.tenants and ca_file is not None and crl_file is None:
+                message = "needs a crl-file, because other authorities of the listener have one"
+                sources.report((*here, *below, "ca-file"), message)
 
 
 def _check_bridge(document: Document, sources: Sources) -> None:

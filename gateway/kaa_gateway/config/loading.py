@@ -94,6 +94,7 @@ def _derive(document: Document, warnings: tuple[str, ...]) -> Config:
         tracing=kpc.tracing,
         app_versions=app_versions,
         tenants={name: tenant.quota for name, tenant in kaa.tenants.items()},
+        certificate_policies={name: tenant.certificates for name, tenant in kaa.tenants.items()},
         extension_instances={
             name: ExtensionInstance(
                 name=name,

@@ -15,6 +15,7 @@ from kaa_gateway.config.keys import (
     QuotaStore,
     Server,
     Service,
+    TenantCertificates,
     Tracing,
     Transports,
 )
@@ -62,6 +63,8 @@ class Config(Struct, frozen=True, kw_only=True):
     """By application version name."""
     tenants: dict[str, Quota] = field(default_factory=dict)
     """The quotas of tenants, by ID."""
+    certificate_policies: dict[str, TenantCertificates] = field(default_factory=dict)
+    """What tenants demand of certificates, by ID."""
     extension_instances: dict[str, ExtensionInstance] = field(default_factory=dict)
     """By name: all that are declared, and all that an application version is allowed to use."""
     warnings: tuple[str, ...] = ()

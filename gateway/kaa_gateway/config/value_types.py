@@ -223,6 +223,12 @@ OptionalLevelName = Annotated[
     str | None, Form("a name of 1 to 255 letters, digits, _, - and .", _optional_level_name)
 ]
 Names = tuple[Name, ...]
+HostName = Annotated[
+    str,
+    Form("a host name, such as acme.example.com or *.acme.example.com", str),
+    Meta(pattern=r"^(\*\.)?[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63}){0,15}\Z"),
+]
+HostNames = tuple[HostName, ...]
 BrokerUrl = Annotated[
     str, Form("mqtt://[user:password@]host[:port] or mqtts://...", _broker_url, secret=True)
 ]

@@ -259,9 +259,7 @@ cdef class HttpConnection(ProtocolCore):
         self.identified = self.admitted = True
         self.parser.stops_at_heads = False
         self.authorization = authorization
-        self.session.principal = client.principal
-        self.session.client = client.client_id
-        self.session.tenant = client.tenant
+        self.session.set_client(client)
         self.session.forget_last_route()
         # Checked again: NATS may have gone while the provider was asked.
         return self.go_on(self.check_request(), body_is_late)

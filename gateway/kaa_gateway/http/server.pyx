@@ -10,6 +10,8 @@ from kaa_gateway.http.pipeline cimport Pipeline
 from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.net.transport cimport Transport
 
+from kaa_gateway.identity.clients import Presentation
+
 
 cdef bytes cors_fields(str origin):
     """Return the header fields of responses to a page of an allowed origin (Fetch, CORS protocol)."""
@@ -77,6 +79,11 @@ cdef class HttpServer:
         connection.parser.stops_at_heads = self.authenticates
         connection.input = Buffer()
         connection.wait_start = self.loop.time()
+        if not self.authenticates and transport.certificate is not None:
+            # Nobody is asked, but the authority of the certificate may be a tenant's.
+            session.set_client(
+                self.authenticator.authenticate(Presentation("http", certificate=transport.certificate))
+            )
         self.sessions.open(session)
         self.connections.add(connection)
         return connection

@@ -12,14 +12,14 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.cache import Cache
+from kaa_gateway.identity.certificate_rules import OTHER_TENANT, CertificateRules, principal_within
 from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED, Credentials
-from kaa_gateway.identity.clients import ANONYMOUS_CLIENT
 from kaa_gateway.identity.shared_requests import IDENTITY_UNAVAILABLE, SharedRequests
 
 if TYPE_CHECKING:
@@ -34,11 +34,26 @@ CHECKS_MAX = 3
 """How often credentials are checked again because they were revoked while a check was under way."""
 
 
+class Admitted(NamedTuple):
+    """A client, and its provider's name of its credentials."""
+
+    revoked_as: str
+    client: Client
+
+
+class Rejection(NamedTuple):
+    """Why credentials are refused."""
+
+    reason: str
+    detail: str
+
+
 class ClientAuthenticator:
     """Admits the clients whose credentials `provider` accepts.
 
     `demands` maps transports to `off`, `optional` or `required`; others are `off`. A user name counts before a
-    certificate. `end` is called with revoked principals, and ends their sessions.
+    certificate, whose tenant confines the client all the same: see `CertificateRules`. `end` is called with revoked
+    principals, and ends their sessions.
     """
 
     def __init__(
@@ -46,6 +61,7 @@ class ClientAuthenticator:
         provider: ClientProvider,
         demands: Mapping[str, str],
         end: Callable[[str], object],
+        rules: CertificateRules,
         *,
         timeout: float,
         requests_in_flight: int,
@@ -55,13 +71,13 @@ class ClientAuthenticator:
     ) -> None:
         self._provider = provider
         self._demands = demands
+        self._rules = rules
         self._cache_ttl = cache_ttl
         self._negative_cache_ttl = negative_cache_ttl
         self._end = end
         self._key = os.urandom(32)
-        self.good: Cache[bytes, Client] = Cache(cache_size, self._forgotten)
-        self.bad: Cache[bytes, str] = Cache(cache_size)
-        """The sentence for clients with wrong credentials."""
+        self.good: Cache[bytes, Admitted] = Cache(cache_size, self._forgotten)
+        self.bad: Cache[bytes, Rejection] = Cache(cache_size)
         self._digests_of: dict[str, set[bytes]] = {}
         """Digests of the right credentials, by principal."""
         self._revoked_meanwhile: dict[Credentials, set[str]] = {}
@@ -78,17 +94,20 @@ class ClientAuthenticator:
         """Return the client. See `kaa_gateway.identity.clients.Authenticator`."""
         demand = self._demands.get(presentation.transport, "off")
         credentials = _credentials(presentation)
+        certificate = presentation.certificate
         if demand == "off" or (credentials is None and demand == "optional"):
-            return ANONYMOUS_CLIENT
+            return self._rules.client_of(certificate)
+        if presentation.user_name is None and certificate is not None and self._rules.admits(certificate):
+            return self._rules.client_of(certificate)
         if credentials is None:
             raise IdentityError(401, CREDENTIALS_MISSING, "Credentials are required")
         digest = self._digest(credentials)
-        client = self.good.get(digest)
-        if client is not None:
-            return client
-        detail = self.bad.get(digest)
-        if detail is not None:
-            raise IdentityError(401, CREDENTIALS_REJECTED, detail)
+        admitted = self.good.get(digest)
+        if admitted is not None:
+            return admitted.client
+        rejection = self.bad.get(digest)
+        if rejection is not None:
+            raise IdentityError(401, *rejection)
         return self.requests.ask(credentials)
 
     def revoke(self, principal: str) -> None:
@@ -98,6 +117,8 @@ class ClientAuthenticator:
         for digest in self._digests_of.pop(principal, ()):
             self.good.forget(digest)
         self._end(principal)
+        for tenant in self._rules.tenants:
+            self._end(principal_within(principal, tenant))
 
     def invalidate(self) -> None:
         """Check all clients again that come from now on: revocations may have been missed."""
@@ -114,42 +135,45 @@ class ClientAuthenticator:
                 revoked.clear()
             else:
                 raise IdentityError(503, IDENTITY_UNAVAILABLE)
+            confined = self._rules.confine(client, credentials.certificate or credentials.shown_certificate)
         except IdentityError as error:
-            if error.reason == CREDENTIALS_REJECTED:
-                self.bad.put(digest, error.detail, time.monotonic() + self._negative_cache_ttl)
+            if error.reason in (CREDENTIALS_REJECTED, OTHER_TENANT):
+                rejection = Rejection(error.reason, error.detail)
+                self.bad.put(digest, rejection, time.monotonic() + self._negative_cache_ttl)
             raise
         finally:
             del self._revoked_meanwhile[credentials]
         log.debug(
-            "client admitted", principal=client.principal, client=client.client_id, tenant=client.tenant
+            "client admitted", principal=confined.principal, client=client.client_id, tenant=confined.tenant
         )
-        self.good.put(digest, client, time.monotonic() + self._cache_ttl)
+        self.good.put(digest, Admitted(client.principal, confined), time.monotonic() + self._cache_ttl)
         self._digests_of.setdefault(client.principal, set()).add(digest)
-        return client
+        return confined
 
-    def _forgotten(self, digest: bytes, client: Client) -> None:
-        digests = self._digests_of.get(client.principal)
+    def _forgotten(self, digest: bytes, admitted: Admitted) -> None:
+        digests = self._digests_of.get(admitted.revoked_as)
         if digests is not None:
             digests.discard(digest)
             if not digests:
-                del self._digests_of[client.principal]
+                del self._digests_of[admitted.revoked_as]
 
     def _digest(self, credentials: Credentials) -> bytes:
         """Return the key of credentials in the caches: passwords do not stay in memory."""
         digest = hashlib.blake2b(key=self._key)
-        certificate = credentials.certificate
-        for part in (
-            (credentials.user_name.encode(), credentials.password or b"")
-            if certificate is None
-            else (b"", certificate.issuer.encode(), certificate.serial_number.encode())
-        ):
+        certificate = credentials.certificate or credentials.shown_certificate
+        parts = [credentials.user_name.encode(), credentials.password or b""]
+        if certificate is not None:
+            parts += [(each or "").encode() for each in certificate]
+        for part in parts:
             digest.update(len(part).to_bytes(8, "big") + part)
         return digest.digest()
 
 
 def _credentials(presentation: Presentation) -> Credentials | None:
     if presentation.user_name is not None:
-        return Credentials(presentation.user_name, presentation.password)
+        return Credentials(
+            presentation.user_name, presentation.password, shown_certificate=presentation.certificate
+        )
     if presentation.certificate is not None:
         return Credentials(certificate=presentation.certificate)
     return None

@@ -25,6 +25,9 @@ class Credentials(NamedTuple):
     user_name: str = ""
     password: bytes | None = None
     certificate: ClientCertificate | None = None
+    """The certificate that is to be checked."""
+    shown_certificate: ClientCertificate | None = None
+    """The certificate that came with a user name and a password."""
 
     def __repr__(self) -> str:
         """Return a text without the password."""

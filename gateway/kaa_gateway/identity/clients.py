@@ -1,7 +1,7 @@
 """Clients: what a connection presents about itself before any endpoint token, and who decides about it.
 
-What lives here: the types that transports and providers share, and the authenticator that admits everybody. What does
-not: checking credentials (`kaa_gateway.identity.authenticator`).
+What lives here: the types that transports and providers share. What does not: checking credentials
+(`kaa_gateway.identity.authenticator`).
 
 A principal scopes client identifiers: two clients with equal identifiers are the same client only if they have the same
 principal. An anonymous client has an empty principal.
@@ -44,6 +44,8 @@ class Client(NamedTuple):
     """The only tenant whose applications it may use; None is any."""
     client_id: str | None = None
     """Its ID at the provider, which may have several credentials of one client; None if the provider names none."""
+    only_token: bytes | None = None
+    """The only endpoint token that it may use; None is any."""
 
 
 ANONYMOUS_CLIENT = Client()
@@ -59,14 +61,6 @@ class Authenticator(Protocol):
         no provider can answer now.
         """
         ...
-
-
-class AdmitAnonymous:
-    """Admits every client as anonymous: credentials that nobody has checked prove nothing."""
-
-    def authenticate(self, presentation: Presentation) -> Client:
-        """Return the anonymous client."""
-        return ANONYMOUS_CLIENT
 
 
 def basic_credentials(authorization: bytes | None) -> tuple[str | None, bytes | None]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import structlog
 
 from kaa_gateway.identity import events
-from kaa_gateway.identity.clients import AdmitAnonymous
+from kaa_gateway.identity.admit_all import AdmitAll
+from kaa_gateway.identity.certificate_rules import CertificateRules
 from kaa_gateway.identity.ecap import EcapProvider
 from kaa_gateway.identity.recheck import TokenRecheck
 from kaa_gateway.identity.resolver import Resolver
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from kaa_gateway.bus.control import Control
     from kaa_gateway.bus.requests import Requests
     from kaa_gateway.identity.authenticator import ClientAuthenticator
+    from kaa_gateway.identity.certificate_rules import CertificatePolicy
     from kaa_gateway.identity.client_provider import ClientProvider
     from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.identity.provider import Identity, IdentityProvider
@@ -102,7 +104,7 @@ class QuestionStatistics(NamedTuple):
 class IdentityService:
     """The identity of one worker. Name the providers with `use_provider` and `use_clients` before `start`."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, rules: CertificateRules | None = None) -> None:
         self._sessions: SessionRegistry | None = None
         self._routes: Routes | None = None
         self._slices: Slices
@@ -113,7 +115,8 @@ class IdentityService:
         self._resolver: Resolver
         self._clients: ClientProvider | None = None
         self._authenticator: ClientAuthenticator | None = None
-        self.authenticator: Authenticator = AdmitAnonymous()
+        self.certificate_rules = rules or CertificateRules()
+        self.authenticator: Authenticator = AdmitAll(self.certificate_rules)
         self._recheck = TokenRecheck(self.resolve)
         events.subscribe(control, self)
         control.when_reconnected(self._on_reconnected)
@@ -144,9 +147,15 @@ class IdentityService:
         self._slices = slices
 
     def configure(
-        self, application_of: Mapping[str, str], tenants: Collection[str], default_tenant: str | None
+        self,
+        application_of: Mapping[str, str],
+        tenants: Collection[str],
+        default_tenant: str | None,
+        policies: Mapping[str, CertificatePolicy],
     ) -> None:
         """Apply other applications and tenants; other changes of identity need a restart."""
+        if self.certificate_rules.configure(policies):
+            self.recheck_clients()
         if isinstance(self._provider, EcapProvider):
             self._provider.configure(application_of)
         if isinstance(self._clients, CapClients):

@@ -168,6 +168,9 @@ cdef class Identification:
         if self.uplink.is_other_tenants(session, key[0]):
             self.uplink.counters.count("refused", "wrong_tenant")
             return session.on_identified(key, IdentityError(FORBIDDEN, "wrong_tenant"))
+        if session.only_token is not None and session.only_token != key[1]:
+            self.uplink.counters.count("refused", "other_token")
+            return session.on_identified(key, IdentityError(FORBIDDEN, "other_token"))
         if session.waiting is not None and key not in session.waiting \
                 and len(session.waiting) >= self.waiting_count_max:
             self.uplink.counters.count("dropped", "too_many_identifications")

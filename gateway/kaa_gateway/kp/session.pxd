@@ -73,6 +73,7 @@ cdef class Session:
     cdef readonly str principal   # names its client's credentials; empty if there are none
     cdef readonly str client      # ID of its client at the provider of identities, or None
     cdef readonly str tenant      # the only tenant whose applications it may speak for, or None
+    cdef readonly bytes only_token  # the only endpoint token that it may use, or None
     # state
     cdef readonly uint64_t key    # slot and generation
     cdef int64_t opened_at        # ms since the epoch
@@ -102,6 +103,7 @@ cdef class Session:
         self.routes_forgotten += 1
         return 0
 
+    cdef int set_client(self, client) except -1
     cdef int acknowledge(self, uint32_t token) except -1
     cdef int fail(
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase

@@ -86,6 +86,14 @@ cdef class Session:
         """End the session for a reason of ours."""
         self.end(reason)
 
+    cdef int set_client(self, client) except -1:
+        """Make the session a client's: a Client (kaa_gateway.identity.clients)."""
+        self.principal = client.principal
+        self.client = client.client_id
+        self.tenant = client.tenant
+        self.only_token = client.only_token
+        return 0
+
     def describe(self):
         """Return what an operator may see, as JSON values: no token, nothing that the device sent."""
         cdef Attachment attachment

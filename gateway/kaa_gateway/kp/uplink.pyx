@@ -34,6 +34,7 @@ cdef enum:
 
 
 cdef str WRONG_TENANT = "The application belongs to another tenant"
+cdef str OTHER_TOKEN = "The certificate is not of this endpoint token"
 
 
 cdef class AliasedTopic:
@@ -109,6 +110,8 @@ cdef class Uplink:
             if session.attached is not None:
                 attachment = session.attached.get(key)
             if attachment is None:
+                if session.only_token is not None and session.only_token != route.token:
+                    return self.refuse(session, message, has_request_id, FORBIDDEN, OTHER_TOKEN, "other_token")
                 if not self.is_current(route):
                     return self.wait(session, key, message)
                 attachment = self.sessions.attach(
@@ -334,6 +337,10 @@ cdef class Uplink:
             key = (to_bytes(target.app_version), to_bytes(target.token))
             if session.attached is not None:
                 attachment = session.attached.get(key)
+            if attachment is None and session.only_token is not None and session.only_token != key[1]:
+                return self.refuse(
+                    session, message, target.has_request_id, FORBIDDEN, OTHER_TOKEN, "other_token"
+                )
             if attachment is None or (session.waiting is not None and key in session.waiting):
                 return self.wait(session, key, message)
             self.sessions.presence.note_use(session, attachment)

@@ -235,6 +235,7 @@ cdef class ConnectHandler:
             session = self.store.find(client.principal, options.client_id)
         if session is not None and session.state == OFFLINE:
             if not options.clean_start:
+                session.set_client(client)
                 self.store.back_online(session)
                 session.number = entry.number
                 return session
@@ -253,9 +254,7 @@ cdef class ConnectHandler:
         session.scratch = self.scratch
         session.properties = self.properties
         session.store = self.store
-        session.principal = client.principal
-        session.client = client.client_id
-        session.tenant = client.tenant
+        session.set_client(client)
         session.client_id = client_id
         self.sessions.open(session)
         return session

@@ -1,8 +1,8 @@
 """Certificates and keys of the listeners that encrypt: reads their files, and reads them again when they change.
 
 What lives here: checks of certificates, keys, authorities and revocation lists, whose errors name the key of the
-configuration; the OpenSSL context of TLS over TCP; the watch over the files. What does not: the context of DTLS
-(`kaa_gateway.net.dtls_context`), and connections.
+configuration; the watch over the files. What does not: the contexts of OpenSSL (`kaa_gateway.net.stream_context`,
+`kaa_gateway.net.dtls_context`), and connections.
 
 A connection keeps the context that it began with, so new files disturb no connection.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import ssl
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -22,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from kaa_gateway.errors import ConfigError
 from kaa_gateway.files import PAUSE, FileState, states_of
+from kaa_gateway.net.tenant_authorities import shared_authority
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
@@ -36,10 +36,31 @@ WATCH_PERIOD = 5.0
 
 _REVOCATION_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----", re.DOTALL)
 
-_VERIFY_MODES = {"off": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
-_MIN_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
 Context = TypeVar("Context")
+
+
+class AuthoritySettings(Protocol):
+    """The files of a tenant of a listener, as its section of the configuration has them."""
+
+    @property
+    def cert_file(self) -> Path | None:
+        """The certificate of the tenant's server names, and its intermediate ones."""
+
+    @property
+    def key_file(self) -> Path | None:
+        """The private key."""
+
+    @property
+    def ca_file(self) -> Path | None:
+        """The authorities of the tenant's client certificates."""
+
+    @property
+    def crl_file(self) -> Path | None:
+        """Their revocation lists."""
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """The server names of the tenant."""
 
 
 class ServerSettings(Protocol):
@@ -62,6 +83,10 @@ class ServerSettings(Protocol):
         """Their revocation lists."""
 
     @property
+    def tenants(self) -> Mapping[str, AuthoritySettings]:
+        """Tenants with authorities of their own."""
+
+    @property
     def client_certificate(self) -> str:
         """`off`, `optional` or `required`."""
 
@@ -70,23 +95,15 @@ class ServerSettings(Protocol):
         """Cipher suites, as in openssl-ciphers(1)."""
 
 
-class StreamSettings(ServerSettings, Protocol):
-    """The settings of a listener for TLS over TCP."""
-
-    @property
-    def min_version(self) -> str:
-        """The oldest version of TLS."""
-
-
 def unusable(key: str, message: str) -> ConfigError:
     """Return the error for a file or setting that cannot be used."""
     return ConfigError("tls_unusable", f"{key}: {message}")
 
 
-class Material:
-    """The contents of a listener's files, which fit together. Raises ConfigError if they do not."""
+class FileContents:
+    """A certificate with its key, and authorities of clients, which fit together. Raises ConfigError otherwise."""
 
-    def __init__(self, key: str, settings: ServerSettings) -> None:
+    def __init__(self, key: str, settings: ServerSettings | AuthoritySettings, *, verifies: bool) -> None:
         self.chain: list[x509.Certificate] = []
         self.private_key: PrivateKeyTypes | None = None
         self.authorities: list[x509.Certificate] = []
@@ -97,38 +114,36 @@ class Material:
             if _public_bytes(self.private_key.public_key()) != _public_bytes(self.chain[0].public_key()):
                 message = f"{settings.key_file}: is not the key of the certificate in {settings.cert_file}"
                 raise unusable(f"{key}.key-file", message)
-        if settings.client_certificate != "off":
-            assert settings.ca_file is not None
+        if verifies and settings.ca_file is not None:
             self.authorities = _certificates(f"{key}.ca-file", settings.ca_file)
-            if settings.crl_file is not None:
-                self.revocations = _revocations(f"{key}.crl-file", settings.crl_file)
+        if verifies and settings.crl_file is not None:
+            self.revocations = _revocations(f"{key}.crl-file", settings.crl_file)
 
 
-def stream_context(key: str, settings: StreamSettings, alpn: str | None) -> ssl.SSLContext:
-    """Make the OpenSSL context of a listener for TLS over TCP. Raises ConfigError."""
-    assert settings.cert_file is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = _MIN_VERSIONS[settings.min_version]
-    # Renegotiation lets a client make the server compute for nothing.
-    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    try:
-        context.set_ciphers(settings.ciphers)
-    except ssl.SSLError:
-        raise unusable(f"{key}.ciphers", "no cipher suite in this list is available") from None
-    try:
-        context.load_cert_chain(settings.cert_file, settings.key_file)
-        if settings.client_certificate != "off":
-            context.load_verify_locations(settings.ca_file)
-            if settings.crl_file is not None:
-                context.load_verify_locations(settings.crl_file)
-                context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    except (ssl.SSLError, OSError) as error:
-        # For example a key that is too short for the security level of OpenSSL.
-        raise unusable(f"{key}.cert-file", f"cannot be used: {error.strerror or error}") from None
-    context.verify_mode = _VERIFY_MODES[settings.client_certificate]
-    if alpn is not None:
-        context.set_alpn_protocols([alpn])
-    return context
+class TenantMaterial(FileContents):
+    """The contents of a tenant's files."""
+
+    def __init__(self, key: str, settings: AuthoritySettings) -> None:
+        super().__init__(key, settings, verifies=True)
+        self.server_names = settings.server_names
+
+
+class Material(FileContents):
+    """The contents of a listener's files, those of its tenants included."""
+
+    def __init__(self, key: str, settings: ServerSettings) -> None:
+        verifies = settings.client_certificate != "off"
+        super().__init__(key, settings, verifies=verifies)
+        self.tenants: dict[str, TenantMaterial] = {}
+        if verifies:
+            for name, its in settings.tenants.items():
+                self.tenants[name] = TenantMaterial(f"{key}.tenants.{name}", its)
+        shared = shared_authority(self)
+        if shared is not None:
+            tenant, other = shared
+            whose = f"the tenant {other}" if other else f"{key}.ca-file"
+            message = f"has an authority of {whose} too; then both tenants need server-names"
+            raise unusable(f"{key}.tenants.{tenant}.ca-file", message)
 
 
 def read(key: str, path: Path) -> bytes:
@@ -192,8 +207,10 @@ class ServerCredentials(Generic[Context]):
         self.key = key
         self._settings = settings
         self._make = make
-        files = (settings.cert_file, settings.key_file, settings.ca_file, settings.crl_file)
-        self._files = [file for file in (*files, getattr(settings, "psk_file", None)) if file is not None]
+        files: list[Path | None] = [getattr(settings, "psk_file", None), *_files_of(settings)]
+        for tenant in settings.tenants.values():
+            files += _files_of(tenant)
+        self._files = [file for file in files if file is not None]
         self._seen = self._state()
         self.read_again()
 
@@ -216,6 +233,10 @@ class ServerCredentials(Generic[Context]):
 
     def _state(self) -> list[FileState]:
         return states_of(self._files)
+
+
+def _files_of(settings: ServerSettings | AuthoritySettings) -> list[Path | None]:
+    return [settings.cert_file, settings.key_file, settings.ca_file, settings.crl_file]
 
 
 async def watch(

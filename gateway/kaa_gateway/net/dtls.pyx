@@ -20,7 +20,7 @@ from functools import partial
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from kaa_gateway.errors import IdentityError, ProtocolError
+from kaa_gateway.errors import HandshakeError, IdentityError, ProtocolError
 from kaa_gateway.net.dtls_context import DATAGRAM_SIZE as CONTEXT_DATAGRAM_SIZE
 from kaa_gateway.net.dtls_context import failure
 from kaa_gateway.net.handshakes import HandshakeLog
@@ -258,7 +258,10 @@ cdef class DtlsSocket(UdpSocket):
                     # It was valid when the session began that is resumed now.
                     return self.fail_handshake(session, "tls_certificate_expired", "certificate has expired")
                 try:
-                    certificate = read_client_certificate(shown.public_bytes(Encoding.DER))
+                    der = shown.public_bytes(Encoding.DER)
+                    certificate = read_client_certificate(der, session.context.tenant_of(session.connection, der))
+                except HandshakeError as error:
+                    return self.fail_handshake(session, error.reason, error.detail)
                 except ValueError as error:
                     return self.fail_handshake(session, "tls_certificate_malformed", str(error))
         del self.handshakes[session.key]

@@ -22,15 +22,19 @@ from typing import TYPE_CHECKING, Any
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL, crypto
 
 from kaa_gateway.net.certificates import Material, unusable
 from kaa_gateway.net.handshakes import other_reason, verification_reason
+from kaa_gateway.net.tenant_authorities import TenantAuthorities
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from cryptography import x509
+
+    from kaa_gateway.net.certificates import FileContents
 
 DATAGRAM_SIZE = 1200
 """Bytes of UDP payload that every path carries (RFC 8085 section 3.2 with room for IPv6)."""
@@ -83,26 +87,16 @@ class DtlsContext:
         self._keys = psk_keys or {}
         self._identities: OrderedDict[bytes, str] = OrderedDict()
         """Identities of the sessions with a pre-shared key that can be resumed, by a hash of their secrets."""
-        self._context = SSL.Context(SSL.DTLS_SERVER_METHOD)
-        self._context.set_min_proto_version(DTLS_1_2)
-        self._context.set_options(NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_QUERY_MTU)
-        # Sessions of other files cannot be resumed: each context has a cache of its own.
-        self._context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
-        self._context.set_session_id(b"kaa-gateway")
-        self._context.set_timeout(RESUMABLE_FOR)
-        self._context.set_cookie_generate_callback(_cookie)
-        self._context.set_cookie_verify_callback(
-            lambda conn, cookie: hmac.compare_digest(cookie, _cookie(conn))
-        )
-        try:
-            self._context.set_cipher_list(ciphers.encode())
-        except SSL.Error:
-            raise unusable(f"{section}.ciphers", "no cipher suite that can be had is in this list") from None
-        try:
-            self._use(material)
-        except SSL.Error as error:
-            raise unusable(f"{section}.cert-file", f"cannot be used: {said(error)}") from None
-        self._context.set_verify(_VERIFY_FLAGS[client_certificate], self._on_verify)
+        self._section = section
+        self._ciphers = ciphers
+        self._client_certificate = client_certificate
+        self._callback: object = None
+        self._context = self._new_context(section, material, [material, *material.tenants.values()])
+        self._authorities: TenantAuthorities | None = None
+        self._tenant_of: dict[SSL.Context, str] = {}
+        """The tenants of contexts that server names choose."""
+        if material.tenants:
+            self._serve_tenants(section, material, self._context)
         if psk_keys is not None:
             self._callback = _set_psk_callback(f"{section}.psk-file", self._context, self._find_key)
 
@@ -135,22 +129,59 @@ class DtlsContext:
                 self._identities.popitem(last=False)
         return self._identities.get(digest)
 
-    def _use(self, material: Material) -> None:
-        """Give OpenSSL the certificates, the key and the revocation lists."""
-        if material.chain and material.private_key is not None:
-            self._context.use_certificate(material.chain[0])
-            for certificate in material.chain[1:]:
-                self._context.add_extra_chain_cert(certificate)
-            self._context.use_privatekey(material.private_key)  # type: ignore[arg-type]
-        store = self._context.get_cert_store()
-        assert store is not None
-        for authority in material.authorities:
-            store.add_cert(crypto.X509.from_cryptography(authority))
-            self._context.add_client_ca(authority)
-        for revocations in material.revocations:
-            store.add_crl(revocations)
-        if material.revocations:
-            store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
+    def tenant_of(self, connection: SSL.Connection, leaf: bytes) -> str | None:
+        """Return the tenant of the client's certificate after the handshake, or None. Raises HandshakeError."""
+        if self._authorities is None:
+            return None
+        verified = connection.get_verified_chain(as_cryptography=True)
+        chain = None if verified is None else [each.public_bytes(Encoding.DER) for each in verified]
+        return self._authorities.tenant_of(leaf, chain, self._tenant_of.get(connection.get_context()))
+
+    def _new_context(self, key: str, own: FileContents, clients: Iterable[FileContents]) -> SSL.Context:
+        """Make a context with the certificate of `own`, which verifies clients by the authorities of `clients`."""
+        context = SSL.Context(SSL.DTLS_SERVER_METHOD)
+        context.set_min_proto_version(DTLS_1_2)
+        context.set_options(NO_RENEGOTIATION | SSL.OP_NO_TICKET | SSL.OP_NO_QUERY_MTU)
+        # Sessions of other files cannot be resumed: each context has a cache of its own.
+        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER)
+        context.set_session_id(b"kaa-gateway")
+        context.set_timeout(RESUMABLE_FOR)
+        context.set_cookie_generate_callback(_cookie)
+        context.set_cookie_verify_callback(lambda conn, cookie: hmac.compare_digest(cookie, _cookie(conn)))
+        try:
+            context.set_cipher_list(self._ciphers.encode())
+        except SSL.Error:
+            message = "no cipher suite that can be had is in this list"
+            raise unusable(f"{self._section}.ciphers", message) from None
+        try:
+            _use(context, own, clients)
+        except SSL.Error as error:
+            raise unusable(f"{key}.cert-file", f"cannot be used: {said(error)}") from None
+        context.set_verify(_VERIFY_FLAGS[self._client_certificate], self._on_verify)
+        return context
+
+    def _serve_tenants(self, section: str, material: Material, context: SSL.Context) -> None:
+        """Let a context choose another one for the server names of a tenant."""
+        self._authorities = authorities = TenantAuthorities(material)
+        by_tenant = {}
+        for name, tenant in material.tenants.items():
+            if tenant.server_names:
+                own = tenant if tenant.chain else material
+                its = by_tenant[name] = self._new_context(f"{section}.tenants.{name}", own, [tenant])
+                self._tenant_of[its] = name
+        for each in (context, *by_tenant.values()):
+            store = each.get_cert_store()
+            assert store is not None
+            store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+
+        def choose(connection: SSL.Connection) -> None:
+            chosen = by_tenant.get(
+                authorities.named((connection.get_servername() or b"").decode("latin-1")) or ""
+            )
+            if chosen is not None:
+                connection.set_context(chosen)
+
+        context.set_tlsext_servername_callback(choose)
 
     def _on_verify(
         self, connection: object, certificate: crypto.X509, error: int, depth: int, good: int
@@ -173,6 +204,25 @@ class DtlsContext:
         else:
             self.psk_identity = shown_identity(identity)
         return key
+
+
+def _use(context: SSL.Context, own: FileContents, clients: Iterable[FileContents]) -> None:
+    """Give OpenSSL a certificate with its key, and the authorities and revocation lists of clients."""
+    if own.chain and own.private_key is not None:
+        context.use_certificate(own.chain[0])
+        for certificate in own.chain[1:]:
+            context.add_extra_chain_cert(certificate)
+        context.use_privatekey(own.private_key)  # type: ignore[arg-type]
+    store = context.get_cert_store()
+    assert store is not None
+    for each in clients:
+        for authority in each.authorities:
+            store.add_cert(crypto.X509.from_cryptography(authority))
+            context.add_client_ca(authority)
+        for revocations in each.revocations:
+            store.add_crl(revocations)
+        if each.revocations:
+            store.set_flags(crypto.X509StoreFlags.CRL_CHECK)
 
 
 def failure(context: DtlsContext, error: SSL.Error) -> tuple[str, str]:

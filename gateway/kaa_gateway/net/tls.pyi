@@ -1,12 +1,12 @@
 """TLS over TCP. See tls.pyx."""
 
 import asyncio
-import ssl
 from collections.abc import Callable
 
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import ServerCredentials
+from kaa_gateway.net.stream_context import StreamContext
 from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.transport import ProtocolCore, Transport
 
@@ -21,7 +21,7 @@ class TlsListener(TcpListener):
         output_max: int,
         connections_max: int,
         admission: Admission | None = ...,
-        credentials: ServerCredentials[ssl.SSLContext],
+        credentials: ServerCredentials[StreamContext],
         handshake_timeout: float,
         handshakes_max: int,
     ) -> None: ...

@@ -16,7 +16,7 @@ from libc.stdint cimport uint8_t
 
 import structlog
 
-from kaa_gateway.errors import ProtocolError
+from kaa_gateway.errors import HandshakeError, ProtocolError
 from kaa_gateway.net.handshakes import HandshakeLog, failure
 from kaa_gateway.wire.certificate import read_client_certificate
 
@@ -77,7 +77,12 @@ cdef class TlsConnection(TcpConnection):
         certificate = self.tls.getpeercert(True)
         if certificate is not None:
             try:
-                self.certificate = read_client_certificate(certificate)
+                self.certificate = read_client_certificate(
+                    certificate, self.tls.context.tenant_of(self.tls, certificate)
+                )
+            except HandshakeError as error:
+                self.fail_handshake(error.reason, error.detail)
+                return 0
             except ValueError as error:
                 self.fail_handshake("tls_certificate_malformed", str(error))
                 return 0

@@ -128,6 +128,9 @@ cdef class DatagramPeers(DatagramCore):
         self.evict(self.known, max(self.peers_max - strangers_max, 1))
         session.peers = self
         session.address = source[0]
+        client = self.socket.client_of(source)
+        if client is not None:
+            session.set_client(client)
         self.by_address.add(source, session)
         self.strangers[session] = None
         self.server.counters.connections_opened[<int>self.server.protocol] += 1

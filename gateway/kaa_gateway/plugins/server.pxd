@@ -13,6 +13,7 @@ cdef class PluginServer:
     cdef PendingRequests pending
     cdef Counters counters
     cdef InputMemory input_memory
+    cdef object client_of            # makes a Client of a certificate; or None
     # settings
     cdef readonly str name
     cdef Protocol protocol

@@ -2,16 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kaa_gateway.counters import Counters
+from kaa_gateway.identity.clients import Client
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.net.input_memory import InputMemory
 from kaa_gateway.net.transport import ProtocolCore, Transport
 from kaa_gateway.plugins.protocol import DeviceProtocol
+from kaa_gateway.wire.certificate import ClientCertificate
 
 REASON: re.Pattern[str]
 REASONS_MAX: int
@@ -38,5 +40,6 @@ class PluginServer:
         idle_timeout: float,
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
+    def use_certificates(self, client_of: Callable[[ClientCertificate], Client]) -> None: ...
     def connect(self, transport: Transport) -> ProtocolCore: ...
     def begin_drain(self) -> None: ...

@@ -45,6 +45,10 @@ cdef class PluginServer:
         self.login_timeout = login_timeout
         self.idle_timeout = idle_timeout
 
+    def use_certificates(self, client_of not None):
+        """Admit clients with a certificate as those that `client_of` makes of it."""
+        self.client_of = client_of
+
     def limit(self, InputMemory input_memory not None):
         """Bound the memory of incomplete messages, together with other transports; once, before the start."""
         self.input_memory = input_memory
@@ -58,6 +62,8 @@ cdef class PluginServer:
         connection.session = session
         connection.began = connection.last_active = self.loop.time()
         session.connection = connection
+        if transport.certificate is not None and self.client_of is not None:
+            session.set_client(self.client_of(transport.certificate))
         session.open()
         return connection
 

@@ -12,15 +12,19 @@ from tests.unit.ext.services.test_auth import (
     TOKEN_REVOKED,
     Asked,
     asked,
+    test_devices_add_themselves_where_they_may,
     test_more_time_is_good_again,
     test_other_credentials_in_place_of_former_ones_end_those,
+    test_requests_at_one_time_add_one,
     test_suspended_revoked_and_unknown,
     test_what_has_expired_is_refused_and_told,
 )
 
 __all__ = [
+    "test_devices_add_themselves_where_they_may",
     "test_more_time_is_good_again",
     "test_other_credentials_in_place_of_former_ones_end_those",
+    "test_requests_at_one_time_add_one",
     "test_suspended_revoked_and_unknown",
     "test_what_has_expired_is_refused_and_told",
 ]

@@ -12,6 +12,7 @@ from kaa_gateway.bus.connector import TlsOptions
 from kaa_gateway.bus.control import Control
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.authenticator import ClientAuthenticator
+from kaa_gateway.identity.certificate_rules import CertificateRules
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.identity.ecap import EcapProvider
 from kaa_gateway.identity.resolver import Resolver
@@ -180,6 +181,7 @@ async def test_wrong_credentials_are_remembered_and_a_revocation_forgets_right_o
             provider,
             {"mqtt": "required", "http": "off"},
             ended.append,
+            CertificateRules(),
             timeout=PATIENCE,
             requests_in_flight=256,
             cache_size=100_000,

@@ -405,6 +405,42 @@ kaa.kpc.transports.mqtt.tls: {enabled: true, cert-file: /c, key-file: /k, crl-fi
             "kaa.kpc.transports.mqtt.tls.client-certificate is off",
         ]
 
+    def test_tenants_of_a_tls_listener(self, write: Write) -> None:
+        text = """\
+kaa.applications.app.tenant: acme
+kaa.kpc.transports.http.tls:
+  enabled: true
+  cert-file: /c
+  key-file: /k
+  client-certificate: required
+  tenants:
+    acme: {ca-file: /a, cert-file: /c, server-names: [a.example]}
+    umbrella: {crl-file: /r, server-names: [A.example, "*.b.example"]}
+    third: {ca-file: /t, crl-file: /r, cert-file: /c, key-file: /k}
+kaa.kpc.transports.mqtt.tls: {enabled: true, cert-file: /c, key-file: /k, tenants: {acme: {ca-file: /a}}}
+"""
+        tls = "kaa.kpc.transports.http.tls"
+        assert sorted(problems(write(text))) == [
+            "kaa.kpc.transports.mqtt.tls.tenants: means nothing while "
+            "kaa.kpc.transports.mqtt.tls.client-certificate is off",
+            f"service-config.yml:10: {tls}.tenants.third.cert-file: needs server-names, which are not set",
+            f"service-config.yml:10: {tls}.tenants.third: no application has this tenant",
+            f"service-config.yml:8: {tls}.tenants.acme.ca-file: needs a crl-file, because other authorities of "
+            "the listener have one",
+            f"service-config.yml:8: {tls}.tenants.acme.cert-file: needs {tls}.tenants.acme.key-file, "
+            "which is not set",
+            f"service-config.yml:9: {tls}.tenants.umbrella.server-names: a.example is a server name of the "
+            "tenant acme too",
+            f"service-config.yml:9: {tls}.tenants.umbrella: needs a ca-file",
+            f"service-config.yml:9: {tls}.tenants.umbrella: no application has this tenant",
+        ]
+
+    @pytest.mark.parametrize("name", ["", "a b", "*.*.a", "a.*", "-" * 64, "a..b", "a" + ".a" * 16])
+    def test_server_name_that_is_none(self, write: Write, name: str) -> None:
+        text = f"kaa.kpc.transports.http.tls.tenants.acme: {{ca-file: /a, server-names: ['{name}']}}"
+        (problem,) = problems(write(text))
+        assert "host name" in problem
+
     def test_port_of_a_listener_that_is_off_is_free(self, write: Write) -> None:
         text = "kaa.kpc.transports: {mqtt.tls.port: 1883, http: {enabled: false, port: 1883}}"
         assert problems(write(text)) == []

@@ -338,6 +338,27 @@ def test_a_client_may_not_speak_for_anothers_application(worker: WorkerDouble, e
     assert worker.reason("refused", "wrong_tenant") == 4
 
 
+def test_a_client_with_one_token_may_use_no_other(worker: WorkerDouble) -> None:
+    """Neither before a route is compiled, nor through one of another client, nor in a topic filter."""
+    bound = worker.device(client=Client("alice", only_token=b"e-1"))
+    free = worker.device(client=Client("carol"))
+    topic = f"kp1/{APP}/dcx/e-2/json/1"
+    bound.publish(topic)
+    bound.send(mqtt.Subscribe(1, ((f"kp1/{APP}/dcx/e-2/#", 0),)))
+    assert worker.asked == []
+    free.publish(topic, b"free")
+    worker.answer(identity_of)
+    bound.publish(topic)
+    bound.publish(f"kp1/{APP}/tsx/json/1", b"no token")
+    bound.publish(f"kp1/{APP}/dcx/e-1/json/1", b"own")
+    worker.answer(identity_of)
+    bound.publish(topic)
+    assert [data.payload for _, data in worker.published()] == [b"free", b"no token", b"own"]
+    errors = [packet for packet in bound.received() if isinstance(packet, Publish)]
+    assert [status_of(error) for error in errors] == [403] * 3
+    assert worker.reason("refused", "other_token") == 4
+
+
 def test_an_application_without_tenant_is_nobodys(worker: WorkerDouble) -> None:
     """A client that is confined to a tenant may not use it; one that is not, may use all."""
     confined = worker.device(client=Client("alice", "acme"))

@@ -1,20 +1,25 @@
 """Tokens and client credentials as JetStream holds them.
 
 State `tokens`: key (application, SHA-256 of the token); `clients`: (tenant, user name); `certificates`: (issuer, serial
-number). A client of 16/ECAP has no tenant: "".
+number). A client of 16/ECAP has no tenant: "". What devices may add themselves stands in `authorities`, by issuer, and
+in `applications`, by application.
 """
 
 import base64
 import hashlib
 from typing import Literal, TypeAlias
+from uuid import UUID, uuid5
 
 import msgspec
 from kaa_gateway.bus.messages import now_ms
 
 TOKENS, CLIENTS, CERTIFICATES = "tokens", "clients", "certificates"
+AUTHORITIES, APPLICATIONS = "authorities", "applications"
 """The names of the states."""
 SHOWN_CHARACTERS = 4
 """Characters of a token that are stored, for lists."""
+ENDPOINTS = UUID("5f2f0c56-6c0e-5e0b-9d0f-6f6a1f1a7c11")
+"""The namespace of endpoint IDs that are made of tokens (RFC 9562)."""
 SCRYPT = {"n": 2**14, "r": 8, "p": 1}
 
 Status: TypeAlias = Literal["Inactive", "Active", "Suspended", "Revoked", "Expired"]
@@ -75,6 +80,24 @@ class ClientCredentials(Credential, frozen=True, kw_only=True):
     def id(self) -> str:
         """The credential(s) ID of 16/ECAP and 22/CAP."""
         return self.credentials_id
+
+
+class ProvisioningAuthority(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """An authority whose certificates become clients of a tenant when they are first asked for."""
+
+    tenant: str = ""
+
+
+class ProvisioningApplication(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """An application in which unknown tokens become endpoints, `limit` at most."""
+
+    limit: int
+    added: int = 0
+
+
+def endpoint_of(application: str, token: str) -> str:
+    """Return the endpoint ID of a token that a device has brought: the same however often it is made."""
+    return str(uuid5(ENDPOINTS, f"{application}/{token}"))
 
 
 def digest_of(token: str) -> str:

@@ -14,10 +14,14 @@ from kaa_ext.sdk.errors import ExtensionError
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.targeted import Fields, serve
 from kaa_ext.services.auth.credentials import (
+    APPLICATIONS,
+    AUTHORITIES,
     CERTIFICATES,
     CLIENTS,
     TOKENS,
     ClientCredentials,
+    ProvisioningApplication,
+    ProvisioningAuthority,
     Token,
     digest_of,
     hash_of,
@@ -34,7 +38,7 @@ class Provider:
 
     async def validate_token(self, request: Fields) -> Fields:
         """16/ECAP: return the endpoint of a token."""
-        found = await self._registry.tokens.get(request["appName"], digest_of(request["token"]))
+        found = await self._registry.provision_token(request["appName"], request["token"])
         if found is None:
             return {"statusCode": 404, "reasonPhrase": "No such token"}
         if not found.is_valid:
@@ -90,7 +94,7 @@ class Provider:
         return found if hmac.compare_digest(hash_, found.password_hash) else None
 
     async def _by_certificate(self, request: Fields) -> ClientCredentials | None:
-        found = await self._registry.certificates.get(request["issuer"], request["serialNumber"])
+        found = await self._registry.provision_certificate(request["issuer"], request["serialNumber"])
         return found if found is not None and found.is_valid else None
 
 
@@ -103,6 +107,8 @@ def register(extension: Extension) -> None:
         extension.state(TOKENS, Token, changed=partial(expiries.note, TOKENS)),
         extension.state(CLIENTS, ClientCredentials, changed=partial(expiries.note, CLIENTS)),
         extension.state(CERTIFICATES, ClientCredentials, changed=partial(expiries.note, CERTIFICATES)),
+        extension.state(AUTHORITIES, ProvisioningAuthority),
+        extension.state(APPLICATIONS, ProvisioningApplication),
         extension.publish,
     )
 

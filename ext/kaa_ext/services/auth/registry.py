@@ -23,9 +23,12 @@ from kaa_ext.services.auth.credentials import (
     ClientCredentials,
     Credential,
     Key,
+    ProvisioningApplication,
+    ProvisioningAuthority,
     Status,
     Token,
     digest_of,
+    endpoint_of,
     hash_of,
 )
 from kaa_ext.services.auth.revocation import revocation_event
@@ -56,6 +59,8 @@ class Registry:
         tokens: State[Token],
         clients: State[ClientCredentials],
         certificates: State[ClientCredentials],
+        authorities: State[ProvisioningAuthority],
+        applications: State[ProvisioningApplication],
         publish: Callable[[str, bytes], Awaitable[None]],
     ) -> None:
         self._instance = instance
@@ -63,6 +68,8 @@ class Registry:
         self.tokens = tokens
         self.clients = clients
         self.certificates = certificates
+        self.authorities = authorities
+        self.applications = applications
         self._states: dict[str, State[Any]] = {CLIENTS: clients, CERTIFICATES: certificates, TOKENS: tokens}
         self._publish = publish
 
@@ -74,12 +81,7 @@ class Registry:
         Raise ExtensionError 409 if the token exists.
         """
         token = token or secrets.token_urlsafe(16)
-        added = Token(
-            token_id=f"t-{secrets.token_hex(6)}",
-            endpoint_id=endpoint_id,
-            shown=token[: min(SHOWN_CHARACTERS, len(token) // 2)],
-            expires=expires,
-        )
+        added = _new_token(endpoint_id, token, expires)
 
         def change(found: Token | None) -> Token:
             if found is not None:
@@ -121,6 +123,63 @@ class Registry:
         if former is not None:
             await self._publish_revocation(CERTIFICATES, (issuer, serial_number), former)
         return added.credentials_id
+
+    async def provision_certificate(self, issuer: str, serial_number: str) -> ClientCredentials | None:
+        """Return the client of a certificate, which becomes one now if its authority may add clients.
+
+        Gateways have verified the signature. Of requests at one time, one adds the client, and all get it.
+        """
+        found = await self.certificates.get(issuer, serial_number)
+        if found is not None:
+            return found
+        authority = await self.authorities.get(issuer)
+        if authority is None:
+            return None
+        added = ClientCredentials(credentials_id=f"x-{secrets.token_hex(6)}", tenant=authority.tenant)
+        return await self.certificates.change(issuer, serial_number, change=lambda found: found or added)
+
+    async def provision_token(self, application: str, token: str) -> Token | None:
+        """Return a token, which becomes one of a new endpoint now if its application takes new ones.
+
+        The endpoint ID follows from application and token, so requests at one time make the same endpoint.
+        """
+        found = await self.tokens.get(application, digest_of(token))
+        if found is not None or await self.applications.get(application) is None:
+            return found
+        if not await self._count_provisioned(application, 1):
+            return None
+        added = _new_token(endpoint_of(application, token), token)
+        stored = await self.tokens.change(application, digest_of(token), change=lambda found: found or added)
+        if stored != added:
+            await self._count_provisioned(application, -1)  # another request has added it meanwhile
+        return stored
+
+    async def set_authority(self, issuer: str, tenant: str | None) -> None:
+        """Let certificates of an authority become clients of a tenant; None ends that for new ones."""
+        value = None if tenant is None else ProvisioningAuthority(tenant=tenant)
+        await self.authorities.change(issuer, change=lambda _: value)
+
+    async def set_application(self, application: str, limit: int) -> None:
+        """Let unknown tokens of an application become endpoints, `limit` in all; 0 ends that for new ones."""
+
+        def change(found: ProvisioningApplication | None) -> ProvisioningApplication:
+            return ProvisioningApplication(limit=limit, added=0 if found is None else found.added)
+
+        await self.applications.change(application, change=change)
+
+    async def _count_provisioned(self, application: str, more: int) -> bool:
+        """Count tokens that devices have brought. Return False if there are as many as there may be."""
+
+        def change(found: ProvisioningApplication | None) -> ProvisioningApplication:
+            if found is None or (more > 0 and found.added >= found.limit):
+                raise ExtensionError(403, "No more endpoints")
+            return msgspec.structs.replace(found, added=found.added + more)
+
+        try:
+            await self.applications.change(application, change=change)
+        except ExtensionError:
+            return False
+        return True
 
     async def set_status(self, id_: str, status: Status) -> None:
         """Suspend, revoke or resume a credential, and tell gateways if it is no longer valid.
@@ -171,6 +230,11 @@ class Registry:
             yield _listed(client, "client", tenant or "-", user_name)
         async for (issuer, serial_number), client in self.certificates.entries():
             yield _listed(client, "certificate", client.tenant or "-", f"{serial_number} of {issuer}")
+        async for (issuer,), authority in self.authorities.entries():
+            yield Listed("-", "authority", authority.tenant or "-", issuer, "Active", "")
+        async for (application,), its in self.applications.entries():
+            added = f"{its.added} of {its.limit} endpoints"
+            yield Listed("-", "application", application, added, "Active" if its.limit else "Suspended", "")
 
     async def stored(self) -> AsyncIterator[tuple[str, Key, Credential]]:
         """Yield each credential with the name of its state and its key there."""
@@ -192,6 +256,15 @@ class Registry:
 
     async def _publish_revocation(self, state: str, key: Key, revoked: Credential) -> None:
         await self._publish(*revocation_event(self._instance, self._replica_id, state, key, revoked))
+
+
+def _new_token(endpoint_id: str, token: str, expires: int | None = None) -> Token:
+    return Token(
+        token_id=f"t-{secrets.token_hex(6)}",
+        endpoint_id=endpoint_id,
+        shown=token[: min(SHOWN_CHARACTERS, len(token) // 2)],
+        expires=expires,
+    )
 
 
 def _listed(credential: Credential, kind: str, scope: str, name: str) -> Listed:

@@ -20,9 +20,17 @@ from kaa_gateway.config.keys.mqtt import Mqtt, MqttTcp, MqttTls, MqttWebSocket, 
 from kaa_gateway.config.keys.nats import Nats, NatsTls
 from kaa_gateway.config.keys.protocols import PluginProtocol
 from kaa_gateway.config.keys.proxy import Proxy
-from kaa_gateway.config.keys.quotas import EndpointQuota, Quota, QuotaStore, Tenant
+from kaa_gateway.config.keys.quotas import EndpointQuota, Quota, QuotaStore
 from kaa_gateway.config.keys.service import Instance, Replica, Server, Service
-from kaa_gateway.config.keys.tls import DATAGRAM_CIPHERS, STREAM_CIPHERS, DatagramTls, ServerTls, StreamTls
+from kaa_gateway.config.keys.tenants import Tenant, TenantCertificates
+from kaa_gateway.config.keys.tls import (
+    DATAGRAM_CIPHERS,
+    STREAM_CIPHERS,
+    DatagramTls,
+    ServerTls,
+    StreamTls,
+    TenantTls,
+)
 from kaa_gateway.config.keys.transports import Transports
 from kaa_gateway.config.keys.udp import Udp
 
@@ -68,6 +76,8 @@ __all__ = [
     "StaticIdentity",
     "StreamTls",
     "Tenant",
+    "TenantCertificates",
+    "TenantTls",
     "Tracing",
     "Transports",
     "Udp",

@@ -12,8 +12,9 @@ from kaa_gateway.config.keys.events import Events
 from kaa_gateway.config.keys.identity import IdentitySettings
 from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.nats import Nats
-from kaa_gateway.config.keys.quotas import QuotaStore, Tenant
+from kaa_gateway.config.keys.quotas import QuotaStore
 from kaa_gateway.config.keys.service import Server, Service
+from kaa_gateway.config.keys.tenants import Tenant
 from kaa_gateway.config.keys.transports import Transports
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Integer, LevelName, Name

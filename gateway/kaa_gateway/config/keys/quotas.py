@@ -66,9 +66,3 @@ class QuotaStore(Section, frozen=True, kw_only=True):
             description="NATS servers that keep the month's counts, in the bucket `<instance>-quotas`.",
         ),
     ] = 1
-
-
-class Tenant(Section, frozen=True, kw_only=True):
-    """A tenant, whose ID `kaa.applications.<application>.tenant` names."""
-
-    quota: Quota = Quota()

@@ -5,11 +5,20 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta
+from msgspec import Meta, field
 
 from kaa_gateway.config.keys.units import DAY, MANY
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Boolean, Ciphers, Integer, OptionalPath, Port, Seconds
+from kaa_gateway.config.value_types import (
+    Boolean,
+    Ciphers,
+    HostNames,
+    Integer,
+    LevelName,
+    OptionalPath,
+    Port,
+    Seconds,
+)
 
 STREAM_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and authenticated encryption only; what TLS 1.3 has is not in this list."""
@@ -19,6 +28,29 @@ DATAGRAM_CIPHERS = (
     "ECDHE+AESGCM:ECDHE+CHACHA20:ECDHE+AESCCM:ECDHE+AESCCM8:kPSK+AESGCM:kPSK+AESCCM:kPSK+AESCCM8:@SECLEVEL=0"
 )
 """With the suites of RFC 7252 section 9.1, all that many devices have; OpenSSL speaks them at level 0 only."""
+
+
+class TenantTls(Section, frozen=True, kw_only=True):
+    """A tenant with certificate authorities of its own, on a listener with TLS or DTLS."""
+
+    ca_file: Annotated[
+        OptionalPath, Meta(description="Certificate authorities whose clients belong to the tenant, PEM.")
+    ] = None
+    crl_file: Annotated[OptionalPath, Meta(description="Revocation lists of these authorities, PEM.")] = None
+    server_names: Annotated[
+        HostNames,
+        Meta(
+            description="Server names (SNI) of the tenant, such as `acme.example.com` or `*.acme.example.com`: "
+            "a certificate of a client that asks for one must be one of the tenant."
+        ),
+    ] = ()
+    cert_file: Annotated[
+        OptionalPath,
+        Meta(description="Certificate for the server names; nothing: that of the listener. PEM."),
+    ] = None
+    key_file: Annotated[
+        OptionalPath, Meta(description="Private key of the certificate, PEM, without a passphrase.")
+    ] = None
 
 
 class ServerTls(Section, frozen=True, kw_only=True):
@@ -40,6 +72,8 @@ class ServerTls(Section, frozen=True, kw_only=True):
         OptionalPath,
         Meta(description="Revocation lists of the authorities that issue client certificates, PEM."),
     ] = None
+    tenants: dict[LevelName, TenantTls] = field(default_factory=dict)
+    """By tenant ID."""
     client_certificate: Annotated[
         Literal["off", "optional", "required"],
         Meta(

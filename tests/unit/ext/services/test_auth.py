@@ -13,12 +13,16 @@ from kaa_ext.sdk.errors import ExtensionError, NotDelivered, StateUnavailable
 from kaa_ext.services import auth
 from kaa_ext.services.auth import expiry
 from kaa_ext.services.auth.credentials import (
+    APPLICATIONS,
+    AUTHORITIES,
     CERTIFICATES,
     CLIENTS,
     TOKENS,
     ClientCredentials,
     Credential,
     Key,
+    ProvisioningApplication,
+    ProvisioningAuthority,
     Token,
 )
 from kaa_ext.services.auth.expiry import ExpiryWatch
@@ -102,6 +106,8 @@ def registry_on(extension: Extension) -> Registry:
         extension.state(TOKENS, Token),
         extension.state(CLIENTS, ClientCredentials),
         extension.state(CERTIFICATES, ClientCredentials),
+        extension.state(AUTHORITIES, ProvisioningAuthority),
+        extension.state(APPLICATIONS, ProvisioningApplication),
         extension.publish,
     )
 
@@ -176,6 +182,42 @@ async def test_what_has_expired_is_refused_and_told(provider: Asked) -> None:
         "cap certificate": 401,
     }
     assert {entry.status async for entry in registry.entries()} == {"Expired"}
+
+
+async def test_devices_add_themselves_where_they_may(provider: Asked) -> None:
+    """Certificates of an authority, and tokens of an application up to its limit."""
+    registry = provider.registry
+    await registry.set_authority("CN=CA", "acme")
+    await registry.set_application("app", 2)
+    certificate = {"issuer": "CN=CA", "serialNumber": "1"}
+    name = "0022-certificate-authentication"
+    assert await provider.status("cap.certificate", name, **certificate) == 200
+    assert await provider.status("cap.certificate", name, **certificate | {"issuer": "CN=other"}) == 401
+    statuses = [
+        await provider.status(
+            "ecap.ep-token", "0016-endpoint-token-validation", appName=application, token=token
+        )
+        for application, token in (("app", "a"), ("app", "b"), ("app", "c"), ("app", "a"), ("other", "a"))
+    ]
+    assert statuses == [200, 200, 404, 200, 404]
+    (added,) = [entry async for entry in registry.entries() if entry.kind == "certificate"]
+    assert (added.scope, added.name) == ("acme", "1 of CN=CA")
+    await registry.set_status(added.id, "Revoked")
+    assert await provider.status("cap.certificate", name, **certificate) == 401, "not added again"
+    await registry.set_authority("CN=CA", None)
+    assert await provider.status("cap.certificate", name, **certificate | {"serialNumber": "2"}) == 401
+
+
+async def test_requests_at_one_time_add_one(provider: Asked) -> None:
+    registry = provider.registry
+    await registry.set_authority("CN=CA", "acme")
+    await registry.set_application("app", 100)
+    clients = await asyncio.gather(*(registry.provision_certificate("CN=CA", "1") for _ in range(5)))
+    assert len({client.id for client in clients if client is not None}) == 1
+    tokens = await asyncio.gather(*(registry.provision_token("app", "t") for _ in range(5)))
+    assert len({(token.id, token.endpoint_id) for token in tokens if token is not None}) == 1
+    (application,) = [entry async for entry in registry.entries() if entry.kind == "application"]
+    assert application.name == "1 of 100 endpoints"
 
 
 async def test_more_time_is_good_again(provider: Asked) -> None:
