@@ -250,7 +250,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
-    monkeypatch.setattr(service_module, "AdmitAnonymous", lambda: gate)
+    monkeypatch.setattr(service_module, "AdmitAll", lambda _: gate)
     return gate
 
 

@@ -19,11 +19,12 @@ cdef class Block(Buffer):
     cdef double opened_at      # when its first publication came, by clock.monotonic; 0 while it has none
     cdef double sealed_at      # loop time, seconds
     cdef Py_ssize_t exports    # live views of the bytes: while there are any, they must not move
-    cdef dict cursors          # subject -> offset behind the last PUB reported to have no responders
+    cdef dict cursors          # subject -> offset behind the last PUB reported to have no responders; ONE_SUBJECT
     cdef list traces           # to be told when it is confirmed; None: no message in it is traced
 
     cdef int append_acknowledgement(self, uint64_t session, uint32_t token) except -1
     cdef bint next_to(self, Slice subject, Publication* publication) except -1
+    cdef bint find_next(self, Slice subject, Publication* publication) except -1
     cdef int append_without_header(self, const Publication* publication) except -1
     cdef int take_listeners(self, Block block) except -1
     cdef Py_ssize_t largest(self) noexcept

@@ -12,6 +12,8 @@ from kaa_gateway.wire.nats cimport append_publication, next_publication
 
 from kaa_gateway.wire.nats import encode_publish_head
 
+cdef bytes ONE_SUBJECT = b""  # key in `cursors`, which is no subject: whether all publications have the same one
+
 
 cdef class Block(Buffer):
     """The publications of one tick, sealed by a PING, and the acknowledgements due when it is confirmed.
@@ -46,16 +48,24 @@ cdef class Block(Buffer):
     cdef bint next_to(self, Slice subject, Publication* publication) except -1:
         """Find the next publication to a subject behind the one found last; return whether there is one.
 
-        Servers before 2.12 do not say which subject they mean (data NULL): then it is the only one, if there is one.
+        Servers before 2.12 do not say which subject they mean (data NULL), and an account that maps subjects lets
+        them name one that was not published: then it is the only one in the block, if there is only one.
         """
-        cdef Py_ssize_t at, consumed
-        if subject.data == NULL:
-            if next_publication(self.data, self.size, publication) == 0 \
-                    or not has_one_subject(self, publication.subject):
-                return False
-            subject = publication.subject
         if self.cursors is None:
             self.cursors = {}
+        if subject.data != NULL and self.find_next(subject, publication):
+            return True
+        if subject.data != NULL and subject.data[:subject.size] in self.cursors:
+            return False  # there are no more of it
+        if next_publication(self.data, self.size, publication) == 0:
+            return False
+        if ONE_SUBJECT not in self.cursors:
+            self.cursors[ONE_SUBJECT] = has_one_subject(self, publication.subject)
+        return self.cursors[ONE_SUBJECT] and self.find_next(publication.subject, publication)
+
+    cdef bint find_next(self, Slice subject, Publication* publication) except -1:
+        """Find the next publication to this very subject."""
+        cdef Py_ssize_t at, consumed
         key = subject.data[:subject.size]
         at = self.cursors.get(key, 0)
         while True:

@@ -11,13 +11,14 @@ import asyncio
 import base64
 import random
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from kaa_gateway.errors import BusError
+from kaa_gateway.fleet.bucket import Bucket, BucketError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,7 +30,6 @@ log = structlog.get_logger("gateway.fleet")
 
 PERIOD = 2.0
 """Seconds between two additions of a worker."""
-REQUEST_TIMEOUT = 5.0
 STOP_TIMEOUT = 2.0
 ATTEMPTS = 20
 """To add to a counter that others add to at the same time."""
@@ -53,24 +53,14 @@ class _Counter(NamedTuple):
     sequence: int
 
 
-class _RefusedError(BusError):
-    """JetStream has refused a request, with this code."""
-
-    def __init__(self, code: int, description: str) -> None:
-        super().__init__("quota_counter", description)
-        self.code = code
-
-
 class MonthCounters:
     """Adds the messages of one worker to the counters. `usages` returns what is limited now."""
 
     def __init__(
         self, control: Control, instance: str, usages: Callable[[], Iterable[Usage]], copies: int
     ) -> None:
-        self._control = control
-        self._bucket = f"{instance}-quotas"
+        self._bucket = Bucket(control, f"{instance}-quotas", copies, lasting=True)
         self._usages = usages
-        self._copies = copies
         self._added: dict[str, int] = {}
         """By key: the messages of this worker that are in the counter."""
         self._ready = False
@@ -95,9 +85,10 @@ class MonthCounters:
         while True:
             try:
                 await self._add_all()
+                self._bucket.worked()
             except BusError as error:
                 self._ready = False
-                log.debug("the month's messages are not counted", error=str(error))
+                self._bucket.report(error)
             except Exception:
                 # Those of now are added the next time.
                 log.exception("the month's messages could not be counted")
@@ -112,7 +103,7 @@ class MonthCounters:
                 self._added[key] = usage.quota.messages_passed
                 continue
             if not self._ready:
-                await self._make_bucket()
+                await self._bucket.make()
                 self._ready = True
             await self._add(key, usage.quota)
 
@@ -137,10 +128,8 @@ class MonthCounters:
 
     async def _read(self, key: str) -> _Counter:
         try:
-            answer = await self._ask(
-                f"STREAM.MSG.GET.KV_{self._bucket}", {"last_by_subj": self._subject(key)}
-            )
-        except _RefusedError as error:
+            answer = await self._bucket.ask("STREAM.MSG.GET", {"last_by_subj": self._bucket.subject(key)})
+        except BucketError as error:
             if error.code != NO_MESSAGE:
                 raise
             return _Counter(None, 0)
@@ -156,39 +145,12 @@ class MonthCounters:
         """Set a counter. Return False if somebody else has set it since it was read."""
         datum = msgspec.json.encode(value)
         try:
-            answer = await self._control.request(
-                self._subject(key), datum, REQUEST_TIMEOUT, {EXPECTED: str(sequence)}
-            )
-            _checked(answer)
-        except _RefusedError as error:
+            await self._bucket.put(key, datum, {EXPECTED: str(sequence)})
+        except BucketError as error:
             if error.code != WRONG_LAST_SEQUENCE:
                 raise
             return False
         return True
-
-    async def _make_bucket(self) -> None:
-        stream = {
-            "name": f"KV_{self._bucket}",
-            "subjects": [self._subject(">")],
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "storage": "file",
-            "num_replicas": self._copies,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-        }
-        try:
-            await self._ask(f"STREAM.INFO.KV_{self._bucket}", {})
-        except _RefusedError:
-            await self._ask(f"STREAM.CREATE.KV_{self._bucket}", stream)
-
-    async def _ask(self, subject: str, body: dict[str, Any]) -> dict[str, Any]:
-        data = await self._control.request(f"$JS.API.{subject}", msgspec.json.encode(body), REQUEST_TIMEOUT)
-        return _checked(data)
-
-    def _subject(self, key: str) -> str:
-        return f"$KV.{self._bucket}.{key}"
 
 
 def key_of(scope: str, name: str) -> str:
@@ -201,10 +163,3 @@ def seconds_left(now: datetime) -> float:
     """Return the seconds until the next month."""
     year, month = divmod(now.year * 12 + now.month, 12)
     return (datetime(year, month + 1, 1, tzinfo=UTC) - now).total_seconds()
-
-
-def _checked(data: bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = msgspec.json.decode(data, type=dict)
-    if error := answer.get("error"):
-        raise _RefusedError(int(error.get("err_code", 0)), str(error.get("description")))
-    return answer

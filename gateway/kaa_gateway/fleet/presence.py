@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
 import structlog
 
 from kaa_gateway.bus import presence_bucket
 from kaa_gateway.bus.presence_bucket import Entry, Lease
 from kaa_gateway.errors import BusError
+from kaa_gateway.fleet.bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,7 +33,6 @@ WINDOW = 0.1
 """Seconds for which changes are gathered."""
 RETRY_PAUSE = 1.0
 """Seconds until another attempt after a failure."""
-REQUEST_TIMEOUT = 5.0
 MARKER_TTL = "60s"
 """How long NATS keeps the mark of a key that was removed."""
 RENEWALS = 3
@@ -64,11 +63,10 @@ class PresenceWriter:
         everyone: Callable[[], Iterable[str]],
     ) -> None:
         self._control = control
-        self._bucket = presence_bucket.bucket_of(instance)
+        self._bucket = Bucket(control, presence_bucket.bucket_of(instance), copies, lasting=False)
         self._replica_id = replica_id
         self._life = secrets.token_hex(8)
         self._lease = lease
-        self._copies = copies
         self._look = look
         self._everyone = everyone
         self._changed: dict[str, None] = {}
@@ -81,7 +79,7 @@ class PresenceWriter:
         self._ready = False
         """The bucket is there, and has all entries that were confirmed."""
         control.when_reconnected(self._on_reconnected)
-        control.subscribe(self._subject(presence_bucket.lease_key("*")), self._on_lease)
+        control.subscribe(self._bucket.subject(presence_bucket.lease_key("*")), self._on_lease)
 
     # ------------------------------------------------------------ what has changed
 
@@ -159,14 +157,15 @@ class PresenceWriter:
                 # The bucket may be gone with a NATS server, which keeps it in memory.
                 self._ready = False
                 self._changed.clear()
-                log.debug("presence is not written", error=str(error))
+                self._bucket.report(error)
                 await asyncio.sleep(RETRY_PAUSE)
 
     async def _begin(self) -> None:
         """Make the bucket if it is not there, and write all that is known, in place of what an earlier life wrote."""
-        await self._make_bucket()
+        await self._bucket.make()
         await self._remove(self._replica_id)
         await self._find_others()
+        self._bucket.worked()
         self._ready = True
         self.write_all()
 
@@ -178,7 +177,7 @@ class PresenceWriter:
         if now - self._renewed < self._lease / RENEWALS:
             return
         lease = Lease(life=self._life, seconds=self._lease)
-        await self._put(presence_bucket.lease_key(self._replica_id), presence_bucket.encode(lease))
+        await self._bucket.put(presence_bucket.lease_key(self._replica_id), presence_bucket.encode(lease))
         self._renewed = now
 
     # ------------------------------------------------------------ entries
@@ -208,9 +207,9 @@ class PresenceWriter:
                 headers = {presence_bucket.OPERATION: "DEL", "Nats-TTL": MARKER_TTL}
             datum = b"" if entry is None else presence_bucket.encode(entry)
             if number == last:
-                await self._put(key, datum, headers)
+                await self._bucket.put(key, datum, headers)
             else:
-                await self._control.publish(self._subject(key), datum, headers)
+                await self._control.publish(self._bucket.subject(key), datum, headers)
             if number % GROUP == GROUP - 1:
                 await asyncio.sleep(0)
 
@@ -237,8 +236,8 @@ class PresenceWriter:
 
     async def _find_others(self) -> None:
         """Find replicas with a lease; one of them may be dead."""
-        leases = self._subject(presence_bucket.lease_key("*"))
-        answer = await self._ask(f"STREAM.INFO.KV_{self._bucket}", {"subjects_filter": leases})
+        leases = self._bucket.subject(presence_bucket.lease_key("*"))
+        answer = await self._bucket.ask("STREAM.INFO", {"subjects_filter": leases})
         now = asyncio.get_running_loop().time()
         for subject in answer.get("state", {}).get("subjects") or {}:
             self._heard.setdefault(subject.rpartition(".")[2], now)
@@ -254,44 +253,7 @@ class PresenceWriter:
 
     async def _remove(self, replica_id: str) -> None:
         for key in (f"endpoint.*.{replica_id}", presence_bucket.lease_key(replica_id)):
-            await self._ask(f"STREAM.PURGE.KV_{self._bucket}", {"filter": self._subject(key)})
-
-    # ------------------------------------------------------------ JetStream
-
-    async def _make_bucket(self) -> None:
-        stream = {
-            "name": f"KV_{self._bucket}",
-            "subjects": [self._subject(">")],
-            "max_msgs_per_subject": 1,
-            "discard": "new",
-            "storage": "memory",
-            "num_replicas": self._copies,
-            "allow_rollup_hdrs": True,
-            "deny_delete": True,
-            "allow_direct": True,
-            "allow_msg_ttl": True,
-        }
-        try:
-            await self._ask(f"STREAM.INFO.KV_{self._bucket}", {})
-        except BusError:
-            await self._ask(f"STREAM.CREATE.KV_{self._bucket}", stream)
-
-    async def _ask(self, subject: str, body: dict[str, Any]) -> dict[str, Any]:
-        data = await self._control.request(f"$JS.API.{subject}", msgspec.json.encode(body), REQUEST_TIMEOUT)
-        return _checked(data)
-
-    async def _put(self, key: str, datum: bytes, headers: dict[str, str] | None = None) -> None:
-        _checked(await self._control.request(self._subject(key), datum, REQUEST_TIMEOUT, headers))
-
-    def _subject(self, key: str) -> str:
-        return f"$KV.{self._bucket}.{key}"
-
-
-def _checked(data: bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = msgspec.json.decode(data, type=dict)
-    if error := answer.get("error"):
-        raise BusError("presence_refused", str(error.get("description")))
-    return answer
+            await self._bucket.ask("STREAM.PURGE", {"filter": self._bucket.subject(key)})
 
 
 def _now() -> str:

@@ -237,6 +237,26 @@ async def test_no_responders_of_a_server_that_does_not_name_the_subject() -> Non
         assert worker.link.unattributed_no_responders == 1, "the third report is for nobody"
 
 
+async def test_no_responders_of_a_subject_that_the_account_maps_to_another() -> None:
+    """The report names what it was mapped to: it is believed if the block has only one subject."""
+    report_of = b"NATS/1.0 503\r\nNats-Subject: kaa.v1.service.mapped.esp.ClientData\r\n\r\n"
+    async with FakeNats() as server, linked(server) as (worker, connection, device):
+        await device.send(Publish(f"{TOPIC}/1", b"", 1, 1), Publish(f"{TOPIC}/2", b"", 1, 2))
+        (first, _) = await block_of(connection)
+        size = len(report_of)
+        report = f"HMSG {first.reply} 1 {size} {size}\r\n".encode() + report_of + b"\r\n"
+        await connection.send(report + report + report + b"PONG\r\n")
+        received = [await device.receive() for _ in range(4)]
+        errors = [packet.topic for packet in received if isinstance(packet, Publish)]
+        assert errors == [f"{TOPIC}/1/error", f"{TOPIC}/2/error"]
+        other = Publish("kp1/app_v1/tsx/time/1", b"", 1, 3)
+        await device.send(Publish(f"{TOPIC}/3", b"", 1, 4), other)
+        await block_of(connection)
+        await connection.send(report + b"PONG\r\n")
+        assert {await device.receive() for _ in range(2)} == {Puback(3), Puback(4)}
+        assert worker.link.unattributed_no_responders == 2
+
+
 async def test_readers_pause_at_the_watermark_and_resume() -> None:
     pending_max, size, count = 64 * 1024, 1024, 1000
     async with FakeNats() as server, linked(server, max_pending_bytes=pending_max) as (worker, first, device):

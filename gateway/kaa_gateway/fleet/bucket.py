@@ -1,0 +1,94 @@
+"""A JetStream KV bucket that workers share: its stream, its keys, and what JetStream refuses.
+
+The control connection has no key-value API that survives the loss of a server, so requests to JetStream are written
+here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+
+from kaa_gateway.errors import BusError
+
+if TYPE_CHECKING:
+    from kaa_gateway.bus.control import Control
+
+log = structlog.get_logger("gateway.fleet")
+
+REQUEST_TIMEOUT = 5.0
+
+
+class BucketError(BusError):
+    """JetStream has refused a request, with this code."""
+
+    def __init__(self, code: int, description: str) -> None:
+        super().__init__("jetstream_refused", description)
+        self.code = code
+
+
+class Bucket:
+    """A bucket of this name, on `copies` NATS servers.
+
+    A `lasting` one is in files. Another one is in memory, and its messages may have a time to live.
+    """
+
+    def __init__(self, control: Control, name: str, copies: int, *, lasting: bool) -> None:
+        self._control = control
+        self._name = name
+        self._copies = copies
+        self._lasting = lasting
+        self._reported = ""
+
+    def subject(self, key: str) -> str:
+        """Return the subject of a key."""
+        return f"$KV.{self._name}.{key}"
+
+    async def make(self) -> None:
+        """Make the stream of the bucket if there is none."""
+        stream: dict[str, Any] = {
+            "name": f"KV_{self._name}",
+            "subjects": [self.subject(">")],
+            "max_msgs_per_subject": 1,
+            "discard": "new",
+            "storage": "file" if self._lasting else "memory",
+            "num_replicas": self._copies,
+            "allow_rollup_hdrs": True,
+            "deny_delete": True,
+            "allow_direct": True,
+        }
+        if not self._lasting:
+            stream["allow_msg_ttl"] = True
+        try:
+            await self.ask("STREAM.INFO", {})
+        except BucketError:
+            await self.ask("STREAM.CREATE", stream)
+
+    async def ask(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer of JetStream's API to a request about the stream. BusError if there is none."""
+        subject = f"$JS.API.{what}.KV_{self._name}"
+        return _checked(await self._control.request(subject, msgspec.json.encode(body), REQUEST_TIMEOUT))
+
+    async def put(self, key: str, datum: bytes, headers: dict[str, str] | None = None) -> None:
+        """Set a key, and return when JetStream has it. BusError if it does not say so."""
+        _checked(await self._control.request(self.subject(key), datum, REQUEST_TIMEOUT, headers))
+
+    def report(self, error: BusError) -> None:
+        """Log that the bucket cannot be used: each new reason once. That NATS is away, others say."""
+        sentence = str(error)
+        if sentence != self._reported and self._control.connected:
+            log.warning("a JetStream bucket cannot be used, trying on", bucket=self._name, error=sentence)
+            self._reported = sentence
+
+    def worked(self) -> None:
+        """Note that the bucket can be used: the next failure is logged again."""
+        self._reported = ""
+
+
+def _checked(data: bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = msgspec.json.decode(data, type=dict)
+    if error := answer.get("error"):
+        raise BucketError(int(error.get("err_code", 0)), str(error.get("description")))
+    return answer

@@ -1,0 +1,241 @@
+"""NATS as others run it: lame duck mode, leaf nodes, accounts with limits, and accounts that import from each other."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from kaa_bench.mqtt_packets import Publish
+
+from tests.support.cluster import Cluster
+from tests.support.esp import until
+from tests.support.gateway import GatewayProcess
+from tests.support.load import Counter, Device
+from tests.support.mqtt import mqtt_client
+from tests.support.nats import HOST, NatsServer, free_port
+from tests.support.proxy import FaultProxy
+
+PASSWORD = "secret"
+LIMITED = """
+accounts {{
+  GATEWAYS: {{
+    users: [{{user: gateway, password: secret}}, {{user: cluster, password: secret}}]
+    limits: {{ {limits} }}
+  }}
+}}
+"""
+TWO_ACCOUNTS = """
+accounts {
+  GATEWAYS: {
+    users: [{user: gateway, password: secret}]
+    exports: [{stream: "kaa.v1.service.*.esp.ClientData"}, {stream: "kaa.v1.events.>"}]
+    imports: [
+      {stream: {account: SERVICES, subject: "kaa.v1.service.kpc.esp.ExtensionData"}}
+      {stream: {account: SERVICES, subject: "kaa.v1.replica.*.esp.ExtensionData"}}
+    ]
+  }
+  SERVICES: {
+    users: [{user: cluster, password: secret}]
+    exports: [{stream: "kaa.v1.service.*.esp.ExtensionData"}, {stream: "kaa.v1.replica.*.esp.ExtensionData"}]
+    imports: [
+      {stream: {account: GATEWAYS, subject: "kaa.v1.service.*.esp.ClientData"}}
+      {stream: {account: GATEWAYS, subject: "kaa.v1.events.>"}}
+    ]
+  }
+}
+"""
+
+
+def url(server: NatsServer, user: str) -> str:
+    return server.url.replace("//", f"//{user}:{PASSWORD}@")
+
+
+async def status_of(gateway: GatewayProcess, path: str = "dcx/thing/json", body: bytes = b"[1]") -> int:
+    """The status of one request over HTTP."""
+    async with httpx.AsyncClient(timeout=60) as http:
+        answer = await http.post(f"http://{HOST}:{gateway.http_port}/kp1/app_v1/{path}", content=body)
+        return answer.status_code
+
+
+async def exchange(gateway: GatewayProcess, cluster: Cluster, token: str) -> None:
+    """One message up, its answer, and a push."""
+    async with mqtt_client(gateway.mqtt_port) as device:
+        topic = f"kp1/app_v1/dcx/{token}/json/1"
+        await device.subscribe(f"kp1/app_v1/dcx/{token}/#")
+        await device.send(Publish(topic, b"[1]", 0))
+        await until(
+            lambda: any(each.fields["endpointId"] == token for each in cluster.requests), "the message"
+        )
+        (request,) = (each for each in cluster.requests if each.fields["endpointId"] == token)
+        await cluster.answer(request, b"answer")
+        assert (await device.expect(Publish)).payload == b"answer"
+        await cluster.push(token, b"push")
+        assert (await device.expect(Publish)).payload == b"push"
+
+
+async def test_lame_duck_mode_moves_the_gateway_and_loses_nothing() -> None:
+    """As `nats-server --signal ldm` begins it, of the server of a cluster that the gateway is connected to."""
+    ports = [free_port(), free_port()]
+    routes = ", ".join(f'"nats://{HOST}:{port}"' for port in ports)
+    one, two = (
+        NatsServer(config=f'cluster {{ name: two, listen: "{HOST}:{port}", routes: [{routes}] }}')
+        for port in ports
+    )
+    # The server itself would end the connection after its grace period, which is 10 s.
+    with one, two, GatewayProcess(one.url) as gateway:
+        async with Counter(two.url) as counter:
+            device = Device(gateway.mqtt_port, "device")
+            device.start()
+            await device.acknowledges(200)
+            os.kill(one.pid, signal.SIGUSR2)
+            await until(lambda: gateway.count("nats_connects") == 2, "another connection", 60)
+            assert "lame duck" in gateway.log
+            await device.acknowledges(400)
+            await device.finish()
+            await counter.settle()
+            assert counter.missing(device) == set()
+            assert not device.told, "no error of the gateway"
+        await until(gateway.ready, "the control connection", 60)
+
+
+@contextmanager
+def leaf(*, jetstream: bool = False) -> Iterator[tuple[NatsServer, NatsServer, FaultProxy]]:
+    """A hub, a leaf node without JetStream, and what is between them."""
+    port = free_port()
+    with (
+        NatsServer(config=f'leafnodes {{ listen: "{HOST}:{port}" }}', jetstream=jetstream) as hub,
+        FaultProxy(port) as proxy,
+        NatsServer(config=f'leafnodes {{ reconnect: 1, remotes: [{{ url: "{proxy.url}" }}] }}') as node,
+    ):
+        yield hub, node, proxy
+
+
+async def test_a_gateway_at_a_leaf_node_serves_extensions_at_the_hub() -> None:
+    """While the two are apart, devices get 503 at once, and the gateway stays ready."""
+    with leaf() as (hub, node, proxy), GatewayProcess(node.url) as gateway:
+        async with Cluster(hub.url, "dcx") as cluster:
+            await until_heard(gateway, cluster, "first")
+            await exchange(gateway, cluster, "one")
+            proxy.refuse()
+            proxy.cut()
+            await until_status(gateway, 503)
+            assert gateway.ready()
+            proxy.refuse(on=False)
+            await until_heard(gateway, cluster, "again")
+            await exchange(gateway, cluster, "two")
+        assert gateway.count("nats_connects") == 1
+
+
+async def _send(gateway: GatewayProcess, token: str) -> None:
+    async with mqtt_client(gateway.mqtt_port) as device:
+        await device.send(Publish(f"kp1/app_v1/dcx/{token}/json", b"[1]", 0))
+        await device.until_pingresp()
+
+
+async def until_heard(gateway: GatewayProcess, cluster: Cluster, token: str) -> None:
+    """Return when messages of a device arrive at the cluster: interest takes a moment to spread."""
+    async with asyncio.timeout(60):
+        while not any(each.fields["endpointId"] == token for each in cluster.requests):
+            await _send(gateway, token)
+
+
+async def until_status(gateway: GatewayProcess, status: int) -> None:
+    """Return when requests over HTTP get this status. Those that an extension takes get 504 when it does not answer."""
+    async with asyncio.timeout(60):
+        while await status_of(gateway) != status:
+            pass
+
+
+async def test_accounts_that_import_streams_from_each_other() -> None:
+    """Gateways in one account, services in another: by the subjects of 4/ESP and of events, and by no others."""
+    with NatsServer(config=TWO_ACCOUNTS) as server, GatewayProcess(url(server, "gateway")) as gateway:
+        async with Cluster(url(server, "cluster"), "dcx") as cluster:
+            await exchange(gateway, cluster, "one")
+            await cluster.connectivity("connected", "one")
+            assert await status_of(gateway, "tsx/thing/time") == 503, (
+                "nobody there is told across accounts too"
+            )
+        await until_status(gateway, 503)
+        assert gateway.ready()
+
+
+async def test_a_subject_that_the_account_maps_to_another() -> None:
+    """An operator moves the messages of one extension instance to another."""
+    mapped = """mappings: { "kaa.v1.service.dcx.esp.ClientData": "kaa.v1.service.bcx.esp.ClientData" }"""
+    with NatsServer(config=mapped) as server, GatewayProcess(server.url) as gateway:
+        assert await status_of(gateway) == 503
+        assert gateway.count("events", "refused", "no_responders") == 1
+        async with Cluster(server.url, "bcx") as cluster:
+            await _send(gateway, "one")
+            assert (await cluster.request()).fields["endpointId"] == "one"
+
+
+async def test_the_payload_of_an_account_is_limited() -> None:
+    """NATS closes the connection at the first message that is too large; that one is refused, and no other is lost."""
+    with (
+        NatsServer(config=LIMITED.format(limits="max_payload: 4096")) as server,
+        GatewayProcess(url(server, "gateway")) as gateway,
+    ):
+        async with Cluster(url(server, "cluster"), "dcx") as cluster:
+            await exchange(gateway, cluster, "one")
+            assert await status_of(gateway, body=b"x" * 8192) == 413
+            await exchange(gateway, cluster, "two")
+            connects = gateway.count("nats_connects")
+            assert connects <= 2
+            assert await status_of(gateway, body=b"x" * 8192) == 413
+            assert gateway.count("nats_connects") == connects
+
+
+@pytest.mark.parametrize("most", [0, 1])
+async def test_the_connections_of_an_account_are_limited(most: int) -> None:
+    """The gateway says so, once, and is ready as soon as there is room."""
+    with NatsServer(config=LIMITED.format(limits=f"max_connections: {most}")) as server:
+        gateway = GatewayProcess(url(server, "gateway"))
+        try:
+            gateway.launch()
+            await until(
+                lambda: "maximum account active connections exceeded" in gateway.log.lower(), "the log", 60
+            )
+            if most == 0:
+                assert not gateway.ready()
+            server.reload(LIMITED.format(limits="max_connections: 10"))
+            await until(lambda: gateway.ready() and gateway.count("nats_control_up") == 1, "readiness", 60)
+            assert gateway.log.lower().count("maximum account active connections exceeded") <= 2
+        finally:
+            gateway.close()
+
+
+async def test_the_subscriptions_of_an_account_are_limited() -> None:
+    """Without its subscriptions a gateway gets no answers: it is not ready until it has them."""
+    with NatsServer(config=LIMITED.format(limits="max_subscriptions: 1")) as server:
+        gateway = GatewayProcess(url(server, "gateway"))
+        try:
+            gateway.launch()
+            await until(lambda: "maximum subscriptions exceeded" in gateway.log, "the log", 60)
+            assert not gateway.ready()
+            server.reload(LIMITED.format(limits="max_subscriptions: 100"))
+            await until(gateway.ready, "readiness", 60)
+        finally:
+            gateway.close()
+
+
+async def test_an_account_without_jetstream_serves_devices() -> None:
+    """What needs a stream says so; all else works."""
+    changes = {
+        "kaa": {
+            "tenants": {"acme": {"quota": {"messages-per-month": 1000}}},
+            "applications": {"app": {"tenant": "acme"}},
+        }
+    }
+    with (
+        NatsServer(config=LIMITED.format(limits=""), jetstream=True) as server,
+        GatewayProcess(url(server, "gateway"), changes) as gateway,
+    ):
+        async with Cluster(url(server, "cluster"), "dcx") as cluster:
+            await exchange(gateway, cluster, "one")
+        assert gateway.ready()
+        await until(lambda: "a JetStream bucket cannot be used" in gateway.log, "a line in the log")
+        assert gateway.log.count("a JetStream bucket cannot be used") <= 2, "each reason once"
