@@ -18,7 +18,11 @@ import structlog
 
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.cache import Cache
-from kaa_gateway.identity.certificate_rules import OTHER_TENANT, CertificateRules, principal_within
+from kaa_gateway.identity.certificate_rules import (
+    CREDENTIALS_OF_OTHER_TENANT,
+    CertificateRules,
+    principal_within,
+)
 from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED, Credentials
 from kaa_gateway.identity.shared_requests import IDENTITY_UNAVAILABLE, SharedRequests
 
@@ -137,7 +141,7 @@ class ClientAuthenticator:
                 raise IdentityError(503, IDENTITY_UNAVAILABLE)
             confined = self._rules.confine(client, credentials.certificate or credentials.shown_certificate)
         except IdentityError as error:
-            if error.reason in (CREDENTIALS_REJECTED, OTHER_TENANT):
+            if error.reason in (CREDENTIALS_REJECTED, CREDENTIALS_OF_OTHER_TENANT):
                 rejection = Rejection(error.reason, error.detail)
                 self.bad.put(digest, rejection, time.monotonic() + self._negative_cache_ttl)
             raise

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kaa_gateway.wire.certificate import ClientCertificate
 
-OTHER_TENANT = "certificate_of_other_tenant"
+CREDENTIALS_OF_OTHER_TENANT = "certificate_of_other_tenant"
 """Reason of the `IdentityError` (status 401) for credentials and a certificate of different tenants."""
 
 
@@ -78,7 +78,7 @@ class CertificateRules:
             # Its provider knows no tenants, so two tenants' certificates may have one name there.
             client = client._replace(principal=principal_within(client.principal, tenant), tenant=tenant)
         elif client.tenant != tenant:
-            raise IdentityError(401, OTHER_TENANT, "The certificate belongs to another tenant")
+            raise IdentityError(401, CREDENTIALS_OF_OTHER_TENANT, "The certificate belongs to another tenant")
         return client._replace(only_token=self._only_token(certificate))
 
     def _only_token(self, certificate: ClientCertificate) -> bytes | None:
