@@ -4,19 +4,14 @@ Source: docs/devices.md, "Wait for a push".
 """
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 
 import pytest
-from kaa_gateway.bus import subjects
-from kaa_gateway.bus.flushing import flush
-from kaa_gateway.wire.esp import encode_extension_data
 
 from tests.support.esp import until
 from tests.support.http_gateway import HttpGateway, RawClient, post, running_gateway
 from tests.support.nats import NatsServer
-
-PATH = "/kp1/app-v1/dcx/token/command"
+from tests.support.waiting import PATH, dropped, present, push, send_and_wait, wait_for_push
 
 
 @pytest.fixture
@@ -29,44 +24,6 @@ async def gateway(shared_nats: NatsServer) -> AsyncIterator[HttpGateway]:
 async def client(gateway: HttpGateway) -> AsyncIterator[RawClient]:
     async with await gateway.client() as found:
         yield found
-
-
-async def push(
-    gateway: HttpGateway,
-    path: str = "/command",
-    payload: bytes = b"[1]",
-    *,
-    endpoint_id: str = "token",
-    extension: str | None = "dcx",
-    status: int = 200,
-    phrase: str | None = None,
-) -> None:
-    datum = encode_extension_data(
-        str(uuid.uuid4()), 0, 0, None, extension, endpoint_id, path, None, payload, status, phrase
-    )
-    nats = gateway.extension.nats
-    await nats.publish(subjects.service("kpc", "esp", subjects.EXTENSION_DATA), datum)
-    await flush(nats)
-
-
-async def dropped(gateway: HttpGateway, count: int) -> None:
-    await until(lambda: gateway.counted("dropped", "no_session") == count, "the push to be dropped")
-
-
-def present(gateway: HttpGateway) -> int:
-    """How many requests and watches make the endpoint count as connected."""
-    found = gateway.worker.sessions.endpoints.get(b"token")
-    return 0 if found is None else found.present_count
-
-
-async def wait_for_push(
-    gateway: HttpGateway, client: RawClient, query: str = "wait=20", body: bytes = b""
-) -> None:
-    """Send a request, and return when it waits."""
-    before = present(gateway)
-    await client.send(post(f"{PATH}?{query}", body))
-    await gateway.extension.request()
-    await until(lambda: present(gateway) > max(before, 1), "the endpoint to count as connected")
 
 
 async def test_the_first_push_answers(gateway: HttpGateway, client: RawClient) -> None:
@@ -238,3 +195,11 @@ async def test_a_client_that_has_closed_its_sending_side_does_not_wait(
     client.writer.write_eof()
     assert (await client.reply()).status == 204
     assert await client.rest() == b""
+
+
+async def test_a_drain_answers_on_a_connection_that_ends_with_the_request(shared_nats: NatsServer) -> None:
+    async with running_gateway(shared_nats) as gateway, await gateway.client() as client:
+        await send_and_wait(gateway, client, post(f"{PATH}?wait=200", fields="Connection: close\r\n"))
+        stopping = asyncio.create_task(gateway.worker.stop())
+        assert (await client.reply()).status == 204
+        await stopping

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 
 import httpx
+import pytest
 import pytest_asyncio
 from kaa_ext.sdk.extension import Extension
 from kaa_ext.sdk.requests import Request
@@ -129,3 +130,72 @@ async def test_a_device_waits_for_its_commands_with_curl(
         async with httpx.AsyncClient(timeout=20) as client:
             nothing = await client.post(url.replace("wait=15", "wait=1"))
             assert (nothing.status_code, nothing.content) == (204, b"")
+
+
+@pytest_asyncio.fixture
+async def pushing(shared_nats: NatsServer) -> AsyncIterator[tuple[Extension, asyncio.Event]]:
+    """An extension that takes all messages, and what is set when it has one."""
+    extension = Extension("dcx", nats_urls=(shared_nats.url,))
+    asked = asyncio.Event()
+
+    @extension.handler("*")
+    async def note(request: Request) -> None:
+        asked.set()
+
+    async with extension:
+        yield extension, asked
+
+
+async def test_curl_gets_several_pushes_in_one_response(
+    pushing: tuple[Extension, asyncio.Event], shared_gateway: GatewayProcess, new_token: Callable[[], str]
+) -> None:
+    extension, asked = pushing
+    token = new_token()
+    url = f"http://{HOST}:{shared_gateway.http_port}/kp1/app_v1/dcx/{token}/command?wait=15&batch=2"
+    waiting = asyncio.create_task(curl("--request", "POST", url))
+    await asyncio.wait_for(asked.wait(), 30)
+    receipts = [
+        await extension.push(token, f"/command/{name}", b"[1]", receipt=True) for name in ("reboot", "beep")
+    ]
+    body, _ = await waiting
+    assert [each["resourcePath"] for each in json.loads(body)] == ["/command/reboot", "/command/beep"]
+    assert [(await receipt.outcome(30)).status for receipt in receipts] == ["sent", "sent"]
+
+
+async def test_a_dashboard_gets_events_with_httpx_sse(
+    pushing: tuple[Extension, asyncio.Event], shared_gateway: GatewayProcess, new_token: Callable[[], str]
+) -> None:
+    httpx_sse = pytest.importorskip("httpx_sse", reason="needs the package httpx-sse")
+    extension, asked = pushing
+    token = new_token()
+    url = f"http://{HOST}:{shared_gateway.http_port}/kp1/app_v1/dcx/{token}/command"
+    async with (
+        httpx.AsyncClient(timeout=30) as client,
+        httpx_sse.aconnect_sse(client, "GET", url) as source,
+    ):
+        source.response.raise_for_status()
+        await asyncio.wait_for(asked.wait(), 30)
+        # It shows what has no data too, which the standard does not: the time after which to connect again.
+        events = (event async for event in source.aiter_sse() if event.data)
+        for number in range(3):
+            receipt = await extension.push(token, f"/command/{number}", b"[1]", receipt=True)
+            event = await asyncio.wait_for(anext(events), 30)
+            assert (event.event, event.json()["resourcePath"]) == ("message", f"/command/{number}")
+            assert event.id
+            assert (await receipt.outcome(30)).status == "sent"
+
+
+async def test_curl_shows_events(
+    pushing: tuple[Extension, asyncio.Event], shared_gateway: GatewayProcess, new_token: Callable[[], str]
+) -> None:
+    extension, asked = pushing
+    token = new_token()
+    url = f"http://{HOST}:{shared_gateway.http_port}/kp1/app_v1/dcx/{token}/command?wait=3"
+    waiting = asyncio.create_task(curl("--no-buffer", "--header", "Accept: text/event-stream", url))
+    await asyncio.wait_for(asked.wait(), 30)
+    await extension.push(token, "/command/reboot", b"[1]")
+    lines = await waiting
+    assert lines[:2] == ["retry: 1000", ""]
+    [data] = [line for line in lines if line.startswith("data: ")]
+    assert json.loads(data.removeprefix("data: "))["resourcePath"] == "/command/reboot"
+    assert lines[-1] == "200 1"

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from cryptography import x509
 from kaa_bench import mqtt_packets as mqtt
-from kaa_ext import Extension
+from kaa_ext import Extension, Request
 from kaa_ext.services import echo
 
 from tests.support.certificates import Issued
@@ -348,3 +348,30 @@ async def test_reload_leaves_open_connections_alone(shared_nats: NatsServer, tmp
             await late.receive()
         assert gateway.count("events", "closed", "tls_certificate_revoked") == 1
         assert await first.until_pingresp() == []
+
+
+async def test_a_stream_of_events_over_tls(
+    shared_nats: NatsServer, encrypted: EncryptedGateway, pki: Pki, new_token: NewToken
+) -> None:
+    extension = Extension("dcx", nats_urls=[shared_nats.url])
+    token = new_token()
+    asked = asyncio.Event()
+
+    @extension.handler("*")
+    async def note(request: Request) -> None:
+        asked.set()
+
+    url = f"https://localhost:{encrypted.https_port}/kp1/app_v1/dcx/{token}/command?wait=20"
+    async with (
+        extension,
+        httpx.AsyncClient(verify=context(pki), timeout=30) as client,
+        client.stream("GET", url, headers={"Accept": "text/event-stream"}) as response,
+    ):
+        assert response.status_code == 200
+        await asyncio.wait_for(asked.wait(), 30)
+        await extension.push(token, "/command/reboot", b"pushed over TLS")
+        async with asyncio.timeout(30):
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    assert "pushed over TLS" in line
+                    break

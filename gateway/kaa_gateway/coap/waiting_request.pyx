@@ -10,7 +10,7 @@ from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED
 from kaa_gateway.coap.options cimport Refusal, Response, location_of, start_response
 from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.kp.receipts cimport kept_receipt
-from kaa_gateway.kp.waiting cimport Waiting, new_waiting
+from kaa_gateway.kp.waiting cimport Waiting
 from kaa_gateway.wire.coap cimport BAD_REQUEST, CON, VALID
 
 cdef Refusal NO_ENDPOINT = Refusal(
@@ -23,8 +23,9 @@ cdef bint prepare_waiting(CoapPeer peer, Exchange exchange, Slice path, double d
     An earlier request of the peer for the same path ends: most likely its device has restarted, and would reject a
     response to it.
     """
-    cdef Waiting waiting = new_waiting(peer, path, deadline), earlier
+    cdef Waiting waiting = Waiting(), earlier
     cdef Exchange other
+    waiting.wait_for(peer, path, deadline)
     if peer.waiting is None:
         peer.waiting = []
     for other in peer.waiting:
@@ -43,7 +44,7 @@ cdef int begin_waiting(CoapPeer peer, Exchange exchange) except -1:
     """Let a request wait: NATS has its message."""
     cdef Waiting waiting = exchange.waiting
     peer.context.pending.forget(peer.key, exchange.sequence)
-    if not waiting.begin(peer.context.sessions):
+    if not waiting.appear(peer.context.sessions):
         return peer.refuse(exchange, NO_ENDPOINT)
     if peer.context.draining:
         return expire(peer, exchange)
@@ -85,4 +86,4 @@ cdef int end_waiting(CoapPeer peer, Exchange exchange) except -1:
     exchange.waiting = None
     peer.context.waiting.remove(exchange)
     peer.waiting.remove(exchange)
-    return waiting.end(peer.context.sessions)
+    return waiting.disappear(peer.context.sessions)

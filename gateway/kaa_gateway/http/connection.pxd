@@ -57,6 +57,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef int identify(self, bytes authorization, client, bint body_is_late) except -1
     cdef int go_on(self, Refusal refusal, bint body_is_late) except -1
     cdef int publish(self, uint32_t number) except -1
+    cdef bint is_taken_by_waiting(self, uint32_t number, const ExtensionDataView* data) except -1
     cdef int stop_waiting(self, uint32_t number) except -1
     cdef Refusal check_request(self)
     cdef int send_continue(self) except -1

@@ -12,9 +12,9 @@ from libc.stdint cimport int64_t
 
 from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, REFUSED
 from kaa_gateway.http.refusals cimport (
-    BAD_CREDENTIALS, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY,
+    BAD_BATCH_SIZE, BAD_CREDENTIALS, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY,
     NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
-    OVERLOADED, TOO_MANY_PENDING, TOO_SLOW, WAITS_ALREADY, challenge_of, may_be_honest, refusal_of,
+    OVERLOADED, STREAM_BEHIND, TOO_MANY_PENDING, TOO_SLOW, WAITS_ALREADY, challenge_of, may_be_honest, refusal_of,
 )
 from kaa_gateway.http.response cimport (
     CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight, append_response,
@@ -26,7 +26,7 @@ from kaa_gateway.http.states cimport (
 from kaa_gateway.http.waiting_request cimport WaitingRequest, await_push
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.kp.waiting cimport BAD_WAIT
+from kaa_gateway.kp.waiting cimport BAD_BATCH, BAD_WAIT
 from kaa_gateway.net.input_memory cimport INPUT_FREE
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.http cimport METHOD_HEAD, METHOD_OPTIONS, METHOD_POST
@@ -161,7 +161,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef int dispatch(self, Refusal refusal) except -1:
         """Forward the request in the parser, or refuse it. Hot path."""
         cdef uint32_t number = self.open_request()
-        if self.is_last_request():
+        if self.is_last_request() or self.parser.streams:
             self.move(FINISHING)
         elif self.state != READING:
             self.move(READING)
@@ -272,15 +272,19 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef Refusal check_request(self):
         """Return why the request in the parser cannot be forwarded, or None. Hot path."""
-        if self.parser.method != METHOD_POST:
+        if self.parser.method != METHOD_POST and not self.parser.streams:
             return METHOD_NOT_ALLOWED
         if self.parser.target.refusal is not None:
             return self.parser.target.refusal
-        if self.parser.target.wait:
+        if self.parser.target.wait or self.parser.streams:
             if self.parser.target.wait == BAD_WAIT:
                 return BAD_WAITING_TIME
+            if self.parser.target.batch == BAD_BATCH:
+                return BAD_BATCH_SIZE
             if self.waiting is not None:
                 return WAITS_ALREADY
+            if self.parser.streams and self.requests.count:
+                return STREAM_BEHIND
         if not self.server.uplink.link.ready:
             return NATS_AWAY
         if self.server.drain_ended:
@@ -295,20 +299,21 @@ cdef class HttpConnection(ProtocolCore):
         cdef HttpServer server = self.server
         cdef Message message
         cdef Outcome outcome
-        cdef int wait = self.parser.target.wait
+        cdef WaitingRequest waiting
+        cdef bint waits = self.parser.target.wait > 0 or self.parser.streams
         cdef double now = server.loop.time()
         if not server.pending.add(self.session, number, now):
             return self.refuse(number, TOO_MANY_PENDING)
         message.topic = self.parser.target.path
         message.payload = self.parser.whole_body()
         message.service = REQUEST
-        message.unanswered = self.parser.target.no_answer or wait > 0
+        message.unanswered = self.parser.target.no_answer or waits
         message.token = TAKEN_TOKEN | number if message.unanswered else 0
         message.sequence = number
         message.timeout = 0 if message.unanswered else <int64_t>(1000 * server.pending.timeout)
-        if wait > 0:
-            self.waiting = await_push(self, number, now)
-            message.timeout = <int64_t>(1000 * min(<double>wait, server.wait_max))
+        if waits:
+            waiting = self.waiting = await_push(self, number, now)
+            message.timeout = <int64_t>(1000 * (waiting.deadline - now) + 0.5)
         message.literal = False
         message.needs_request_id = True
         message.traceparent = Slice(NULL, 0)
@@ -358,10 +363,23 @@ cdef class HttpConnection(ProtocolCore):
     cdef int respond(self, uint32_t number, const ExtensionDataView* data) except -1:
         """Answer an open request with an ExtensionData. Hot path."""
         self.server.pending.answered(self.session.key, number)
-        if self.waiting is not None:
-            self.stop_waiting(number)
+        if self.waiting is not None and self.is_taken_by_waiting(number, data):
+            return 0
         append_response(self.buffer_of(number), data, self.persistence(number), None, self.requests.take_cors(number))
         return self.send_in_order(number)
+
+    cdef bint is_taken_by_waiting(self, uint32_t number, const ExtensionDataView* data) except -1:
+        """Let the waiting request take what answers it, NULL for an error of the gateway's own, or end its wait.
+
+        Return False if it waits no longer, and is to be answered.
+        """
+        cdef WaitingRequest waiting = self.waiting  # held: an answer makes the connection forget it
+        if waiting.number != number:
+            return False
+        if waiting.take_failure() if data == NULL else waiting.take_answer(data):
+            return True
+        self.stop_waiting(number)
+        return False
 
     cdef int stop_waiting(self, uint32_t number) except -1:
         """Forget that this request waits, if it does: it is about to be answered."""
@@ -385,8 +403,8 @@ cdef class HttpConnection(ProtocolCore):
         """Answer a request with an error, if it is open."""
         if not self.requests.is_open(number):
             return 0
-        if self.waiting is not None:
-            self.stop_waiting(number)
+        if self.waiting is not None and self.is_taken_by_waiting(number, NULL):
+            return 0
         self.server.pending.forget(self.session.key, number)
         append_error(
             self.buffer_of(number), status, phrase, self.persistence(number), with_body, fields,
@@ -515,10 +533,12 @@ cdef class HttpConnection(ProtocolCore):
     cdef int drain(self) except -1:
         """Close after the open requests, or after those that are held or arriving."""
         cdef WaitingRequest waiting = self.waiting  # held, as in `acknowledge`
+        if self.state == FINISHING and waiting is not None and waiting.begun:
+            return waiting.expire()
         if self.state in (PIPELINE_FULL, AUTHENTICATING) or not self.is_serving() or self.is_receiving():
             return 0
         self.move(FINISHING)
-        if waiting is not None:
+        if waiting is not None and waiting.begun:
             return waiting.expire()
         return 0 if self.requests.count else self.finish()
 

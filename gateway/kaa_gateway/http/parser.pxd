@@ -50,6 +50,7 @@ cdef class RequestParser:
     cdef RequestTarget target
     cdef bytes authorization     # the field's value, or None
     cdef bytes origin            # the same
+    cdef bint streams            # it accepts a stream of events
     cdef Slice content           # the body, borrowed from the bytes that `parse` got; NULL if it is in `body`
     cdef Buffer body
     cdef Py_ssize_t content_size  # bytes of the body so far, kept or not
@@ -58,6 +59,7 @@ cdef class RequestParser:
     # header fields that matter
     cdef bytes last_authorization  # those of the requests before
     cdef bytes last_origin
+    cdef bint accepts_events
     cdef bint closes             # Connection has "close",
     cdef bint persists           # or "keep-alive"
     cdef int host_count

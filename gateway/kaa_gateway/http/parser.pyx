@@ -17,8 +17,8 @@ from kaa_gateway.http.refusals cimport (
 )
 from kaa_gateway.wire.buffer cimport to_bytes
 from kaa_gateway.wire.http cimport (
-    FIELDS_ENDED, FIELD_WELL_FORMED, LINE_WELL_FORMED, METHOD_CONNECT, METHOD_POST, METHOD_UNKNOWN, FieldFormat,
-    RequestLine, has_option, is_text, next_field, read_chunk_size, read_content_length, read_request_line,
+    FIELDS_ENDED, FIELD_WELL_FORMED, LINE_WELL_FORMED, METHOD_CONNECT, METHOD_GET, METHOD_POST, METHOD_UNKNOWN,
+    FieldFormat, RequestLine, has_option, is_text, next_field, read_chunk_size, read_content_length, read_request_line,
 )
 
 cdef enum:
@@ -78,7 +78,7 @@ cdef class RequestParser:
         self.host_count = self.length_count = self.coding_count = 0
         self.content_length = -1
         self.host_malformed = self.chunked = self.expects_continue = self.expects_unknown = False
-        self.closes = self.persists = False
+        self.closes = self.persists = self.accepts_events = self.streams = False
         return 0
 
     cdef int discard_body(self) except -1:
@@ -224,6 +224,8 @@ cdef class RequestParser:
                     self.expects_unknown = True
             elif is_text(name, b"origin", 6):
                 self.origin = self.last_origin = bytes_of(value, self.last_origin)
+            elif is_text(name, b"accept", 6):
+                self.accepts_events = has_option(value, b"text/event-stream", 17)
         elif name.size == 10:
             if is_text(name, b"connection", 10):
                 self.closes |= has_option(value, b"close", 5)
@@ -268,7 +270,8 @@ cdef class RequestParser:
         if self.method == METHOD_CONNECT:
             self.keep_alive = self.chunked = False  # the bytes that follow would be those of a tunnel
             self.content_length = -1
-        if self.method == METHOD_POST:
+        self.streams = self.accepts_events and (self.method == METHOD_POST or self.method == METHOD_GET)
+        if self.method == METHOD_POST or self.streams:
             self.target.read_path(self.path_prefix)
         self.scanned = self.line_start = 0
         if self.chunked:

@@ -11,7 +11,9 @@ cdef Refusal BAD_HOST
 cdef Refusal BAD_LENGTH
 cdef Refusal BAD_TARGET
 cdef Refusal BAD_WAITING_TIME
+cdef Refusal BAD_BATCH_SIZE
 cdef Refusal WAITS_ALREADY
+cdef Refusal STREAM_BEHIND
 cdef Refusal NO_ENDPOINT
 cdef Refusal NO_CREDENTIALS
 cdef Refusal BAD_CREDENTIALS

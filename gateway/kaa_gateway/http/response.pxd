@@ -15,6 +15,8 @@ cdef int append_error(
     Buffer out, int status, str phrase, Persistence persistence, bint with_body, bytes fields, bytes cors
 ) except -1
 cdef int append_no_content(Buffer out, Persistence persistence, bytes cors) except -1
+cdef int append_json(Buffer out, bytes body, Persistence persistence, bytes cors) except -1
+cdef int append_stream_head(Buffer out, bytes cors) except -1
 cdef bytes field_of_path(Slice path)
 cdef int append_ok(Buffer out, Persistence persistence, bytes cors) except -1
 cdef int append_preflight(Buffer out, Persistence persistence, bytes cors) except -1

@@ -43,6 +43,13 @@ cdef bytes ALLOWED_TO_PAGES = (
     b"Access-Control-Allow-Headers: Authorization, Content-Type\r\nAccess-Control-Max-Age: 7200\r\n"
 )
 
+# Of a stream of events. A proxy is not to keep it, nor to wait for more of it (nginx).
+cdef bytes STREAM_FIELDS = (
+    b"Content-Type: text/event-stream\r\nCache-Control: no-store\r\nX-Accel-Buffering: no\r\n"
+)
+# Milliseconds after which the client connects again.
+cdef bytes STREAM_START = b"retry: 1000\n\n"
+
 # ExtensionData names no media type, and the gateway does not look into payloads. Kaa's extensions speak JSON.
 cdef bytes CONTENT_TYPE = b"Content-Type: application/json\r\n"
 
@@ -149,6 +156,20 @@ cdef int append_error(
     if with_body:
         out.append(<const char*>body, len(body))
     return 0
+
+
+cdef int append_json(Buffer out, bytes body, Persistence persistence, bytes cors) except -1:
+    """Append 200 with a JSON text of the gateway's own."""
+    cdef bytes phrase = b"OK"
+    append_head(out, 200, Slice(<const uint8_t*>phrase, len(phrase)), len(body), persistence, None, cors)
+    return out.append(<const char*>body, len(body))
+
+
+cdef int append_stream_head(Buffer out, bytes cors) except -1:
+    """Append the head of a stream of events, which ends with its connection, and what it begins with."""
+    cdef bytes phrase = b"OK"
+    append_head(out, 200, Slice(<const uint8_t*>phrase, len(phrase)), -1, CLOSE, STREAM_FIELDS, cors)
+    return out.append(<const char*>STREAM_START, len(STREAM_START))
 
 
 cdef bytes field_of_path(Slice path):

@@ -12,6 +12,7 @@ cdef class RequestTarget:
     cdef Buffer decoded    # the path, where it was percent-encoded
     cdef bint no_answer    # its query asks for no answer of the extension
     cdef int wait          # seconds in its query; NO_WAIT or BAD_WAIT
+    cdef int batch         # pushes in its query; NO_BATCH or BAD_BATCH
     cdef Refusal refusal   # why there is no path, or None
 
     cdef int clear(self) except -1

@@ -12,7 +12,7 @@ from posix.strings cimport strncasecmp
 
 from kaa_gateway.http.refusals cimport BAD_TARGET, NOT_FOUND
 from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
-from kaa_gateway.kp.waiting cimport NO_WAIT, read_wait
+from kaa_gateway.kp.waiting cimport NO_BATCH, NO_WAIT, read_batch, read_wait
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 
 
@@ -52,6 +52,7 @@ cdef class RequestTarget:
         self.decoded = self.refusal = None
         self.no_answer = False
         self.wait = NO_WAIT
+        self.batch = NO_BATCH
         return 0
 
     cdef int hold(self) except -1:
@@ -135,8 +136,11 @@ cdef class RequestTarget:
             parameter = Slice(at, (end if ampersand == NULL else ampersand) - at)
             if asks_no_answer(parameter):
                 self.no_answer = True
-            elif self.wait == NO_WAIT:
-                self.wait = read_wait(parameter)
+            else:
+                if self.wait == NO_WAIT:
+                    self.wait = read_wait(parameter)
+                if self.batch == NO_BATCH:
+                    self.batch = read_batch(parameter)
             at = ampersand
         return 0
 

@@ -3,12 +3,12 @@ from libc.stdint cimport uint32_t
 from kaa_gateway.http.connection cimport HttpConnection
 from kaa_gateway.kp.session cimport Delivery, Endpoint
 from kaa_gateway.kp.waiting cimport Waiting
+from kaa_gateway.wire.esp cimport ExtensionDataView
 
 
-cdef class WaitingRequest:
+cdef class WaitingRequest(Waiting):
     # wiring
     cdef HttpConnection connection     # None once it is answered
-    cdef Waiting waiting
     # identity
     cdef uint32_t number
     # state
@@ -16,6 +16,8 @@ cdef class WaitingRequest:
 
     cdef int begin(self) except -1
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1
+    cdef bint take_answer(self, const ExtensionDataView* data) except -1
+    cdef bint take_failure(self) except -1
     cdef int check(self, double now) except -1
     cdef int expire(self) except -1
     cdef int cancel(self) except -1

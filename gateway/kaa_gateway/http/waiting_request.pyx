@@ -1,32 +1,34 @@
 """A request with `wait` in its query: the first push for its resource path answers it, or 204 when its time is over.
 
 A connection has one at most. It waits from when NATS has its message; an error of the gateway, or an answer of the
-extension, ends it too.
+extension, ends it too. Those that are answered by several pushes are in push_batch.pyx and push_stream.pyx.
 
 Source: docs/devices.md, "Wait for a push".
 """
 
+from kaa_gateway.http.push_batch cimport PushBatch
+from kaa_gateway.http.push_stream cimport PushStream
 from kaa_gateway.http.refusals cimport NO_ENDPOINT
 from kaa_gateway.http.response cimport append_no_content, append_response, field_of_path
-from kaa_gateway.kp.waiting cimport new_waiting, without_request_id
+from kaa_gateway.kp.waiting cimport NO_WAIT, without_request_id
 
 
-cdef class WaitingRequest:
+cdef class WaitingRequest(Waiting):
     """The request of a connection that waits for a push."""
 
     cdef int begin(self) except -1:
         """Wait: NATS has the message."""
         cdef HttpConnection connection = self.connection
         connection.server.pending.forget(connection.session.key, self.number)
-        if not self.waiting.begin(connection.server.sessions):
+        if not self.appear(connection.server.sessions):
             return connection.refuse(self.number, NO_ENDPOINT)
         self.begun = True
-        return self.expire() if connection.input_ended else 0
+        return self.expire() if connection.input_ended or connection.server.draining else 0
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Answer with a push. Return False if it is for another resource path."""
         cdef HttpConnection connection = self.connection
-        if not self.waiting.matches(delivery.data, endpoint):
+        if not self.matches(delivery.data, endpoint):
             return False
         connection.stop_waiting(self.number)
         append_response(
@@ -36,9 +38,17 @@ cdef class WaitingRequest:
         connection.send_in_order(self.number)
         return True
 
+    cdef bint take_answer(self, const ExtensionDataView* data) except -1:
+        """Send the extension's answer, if that is not simply the response. Return False if it is."""
+        return False
+
+    cdef bint take_failure(self) except -1:
+        """End, if an error of the gateway's own cannot be the response any more. Return False if it can."""
+        return False
+
     cdef int check(self, double now) except -1:
-        """Answer with 204 if the time is over, or the endpoint is not the session's any more."""
-        if self.begun and (now >= self.waiting.deadline or self.waiting.find_attachment() is None):
+        """End the wait if the time is over, or the endpoint is not the session's any more."""
+        if self.begun and (now >= self.deadline or self.find_attachment() is None):
             return self.expire()
         return 0
 
@@ -54,18 +64,25 @@ cdef class WaitingRequest:
 
     cdef int cancel(self) except -1:
         """Stop waiting: the request is answered, or its connection is gone."""
-        self.waiting.end(self.connection.server.sessions)
+        self.disappear(self.connection.server.sessions)
         self.connection = None
         return 0
 
 
 cdef WaitingRequest await_push(HttpConnection connection, uint32_t number, double now):
     """Return what lets the request in the connection's parser wait, which begins when NATS has its message."""
-    cdef WaitingRequest request = WaitingRequest()
-    cdef double wait = min(<double>connection.parser.target.wait, connection.server.wait_max)
+    cdef WaitingRequest request
+    cdef double wait = connection.server.wait_max
+    if connection.parser.target.wait != NO_WAIT:
+        wait = min(<double>connection.parser.target.wait, wait)
+    if connection.parser.streams:
+        request = PushStream()
+    elif connection.parser.target.batch:
+        request = PushBatch()
+        (<PushBatch>request).pushes_max = connection.parser.target.batch
+    else:
+        request = WaitingRequest()
     request.connection = connection
     request.number = number
-    request.waiting = new_waiting(
-        connection.session, without_request_id(connection.parser.target.path), now + wait
-    )
+    request.wait_for(connection.session, without_request_id(connection.parser.target.path), now + wait)
     return request

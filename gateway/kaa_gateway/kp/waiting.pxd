@@ -8,6 +8,8 @@ from kaa_gateway.wire.esp cimport ExtensionDataView
 cdef enum:
     NO_WAIT = 0
     BAD_WAIT = -1
+    NO_BATCH = 0
+    BAD_BATCH = -1
 
 
 cdef class Waiting:
@@ -17,15 +19,16 @@ cdef class Waiting:
     cdef bytes topic             # resource path of 1/KP, without request ID
     # state
     cdef double deadline         # loop time
-    cdef Attachment attachment   # which counts as connected for it; None before `begin` and after `end`
+    cdef Attachment attachment   # which counts as connected for it; None before `appear` and after `disappear`
 
     cdef bint matches(self, const ExtensionDataView* data, Endpoint endpoint) except -1
     cdef int split(self, ResourcePath* parts, Slice* token, Slice* path) noexcept
     cdef Attachment find_attachment(self)
-    cdef bint begin(self, Sessions sessions) except -1
-    cdef int end(self, Sessions sessions) except -1
+    cdef int wait_for(self, Session session, Slice path, double deadline) except -1
+    cdef bint appear(self, Sessions sessions) except -1
+    cdef int disappear(self, Sessions sessions) except -1
 
 
-cdef Waiting new_waiting(Session session, Slice path, double deadline)
 cdef Slice without_request_id(Slice topic) noexcept nogil
 cdef int read_wait(Slice parameter) noexcept nogil
+cdef int read_batch(Slice parameter) noexcept nogil

@@ -12,7 +12,8 @@ from libc.string cimport memcmp
 from kaa_gateway.kp.resource_path cimport split_request_id, split_resource_path, split_token
 
 cdef enum:
-    WAIT_DIGITS_MAX = 5
+    DIGITS_MAX = 5
+    BATCH_MAX = 1000  # pushes
 
 
 cdef inline Slice without_slash(Slice path) noexcept nogil:
@@ -66,7 +67,14 @@ cdef class Waiting:
             (parts.app_version.data[:parts.app_version.size], token.data[:token.size])
         )
 
-    cdef bint begin(self, Sessions sessions) except -1:
+    cdef int wait_for(self, Session session, Slice path, double deadline) except -1:
+        """Wait for pushes to a resource path of 1/KP. Its endpoint need not be known yet."""
+        self.session = session
+        self.topic = path.data[:path.size]
+        self.deadline = deadline
+        return 0
+
+    cdef bint appear(self, Sessions sessions) except -1:
         """Let the endpoint count as connected. Return False if there is none: its extension has no endpoints."""
         self.attachment = self.find_attachment()
         if self.attachment is None:
@@ -74,20 +82,11 @@ cdef class Waiting:
         sessions.add_waiter(self.session, self.attachment)
         return True
 
-    cdef int end(self, Sessions sessions) except -1:
+    cdef int disappear(self, Sessions sessions) except -1:
         """Let the endpoint not count as connected any more, for this request."""
         cdef Attachment attachment = self.attachment
         self.attachment = None
         return 0 if attachment is None else sessions.remove_waiter(self.session, attachment)
-
-
-cdef Waiting new_waiting(Session session, Slice path, double deadline):
-    """Return a waiting request for a resource path of 1/KP, whose endpoint is not known yet."""
-    cdef Waiting waiting = Waiting()
-    waiting.session = session
-    waiting.topic = path.data[:path.size]
-    waiting.deadline = deadline
-    return waiting
 
 
 cdef Slice without_request_id(Slice topic) noexcept nogil:
@@ -98,16 +97,27 @@ cdef Slice without_request_id(Slice topic) noexcept nogil:
     return Slice(topic.data, size)
 
 
+cdef int read_number(Slice parameter, const char* name, Py_ssize_t size) noexcept nogil:
+    """Return the number in `name=30` of a query; 0 for another parameter, -1 for a bad value."""
+    cdef int number = 0
+    cdef Py_ssize_t at
+    if parameter.size < size or memcmp(parameter.data, name, <size_t>size) != 0:
+        return 0
+    if parameter.size == size or parameter.size > size + DIGITS_MAX:
+        return -1
+    for at in range(size, parameter.size):
+        if not c"0" <= parameter.data[at] <= c"9":
+            return -1
+        number = 10 * number + (parameter.data[at] - c"0")
+    return number if number else -1
+
+
 cdef int read_wait(Slice parameter) noexcept nogil:
     """Return the seconds in `wait=30` of a query, NO_WAIT for another parameter, BAD_WAIT for a bad value."""
-    cdef int seconds = 0
-    cdef Py_ssize_t at
-    if parameter.size < 5 or memcmp(parameter.data, b"wait=", 5) != 0:
-        return NO_WAIT
-    if parameter.size == 5 or parameter.size > 5 + WAIT_DIGITS_MAX:
-        return BAD_WAIT
-    for at in range(5, parameter.size):
-        if not c"0" <= parameter.data[at] <= c"9":
-            return BAD_WAIT
-        seconds = 10 * seconds + (parameter.data[at] - c"0")
-    return seconds if seconds else BAD_WAIT
+    return read_number(parameter, "wait=", 5)
+
+
+cdef int read_batch(Slice parameter) noexcept nogil:
+    """Return the number in `batch=16` of a query, NO_BATCH for another parameter, BAD_BATCH for a bad value."""
+    cdef int number = read_number(parameter, "batch=", 6)
+    return number if number <= BATCH_MAX else BAD_BATCH

@@ -5,6 +5,7 @@ from kaa_gateway.wire.buffer cimport Slice
 
 cdef enum Method:
     METHOD_POST
+    METHOD_GET
     METHOD_HEAD
     METHOD_OPTIONS
     METHOD_CONNECT

@@ -128,7 +128,9 @@ cdef Method method_of(Slice name) noexcept nogil:
         return METHOD_OPTIONS
     if is_method(name, b"CONNECT", 7):
         return METHOD_CONNECT
-    if is_method(name, b"GET", 3) or is_method(name, b"PUT", 3) or is_method(name, b"DELETE", 6) \
+    if is_method(name, b"GET", 3):
+        return METHOD_GET
+    if is_method(name, b"PUT", 3) or is_method(name, b"DELETE", 6) \
             or is_method(name, b"TRACE", 5) or is_method(name, b"PATCH", 5):
         return METHOD_OTHER
     return METHOD_UNKNOWN
