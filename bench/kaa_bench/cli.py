@@ -285,6 +285,57 @@ def fleet(
 
 
 @app.command
+def capacity(
+    *,
+    connections: Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000))] = 10_000,
+    workers: Annotated[int, Parameter(validator=Number(gte=1))] = 2,
+    processes: Annotated[int, Parameter(validator=Number(gte=1, lte=200))] = 2,
+    idle: Annotated[float, Parameter(validator=Number(gt=0))] = 60.0,
+    tls: Annotated[bool, Parameter(negative="")] = False,
+    json: Path | None = None,
+) -> int:
+    """Hold idle MQTT connections with a keep-alive of 300 s, and measure what they need.
+
+    Starts its own nats-server and gateway. Measured are the time and CPU until all are connected, the memory of all
+    processes, the CPU of an idle time with pings, what a NATS server does that is killed and back after 10 s, and the
+    drain at SIGTERM.
+
+    The exit status is 1 if a connection was lost before the drain, or is open after it.
+
+    Parameters
+    ----------
+    connections
+        Connections of all clients together.
+    workers
+        Workers of the gateway. Each can have about as many connections as descriptors (`ulimit -n`).
+    processes
+        Processes of clients, each with a source address of its own; the same limit.
+    idle
+        Seconds of the idle time.
+    tls
+        Connect over TLS.
+    json
+        Also write the figures to this file.
+    """
+    from kaa_bench.capacity.report import print_capacity, write_capacity
+    from kaa_bench.capacity.run import run_capacity
+
+    progress = Console(stderr=True, highlight=False)
+    try:
+        found = run_capacity(
+            connections, workers=workers, processes=processes, idle_s=idle, encrypted=tls, say=progress.print
+        )
+    except BenchError as error:
+        print(f"kaa-bench: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    print_capacity(found, Console())
+    if json is not None:
+        write_capacity(found, json)
+    kept = found.open_after_idle == found.open_after_nats == connections
+    return EXIT_FAILED if not kept or found.open_after_drain else 0
+
+
+@app.command
 def history(
     *,
     record: Annotated[bool, Parameter(negative="")] = False,

@@ -196,11 +196,14 @@ def connect_mqtt(
     profile: packets.Profile,
     context: ssl.SSLContext | None = None,
     session: ssl.SSLSession | None = None,
+    *,
+    source: str = "",
+    keep_alive: int = 0,
 ) -> socket.socket:
     """Make an MQTT connection that is past CONNACK: over TLS with a `context`, resuming a `session` if there is one."""
-    connected = _connect(address, "", context, session=session)
+    connected = _connect(address, source, context, session=session)
     try:
-        _mqtt_handshake(connected, device, profile, "3.1.1")
+        _mqtt_handshake(connected, device, profile, "3.1.1", keep_alive=keep_alive)
     except BaseException:
         connected.close()
         raise
@@ -327,9 +330,13 @@ def _mqtt_handshake(
     version: packets.MqttVersion,
     *,
     framed: bool = False,
+    keep_alive: int = 0,
 ) -> None:
     answer = _mqtt_exchange(
-        connected, packets.connect(device, profile, version), f"CONNECT of device {device}", framed=framed
+        connected,
+        packets.connect(device, profile, version, keep_alive),
+        f"CONNECT of device {device}",
+        framed=framed,
     )
     accepted = (
         answer[:1] == b"\x20" and answer[2:4] == b"\x00\x00"

@@ -83,8 +83,10 @@ REGISTRATION_ID = 0
 """The message ID of the registration of the alias; the load continues with the next."""
 
 
-def connect(device: int, profile: Profile = BENCH, version: MqttVersion = "3.1.1") -> bytes:
-    """Return CONNECT with a clean session, no keep-alive, and the token as client identifier."""
+def connect(
+    device: int, profile: Profile = BENCH, version: MqttVersion = "3.1.1", keep_alive: int = 0
+) -> bytes:
+    """Return CONNECT with a clean session, and the token as client identifier. A `keep_alive` of 0 is none."""
     flags = CLEAN_SESSION
     payload = string(profile.token(device))
     if profile.user is not None:
@@ -93,8 +95,8 @@ def connect(device: int, profile: Profile = BENCH, version: MqttVersion = "3.1.1
     if profile.password is not None:
         flags |= PASSWORD
         payload += string(profile.password)
-    variable_header = string("MQTT") + bytes([_LEVELS[version], flags]) + b"\x00\x00" + properties(version)
-    return packet(0x10, variable_header + payload)
+    fixed = string("MQTT") + bytes([_LEVELS[version], flags]) + keep_alive.to_bytes(2, "big")
+    return packet(0x10, fixed + properties(version) + payload)
 
 
 def properties(version: MqttVersion, *, aliased: bool = False) -> bytes:

@@ -109,6 +109,11 @@ class Server:
         assert self._process is not None
         self._process.wait(END_TIMEOUT_S)
 
+    def has_ended(self) -> bool:
+        """Return whether the process has ended."""
+        assert self._process is not None
+        return self._process.poll() is not None
+
     @property
     def pid(self) -> int:
         """Return the process."""
@@ -227,6 +232,11 @@ class Gateway(Server):
             "APP_CONFIG_PATH": str(self.directory / "service-config.yml"),
             "NATS_URLS": f"nats://{HOST}:{self._nats.ports[0]}",
         }
+
+    @property
+    def management_port(self) -> int:
+        """Return the port of health, metrics and the management API."""
+        return self._management
 
     def address_of(self, protocol: str) -> Address:
         """Return the address for a protocol of devices. Raise KeyError for other protocols."""

@@ -1,0 +1,1 @@
+"""Many idle MQTT connections: what they need, and what a lost NATS and a drain do to them."""
