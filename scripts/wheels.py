@@ -30,7 +30,7 @@ for package in (kaa_gateway, kaa_ext):
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:
-            if error.name.split(".")[0] not in ("litestar", "opentelemetry", "uvicorn"):  # of extras
+            if error.name.split(".")[0] not in ("aiomqtt", "litestar", "opentelemetry", "uvicorn"):  # of extras
                 raise
 """
 
