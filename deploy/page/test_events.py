@@ -1,10 +1,12 @@
 """A web page of another origin (localhost, not 127.0.0.1) gets pushes as events, by the EventSource of a browser."""
 
-from deploy.page.chromium import page_of
+from deploy.page.chromium import needs_chromium, page_of
 from tests.support.esp import until
 from tests.support.http_gateway import running_gateway
 from tests.support.nats import HOST, NatsServer
 from tests.support.waiting import PATH, present, push
+
+pytestmark = needs_chromium
 
 
 async def test_an_event_source_connects_again_when_a_stream_is_over(nats_server: NatsServer) -> None:
