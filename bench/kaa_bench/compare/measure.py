@@ -90,16 +90,18 @@ class Run:
         return remarks
 
 
+def address_for(row: Row, gateway: Gateway) -> Address:
+    """Return the address of the gateway at which a row is measured."""
+    if row.plugin:
+        return gateway.plugin_address
+    if row.load.protocol == "mqtt":
+        return gateway.carriers[row.load.carrier]
+    return gateway.address_of(row.load.protocol)
+
+
 def measure_gateway(row: Row, gateway: Gateway, nats: NatsServer, work: Work) -> Run:
     """Run a row on the gateway, with the sink as the extension service; it answers requests."""
-    address = (
-        gateway.carriers[row.load.carrier]
-        if row.load.protocol == "mqtt"
-        else gateway.address_of(row.load.protocol)
-    )
-    if row.plugin:
-        address = gateway.plugin_address
-    return _measure_forwarding(row, gateway, address, nats, work)
+    return _measure_forwarding(row, gateway, address_for(row, gateway), nats, work)
 
 
 def measure_peer(row: Row, peer: Peer, work: Work, nats: NatsServer) -> Run:

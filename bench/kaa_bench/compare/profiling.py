@@ -20,7 +20,7 @@ from cyclopts.validators import Number
 from kaa_bench.compare.callgrind import Callgrind
 from kaa_bench.compare.idle import IdleDevices
 from kaa_bench.compare.instruments import LoadGenerator, Sink
-from kaa_bench.compare.measure import ANSWERED
+from kaa_bench.compare.measure import ANSWERED, address_for
 from kaa_bench.compare.probes.extensions import ROWS as EXTENSIONS
 from kaa_bench.compare.probes.extensions import ExtensionRow
 from kaa_bench.compare.probes.push import DEVICES
@@ -99,12 +99,9 @@ def count_row(
     messages: int,
 ) -> tuple[int, Counter[Any]]:
     """Return what `measure` counts while the messages of a row are sent, and their number."""
-    protocol = row.load.protocol
     with (
-        Sink(nats.address, answers=protocol in ANSWERED) as sink,
-        LoadGenerator(
-            row.load, gateway.plugin_address if row.plugin else gateway.address_of(protocol)
-        ) as generator,
+        Sink(nats.address, answers=row.load.protocol in ANSWERED) as sink,
+        LoadGenerator(row.load, address_for(row, gateway)) as generator,
     ):
         warm_up = generator.run(messages=WARM_UP_MESSAGES)
         expected = row.load.registrations + warm_up.sent

@@ -1,7 +1,8 @@
 """TLS over TCP: a TCP connection with encryption between its socket and its protocol core.
 
-OpenSSL works on memory (ssl.MemoryBIO), so sockets, back-pressure and bounds are those of plain TCP, a slow handshake
-delays nobody, and the reason of a failed handshake is known. Contexts come from `kaa_gateway.net.certificates`.
+OpenSSL works on memory, so sockets, back-pressure and bounds are those of plain TCP, a slow handshake delays nobody,
+and the reason of a failed handshake is known. Contexts come from `kaa_gateway.net.certificates`. Python's `ssl` shakes
+hands; records after that are read and written by `openssl.pyx`, if that has found OpenSSL's functions.
 
 Source: RFC 8446 (TLS 1.3), RFC 5246 (TLS 1.2).
 """
@@ -21,7 +22,9 @@ from kaa_gateway.net.handshakes import HandshakeLog, failure
 from kaa_gateway.wire.certificate import read_client_certificate
 
 from kaa_gateway.net.admission cimport address_text
+from kaa_gateway.net.openssl cimport READ_DATA, READ_END, READ_FAILED, ReadResult
 from kaa_gateway.net.tcp_connection cimport OUTPUT_KEEP, RECEIVE_SIZE
+from kaa_gateway.wire.buffer cimport Slice
 
 log = structlog.get_logger("gateway.transports")
 
@@ -57,10 +60,12 @@ cdef class TlsConnection(TcpConnection):
             self.received_any = True
             if PyByteArray_AS_STRING(self.listener.receive_storage)[0] != HANDSHAKE:
                 return self.fail_handshake("tls_not_tls", "the first byte is not that of a handshake")
+        if self.native != NULL:
+            return self.decrypt_records(size)
         self.incoming.write(self.listener.receive_view[:size])
         if self.established or self.shake_hands():
             self.decrypt()
-        return self.wake() if self.outgoing.pending else 0
+        return self.wake() if self.outgoing is not None and self.outgoing.pending else 0
 
     cdef int shake_hands(self) except -1:
         """Continue the handshake. Return 1 when it is complete and the core has been made."""
@@ -91,8 +96,50 @@ cdef class TlsConnection(TcpConnection):
         self.core = listener.make_core(self)
         return 1
 
+    cdef int decrypt_records(self, Py_ssize_t received) except -1:
+        """Give the core what can be decrypted of the bytes that were read. Hot path."""
+        cdef TlsListener listener = self.listener
+        cdef Records records = listener.records
+        cdef uint8_t* plain = <uint8_t*>PyByteArray_AS_STRING(listener.plain_storage)
+        cdef Py_ssize_t size = 0
+        cdef ReadResult result
+        cdef bint emptied = False
+        records.receive(<const uint8_t*>PyByteArray_AS_STRING(listener.receive_storage), received)
+        try:
+            while not self.closing and not self.core.input_ended:
+                result = records.read(self.native, plain, RECEIVE_SIZE, &size)
+                if result == READ_DATA:
+                    self.give_to_core(plain, size)
+                    if records.has_more(self.native):
+                        continue
+                    emptied = True
+                elif result == READ_END:
+                    self.on_close_notify()
+                elif result == READ_FAILED:
+                    self.on_broken(records.failure())
+                break
+        finally:
+            if not emptied:
+                records.forget_received()
+            self.write_records()  # OpenSSL answers some records, such as a change of keys
+        return 0
+
+    cdef int give_to_core(self, const uint8_t* plain, Py_ssize_t size) except -1:
+        """Give the core decrypted bytes. A violation closes the connection. Hot path."""
+        try:
+            self.core.receive(plain, size)
+        except ProtocolError as error:
+            self.on_violation(error)
+        return 0
+
+    cdef int on_broken(self, str detail) except -1:
+        """Close the connection of a peer whose records OpenSSL refuses."""
+        self.listener.counters.count("closed", "tls_broken")
+        log.info("connection closed: TLS error", reason="tls_broken", detail=detail)
+        return self.close()
+
     cdef int decrypt(self) except -1:
-        """Give the core what can be decrypted. Hot path.
+        """Give the core what can be decrypted, by the objects of `ssl`: behind the handshake, in the same read.
 
         OpenSSL takes one record at a time out of `incoming`. When that is empty, there is no other; reading once more
         would make it say so by an exception, which costs more than the decryption of a short message.
@@ -107,16 +154,10 @@ cdef class TlsConnection(TcpConnection):
             except ssl.SSLZeroReturnError:
                 return self.on_close_notify()
             except ssl.SSLError as error:
-                reason, detail = failure(error)
-                listener.counters.count("closed", "tls_broken")
-                log.info("connection closed: TLS error", reason=reason, detail=detail)
-                return self.close()
+                return self.on_broken(failure(error).detail)
             if size == 0:
                 return self.on_close_notify()
-            try:
-                self.core.receive(<const uint8_t*>PyByteArray_AS_STRING(listener.plain_storage), size)
-            except ProtocolError as error:
-                self.on_violation(error)
+            self.give_to_core(<const uint8_t*>PyByteArray_AS_STRING(listener.plain_storage), size)
             if self.incoming.pending == 0 and self.tls.pending() == 0:
                 return 0
         return 0
@@ -150,20 +191,50 @@ cdef class TlsConnection(TcpConnection):
         self.flush_pending = False
         if self.fd < 0 or self.lingering:
             return 0
+        if self.core is not None:
+            self.core.finish_output(self.closing)
+        if self.native != NULL:
+            self.encrypt_records(self.core.output)
+            return self.finish() if self.closing else 0
         try:
-            if self.core is not None:
-                self.core.finish_output(self.closing)
-                if self.core.output.size:
-                    self.encrypt(self.core.output)
+            if self.core is not None and self.core.output.size:
+                self.encrypt(self.core.output)
             if self.closing and self.established:
                 self.tls.unwrap()
         except ssl.SSLError:
             pass  # unwrap wants the peer's close_notify, for which nobody waits; a broken connection was logged before
         self.write_outgoing()
-        return self.finish() if self.closing else 0
+        if self.closing:
+            return self.finish()
+        return self.adopt() if self.established and self.fd >= 0 else 0
+
+    cdef int adopt(self) except -1:
+        """Leave the objects of `ssl`: the handshake is complete, and all that belongs to it is written."""
+        cdef TlsListener listener = self.listener
+        if self.incoming.pending == 0 and self.outgoing.pending == 0:
+            self.native = listener.records.adopt(self.tls)
+            if self.native != NULL:
+                self.incoming = self.outgoing = None
+        return 0
+
+    cdef int encrypt_records(self, Buffer output) except -1:
+        """Encrypt all bytes of a buffer, empty it, and write the records. Hot path."""
+        cdef Records records = (<TlsListener>self.listener).records
+        if output.size:
+            records.write(self.native, output.data, output.size)
+            output.clear(OUTPUT_KEEP)
+        if self.closing:
+            records.write_end(self.native)
+        return self.write_records()
+
+    cdef int write_records(self) except -1:
+        """Write the records that OpenSSL has made. Hot path."""
+        cdef Records records = (<TlsListener>self.listener).records
+        cdef Slice written = records.take_written()
+        return self.write(written.data, written.size) if written.size else 0
 
     cdef int encrypt(self, Buffer output) except -1:
-        """Encrypt all bytes of a buffer, and empty it. Hot path."""
+        """Encrypt all bytes of a buffer by the objects of `ssl`, and empty it."""
         cdef Py_ssize_t at = 0
         while at < output.size:
             at += self.tls.write(PyMemoryView_FromMemory(<char*>output.data + at, output.size - at, PyBUF_READ))
@@ -171,7 +242,7 @@ cdef class TlsConnection(TcpConnection):
         return 0
 
     cdef int write_outgoing(self) except -1:
-        """Write the records that OpenSSL has made. Hot path."""
+        """Write the records that the objects of `ssl` have made."""
         cdef bytes encrypted
         if self.outgoing.pending:
             encrypted = self.outgoing.read()
@@ -195,6 +266,7 @@ cdef class TlsConnection(TcpConnection):
         if listener.handshakes.pop(self, None) is not None and not self.closing:
             listener.counters.count("closed", "tls_handshake_aborted")
         TcpConnection.abort(self)
+        self.native = NULL
         self.tls = self.incoming = self.outgoing = None
         return 0
 
@@ -220,6 +292,7 @@ cdef class TlsListener(TcpListener):
         self.handshakes = OrderedDict()
         self.plain_storage = bytearray(RECEIVE_SIZE)
         self.plain_view = memoryview(self.plain_storage)
+        self.records = Records()
 
     cdef TcpConnection make_connection(self):
         return TlsConnection()

@@ -1,0 +1,3 @@
+"""OpenSSL without the objects of `ssl`. See openssl.pyx."""
+
+def is_available() -> bool: ...
