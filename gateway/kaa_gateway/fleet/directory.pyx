@@ -43,6 +43,7 @@ cdef enum:
     PART_OVERHEAD = 128            # bytes of a message beside the part of a state in it
     PART_SIZE_MIN = 512
     OFFERED_AT_ONCE = 100          # sessions of a worker that stops
+    ASSERTED_BYTES_MAX = 4 * 1024 * 1024  # that wait for NATS before the next session is told of
 
 cdef int64_t AHEAD_MAX = 3_600_000_000  # us; a number from later than that is not believed
 cdef double HELLO_PERIOD = 5.0     # seconds
@@ -50,6 +51,7 @@ cdef double MOVED_TIME = 10.0      # seconds for which the new worker of a sessi
 cdef double PEER_TIMEOUT = 3 * HELLO_PERIOD  # seconds after its last greeting for which a worker counts as there
 cdef double GIVING_POLL = 0.01     # seconds between looks whether offered sessions are gone
 cdef double SPREADING_TIME = 3.0   # seconds in which the servers of a NATS cluster surely learn of subscriptions
+cdef double ASSERTING_PAUSE = 0.05  # seconds
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
 
 cdef Slice NOTHING = Slice(NULL, 0)
@@ -517,11 +519,22 @@ cdef class SessionDirectory(Receiver):
 
     def assert_all(self):
         """Tell other workers of all entries, so that of two sessions of a client the newer one remains."""
+        return self.assert_each(iter(list(self.entries.values())))
+
+    def assert_each(self, entries not None):
+        """Tell other workers of these entries, and wait while NATS takes the messages more slowly than they come."""
         cdef DirectoryEntry entry
-        for entry in list(self.entries.values()):
+        for entry in entries:
             if entry.sid and not self.alone and self.link.ready:
                 self.assert_entry(entry)
+                if self.link.transport.get_write_buffer_size() > ASSERTED_BYTES_MAX:
+                    self.loop.call_later(ASSERTING_PAUSE, self.go_on_asserting, entries)
+                    return
             yield 1
+
+    def go_on_asserting(self, entries not None):
+        """Tell other workers of the remaining entries."""
+        self.slices.run(self.assert_each(entries))
 
     def assert_entry(self, DirectoryEntry entry not None):
         """Tell other workers that this one has a session."""

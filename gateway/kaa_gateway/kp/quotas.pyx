@@ -30,6 +30,7 @@ cdef class Quotas:
         self.app_versions = {}
         self.narrowest = {}
         self.endpoint_rates = {}
+        self.endpoint_connections = {}
         self.owners = {}
         self.tenant_populations = {}
         self.populations = {}
@@ -65,6 +66,9 @@ cdef class Quotas:
         )
         self.narrowest = narrowest
         self.endpoint_rates = endpoint_rates
+        self.endpoint_connections = {
+            name.encode(): limits.connections for name, limits in endpoints.items() if limits.connections > 0
+        }
         return changed
 
     cdef Quota quota_of(self, bytes app_version, Endpoint endpoint):

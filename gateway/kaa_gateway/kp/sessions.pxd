@@ -31,7 +31,8 @@ cdef class Sessions:
     cdef Session find(self, uint64_t key)
     cdef Endpoint endpoint_for(self, Session session, Slice endpoint_id)
     cdef Attachment attach(self, Session session, Endpoint endpoint, bytes token, bytes app_version, identity)
-    cdef Refusal refusal_of(self, Session session, Endpoint endpoint, Population population)
+    cdef Refusal refusal_of(self, Session session, Endpoint endpoint, bytes app_version, Population population)
+    cdef bint has_connections(self, Endpoint endpoint, Py_ssize_t count) except -1
     cdef int count_connection(self, Session session, bint connected) noexcept
     cdef int detach(self, Session session, Attachment attachment) except -1
     cdef int unlink(self, Session session, Attachment attachment) except -1

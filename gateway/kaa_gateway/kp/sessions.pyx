@@ -19,6 +19,9 @@ cdef enum:
 cdef Refusal TOO_MANY_ENDPOINTS = Refusal(
     TOO_MANY_REQUESTS, "too_many_endpoints", "Too many endpoints on one connection"
 )
+cdef Refusal TOO_MANY_CONNECTIONS = Refusal(
+    TOO_MANY_REQUESTS, "endpoint_connections", "The endpoint has too many connections"
+)
 
 
 cdef class Sessions:
@@ -224,7 +227,7 @@ cdef class Sessions:
             attachment = None
         if attachment is None:
             population = self.quotas.population_of(app_version)
-            self.refusal = self.refusal_of(session, endpoint, population)
+            self.refusal = self.refusal_of(session, endpoint, app_version, population)
             if self.refusal is not None:
                 return None
             if session.population is None:
@@ -255,11 +258,24 @@ cdef class Sessions:
         self.presence.note_use(session, attachment)
         return attachment
 
-    cdef Refusal refusal_of(self, Session session, Endpoint endpoint, Population population):
+    cdef Refusal refusal_of(self, Session session, Endpoint endpoint, bytes app_version, Population population):
         """Return why a session may not speak for one more endpoint, or None if it may."""
         if len(session.attached) >= self.endpoints_per_session_max:
             return TOO_MANY_ENDPOINTS
+        if self.quotas.endpoint_connections and session not in endpoint.sessions:
+            connections_max = self.quotas.endpoint_connections.get(app_version)
+            if connections_max is not None and self.has_connections(endpoint, connections_max):
+                return TOO_MANY_CONNECTIONS
         return population.refusal(session.population is None, endpoint.population is None)
+
+    cdef bint has_connections(self, Endpoint endpoint, Py_ssize_t count) except -1:
+        """Return whether so many connections use an endpoint; a session whose client is away is none."""
+        cdef Session session
+        if len(endpoint.sessions) < count:
+            return False
+        for session in endpoint.sessions:
+            count -= session.online or session.protocol != MQTT
+        return count <= 0
 
     cdef int count_connection(self, Session session, bint connected) noexcept:
         """Count a session as a connection of its application version, or not any more."""

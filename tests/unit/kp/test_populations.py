@@ -178,3 +178,33 @@ def test_an_application_version_that_goes_to_another_tenant_leaves_no_count_behi
             "other": (0, 0),
             APP: (0, 0),
         }
+
+
+def test_connections_of_an_endpoint() -> None:
+    """Those that are there go on; a client that is away is none; another application version has its own limit."""
+    with WorkerDouble() as worker:
+
+        def limit(connections: int) -> None:
+            endpoints = {APP: Limits(connections=connections)}
+            worker.router.set_quotas({}, {}, endpoints, {APP: TENANT, OTHER_APP: TENANT})
+
+        limit(2)
+        first = speaker(worker, "one", client_id="first")
+        second = speaker(worker, "one")
+        for number in range(1, 4):
+            third = speaker(worker, "one")
+            assert refusals(worker) == {"endpoint_connections": number}
+            third.leave()
+        speaker(worker, "two")
+        second.publish(topic("one"), b"2")
+        assert refusals(worker) == {"endpoint_connections": 3}, "it was there before"
+        first.leave()
+        fourth = speaker(worker, "one")
+        assert refusals(worker) == {"endpoint_connections": 3}, "the session of the first is no connection"
+        limit(1)
+        for device in (second, fourth):
+            device.publish(topic("one"), b"3")
+        assert refusals(worker) == {"endpoint_connections": 3}
+        limit(0)
+        speaker(worker, "one")
+        assert refusals(worker) == {"endpoint_connections": 3}

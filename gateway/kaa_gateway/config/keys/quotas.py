@@ -23,6 +23,15 @@ class EndpointQuota(Section, frozen=True, kw_only=True):
             ge=0, le=64 * GiB, description="Bytes of payload a second; more are refused with 429; 0 is any."
         ),
     ] = 0
+    connections: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MANY,
+            description="Connections to each worker, and addresses over UDP, that use it at a time; messages of more "
+            "are refused with 429; 0 is any.",
+        ),
+    ] = 0
 
 
 class Quota(EndpointQuota, frozen=True, kw_only=True):
