@@ -55,8 +55,8 @@ ENV PATH=/opt/kaa-gateway/bin:$PATH \
     APP_CONFIG_PATH=/srv/kpc/service-config.yml \
     NATS_URLS=nats://nats:4222
 USER 10001:10001
-# MQTT, MQTT over TLS, HTTP, management; CoAP, KP over UDP
-EXPOSE 1883/tcp 8883/tcp 8080/tcp 8008/tcp 5683/udp 5686/udp
+# MQTT, MQTT over TLS, HTTP, management; CoAP, KP over UDP, the same encrypted
+EXPOSE 1883/tcp 8883/tcp 8080/tcp 8008/tcp 5683/udp 5686/udp 5687/udp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python3", "/opt/kaa-gateway/healthcheck.py"]

@@ -107,7 +107,7 @@ def test(python: str, wheel: Path, directory: Path) -> None:
         "mqtt": {"tcp": {"port": mqtt}},
         "http": {"port": http},
         "coap": {"port": coap},
-        "udp": {"port": udp},
+        "udp": {"enabled": True, "port": udp},
     }
     document = {"server": {"port": admin}, "kaa": {"kpc": {"transports": transports}}}
     # JSON is YAML.

@@ -55,7 +55,7 @@ def ports(tmp_path: Path) -> Ports:
                     "mqtt": {"tcp": {"port": found.mqtt}},
                     "http": {"port": found.http},
                     "coap": {"port": found.coap},
-                    "udp": {"port": found.udp},
+                    "udp": {"enabled": True, "port": found.udp},
                 }
             },
         },

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.peers.kpudp_client import KpudpClient
+from kaa_bench.peers.secure_kpudp_client import SecureKpudpClient
 from kaa_ext import Extension
 from kaa_ext.services import echo
 
@@ -86,9 +87,10 @@ def gateway(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
         "mqtt": {"tls": pki.section("off"), "websocket": {"enabled": True, "port": free_port()}},
         "http": {"tls": pki.section("off")},
         "coap": {"dtls": pki.section("off", **{"psk-file": str(pki.directory / "psk.yml")})},
+        "udp": {"secure": {"enabled": True, "port": free_port(), "psk-file": str(pki.directory / "psk.yml")}},
         "proxy-protocol": {
             "trusted-sources": [f"{HOST}/32", f"{OTHER_PROXY}/32"],
-            "listeners": ["mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "coaps", "udp"],
+            "listeners": ["mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "coaps", "udp", "udps"],
             "header-timeout": 1,
         },
     }
@@ -253,6 +255,27 @@ async def test_kpudp_behind_a_proxy(gateway: EncryptedGateway, echo_extension: E
             await echo_extension.push(token, "/news", b"for " + token.encode())
             push = await asyncio.wait_for(client.pushes.get(), 60)
             assert push.payload == b"for " + token.encode()
+
+
+async def test_encrypted_kpudp_behind_a_proxy(gateway: EncryptedGateway, echo_extension: Extension) -> None:
+    """A device moves to another proxy, and keeps its session. The address shown is the client's."""
+    async with (
+        header_proxy(gateway.udps_port, "198.51.100.9", 4715) as port,
+        header_proxy(gateway.udps_port, "2001:db8::9", 4716) as other_port,
+        SecureKpudpClient(port, IDENTITY.encode(), KEY) as device,
+    ):
+        path = "kp1/app_v1/echo/kp-secure/hello"
+        await device.confirmed(path, b"confirmed")
+        assert await peers_of(gateway, "kp-secure", "udp") == ["198.51.100.9:4715"]
+        device._server = (HOST, other_port)
+        await device.rebind()
+        assert (await device.request(path, b"hello")).payload == b"hello"
+        await until(lambda: device.moves == 1, "the check of the path")
+        await device.ping()
+        assert await peers_of(gateway, "kp-secure", "udp") == ["[2001:db8::9]:4716"]
+        await echo_extension.push("kp-secure", "/news", b"news")
+        assert (await asyncio.wait_for(device.pushes.get(), 60)).payload == b"news"
+        assert device.handshakes == 1
 
 
 async def test_datagrams_of_a_proxy(gateway: EncryptedGateway, echo_extension: Extension) -> None:

@@ -19,7 +19,7 @@ from kaa_gateway.http.target import resource_path
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.resource_path import parse, request_id_of
 from kaa_gateway.mqtt.subscriptions import filter_matches
-from kaa_gateway.wire import avro, coap, esp, kpudp, nats
+from kaa_gateway.wire import avro, coap, esp, kpudp, kpudp_secure, nats
 from kaa_gateway.wire.proxy_header import decode_proxy_header
 
 from tests.fuzz.durable import (
@@ -39,7 +39,7 @@ from tests.fuzz.encrypted import EncryptedSimulation
 from tests.fuzz.mqtt5_seeds import MQTT_5
 from tests.fuzz.simulation import NatsSimulation, Simulation, steps
 from tests.support import proxy_headers
-from tests.support.kpudp_examples import HEX
+from tests.support.kpudp_examples import HEX, VECTORS
 from tests.support.mqtt5 import codec as mqtt5
 from tests.support.mqtt5.packets import Connect, Disconnect, Publish, Subscribe, Will
 from tests.support.mqtt5.properties import Property
@@ -107,6 +107,7 @@ COAP = [
     coap.encode(coap.Message(2, 0, 9)),
 ]
 KPUDP = list(HEX)
+KPUDP_SECURE = [datagram for datagram in VECTORS.values() if datagram[:1] == b"\xb2"]
 PROXY_HEADERS = [
     proxy_headers.line("192.0.2.7"),
     proxy_headers.line("2001:db8::7"),
@@ -153,6 +154,7 @@ DECODERS = {
     "MQTT 3.1": Decoder(lambda data: mqtt.decode(data, mqtt.LEVEL_3_1, 4096), ProtocolError, True, MQTT),
     "CoAP": Decoder(whole(coap.decode), ProtocolError, False, COAP),
     "KP UDP": Decoder(whole(kpudp.decode), ProtocolError, False, KPUDP),
+    "KP UDP secure": Decoder(whole(kpudp_secure.decode_secure), ProtocolError, False, KPUDP_SECURE),
     "PROXY header": Decoder(proxy_header, ProtocolError, True, PROXY_HEADERS),
     "NATS": Decoder(nats.decode, ProtocolError, True, NATS),
     "HTTP": Decoder(whole(lambda data: read_requests([data], LIMITS)), (), False, HTTP),

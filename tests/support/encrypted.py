@@ -63,6 +63,7 @@ class EncryptedGateway(GatewayProcess):
         self.ws_port: int = websocket.get("port", 0)
         self.wss_port: int = websocket.get("tls", {}).get("port", 0)
         self.coaps_port: int = transports.get("coap", {}).get("dtls", {}).get("port", 0)
+        self.udps_port: int = transports.get("udp", {}).get("secure", {}).get("port", 0)
 
 
 async def run(*command: str) -> tuple[int | None, str]:

@@ -58,7 +58,7 @@ def configuration() -> dict[str, Any]:
                     "mqtt": {"tcp": {"port": free_port()}},
                     "http": {"port": free_port()},
                     "coap": {"port": free_port()},
-                    "udp": {"port": free_port()},
+                    "udp": {"enabled": True, "port": free_port()},
                 },
                 "identity": {"provider": "open"},
             },

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from kaa_bench.peers.kpudp_client import KpudpClient
 from kaa_gateway.bus import subjects
@@ -89,7 +89,10 @@ class KpudpGateway:
         self.transport = KpudpServer(
             loop, uplink, self.sessions, self.pending, self.counters, **{**SETTINGS, **settings}
         )
-        self.socket = UdpSocket(loop, self.transport, self.counters)
+        self.socket = self._make_socket()
+
+    def _make_socket(self) -> UdpSocket:
+        return UdpSocket(asyncio.get_running_loop(), self.transport, self.counters)
 
     def _on_lost(self, sentence: str) -> None:
         self.connector.on_lost(sentence)
@@ -112,10 +115,19 @@ class KpudpGateway:
         return self.counters.by_reason().get((event, reason), 0)
 
 
+Started = TypeVar("Started", bound=KpudpGateway)
+
+
 @asynccontextmanager
 async def kpudp_gateway(nats_url: str, **settings: Any) -> AsyncIterator[KpudpGateway]:
     """Run a KP/UDP server; `settings` are those of KpudpGateway and KpudpServer."""
-    gateway = KpudpGateway(nats_url, **settings)
+    async with running(KpudpGateway(nats_url, **settings)) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def running(gateway: Started) -> AsyncIterator[Started]:
+    """Run a KP/UDP server."""
     gateway.connector.start()
     await until(lambda: gateway.link.ready, "the link to NATS")
     gateway.socket.start(HOST, 0, reuse_port=False)
@@ -170,7 +182,7 @@ class RawDevice:
                 return datagrams
             self.received += len(datagrams[-1])
 
-    def __enter__(self) -> "RawDevice":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kaa_gateway.app import replica
 from kaa_gateway.wire import avro, coap, kpudp, proxy_header, websocket
+from kaa_gateway.wire.kpudp_secure import SECURE_REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "gateway").rglob("*.pyx"))]
@@ -36,8 +37,10 @@ def counted() -> set[str]:
     found = {reason for text in NATIVE for pattern in COUNTED for reason in re.findall(pattern, text)}
     for text in MQTT:
         found |= {f"mqtt_{reason}" for reason in re.findall(r'\bviolation\(\s*"(\w+)"', text)}
-    for reasons in (avro.MALFORMED_REASONS, coap.FORMAT_REASONS, kpudp.MALFORMED_REASONS):
+    for reasons in (avro.MALFORMED_REASONS, coap.FORMAT_REASONS, kpudp.MALFORMED_REASONS, SECURE_REASONS):
         found |= set(reasons)
+    secure_socket = (GATEWAY / "kpudp" / "secure_socket.pyx").read_text(encoding="utf-8")
+    found |= set(re.findall(r'"(kpudp_\w+)"', secure_socket))
     for path in (GATEWAY / "net").iterdir():
         if path.suffix in (".py", ".pyx") and path.name not in NO_COUNTERS:
             found |= set(re.findall(r'"((?:ws|tls|dtls)_\w+)"', path.read_text(encoding="utf-8")))

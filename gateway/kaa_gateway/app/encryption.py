@@ -6,23 +6,40 @@ that is missing, or does not fit the others, is found here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Never
 
 from kaa_gateway.app import psk_file
 from kaa_gateway.app.listeners import section_of
 from kaa_gateway.config import encrypted
 from kaa_gateway.config.keys import DatagramTls, StreamTls
 from kaa_gateway.errors import ConfigError
-from kaa_gateway.net.certificates import ServerCredentials
+from kaa_gateway.net.certificates import ServerCredentials, unusable
 from kaa_gateway.net.dtls_context import DtlsContext
 from kaa_gateway.net.stream_context import StreamContext, stream_context
 
 if TYPE_CHECKING:
-    from kaa_gateway.config.keys import Transports
+    from kaa_gateway.config.keys import SecureUdp, Transports
     from kaa_gateway.net.certificates import Material
 
 HTTP_1_1 = "http/1.1"
 """The protocol that HTTPS names in ALPN (RFC 7301)."""
+
+
+@dataclass(frozen=True)
+class KeysOnly:
+    """The settings of a listener that has pre-shared keys and no certificate."""
+
+    psk_file: Path
+    cert_file: None = None
+    key_file: None = None
+    ca_file: None = None
+    crl_file: None = None
+    client_certificate: str = "off"
+    ciphers: str = ""
+    tenants: Mapping[str, Never] = field(default_factory=dict)
 
 
 def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCredentials[StreamContext]:
@@ -51,9 +68,33 @@ def datagram_credentials(path: tuple[str, ...], settings: DatagramTls) -> Server
     return ServerCredentials(section, settings, make)
 
 
+def shared_keys(settings: SecureUdp) -> ServerCredentials[Mapping[bytes, bytes]]:
+    """Return the keys by identity of encrypted KP/UDP. Raises ConfigError.
+
+    A short key is refused: whoever records the beginning of a session can try short ones at leisure.
+    """
+    section = section_of(("udp", "secure"))
+    key = f"{section}.psk-file"
+    assert settings.psk_file is not None
+    path = settings.psk_file
+
+    def make(_: Material) -> Mapping[bytes, bytes]:
+        keys = psk_file.read_keys(key, path)
+        if any(len(each) < psk_file.SAFE_KEY_SIZE for each in keys.values()):
+            raise unusable(key, f"{path}: a key has at least {psk_file.SAFE_KEY_SIZE} bytes")
+        return keys
+
+    return ServerCredentials(section, KeysOnly(path), make)
+
+
 def problems(transports: Transports) -> list[str]:
     """Return what is wrong with the files of the enabled listeners that encrypt: at most one line for a listener."""
     found = []
+    if transports.udp.secure.enabled:
+        try:
+            shared_keys(transports.udp.secure)
+        except ConfigError as error:
+            found.append(error.detail)
     for path, settings in encrypted(transports).items():
         if not settings.enabled:
             continue

@@ -21,6 +21,7 @@ ADDRESSES = (
     ("CoAP", "coap"),
     ("CoAPS", "coaps"),
     ("KP/UDP", "udp"),
+    ("KP/UDP", "udps"),
 )
 """The names of the listeners, and the schemes of their addresses."""
 NATS_PORT = 4222

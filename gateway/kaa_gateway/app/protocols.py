@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from kaa_gateway.admin.metrics import Queue
 from kaa_gateway.app import encryption, plugins
-from kaa_gateway.app.listeners import DatagramListener, Listeners, StreamListener
+from kaa_gateway.app.listeners import DatagramListener, Listeners, StreamListener, section_of
 from kaa_gateway.coap.clients import dtls_clients
 from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.errors import ConfigError
 from kaa_gateway.http.parser import RequestLimits
 from kaa_gateway.http.server import HttpServer
 from kaa_gateway.kp.pending import PendingRequests
+from kaa_gateway.kpudp.secure_socket import SecureSocket
 from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.mqtt.server import MqttServer
 from kaa_gateway.net.dtls import DtlsSocket
@@ -59,8 +61,10 @@ class Protocols:
         authenticator: Authenticator,
         input_memory: InputMemory,
         admission: Admission,
+        worker: int,
     ) -> None:
         self._loop = loop
+        self._worker = worker
         self._config = config
         self._uplink = uplink
         self._sessions = sessions
@@ -182,15 +186,41 @@ class Protocols:
             )
 
     def build_kpudp(self) -> None:
-        """Add KP/UDP."""
+        """Add KP/UDP, plain and encrypted. Raises ConfigError."""
         udp = self._config.transports.udp
-        if not udp.enabled:
-            return
+        if udp.enabled:
+            core = self._kpudp_server("udp")
+            socket = UdpSocket(self._loop, core, self._counters)
+            self._add_datagrams("udp", ("udp",), udp.port, socket, core)
+        if udp.secure.enabled:
+            keys = encryption.shared_keys(udp.secure)
+            core = self._kpudp_server("udps")
+            try:
+                secure_socket = SecureSocket(
+                    self._loop,
+                    core,
+                    self._counters,
+                    keys,
+                    worker=self._worker,
+                    session_timeout=udp.secure.session_timeout,
+                    sessions_max=udp.secure.sessions,
+                )
+            except OSError as error:
+                key = f"{section_of(('udp', 'secure'))}.enabled"
+                raise ConfigError("tls_unusable", f"{key}: {error}") from None
+            self.listeners.credentials.append(keys)
+            self.listeners.queues.append(
+                Queue("udps_sessions", secure_socket.session_count, lambda: udp.secure.sessions)
+            )
+            self._add_datagrams("udps", ("udp", "secure"), udp.secure.port, secure_socket, core)
+
+    def _kpudp_server(self, name: str) -> KpudpServer:
+        udp = self._config.transports.udp
         core = KpudpServer(
             self._loop,
             self._uplink,
             self._sessions,
-            self._pending_requests("udp", udp.response_timeout),
+            self._pending_requests(name, udp.response_timeout),
             self._counters,
             peers=udp.peers,
             peer_timeout=udp.peer_timeout,
@@ -198,15 +228,10 @@ class Protocols:
             unacknowledged=udp.unacknowledged,
         )
         self.listeners.queues += [
-            Queue("udp_peers", lambda: sum(core.peers.counts()), lambda: udp.peers),
-            Queue("udp_unacknowledged", core.unacknowledged, lambda: udp.unacknowledged),
+            Queue(f"{name}_peers", lambda: sum(core.peers.counts()), lambda: udp.peers),
+            Queue(f"{name}_unacknowledged", core.unacknowledged, lambda: udp.unacknowledged),
         ]
-        socket = UdpSocket(self._loop, core, self._counters)
-        socket.limit(self._admission)
-        self._use_proxy("udp", socket)
-        self.listeners.datagrams.append(
-            DatagramListener(name="udp", path=("udp",), port=udp.port, socket=socket, core=core)
-        )
+        return core
 
     def build_plugins(self) -> None:
         """Add the protocols of plug-ins. Raises ConfigError."""
@@ -260,7 +285,12 @@ class Protocols:
             self._add_datagrams(f"{name}s", dtls_path, settings.dtls.port, dtls_socket, core)
 
     def _add_datagrams(
-        self, name: str, path: tuple[str, ...], port: int, socket: UdpSocket, core: DatagramPeers
+        self,
+        name: str,
+        path: tuple[str, ...],
+        port: int,
+        socket: UdpSocket,
+        core: KpudpServer | DatagramPeers,
     ) -> None:
         socket.limit(self._admission)
         self._use_proxy(name, socket, path)

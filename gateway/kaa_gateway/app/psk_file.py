@@ -1,4 +1,4 @@
-"""The file of pre-shared keys of the listener with DTLS.
+"""The file of pre-shared keys of a listener: DTLS, or encrypted KP/UDP.
 
 YAML: `keys:` with an identity and its key in hexadecimal on each line, `binary-identities:` likewise with identities in
 hexadecimal, for devices whose identities are not text.

@@ -4,6 +4,9 @@ The kernel chooses among the sockets of a port by a hash of the addresses and th
 own socket, and gets the same one when it is started again. The supervisor keeps it open in the meantime, so that the
 number stays the same and the peers of other workers stay. Datagrams for a dead worker wait in its socket.
 
+For encrypted KP/UDP the kernel reads the worker in the connection ID first, so that a device keeps its worker when its
+address changes.
+
 Source: socket(7), SO_REUSEPORT.
 """
 
@@ -13,6 +16,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from kaa_gateway.config.listeners import listener_ports
+from kaa_gateway.net import steering
 from kaa_gateway.net.ports import port_errors
 from kaa_gateway.net.udp import bind
 
@@ -36,6 +40,8 @@ def bind_datagram_sockets(config: Config) -> list[BoundSockets]:
                     with port_errors(".".join(path), port):
                         sockets[port] = bind(config.transports.bind_address, port, True)
                     undo.callback(sockets[port].close)
+        if config.workers > 1 and config.transports.udp.secure.enabled:
+            steering.attach(workers[0][config.transports.udp.secure.port])
         undo.pop_all()
         return workers
 

@@ -342,6 +342,7 @@ class Worker:
             authenticator=self.identity.authenticator,
             input_memory=self.input_memory,
             admission=self.admission,
+            worker=self._index,
         )
         protocols.build_mqtt(self._mqtt_sessions, self._mqtt_limits)
         protocols.build_http()

@@ -21,6 +21,7 @@ def cross_check(document: Document, sources: Sources) -> None:
     _check_tls(document, sources)
     kpc = document.kaa.kpc
     _check_identity(document, sources)
+    _check_udp(document, sources)
     _check_protocols(document, sources)
     _check_bridge(document, sources)
     if (kpc.nats.tls.cert_file is None) != (kpc.nats.tls.key_file is None):
@@ -101,6 +102,21 @@ def _check_tls_tenants(here: Path, listener: ServerTls, document: Document, sour
             if listener.tenants and ca_file is not None and crl_file is None:
                 message = "needs a crl-file, because other authorities of the listener have one"
                 sources.report((*here, *below, "ca-file"), message)
+
+
+def _check_udp(document: Document, sources: Sources) -> None:
+    udp, here = document.kaa.kpc.transports.udp, ("kaa", "kpc", "transports", "udp")
+    if udp.secure.enabled and udp.secure.psk_file is None:
+        message = "needs kaa.kpc.transports.udp.secure.psk-file, which is not set"
+        sources.report((*here, "secure", "enabled"), message)
+    if not udp.enabled and not sources.has((*here, "enabled")):
+        for path in list(sources.paths()):
+            if path[:4] == here and (path[4] == "port" or not udp.secure.enabled) and path[4] != "secure":
+                message = (
+                    "means nothing: KP/UDP without encryption is off unless "
+                    "kaa.kpc.transports.udp.enabled is true; kaa.kpc.transports.udp.secure is the encrypted one"
+                )
+                sources.report(path, message, "warning")
 
 
 def _check_bridge(document: Document, sources: Sources) -> None:

@@ -44,6 +44,7 @@ def listener_ports(transports: Transports) -> Iterator[ListenerPort]:
         (("coap",), transports.coap),
         (("coap", "dtls"), transports.coap.dtls),
         (("udp",), transports.udp),
+        (("udp", "secure"), transports.udp.secure),
     ):
         if listener.enabled:
             below = "udp" if path[0] in ("coap", "udp") else "tcp"

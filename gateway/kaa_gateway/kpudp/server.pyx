@@ -139,6 +139,7 @@ cdef class KpudpServer(DatagramCore):
         """Open the session of a new peer. `current` is the peer of this address in another epoch, or None."""
         cdef KpudpPeer peer = KpudpPeer()
         cdef Place place = Place()
+        cdef object client
         place.peer = peer
         place.address = source[0]
         place.last_received = self.context.now
@@ -152,12 +153,24 @@ cdef class KpudpServer(DatagramCore):
         peer.outbox.peer = peer
         peer.outbox.place = place
         peer.outbox.epoch = epoch
+        client = self.socket.client_of(source)
+        if client is not None:
+            peer.principal = client.principal
+            peer.tenant = client.tenant
+            place.proved = True  # below, a cookie has proved the address
         self.context.sessions.open(peer)
+        if place.proved:
+            self.context.sessions.set_online(peer, True)
         self.context.counters.connections_opened[<int>KPUDP] += 1
         if current is not None:
             current.add_candidate(peer)
         self.context.evict(self.peers.add(place))
         return peer
+
+    cdef int forget(self, const Address* address) except -1:
+        """End the peer at an address whose session below has ended."""
+        cdef KpudpPeer peer = <KpudpPeer>self.peers.find(address)
+        return 0 if peer is None else peer.end("kpudp_new_epoch")
 
     cdef int send_reset(
         self, const Address* destination, KpudpPeer peer, uint8_t epoch, uint16_t message_id, uint16_t reason

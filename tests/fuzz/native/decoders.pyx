@@ -9,7 +9,9 @@ that raise a violation; they hold the interpreter's lock, and the loop around th
 from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport abort
 
-from kaa_gateway.wire cimport avro, coap, esp, http, kpudp, mqtt, mqtt_properties, nats, proxy_header, websocket
+from kaa_gateway.wire cimport (
+    avro, coap, esp, http, kpudp, kpudp_secure, mqtt, mqtt_properties, nats, proxy_header, websocket,
+)
 from kaa_gateway.wire.buffer cimport Slice
 
 from kaa_gateway.errors import ProtocolError
@@ -70,6 +72,25 @@ cdef int read_kpudp(const uint8_t* data, size_t size) noexcept nogil:
             within(frame.reason_phrase, data, size)
             within(frame.payload, data, size)
         at += taken
+    return 0
+
+
+cdef int read_kpudp_secure(const uint8_t* data, size_t size) noexcept nogil:
+    """What stands around the sealed frames of an encrypted KP/UDP datagram."""
+    cdef kpudp_secure.SecureHeader header
+    if kpudp_secure.read_secure(
+        data, <Py_ssize_t>size, &header
+    ) != kpudp_secure.SecureFormat.SECURE_WELL_FORMED:
+        return 0
+    within(header.header, data, size)
+    within(header.sealed, data, size)
+    within(header.identity, data, size)
+    if header.client_random != NULL:
+        within(Slice(header.client_random, kpudp_secure.CLIENT_RANDOM_SIZE), data, size)
+    if header.cookie != NULL:
+        within(Slice(header.cookie, kpudp_secure.COOKIE_SIZE), data, size)
+    if header.resume_random != NULL:
+        within(Slice(header.resume_random, kpudp_secure.RESUME_RANDOM_SIZE), data, size)
     return 0
 
 
@@ -297,6 +318,7 @@ cdef int read_http(const uint8_t* data, size_t size) noexcept nogil:
 PURE = {
     "coap": <uintptr_t>&read_coap,
     "kpudp": <uintptr_t>&read_kpudp,
+    "kpudp-secure": <uintptr_t>&read_kpudp_secure,
     "client-data": <uintptr_t>&read_client_data,
     "extension-data": <uintptr_t>&read_extension_data,
     "websocket": <uintptr_t>&read_websocket,

@@ -9,6 +9,7 @@ from tests.fuzz.targets import (
     EXTENSION_DATA,
     HTTP,
     KPUDP,
+    KPUDP_SECURE,
     MQTT,
     NATS,
     PROXY_HEADERS,
@@ -18,6 +19,7 @@ from tests.fuzz.targets import (
 SEEDS: dict[str, list[bytes]] = {
     "coap": COAP,
     "kpudp": KPUDP,
+    "kpudp-secure": KPUDP_SECURE,
     "client-data": CLIENT_DATA,
     "extension-data": EXTENSION_DATA,
     "websocket": [frame(b"xx"), b"\x82\xfe\x00\x80abcd" + bytes(128), b"\x88\x80abcd"],

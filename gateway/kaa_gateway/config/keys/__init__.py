@@ -32,7 +32,7 @@ from kaa_gateway.config.keys.tls import (
     TenantTls,
 )
 from kaa_gateway.config.keys.transports import Transports
-from kaa_gateway.config.keys.udp import Udp
+from kaa_gateway.config.keys.udp import SecureUdp, Udp
 
 __all__ = [
     "DATAGRAM_CIPHERS",
@@ -70,6 +70,7 @@ __all__ = [
     "Quota",
     "QuotaStore",
     "Replica",
+    "SecureUdp",
     "Server",
     "ServerTls",
     "Service",
