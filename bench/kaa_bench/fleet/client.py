@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING
 
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.fleet.connection import Connection
-from kaa_bench.fleet.names import APP_VERSION, EXTENSION, PUSH_PATHS, source_of, token_of
-from kaa_bench.fleet.tally import Overlap
+from kaa_bench.fleet.names import (
+    ANSWER,
+    APP_VERSION,
+    EXTENSION,
+    PUSH,
+    PUSH_PATHS,
+    source_of,
+    token_of,
+)
+from kaa_bench.fleet.tally import Loss, Missing, Overlap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +31,6 @@ STAY_S = 2.0
 """The time that a client stays at least where it is, so that all NATS servers know."""
 WATCHED_S = 30.0
 """How long the end of an old connection is awaited."""
-TURNS = 5
-"""Turns of the event loop in which what has arrived is surely seen."""
 PACKET_IDS = 60_000
 OUTSTANDING_MAX = 100
 SUBSCRIBE_ID = 65_535
@@ -59,6 +65,10 @@ class Client:
         self._exactly_once: set[int] = set()
         self._settled: set[int] = set()
         """Pushes of QoS 1 whose acknowledgement the gateway has."""
+        self._awaited: dict[tuple[str, int], float] = {}
+        """The pushes and answers that are to come, each with the Unix time at which its message was sent."""
+        self._seen_at = 0.0
+        """When it was connected last, as Unix time."""
 
     @property
     def gateway(self) -> int | None:
@@ -67,6 +77,11 @@ class Client:
         if connection is None or connection.ended.is_set() or not self._subscribed or self._outstanding:
             return None
         return connection.gateway
+
+    @property
+    def awaited(self) -> list[Missing]:
+        """The pushes and answers that have not come."""
+        return [Missing(kind, sent_at) for (kind, _), sent_at in self._awaited.items()]
 
     async def run(self) -> None:
         """Live until cancelled."""
@@ -81,6 +96,7 @@ class Client:
 
     async def _connect(self) -> Connection:
         gateway = self._random.randrange(len(self._ports))
+        former = self._connection
         connection = await Connection.open(gateway, self._ports[gateway], source_of(self._number))
         try:
             present = await connection.connect(self.token)
@@ -89,8 +105,12 @@ class Client:
             raise
         self._tally.connects += 1
         self._connection = connection
+        now = time.time()
         if not present:
-            self._tally.begun += self._subscribed
+            if self._subscribed and former is not None:
+                self._tally.begun.append(Loss(now, self._seen_at, former.gateway))
+                # What was on its way to the session is lost with it.
+                self._awaited.clear()
             self._receiving.clear()
             self._subscribed = False
         elif self._subscribed:
@@ -99,6 +119,7 @@ class Client:
             prefix = f"kp1/{APP_VERSION}/{EXTENSION}/{self.token}"
             filters = tuple((f"{prefix}/{path}/#", int(path[-1])) for path in PUSH_PATHS)
             connection.send(mqtt.Subscribe(SUBSCRIBE_ID, filters))
+        self._seen_at = now
         for packet_id, number in self._outstanding.items():
             connection.send(self._publish(packet_id, number, again=True))
         task = asyncio.create_task(self._read(connection))
@@ -144,23 +165,29 @@ class Client:
         packet_id = self._last % PACKET_IDS + 1
         self._outstanding[packet_id] = self._last
         self._tally.sent += 1
+        self._awaited[PUSH, self._last] = self._awaited[ANSWER, self._last] = time.time()
         connection.send(self._publish(packet_id, self._last))
         connection.ping()
 
     def _publish(self, packet_id: int, number: int, *, again: bool = False) -> mqtt.Publish:
-        topic = f"kp1/{APP_VERSION}/{EXTENSION}/{self.token}/json"
+        topic = f"kp1/{APP_VERSION}/{EXTENSION}/{self.token}/json/{number}"
         return mqtt.Publish(topic, b"%d" % number, 1, packet_id, again)
 
     async def _take_over(self, old: Connection) -> Connection | None:
-        """Connect while the old connection is open, and watch that it ends within a round trip."""
+        """Connect while the old connection is open, and watch that it ends within a round trip.
+
+        A message is under way, so that its answer and its push come while the session moves.
+        """
+        if self._subscribed and len(self._outstanding) < OUTSTANDING_MAX:
+            self._send(old)
+        begun = len(self._tally.begun)
         try:
             new = await self._connect()
         except (OSError, TimeoutError):
             self._tally.refused += 1
             old.abort()
             return None
-        loop = asyncio.get_running_loop()
-        began, at = loop.time(), time.time()
+        at = time.time()
         self._tally.taken_over += 1
         new.ping()
         answering = asyncio.ensure_future(new.answered.wait())
@@ -168,12 +195,12 @@ class Client:
         await asyncio.wait({answering, ending}, timeout=WATCHED_S, return_when=asyncio.FIRST_COMPLETED)
         answering.cancel()
         ending.cancel()
-        round_trip = loop.time() - began
-        for _ in range(TURNS):
-            await asyncio.sleep(0)
-        if not old.ended.is_set() and not new.ended.is_set():
+        round_trip = time.time() - at
+        if old.is_open and new.answered.is_set():
             await asyncio.wait({asyncio.ensure_future(old.ended.wait())}, timeout=WATCHED_S)
-            self._tally.overlaps.append(Overlap(at, loop.time() - began, round_trip, old.ended.is_set()))
+            self._tally.overlaps.append(
+                Overlap(at, time.time() - at, round_trip, old.ended.is_set(), len(self._tally.begun) == begun)
+            )
         old.abort()
         return new
 
@@ -208,6 +235,10 @@ class Client:
 
     def _handle_push(self, connection: Connection, packet: mqtt.Publish) -> None:
         number = int(packet.payload)
+        if "/json/" in packet.topic:
+            self._handle_answer(connection, packet, number)
+            return
+        self._awaited.pop((PUSH, number), None)
         if packet.qos == 1:
             if number in self._settled:
                 self._tally.after_acknowledgement.append(time.time())
@@ -226,3 +257,10 @@ class Client:
                 self._exactly_once.add(number)
                 self._tally.pushed += 1
         connection.send(mqtt.Pubrec(packet.packet_id))
+
+    def _handle_answer(self, connection: Connection, packet: mqtt.Publish, number: int) -> None:
+        # A message that was sent again has two answers.
+        if self._awaited.pop((ANSWER, number), None) is not None:
+            self._tally.answered += 1
+        if packet.qos:
+            connection.send(mqtt.Puback(packet.packet_id))

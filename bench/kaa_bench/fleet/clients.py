@@ -1,7 +1,8 @@
 """A process of simulated clients. It is told on standard input what to do, and answers each line on standard output.
 
-`pause` and `go on` are confirmed by `done`; `where` is answered with the gateway of each client in JSON; `end` with the
-tally, after the acknowledged messages are in a file.
+`pause` and `go on` are confirmed by `done`; `where` is answered with the gateway of each client in JSON, `awaited` with
+the number of pushes and answers that have not come, and `end` with the tally, after the acknowledged messages are in a
+file.
 """
 
 import asyncio
@@ -12,7 +13,8 @@ import msgspec
 import uvloop
 
 from kaa_bench.fleet.client import Client
-from kaa_bench.fleet.names import RECORD, client_of
+from kaa_bench.fleet.ledger import records
+from kaa_bench.fleet.names import client_of
 from kaa_bench.fleet.tally import Tally
 
 START_S = 0.01
@@ -58,7 +60,9 @@ async def live(settings: Settings) -> None:
     starting = loop.create_task(start())
     while (line := (await commands.readline()).decode().strip()) and line != "end":
         answer: object = "done"
-        if line == "where":
+        if line == "awaited":
+            answer = sum(len(client.awaited) for client in clients)
+        elif line == "where":
             answer = {client.token: client.gateway for client in clients if client.gateway is not None}
         else:
             for client in clients:
@@ -68,10 +72,12 @@ async def live(settings: Settings) -> None:
     for task in tasks:
         task.cancel()
     ended = await asyncio.gather(*tasks, return_exceptions=True)
-    records = (
-        RECORD.pack(client_of(client.token), number) for client in clients for number in client.acknowledged
+    for client in clients:
+        tally.missing += client.awaited
+    acknowledged = records(
+        (client_of(client.token), number) for client in clients for number in client.acknowledged
     )
-    await asyncio.to_thread(Path(settings.acknowledged_file).write_bytes, b"".join(records))
+    await asyncio.to_thread(Path(settings.acknowledged_file).write_bytes, acknowledged)
     for each in ended:
         if isinstance(each, Exception):
             raise each

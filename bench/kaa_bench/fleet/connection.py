@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.processes import HOST
 
 CONNECT_TIMEOUT_S = 60.0
 INPUT_SIZE = 65_536
+TCP_ESTABLISHED = 1
+"""The state of a connection in which no FIN has arrived, as the kernel numbers it (TCP_INFO)."""
 
 
 class Connection:
@@ -35,6 +38,14 @@ class Connection:
             asyncio.open_connection(HOST, port, local_addr=(source, 0), limit=INPUT_SIZE), CONNECT_TIMEOUT_S
         )
         return cls(gateway, reader, writer)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the gateway's FIN has not arrived: what the kernel knows, even if it has not been read yet."""
+        if self.ended.is_set() or self._writer.is_closing():
+            return False
+        state = self._writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
+        return bool(state[0] == TCP_ESTABLISHED)
 
     async def connect(self, client_id: str) -> bool:
         """Send CONNECT, and return whether the session is present. OSError if it is refused."""

@@ -10,6 +10,8 @@ RECORD = struct.Struct(">II")
 """The numbers of a client and of its message."""
 PUSH_PATHS = ("qos2", "qos1")
 """The resource path, and so the QoS, of a push: by its number modulo two."""
+ANSWER = "answer"
+PUSH = "push"
 
 
 def token_of(client: int) -> str:

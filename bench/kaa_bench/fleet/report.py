@@ -22,11 +22,12 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
         f"{tally.refused:,} attempts in vain"
     )
     line(
-        f"sessions: {tally.resumed:,} found again, {tally.begun:,} begun anew, because their worker was killed"
+        f"sessions: {tally.resumed:,} found again, {result.excused_losses:,} begun anew, because a worker was killed"
     )
     line(f"messages: {tally.sent:,} sent, {tally.acknowledged:,} acknowledged, {result.recorded:,} arrived")
     line(
-        f"pushes: {result.recorded:,} sent, {tally.pushed:,} delivered, {tally.repeated:,} repeated before their PUBACK"
+        f"pushes: {result.recorded:,} sent, {tally.pushed:,} delivered, {tally.repeated:,} repeated before their "
+        f"PUBACK; {tally.answered:,} answers"
     )
     line(
         "faults: " + ", ".join(f"{name.replace('_', ' ')} {count}x" for name, count in result.faults.items())
@@ -35,18 +36,26 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
         line(
             f"presence: right {len(waits)} of {result.presence_checks} times, after {max(waits):.1f} s at most"
         )
-    if result.excused_overlaps or result.excused_pushes:
+    if result.excused_overlaps or result.excused_pushes or result.excused_missing:
         longest = max((each.seconds for each in result.excused_overlaps), default=0.0)
         line(
             f"while a NATS server was away: {len(result.excused_overlaps)} old connections stayed, {longest:.1f} s at "
-            f"most; {result.excused_pushes} pushes came again, as the extension had sent them again"
+            f"most; {result.excused_pushes} pushes came again, as the extension had sent them again; "
+            f"{result.excused_missing} pushes and answers did not come"
         )
     worst = sorted(tally.overlaps, key=lambda each: each.seconds, reverse=True)
     for each in worst[:SHOWN]:
         line(
             f"at {each.at - result.began:.0f} s, an old connection stayed for {each.seconds * 1000:.0f} ms, at a round "
             f"trip of {each.round_trip * 1000:.0f} ms{'' if each.ended else ', and had not ended then'}"
+            f"{'' if each.found else '; the session was not found'}"
         )
+    for lost in tally.begun[:SHOWN]:
+        line(
+            f"at {lost.at - result.began:.0f} s, a client of gateway {lost.gateway} did not find its session"
+        )
+    for missing in tally.missing[:SHOWN]:
+        line(f"the {missing.kind} to a message of {missing.sent_at - result.began:.0f} s has not come")
     for name, times in (("QoS 2", tally.twice), ("acknowledged", tally.after_acknowledgement)):
         if times:
             line(
@@ -56,5 +65,6 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
     line(
         f"acknowledged and lost: {result.lost}; delivered twice at QoS 2: {len(tally.twice)}; delivered after their "
         f"acknowledgement: {len(tally.after_acknowledgement)}; old connections for more than a round trip: "
-        f"{len(tally.overlaps)}; wrong in presence: {len(result.presence_faults)}"
+        f"{len(tally.overlaps)}; sessions not found: {len(tally.begun)}; pushes and answers missing: "
+        f"{len(tally.missing)}; wrong in presence: {len(result.presence_faults)}"
     )

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import nats
+import nats.errors
+import nats.js.errors
 from kaa_ext.sdk.presence import Presence
 
 from kaa_bench.errors import BenchError
 from kaa_bench.fleet.clients import START_S, Settings
 from kaa_bench.fleet.cluster import FleetCluster
-from kaa_bench.fleet.faults import FAULTS, nats_server_killed
-from kaa_bench.fleet.names import INSTANCE, RECORD, replica_of
-from kaa_bench.fleet.tally import Overlap, Tally
+from kaa_bench.fleet.faults import FAULTS, gateway_killed, nats_server_killed, worker_killed
+from kaa_bench.fleet.ledger import Ledger
+from kaa_bench.fleet.names import INSTANCE, replica_of
+from kaa_bench.fleet.tally import Loss, Missing, Overlap, Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -35,6 +38,10 @@ PRESENCE_S = 90.0
 POLL_S = 1.0
 NATS_MARGIN_S = 15.0
 """After a NATS server has come back, two connections of a client may still be found and ended."""
+NATS_LEAD_S = 30.0
+"""A message that was sent so long before a NATS server is killed may be answered while it is away."""
+AWAITED_S = 60.0
+"""How long the last pushes and answers may take at the end."""
 LINE_SIZE = 1 << 26
 """Bytes of a line of a process of clients."""
 FAULTS_A_CHECK = 3
@@ -55,6 +62,10 @@ class Result(msgspec.Struct):
     """Old connections that stayed while the NATS servers were not all there."""
     excused_pushes: int
     """Pushes that came again at that time: the extension sends again what NATS has not confirmed."""
+    excused_losses: int
+    """Sessions that were lost with a worker that was killed, or while the NATS servers were not all there."""
+    excused_missing: int
+    """Pushes and answers that did not come, whose messages were sent around that time."""
     faults: dict[str, int]
     presence_checks: int
     presence_faults: list[str]
@@ -70,6 +81,8 @@ class Result(msgspec.Struct):
             + len(tally.twice)
             + len(tally.after_acknowledgement)
             + len(tally.overlaps)
+            + len(tally.begun)
+            + len(tally.missing)
             + len(self.presence_faults)
         )
 
@@ -99,6 +112,8 @@ class FleetRun:
         self._processes: list[asyncio.subprocess.Process] = []
         self._faults: dict[str, int] = {}
         self._nats_away: list[tuple[float, float]] = []
+        self._killed: list[float] = []
+        """When workers were killed, as Unix time."""
         self._presence_waits: list[float] = []
         self._presence_faults: list[str] = []
 
@@ -118,24 +133,29 @@ class FleetRun:
             await self._tell("go on")
             await self._break(cluster, client, time.monotonic() + seconds)
             await self._rest(client)
+            await self._all_delivered()
             elapsed = time.monotonic() - began
             tallies = [msgspec.json.decode(line, type=Tally) for line in await self._tell("end")]
             lost, recorded = await self._missing(cluster, directory)
         tally = _sum(tallies)
-        excused = [each for each in tally.overlaps if self._was_nats_away(each.at)]
-        tally.overlaps = [each for each in tally.overlaps if not self._was_nats_away(each.at)]
-        again = len(tally.twice) + len(tally.after_acknowledgement)
-        tally.twice = [at for at in tally.twice if not self._was_nats_away(at)]
-        tally.after_acknowledgement = [
-            at for at in tally.after_acknowledgement if not self._was_nats_away(at)
-        ]
+        seen = _sum(tallies)
+        tally.overlaps = [each for each in seen.overlaps if not self._was_nats_away(each.at)]
+        tally.twice = [at for at in seen.twice if not self._was_nats_away(at)]
+        tally.after_acknowledgement = [at for at in seen.after_acknowledgement if not self._was_nats_away(at)]
+        tally.begun = [each for each in seen.begun if not self._is_excused_loss(each)]
+        tally.missing = [each for each in seen.missing if not self._is_excused_missing(each)]
         return Result(
             tally,
             lost,
             recorded,
             wall_began,
-            excused,
-            again - len(tally.twice) - len(tally.after_acknowledgement),
+            [each for each in seen.overlaps if self._was_nats_away(each.at)],
+            len(seen.twice)
+            + len(seen.after_acknowledgement)
+            - len(tally.twice)
+            - len(tally.after_acknowledgement),
+            len(seen.begun) - len(tally.begun),
+            len(seen.missing) - len(tally.missing),
             self._faults,
             len(self._presence_waits) + len(self._presence_faults),
             self._presence_faults,
@@ -197,6 +217,8 @@ class FleetRun:
                 name = fault.__name__
                 self._say(name.replace("_", " "))
                 began = time.time()
+                if fault in (worker_killed, gateway_killed):
+                    self._killed.append(began)
                 await fault(cluster, client, self._random)
                 if fault is nats_server_killed:
                     self._nats_away.append((began, time.time() + NATS_MARGIN_S))
@@ -214,7 +236,8 @@ class FleetRun:
         if len(found) < self._count:
             raise BenchError(f"{self._count - len(found)} clients have not come to rest in {SETTLE_S:g} s")
         began = time.monotonic()
-        async with Presence(client, INSTANCE) as presence:
+        async with AsyncExitStack() as stack:
+            presence = await self._presence(client, stack)
             while True:
                 found = await self._where()
                 wrong = [token for token, gateway in found.items() if not _is_right(presence, token, gateway)]
@@ -238,17 +261,44 @@ class FleetRun:
 
     async def _missing(self, cluster: FleetCluster, directory: Path) -> tuple[int, int]:
         """Return how many acknowledged messages the extension has not got, and how many it has."""
-        acknowledged = {
-            record for file in directory.iterdir() for record in RECORD.iter_unpack(file.read_bytes())
-        }
+        acknowledged = Ledger()
+        for file in directory.iterdir():
+            acknowledged.read(await asyncio.to_thread(file.read_bytes))
         deadline = time.monotonic() + SETTLE_S
         while True:
-            data = cluster.extension.record.read_bytes() if cluster.extension.record.exists() else b""
-            recorded = set(RECORD.iter_unpack(data[: len(data) - len(data) % RECORD.size]))
-            lost = len(acknowledged - recorded)
+            recorded = Ledger()
+            if cluster.extension.record.exists():
+                recorded.read(await asyncio.to_thread(cluster.extension.record.read_bytes))
+            lost = acknowledged.without(recorded)
             if not lost or time.monotonic() > deadline:
                 return lost, len(recorded)
             await asyncio.sleep(POLL_S)
+
+    async def _presence(self, client: NatsClient, stack: AsyncExitStack) -> Presence:
+        """Watch the presence bucket, whose servers may be choosing a leader."""
+        deadline = time.monotonic() + SETTLE_S
+        while True:
+            try:
+                return await stack.enter_async_context(Presence(client, INSTANCE))
+            except (nats.errors.Error, nats.js.errors.Error):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(POLL_S)
+
+    async def _all_delivered(self) -> None:
+        """Wait for the last pushes and answers; what has not come after a while is missing."""
+        deadline = time.monotonic() + AWAITED_S
+        while time.monotonic() < deadline:
+            if not sum(msgspec.json.decode(answer, type=int) for answer in await self._tell("awaited")):
+                return
+            await asyncio.sleep(POLL_S)
+
+    def _is_excused_loss(self, loss: Loss) -> bool:
+        """Return whether a session may have been lost: a worker was killed, or a NATS server was away."""
+        return self._was_nats_away(loss.at) or any(loss.since <= at <= loss.at for at in self._killed)
+
+    def _is_excused_missing(self, missing: Missing) -> bool:
+        return any(began - NATS_LEAD_S <= missing.sent_at <= ended for began, ended in self._nats_away)
 
     def _was_nats_away(self, at: float) -> bool:
         return any(began <= at <= ended for began, ended in self._nats_away)

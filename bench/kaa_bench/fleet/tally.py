@@ -14,6 +14,27 @@ class Overlap(msgspec.Struct, frozen=True):
     """Of PINGREQ and PINGRESP, after the CONNACK."""
     ended: bool
     """Whether the old connection has ended at all while that was watched."""
+    found: bool
+    """Whether the new connection has found the session."""
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """A client that had a session, and was given a new one."""
+
+    at: float
+    """When the CONNACK came, as Unix time."""
+    since: float
+    """When the client was connected before that."""
+    gateway: int
+    """The gateway at which it was."""
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """A push or an answer that has not come at the end, although its session was not lost."""
+
+    kind: str
+    sent_at: float
+    """When the message that it belongs to was sent, as Unix time."""
 
 
 class Tally(msgspec.Struct):
@@ -24,8 +45,8 @@ class Tally(msgspec.Struct):
     """Connections that did not come to a CONNACK, or were refused by it."""
     resumed: int = 0
     """CONNACKs with a session, of clients that had one."""
-    begun: int = 0
-    """CONNACKs without a session, of clients that had one: its worker was killed."""
+    begun: list[Loss] = []
+    """CONNACKs without a session, of clients that had one."""
     taken_over: int = 0
     aborted: int = 0
     left: int = 0
@@ -35,6 +56,9 @@ class Tally(msgspec.Struct):
     acknowledged: int = 0
     pushed: int = 0
     """Pushes that were delivered, of both QoS."""
+    answered: int = 0
+    """Answers that came, for the first time."""
+    missing: list[Missing] = []
     repeated: int = 0
     """Pushes of QoS 1 that came again before their acknowledgement was known to have arrived."""
     twice: list[float] = []

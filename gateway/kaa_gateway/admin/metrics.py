@@ -292,12 +292,19 @@ class WorkerCollector(Collector):
         )
         for direction, count in directory.sessions_moved.items():
             moved.add_metric([direction], count)
+        forwarded = CounterMetricFamily(
+            "kaa_gateway_session_messages_forwarded",
+            "Answers and pushes that were sent after a session which had moved to another worker.",
+            labels=["direction"],
+        )
+        for direction, count in directory.messages_forwarded.items():
+            forwarded.add_metric([direction], count)
         latency = HistogramMetricFamily(
             "kaa_gateway_session_claim_seconds",
             "From a CONNECT that looks for a session on other workers to their answer.",
         )
         _add_histogram(latency, [], directory.claim_time)
-        yield from (claims, moved, latency)
+        yield from (claims, moved, forwarded, latency)
         yield _gauge(
             "session_claims_pending", "CONNECTs that wait for other workers.", directory.pending_count()
         )

@@ -208,6 +208,7 @@ class Worker:
         )
         self._mqtt_limits = mqtt_limits_of(config)
         self._mqtt_sessions = MqttSessionStore(self.sessions, self._mqtt_limits, self.directory)
+        self._mqtt_sessions.set_downlink(self.downlink)
         self._listeners = self._make_listeners()
         self._listeners.set_limits(limits)
         self.pending: dict[str, PendingRequests] = self._listeners.pending
@@ -523,6 +524,7 @@ class Worker:
         self.link.check()
         self._expire_mqtt_sessions()
         self._mqtt_sessions.publish_wills(self._loop.time())
+        self.downlink.departures.expire(self._loop.time())
         self._look_for_idle()
         self._check_connections()
         self._stream_repair.check()

@@ -12,7 +12,8 @@ cdef class PendingClaim:
     cdef str token             # last token of the subject that it is answered on
     cdef bint resumes          # the client wants what is remembered of it
     cdef double started_at     # by clock.monotonic
-    cdef double deadline       # loop time
+    cdef double sent_at        # by SessionDirectory.waited
+    cdef double deadline       # by SessionDirectory.waited
     # state
     cdef list parts            # of the state, as far as they have come; None before the first
     cdef int part_count        # of the state
@@ -36,6 +37,7 @@ cdef class DirectoryEntry:
     cdef int hand_over(self, bytes state, uint64_t number) except -1
     cdef int resolved(self, bytes state, uint64_t number) except -1
     cdef int supersede(self) except -1
+    cdef bint receive_forwarded(self, message) except -1
     cdef int notice(self) except -1
     cdef int left(self) except -1
 
@@ -63,15 +65,20 @@ cdef class SessionDirectory(Receiver):
     cdef Buffer out            # lines and publications of this tick
     cdef bint flush_scheduled
     cdef readonly bint alone   # no other worker of the instance is there
+    cdef double checked_at     # loop time of the last look at the time
+    cdef double waited         # seconds in which answers could be read
+    cdef double answered_at    # by `waited`: when a claim was answered last
     cdef int silent_claims     # claims in a row that nobody and nothing answered
     cdef double silent_until   # loop time until which claims do not wait
     cdef double next_hello     # loop time
     cdef dict peers            # inbox of another worker -> loop time of its last greeting
+    cdef double given_at       # loop time at which a session was given away last
     cdef bint stopping
     cdef public object on_offer   # called with an Offer of a worker that stops, or None
     # counters
     cdef readonly dict claim_results   # result -> count
     cdef readonly dict sessions_moved  # direction -> count
+    cdef readonly dict messages_forwarded  # direction -> count
     cdef readonly Histogram claim_time
 
     cdef uint64_t next_number(self) noexcept
@@ -87,6 +94,7 @@ cdef class SessionDirectory(Receiver):
     cdef int join(self, DirectoryEntry entry) except -1
     cdef int subscribe(self, DirectoryEntry entry) except -1
     cdef int send_claim(self, PendingClaim claim) except -1
+    cdef bint forward(self, message) except -1
     cdef int send_state(self, str inbox, bytes state, uint64_t number) except -1
     cdef int resolve(self, PendingClaim claim, str result, bytes state, uint64_t number) except -1
     cdef int receive_claim(self, message) except -1

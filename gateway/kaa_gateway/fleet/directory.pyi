@@ -13,6 +13,7 @@ class SessionDirectory(Receiver):
     on_offer: Callable[[Offer], None] | None
     claim_results: dict[str, int]
     sessions_moved: dict[str, int]
+    messages_forwarded: dict[str, int]
     claim_time: Histogram
     def __init__(
         self,

@@ -28,7 +28,7 @@ from kaa_gateway.wire.buffer cimport Slice, slice_of
 from kaa_gateway.wire.nats cimport append_publication
 
 from kaa_gateway.fleet import messages
-from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Hello, Newer, Nothing, Notice, Offer, State
+from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Forwarded, Hello, Newer, Nothing, Notice, Offer, State
 from kaa_gateway.wire.nats import encode_publish_head, encode_subscribe
 
 log = structlog.get_logger("gateway.fleet")
@@ -36,7 +36,7 @@ log = structlog.get_logger("gateway.fleet")
 cdef enum:
     FIRST_SID = 1_000_000          # the link's own subscriptions have lower IDs
     TAG_BITS = 12
-    MOVED_MAX = 10_000             # sessions whose new workers are remembered
+    MOVED_MAX = 20_000             # sessions whose new workers are remembered
     PEERS_MAX = 1_000              # other workers that sessions are offered to when this one stops
     SILENT_CLAIMS_MAX = 3          # in a row, after which claims do not wait for a while
     STATE_SIZE_MAX = 256 * 1024 * 1024  # bytes
@@ -47,12 +47,14 @@ cdef enum:
 
 cdef int64_t AHEAD_MAX = 3_600_000_000  # us; a number from later than that is not believed
 cdef double HELLO_PERIOD = 5.0     # seconds
-cdef double MOVED_TIME = 10.0      # seconds for which the new worker of a session is remembered
+cdef double MOVED_TIME = 60.0      # seconds for which the new worker of a session is remembered
+cdef double FOLLOWING_TIME = 1.0   # seconds for which a worker that stops sends messages after its last sessions
 cdef double PEER_TIMEOUT = 3 * HELLO_PERIOD  # seconds after its last greeting for which a worker counts as there
 cdef double GIVING_POLL = 0.01     # seconds between looks whether offered sessions are gone
 cdef double SPREADING_TIME = 3.0   # seconds in which the servers of a NATS cluster surely learn of subscriptions
 cdef double ASSERTING_PAUSE = 0.05  # seconds
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
+cdef double CHECK_MAX = 0.2        # seconds that one look at the time counts for at most
 
 cdef Slice NOTHING = Slice(NULL, 0)
 
@@ -105,6 +107,10 @@ cdef class DirectoryEntry:
         """Discard the session: another worker has a newer one."""
         return 0
 
+    cdef bint receive_forwarded(self, message) except -1:
+        """Deliver a message that has come to a former worker of the session. Return whether it was taken."""
+        return False
+
     cdef int notice(self) except -1:
         """Note that the client has connected elsewhere, without a claim."""
         return 0
@@ -136,9 +142,12 @@ cdef class SessionDirectory(Receiver):
         self.last_sid = FIRST_SID - 1
         self.tag = secrets.randbits(TAG_BITS)
         self.last_token = secrets.randbits(60)
+        self.checked_at = self.loop.time()
+        self.given_at = -FOLLOWING_TIME
         self.out = Buffer()
         self.claim_results = dict.fromkeys(("nobody", "state", "nothing", "lost", "timeout", "away", "alone"), 0)
         self.sessions_moved = {"in": 0, "out": 0}
+        self.messages_forwarded = {"in": 0, "out": 0}
         self.claim_time = Histogram()
         self.peers = {}
         link.subscribe(self.prefix + messages.HELLO, self)
@@ -202,7 +211,8 @@ cdef class SessionDirectory(Receiver):
         claim.token = f"{self.last_token:x}"
         claim.resumes = resumes
         claim.started_at = monotonic()
-        claim.deadline = self.loop.time() + self.timeout
+        claim.sent_at = self.waited
+        claim.deadline = self.waited + self.timeout
         entry.claim = claim
         self.claims[claim.token] = claim
         return self.send_claim(claim)
@@ -282,6 +292,7 @@ cdef class SessionDirectory(Receiver):
         self.leave(entry)
         self.forget_moved(self.loop.time())
         self.moved[entry.name] = Moved(inbox, self.loop.time() + MOVED_TIME)
+        self.given_at = self.loop.time()
         if state is None:
             self.publish(inbox, None, Nothing())
         else:
@@ -289,6 +300,24 @@ cdef class SessionDirectory(Receiver):
         if not entry.is_wanted():
             return entry.left()
         return 0 if self.begin(entry, True) else entry.resolved(None, 0)
+
+    cdef bint forward(self, message) except -1:
+        """Send a message after the session that it is for, or deliver it if that is here.
+
+        Return False if nobody knows where the session is, or does not take it.
+        """
+        cdef DirectoryEntry entry = self.entries.get(message.name)
+        if entry is not None and entry.holds():
+            self.messages_forwarded["in"] += 1
+            return entry.receive_forwarded(message)
+        moved = self.moved.get(message.name)
+        if moved is None or message.hops >= messages.HOPS_MAX or not self.link.ready:
+            return False
+        if len(message.datum) + len(message.header) + PART_OVERHEAD > self.link.payload_max:
+            return False
+        self.messages_forwarded["out"] += 1
+        self.publish(moved.inbox, None, msgspec.structs.replace(message, hops=message.hops + 1))
+        return True
 
     cdef int send_state(self, str inbox, bytes state, uint64_t number) except -1:
         """Send a state, in parts as large as NATS takes."""
@@ -315,6 +344,10 @@ cdef class SessionDirectory(Receiver):
         kind = type(received)
         if kind is Claim:
             return self.receive_claim(received)
+        if kind is Forwarded:
+            if self.forward(received):
+                return 0
+            return self.counters.count("dropped", "no_session")
         if kind is State or kind is Nothing:
             return self.receive_state(subject.rpartition(b".")[2].decode("ascii", "replace"), received)
         self.observe(received.number)
@@ -403,7 +436,7 @@ cdef class SessionDirectory(Receiver):
             return self.resolve(claim, "nothing", None, 0)
         claim.parts.append(message.data)
         if len(claim.parts) < claim.part_count:
-            claim.deadline = self.loop.time() + self.timeout
+            claim.deadline = self.waited + self.timeout
             self.claims.move_to_end(token)
             return 0
         self.sessions_moved["in"] += 1
@@ -430,6 +463,7 @@ cdef class SessionDirectory(Receiver):
         self.claim_time.observe(monotonic() - claim.started_at)
         if result != "timeout":
             self.silent_claims = 0
+            self.answered_at = self.waited
         if entry.yielded_to is not None:
             return entry.hand_over(state, number)
         return 0 if result == "lost" else entry.resolved(state, number)
@@ -441,10 +475,15 @@ cdef class SessionDirectory(Receiver):
 
         An entry is told of a moment after its claim: two claims at the same time, over two servers of a NATS cluster,
         may not find each other.
+
+        A worker that was busy for long has not read the answers yet: its own delay does not count as time in which
+        others did not answer.
         """
         cdef PendingClaim claim
         cdef DirectoryEntry entry
-        now = self.loop.time()
+        cdef double now = self.loop.time()
+        self.waited += min(now - self.checked_at, CHECK_MAX)
+        self.checked_at = now
         if not self.link.ready:
             self.new_entries.clear()  # all are told of with the next connection
             while self.claims:
@@ -452,10 +491,10 @@ cdef class SessionDirectory(Receiver):
             return
         while self.claims:
             claim = next(iter(self.claims.values()))
-            if claim.deadline > now:
+            if claim.deadline > self.waited:
                 break
             self.silent_claims += 1
-            if self.silent_claims == SILENT_CLAIMS_MAX:
+            if self.silent_claims >= SILENT_CLAIMS_MAX and self.answered_at <= claim.sent_at:
                 self.silent_claims = 0
                 self.silent_until = now + SILENCE
                 log.warning("other workers do not answer: sessions are not looked for there", seconds=SILENCE)
@@ -513,6 +552,8 @@ cdef class SessionDirectory(Receiver):
                 offer = waiting.popleft()
                 self.publish(peers[len(waiting) % len(peers)], None, offer)
                 offered[offer.name] = now
+            await asyncio.sleep(GIVING_POLL)
+        while self.link.ready and self.loop.time() < min(self.given_at + FOLLOWING_TIME, deadline):
             await asyncio.sleep(GIVING_POLL)
         if waiting or offered:
             log.warning("sessions of offline clients end with this worker", sessions=len(waiting) + len(offered))

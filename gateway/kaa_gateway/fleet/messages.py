@@ -25,6 +25,9 @@ Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Inbox = Annotated[str, Meta(pattern=r"\Akaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.session\.[0-9a-z]{1,32}\Z")]
 """Where a worker is answered. It becomes a subject that we publish to, so nothing else is let through."""
 
+HOPS_MAX = 8
+"""Workers that a message is sent on to, after a session that moves quickly."""
+
 PARTS_MAX = 4096
 """Messages that one session may be sent in."""
 
@@ -106,7 +109,22 @@ class State(Struct, frozen=True, array_like=True, tag="state"):
     data: bytes
 
 
-Message = Hello | Bye | Offer | Claim | Notice | Assertion | Newer | Nothing | State
+class Forwarded(Struct, frozen=True, array_like=True, tag="forwarded"):
+    """An ExtensionData that has come to a former worker of a session: an answer, or a push.
+
+    `service` and `sequence` are those of the message that it answers; of a push they are None and 0. `header` is its
+    NATS header.
+    """
+
+    name: Name
+    hops: Annotated[int, Meta(ge=0, le=HOPS_MAX)]
+    service: Annotated[int, Meta(ge=0, le=2)] | None
+    sequence: Annotated[int, Meta(ge=0, lt=1 << 28)]
+    header: bytes
+    datum: bytes
+
+
+Message = Forwarded | Hello | Bye | Offer | Claim | Notice | Assertion | Newer | Nothing | State
 
 encode = msgspec.msgpack.Encoder().encode
 """Return a message as bytes."""

@@ -1,9 +1,10 @@
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from kaa_gateway.bus.durable cimport DurableLanes
 from kaa_gateway.bus.listener cimport Listener
-from kaa_gateway.kp.correlation cimport Correlation, Correlator
+from kaa_gateway.kp.correlation cimport Correlation, Correlator, Service
 from kaa_gateway.counters cimport Counters
+from kaa_gateway.kp.departures cimport Departures
 from kaa_gateway.kp.receipts cimport ReceiptRequest
 from kaa_gateway.kp.recent_keys cimport RecentKeys
 from kaa_gateway.kp.router cimport Router
@@ -24,6 +25,7 @@ cdef class Downlink(Listener):
     cdef DurableLanes durable
     cdef Counters counters
     # state
+    cdef readonly Departures departures   # sessions that have gone to other workers
     cdef Buffer scratch
     cdef RecentKeys pushed        # hashes of a push and the session that it reached
     cdef readonly object clock_skew   # ClockSkew of the extensions
@@ -37,6 +39,12 @@ cdef class Downlink(Listener):
     cdef bint push_to(self, Session session, Delivery* delivery, Endpoint endpoint, uint64_t hashed) except -1
     cdef int dispatch(
         self, Delivery* delivery, Slice correlation_id, Session session, Endpoint endpoint
+    ) except -1
+    cdef bint send_after(
+        self, const ServerMessage* message, const Delivery* delivery, uint64_t key, Session session, Endpoint endpoint
+    ) except -1
+    cdef bint deliver_forwarded(
+        self, Session session, const ServerMessage* message, bint correlated, Service service, uint32_t sequence
     ) except -1
     cdef int on_dropped(self, const Publication* publication, str reason, str phrase) except -1
     cdef int count_out(self, Session session, const Delivery* delivery, Endpoint endpoint) except -1

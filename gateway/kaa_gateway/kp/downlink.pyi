@@ -7,12 +7,14 @@ from kaa_gateway.bus.durable import DurableLanes
 from kaa_gateway.bus.listener import Listener
 from kaa_gateway.counters import Counters
 from kaa_gateway.kp.correlation import Correlator
+from kaa_gateway.kp.departures import Departures
 from kaa_gateway.kp.router import Router
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 
 class Downlink(Listener):
     clock_skew: ClockSkew
+    departures: Departures
     def __init__(
         self,
         uplink: Uplink,

@@ -79,6 +79,7 @@ cdef class Downlink(Listener):
         self.correlator = correlator
         self.counters = counters
         self.durable = DurableLanes(uplink.link, self, (), "", 0, 0.0, 0)
+        self.departures = Departures()
         self.scratch = Buffer()
         self.pushed = RecentKeys()
         self.clock_skew = ClockSkew()
@@ -141,7 +142,60 @@ cdef class Downlink(Listener):
             )
         delivery.data = &view
         delivery.attachment = delivery.receipt = NULL
+        if self.departures.count and self.send_after(
+                message, &delivery, correlation.session if delivery.correlated else 0, session, endpoint):
+            return 0
         return self.dispatch(&delivery, view.correlation_id, session, endpoint)
+
+    cdef bint send_after(
+        self, const ServerMessage* message, const Delivery* delivery, uint64_t key, Session session, Endpoint endpoint
+    ) except -1:
+        """Send an ExtensionData after a session that has gone to another worker. Return whether nobody here gets it.
+
+        `key` is that of the session which it answers, and `session` that session if it is here.
+        """
+        if delivery.correlated:
+            return session is None and self.departures.forward_answer(
+                key, message, delivery.service, delivery.sequence
+            )
+        # Without a correlation ID, the other worker cannot tell whether it has the push already.
+        if delivery.data.correlation_id.size == 0 or not self.departures.forward_push(
+                delivery.data.endpoint_id, message, self.uplink.link.loop.time()):
+            return False
+        return endpoint is None or not endpoint.sessions
+
+    cdef bint deliver_forwarded(
+        self, Session session, const ServerMessage* message, bint correlated, Service service, uint32_t sequence
+    ) except -1:
+        """Deliver an ExtensionData that the former worker of a session has sent after it. Return whether it took it.
+
+        An answer is to the message with this service and sequence.
+        """
+        cdef ExtensionDataView view
+        cdef Delivery delivery
+        cdef Endpoint endpoint
+        if read_extension_data(message.payload.data, message.payload.size, &view) != GOOD:
+            return False
+        if view.reason_phrase.size > REASON_PHRASE_SIZE_MAX:
+            view.reason_phrase.size = boundary_before(view.reason_phrase, REASON_PHRASE_SIZE_MAX)
+        self.wanted = None
+        if message.header.size:
+            self.wanted = self.uplink.receipts.read_request(message.header, &view)
+        endpoint = self.sessions.endpoint_for(session, view.endpoint_id)
+        delivery.data = &view
+        delivery.attachment = delivery.receipt = NULL
+        delivery.correlated = correlated
+        delivery.service = service if correlated else AT_MOST_ONCE
+        delivery.sequence = sequence
+        if not correlated:
+            return (
+                endpoint is not None and session in endpoint.sessions and view.correlation_id.size != 0
+                and self.push_to(session, &delivery, endpoint, self.hash_of_push(view.correlation_id, &view))
+            )
+        if not session.deliver(&delivery, endpoint):
+            return False
+        self.count_out(session, &delivery, endpoint)
+        return True
 
     cdef int drop_expired(self, const ExtensionDataView* view) except -1:
         """Drop an ExtensionData that has come after its deadline."""

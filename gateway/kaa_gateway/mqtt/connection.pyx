@@ -264,14 +264,20 @@ cdef class MqttConnection(ProtocolCore):
         return self.transport.close()
 
     cdef int taken_over(self, bint resumes) except -1:
-        """Close this connection, because its client has made another one (3.1.4), which resumes the session or not."""
+        """Close this connection, because its client has made another one (3.1.4), which resumes the session or not.
+
+        It is closed at once: the other connection may be told that it has the session as soon as this returns.
+        """
+        # The session and the transport have the only references to this connection, and let go of it here.
+        cdef MqttConnection connection = self
+        cdef Transport transport = self.transport
         self.server.counters.count("closed", "mqtt_taken_over")
         self.end_reason = "mqtt_taken_over"
         self.disconnect(reason_codes.code_of_end("mqtt_taken_over"))
         self.publish_will(not resumes)
-        self.leave_session(False)
-        self.state = ENDED
-        return self.transport.close()
+        connection.leave_session(False)
+        connection.state = ENDED
+        return transport.close_now()
 
     # ------------------------------------------------------------ PUBLISH
 

@@ -18,6 +18,7 @@ cdef class ResponseTopics:
     cdef Py_ssize_t bytes         # that they take, roughly
 
     cdef uint32_t add(self, Slice topic, Slice correlation_data, uint16_t packet_id) except? 0xFFFFFFFF
+    cdef int put(self, uint32_t number, bytes topic, bytes correlation_data) except -1
     cdef AwaitedResponse take(self, uint32_t number)
     cdef int forget(self, AwaitedResponse response) except -1
     cdef int limit(self, Py_ssize_t count_max, Py_ssize_t bytes_max, Counters counters) except -1

@@ -34,6 +34,17 @@ cdef class ResponseTopics:
         self.bytes += topic.size + correlation_data.size + RESPONSE_OVERHEAD
         return self.last_number
 
+    cdef int put(self, uint32_t number, bytes topic, bytes correlation_data) except -1:
+        """Await the answer to a request that was sent to another worker, under its number there."""
+        cdef AwaitedResponse response = AwaitedResponse()
+        self.take(number)
+        response.topic = topic
+        response.correlation_data = correlation_data
+        self.awaited[number] = response
+        self.last_number = number
+        self.bytes += len(topic) + (0 if correlation_data is None else len(correlation_data)) + RESPONSE_OVERHEAD
+        return 0
+
     cdef AwaitedResponse take(self, uint32_t number):
         """Return a request that is answered or refused, and forget it; None if it is not there."""
         response = self.awaited.pop(number, None)

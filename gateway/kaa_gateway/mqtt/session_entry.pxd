@@ -2,6 +2,7 @@ from libc.stdint cimport uint64_t
 
 from kaa_gateway.fleet.directory cimport DirectoryEntry
 from kaa_gateway.mqtt.client_options cimport ClientOptions
+from kaa_gateway.mqtt.moved_session cimport MovedSession
 from kaa_gateway.mqtt.session cimport MqttSession
 
 cdef class SessionEntry(DirectoryEntry)  # before the cimport, because ConnectHandler refers to it
@@ -24,6 +25,7 @@ cdef class SessionEntry(DirectoryEntry):
 
     cdef MqttSession adopt(self, bytes state, uint64_t number)
     cdef int give(self) except -1
+    cdef MovedSession departure(self, MqttSession session)
     cdef int acknowledged(self) except -1
     cdef int discarded(self) except -1
 

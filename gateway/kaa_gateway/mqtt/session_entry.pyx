@@ -7,11 +7,17 @@ Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session) and 3.1.4; MQTT 5 sections 3
 """
 
 from libc.stdint cimport uint64_t
+from libc.string cimport memset
 
+from kaa_gateway.kp.correlation cimport Service
+from kaa_gateway.kp.session cimport Attachment
 from kaa_gateway.mqtt.connection cimport AUTHENTICATING
+from kaa_gateway.mqtt.moved_session cimport MovedSession
 from kaa_gateway.mqtt.session cimport OFFLINE
 from kaa_gateway.mqtt.session_transfer cimport put_state, state_of
+from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.mqtt cimport SERVER_UNAVAILABLE
+from kaa_gateway.wire.nats cimport ServerMessage
 
 from kaa_gateway.mqtt import reason_codes
 
@@ -103,8 +109,42 @@ cdef class SessionEntry(DirectoryEntry):
         """Give the state away, and forget the session."""
         cdef MqttSession session = self.session
         cdef bytes state = state_of(session)
+        cdef MovedSession moved = self.departure(session)
         self.handler.store.forget(session)
+        if moved is not None:
+            self.handler.store.downlink.departures.add(moved, self.handler.store.directory.loop.time())
         return self.handler.store.directory.give(self, state, session.number)
+
+    cdef MovedSession departure(self, MqttSession session):
+        """Return what sends messages after a session that goes to another worker, or None."""
+        cdef Attachment attachment
+        cdef MovedSession moved
+        if self.handler.store.downlink is None:
+            return None
+        moved = MovedSession()
+        moved.directory = self.handler.store.directory
+        moved.name = self.name
+        moved.key = session.key
+        moved.endpoint_ids = []
+        if session.attached is not None:
+            for attachment in session.attached.values():
+                moved.endpoint_ids.append(attachment.endpoint.endpoint_id)
+        return moved
+
+    cdef bint receive_forwarded(self, message) except -1:
+        """Deliver a message that has come to a former worker of the session."""
+        cdef ServerMessage received
+        cdef bytes header = message.header, datum = message.datum
+        cdef bint correlated = message.service is not None
+        cdef int service = message.service if correlated else 0
+        if self.session is None or self.handler.store.downlink is None:
+            return False
+        memset(&received, 0, sizeof(received))
+        received.header = slice_of(header)
+        received.payload = slice_of(datum)
+        return self.handler.store.downlink.deliver_forwarded(
+            self.session, &received, correlated, <Service>service, message.sequence
+        )
 
     def give_now(self):
         """Give the state away, if that has not been done: what has not been acknowledged will be sent again."""

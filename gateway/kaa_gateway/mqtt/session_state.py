@@ -88,6 +88,14 @@ class Received(Struct, frozen=True, array_like=True):
     reason_code: Annotated[int, Meta(ge=0, lt=0x80)]
 
 
+class Awaited(Struct, frozen=True, array_like=True):
+    """A request with a Response Topic that is not answered yet: the number of its answer, and where that goes."""
+
+    number: Annotated[int, Meta(ge=0, lt=1 << 26)]
+    topic: Name
+    correlation_data: Annotated[bytes, Meta(max_length=65_535)] | None
+
+
 class SessionState(Struct, frozen=True, array_like=True, kw_only=True):
     """What a session remembers of its client."""
 
@@ -102,6 +110,8 @@ class SessionState(Struct, frozen=True, array_like=True, kw_only=True):
     received: Annotated[list[Received], Meta(max_length=65_535)]
     pushes: Annotated[list[Digest], Meta(max_length=1024)]
     """Digests of the pushes that it got last, which are not delivered again if an extension repeats them."""
+    awaited: Annotated[list[Awaited], Meta(max_length=COUNT_MAX)] = []
+    """In order. Workers that do not know this field ignore it, and drop the answers."""
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -1,4 +1,5 @@
 from kaa_gateway.fleet.directory cimport SessionDirectory
+from kaa_gateway.kp.downlink cimport Downlink
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.deadlines cimport Deadlines
@@ -16,6 +17,7 @@ cdef class MqttSessionStore:
     cdef Uplink uplink           # takes wills; the server's, None without one
     cdef MqttLimits limits
     cdef readonly SessionDirectory directory   # of all workers; None: there are no others
+    cdef Downlink downlink       # takes what comes after a session that has moved; None: nothing is sent after it
     # state
     cdef dict by_client          # (principal, client identifier) -> SessionEntry
     cdef object offline          # OrderedDict of MqttSession -> None, longest offline first

@@ -16,6 +16,8 @@ from kaa_gateway.mqtt.will cimport Will
 cdef enum:
     EXPIRED_PER_CALL = 500  # sessions
 
+cdef double GIVE_LATER = 0.5  # seconds for which a session that moves waits for NATS to have its client's messages
+
 
 cdef class MqttSessionStore:
     """Sessions that a client may resume or take over, by principal and client identifier.
@@ -31,6 +33,10 @@ cdef class MqttSessionStore:
         self.offline = OrderedDict()
         self.expiring = Deadlines()
         self.wills = Deadlines()
+
+    def set_downlink(self, Downlink downlink not None):
+        """Set what takes the answers and pushes that come for sessions which have moved; once, before the start."""
+        self.downlink = downlink
 
     def offline_count(self):
         """Return the number of sessions whose clients are offline."""
@@ -100,7 +106,7 @@ cdef class MqttSessionStore:
 
     cdef int give_later(self, SessionEntry entry) except -1:
         """Give a session to another worker in a while, if that has not been done before."""
-        self.directory.loop.call_later(self.directory.timeout / 2, entry.give_now)
+        self.directory.loop.call_later(min(self.directory.timeout / 2, GIVE_LATER), entry.give_now)
         return 0
 
     cdef int keep_offline(self, MqttSession session) except -1:

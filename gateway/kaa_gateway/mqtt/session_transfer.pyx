@@ -16,6 +16,7 @@ from kaa_gateway.mqtt.message_queue cimport MessageQueue, QueuedMessage, size_of
 from kaa_gateway.mqtt.outgoing cimport Outgoing
 from kaa_gateway.mqtt.received cimport ReceivedMessage, ReceivedMessages
 from kaa_gateway.mqtt.recent_pushes cimport RecentPushes
+from kaa_gateway.mqtt.response_topics cimport AwaitedResponse, ResponseTopics
 from kaa_gateway.mqtt.session cimport OFFLINE
 from kaa_gateway.mqtt.subscriptions cimport Subscriptions
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
@@ -26,7 +27,15 @@ from kaa_gateway.wire.mqtt_fields cimport check_topic_filter, check_topic_name
 
 from kaa_gateway.errors import ProtocolError
 from kaa_gateway.mqtt import session_state
-from kaa_gateway.mqtt.session_state import AttachedEndpoint, Queued, Received, SessionState, Subscription, WantedReceipt
+from kaa_gateway.mqtt.session_state import (
+    AttachedEndpoint,
+    Awaited,
+    Queued,
+    Received,
+    SessionState,
+    Subscription,
+    WantedReceipt,
+)
 
 cdef uint64_t ALL_BITS = 0xFFFFFFFFFFFFFFFFULL
 
@@ -45,6 +54,7 @@ cdef bytes state_of(MqttSession session):
         queued=messages_of(session.queued),
         received=received_of(session.received),
         pushes=[] if session.pushes is None else session.pushes.copy(),
+        awaited=awaited_of(session.responses),
     ))
 
 
@@ -59,12 +69,27 @@ cdef list endpoints_of(MqttSession session):
     cdef Attachment attachment
     endpoints = []
     if session.attached is not None:
-        for attachment in session.attached.values():
+        # In the order of their numbers, so that the new session gives them the same ones, which answers name.
+        for attachment in sorted(session.attached.values(), key=number_of):
             endpoints.append(AttachedEndpoint(
                 attachment.app_version, attachment.token, attachment.endpoint.endpoint_id.decode(),
                 attachment.identity.token_id,
             ))
     return endpoints
+
+
+def number_of(Attachment attachment not None):
+    """Return the number of an attachment in its session."""
+    return attachment.number
+
+
+cdef list awaited_of(ResponseTopics responses):
+    cdef AwaitedResponse response
+    awaited = []
+    if responses is not None:
+        for number, response in responses.awaited.items():
+            awaited.append(Awaited(number, response.topic, response.correlation_data))
+    return awaited
 
 
 cdef list packets_of(InFlight in_flight):
@@ -133,6 +158,7 @@ cdef bint put_state(MqttSession session, bytes data, Uplink uplink) except -1:
         put_subscriptions(session, state.subscriptions)
         put_in_flight(session, state, uplink.receipts)
         put_queued(session, state.queued, uplink.receipts)
+        put_awaited(session, state.awaited)
     except ProtocolError:
         return False
     put_received(session, state.received)
@@ -218,6 +244,18 @@ cdef int put_queued(MqttSession session, list queued, Receipts receipts) except 
             session.drop_message(&message, "session_queue_full")
             continue
         session.queued.append(&message)
+    return 0
+
+
+cdef int put_awaited(MqttSession session, list awaited) except -1:
+    """Put in where answers go, as far as there is room."""
+    for each in awaited:
+        check_topic_name(slice_of(each.topic))
+        if session.responses is None:
+            session.responses = ResponseTopics()
+        session.responses.put(each.number, each.topic, each.correlation_data)
+    if session.responses is not None:
+        session.responses.limit(session.limits.queued_messages, session.limits.queued_bytes, session.counters)
     return 0
 
 

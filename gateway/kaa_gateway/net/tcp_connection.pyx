@@ -21,16 +21,22 @@ from kaa_gateway.net.epoll cimport EPOLLIN, EPOLLOUT
 log = structlog.get_logger("gateway.transports")
 
 cdef extern from "<sys/socket.h>" nogil:
+    ctypedef unsigned int socklen_t
     ssize_t recv(int fd, void* data, size_t size, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
     int shutdown(int fd, int how)
+    int setsockopt(int fd, int level, int name, const void* value, socklen_t size)
     struct sockaddr:
         pass
-    ctypedef unsigned int socklen_t
     int getpeername(int fd, sockaddr* address, socklen_t* size)
     int MSG_DONTWAIT
     int MSG_NOSIGNAL
     int SHUT_WR
+    int SOL_SOCKET
+    int SO_LINGER
+    struct linger:
+        int l_onoff
+        int l_linger
 
 cdef extern from "<sys/ioctl.h>" nogil:
     int ioctl(int fd, unsigned long request, int* value)
@@ -209,6 +215,16 @@ cdef class TcpConnection(Transport):
     cdef int close(self) except -1:
         self.closing = True
         return self.wake()
+
+    cdef int close_now(self) except -1:
+        cdef linger reset = linger(1, 0)
+        self.closing = True
+        self.flush()
+        if self.fd < 0 or (self.lingering and self.queued_bytes() <= UNSENT_HIGH):
+            return 0
+        # The peer does not read, and would get FIN only behind all that. The kernel drops what it has not taken.
+        setsockopt(self.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset))
+        return self.abort()
 
     cdef bytes peer_address(self):
         cdef uint8_t[ADDRESS_SIZE_MAX] address

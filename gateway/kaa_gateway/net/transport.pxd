@@ -11,6 +11,7 @@ cdef class Transport:
     cdef int pause_reading(self) except -1
     cdef int resume_reading(self) except -1
     cdef int close(self) except -1
+    cdef int close_now(self) except -1
     cdef bytes peer_address(self)
     cdef object tls_version(self)
     cdef dict describe(self)

@@ -29,6 +29,13 @@ cdef class Transport:
         """Write the core's output, then close the connection."""
         return 0
 
+    cdef int close_now(self) except -1:
+        """Write the core's output, and close before this returns. A peer that does not read gets a reset instead.
+
+        Not to be called from within the core's `receive`.
+        """
+        return 0
+
     cdef bytes peer_address(self):
         """Return the sockaddr of the client, which a trusted proxy may have told; empty if it is not known."""
         return b""

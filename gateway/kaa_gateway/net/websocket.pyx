@@ -75,6 +75,11 @@ cdef class WebSocketTransport(Transport):
     cdef int close(self) except -1:
         return self.websocket.close_core()
 
+    cdef int close_now(self) except -1:
+        if self.websocket.close_code == 0:
+            self.websocket.close_code = NORMAL
+        return self.websocket.transport.close_now()  # the Close frame of the peer is not awaited
+
     cdef bytes peer_address(self):
         return self.websocket.transport.peer_address()
 

@@ -179,7 +179,7 @@ class Mqtt(Section, frozen=True, kw_only=True):
             description="Seconds that a client waits for its session from another worker or replica; "
             "then it is admitted without it.",
         ),
-    ] = 1.0
+    ] = 5.0
     subscriptions_per_client: Annotated[
         Integer, Meta(ge=1, le=MANY, description="Topic filters that one client may subscribe to.")
     ] = 1000
