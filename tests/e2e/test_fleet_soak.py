@@ -24,5 +24,5 @@ async def test_three_gateways_are_one_whatever_breaks() -> None:
     assert tally.taken_over > CLIENTS / 10
     assert min(tally.aborted, tally.left, tally.cut, tally.resumed) > 0
     assert result.recorded >= tally.acknowledged > CLIENTS
-    # Only a worker that is killed takes pushes along, and what is pushed while a session moves is dropped.
-    assert tally.pushed > result.recorded / 2
+    # Only a worker that is killed takes pushes and answers along.
+    assert min(tally.pushed, tally.answered) > result.recorded / 2

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from kaa_bench.fleet.tally import Tally
 
-AWAY_S = 3.0
-"""A client that has lost its connection comes back after this time at the latest."""
 STAY_S = 2.0
 """The time that a client stays at least where it is, so that all NATS servers know."""
 WATCHED_S = 30.0
@@ -42,7 +40,15 @@ class Client:
     """Client number `number`, which may connect to any of `ports`."""
 
     def __init__(
-        self, number: int, ports: Sequence[int], tally: Tally, *, send_s: float, roam_s: float, seed: int
+        self,
+        number: int,
+        ports: Sequence[int],
+        tally: Tally,
+        *,
+        send_s: float,
+        roam_s: float,
+        away_s: float,
+        seed: int,
     ) -> None:
         self.token = token_of(number)
         self.acknowledged: list[int] = []
@@ -53,6 +59,8 @@ class Client:
         self._tally = tally
         self._send_s = send_s
         self._roam_s = roam_s
+        self._away_s = away_s
+        """It comes back after this time at the latest when it has lost its connection."""
         self._random = random.Random(seed)
         self._connection: Connection | None = None
         self._reading: set[asyncio.Task[None]] = set()
@@ -92,7 +100,7 @@ class Client:
                 self._tally.refused += 1
             else:
                 await self._stay(connection)
-            await asyncio.sleep(self._random.uniform(0, AWAY_S))
+            await asyncio.sleep(self._random.uniform(0, self._away_s))
 
     async def _connect(self) -> Connection:
         gateway = self._random.randrange(len(self._ports))

@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True):
     ports: list[int]
     send_s: float
     roam_s: float
+    away_s: float
     seed: int
     acknowledged_file: str
 
@@ -46,6 +47,7 @@ async def live(settings: Settings) -> None:
             tally,
             send_s=settings.send_s,
             roam_s=settings.roam_s,
+            away_s=settings.away_s,
             seed=settings.seed * 1_000_003 + number,
         )
         for number in range(settings.first, settings.first + settings.count)

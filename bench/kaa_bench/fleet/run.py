@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
     from nats.aio.client import Client as NatsClient
 
+AWAY_S = 3.0
+"""A client that has lost its connection comes back after this time at the latest ..."""
+RETURNS_PER_S = 1000
+"""... or later, so that not more come back in a second if all gateways are lost."""
 SETTLE_S = 180.0
 """How long clients may take to come to rest, and what was acknowledged to be delivered."""
 PRESENCE_S = 90.0
@@ -44,6 +48,7 @@ AWAITED_S = 60.0
 """How long the last pushes and answers may take at the end."""
 LINE_SIZE = 1 << 26
 """Bytes of a line of a process of clients."""
+SHOWN_WRONG = 3
 FAULTS_A_CHECK = 3
 """Faults between two looks at presence."""
 
@@ -176,6 +181,7 @@ class FleetRun:
                     cluster.ports,
                     self._send_s,
                     self._roam_s,
+                    max(AWAY_S, self._count / RETURNS_PER_S),
                     self._seed,
                     str(directory / f"acknowledged-{index}"),
                 )
@@ -249,7 +255,10 @@ class FleetRun:
                     return
                 if waited > PRESENCE_S:
                     self._presence_faults += wrong
-                    self._say(f"presence is wrong for {len(wrong)} clients, such as {wrong[:3]}")
+                    self._say(f"presence is wrong for {len(wrong)} clients")
+                    for token in wrong[:SHOWN_WRONG]:
+                        replicas = [entry.replica for entry in presence.get(token)]
+                        self._say(f"{token} is at gateway {found.get(token)}, presence shows {replicas}")
                     return
                 await asyncio.sleep(POLL_S)
 

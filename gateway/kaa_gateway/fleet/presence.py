@@ -65,7 +65,7 @@ class PresenceWriter:
         self._control = control
         self._bucket = Bucket(control, presence_bucket.bucket_of(instance), copies, lasting=False)
         self._replica_id = replica_id
-        self._life = secrets.token_hex(8)
+        self._life = ""
         self._lease = lease
         self._look = look
         self._everyone = everyone
@@ -76,6 +76,8 @@ class PresenceWriter:
         self._heard: dict[str, float] = {}
         """The other replicas, and the loop time of their last renewal."""
         self._renewed = 0.0
+        self._leader: str | None = None
+        """The NATS server that wrote the bucket when it was looked at last; None without a cluster."""
         self._ready = False
         """The bucket is there, and has all entries that were confirmed."""
         control.when_reconnected(self._on_reconnected)
@@ -161,8 +163,13 @@ class PresenceWriter:
                 await asyncio.sleep(RETRY_PAUSE)
 
     async def _begin(self) -> None:
-        """Make the bucket if it is not there, and write all that is known, in place of what an earlier life wrote."""
+        """Make the bucket if it is not there, and write all that is known, in place of what an earlier life wrote.
+
+        Those who watch the bucket do not see that entries are removed, but that the lease has another life.
+        """
+        self._life = secrets.token_hex(8)
         await self._bucket.make()
+        self._leader = await self._find_leader()
         await self._remove(self._replica_id)
         await self._find_others()
         self._bucket.worked()
@@ -179,6 +186,15 @@ class PresenceWriter:
         lease = Lease(life=self._life, seconds=self._lease)
         await self._bucket.put(presence_bucket.lease_key(self._replica_id), presence_bucket.encode(lease))
         self._renewed = now
+        if await self._find_leader() != self._leader:
+            # What was written while there was no leader is lost, although what came after it has been confirmed.
+            self._ready = False
+            self._wake.set()
+
+    async def _find_leader(self) -> str | None:
+        answer = await self._bucket.ask("STREAM.INFO", {})
+        leader: str | None = (answer.get("cluster") or {}).get("leader")
+        return leader
 
     # ------------------------------------------------------------ entries
 

@@ -25,6 +25,8 @@ class WrongGateway:
     def __init__(self, *, closes_old: bool) -> None:
         self.connections: list[Connection] = []
         self.packets: list[mqtt.Packet] = []
+        self.forgets = False
+        """Whether it has lost all sessions."""
         self._closes_old = closes_old
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,7 +39,7 @@ class WrongGateway:
                     if self._closes_old:
                         for old in self.connections:
                             old.abort()
-                    connection.send(mqtt.Connack(bool(self.connections), 0))
+                    connection.send(mqtt.Connack(bool(self.connections) and not self.forgets, 0))
                     self.connections.append(connection)
                 elif isinstance(packet, mqtt.Subscribe):
                     connection.send(mqtt.Suback(packet.packet_id, (2, 1)))
@@ -48,10 +50,9 @@ class WrongGateway:
         except OSError:
             writer.transport.abort()
 
-    def push(self, payload: bytes, qos: int, packet_id: int, *, dup: bool = False) -> None:
-        self.connections[-1].send(
-            mqtt.Publish(TOPIC.format(f"qos{qos}"), payload, qos, packet_id, dup)
-        )  # fmt: skip
+    def push(self, payload: bytes, qos: int, packet_id: int, *, dup: bool = False, path: str = "") -> None:
+        topic = TOPIC.format(path or f"qos{qos}")
+        self.connections[-1].send(mqtt.Publish(topic, payload, qos, packet_id, dup))
 
     def count(self, kind: type[mqtt.Packet]) -> int:
         return sum(isinstance(packet, kind) for packet in self.packets)
@@ -64,7 +65,9 @@ async def living(
     """A client that sends ten messages a second."""
     gateway, tally = WrongGateway(closes_old=closes_old), Tally()
     server = await asyncio.start_server(gateway.serve, HOST, 0)
-    client = Client(0, [server.sockets[0].getsockname()[1]], tally, send_s=0.1, roam_s=roam_s, seed=1)
+    client = Client(
+        0, [server.sockets[0].getsockname()[1]], tally, send_s=0.1, roam_s=roam_s, away_s=1, seed=1
+    )
     task = asyncio.create_task(client.run())
     try:
         await until(lambda: tally.acknowledged > 0, "a message")
@@ -116,3 +119,26 @@ async def test_an_old_connection_that_stays_is_seen(monkeypatch: pytest.MonkeyPa
         else:
             await until(lambda: len(tally.overlaps) > 0, "the overlap")
             assert not tally.overlaps[-1].ended
+
+
+async def test_a_session_that_is_not_found_is_seen() -> None:
+    async with living(1000) as (gateway, client, tally):
+        await until(lambda: client.gateway is not None, "the subscription")
+        gateway.forgets = True
+        gateway.connections[-1].abort()
+        await until(lambda: len(tally.begun) == 1, "the loss")
+        assert tally.begun[0].gateway == 0
+        assert tally.begun[0].since < tally.begun[0].at
+
+
+async def test_answers_and_pushes_that_do_not_come_are_seen() -> None:
+    async with living(1000) as (gateway, client, tally):
+        await until(lambda: tally.sent > 1, "two messages")
+        before = len(client.awaited)
+        assert before >= 4
+        gateway.push(b"1", 1, 5, path="json/1")
+        await until(lambda: tally.answered == 1, "the answer")
+        gateway.push(b"1", 1, 6)
+        await until(lambda: tally.pushed == 1, "the push")
+        assert [missing.kind for missing in client.awaited[:2]] == ["push", "answer"]
+        assert all(missing.sent_at > 0 for missing in client.awaited)

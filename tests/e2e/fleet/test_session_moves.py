@@ -347,3 +347,36 @@ async def test_authenticated_clients_are_there_once_each(shared_nats: NatsServer
         assert await alice.until_closed() == []
         assert await bob.until_pingresp() == []
         assert two.count() == 2
+
+
+@pytest.mark.parametrize("clean", [True, False], ids=["clean", "persistent"])
+async def test_authenticated_clients_roam_among_four_workers(
+    shared_nats: NatsServer, tmp_path: Path, clean: bool
+) -> None:
+    """Two principals with one client identifier do not meet, however often both connect at the same time."""
+    names = ("alice", "bob")
+    users = {name: {"password": passwords.hashed(name.encode())} for name in names}
+    (tmp_path / "identity.yml").write_text(json.dumps({"endpoints": {}, "clients": users}))
+    identity = IdentitySettings(
+        static=StaticIdentity(file=tmp_path / "identity.yml"), clients=Clients(provider="static")
+    )
+    settings = {"client_authentication": "required"}
+    async with fleet(shared_nats.url, 4, mqtt=settings, identity=identity) as four, AsyncExitStack() as stack:
+
+        async def visit(name: str, number: int) -> MqttPeer:
+            peer = await stack.enter_async_context(mqtt_peer(four.ports[number]))
+            connack = await peer.connect("c", clean_session=clean, user_name=name, password=name.encode())
+            assert connack.return_code == 0
+            return peer
+
+        old = [await visit(name, 0) for name in names]
+        for number in (1, 2, 3, 3, 1, 0):
+            new = await asyncio.gather(*(visit(name, number) for name in names))
+            for peer in old:
+                assert await peer.until_closed() == []
+            for peer in new:
+                assert await peer.until_pingresp() == []
+            assert (four.online(), four.count()) == (2, 2)
+            old = list(new)
+        assert four.reason("closed", "mqtt_taken_over") == 12
+        assert four.moved() == (0 if clean else 10)
