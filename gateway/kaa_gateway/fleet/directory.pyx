@@ -51,6 +51,7 @@ cdef double MOVED_TIME = 60.0      # seconds for which the new worker of a sessi
 cdef double FOLLOWING_TIME = 1.0   # seconds for which a worker that stops sends messages after its last sessions
 cdef double PEER_TIMEOUT = 3 * HELLO_PERIOD  # seconds after its last greeting for which a worker counts as there
 cdef double GIVING_POLL = 0.01     # seconds between looks whether offered sessions are gone
+cdef double OFFER_TIME = 1.0       # seconds after which an offer that is not taken is made to another worker
 cdef double SPREADING_TIME = 3.0   # seconds in which the servers of a NATS cluster surely learn of subscriptions
 cdef double ASSERTING_PAUSE = 0.05  # seconds
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
@@ -544,14 +545,17 @@ cdef class SessionDirectory(Receiver):
             peers = [inbox for inbox, seen in self.peers.items() if now - seen < PEER_TIMEOUT]
             if not peers:
                 break
-            for name in list(offered):
+            for name, (offer, offered_at) in list(offered.items()):
                 entry = self.entries.get(name)
-                if entry is None or now - offered[name] > self.timeout:
+                if entry is None:
                     del offered[name]
+                elif entry.yielded_to is None and now - offered_at > OFFER_TIME:
+                    del offered[name]
+                    waiting.append(offer)  # to another worker: that one may stop too, or be busy
             while waiting and len(offered) < OFFERED_AT_ONCE:
                 offer = waiting.popleft()
                 self.publish(peers[len(waiting) % len(peers)], None, offer)
-                offered[offer.name] = now
+                offered[offer.name] = (offer, now)
             await asyncio.sleep(GIVING_POLL)
         while self.link.ready and self.loop.time() < min(self.given_at + FOLLOWING_TIME, deadline):
             await asyncio.sleep(GIVING_POLL)
