@@ -540,6 +540,7 @@ cdef class SessionDirectory(Receiver):
         self.publish(self.prefix + messages.HELLO, None, Bye(self.next_number(), self.inbox + messages.HELLO))
         waiting = deque(offers)
         offered = {}
+        turn = 0
         while self.loop.time() < deadline and self.link.ready and (waiting or offered):
             now = self.loop.time()
             peers = [inbox for inbox, seen in self.peers.items() if now - seen < PEER_TIMEOUT]
@@ -554,7 +555,8 @@ cdef class SessionDirectory(Receiver):
                     waiting.append(offer)  # to another worker: that one may stop too, or be busy
             while waiting and len(offered) < OFFERED_AT_ONCE:
                 offer = waiting.popleft()
-                self.publish(peers[len(waiting) % len(peers)], None, offer)
+                self.publish(peers[turn % len(peers)], None, offer)
+                turn += 1
                 offered[offer.name] = (offer, now)
             await asyncio.sleep(GIVING_POLL)
         while self.link.ready and self.loop.time() < min(self.given_at + FOLLOWING_TIME, deadline):
