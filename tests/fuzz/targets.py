@@ -99,7 +99,11 @@ HTTP = [
     b"POST /a HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n",
     b"GET /?q HTTP/1.0\r\nConnection: keep-alive\r\n\r\nHEAD / HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\n\r\n",
 ]
+TARGETS_OF_HTTP = [b"/kpc/kp1/v/dcx/t%20/x?q#f", b"/kp1/v/dcx/t?wait=5&batch=9", b"*"]
+WAIT = b"POST /kp1/app_v1/dcx/t/json?wait=5%s HTTP/1.1\r\nHost: g\r\n\r\n"
+EVENTS = b"GET /kp1/app_v1/dcx/t HTTP/1.1\r\nHost: g\r\nAccept: text/event-stream\r\n\r\n"
 PATH = tuple((11, level) for level in (b"kp1", b"app_v1", b"dcx", b"t", b"json"))
+COAP_WAIT = coap.encode(coap.Message(0, 2, 9, b"w", (*PATH, (15, b"wait=5")), b""))
 COAP = [
     coap.encode(coap.Message(0, 2, 7, b"token", PATH, b"{}")),
     coap.encode(coap.Message(1, 1, 8, b"", ((6, b""), *PATH, (23, b"\x06")))),
@@ -159,7 +163,10 @@ DECODERS = {
     "NATS": Decoder(nats.decode, ProtocolError, True, NATS),
     "HTTP": Decoder(whole(lambda data: read_requests([data], LIMITS)), (), False, HTTP),
     "HTTP target": Decoder(
-        whole(lambda data: resource_path(data, b"/kpc")), (), False, [b"/kpc/kp1/v/dcx/t%20/x?q#f", b"*"]
+        whole(lambda data: resource_path(data, b"/kpc")),
+        (),
+        False,
+        TARGETS_OF_HTTP,
     ),
     "correlation ID": Decoder(
         whole(CORRELATOR.decode), (), False, [CORRELATOR.encode(5, 1, 9).encode() for _ in range(2)]
@@ -313,6 +320,9 @@ MQTT_SESSIONS = [
     ),
 ]
 HTTP_SESSIONS = [
+    steps(WAIT % b"", IDENTIFY, CONFIRM, PUSH, WAIT % b"", LATER, LATE),
+    steps(WAIT % b"&batch=2", IDENTIFY, CONFIRM, PUSH, PUSH, WAIT % b"&batch=9", PUSH, LATER),
+    steps(EVENTS, IDENTIFY, CONFIRM, PUSH, PUSH, ANSWER, LATER),
     steps(
         b"POST /kp1/app_v1/dcx/t/json HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\n{}", IDENTIFY, ANSWER
     ),
@@ -361,6 +371,7 @@ COAP_SESSIONS = [
     steps(COAP[0], IDENTIFY, SOON, ANSWER, COAP[0]),
     steps(COAP[1], IDENTIFY, ANSWER_LARGE, PUSH, PUSH, COAP[3], SOON, LATER, LATE),
     steps(COAP[2], OPEN, COAP[2], REFUSE, NOBODY, LATE),
+    steps(COAP_WAIT, IDENTIFY, CONFIRM, COAP_WAIT, PUSH, LATER, COAP_WAIT, LATE),
 ]
 KPUDP_SESSIONS = [steps(datagram, IDENTIFY, CONFIRM, ANSWER, PUSH, LATER) for datagram in KPUDP]
 

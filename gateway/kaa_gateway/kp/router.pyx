@@ -337,7 +337,10 @@ cdef class Router:
         route.tenant = self.tenants.get(route.app_version)
         route.quota = self.quotas.quota_of(route.app_version, endpoint)
         if endpoint is not None:
-            route.token = to_bytes(target.token)
+            # The objects of the attachment serve the route too.
+            route.token = attachment.token if attachment.token == to_bytes(target.token) else to_bytes(target.token)
+            if attachment.app_version == route.app_version:
+                route.app_version = attachment.app_version
             route.identity = attachment.identity
             route.revocations = endpoint.revocations
             endpoint.route_count += 1
@@ -346,16 +349,25 @@ cdef class Router:
         return route
 
     cdef Binding binding(self, Endpoint endpoint, bytes extension):
-        cdef dict bindings = self.shared_bindings if endpoint is None else endpoint.bindings
-        binding = bindings.get(extension)
-        if binding is None:
+        """Return the binding of an endpoint, or of None, to an extension. Those of endpoints share what is the same."""
+        cdef Binding shared
+        binding = None if endpoint is None else endpoint.bindings.get(extension)
+        if binding is not None:
+            return <Binding>binding
+        shared = self.shared_bindings.get(extension)
+        if shared is None:
             subject = subjects.service(extension.decode(), "esp", subjects.CLIENT_DATA)
-            binding = bindings[extension] = Binding(
+            shared = self.shared_bindings[extension] = Binding(
                 extension,
                 encode_publish_head(subject, self.reply_to),
                 self.counters.counters_of_extension(extension),
                 self.lanes.get(extension),
             )
+        if endpoint is None:
+            return shared
+        binding = endpoint.bindings[shared.extension] = Binding(
+            shared.extension, shared.instance_head, shared.counters, shared.lane
+        )
         return <Binding>binding
 
     cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1:

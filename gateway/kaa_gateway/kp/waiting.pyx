@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memcmp
 
 from kaa_gateway.kp.resource_path cimport split_request_id, split_resource_path, split_token
+from kaa_gateway.kp.router cimport Route
 
 cdef enum:
     DIGITS_MAX = 5
@@ -76,9 +77,12 @@ cdef class Waiting:
 
     cdef bint appear(self, Sessions sessions) except -1:
         """Let the endpoint count as connected. Return False if there is none: its extension has no endpoints."""
+        cdef Route route = self.session.last_route
         self.attachment = self.find_attachment()
         if self.attachment is None:
             return False
+        if route is not None and route.key == self.topic:
+            self.topic = route.key  # the same bytes need not be there twice
         sessions.add_waiter(self.session, self.attachment)
         return True
 
