@@ -109,7 +109,13 @@ cdef class TlsConnection(TcpConnection):
             while not self.closing and not self.core.input_ended:
                 result = records.read(self.native, plain, RECEIVE_SIZE, &size)
                 if result == READ_DATA:
-                    self.give_to_core(plain, size)
+                    # What OpenSSL has answered, such as a change of keys, before the core may have another connection
+                    # write, which has the same buffer.
+                    self.write_records()
+                    if self.native != NULL:
+                        self.give_to_core(plain, size)
+                    if self.native == NULL:
+                        break
                     if records.has_more(self.native):
                         continue
                     emptied = True
@@ -121,7 +127,7 @@ cdef class TlsConnection(TcpConnection):
         finally:
             if not emptied:
                 records.forget_received()
-            self.write_records()  # OpenSSL answers some records, such as a change of keys
+            self.write_records()
         return 0
 
     cdef int give_to_core(self, const uint8_t* plain, Py_ssize_t size) except -1:
