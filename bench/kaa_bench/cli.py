@@ -24,7 +24,8 @@ from kaa_bench.extras import require_clients
 
 RowName = Literal[
     "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos0-tls", "qos1-many-tls",
-    "qos1-websocket", "qos1-durable", "http", "coap", "plugin", "kpudp", "encode", "decode", "publish", "connect",
+    "qos1-websocket", "qos1-durable", "http", "coap", "plugin", "kpudp", "kpudp-secure",
+    "encode", "decode", "publish", "connect",
     "disconnect",
     "memory", "connect-tls", "resume-tls", "memory-tls", "latency-100", "latency-1000", "latency-5000",
     "latency-20000", "push", "workers", "ext-echo", "ext-tsx", "ext-dcx", "ext-dcx-series", "ext-epmx-get",
@@ -72,6 +73,7 @@ def compare(
     - `coap`: CoAP CON POST, one outstanding on each of 64 sockets, answered by the sink
     - `plugin`: MQTT QoS 1 as in `qos1`, by a plug-in in Python
     - `kpudp`: KP/UDP confirmed data by path alias, 32 unacknowledged on each of 64 sockets
+    - `kpudp-secure`: the same, encrypted
     - `encode`, `decode`, `publish`: one ClientData, one ExtensionData, one NATS publication
     - `connect`, `disconnect`, `memory`: the cost of an MQTT connection
     - `connect-tls`, `resume-tls`, `memory-tls`: the same over TLS, with a full handshake and with a resumed session

@@ -6,6 +6,7 @@ The bytes are in packets.py; the loads and the sink that get the sockets are in 
 import json
 import random
 import resource
+import secrets
 import socket
 import ssl
 import time
@@ -20,23 +21,28 @@ from kaa_bench import packets, websocket
 from kaa_bench.certificate import NAME, client_context
 from kaa_bench.client_tls import ClientTls
 from kaa_bench.errors import BenchError
-from kaa_bench.load.datagram import CoapLoad, KpUdpLoad
+from kaa_bench.load.datagram import CoapLoad, KpUdpLoad, SealedKpUdpLoad
 from kaa_bench.load.http import HttpLoad
 from kaa_bench.load.loop import Load
 from kaa_bench.load.mqtt import MqttLoad, MqttRequestLoad
 from kaa_bench.load.nats import NatsRequestLoad, NatsSink
 from kaa_bench.load.websocket import WebSocketLoad
+from kaa_bench.peers import kpudp_sealing as sealing
 
 Address = tuple[str, int]
 Protocol = Literal["mqtt", "http", "coap", "kpudp"]
 LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "nats"]
 """`nats` is not a protocol of devices: its requests go to the extension without a gateway."""
-Carrier = Literal["tcp", "tls", "websocket", "websocket-tls"]
+Carrier = Literal["tcp", "tls", "websocket", "websocket-tls", "sealed"]
 CARRIERS: dict[LoadProtocol, tuple[Carrier, ...]] = {
     "mqtt": ("tcp", "tls", "websocket", "websocket-tls"),
     "http": ("tcp", "tls"),
+    "kpudp": ("tcp", "sealed"),
 }
-"""What can carry a protocol, of those that TCP is not all for."""
+"""What can carry a protocol, of those that TCP is not all for. `tcp` stands for UDP too.
+
+`sealed` is encrypted KP/UDP.
+"""
 
 CONNECT_TIMEOUT_S = 10.0
 ANSWER_TIMEOUT_S = 1.0
@@ -48,6 +54,9 @@ NATS_LINE_MAX = 65536
 FILES_BESIDE_SOCKETS = 64
 MQTT_REFUSED = 0x80
 """The first reason code of MQTT 5 that refuses."""
+KPUDP_HEADER_SIZE = 2
+SEALED_ROOM = 28
+"""Bytes that encryption adds to a datagram of KP/UDP."""
 NATS_CONNECT = {
     "verbose": False,
     "pedantic": False,
@@ -127,6 +136,7 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
     raise_file_limit(spec.connections)
     devices = range(spec.connections)
     sockets: list[socket.socket] = []
+    sessions: list[tuple[bytes, int, bytes]] = []
     datagrams = spec.protocol in ("coap", "kpudp")
     sources = spec.sources or ((unused_source(address) if datagrams else ""),)
     unverified = client_context() if spec.encrypted and spec.tls is None else None
@@ -145,6 +155,8 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
                 _mqtt_handshake(sockets[-1], device, spec.profile, spec.mqtt_version, framed=spec.websocket)
                 if spec.aliased:
                     _mqtt_registration(sockets[-1], device, spec.profile)
+            elif spec.carrier == "sealed":
+                sessions.append(_sealed_registration(sockets[-1], device, spec.profile))
             elif spec.protocol == "kpudp":
                 _kpudp_registration(sockets[-1], device, spec.profile)
             elif spec.protocol == "nats":
@@ -163,6 +175,9 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
             return CoapLoad(
                 sockets, [packets.coap_post(device, spec.profile) for device in devices], spec.window
             )
+        case "kpudp" if spec.carrier == "sealed":
+            message = packets.kpudp_data(spec.profile) + bytes(SEALED_ROOM)
+            return SealedKpUdpLoad(sockets, [message] * spec.connections, spec.window, sessions=sessions)
         case "kpudp":
             return KpUdpLoad(sockets, [packets.kpudp_data(spec.profile)] * spec.connections, spec.window)
         case "nats":
@@ -295,6 +310,33 @@ def _kpudp_registration(connected: socket.socket, device: int, profile: packets.
             raise BenchError(f"no ACK for device {device}: {error}") from error
         return
     raise BenchError(f"no ACK for device {device} in {CONNECT_TIMEOUT_S:g} s")
+
+
+def _sealed_registration(
+    connected: socket.socket, device: int, profile: packets.Profile
+) -> tuple[bytes, int, bytes]:
+    """Open a session and register the alias in it. Return connection ID, next counter and keys of the session."""
+    connected.settimeout(ANSWER_TIMEOUT_S)
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    frames = packets.kpudp_registration(device, profile)[KPUDP_HEADER_SIZE:]
+    while time.monotonic() < deadline:
+        try:
+            connected.send(sealing.hello(secrets.token_bytes(sealing.RANDOM_SIZE)))
+            challenge = sealing.read_challenge(connected.recv(65536))
+            if challenge is None:
+                continue
+            session = sealing.Sealing.open(challenge, packets.identity(device), packets.shared_key(device))
+            connected.send(session.seal(frames))
+            while not session.confirmed:
+                session.unseal(connected.recv(65536))
+        except TimeoutError:
+            continue
+        except OSError as error:
+            raise BenchError(f"no session for device {device}: {error}") from error
+        keys = session.generation
+        directions = (keys.device, keys.server)
+        return session.connection_id, session.sent, b"".join(each.key + each.iv for each in directions)
+    raise BenchError(f"no session for device {device} in {CONNECT_TIMEOUT_S:g} s")
 
 
 def _kpudp_registered(connected: socket.socket, device: int) -> bool:

@@ -5,6 +5,7 @@ Source: MQTT 3.1.1 and MQTT 5.0, sections 3.1 to 3.4 and 3.12; HTTP/1.1 (RFC 911
 """
 
 import base64
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -243,6 +244,16 @@ def kpudp_registration(device: int, profile: Profile = BENCH) -> bytes:
         EPOCH,
         [kpudp.Message(kpudp.Type.CONFIRMED_DATA, REGISTRATION_ID, ALIAS, path, payload=profile.payload)],
     )
+
+
+def identity(device: int) -> bytes:
+    """Return the identity of a device with a pre-shared key."""
+    return f"bench-{device}".encode()
+
+
+def shared_key(device: int) -> bytes:
+    """Return the pre-shared key of a device of the bench. It is no secret."""
+    return hashlib.sha256(identity(device)).digest()[:16]
 
 
 def kpudp_data(profile: Profile = BENCH) -> bytes:

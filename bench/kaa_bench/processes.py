@@ -23,6 +23,7 @@ from typing import Self, cast
 
 import yaml
 
+from kaa_bench import packets
 from kaa_bench.certificate import write_certificate
 from kaa_bench.connecting import Address, Carrier, Protocol
 from kaa_bench.errors import BenchError
@@ -34,6 +35,8 @@ INSTANCE = "kpc-bench"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 STREAM_SIZE = "256MiB"
+KEYS = 2000
+"""Devices of encrypted KP/UDP that have keys."""
 END_TIMEOUT_S = 60.0
 """How long a server may take to end after a signal."""
 POLL_S = 0.02
@@ -200,7 +203,7 @@ class Gateway(Server):
     name = "gateway"
 
     def __init__(self, nats: NatsServer, workers: int = 1, *, durable: bool = False) -> None:
-        coap, kpudp = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
+        coap, kpudp, sealed = (free_port(socket.SOCK_DGRAM) for _ in range(3))
         super().__init__(*(free_port() for _ in range(6)), coap_port=coap)
         mqtt, http, self._management, tls, websocket, plugin = self.ports
         self.plugin_address: Address = (HOST, plugin)
@@ -216,8 +219,9 @@ class Gateway(Server):
             "tcp": (HOST, mqtt),
             "tls": (HOST, tls),
             "websocket": (HOST, websocket),
+            "sealed": (HOST, sealed),
         }
-        """The addresses of MQTT."""
+        """The addresses of MQTT, and that of encrypted KP/UDP."""
         self._nats = nats
 
     def command(self) -> list[str]:
@@ -246,6 +250,9 @@ class Gateway(Server):
         """Return the service-config.yml of the bench."""
         ports = {protocol: port for protocol, (_, port) in self.addresses.items()}
         certificate, key = write_certificate(self.directory)
+        keys = self.directory / "psk.yml"
+        shared = {packets.identity(each).decode(): packets.shared_key(each).hex() for each in range(KEYS)}
+        keys.write_text(yaml.safe_dump({"keys": shared}))
         encrypted: dict[str, object] = {
             "enabled": True,
             "port": self.carriers["tls"][1],
@@ -270,7 +277,15 @@ class Gateway(Server):
                         },
                         "http": {"enabled": True, "port": ports["http"]},
                         "coap": {"enabled": True, "port": ports["coap"]},
-                        "udp": {"enabled": True, "port": ports["kpudp"]},
+                        "udp": {
+                            "enabled": True,
+                            "port": ports["kpudp"],
+                            "secure": {
+                                "enabled": True,
+                                "port": self.carriers["sealed"][1],
+                                "psk-file": str(keys),
+                            },
+                        },
                         "protocols": {
                             "plugin": {
                                 "protocol": "kaa_bench.peers.mqtt_plugin:MqttPlugin",

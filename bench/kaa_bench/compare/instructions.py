@@ -74,4 +74,4 @@ def count_of(counts: Counter[tuple[str, str]], messages: int) -> Count:
 
 def _row(name: str) -> Row:
     row = ROWS[name]
-    return replace(row, load=replace(row.load, window=KPUDP_WINDOW)) if name == "kpudp" else row
+    return replace(row, load=replace(row.load, window=KPUDP_WINDOW)) if row.load.protocol == "kpudp" else row

@@ -94,7 +94,7 @@ def address_for(row: Row, gateway: Gateway) -> Address:
     """Return the address of the gateway at which a row is measured."""
     if row.plugin:
         return gateway.plugin_address
-    if row.load.protocol == "mqtt":
+    if row.load.protocol == "mqtt" or row.load.carrier != "tcp":
         return gateway.carriers[row.load.carrier]
     return gateway.address_of(row.load.protocol)
 

@@ -86,5 +86,10 @@ ROWS = {
             plugin=True,
         ),
         Row("kpudp", "KP/UDP confirmed, 64 devices, window 32", LoadSpec("kpudp", connections=64, window=32)),
+        Row(
+            "kpudp-secure",
+            "KP/UDP confirmed, encrypted, 64 devices, window 32",
+            LoadSpec("kpudp", connections=64, window=32, carrier="sealed"),
+        ),
     )
 }

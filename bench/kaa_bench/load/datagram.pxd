@@ -1,6 +1,7 @@
-from libc.stdint cimport int64_t, uint8_t, uint16_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from kaa_bench.load.loop cimport Connection, Failure, Load
+from kaa_gateway.wire.aead cimport KEY_SIZE, NONCE_SIZE
 from kaa_gateway.wire.coap cimport MessageView
 from kaa_gateway.wire.kpudp cimport Frame
 
@@ -86,4 +87,21 @@ cdef class KpUdpLoad(DatagramLoad):
     # counters of a run
     cdef int64_t resets[REASON_MAX + 1]  # by reason
 
+    cdef Failure take_frames(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil
     cdef void pong(self, Connection* connection, const Frame* frame) noexcept nogil
+
+
+cdef struct Sealing:
+    # The session of a device.
+    uint64_t connection_id
+    uint32_t sent                # the next counter
+    uint8_t[KEY_SIZE] key
+    uint8_t[NONCE_SIZE] iv
+    uint8_t[KEY_SIZE] server_key
+    uint8_t[NONCE_SIZE] server_iv
+
+
+cdef class SealedKpUdpLoad(KpUdpLoad):
+    # what is sent
+    cdef Sealing* sessions       # by the index of the connection
+    cdef uint8_t[DATAGRAM_SIZE] frames   # of each message

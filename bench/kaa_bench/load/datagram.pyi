@@ -14,3 +14,14 @@ class KpUdpLoad(Load):
     def __init__(
         self, sockets: Sequence[socket], messages: Sequence[bytes], window: int, *, silence: float = 1.0
     ) -> None: ...
+
+class SealedKpUdpLoad(KpUdpLoad):
+    def __init__(
+        self,
+        sockets: Sequence[socket],
+        messages: Sequence[bytes],
+        window: int,
+        *,
+        sessions: Sequence[tuple[bytes, int, bytes]],
+        silence: float = 1.0,
+    ) -> None: ...

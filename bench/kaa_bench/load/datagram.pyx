@@ -10,18 +10,26 @@ Source: RFC 7252, sections 4.2, 4.4, 5.2, 5.3; docs/kp-over-udp.md; recvmmsg(2),
 from libc.errno cimport EAGAIN, EINTR, errno
 from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from kaa_bench.load.loop cimport (
     EPOLLIN, EPOLLOUT, IDENTIFIERS_USED_UP, MALFORMED_RESPONSE, MSG_DONTWAIT, NONE, SOCKET_ERROR, UNEXPECTED_PACKET,
     WRONG_IDENTIFIER, send,
 )
+from kaa_gateway.wire.aead import load as load_cipher
+
+from kaa_gateway.wire.aead cimport TAG_SIZE, seal, unseal
+from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.coap cimport (
     ACK as COAP_ACK, CON, EMPTY, HEADER_SIZE as COAP_HEADER_SIZE, RST, WELL_FORMED as COAP_WELL_FORMED, read_message,
 )
 from kaa_gateway.wire.kpudp cimport (
     ACK as KPUDP_ACK, CONFIRMED_DATA, HEAD_SIZE, HEADER_SIZE as KPUDP_HEADER_SIZE, MAGIC, PING, PING_DATA_SIZE_MAX,
     PONG, RESET, VERSION, WELL_FORMED as KPUDP_WELL_FORMED, put_header, put_probe, read_frame,
+)
+from kaa_gateway.wire.kpudp_secure cimport (
+    SEALED, SEALED_HEADER_SIZE, SECURE_OVERHEAD, SECURE_WELL_FORMED, SecureHeader, make_nonce, put_sealed_header,
+    read_secure,
 )
 
 cdef extern from "<sys/socket.h>" nogil:
@@ -48,6 +56,7 @@ cdef enum:
 cdef enum:
     EPOCH_OFFSET = 1
     MESSAGE_ID_OFFSET = KPUDP_HEADER_SIZE + 1
+    SEALED_ROOM = SECURE_OVERHEAD - KPUDP_HEADER_SIZE   # what encryption adds to a datagram
 
 
 cdef class DatagramLoad(Load):
@@ -310,11 +319,15 @@ cdef class KpUdpLoad(DatagramLoad):
         message[MESSAGE_ID_OFFSET + 1] = <uint8_t>(number & 0xFF)
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
-        cdef Frame frame
-        cdef Py_ssize_t at = KPUDP_HEADER_SIZE, consumed = 0
-        cdef int64_t number
         if size <= KPUDP_HEADER_SIZE or data[0] != (MAGIC << 4 | VERSION) or data[EPOCH_OFFSET] != self.epoch:
             return MALFORMED_RESPONSE
+        return self.take_frames(connection, data + KPUDP_HEADER_SIZE, size - KPUDP_HEADER_SIZE)
+
+    cdef Failure take_frames(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        """Read the frames of a datagram. Hot path."""
+        cdef Frame frame
+        cdef Py_ssize_t at = 0, consumed = 0
+        cdef int64_t number
         while at < size:
             if read_frame(data + at, size - at, &frame, &consumed) != KPUDP_WELL_FORMED:
                 return MALFORMED_RESPONSE
@@ -340,3 +353,70 @@ cdef class KpUdpLoad(DatagramLoad):
         cdef uint8_t[KPUDP_HEADER_SIZE + HEAD_SIZE + PING_DATA_SIZE_MAX] out
         cdef uint8_t* end = put_probe(put_header(out, self.epoch), PONG, frame.message_id, frame.payload, False)
         send(connection.fd, out, end - out, MSG_DONTWAIT)
+
+
+cdef class SealedKpUdpLoad(KpUdpLoad):
+    """Sends the datagrams of a KpUdpLoad encrypted, in sessions that are open: docs/kp-over-udp-secure.md.
+
+    A message ends with SEALED_ROOM bytes, which its frames do not use. `sessions` are (connection ID, next counter,
+    keys of 88 bytes) by connection.
+    """
+
+    def __cinit__(self, sockets, messages, int window=1, *, sessions, **_):
+        cdef const uint8_t* keys
+        cdef Sealing* session
+        if self.message_size > DATAGRAM_SIZE or len({bytes(message) for message in messages}) != 1:
+            raise ValueError("all messages are the same, and fit a datagram")
+        load_cipher()
+        memcpy(self.frames, <const uint8_t*><bytes>messages[0] + KPUDP_HEADER_SIZE, self.message_size - SECURE_OVERHEAD)
+        self.sessions = <Sealing*>calloc(self.count, sizeof(Sealing))
+        if self.sessions == NULL:
+            raise MemoryError
+        for index, (connection_id, sent, secrets) in enumerate(sessions):
+            session = &self.sessions[<int>index]
+            session.connection_id = int.from_bytes(connection_id, "big")
+            session.sent = sent
+            keys = secrets
+            memcpy(session.key, keys, KEY_SIZE)
+            memcpy(session.iv, keys + KEY_SIZE, NONCE_SIZE)
+            memcpy(session.server_key, keys + KEY_SIZE + NONCE_SIZE, KEY_SIZE)
+            memcpy(session.server_iv, keys + 2 * KEY_SIZE + NONCE_SIZE, NONCE_SIZE)
+
+    def __dealloc__(self):
+        free(self.sessions)
+
+    cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil:
+        cdef Sealing* session = &self.sessions[connection.index]
+        cdef Py_ssize_t size = self.message_size - SECURE_OVERHEAD
+        cdef uint8_t[DATAGRAM_SIZE] plain
+        cdef uint8_t[NONCE_SIZE] nonce
+        memcpy(plain, self.frames, <size_t>size)
+        plain[1] = <uint8_t>(number >> 8 & 0xFF)
+        plain[2] = <uint8_t>(number & 0xFF)
+        put_sealed_header(message, SEALED, session.connection_id, session.sent)
+        make_nonce(nonce, session.iv, session.sent)
+        session.sent += 1
+        seal(
+            session.key, nonce, Slice(message, SEALED_HEADER_SIZE), plain, size, message + SEALED_HEADER_SIZE
+        )
+
+    cdef void send_again(self, Connection* connection) noexcept nogil:
+        """Seal the unanswered messages anew: a datagram counts once."""
+        cdef Window* window = &self.windows[connection.index]
+        cdef int64_t number
+        for number in range(window.oldest, window.next - window.unsent):
+            if self.state(connection, number)[0] == SENT:
+                self.stamp(connection, number, self.message(connection, number))
+        DatagramLoad.send_again(self, connection)
+
+    cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        cdef Sealing* session = &self.sessions[connection.index]
+        cdef SecureHeader header
+        cdef uint8_t[DATAGRAM_SIZE] plain
+        cdef uint8_t[NONCE_SIZE] nonce
+        if read_secure(data, size, &header) != SECURE_WELL_FORMED or header.type != SEALED:
+            return MALFORMED_RESPONSE
+        make_nonce(nonce, session.server_iv, header.counter)
+        if not unseal(session.server_key, nonce, header.header, header.sealed.data, header.sealed.size, plain):
+            return MALFORMED_RESPONSE
+        return self.take_frames(connection, plain, header.sealed.size - TAG_SIZE)

@@ -35,7 +35,6 @@ kaa:
 OPENED = [
     "port 8080 (tcp) is opened",
     "port 5683 (udp) is opened",
-    "port 5686 (udp) is opened",
     "kaa.kpc.identity.provider is not set",
 ]
 
