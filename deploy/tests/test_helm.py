@@ -413,7 +413,17 @@ def test_services_follow_their_values(chart: helm_python.Chart) -> None:
     assert manifests["Service", "gw-kaa-gateway-tcp"]["spec"]["loadBalancerClass"] == "example.com/lb"
     ports = {port["name"]: port for port in manifests["Service", "gw-kaa-gateway-udp"]["spec"]["ports"]}
     assert ports["coap"]["nodePort"] == 31683
-    assert "nodePort" not in ports["kpudp"]
+
+
+def test_kp_udp_has_ports_where_it_is_switched_on(chart: helm_python.Chart) -> None:
+    def ports(udp: dict[str, Any]) -> dict[str, int]:
+        manifests = render(chart, {"config": {"kaa": {"kpc": {"transports": {"udp": udp}}}}})
+        found = manifests["Service", "gw-kaa-gateway-udp"]["spec"]["ports"]
+        return {port["name"]: port["port"] for port in found}
+
+    assert ports({}) == {"coap": 5683}
+    assert ports({"enabled": True}) == {"coap": 5683, "kpudp": 5686}
+    assert ports({"secure": {"enabled": True}}) == {"coap": 5683, "kpudp-secure": 5687}
 
 
 def test_http_and_websocket_are_reached_through_ingress_and_gateway(chart: helm_python.Chart) -> None:

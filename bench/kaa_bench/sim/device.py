@@ -292,4 +292,13 @@ def make_session(
                 return independent.AiocoapSession(host, target.coap, timeout=timeout)
             return CoapSession(host, target.coap, timeout=timeout, source=source)
         case "kpudp":
-            return KpudpSession(host, target.kpudp, timeout=timeout, pushed=pushed, source=source)
+            if identity.user is None or identity.password is None:
+                return KpudpSession(host, target.kpudp, timeout=timeout, pushed=pushed, source=source)
+            return KpudpSession(
+                host,
+                target.kpudp_secure,
+                timeout=timeout,
+                pushed=pushed,
+                source=source,
+                identity=(identity.user, identity.password),
+            )

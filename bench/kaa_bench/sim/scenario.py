@@ -29,6 +29,10 @@ Name = Annotated[str, Meta(pattern=NAME)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
+SHARED_KEY = re.compile(r"([0-9a-fA-F]{2}){16,64}")
+"""A pre-shared key."""
+
+
 class Target(Strict, frozen=True, kw_only=True):
     """The address of the gateway."""
 
@@ -41,6 +45,7 @@ class Target(Strict, frozen=True, kw_only=True):
     https: Port = 8443
     coap: Port = 5683
     kpudp: Port = 5686
+    kpudp_secure: Port = 5687
     ca_file: str | None = None
     """PEM file of the certificate authority (default: the system's trust store)."""
 
@@ -104,7 +109,10 @@ class Fleet(Strict, frozen=True, kw_only=True):
     password: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
-    """User name, password and client certificate (PEM). {device} stands for the number of the device."""
+    """User name, password and client certificate (PEM). {device} stands for the number of the device.
+
+    For kpudp they are the identity and its pre-shared key in hexadecimal, and make it encrypted.
+    """
     sources: tuple[str, ...] = ()
     """Local addresses that the devices connect from, in turn."""
     clients: Literal["native", "independent"] = "native"
@@ -159,8 +167,12 @@ class Fleet(Strict, frozen=True, kw_only=True):
             raise ValueError("`downlink.interval` is more than 0")
 
     def _check_identity(self) -> None:
-        if self.protocol in ("coap", "kpudp") and (self.user or self.password):
-            raise ValueError("`user` and `password` are of MQTT and HTTP")
+        if self.protocol == "coap" and (self.user or self.password):
+            raise ValueError("`user` and `password` are of MQTT, HTTP and kpudp")
+        if self.protocol == "kpudp" and bool(self.user) != bool(self.password):
+            raise ValueError("kpudp needs both `user`, the identity, and `password`, the key in hexadecimal")
+        if self.protocol == "kpudp" and self.password and not SHARED_KEY.fullmatch(self.password):
+            raise ValueError("`password` of kpudp is a key of 16 to 64 bytes in hexadecimal")
         if self.password is not None and self.user is None:
             raise ValueError("`password` needs `user`")
         if (self.cert_file is None) != (self.key_file is None):

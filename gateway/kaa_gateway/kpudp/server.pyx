@@ -155,8 +155,7 @@ cdef class KpudpServer(DatagramCore):
         peer.outbox.epoch = epoch
         client = self.socket.client_of(source)
         if client is not None:
-            peer.principal = client.principal
-            peer.tenant = client.tenant
+            peer.set_client(client)
             place.proved = True  # below, a cookie has proved the address
         self.context.sessions.open(peer)
         if place.proved:

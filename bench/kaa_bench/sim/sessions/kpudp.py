@@ -6,11 +6,12 @@ from collections.abc import Coroutine
 from typing import Any
 
 from kaa_bench.peers.kpudp_client import KpudpClient, RefusedError, UnansweredError
+from kaa_bench.peers.secure_kpudp_client import SecureKpudpClient
 from kaa_bench.sim.sessions import Pushed, SessionError
 
 
 class KpudpSession:
-    """See `Session`."""
+    """See `Session`. With an `identity` and its pre-shared key in hexadecimal it is encrypted."""
 
     def __init__(
         self,
@@ -20,8 +21,14 @@ class KpudpSession:
         timeout: float,
         pushed: Pushed,
         source: tuple[str, int] | None = None,
+        identity: tuple[str, str] | None = None,
     ) -> None:
         self._client = KpudpClient(port, host=host, source=source)
+        if identity is not None:
+            name, key = identity
+            self._client = SecureKpudpClient(
+                port, name.encode(), bytes.fromhex(key), host=host, source=source
+            )
         self._timeout = timeout
         self._pushed = pushed
         self._reading: asyncio.Task[None] | None = None
