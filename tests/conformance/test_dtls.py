@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from kaa_gateway.app.encryption import datagram_credentials
-from kaa_gateway.config.keys import CoapDtls
+from kaa_gateway.config.keys import CoapDtls, TenantTls
 from kaa_gateway.errors import ConfigError, IdentityError
 from kaa_gateway.identity.clients import Client
 from kaa_gateway.kp.revocation import Revocation
@@ -344,6 +345,23 @@ class TestResumption:
         assert len(shown) == 2
         assert shown[0] is not None
         assert shown[0] == shown[1]
+        for each in (first, second):
+            each.close()
+
+    async def test_a_session_with_a_certificate_keeps_its_tenant(self, server: DtlsServer) -> None:
+        """OpenSSL does not keep the chain, so the certificate is verified again."""
+        tenants = {"acme": TenantTls(ca_file=server.authority.file)}
+        server.use(msgspec.structs.replace(server.settings, ca_file=None, crl_file=None, tenants=tenants))
+        device = server.authority.issue("device")
+        first, second = (server.client(issued=device, ca_file=server.authority.file) for _ in range(2))
+        await first.handshake()
+        await ask(first)
+        second.resume(first)
+        await second.handshake()
+        assert second.resumed
+        await ask(second)
+        shown = [presentation.certificate for presentation in server.gate.seen]
+        assert [each.tenant for each in shown if each is not None] == ["acme", "acme"]
         for each in (first, second):
             each.close()
 
