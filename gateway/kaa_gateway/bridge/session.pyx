@@ -9,10 +9,11 @@ Source: 1/KP; 4/ESP.
 import json
 
 from kaa_gateway.counters cimport Counters
+from kaa_gateway.kp.addressee cimport Addressee, find_addressee
 from kaa_gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport append_topic, is_clean
 from kaa_gateway.kp.router cimport Router
-from kaa_gateway.kp.session cimport Attachment, Delivery, Endpoint
+from kaa_gateway.kp.session cimport Delivery, Endpoint
 from kaa_gateway.kp.uplink cimport BUSY, Message, Outcome
 from kaa_gateway.wire.buffer cimport Slice, slice_of, to_bytes
 
@@ -105,31 +106,23 @@ cdef class BridgedEndpoint(Session):
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Publish an ExtensionData to `.../status` or `.../error`."""
-        cdef Attachment attachment = None
-        cdef Slice app_version = delivery.data.app_version_name, token = Slice(NULL, 0)
+        cdef Addressee addressee
         cdef int status = delivery.data.status_code
         cdef bint success = 200 <= status < 300
         if self.closed or not (self.owned or delivery.correlated):
             return False  # another bridge delivers it
-        if endpoint is not None:
-            attachment = <Attachment>endpoint.sessions.get(self)
-            if attachment is None:
-                self.counters.count("dropped", "wrong_endpoint")
-                return False
-            token = slice_of(attachment.token)
-            if app_version.data == NULL:
-                app_version = slice_of(attachment.app_version)
-        elif delivery.data.endpoint_id.data != NULL:
+        if not find_addressee(self, delivery, endpoint, None, &addressee):
             return False
-        if app_version.data == NULL or delivery.data.extension_instance_name.data == NULL \
-                or not is_clean(app_version) or not is_clean(delivery.data.resource_path) \
+        if addressee.app_version.data == NULL or delivery.data.extension_instance_name.data == NULL \
+                or not is_clean(addressee.app_version) or not is_clean(delivery.data.resource_path) \
                 or not is_clean(delivery.data.extension_instance_name):
             self.counters.count("dropped", "no_topic")
             return True
         self.scratch.size = 0
         append_topic(
-            self.scratch, app_version, delivery.data.extension_instance_name, token, delivery.data.resource_path,
-            delivery.data.has_request_id, delivery.data.request_id, slice_of(b"/status" if success else b"/error"),
+            self.scratch, addressee.app_version, delivery.data.extension_instance_name, addressee.token,
+            delivery.data.resource_path, delivery.data.has_request_id, delivery.data.request_id,
+            slice_of(b"/status" if success else b"/error"),
         )
         payload = to_bytes(delivery.data.payload) or b""
         if not success:

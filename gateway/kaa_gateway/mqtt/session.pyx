@@ -9,6 +9,7 @@ properties), 4.1 (session state), 4.9 (flow control), 4.10 (request / response);
 """
 
 from kaa_gateway.clock cimport now_ms
+from kaa_gateway.kp.addressee cimport Addressee, find_addressee
 from kaa_gateway.kp.correlation cimport REQUEST
 from kaa_gateway.kp.receipt cimport Receipt
 from kaa_gateway.kp.receipts cimport drop_receipt, kept_receipt
@@ -129,6 +130,8 @@ cdef class MqttSession(Session):
         if self.in_flight is not None:
             size += self.in_flight.memory()
             messages += len(self.in_flight.packets)
+        if self.client_topics is not None:
+            size += self.client_topics.memory()
         if self.attached is not None:
             size += ENDPOINT_OVERHEAD * len(self.attached)
         return size + MESSAGE_OVERHEAD * messages
@@ -227,7 +230,8 @@ cdef class MqttSession(Session):
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Publish an ExtensionData to `.../status` or `.../error`. Hot path."""
         cdef Attachment attachment = None
-        cdef Slice app_version = delivery.data.app_version_name, token = Slice(NULL, 0), topic
+        cdef Addressee addressee
+        cdef Slice topic
         cdef int status = delivery.data.status_code
         cdef bint success = 200 <= status < 300
         cdef uint8_t qos
@@ -237,23 +241,14 @@ cdef class MqttSession(Session):
             return False
         if delivery.correlated and delivery.sequence >= OF_REQUEST:
             return self.respond(delivery)
-        if endpoint is not None:
-            if delivery.correlated:
-                attachment = self.attachment_of(endpoint, attachment_number(delivery.sequence))
-            elif delivery.attachment != NULL:
-                attachment = <Attachment>delivery.attachment
-            else:
-                attachment = <Attachment>endpoint.sessions.get(self)
-            if attachment is None:
-                self.counters.count("dropped", "wrong_endpoint")
-                return False
-            token = slice_of(attachment.token)
-            if app_version.data == NULL:
-                app_version = slice_of(attachment.app_version)
-        elif delivery.data.endpoint_id.data != NULL:
+        if endpoint is not None and delivery.correlated:
+            attachment = self.attachment_of(endpoint, attachment_number(delivery.sequence))
+        elif delivery.attachment != NULL:
+            attachment = <Attachment>delivery.attachment
+        if not find_addressee(self, delivery, endpoint, attachment, &addressee):
             return False
-        if app_version.data == NULL or delivery.data.extension_instance_name.data == NULL \
-                or not is_clean_topic_again(&last_version, app_version) \
+        if addressee.app_version.data == NULL or delivery.data.extension_instance_name.data == NULL \
+                or not is_clean_topic_again(&last_version, addressee.app_version) \
                 or not is_clean_topic_again(&last_path, delivery.data.resource_path) \
                 or not is_clean_topic_again(&last_extension, delivery.data.extension_instance_name):
             self.counters.count("dropped", "no_topic")
@@ -261,8 +256,8 @@ cdef class MqttSession(Session):
             return True
         self.scratch.size = 0
         append_topic(
-            self.scratch, app_version, delivery.data.extension_instance_name, token, delivery.data.resource_path,
-            delivery.data.has_request_id, delivery.data.request_id,
+            self.scratch, addressee.app_version, delivery.data.extension_instance_name, addressee.token,
+            delivery.data.resource_path, delivery.data.has_request_id, delivery.data.request_id,
             slice_of(STATUS_SUFFIX if success else ERROR_SUFFIX),
         )
         topic = Slice(self.scratch.data, self.scratch.size)

@@ -10,8 +10,9 @@ Source: docs/protocols.md.
 
 from collections import deque
 
+from kaa_gateway.kp.addressee cimport Addressee, find_addressee
 from kaa_gateway.kp.correlation cimport AT_LEAST_ONCE, AT_MOST_ONCE, REQUEST, SEQUENCE_MASK
-from kaa_gateway.kp.session cimport Attachment, Delivery, Endpoint
+from kaa_gateway.kp.session cimport Delivery, Endpoint
 from kaa_gateway.kp.uplink cimport BUSY, FORWARDED, IGNORED, Message
 from kaa_gateway.wire.buffer cimport Slice, slice_of, to_bytes
 
@@ -90,6 +91,8 @@ cdef class PluginSession(Session):
     def run_deferred(self):
         """Tell what was put off."""
         deferred, self.deferred = self.deferred, None
+        if deferred is None:
+            return  # the session has ended meanwhile
         for name, arguments in deferred:
             self.tell(name, arguments)
         self.unblock()
@@ -364,8 +367,7 @@ cdef class PluginSession(Session):
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Hand an answer or a push to the plug-in; return False if it takes none. Hot path."""
-        cdef Attachment attachment
-        cdef bytes token = b""
+        cdef Addressee addressee
         if self.ended:
             return False
         payload = b"" if delivery.data.payload.data == NULL else to_bytes(delivery.data.payload)
@@ -378,17 +380,11 @@ cdef class PluginSession(Session):
             self.tell("answered", (reference, Answer(delivery.data.status_code, phrase, payload)))
             self.unblock()
             return True
-        if endpoint is not None:
-            attachment = <Attachment>endpoint.sessions.get(self)
-            if attachment is None:
-                self.counters.count("dropped", "wrong_endpoint")
-                return False
-            token = attachment.token
-        elif delivery.data.endpoint_id.data != NULL:
+        if not find_addressee(self, delivery, endpoint, None, &addressee):
             return False
         push = Push(
             text_of(delivery.data.extension_instance_name), text_of(delivery.data.resource_path),
-            token.decode("utf-8", "replace"), delivery.data.status_code, phrase, payload,
+            text_of(addressee.token), delivery.data.status_code, phrase, payload,
         )
         taken = self.call(self.device.pushed, (push,))
         if taken is not False and not (taken is None and self.ended):
