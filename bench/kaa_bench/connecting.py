@@ -21,7 +21,7 @@ from kaa_bench import packets, websocket
 from kaa_bench.certificate import NAME, client_context
 from kaa_bench.client_tls import ClientTls
 from kaa_bench.errors import BenchError
-from kaa_bench.load.datagram import CoapLoad, KpUdpLoad, SealedKpUdpLoad
+from kaa_bench.load.datagram import CoapLoad, KpUdpLoad, MqttSnLoad, SealedKpUdpLoad
 from kaa_bench.load.http import HttpLoad
 from kaa_bench.load.loop import Load
 from kaa_bench.load.mqtt import MqttLoad, MqttRequestLoad
@@ -30,9 +30,10 @@ from kaa_bench.load.websocket import WebSocketLoad
 from kaa_bench.peers import kpudp_sealing as sealing
 
 Address = tuple[str, int]
-Protocol = Literal["mqtt", "http", "coap", "kpudp"]
-LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "nats"]
+Protocol = Literal["mqtt", "http", "coap", "kpudp", "mqtt-sn"]
+LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "mqtt-sn", "nats"]
 """`nats` is not a protocol of devices: its requests go to the extension without a gateway."""
+DATAGRAM_PROTOCOLS = ("coap", "kpudp", "mqtt-sn")
 Carrier = Literal["tcp", "tls", "websocket", "websocket-tls", "sealed"]
 CARRIERS: dict[LoadProtocol, tuple[Carrier, ...]] = {
     "mqtt": ("tcp", "tls", "websocket", "websocket-tls"),
@@ -137,7 +138,8 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
     devices = range(spec.connections)
     sockets: list[socket.socket] = []
     sessions: list[tuple[bytes, int, bytes]] = []
-    datagrams = spec.protocol in ("coap", "kpudp")
+    datagrams = spec.protocol in DATAGRAM_PROTOCOLS
+    topic_ids: list[int] = []
     sources = spec.sources or ((unused_source(address) if datagrams else ""),)
     unverified = client_context() if spec.encrypted and spec.tls is None else None
     try:
@@ -159,6 +161,8 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
                 sessions.append(_sealed_registration(sockets[-1], device, spec.profile))
             elif spec.protocol == "kpudp":
                 _kpudp_registration(sockets[-1], device, spec.profile)
+            elif spec.protocol == "mqtt-sn":
+                topic_ids.append(_mqtt_sn_registration(sockets[-1], device, spec.profile))
             elif spec.protocol == "nats":
                 _nats_handshake(sockets[-1], f"SUB {packets.nats_inbox(device)} 1\r\n")
     except BaseException:
@@ -180,6 +184,9 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
             return SealedKpUdpLoad(sockets, [message] * spec.connections, spec.window, sessions=sessions)
         case "kpudp":
             return KpUdpLoad(sockets, [packets.kpudp_data(spec.profile)] * spec.connections, spec.window)
+        case "mqtt-sn":
+            messages = [packets.mqtt_sn_publish(topic_id, spec.profile) for topic_id in topic_ids]
+            return MqttSnLoad(sockets, messages, spec.window)
         case "nats":
             return NatsRequestLoad(sockets, [packets.nats_request(device) for device in devices], spec.window)
 
@@ -337,6 +344,23 @@ def _sealed_registration(
         directions = (keys.device, keys.server)
         return session.connection_id, session.sent, b"".join(each.key + each.iv for each in directions)
     raise BenchError(f"no session for device {device} in {CONNECT_TIMEOUT_S:g} s")
+
+
+def _mqtt_sn_registration(connected: socket.socket, device: int, profile: packets.Profile) -> int:
+    """Connect, and return the topic ID of the resource path."""
+    connected.settimeout(CONNECT_TIMEOUT_S)
+    try:
+        connected.send(packets.mqtt_sn_connect(device, profile))
+        answer = connected.recv(64)
+        if answer != b"\x03\x05\x00":
+            raise _unexpected_answer(f"CONNECT of device {device}", answer)
+        connected.send(packets.mqtt_sn_register(device, profile))
+        answer = connected.recv(64)
+    except OSError as error:
+        raise BenchError(f"no answer for device {device}: {error}") from error
+    if len(answer) != 7 or answer[1] != 0x0B or answer[6]:
+        raise _unexpected_answer(f"REGISTER of device {device}", answer)
+    return int.from_bytes(answer[2:4], "big")
 
 
 def _kpudp_registered(connected: socket.socket, device: int) -> bool:

@@ -1,7 +1,7 @@
 """The bytes that simulated devices send, made once before a run. The loads read the answers.
 
 Source: MQTT 3.1.1 and MQTT 5.0, sections 3.1 to 3.4 and 3.12; HTTP/1.1 (RFC 9112); CoAP (RFC 7252); KP/UDP
-(docs/kp-over-udp.md); 1/KP resource paths.
+(docs/kp-over-udp.md); MQTT-SN 1.2; 1/KP resource paths.
 """
 
 import base64
@@ -259,6 +259,29 @@ def shared_key(device: int) -> bytes:
 def kpudp_data(profile: Profile = BENCH) -> bytes:
     """Return CONFIRMED DATA of the payload to the alias, the same for all devices. The message ID is 0."""
     return kpudp.encode(EPOCH, [kpudp.Message(kpudp.Type.CONFIRMED_DATA, 0, ALIAS, payload=profile.payload)])
+
+
+def mqtt_sn_connect(device: int, profile: Profile = BENCH) -> bytes:
+    """Return CONNECT of MQTT-SN for a clean session, without keep-alive."""
+    return sn_message(0x04, bytes([0x04, 0x01, 0, 0]) + profile.token(device).encode())
+
+
+def mqtt_sn_register(device: int, profile: Profile = BENCH) -> bytes:
+    """Return REGISTER of the resource path."""
+    return sn_message(0x0A, b"\0\0\0\1" + profile.resource_path(device).encode())
+
+
+def mqtt_sn_publish(topic_id: int, profile: Profile = BENCH) -> bytes:
+    """Return PUBLISH of the payload at QoS 1. The message ID is 0."""
+    return sn_message(0x0C, b"\x20" + topic_id.to_bytes(2, "big") + b"\0\0" + profile.payload)
+
+
+def sn_message(kind: int, body: bytes) -> bytes:
+    """Return a message of MQTT-SN (section 5.2 of its version 1.2)."""
+    size = len(body) + 2
+    if size > 255:
+        return b"\x01" + (size + 2).to_bytes(2, "big") + bytes([kind]) + body
+    return bytes([size, kind]) + body
 
 
 def string(value: str) -> bytes:

@@ -203,7 +203,7 @@ class Gateway(Server):
     name = "gateway"
 
     def __init__(self, nats: NatsServer, workers: int = 1, *, durable: bool = False) -> None:
-        coap, kpudp, sealed = (free_port(socket.SOCK_DGRAM) for _ in range(3))
+        coap, kpudp, sealed, mqtt_sn = (free_port(socket.SOCK_DGRAM) for _ in range(4))
         super().__init__(*(free_port() for _ in range(6)), coap_port=coap)
         mqtt, http, self._management, tls, websocket, plugin = self.ports
         self.plugin_address: Address = (HOST, plugin)
@@ -214,6 +214,7 @@ class Gateway(Server):
             "http": (HOST, http),
             "coap": (HOST, coap),
             "kpudp": (HOST, kpudp),
+            "mqtt-sn": (HOST, mqtt_sn),
         }
         self.carriers: dict[Carrier, Address] = {
             "tcp": (HOST, mqtt),
@@ -286,6 +287,7 @@ class Gateway(Server):
                                 "psk-file": str(keys),
                             },
                         },
+                        "mqtt-sn": {"enabled": True, "port": ports["mqtt-sn"]},
                         "protocols": {
                             "plugin": {
                                 "protocol": "kaa_bench.peers.mqtt_plugin:MqttPlugin",

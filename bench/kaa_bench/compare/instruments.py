@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from kaa_bench.connecting import Address, LoadSpec, Protocol, connect_load, connect_sink
+from kaa_bench.connecting import DATAGRAM_PROTOCOLS, Address, LoadSpec, Protocol, connect_load, connect_sink
 from kaa_bench.errors import BenchError
 from kaa_bench.load.discard import DiscardServer
 from kaa_bench.load.loop import Load, RunResult
@@ -182,7 +182,7 @@ def _serve_sink(pipe: Connection, nats: Address, answers: bool) -> None:
 
 
 def _serve_discard(pipe: Connection, protocol: Protocol) -> None:
-    datagrams = protocol in ("coap", "kpudp")
+    datagrams = protocol in DATAGRAM_PROTOCOLS
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM) as listening:
         if datagrams:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, DISCARD_BUFFER)

@@ -85,6 +85,11 @@ ROWS = {
             LoadSpec("mqtt", connections=8, qos=1, window=64),
             plugin=True,
         ),
+        Row(
+            "mqtt-sn",
+            "MQTT-SN QoS 1, 64 devices, window 8",
+            LoadSpec("mqtt-sn", connections=64, qos=1, window=8),
+        ),
         Row("kpudp", "KP/UDP confirmed, 64 devices, window 32", LoadSpec("kpudp", connections=64, window=32)),
         Row(
             "kpudp-secure",

@@ -80,6 +80,14 @@ cdef class CoapLoad(DatagramLoad):
     cdef Failure answered(self, Connection* connection, int64_t number, const MessageView* view) noexcept nogil
 
 
+cdef class MqttSnLoad(DatagramLoad):
+    # what is sent
+    cdef Py_ssize_t id_offset    # of the message ID
+
+    # counters of a run
+    cdef int64_t refused[CODES]  # PUBACKs by return code
+
+
 cdef class KpUdpLoad(DatagramLoad):
     # what is sent
     cdef uint8_t epoch

@@ -1,10 +1,10 @@
-"""Loads over UDP: CoAP and KP/UDP, a datagram a message, answered in any order and retransmitted after silence.
+"""Loads over UDP (CoAP, MQTT-SN, KP/UDP): a datagram a message, answered in any order, retransmitted after silence.
 
 A connection is a connected socket with a window of messages. After `silence` seconds without a datagram from the
 server, unanswered messages are sent again: the same bytes with the same message ID, so that they take effect once. The
 messages are made in packets.py.
 
-Source: RFC 7252, sections 4.2, 4.4, 5.2, 5.3; docs/kp-over-udp.md; recvmmsg(2), udp(7) for UDP_SEGMENT.
+Source: RFC 7252, sections 4.2, 4.4, 5.2, 5.3; docs/kp-over-udp.md; MQTT-SN 1.2; recvmmsg(2), udp(7) for UDP_SEGMENT.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -23,6 +23,7 @@ from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.coap cimport (
     ACK as COAP_ACK, CON, EMPTY, HEADER_SIZE as COAP_HEADER_SIZE, RST, WELL_FORMED as COAP_WELL_FORMED, read_message,
 )
+from kaa_gateway.wire.mqtt_sn cimport PUBACK as SN_PUBACK, PUBLISH as SN_PUBLISH
 from kaa_gateway.wire.kpudp cimport (
     ACK as KPUDP_ACK, CONFIRMED_DATA, HEAD_SIZE, HEADER_SIZE as KPUDP_HEADER_SIZE, MAGIC, PING, PING_DATA_SIZE_MAX,
     PONG, RESET, VERSION, WELL_FORMED as KPUDP_WELL_FORMED, put_header, put_probe, read_frame,
@@ -51,6 +52,13 @@ cdef enum:
     MESSAGE_IDS = 1 << 16
     FIRST_RESPONSE = 2    # class of a code
     SUCCESS = 2           # class of a code
+
+# MQTT-SN
+cdef enum:
+    SN_ID_OFFSET = 5      # bytes before the message ID of a PUBLISH with a length of one byte
+    SN_PUBACK_SIZE = 7
+    SN_LONG_LENGTH = 1
+    SN_LONG_MORE = 2      # bytes of a longer length
 
 # KP/UDP
 cdef enum:
@@ -294,6 +302,43 @@ cdef class CoapLoad(DatagramLoad):
             connection.acknowledged += 1
         else:
             self.refused[view.code] += 1
+        self.close_message(connection, number)
+        return NONE
+
+
+cdef class MqttSnLoad(DatagramLoad):
+    """Sends PUBLISH at QoS 1 with a topic ID, and fills in the message ID."""
+
+    def __cinit__(self, sockets, messages, int window=1, **_):
+        self.id_offset = SN_ID_OFFSET + (SN_LONG_MORE if messages[0][0] == SN_LONG_LENGTH else 0)
+        if self.message_size < self.id_offset + 2 or any(
+            message[self.id_offset - 4] != SN_PUBLISH for message in messages
+        ):
+            raise ValueError("a message is a PUBLISH")
+        self.numbers = IDENTIFIERS  # 0 is no message ID
+
+    cdef dict refusals(self):
+        errors = {f"return code {code}": self.refused[code] for code in range(CODES) if self.refused[code]}
+        memset(self.refused, 0, sizeof(self.refused))
+        return errors
+
+    cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil:
+        message[self.id_offset] = <uint8_t>(number >> 8 & 0xFF)
+        message[self.id_offset + 1] = <uint8_t>(number & 0xFF)
+
+    cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        cdef int64_t number
+        if size != SN_PUBACK_SIZE or data[0] != SN_PUBACK_SIZE or data[1] != SN_PUBACK:
+            return UNEXPECTED_PACKET
+        number = self.find(connection, <uint16_t>(data[4] << 8 | data[5]))
+        if number == UNKNOWN:
+            return WRONG_IDENTIFIER
+        if number == LATE:
+            return NONE
+        if data[6] == 0:
+            connection.acknowledged += 1
+        else:
+            self.refused[data[6]] += 1
         self.close_message(connection, number)
         return NONE
 

@@ -10,6 +10,7 @@ cdef enum Protocol:
     HTTP
     COAP
     KPUDP
+    MQTT_SN
 
 
 cdef struct Peer:
@@ -41,4 +42,5 @@ cdef class DiscardServer:
     cdef bint write(self, int fd) noexcept nogil
     cdef int read_datagrams(self) except -1 nogil
     cdef void take_coap(self, const uint8_t* data, Py_ssize_t size) noexcept nogil
+    cdef void take_mqtt_sn(self, const uint8_t* data, Py_ssize_t size) noexcept nogil
     cdef void take_kpudp(self, const uint8_t* data, Py_ssize_t size, bint joined) noexcept nogil

@@ -13,6 +13,10 @@ from posix.unistd cimport close
 
 from kaa_bench.load.loop cimport EPOLLIN, MSG_DONTWAIT, MSG_NOSIGNAL, recv, send
 from kaa_gateway.wire.coap cimport ACK as COAP_ACK, CON, EMPTY, HEADER_SIZE as COAP_HEADER_SIZE, RST
+from kaa_gateway.wire.mqtt_sn cimport (
+    CONNACK as SN_CONNACK, CONNECT as SN_CONNECT, PUBACK as SN_PUBACK, PUBLISH as SN_PUBLISH, REGACK as SN_REGACK,
+    REGISTER as SN_REGISTER,
+)
 from kaa_gateway.wire.kpudp cimport (
     CONFIRMED_DATA, HEAD_SIZE, HEADER_SIZE as KPUDP_HEADER_SIZE, WELL_FORMED, Frame, put_ack, put_header, read_frame,
 )
@@ -86,7 +90,7 @@ cdef enum:
     VERSION_OFFSET = 6        # bytes of a CONNECT before the protocol version
     BROKEN = -1               # result for bytes that are not a message
 
-cdef dict PROTOCOLS = {"mqtt": MQTT, "http": HTTP, "coap": COAP, "kpudp": KPUDP}
+cdef dict PROTOCOLS = {"mqtt": MQTT, "http": HTTP, "coap": COAP, "kpudp": KPUDP, "mqtt-sn": MQTT_SN}
 cdef bytes RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 cdef const uint8_t* response = RESPONSE
 cdef Py_ssize_t response_size = len(RESPONSE)
@@ -138,7 +142,7 @@ cdef class DiscardServer:
             for index in range(count):
                 peer = <Peer*>events[index].data.ptr
                 if peer == NULL:
-                    if self.protocol == COAP or self.protocol == KPUDP:
+                    if self.protocol == COAP or self.protocol == KPUDP or self.protocol == MQTT_SN:
                         self.read_datagrams()
                     else:
                         self.accept_peer()
@@ -294,6 +298,8 @@ cdef class DiscardServer:
             before = self.out_size
             if self.protocol == COAP:
                 self.take_coap(<const uint8_t*>incoming_at[index].iov_base, incoming[index].msg_len)
+            elif self.protocol == MQTT_SN:
+                self.take_mqtt_sn(<const uint8_t*>incoming_at[index].iov_base, incoming[index].msg_len)
             else:
                 # As in the gateway, one datagram acknowledges all messages that a device has sent at once.
                 joined = answers > 0 and memcmp(
@@ -331,6 +337,22 @@ cdef class DiscardServer:
         self.put(head, sizeof(head))
         if data[1] != EMPTY:
             self.put(data + COAP_HEADER_SIZE, token_size)
+
+    cdef void take_mqtt_sn(self, const uint8_t* data, Py_ssize_t size) noexcept nogil:
+        """Answer CONNECT, REGISTER with topic ID 1, and PUBLISH. Hot path."""
+        cdef uint8_t[3] connack = [3, SN_CONNACK, 0]
+        cdef uint8_t[7] answer
+        if size < 7 or data[0] != size:
+            return
+        if data[1] == SN_CONNECT:
+            self.put(connack, sizeof(connack))
+        elif data[1] == SN_REGISTER:
+            answer = [7, SN_REGACK, 0, 1, data[4], data[5], 0]
+            self.put(answer, sizeof(answer))
+        elif data[1] == SN_PUBLISH:
+            self.messages += 1
+            answer = [7, SN_PUBACK, data[3], data[4], data[5], data[6], 0]
+            self.put(answer, sizeof(answer))
 
     cdef void take_kpudp(self, const uint8_t* data, Py_ssize_t size, bint joined) noexcept nogil:
         """Answer every CONFIRMED DATA with ACK, after a datagram header unless it is `joined` to others. Hot path."""

@@ -41,7 +41,9 @@ EXIT_FAILED = 1
 EXIT_SCENARIO = 2
 EXIT_INTERRUPTED = 130
 DEFAULT_NATS_URL = "nats://localhost:4222"
-WINDOWS: dict[Protocol, int] = {"mqtt": 64, "http": 1, "coap": 1, "kpudp": 32}
+MQTT_SN_PORT = 1884
+"""The usual port of MQTT-SN."""
+WINDOWS: dict[Protocol, int] = {"mqtt": 64, "http": 1, "coap": 1, "kpudp": 32, "mqtt-sn": 8}
 PACED_WINDOW = 1024
 """The windows of a paced run, where waiting for the window is counted. HTTP and CoAP keep 1."""
 FLOOD_WINDOW = 256
@@ -114,7 +116,7 @@ def load(
     Parameters
     ----------
     protocol
-        `mqtt`, `http`, `coap` or `kpudp`.
+        `mqtt`, `http`, `coap`, `kpudp` or `mqtt-sn`.
     host
         IPv4 address or name of the gateway.
     port
@@ -427,6 +429,8 @@ def agent(
 def _usual_port(protocol: Protocol, transport: Transport) -> int:
     if protocol == "mqtt":
         return int(getattr(Target(), transport_field(transport)))
+    if protocol == "mqtt-sn":
+        return MQTT_SN_PORT
     return int(getattr(Target(), "https" if transport == "tls" else protocol))
 
 

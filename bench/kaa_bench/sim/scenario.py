@@ -12,7 +12,6 @@ import msgspec
 import yaml
 from msgspec import Meta, structs
 
-from kaa_bench.connecting import Protocol
 from kaa_bench.errors import BenchError
 from kaa_bench.sim.payloads import Value
 from kaa_bench.sim.stages import Stage
@@ -93,7 +92,7 @@ class Fleet(Strict, frozen=True, kw_only=True):
     """A number of devices with the same properties."""
 
     name: Name
-    protocol: Protocol
+    protocol: Literal["mqtt", "http", "coap", "kpudp"]
     devices: Annotated[int, Meta(ge=1, le=1_000_000)]
     interval: Duration
     payload: dict[str, Value] = msgspec.field(default_factory=dict)

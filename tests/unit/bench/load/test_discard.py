@@ -16,6 +16,7 @@ SPECS = [
     LoadSpec("http", 3),
     LoadSpec("coap", 3),
     LoadSpec("kpudp", 3, window=16),
+    LoadSpec("mqtt-sn", 3, qos=1, window=8),
 ]
 
 
