@@ -4,10 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.certificates import Authority
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess
@@ -101,6 +103,60 @@ async def test_mapped_topics(nats_server: NatsServer, broker: Mosquitto, cluster
             assert (request.fields["endpointId"], request.fields["resourcePath"]) == ("pump-1", "/json")
             await cluster.push("pump-1", b"5", extensionInstanceName="cex", resourcePath="/command/stop")
             assert await device.message() == ("plant/pump-1/do/stop", b"5")
+
+
+async def test_a_broker_over_tls(nats_server: NatsServer, cluster: Cluster, tmp_path: Path) -> None:
+    """Both sides show certificates. A broker of another authority is not trusted."""
+    authority, stranger = Authority(tmp_path), Authority(tmp_path, "other-ca")
+    server, client = authority.issue("broker"), authority.issue("bridge")
+    with Mosquitto((authority.file, server)) as broker:
+        settings = {
+            "url": broker.tls_url,
+            "ca-file": str(authority.file),
+            "cert-file": str(client.cert_file),
+            "key-file": str(client.key_file),
+        }
+        with BridgeProcess(nats_server.url, bridged(broker, settings=settings)) as bridge:
+            await bridge.connected()
+            async with broker.device("kp1/app_v1/cex/t1/#") as device:
+                await device.publish("kp1/app_v1/dcx/t1/json", b"{}")
+                assert (await cluster.request()).fields["endpointId"] == "t1"
+                await cluster.push("t1", b"1", extensionInstanceName="cex", resourcePath="/command/x")
+                assert (await device.message())[1] == b"1"
+        for wrong in ({"ca-file": str(stranger.file)}, {"cert-file": None, "key-file": None}):
+            changed = {key: value for key, value in (settings | wrong).items() if value is not None}
+            bridge = BridgeProcess(nats_server.url, bridged(broker, settings=changed))
+            try:
+                bridge.launch()
+                await until(
+                    lambda bridge=bridge: "no connection to the broker" in bridge.log,  # type: ignore[misc]
+                    "a refusal",
+                    timeout_s=60,
+                )
+            finally:
+                bridge.close()
+
+
+async def test_one_bridge_keeps_the_order_of_a_device_also_when_it_restarts(
+    nats_server: NatsServer, broker: Mosquitto, cluster: Cluster
+) -> None:
+    """What the broker sends again comes in its order, so of the first time each message comes the order is kept."""
+    count = 200
+    with BridgeProcess(nats_server.url, bridged(broker)) as bridge:
+        await bridge.connected()
+        async with broker.device() as device:
+            for number in range(count // 2):
+                await device.publish("kp1/app_v1/dcx/t1/json", b"%d" % number)
+            bridge.kill()
+            for number in range(count // 2, count):
+                await device.publish("kp1/app_v1/dcx/t1/json", b"%d" % number)
+            bridge.start()
+
+            def numbers() -> list[int]:
+                return list(dict.fromkeys(int(each.fields["payload"]) for each in cluster.requests))
+
+            await until(lambda: len(numbers()) == count, "all messages", timeout_s=60)
+        assert numbers() == list(range(count))
 
 
 async def test_two_bridges_share_the_load_and_push_once(

@@ -126,7 +126,7 @@ class EncryptedSimulation(Simulation):
             self._core,
             self.counters,
             datagram_credentials(("coap", "dtls"), settings),
-            dtls_clients(self),
+            dtls_clients(self, "coap"),
             protocol="coap",
             handshake_timeout=HANDSHAKE_TIMEOUT_S,
             session_timeout=SESSION_TIMEOUT_S,

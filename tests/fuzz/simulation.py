@@ -18,12 +18,17 @@ from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
+from kaa_gateway.mqtt_sn.server import MqttSnServer
+from kaa_gateway.mqtt_sn.settings import MqttSnSettings
 from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.net.websocket import WebSocketServer
+from kaa_gateway.plugins.datagrams import DatagramPeers
+from kaa_gateway.plugins.server import PluginServer
 from kaa_gateway.wire.esp import ClientData, ExtensionData, encode_extension_data
 
 from tests.support.http_server import http_server
+from tests.support.line_protocol import Lines
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, Published, WorkerDouble
 
@@ -48,6 +53,14 @@ COAP: dict[str, Any] = {
     "block_memory": 8192, "transfers_per_peer": 2, "peers": 3, "exchanges": 16, "exchanges_per_peer": 8,
     "outstanding_per_peer": 4,
     "observers": 4, "observers_per_peer": 2, "max_wait": 20.0, "requests_per_second": 0.0, "require_echo": False,
+}  # fmt: skip
+PLUGIN: dict[str, Any] = {
+    "app_version": APP, "max_message_size": 256, "login_timeout": 10.0, "idle_timeout": 50.0
+}  # fmt: skip
+MQTT_SN: dict[str, Any] = {
+    "gateway_id": 1, "retry_timeout": 1.0, "retries": 2, "connect_timeout": 10.0, "peers": 3, "topics": 4,
+    "buffered_messages": 2, "buffered_bytes": 100, "message_size": 200,
+    "predefined": {1: "kp1/app_v1/dcx/t/json", 2: "kp1/app_v1/dcx/{client-id}/json"},
 }  # fmt: skip
 KPUDP = {"peers": 8, "peer_timeout": 300.0, "ack_timeout": 0.5, "unacknowledged": 12}
 
@@ -159,6 +172,19 @@ class Simulation(WorkerDouble):
                 **KPUDP,  # type: ignore[arg-type]
             )
             self._timeouts.append(pending)
+        elif protocol in ("plug-in", "plug-in datagrams"):
+            pending = PendingRequests(6, 10.0)
+            plugin = PluginServer(loop, "lines", Lines, self.uplink, self.sessions, pending, self.counters)
+            plugin.configure(dict(Lines.options_with_defaults), **PLUGIN)
+            self._timeouts.append(pending)
+            if protocol == "plug-in":
+                self.listen(plugin.connect, "lines")
+            else:
+                self._core = DatagramPeers(plugin, 8)
+        elif protocol == "mqtt-sn":
+            self._core = MqttSnServer(
+                loop, self.mqtt, self.uplink, self.counters, MqttSnSettings(**MQTT_SN), encrypted=False
+            )
         if self._core is None:
             self._make = lambda: StreamDevice(self.tcp)
         else:
@@ -310,11 +336,11 @@ class Simulation(WorkerDouble):
         self.confirm()
         if self._protocol in ("mqtt", "websocket"):
             self._pass(MQTT_EXPIRY_S + 1.0)  # however the sums are rounded
-        elif self._protocol in ("http", "http clients"):
+        elif self._protocol in ("http", "http clients", "plug-in"):
             self._pass(60.0)
         else:
             for _ in range(3):
-                self._pass(OBSERVER_EXPIRY_S if self._protocol == "coap" else UDP_EXPIRY_S)
+                self._pass(UDP_EXPIRY_S if self._protocol == "kpudp" else OBSERVER_EXPIRY_S)
             self._core_is_empty()
         self.confirm()  # a pipelined request goes out when the one before it has had its time
         # A will is published when the time for the last acknowledgements is over.
@@ -332,10 +358,15 @@ class Simulation(WorkerDouble):
         assert not self.presence.endpoints
         assert len(self.sessions.endpoints) <= 2 * BOUNDS["route_cache"] + 2
         self.losses.clear()
+        Lines.made.clear()
 
     def _core_is_empty(self) -> None:
         if isinstance(self._core, CoapServer):
             assert not any(self._core.table_sizes().values()), self._core.table_sizes()
+        elif isinstance(self._core, DatagramPeers):
+            assert self._core.count() == 0
+        elif isinstance(self._core, MqttSnServer):
+            assert self._core.count() == self._core.sleeping() == 0
         else:
             assert self._core.unacknowledged() == 0
             assert self._core.peers.counts() == (0, 0)

@@ -19,9 +19,11 @@ from kaa_gateway.http.target import resource_path
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.resource_path import parse, request_id_of
 from kaa_gateway.mqtt.subscriptions import filter_matches
-from kaa_gateway.wire import avro, coap, esp, kpudp, kpudp_secure, nats
+from kaa_gateway.wire import avro, coap, esp, kpudp, kpudp_secure, mqtt_sn, nats
 from kaa_gateway.wire.proxy_header import decode_proxy_header
 
+from tests.fuzz import bridged
+from tests.fuzz.bridged import BridgeSimulation
 from tests.fuzz.durable import (
     GOOD_ANSWER,
     NO_STREAM,
@@ -38,11 +40,13 @@ from tests.fuzz.durable import (
 from tests.fuzz.encrypted import EncryptedSimulation
 from tests.fuzz.mqtt5_seeds import MQTT_5
 from tests.fuzz.simulation import NatsSimulation, Simulation, steps
+from tests.support import mqtt_sn as sn
 from tests.support import proxy_headers
 from tests.support.kpudp_examples import HEX, VECTORS
 from tests.support.mqtt5 import codec as mqtt5
 from tests.support.mqtt5.packets import Connect, Disconnect, Publish, Subscribe, Will
 from tests.support.mqtt5.properties import Property
+from tests.support.mqtt_sn_examples import VECTORS as SN_VECTORS
 
 CORPUS = Path(__file__).parent / "corpus"
 CLOCK_MAX_S = 1e9
@@ -112,6 +116,7 @@ COAP = [
 ]
 KPUDP = list(HEX)
 KPUDP_SECURE = [datagram for datagram in VECTORS.values() if datagram[:1] == b"\xb2"]
+MQTT_SN = [*map(bytes.fromhex, SN_VECTORS), b"\x01\x01\x30\x0c\x00\x00\x01\x00\x00" + bytes(295)]
 PROXY_HEADERS = [
     proxy_headers.line("192.0.2.7"),
     proxy_headers.line("2001:db8::7"),
@@ -159,6 +164,7 @@ DECODERS = {
     "CoAP": Decoder(whole(coap.decode), ProtocolError, False, COAP),
     "KP UDP": Decoder(whole(kpudp.decode), ProtocolError, False, KPUDP),
     "KP UDP secure": Decoder(whole(kpudp_secure.decode_secure), ProtocolError, False, KPUDP_SECURE),
+    "MQTT-SN": Decoder(whole(mqtt_sn.decode), ProtocolError, False, MQTT_SN),
     "PROXY header": Decoder(proxy_header, ProtocolError, True, PROXY_HEADERS),
     "NATS": Decoder(nats.decode, ProtocolError, True, NATS),
     "HTTP": Decoder(whole(lambda data: read_requests([data], LIMITS)), (), False, HTTP),
@@ -373,6 +379,83 @@ COAP_SESSIONS = [
     steps(COAP[2], OPEN, COAP[2], REFUSE, NOBODY, LATE),
     steps(COAP_WAIT, IDENTIFY, CONFIRM, COAP_WAIT, PUSH, LATER, COAP_WAIT, LATE),
 ]
+SN_CONNECT = sn.connect("t", flags=0)
+SN_WILL = (
+    sn.connect("t", flags=sn.CLEAN | sn.WILL, duration=100),
+    sn.message(sn.WILLTOPIC, b"\x20kp1/app_v1/dcx/t/json"),
+    sn.message(sn.WILLMSG, b"gone"),
+)
+MQTT_SN_SESSIONS = [
+    steps(
+        SN_CONNECT,
+        sn.register(1, "kp1/app_v1/dcx/t/json/1"),
+        sn.publish(1, b"{}", qos=1, message_id=1),
+        IDENTIFY,
+        CONFIRM,
+        ANSWER,
+        sn.acknowledgement(sn.REGACK, 2, 1),
+        SOON,
+        LATER,
+        LATE,
+    ),
+    steps(
+        *SN_WILL,
+        sn.subscribe(2, "kp1/app_v1/dcx/t/#", qos=2),
+        IDENTIFY,
+        sn.message(sn.DISCONNECT, sn.number(100)),
+        PUSH,
+        PUSH,
+        PUSH,
+        sn.message(sn.PINGREQ, b"t"),
+        OPEN,
+        sn.message(sn.PINGREQ, b"t"),
+        LATER,
+        SN_CONNECT,
+        LATE,
+    ),
+    steps(
+        sn.publish(1, b"{}", qos=-1, kind=sn.PREDEFINED),
+        IDENTIFY,
+        b"\x04\xfe\x00a" + SN_CONNECT,
+        b"\x04\xfe\x00b" + SN_CONNECT,
+        b"\x04\xfe\x00b" + sn.publish(2, b"{}", qos=2, message_id=3, kind=sn.PREDEFINED),
+        NOBODY,
+        CONFIRM,
+        b"\x04\xfe\x00b" + sn.message(sn.PUBREL, sn.number(3)),
+        RESTART,
+        b"\x04\xfe\x00b" + sn.message(sn.WILLTOPICUPD, b"\x00a"),
+        b"\x04\xfe\x00b" + sn.message(sn.WILLMSGUPD, b"b"),
+        LOSE,
+        LATE,
+    ),
+]
+PLUGIN_SESSIONS = [
+    steps(
+        b"login t\nconfirm dcx/json {}\nask dcx/json {}\n",
+        IDENTIFY,
+        CONFIRM,
+        ANSWER,
+        PUSH,
+        b"timer 1\npub",
+        LATER,
+        b"lish dcx/json {}\n",
+        NOBODY,
+        LATE,
+    ),
+    steps(b"as dcx/json t {}\n", IDENTIFY, b"send x\nbye\n", LATE),
+    steps(b"publish dcx/json {}\n", OPEN, b"login t\nfault\n", REFUSE, b"undeclared\nwrong\n"),
+    steps(b"login t\n", IDENTIFY, b"publish cmx/json {}\n" * 5, RESTART, PUSH, b"ask tsx/x {}\n", LOSE),
+]
+BRIDGE_SESSIONS = [
+    steps(
+        b"kp1/app_v1/dcx/t/json/1\n{}", bridged.IDENTIFY, bridged.CONFIRM, bridged.ANSWER, bridged.PUSH,
+        bridged.BROKER_FULL, bridged.PUSH, b"kp1/app_v1/nobody/t/json\nx",
+    ),
+    steps(
+        b"plant/t/telemetry/json\nxx", b"t/dcx\nx", bridged.NATS_LOST, bridged.IDENTIFY, bridged.NOBODY,
+        bridged.ANOTHER_OWNER, bridged.PUSH, bridged.ERROR, b"kp1/app_v1/tsx/7\nx", bridged.CONFIRM,
+    ),
+]  # fmt: skip
 KPUDP_SESSIONS = [steps(datagram, IDENTIFY, CONFIRM, ANSWER, PUSH, LATER) for datagram in KPUDP]
 
 
@@ -460,9 +543,11 @@ DTLS_SESSIONS = [
 
 
 @functools.cache
-def _simulation(protocol: str) -> Simulation | NatsSimulation | DurableSimulation:
+def _simulation(protocol: str) -> Simulation | NatsSimulation | DurableSimulation | BridgeSimulation:
     if protocol in ("tls", "dtls"):
         return EncryptedSimulation(protocol)
+    if protocol == "bridge":
+        return BridgeSimulation()
     if protocol == "durable":
         return DurableSimulation()
     return NatsSimulation() if protocol == "nats" else Simulation(protocol)
@@ -485,6 +570,10 @@ SESSIONS = {
     "HTTP client session": Target(_session("http clients"), HTTP_CLIENT_SESSIONS),
     "CoAP session": Target(_session("coap"), COAP_SESSIONS),
     "KP UDP session": Target(_session("kpudp"), KPUDP_SESSIONS),
+    "MQTT-SN session": Target(_session("mqtt-sn"), MQTT_SN_SESSIONS),
+    "plug-in session": Target(_session("plug-in"), PLUGIN_SESSIONS),
+    "plug-in datagram session": Target(_session("plug-in datagrams"), PLUGIN_SESSIONS),
+    "bridge session": Target(_session("bridge"), BRIDGE_SESSIONS),
     "TLS session": Target(_session("tls"), TLS_SESSIONS),
     "DTLS session": Target(_session("dtls"), DTLS_SESSIONS),
     "NATS session": Target(_session("nats"), NATS),

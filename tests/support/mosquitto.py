@@ -16,6 +16,7 @@ from typing import Self
 import aiomqtt
 import pytest
 
+from tests.support.certificates import Issued
 from tests.support.nats import HOST, POLL_S, START_TIMEOUT_S, free_port
 
 RECEIVE_TIMEOUT_S = 60.0
@@ -32,8 +33,10 @@ def mosquitto_binary() -> str:
 class Mosquitto:
     """One broker. What it keeps for clients survives a restart."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: tuple[Path, Issued] | None = None) -> None:
+        """With `tls` (authority, certificate) it has another listener, whose clients show certificates."""
         self.port = free_port()
+        self.tls_port = free_port()
         self._directory = Path(tempfile.mkdtemp(prefix="mosquitto-"))
         self._config = self._directory / "mosquitto.conf"
         self._log = self._directory / "broker.log"
@@ -42,12 +45,24 @@ class Mosquitto:
             f"persistence true\npersistence_location {self._directory}/\nautosave_interval 1\n"
             f"autosave_on_changes true\nuser root\nset_tcp_nodelay true\n"
         )
+        if tls is not None:
+            authority, issued = tls
+            with self._config.open("a") as config:
+                config.write(
+                    f"listener {self.tls_port} {HOST}\ncafile {authority}\ncertfile {issued.cert_file}\n"
+                    f"keyfile {issued.key_file}\nrequire_certificate true\n"
+                )
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """What a bridge connects to."""
         return f"mqtt://{HOST}:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        """What a bridge connects to with TLS."""
+        return f"mqtts://localhost:{self.tls_port}"
 
     def start(self) -> None:
         """Start it, and return when it accepts connections."""

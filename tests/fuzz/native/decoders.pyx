@@ -10,7 +10,8 @@ from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport abort
 
 from kaa_gateway.wire cimport (
-    avro, coap, esp, http, kpudp, kpudp_secure, mqtt, mqtt_properties, nats, proxy_header, websocket,
+    avro, coap, esp, http, kpudp, kpudp_secure, mqtt, mqtt_properties, mqtt_sn, nats, proxy_header,
+    websocket,
 )
 from kaa_gateway.wire.buffer cimport Slice
 
@@ -315,10 +316,24 @@ cdef int read_http(const uint8_t* data, size_t size) noexcept nogil:
         http.has_option(value, b"close", 5)
 
 
+cdef int read_mqtt_sn(const uint8_t* data, size_t size) noexcept nogil:
+    """An MQTT-SN message, with the header of a forwarder if there is one."""
+    cdef mqtt_sn.SnMessage message
+    cdef Py_ssize_t header = mqtt_sn.forwarded_header(data, <Py_ssize_t>size)
+    if header < 0:
+        return 0
+    at_most(header, size)
+    if mqtt_sn.read_message(data + header, <Py_ssize_t>size - header, &message) == \
+            mqtt_sn.MessageStatus.SN_WELL_FORMED:
+        within(message.text, data, size)
+    return 0
+
+
 PURE = {
     "coap": <uintptr_t>&read_coap,
     "kpudp": <uintptr_t>&read_kpudp,
     "kpudp-secure": <uintptr_t>&read_kpudp_secure,
+    "mqtt-sn": <uintptr_t>&read_mqtt_sn,
     "client-data": <uintptr_t>&read_client_data,
     "extension-data": <uintptr_t>&read_extension_data,
     "websocket": <uintptr_t>&read_websocket,
