@@ -248,6 +248,14 @@ def test_protocols_of_plugins_have_ports(chart: helm_python.Chart) -> None:
     assert datagrams["port"] == 5684
 
 
+def test_mqtt_sn_has_ports(chart: helm_python.Chart) -> None:
+    mqtt_sn = {"enabled": True, "port": 1884, "dtls": {"enabled": True, "port": 8884}}
+    transports = {"coap": {"enabled": False}, "udp": {"enabled": False}, "mqtt-sn": mqtt_sn}
+    manifests = render(chart, {"config": {"kaa": {"kpc": {"transports": transports}}}})
+    ports = manifests["Service", "gw-kaa-gateway-udp"]["spec"]["ports"]
+    assert [(each["name"], each["port"]) for each in ports] == [("mqtt-sn", 1884), ("mqtt-sns", 8884)]
+
+
 def test_the_pod_can_do_little_and_is_given_time_to_drain(chart: helm_python.Chart) -> None:
     manifests = render(chart, {"config": {"service": {"graceful-shutdown": 60}}, "preStopSeconds": 20})
     gateway = container(manifests)

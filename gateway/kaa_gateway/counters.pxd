@@ -6,8 +6,9 @@ cdef enum Protocol:
     HTTP = 1
     COAP = 2
     KPUDP = 3
-    PLUGIN_FIRST = 4        # those of plug-ins follow, in the order in which they were added
-    PROTOCOL_COUNT = 12
+    MQTT_SN = 4
+    PLUGIN_FIRST = 5        # those of plug-ins follow, in the order in which they were added
+    PROTOCOL_COUNT = 13
 
 
 cdef enum:

@@ -7,7 +7,7 @@ The metrics read them at each scrape. A reason is a code of docs/reasons.md, nev
 from collections import deque
 from time import time
 
-PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp")
+PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp", "mqtt-sn")
 cdef str NO_VERSION = ""
 
 PLUGINS_MAX = PROTOCOL_COUNT - PLUGIN_FIRST

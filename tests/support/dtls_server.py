@@ -55,7 +55,7 @@ class DtlsServer:
         )
         self.credentials = credentials = datagram_credentials(("coap", "dtls"), self.settings)
         self.admitted: list[Client] = []
-        admit = dtls_clients(self.gate)
+        admit = dtls_clients(self.gate, "coap")
 
         def authenticate(psk_identity: Any, certificate: Any) -> Any:
             client = admit(psk_identity, certificate)

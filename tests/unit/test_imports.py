@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "http": PROTOCOL | COMMON,
     "coap": PROTOCOL | COMMON,
     "kpudp": PROTOCOL | COMMON,
+    "mqtt_sn": PROTOCOL | {"mqtt"} | COMMON,
     "plugins": PROTOCOL | COMMON,
     "bridge": {"kp", "bus", "wire"} | COMMON,
     "config": {"bus", "wire"} | COMMON,

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from kaa_gateway.app import replica
-from kaa_gateway.wire import avro, coap, kpudp, proxy_header, websocket
+from kaa_gateway.wire import avro, coap, kpudp, mqtt_sn, proxy_header, websocket
 from kaa_gateway.wire.kpudp_secure import SECURE_REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,6 +24,9 @@ COUNTED = [
     r'\.(?:drop|end|refuse_and_close|hang_up)\("(\w+)"\)',
     r'\bRefusal\(\s*\w+,\s*"(\w+)"',
     r'\bend_reason = "(\w+)"',
+    r'\bdrop\(message, "(\w+)"',
+    r'\bdrop\(self\.current, "(\w+)"',
+    r'\.end\("(\w+)", (?:True|False)\)',
     r'"(\w+)" if self\.end_reason is None',
     # A refusal: status, reason, and the sentence for the device.
     r'(?:cdef tuple|cdef Refusal) \w+ = (?:Refusal)?\(\s*\w+,\s*"(\w+)"',
@@ -37,7 +40,13 @@ def counted() -> set[str]:
     found = {reason for text in NATIVE for pattern in COUNTED for reason in re.findall(pattern, text)}
     for text in MQTT:
         found |= {f"mqtt_{reason}" for reason in re.findall(r'\bviolation\(\s*"(\w+)"', text)}
-    for reasons in (avro.MALFORMED_REASONS, coap.FORMAT_REASONS, kpudp.MALFORMED_REASONS, SECURE_REASONS):
+    for reasons in (
+        avro.MALFORMED_REASONS,
+        coap.FORMAT_REASONS,
+        kpudp.MALFORMED_REASONS,
+        mqtt_sn.MALFORMED_REASONS,
+        SECURE_REASONS,
+    ):
         found |= set(reasons)
     secure_socket = (GATEWAY / "kpudp" / "secure_socket.pyx").read_text(encoding="utf-8")
     found |= set(re.findall(r'"(kpudp_\w+)"', secure_socket))

@@ -39,7 +39,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
       (list "coap" "UDP" (dig "coap" dict $transports))
       (list "coaps" "UDP" (dig "coap" "dtls" dict $transports))
       (list "kpudp" "UDP" (dig "udp" dict $transports))
-      (list "kpudp-secure" "UDP" (dig "udp" "secure" dict $transports)) }}
+      (list "kpudp-secure" "UDP" (dig "udp" "secure" dict $transports))
+      (list "mqtt-sn" "UDP" (dig "mqtt-sn" dict $transports))
+      (list "mqtt-sns" "UDP" (dig "mqtt-sn" "dtls" dict $transports)) }}
 {{- $listener := index . 2 }}
 {{- if $listener.enabled }}
 - {name: {{ index . 0 }}, port: {{ required (printf "config: the listener %s needs a port" (index . 0)) $listener.port }}, protocol: {{ index . 1 }}}

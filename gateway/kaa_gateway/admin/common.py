@@ -46,6 +46,7 @@ def common_routes(current: Callable[[], Config]) -> list[web.RouteDef]:
             transports.http.tls,
             transports.mqtt.websocket.tls,
             transports.coap.dtls,
+            transports.mqtt_sn.dtls,
         ):
             if listener.enabled and listener.cert_file is not None:
                 return web.Response(

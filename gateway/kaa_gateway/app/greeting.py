@@ -20,6 +20,8 @@ ADDRESSES = (
     ("HTTPS", "https"),
     ("CoAP", "coap"),
     ("CoAPS", "coaps"),
+    ("MQTT-SN", "mqtt-sn"),
+    ("MQTT-SN over DTLS", "mqtt-sns"),
     ("KP/UDP", "udp"),
     ("KP/UDP", "udps"),
 )

@@ -107,6 +107,7 @@ def _make_authenticator(
             "mqtt": config.transports.mqtt.client_authentication,
             "http": config.transports.http.client_authentication,
             "coap": config.transports.coap.dtls.client_authentication,
+            "mqtt-sn": config.transports.mqtt_sn.dtls.client_authentication,
         },
         service.end_client,
         service.certificate_rules,

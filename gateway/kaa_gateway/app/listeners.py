@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaa_gateway.app.plugins import apply_settings
 from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.mqtt_sn.server import MqttSnServer
 from kaa_gateway.net.ports import port_errors
 from kaa_gateway.plugins.datagrams import DatagramPeers
 
@@ -67,7 +68,7 @@ class DatagramListener(Listener):
     """A listener for datagrams, and the protocol core that takes them."""
 
     socket: UdpSocket
-    core: CoapServer | KpudpServer | DatagramPeers
+    core: CoapServer | KpudpServer | DatagramPeers | MqttSnServer
 
 
 @dataclass
@@ -85,6 +86,8 @@ class Listeners:
     """The protocols of plug-ins, by name."""
     queues: list[Queue] = field(default_factory=list)
     """Tables that devices can fill, apart from `pending` and connections."""
+    groups: dict[str, UdpSocket] = field(default_factory=dict)
+    """Multicast groups, and the sockets that join them."""
 
     def start(
         self, host: str, *, reuse_port: bool, bound: Mapping[int, socket.socket]
@@ -103,6 +106,8 @@ class Listeners:
                     host, datagrams.port, reuse_port=reuse_port, bound=bound.get(datagrams.port)
                 )
             yield datagrams.name, datagrams.socket.port
+        for group, member in self.groups.items():
+            member.join(group)
 
     def set_limits(self, limits: Limits) -> None:
         """Apply other limits from now on."""
@@ -190,6 +195,6 @@ class Listeners:
         for listener in self.streams:
             await listener.socket.stop(CLOSE_TIMEOUT)
         for each in self.datagrams:
-            if isinstance(each.core, DatagramPeers):
+            if isinstance(each.core, DatagramPeers | MqttSnServer):
                 each.core.stop()
             each.socket.stop()

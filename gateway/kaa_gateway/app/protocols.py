@@ -16,6 +16,8 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.secure_socket import SecureSocket
 from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.mqtt.server import MqttServer
+from kaa_gateway.mqtt_sn.server import MqttSnServer
+from kaa_gateway.mqtt_sn.settings import MqttSnSettings
 from kaa_gateway.net.dtls import DtlsSocket
 from kaa_gateway.net.proxy import ProxyProtocol
 from kaa_gateway.net.tcp_listener import TcpListener
@@ -172,7 +174,7 @@ class Protocols:
                 core,
                 self._counters,
                 credentials,
-                dtls_clients(self._authenticator),
+                dtls_clients(self._authenticator, "coap"),
                 protocol="coap",
                 handshake_timeout=coap.dtls.handshake_timeout,
                 session_timeout=coap.dtls.session_timeout,
@@ -233,6 +235,73 @@ class Protocols:
         ]
         return core
 
+    def build_mqtt_sn(self, mqtt_sessions: MqttSessionStore, mqtt_limits: MqttLimits) -> None:
+        """Add MQTT-SN over UDP and DTLS."""
+        keys = self._config.transports.mqtt_sn
+        if not (keys.enabled or keys.dtls.enabled):
+            return
+        mqtt = self._config.transports.mqtt
+        server = MqttServer(
+            self._loop,
+            self._uplink,
+            self._sessions,
+            mqtt_sessions,
+            self._counters,
+            self._authenticator,
+            mqtt_limits,
+            packet_size_max=mqtt.max_packet_size,
+            connect_timeout=keys.connect_timeout,
+            keep_alive_max=keys.max_keep_alive,
+            refuse_control_characters=mqtt.refuse_control_characters,
+            protocol="mqtt-sn",
+        )
+        server.limit(self._input_memory)
+        settings = MqttSnSettings(
+            gateway_id=keys.gateway_id,
+            retry_timeout=keys.retry_timeout,
+            retries=keys.retries,
+            connect_timeout=keys.connect_timeout,
+            peers=keys.peers,
+            topics=keys.registered_topics,
+            buffered_messages=keys.buffered_messages,
+            buffered_bytes=keys.buffered_bytes,
+            message_size=keys.max_message_size,
+            predefined={
+                int(number): topic
+                for number, topic in (entry.split("=", 1) for entry in keys.predefined_topics)
+            },
+        )
+        if keys.enabled:
+            core = MqttSnServer(self._loop, server, self._uplink, self._counters, settings, encrypted=False)
+            socket = UdpSocket(self._loop, core, self._counters)
+            self._add_datagrams("mqtt-sn", ("mqtt-sn",), keys.port, socket, core)
+            self.listeners.queues += [
+                Queue("mqtt_sn_clients", core.count, lambda: keys.peers),
+                Queue("mqtt_sn_sleeping_clients", core.sleeping, lambda: keys.peers),
+            ]
+            if keys.multicast_group is not None:
+                core.advertise(keys.multicast_group, keys.port, keys.advertise_interval)
+                self.listeners.groups[keys.multicast_group] = socket
+        if keys.dtls.enabled:
+            path = ("mqtt-sn", "dtls")
+            credentials = encryption.datagram_credentials(path, keys.dtls)
+            self.listeners.credentials.append(credentials)
+            core = MqttSnServer(self._loop, server, self._uplink, self._counters, settings, encrypted=True)
+            dtls_socket = DtlsSocket(
+                self._loop,
+                core,
+                self._counters,
+                credentials,
+                dtls_clients(self._authenticator, "mqtt-sn"),
+                protocol="mqtt-sn",
+                handshake_timeout=keys.dtls.handshake_timeout,
+                session_timeout=keys.dtls.session_timeout,
+                handshakes_max=keys.dtls.handshakes,
+                sessions_max=keys.dtls.sessions,
+            )
+            self._add_datagrams("mqtt-sns", path, keys.dtls.port, dtls_socket, core)
+            self.listeners.queues.append(Queue("mqtt_sns_clients", core.count, lambda: keys.peers))
+
     def build_plugins(self) -> None:
         """Add the protocols of plug-ins. Raises ConfigError."""
         for name, settings in self._config.transports.protocols.items():
@@ -290,7 +359,7 @@ class Protocols:
         path: tuple[str, ...],
         port: int,
         socket: UdpSocket,
-        core: KpudpServer | DatagramPeers,
+        core: KpudpServer | DatagramPeers | MqttSnServer,
     ) -> None:
         socket.limit(self._admission)
         self._use_proxy(name, socket, path)

@@ -349,6 +349,7 @@ class Worker:
         protocols.build_http()
         protocols.build_coap()
         protocols.build_kpudp()
+        protocols.build_mqtt_sn(self._mqtt_sessions, self._mqtt_limits)
         protocols.build_plugins()
         return protocols.listeners
 

@@ -1,4 +1,4 @@
-"""The admission of clients of CoAP over DTLS."""
+"""The admission of clients of CoAP and MQTT-SN over DTLS."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     Authenticate = Callable[[str | None, ClientCertificate | None], Client | asyncio.Future[Client]]
 
 
-def dtls_clients(authenticator: Authenticator) -> Authenticate:
-    """Return the function that a `DtlsSocket` asks for its clients."""
+def dtls_clients(authenticator: Authenticator, transport: str) -> Authenticate:
+    """Return the function that a `DtlsSocket` of a transport asks for its clients."""
 
     def authenticate(
         psk_identity: str | None, certificate: ClientCertificate | None
@@ -25,6 +25,6 @@ def dtls_clients(authenticator: Authenticator) -> Authenticate:
         if psk_identity is not None:
             # The key proves the identity: it was given to nobody else.
             return Client(f"psk:{psk_identity}")
-        return authenticator.authenticate(Presentation("coap", certificate=certificate))
+        return authenticator.authenticate(Presentation(transport, certificate=certificate))
 
     return authenticate

@@ -12,6 +12,8 @@ TRACING_EXTRA = "opentelemetry.exporter.otlp.proto.http"
 """A module of the extra `tracing`."""
 BRIDGE_EXTRA = "aiomqtt"
 """A module of the extra `bridge`."""
+TOPIC_ID_MAX = 65_534
+"""The largest topic ID of MQTT-SN."""
 
 
 def cross_check(document: Document, sources: Sources) -> None:
@@ -24,6 +26,7 @@ def cross_check(document: Document, sources: Sources) -> None:
     _check_udp(document, sources)
     _check_protocols(document, sources)
     _check_bridge(document, sources)
+    _check_predefined_topics(document, sources)
     if (kpc.nats.tls.cert_file is None) != (kpc.nats.tls.key_file is None):
         present, absent = ("cert-file", "key-file") if kpc.nats.tls.cert_file else ("key-file", "cert-file")
         path = ("kaa", "kpc", "nats", "tls", present)
@@ -128,6 +131,23 @@ def _check_bridge(document: Document, sources: Sources) -> None:
         sources.report((*path, present), f"needs kaa.kpc.bridge.{absent}, which is not set")
 
 
+def _check_predefined_topics(document: Document, sources: Sources) -> None:
+    path = ("kaa", "kpc", "transports", "mqtt-sn", "predefined-topics")
+    numbers: set[int] = set()
+    topics: set[str] = set()
+    for entry in document.kaa.kpc.transports.mqtt_sn.predefined_topics:
+        text, _, topic = entry.partition("=")
+        number = int(text)
+        if number > TOPIC_ID_MAX:
+            sources.report(path, f"{number} is no topic ID: the largest is {TOPIC_ID_MAX}")
+        if number in numbers:
+            sources.report(path, f"the topic ID {number} is there twice")
+        if topic in topics:
+            sources.report(path, f"the topic {topic} is there twice")
+        numbers.add(number)
+        topics.add(topic)
+
+
 def _check_protocols(document: Document, sources: Sources) -> None:
     protocols = document.kaa.kpc.transports.protocols
     here = ("kaa", "kpc", "transports", "protocols")
@@ -164,6 +184,7 @@ def _check_identity(document: Document, sources: Sources) -> None:
             ("mqtt", transports.mqtt.client_authentication),
             ("http", transports.http.client_authentication),
             ("coap.dtls", transports.coap.dtls.client_authentication),
+            ("mqtt-sn.dtls", transports.mqtt_sn.dtls.client_authentication),
         ):
             if authentication != "off":
                 sources.report(

@@ -28,6 +28,7 @@ def encrypted(transports: Transports) -> dict[Path, ServerTls]:
         ("mqtt", "websocket", "tls"): transports.mqtt.websocket.tls,
         ("http", "tls"): transports.http.tls,
         ("coap", "dtls"): transports.coap.dtls,
+        ("mqtt-sn", "dtls"): transports.mqtt_sn.dtls,
         **plugins,
     }
 
@@ -45,9 +46,11 @@ def listener_ports(transports: Transports) -> Iterator[ListenerPort]:
         (("coap", "dtls"), transports.coap.dtls),
         (("udp",), transports.udp),
         (("udp", "secure"), transports.udp.secure),
+        (("mqtt-sn",), transports.mqtt_sn),
+        (("mqtt-sn", "dtls"), transports.mqtt_sn.dtls),
     ):
         if listener.enabled:
-            below = "udp" if path[0] in ("coap", "udp") else "tcp"
+            below = "udp" if path[0] in ("coap", "udp", "mqtt-sn") else "tcp"
             yield ListenerPort(("kaa", "kpc", "transports", *path, "port"), below, listener.port)
     for name, protocol in transports.protocols.items():
         here: Path = ("kaa", "kpc", "transports", "protocols", name)

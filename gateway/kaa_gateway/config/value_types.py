@@ -97,6 +97,12 @@ def _optional_path(text: str) -> Path | None:
     return Path(text) if text else None
 
 
+def _multicast_group(text: str) -> str | None:
+    if text and not ipaddress.IPv4Address(text).is_multicast:
+        raise ValueError
+    return text or None
+
+
 def _server_reference(text: str) -> str | None:
     """Parse the value of the property Server Reference: MQTT 5 (OASIS) section 4.11."""
     if text and not re.fullmatch(r"[!-~]{1,255}( [!-~]{1,255}){0,15}", text):
@@ -246,6 +252,13 @@ ProtocolOption = Annotated[
     str, Form("an option as name=value", str), Meta(pattern=r"^[a-z][a-z0-9_]{0,63}=[ -~]{0,255}\Z")
 ]
 ProtocolOptions = tuple[ProtocolOption, ...]
+PredefinedTopic = Annotated[
+    str,
+    Form("a topic ID from 1 to 65534 and its topic, as ID=topic", str),
+    Meta(pattern=r"^[1-9][0-9]{0,4}=[^+#\x00]{1,1024}\Z"),
+]
+PredefinedTopicList = tuple[PredefinedTopic, ...]
+MulticastGroup = Annotated[str | None, Form("an IPv4 multicast address, or nothing", _multicast_group)]
 Origin = Annotated[
     str,
     Form("* or an origin, such as https://app.example.com", str),

@@ -9,7 +9,7 @@ from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from kaa_gateway.clock cimport now_ms
-from kaa_gateway.counters cimport MQTT
+from kaa_gateway.counters cimport MQTT, MQTT_SN
 from kaa_gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
 
 cdef enum:
@@ -232,7 +232,7 @@ cdef class Sessions:
                 return None
             if session.population is None:
                 session.population = population
-                self.count_connection(session, session.online or session.protocol != MQTT)
+                self.count_connection(session, session.online or session.protocol not in (MQTT, MQTT_SN))
             if endpoint.population is None:
                 endpoint.population = population
                 population.add_endpoints(1)

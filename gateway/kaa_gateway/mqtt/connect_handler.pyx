@@ -83,6 +83,8 @@ cdef class ConnectHandler:
         if connection.will is not None:
             connection.will_key = self.uplink.router.named_by_filter(connect.will_topic)
         connection.state = AUTHENTICATING
+        if connection.transport.client is not None:
+            return self.admit(connection, connection.transport.client, options)
         try:
             known = self.authenticator.authenticate(Presentation(
                 "mqtt",
@@ -218,6 +220,7 @@ cdef class ConnectHandler:
         """Bind the connection to a session, and send CONNACK."""
         cdef MqttSession session = self.open_session(connection, client, options)
         cdef bint present = session.state == OFFLINE
+        session.protocol = connection.server.protocol
         session.bind(connection, connection.transport, connection.level, options)
         self.sessions.set_online(session, True)
         connection.session = session

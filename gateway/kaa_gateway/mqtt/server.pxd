@@ -1,6 +1,6 @@
 from libc.stdint cimport uint32_t
 
-from kaa_gateway.counters cimport Counters
+from kaa_gateway.counters cimport Counters, Protocol
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.connect_handler cimport ConnectHandler
@@ -19,6 +19,7 @@ cdef class MqttServer:
     cdef InputMemory input_memory
     cdef ConnectHandler connect_handler
     # settings
+    cdef Protocol protocol           # of the sessions whose clients are here
     cdef MqttLimits limits
     cdef Py_ssize_t packet_size_max  # bytes
     cdef double connect_timeout      # seconds

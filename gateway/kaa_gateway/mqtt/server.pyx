@@ -13,13 +13,14 @@ cdef class MqttServer:
     """The settings and tables of a worker's MQTT connections. Sizes are in bytes, times in seconds.
 
     Control characters in topics, client identifiers and user names are refused of all clients, of none, or, if
-    `refuse_control_characters` is None, of those of MQTT 5.
+    `refuse_control_characters` is None, of those of MQTT 5. `protocol` is the name under which messages are counted.
     """
 
     def __init__(
         self, loop, Uplink uplink, Sessions sessions, MqttSessionStore store, Counters counters, authenticator,
         MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0, receive_maximum=65535,
         topic_alias_maximum=0, str server_reference=None, refuse_control_characters=None,
+        str protocol="mqtt",
     ):
         cdef int control_character_level = LEVEL_5
         self.loop = loop
@@ -27,6 +28,7 @@ cdef class MqttServer:
         self.sessions = sessions
         self.store = store
         self.counters = counters
+        self.protocol = counters.add_protocol(protocol)
         self.limits = limits
         self.packet_size_max = packet_size_max
         self.connect_timeout = connect_timeout

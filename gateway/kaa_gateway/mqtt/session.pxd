@@ -75,6 +75,7 @@ cdef class MqttSession(Session):
     cdef ResponseTopics responses
     cdef RecentPushes pushes
     cdef SentAliases aliases               # of this connection
+    cdef object client_topics              # topic IDs of its client over MQTT-SN, or None
     cdef Will will                         # waits for its delay, while OFFLINE
 
     cdef int bind(self, ProtocolCore connection, Transport transport, uint8_t level, ClientOptions options) except -1

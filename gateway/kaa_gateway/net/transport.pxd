@@ -5,6 +5,7 @@ from kaa_gateway.wire.buffer cimport Buffer
 
 cdef class Transport:
     cdef readonly object certificate   # ClientCertificate that the peer has proved to own, or None
+    cdef readonly object client        # Client of a session below that has been admitted already, or None
     cdef readonly object proxied       # Proxied: what a trusted proxy has told of the connection, or None
 
     cdef int wake(self) except -1

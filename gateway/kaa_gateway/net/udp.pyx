@@ -132,6 +132,13 @@ cdef class UdpSocket:
         self.fd = self.socket.fileno()
         self.loop.add_reader(self.fd, self.on_readable)
 
+    def join(self, str group not None):
+        """Receive what is sent to an IPv4 multicast group at the port. Call it after `start`."""
+        if self.ipv6:
+            raise ValueError("an IPv4 group needs an IPv4 socket")
+        membership = socket.inet_aton(group) + socket.inet_aton("0.0.0.0")
+        self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+
     @property
     def port(self):
         """The port that the socket is bound to; the system has chosen it if 0 was asked for."""

@@ -17,6 +17,7 @@ from kaa_gateway.config.keys.http import Http, HttpTls
 from kaa_gateway.config.keys.identity import Clients, Ecap, IdentitySettings, StaticIdentity
 from kaa_gateway.config.keys.limits import Limits
 from kaa_gateway.config.keys.mqtt import Mqtt, MqttTcp, MqttTls, MqttWebSocket, WebSocketTls
+from kaa_gateway.config.keys.mqtt_sn import MqttSn, MqttSnDtls
 from kaa_gateway.config.keys.nats import Nats, NatsTls
 from kaa_gateway.config.keys.protocols import PluginProtocol
 from kaa_gateway.config.keys.proxy import Proxy
@@ -60,6 +61,8 @@ __all__ = [
     "Limits",
     "Log",
     "Mqtt",
+    "MqttSn",
+    "MqttSnDtls",
     "MqttTcp",
     "MqttTls",
     "MqttWebSocket",

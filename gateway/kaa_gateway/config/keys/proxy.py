@@ -7,7 +7,9 @@ from msgspec import Meta
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Networks, Seconds
 
-ListenerName = Literal["mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "coaps", "udp", "udps"]
+ListenerName = Literal[
+    "mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "coaps", "udp", "udps", "mqtt-sn", "mqtt-sns",
+]  # fmt: skip
 """The name of a listener, as logs and metrics have it."""
 
 

@@ -7,6 +7,7 @@ from msgspec import Meta, field
 from kaa_gateway.config.keys.coap import Coap
 from kaa_gateway.config.keys.http import Http
 from kaa_gateway.config.keys.mqtt import Mqtt
+from kaa_gateway.config.keys.mqtt_sn import MqttSn
 from kaa_gateway.config.keys.protocols import PluginProtocol
 from kaa_gateway.config.keys.proxy import Proxy
 from kaa_gateway.config.keys.udp import Udp
@@ -25,4 +26,5 @@ class Transports(Section, frozen=True, kw_only=True):
     http: Http = Http()
     coap: Coap = Coap()
     udp: Udp = Udp()
+    mqtt_sn: MqttSn = MqttSn()
     protocols: dict[Name, PluginProtocol] = field(default_factory=dict)

@@ -1,0 +1,30 @@
+from libc.stdint cimport uint8_t, uint16_t
+
+
+cdef class PredefinedTopics:
+    # state
+    cdef dict names              # topic ID -> topic; of all clients
+    cdef dict ids                # topic -> topic ID; of all clients
+    cdef list templates          # (topic ID, topic with CLIENT_ID)
+
+
+cdef class ClientTopics:
+    # wiring
+    cdef PredefinedTopics predefined
+    # settings
+    cdef Py_ssize_t registered_max
+    # state
+    cdef bint uses_predefined    # the client has used a predefined topic ID, so it knows them
+    cdef dict own_names          # topic ID -> topic; predefined ones that contain the client ID
+    cdef dict own_ids            # topic -> topic ID; the same
+    cdef list names              # registered topics: topic ID n stands at n - 1
+    cdef dict ids                # registered topic -> topic ID
+    cdef set told                # registered topic IDs that the client knows
+
+    cdef bytes name_of(self, uint8_t topic_type, uint16_t topic_id)
+    cdef int id_of(self, bytes name, uint8_t* topic_type) except -1
+    cdef uint16_t register(self, bytes name) except? 0
+    cdef bint is_told(self, uint16_t topic_id) except -1
+    cdef int tell(self, uint16_t topic_id) except -1
+    cdef int forget_told(self) except -1
+    cdef int untell(self, uint16_t topic_id) except -1
