@@ -26,7 +26,7 @@ RowName = Literal[
     "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos0-tls", "qos1-many-tls",
     "qos1-websocket", "qos1-durable", "http", "coap", "plugin", "mqtt-sn", "kpudp", "kpudp-secure",
     "encode", "decode", "publish", "connect",
-    "disconnect",
+    "disconnect", "connect-authenticated",
     "memory", "connect-tls", "resume-tls", "memory-tls", "latency-100", "latency-1000", "latency-5000",
     "latency-20000", "push", "workers", "ext-echo", "ext-tsx", "ext-dcx", "ext-dcx-series", "ext-epmx-get",
     "ext-epmx-update", "ext-epmx-remote-get", "ext-epmx-remote-update", "ext-cmx", "ext-durable", "ext-cex", "stored",
@@ -77,6 +77,7 @@ def compare(
     - `kpudp-secure`: the same, encrypted
     - `encode`, `decode`, `publish`: one ClientData, one ExtensionData, one NATS publication
     - `connect`, `disconnect`, `memory`: the cost of an MQTT connection
+    - `connect-authenticated`: the same with a user name and password that the gateway remembers
     - `connect-tls`, `resume-tls`, `memory-tls`: the same over TLS, with a full handshake and with a resumed session
     - `latency-100` to `latency-20000`: device to extension and back, at that many requests a second
     - `push`: from NATS to an MQTT device

@@ -30,6 +30,10 @@ from kaa_bench.errors import BenchError
 from kaa_bench.packets import APP_VERSION, COAP_CON, COAP_RST, EXTENSION, coap_empty
 
 HOST = "127.0.0.1"
+CLIENT = ("bench", "a password of the bench")
+"""User name and password of the client that a gateway knows which authenticates."""
+CLIENT_HASH = "scrypt:16384:8:1:TUt0nyJ3cvVQtMgaSxH7gQ==:38K5LJ0bthJ5hDA3T6KLwQkiRg8I2Xb2kmq7TDG0v9Q="
+"""What `kaa-gateway hash-password` has made of the password."""
 INSTANCE = "kpc-bench"
 """The service instance name of the gateway."""
 START_TIMEOUT_S = 30.0
@@ -198,17 +202,23 @@ class NatsServer(Server):
 
 
 class Gateway(Server):
-    """`kaa-gateway run` with identity `open`, one application version, one extension instance."""
+    """`kaa-gateway run` with identity `open`, one application version, one extension instance.
+
+    One that `authenticates` admits no MQTT client without user name and password; it knows one, that of `CLIENT`.
+    """
 
     name = "gateway"
 
-    def __init__(self, nats: NatsServer, workers: int = 1, *, durable: bool = False) -> None:
+    def __init__(
+        self, nats: NatsServer, workers: int = 1, *, durable: bool = False, authenticates: bool = False
+    ) -> None:
         coap, kpudp, sealed, mqtt_sn = (free_port(socket.SOCK_DGRAM) for _ in range(4))
         super().__init__(*(free_port() for _ in range(6)), coap_port=coap)
         mqtt, http, self._management, tls, websocket, plugin = self.ports
         self.plugin_address: Address = (HOST, plugin)
         self._workers = workers
         self._durable = durable
+        self._authenticates = authenticates
         self.addresses: dict[Protocol, Address] = {
             "mqtt": (HOST, mqtt),
             "http": (HOST, http),
@@ -272,6 +282,7 @@ class Gateway(Server):
                     "transports": {
                         "bind-address": HOST,
                         "mqtt": {
+                            "client-authentication": "required" if self._authenticates else "off",
                             "tcp": {"enabled": True, "port": ports["mqtt"]},
                             "tls": encrypted,
                             "websocket": {"enabled": True, "port": self.carriers["websocket"][1]},
@@ -296,7 +307,7 @@ class Gateway(Server):
                             }
                         },
                     },
-                    "identity": {"provider": "open"},
+                    "identity": {"provider": "open"} | self._clients(),
                     # The sink acknowledges nothing, so a stream with a limit would become full.
                     "durable": {"discard": "old", "max-bytes": STREAM_SIZE},
                     "workers": self._workers,
@@ -304,6 +315,15 @@ class Gateway(Server):
                 },
             },
         }
+
+    def _clients(self) -> dict[str, object]:
+        """Return the settings of the clients that may connect, and write their file."""
+        if not self._authenticates:
+            return {}
+        file = self.directory / "clients.yml"
+        user, _ = CLIENT
+        file.write_text(yaml.safe_dump({"clients": {user: {"password": CLIENT_HASH}}}))
+        return {"clients": {"provider": "static"}, "static": {"file": str(file)}}
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:

@@ -18,8 +18,10 @@ DISCONNECT = b"\xe0\x00"
 class IdleDevices(Instrument):
     """MQTT devices that connect on request and stay connected: over TLS if they are `encrypted`."""
 
-    def __init__(self, address: Address, *, encrypted: bool = False) -> None:
-        super().__init__(_hold, address, encrypted)
+    def __init__(
+        self, address: Address, *, encrypted: bool = False, profile: packets.Profile = packets.BENCH
+    ) -> None:
+        super().__init__(_hold, address, encrypted, profile)
 
     def connect(self, count: int, *, resuming: bool = False) -> int:
         """Connect `count` more devices, past CONNACK. Return how many have resumed the session of an earlier one."""
@@ -30,7 +32,7 @@ class IdleDevices(Instrument):
         self._request(count=0, resuming=False)
 
 
-def _hold(pipe: Connection, address: Address, encrypted: bool) -> None:
+def _hold(pipe: Connection, address: Address, encrypted: bool, profile: packets.Profile) -> None:
     sockets: list[socket.socket] = []
     context = client_context() if encrypted else None
     session: ssl.SSLSession | None = None
@@ -43,7 +45,7 @@ def _hold(pipe: Connection, address: Address, encrypted: bool) -> None:
                 raise_file_limit(len(sockets) + count)
                 first = len(sockets)
                 for device in range(first, first + count):
-                    connected = connect_mqtt(address, device, packets.BENCH, context, session)
+                    connected = connect_mqtt(address, device, profile, context, session)
                     sockets.append(connected)
                     if isinstance(connected, ssl.SSLSocket):
                         resumed += bool(connected.session_reused)

@@ -21,12 +21,14 @@ from kaa_bench.compare.callgrind import Callgrind
 from kaa_bench.compare.idle import IdleDevices
 from kaa_bench.compare.instruments import LoadGenerator, Sink
 from kaa_bench.compare.measure import ANSWERED, address_for
+from kaa_bench.compare.probes.connections import AUTHENTICATED
 from kaa_bench.compare.probes.extensions import ROWS as EXTENSIONS
 from kaa_bench.compare.probes.extensions import ExtensionRow
 from kaa_bench.compare.probes.push import DEVICES
 from kaa_bench.compare.pushing import Pusher, PushSpec
 from kaa_bench.compare.rows import ROWS, Row
 from kaa_bench.errors import BenchError
+from kaa_bench.packets import BENCH, Profile
 from kaa_bench.processes import INSTANCE, Gateway, NatsServer
 
 WARM_UP_MESSAGES = 2000
@@ -68,7 +70,7 @@ def profile(
         for name in dict.fromkeys(rows or (*ROWS, *OTHERS)):
             if name in OTHERS:
                 title, measured = OTHERS[name]
-                _print_profile(title, measured, messages, top)
+                _print_profile(title, measured, messages, top, GATEWAYS.get(name, Gateway))
             elif name in EXTENSION_ROWS:
                 _print_extension_profile(EXTENSION_ROWS[name], messages, top)
             elif name in ROWS:
@@ -115,9 +117,11 @@ def count_row(
         return measure(work)
 
 
-def _print_profile(title: str, measured: Measured, messages: int, top: int) -> None:
+def _print_profile(
+    title: str, measured: Measured, messages: int, top: int, make: Callable[[NatsServer], Gateway] = Gateway
+) -> None:
     with NatsServer() as nats:
-        gateway = Gateway(nats)
+        gateway = make(nats)
         callgrind = Callgrind(gateway)
         with gateway:
             sent, counts = measured(gateway, nats, callgrind.count, messages)
@@ -125,7 +129,7 @@ def _print_profile(title: str, measured: Measured, messages: int, top: int) -> N
     if shutil.which("strace") is None:
         print("  system calls: strace is not installed")
         return
-    with NatsServer() as nats, Gateway(nats) as plain:
+    with NatsServer() as nats, make(nats) as plain:
         sent, calls = measured(plain, nats, lambda work: _traced(plain, work), messages)
     print(
         "  system calls a message: " + ", ".join(f"{name} {n / sent:.3f}" for name, n in calls.most_common(6))
@@ -165,9 +169,9 @@ def _measured_pushes(
 
 
 def _measured_connections(
-    gateway: Gateway, nats: NatsServer, measure: Measure, messages: int
+    gateway: Gateway, nats: NatsServer, measure: Measure, messages: int, profile: Profile = BENCH
 ) -> tuple[int, Counter[Any]]:
-    with IdleDevices(gateway.address_of("mqtt")) as devices:
+    with IdleDevices(gateway.address_of("mqtt"), profile=profile) as devices:
 
         def connect(count: int) -> int:
             for done in range(0, count, CONNECTIONS_AT_ONCE):
@@ -182,8 +186,16 @@ def _measured_connections(
 OTHERS: dict[str, tuple[str, Measured]] = {
     "push": ("push to MQTT, QoS 0", _measured_pushes),
     "connect": ("MQTT connect and disconnect", _measured_connections),
+    "connect-authenticated": (
+        "MQTT connect with a password, and disconnect",
+        partial(_measured_connections, profile=AUTHENTICATED),
+    ),
 }
 """A row that is not a load, by its name in `kaa-bench compare`."""
+GATEWAYS: dict[str, Callable[[NatsServer], Gateway]] = {
+    "connect-authenticated": partial(Gateway, authenticates=True)
+}
+"""The gateways of rows that need one with other settings."""
 EXTENSION_ROWS = {row.name: row for row in EXTENSIONS}
 
 

@@ -4,6 +4,7 @@ from kaa_bench.compare.figures import Probe
 from kaa_bench.compare.probes.codecs import DECODE, ENCODE, PUBLISH
 from kaa_bench.compare.probes.connections import (
     CONNECT,
+    CONNECT_AUTHENTICATED,
     CONNECT_TLS,
     DISCONNECT,
     MEMORY,
@@ -23,6 +24,7 @@ PROBES: dict[str, Probe] = {
         PUBLISH,
         CONNECT,
         DISCONNECT,
+        CONNECT_AUTHENTICATED,
         MEMORY,
         CONNECT_TLS,
         RESUME_TLS,

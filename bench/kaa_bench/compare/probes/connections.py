@@ -1,18 +1,21 @@
 """Measures the cost of an MQTT connection: memory of an idle one, CPU of making and ending one; the same over TLS."""
 
+from dataclasses import replace
 from functools import partial
 
 from kaa_bench.compare.figures import Figure, Probe, Scale, Subject
 from kaa_bench.compare.idle import IdleDevices
 from kaa_bench.compare.servers import Servers
 from kaa_bench.connecting import Address, Carrier
+from kaa_bench.packets import BENCH, Profile
 from kaa_bench.peers.mqtt_floor import MqttFloor
 from kaa_bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, NatsMqttTls, Peer, TlsFloor
-from kaa_bench.processes import Gateway, Server
+from kaa_bench.processes import CLIENT, Gateway, Server
 
 FIRST_SHARE = 4
 """One in this many connections is made before the first reading, because a server allocates some memory once."""
 MICROSECONDS = 1e6
+AUTHENTICATED = replace(BENCH, user=CLIENT[0], password=CLIENT[1])
 BROKERS: tuple[type[Peer], ...] = (NatsMqtt, Mosquitto, Amqtt)
 ENCRYPTED: tuple[type[Peer], ...] = (NatsMqttTls, Mosquitto)
 
@@ -47,9 +50,11 @@ def _memories(servers: Servers, scale: Scale, *, encrypted: bool) -> list[Subjec
     ]
 
 
-def _connect(server: Server, address: Address, count: int, *, ending: bool) -> Figure:
+def _connect(
+    server: Server, address: Address, count: int, *, ending: bool, profile: Profile = BENCH
+) -> Figure:
     """Return the CPU microseconds from accept to CONNACK, or from there to the end of a connection."""
-    with IdleDevices(address) as devices:
+    with IdleDevices(address, profile=profile) as devices:
         devices.connect(max(1, count // FIRST_SHARE))
         devices.disconnect()
         before = server.cpu_seconds()
@@ -69,6 +74,24 @@ def _connects(servers: Servers, scale: Scale, *, ending: bool) -> list[Subject]:
         Subject(title, partial(_connect, server, address, scale.connections, ending=ending))
         for title, server, address in found
     ]
+
+
+def _authenticated_connects(servers: Servers, scale: Scale) -> list[Subject]:
+    """Return the gateway, whose clients show one user name and password; its floor looks at neither."""
+
+    def gateway() -> Figure:
+        with Gateway(servers.nats, authenticates=True) as fresh:
+            return _connect(
+                fresh, fresh.address_of("mqtt"), scale.connections, ending=False, profile=AUTHENTICATED
+            )
+
+    found = [Subject("gateway", gateway)]
+    for floor in servers.peers(MqttFloor):
+        measure = partial(
+            _connect, floor, floor.address, scale.connections, ending=False, profile=AUTHENTICATED
+        )
+        found.append(Subject(floor.title, measure))
+    return found
 
 
 def _shake_hands(server: Server, address: Address, count: int, *, resuming: bool) -> Figure:
@@ -96,6 +119,9 @@ def _handshakes(servers: Servers, scale: Scale, *, resuming: bool) -> list[Subje
 
 MEMORY = Probe("memory", "MQTT connection, idle", "bytes", partial(_memories, encrypted=False))
 MEMORY_TLS = Probe("memory-tls", "MQTT over TLS, idle", "bytes", partial(_memories, encrypted=True))
+CONNECT_AUTHENTICATED = Probe(
+    "connect-authenticated", "MQTT connect with a password", "us CPU", _authenticated_connects
+)
 CONNECT_TLS = Probe("connect-tls", "MQTT over TLS, connect", "us CPU", partial(_handshakes, resuming=False))
 RESUME_TLS = Probe(
     "resume-tls", "MQTT over TLS, connect with a session", "us CPU", partial(_handshakes, resuming=True)
