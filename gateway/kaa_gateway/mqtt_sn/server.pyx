@@ -214,6 +214,11 @@ cdef class MqttSnServer(DatagramCore):
             self.publishers[key] = publisher
         self.publishers.move_to_end(key)
         publisher.last_received = self.now
+        client = self.socket.client_of(source)
+        if client is not None and publisher.principal != client.principal:
+            # The client of a DTLS session is confined to its tenant without CONNECT too.
+            publisher.set_client(client)
+            publisher.forget_last_route()
         return publisher.publish(slice_of(topic), message.text)
 
     cdef int answer(self, const Address* destination, bytes forwarding) except -1:
