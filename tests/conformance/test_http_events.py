@@ -123,6 +123,7 @@ async def test_the_extension_sees_how_long_it_lasts_and_it_ends_then(
         assert request.timeout == 40_000
 
 
+@pytest.mark.slow  # 15 s
 async def test_a_comment_is_sent_when_there_are_no_events(gateway: HttpGateway, client: RawClient) -> None:
     await begin(gateway, client)
     assert await block(client) == {":": ""}

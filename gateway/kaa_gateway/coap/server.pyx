@@ -143,7 +143,7 @@ cdef class CoapServer(DatagramCore):
         cdef Exchange exchange
         for exchange in self.context.waiting.some(ENDED_AT_ONCE):
             expire(<CoapPeer>exchange.peer, exchange)
-        if self.context.waiting.count:
+        if self.context.waiting.slots:  # a request whose message NATS does not have yet ends when it has
             self.socket.loop.call_soon(self.end_some_waits)
 
     def has_observers(self):
