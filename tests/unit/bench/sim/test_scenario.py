@@ -55,7 +55,7 @@ def test_durations_have_a_unit(text: str, seconds: float) -> None:
         ("protocol: mqtt", "protocol: http\n    answers: true", "are of MQTT"),
         ("protocol: mqtt", "protocol: kpudp\n    transport: tls", "`transport` is of MQTT"),
         ("protocol: mqtt", "protocol: http\n    transport: websocket", "HTTP has tcp and tls"),
-        ("protocol: mqtt", "protocol: coap\n    user: a", "are of MQTT and HTTP"),
+        ("protocol: mqtt", "protocol: coap\n    user: a", "are of MQTT, HTTP and kpudp"),
         ("devices: 3", "devices: 3\n    password: a", "`password` needs `user`"),
         ("devices: 3", "devices: 3\n    transport: tls\n    cert-file: a", "go together"),
         ("devices: 3", "devices: 3\n    cert-file: a\n    key-file: a", "`cert-file` needs"),
