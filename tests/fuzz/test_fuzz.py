@@ -10,9 +10,11 @@ import mmap
 import os
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.fuzz.targets import DECODERS, INPUT_SIZE_MAX, SESSIONS, TARGETS, check, corpus, mutations
 
@@ -72,6 +74,21 @@ def test_the_corpus(name: str) -> None:
             raise AssertionError(f"{name}: {type(error).__name__} of {data.hex()}") from error
 
 
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """Drop what is logged: caches of the console's log would grow with each traceback."""
+
+    def drop(*_: object) -> Any:
+        raise structlog.DropEvent
+
+    processors = structlog.get_config()["processors"]
+    before = [*processors]
+    processors[:] = [drop]  # in place, for loggers that are bound already
+    yield
+    processors[:] = before
+
+
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize("name", SESSIONS)
 def test_sessions_leave_nothing_behind(name: str) -> None:
     """Nothing in the worker's tables, and nothing in memory."""

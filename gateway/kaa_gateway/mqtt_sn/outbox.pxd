@@ -60,6 +60,7 @@ cdef class Outbox:
     cdef int publish(self, uint8_t flags, uint16_t message_id, Slice topic, Slice payload, double now) except -1
     cdef int release(self, uint16_t message_id, double now) except -1
     cdef int put(self, OutgoingMessage message) except -1
+    cdef bint is_busy(self) noexcept
     cdef bint is_idle(self) noexcept
     cdef int send_waiting(self, double now) except -1
     cdef int begin(self, OutgoingMessage message, double now) except -1

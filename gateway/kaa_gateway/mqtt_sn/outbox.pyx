@@ -3,7 +3,7 @@
 A PUBLISH whose topic ID the client does not know waits for REGISTER and REGACK. Messages wait while the client sleeps.
 
 Addresses can be forged, so one that is not proved is sent at most three times the bytes that have come from it, and
-CREDIT bytes more. It is proved by a REGACK, whose message ID was drawn at random.
+CREDIT bytes more, for a REGISTER. It is proved by a REGACK, whose message ID was drawn at random.
 
 What does not live here: which messages there are (kaa_gateway.mqtt.session), and the state of the client (peer.pyx).
 
@@ -21,8 +21,7 @@ from kaa_gateway.wire.mqtt_sn cimport (
 
 cdef enum:
     AMPLIFICATION = 3         # bytes that may be sent for each byte of an address that is not proved
-    CREDIT = 1024             # bytes that may be sent to it beside
-    REGISTER_RESERVE = 256    # bytes of these that are for the REGISTER which proves the address
+    CREDIT = 256              # bytes that may be sent to it beside: for the REGISTER which proves it
     SCRATCH_KEEP = 4096       # bytes
     PUBLISH_OVERHEAD = 9      # bytes of a PUBLISH beside its payload, at most
     REGISTER_OVERHEAD = 8     # the same of a REGISTER beside its topic
@@ -111,7 +110,7 @@ cdef class Outbox:
     cdef int publish(self, uint8_t flags, uint16_t message_id, Slice topic, Slice payload, double now) except -1:
         """Send a message, or let it wait behind others. At QoS 0, it is dropped if too many wait. Hot path."""
         cdef OutgoingMessage message
-        cdef bint waits = self.held or self.awaited != NO_ANSWER
+        cdef bint waits = self.is_busy()
         if waits and qos_of(flags) == 0 and (
                 self.waiting_messages >= self.settings.buffered_messages
                 or self.waiting_bytes + payload.size > self.settings.buffered_bytes):
@@ -130,7 +129,7 @@ cdef class Outbox:
         if self.awaited == AWAIT_PUBREC and self.awaited_id == message_id and not self.held:
             self.awaited = NO_ANSWER
             return self.begin(message, now)
-        return self.put(message) if self.held or self.awaited != NO_ANSWER else self.begin(message, now)
+        return self.put(message) if self.is_busy() else self.begin(message, now)
 
     cdef int put(self, OutgoingMessage message) except -1:
         """Let a message wait. Those of QoS 1 and 2 are bounded by the session."""
@@ -141,6 +140,10 @@ cdef class Outbox:
             self.waiting_messages += 1
             self.waiting_bytes += len(message.payload)
         return 0
+
+    cdef bint is_busy(self) noexcept:
+        """Return whether a message must wait: for others before it, for an answer, or for the client to wake up."""
+        return self.held or self.awaited != NO_ANSWER or (self.waiting is not None and len(self.waiting) > 0)
 
     cdef bint is_idle(self) noexcept:
         """Return whether nothing waits, to be sent or for an acknowledgement."""
@@ -180,7 +183,7 @@ cdef class Outbox:
                 return self.drop(message, "mqtt_sn_too_many_topics")
             return self.begin_register(message, <uint16_t>topic_id, now)
         size = len(message.payload) + PUBLISH_OVERHEAD
-        if not self.proved and self.credit < <uint64_t>(size + REGISTER_RESERVE):
+        if not self.proved and self.credit < <uint64_t>(size + CREDIT):
             # The answer to REGISTER proves the address.
             return self.begin_register(message, <uint16_t>topic_id, now)
         append_publish(
@@ -195,7 +198,7 @@ cdef class Outbox:
 
     cdef int begin_register(self, OutgoingMessage message, uint16_t topic_id, double now) except -1:
         """Tell the client the topic ID of a message, which waits for the answer."""
-        cdef uint16_t message_id = random.randrange(1, 65536)
+        cdef uint16_t message_id = random.randrange(1, 32768)  # positive, for clients that take it as signed
         append_register(self.scratch, topic_id, message_id, slice_of(message.topic))
         if not self.transmit():
             return self.drop(message, "mqtt_sn_unproved_address")

@@ -62,3 +62,4 @@ cdef class MqttSnServer(DatagramCore):
     cdef int forget_sleeper(self, MqttSnPeer peer) except -1
     cdef int flush_later(self, MqttSnPeer peer) except -1
     cdef int add_timer(self, MqttSnPeer peer) except -1
+    cdef int drop_stale_timers(self) except -1

@@ -7,7 +7,7 @@ Source: MQTT-SN 1.2, sections 5.5 (forwarders), 6.1 (advertisement), 6.8 (QoS -1
 """
 
 from collections import OrderedDict
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from kaa_gateway.errors import ProtocolError
 from kaa_gateway.wire.mqtt_sn import MALFORMED_REASONS
@@ -28,6 +28,7 @@ from kaa_gateway.wire.mqtt_sn cimport (
 
 cdef enum:
     DUE_PER_CALL = 500        # timers and publishers that are handled at once
+    STALE_TIMERS = 1000       # timers that may be of no use, beside one for each client
     PUBLISHERS_SHARE = 8      # one in so many places is for an address without a connection
     RADIUS = 2                # offset of the radius in a forwarder's header
 
@@ -110,6 +111,9 @@ cdef class MqttSnServer(DatagramCore):
         status = read_message(data + header, size - header, &message)
         if status != SN_WELL_FORMED:
             return self.counters.count("dropped", MALFORMED_REASONS[<int>status])
+        if size > self.settings.message_size and message.type != PUBLISH:
+            # Its field would be kept: a client ID, a topic or a will.
+            return self.counters.count("dropped", "mqtt_sn_message_too_large")
         peer = <MqttSnPeer>self.by_address.find(source) if forwarding is None else self.peer_at(source, forwarding)
         if peer is not None:
             peer.outbox.received(size)
@@ -152,7 +156,10 @@ cdef class MqttSnServer(DatagramCore):
         outbox = Outbox(self.socket, self.counters, self.settings, None, self.scratch)
         outbox.move(source, forwarding)
         outbox.proved = self.encrypted
-        outbox.received(size)
+        if peer is not None and not peer.outbox.proved:
+            outbox.credit = peer.outbox.credit  # an address gets no more for another CONNECT
+        else:
+            outbox.received(size)
         peer = MqttSnPeer(self, outbox, self.socket.client_of(source))
         self.place(peer)
         return peer.connect(message)
@@ -322,8 +329,22 @@ cdef class MqttSnServer(DatagramCore):
 
     cdef int add_timer(self, MqttSnPeer peer) except -1:
         """Call `expire` of a client when it is due."""
+        if len(self.timers) > 2 * (len(self.proved) + len(self.unproved)) + STALE_TIMERS:
+            self.drop_stale_timers()
         self.timer_count += 1
         heappush(self.timers, (peer.due, self.timer_count, peer))
+        return 0
+
+    cdef int drop_stale_timers(self) except -1:
+        """Drop timers of clients that have gone, or that have an earlier one."""
+        cdef MqttSnPeer peer
+        cdef dict kept = {}
+        for timer in self.timers:
+            peer = timer[2]
+            if peer.state != GONE and peer.due == timer[0]:
+                kept[peer] = timer
+        self.timers = [*kept.values()]
+        heapify(self.timers)
         return 0
 
     cdef bint check(self, double now) except -1:

@@ -92,12 +92,17 @@ async def test_congestion_when_nats_is_away(nats_server: NatsServer, new_token: 
                 answer = await device.ask(publish(1, b"y", qos=1, message_id=17, kind=PREDEFINED))
                 assert answer == (PUBACK, number(1) + number(17) + bytes([CONGESTION]))
                 # The backlog is full: QoS 0 is dropped, SUBSCRIBE is refused, PINGREQ is answered.
-                for _ in range(100):
-                    device.send(publish(1, b"z" * 1000, kind=PREDEFINED))
+                # The kernel's buffers of the connection to NATS may first take some of them.
+                for _ in range(200):
+                    for _ in range(100):
+                        device.send(publish(1, b"z" * 1000, kind=PREDEFINED))
+                    if (await device.ask(subscribe(5, "a/b")))[1][-1] == CONGESTION:
+                        break
+                else:
+                    raise AssertionError("no congestion")
                 await until(
                     lambda: gateway.count("events", "dropped", "mqtt_sn_congestion") > 0, "a dropped message"
                 )
-                assert (await device.ask(subscribe(5, "a/b")))[1][-1] == CONGESTION
                 assert await device.ask(message(PINGREQ)) == (PINGRESP, b"")
             finally:
                 os.kill(nats_server.pid, signal.SIGCONT)
@@ -111,7 +116,7 @@ async def test_congestion_when_nats_is_away(nats_server: NatsServer, new_token: 
 async def test_an_unproved_address_gets_little(
     sn: SnGateway, device: SnClient, cluster: Cluster, new_token: NewToken
 ) -> None:
-    """Pushes to a forged address: at most 1024 bytes, and three times what it has sent."""
+    """Pushes to a forged address: at most 256 bytes, and three times what it has sent."""
     token = new_token()
     await device.connect(token)
     await device.subscribe(2)
@@ -124,7 +129,7 @@ async def test_an_unproved_address_gets_little(
         received.append(datagram)
     again = await device.raw()  # the REGISTER is repeated
     assert again == datagram
-    assert sum(map(len, received)) + len(datagram) <= 1024 + 3 * sent
+    assert sum(map(len, received)) + len(datagram) <= 256 + 3 * sent
     kind, body = await device.ask(
         acknowledgement(REGACK, int.from_bytes(datagram[2:4], "big"), int.from_bytes(datagram[4:6], "big"))
     )

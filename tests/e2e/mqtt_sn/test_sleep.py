@@ -35,6 +35,8 @@ from tests.support.mqtt_sn import (
 )
 
 NewToken = Callable[[], str]
+KEPT = 32 + 1000
+"""QoS 1 messages for a client that sleeps: a full window, and a full queue."""
 
 
 async def pushed(sn: SnGateway, cluster: Cluster, token: str, *payloads: bytes) -> None:
@@ -90,6 +92,33 @@ async def test_messages_at_qos_0_that_wait_are_bounded(
     device.send(message(PINGREQ, token.encode()))
     assert [(await device.receive())[1][5:] for _ in range(3)] == [b"1", b"2", b"3"]
     assert await device.receive() == (PINGRESP, b"")
+
+
+async def test_a_thousand_pushes_to_a_sleeping_client(
+    sn: SnGateway, device: SnClient, cluster: Cluster, new_token: NewToken
+) -> None:
+    """At QoS 1, as many wait as a session may have; the rest is counted."""
+    token = new_token()
+    await device.connect(token)
+    await device.subscribe(2, qos=1)
+    await device.sleep(60)
+    dropped = sn.count("events", "dropped", "session_queue_full")
+    for number_ in range(KEPT + 200):
+        await cluster.push(token, b"%d" % number_, resourcePath="/push")
+    await until(
+        lambda: sn.count("events", "dropped", "session_queue_full") == dropped + 200, "the dropped messages"
+    )
+    device.send(message(PINGREQ, token.encode()))
+    received = 0
+    while (answer := await device.receive())[0] != PINGRESP:
+        kind, body = answer
+        if kind == REGISTER:
+            device.send(acknowledgement(REGACK, *(int.from_bytes(body[at : at + 2], "big") for at in (0, 2))))
+            continue
+        assert (kind, body[5:]) == (PUBLISH, b"%d" % received)  # the oldest, in order
+        received += 1
+        device.send(acknowledgement(PUBACK, 2, int.from_bytes(body[3:5], "big")))
+    assert received == KEPT
 
 
 async def test_a_sleeping_client_wakes_up_at_another_address(

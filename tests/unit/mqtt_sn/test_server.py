@@ -1,5 +1,6 @@
 """The MQTT-SN server in a worker double, on a real socket and a clock of its own: ADVERTISE and time."""
 
+import gc
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -11,16 +12,30 @@ from kaa_gateway.mqtt_sn.settings import MqttSnSettings
 from kaa_gateway.net.udp import UdpSocket
 
 from tests.support.mqtt_sn import (
+    CLEAN,
     CONNACK,
     DISCONNECT,
     PINGREQ,
+    PINGRESP,
     PREDEFINED,
     PUBACK,
+    REGACK,
+    REGISTER,
+    WILL,
+    WILLMSG,
+    WILLMSGREQ,
+    WILLMSGRESP,
+    WILLMSGUPD,
+    WILLTOPIC,
+    WILLTOPICREQ,
+    WILLTOPICRESP,
+    WILLTOPICUPD,
     acknowledgement,
     connect,
     message,
     number,
     publish,
+    subscribe,
 )
 from tests.support.nats import HOST
 from tests.unit.kp.worker_double import WorkerDouble
@@ -148,3 +163,148 @@ def test_a_disconnect_from_nobody_is_not_answered(worker: SnWorker) -> None:
     assert worker.ask(message(DISCONNECT, number(5))) == []
     assert worker.ask(message(DISCONNECT)) == []
     assert worker.ask(message(PINGREQ)) == [message(DISCONNECT)]
+
+
+def flood(worker: SnWorker, first: int, *messages: bytes, count: int) -> None:
+    """Send messages, each set from another address."""
+    for each in range(first, first + count):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as forged:
+            forged.bind((f"127.1.{each >> 8}.{each & 0xFF}", 0))
+            forged.connect((HOST, worker.udp.port))
+            for datagram in messages:
+                forged.send(datagram.replace(b"NUMBER", b"%06d" % each))
+            worker.udp.on_readable()
+            while worker._admissions:
+                worker._admissions.pop().set_result(Client())
+                worker.loop.run()
+            worker.loop.run()
+
+
+def clients_in_memory() -> int:
+    return sum(type(each).__name__ == "MqttSnPeer" for each in gc.get_objects())
+
+
+def timers_in_memory() -> int:
+    return sum(
+        type(each) is tuple and len(each) == 3 and type(each[2]).__name__ == "MqttSnPeer"
+        for each in gc.get_objects()
+    )
+
+
+@pytest.mark.parametrize("flags", [CLEAN, 0, CLEAN | WILL])
+def test_connects_of_forged_addresses_leave_little(worker: SnWorker, flags: int) -> None:
+    gc.collect()
+    before = clients_in_memory()
+    forged = connect("deviceNUMBER", flags=flags, duration=60_000)
+    flood(worker, 0, forged, message(REGISTER, number(0) + number(1) + b"a" * 900), count=5000)
+    assert worker.core.count() == SETTINGS["peers"]
+    assert worker.reason("closed", "mqtt_sn_evicted") == 5000 - SETTINGS["peers"]
+    # Timers of clients that have gone are dropped, though they are not due.
+    assert clients_in_memory() - before < 1100
+
+
+def test_repeated_timers_of_a_client_are_dropped(worker: SnWorker) -> None:
+    """A client may need an earlier timer again and again."""
+    gc.collect()
+    before = timers_in_memory()
+    assert worker.ask(connect("dev", duration=60_000)) == [message(CONNACK, b"\0")]
+    worker.pass_time(11)  # that of the connect timeout
+    for number_ in range(1, 4000):
+        worker.ask(connect("dev", duration=60_000 - number_))
+    assert 0 < timers_in_memory() - before < 1100
+
+
+def test_another_connect_of_an_address_brings_it_no_credit(worker: SnWorker) -> None:
+    """Answers to forged CONNECTs of one address are at most three times their bytes, and 256 bytes."""
+    sent = received = 0
+    for each in range(200):
+        datagrams = (
+            connect(f"d{each}"),
+            publish(1, b"", kind=PREDEFINED),
+            message(REGISTER, number(0) + number(1) + b"t" * 90),
+        )
+        sent += sum(map(len, datagrams))
+        received += sum(map(len, worker.ask(*datagrams)))
+        worker.identify()
+        received += sum(map(len, worker.received()))
+    assert 0 < received <= 3 * sent + 256
+
+
+def test_what_a_client_makes_the_gateway_keep_is_small(worker: SnWorker) -> None:
+    """Only a PUBLISH may be larger than max-message-size."""
+    large = "x" * 1000
+    for refused in (
+        connect(large),
+        message(REGISTER, number(0) + number(1) + large.encode()),
+        message(WILLTOPIC, b"\0" + large.encode()),
+        message(WILLMSG, large.encode()),
+        subscribe(1, large),
+        message(PINGREQ, large.encode()),
+    ):
+        assert worker.ask(refused) == []
+    assert worker.reason("dropped", "mqtt_sn_message_too_large") == 6
+    assert worker.ask(connect("dev")) == [message(CONNACK, b"\0")]
+    assert worker.ask(publish(9, b"x" * 60_000, kind=PREDEFINED)) == [acknowledgement(PUBACK, 9, 0, 2)]
+
+
+HOSTILE_LENGTHS = [
+    b"\x00", b"\x01", b"\x02", b"\x00\x00", b"\x01\x00", b"\x01\x00\x00", b"\x01\x00\x02\x16", b"\x01\x00\x00\x16",
+    b"\x01\x00\x03\x16", b"\x01\xff\xff\x16", b"\x03\x16", b"\xff\x16", b"\x01\x00\x05\x16",
+]  # fmt: skip
+
+
+def test_lengths_that_are_wrong_are_dropped(worker: SnWorker) -> None:
+    assert worker.ask(connect("dev")) == [message(CONNACK, b"\0")]
+    for datagram in HOSTILE_LENGTHS:
+        assert worker.ask(datagram) == [], datagram
+    assert worker.reason("dropped", "mqtt_sn_length") == len(HOSTILE_LENGTHS)
+    # The length of three bytes is valid where one byte would do.
+    assert worker.ask(b"\x01\x00\x04\x16") == [message(PINGRESP)]
+
+
+def test_a_forwarder_in_a_forwarder_is_dropped(worker: SnWorker) -> None:
+    header = b"\x04\xfe\x00a"
+    assert worker.ask(header + connect("dev")) == [header + message(CONNACK, b"\0")]
+    assert (
+        worker.ask(header * 2 + connect("dev2"), header * 3 + message(PINGREQ), header, b"\x03\xfe\x00") == []
+    )
+    assert worker.ask(b"\x02\xfe" + message(PINGREQ), b"\x00\xfe" + message(PINGREQ), b"\xff\xfe\x00") == []
+    assert worker.core.count() == 1
+
+
+def test_wills_out_of_order(worker: SnWorker) -> None:
+    topic, text = message(WILLTOPIC, b"\0kp1/a"), message(WILLMSG, b"gone")
+    # Of no connection.
+    assert worker.ask(topic, text) == [message(DISCONNECT)] * 2
+    assert (
+        worker.ask(message(WILLTOPICUPD, b"\0kp1/a"), message(WILLMSGUPD, b"x")) == [message(DISCONNECT)] * 2
+    )
+    # The message before the topic, and what is for a connection.
+    assert worker.ask(connect("dev", flags=CLEAN | WILL), text) == [message(WILLTOPICREQ)]
+    assert worker.ask(message(WILLMSGUPD, b"x"), message(PINGREQ), publish(1, b"", qos=1, message_id=1)) == []
+    assert worker.ask(message(WILLTOPIC, b"\x60kp1/a")) == []  # no QoS
+    assert worker.ask(topic, topic, connect("dev", flags=CLEAN | WILL)) == [
+        message(WILLMSGREQ), message(WILLMSGREQ), message(WILLTOPICREQ),
+    ]  # fmt: skip
+    assert worker.ask(text) == []
+    assert worker.ask(topic, text) == [message(WILLMSGREQ), message(CONNACK, b"\0")]
+    # Repetitions come late.
+    assert worker.ask(topic, text) == []
+    assert worker.ask(message(WILLTOPICUPD, b"\x60kp1/a")) == []
+    assert worker.ask(message(WILLTOPICUPD), message(WILLMSGUPD, b"x")) == [
+        message(WILLTOPICRESP, b"\0"), message(WILLMSGRESP, b"\3"),
+    ]  # fmt: skip
+
+
+def test_floods_of_one_client_are_bounded(worker: SnWorker) -> None:
+    assert worker.ask(connect("dev", duration=600)) == [message(CONNACK, b"\0")]
+    topics = [worker.ask(message(REGISTER, number(0) + number(1) + b"t/%d" % each))[0] for each in range(300)]
+    assert topics.count(acknowledgement(REGACK, 0, 1, 1)) == 300 - SETTINGS["topics"]
+    assert worker.reason("refused", "mqtt_sn_too_many_topics") == 300 - SETTINGS["topics"]
+    answers = [
+        each
+        for number_ in range(1, 301)
+        for each in worker.ask(publish(1, b"x", qos=1, message_id=number_, kind=PREDEFINED))
+    ]
+    assert answers == [acknowledgement(PUBACK, 1, each, 1) for each in range(17, 301)]
+    assert worker.core.count() == 1

@@ -85,5 +85,10 @@ class MqttSn(Section, frozen=True, kw_only=True):
     )
     max_message_size: Annotated[
         Size,
-        Meta(ge=60, le=65_507, description="Largest message to a client, in bytes; a larger one is dropped."),
+        Meta(
+            ge=60,
+            le=65_507,
+            description="Largest message to a client, in bytes, and from one if it is no PUBLISH; "
+            "a larger one is dropped.",
+        ),
     ] = 1400
