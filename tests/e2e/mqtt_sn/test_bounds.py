@@ -76,6 +76,14 @@ async def test_clients_beyond_the_bound(
         assert "Traceback" not in gateway.log
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether all threads of a process have stopped, which takes a moment after SIGSTOP."""
+    states = [
+        path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    ]
+    return set(states) == {"T"}
+
+
 async def test_congestion_when_nats_is_away(nats_server: NatsServer, new_token: NewToken) -> None:
     changes = {"retry-timeout": 30}
     with (
@@ -85,6 +93,7 @@ async def test_congestion_when_nats_is_away(nats_server: NatsServer, new_token: 
         async with Cluster(nats_server.url, "dcx") as cluster:
             await device.connect(new_token(), duration=600)
             os.kill(nats_server.pid, signal.SIGSTOP)
+            await until(lambda: is_stopped(nats_server.pid), "the stop of NATS")
             try:
                 # Of the sixteen that may wait, none is acknowledged; the next is refused.
                 for number_ in range(1, 17):
