@@ -24,7 +24,7 @@ from kaa_bench.extras import require_clients
 
 RowName = Literal[
     "qos0", "qos1", "qos0-v5", "qos0-v5-alias", "qos1-v5", "qos1-v5-alias", "qos1-many", "qos0-tls", "qos1-many-tls",
-    "qos1-websocket", "qos1-durable", "http", "coap", "plugin", "mqtt-sn", "kpudp", "kpudp-secure",
+    "qos1-websocket", "qos1-durable", "http", "coap", "coap-tcp", "plugin", "mqtt-sn", "kpudp", "kpudp-secure",
     "encode", "decode", "publish", "connect",
     "disconnect", "connect-authenticated",
     "memory", "connect-tls", "resume-tls", "memory-tls", "latency-100", "latency-1000", "latency-5000",
@@ -71,6 +71,7 @@ def compare(
     - `qos1-durable`: MQTT QoS 1 likewise, acknowledged when a JetStream stream has stored it
     - `http`: HTTP POST, one outstanding on each of 64 keep-alive connections, answered by the sink
     - `coap`: CoAP CON POST, one outstanding on each of 64 sockets, answered by the sink
+    - `coap-tcp`: CoAP POST over TCP, one outstanding on each of 64 connections, answered by the sink
     - `plugin`: MQTT QoS 1 as in `qos1`, by a plug-in in Python
     - `mqtt-sn`: MQTT-SN QoS 1 by registered topic, 8 unacknowledged on each of 64 sockets
     - `kpudp`: KP/UDP confirmed data by path alias, 32 unacknowledged on each of 64 sockets

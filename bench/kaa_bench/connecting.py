@@ -21,6 +21,7 @@ from kaa_bench import packets, websocket
 from kaa_bench.certificate import NAME, client_context
 from kaa_bench.client_tls import ClientTls
 from kaa_bench.errors import BenchError
+from kaa_bench.load.coap_stream import CoapStreamLoad
 from kaa_bench.load.datagram import CoapLoad, KpUdpLoad, MqttSnLoad, SealedKpUdpLoad
 from kaa_bench.load.http import HttpLoad
 from kaa_bench.load.loop import Load
@@ -31,8 +32,11 @@ from kaa_bench.peers import kpudp_sealing as sealing
 
 Address = tuple[str, int]
 Protocol = Literal["mqtt", "http", "coap", "kpudp", "mqtt-sn"]
-LoadProtocol = Literal["mqtt", "http", "coap", "kpudp", "mqtt-sn", "nats"]
-"""`nats` is not a protocol of devices: its requests go to the extension without a gateway."""
+LoadProtocol = Literal["mqtt", "http", "coap", "coap-tcp", "kpudp", "mqtt-sn", "nats"]
+"""`coap-tcp` is CoAP over TCP.
+
+`nats` is not a protocol of devices: its requests go to the extension without a gateway.
+"""
 DATAGRAM_PROTOCOLS = ("coap", "kpudp", "mqtt-sn")
 Carrier = Literal["tcp", "tls", "websocket", "websocket-tls", "sealed"]
 CARRIERS: dict[LoadProtocol, tuple[Carrier, ...]] = {
@@ -159,6 +163,8 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
                     _mqtt_registration(sockets[-1], device, spec.profile)
             elif spec.carrier == "sealed":
                 sessions.append(_sealed_registration(sockets[-1], device, spec.profile))
+            elif spec.protocol == "coap-tcp":
+                sockets[-1].sendall(packets.COAP_CSM)
             elif spec.protocol == "kpudp":
                 _kpudp_registration(sockets[-1], device, spec.profile)
             elif spec.protocol == "mqtt-sn":
@@ -178,6 +184,10 @@ def connect_load(spec: LoadSpec, address: Address) -> Load:
         case "coap":
             return CoapLoad(
                 sockets, [packets.coap_post(device, spec.profile) for device in devices], spec.window
+            )
+        case "coap-tcp":
+            return CoapStreamLoad(
+                sockets, [packets.coap_stream_post(device, spec.profile) for device in devices]
             )
         case "kpudp" if spec.carrier == "sealed":
             message = packets.kpudp_data(spec.profile) + bytes(SEALED_ROOM)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.wire import coap, esp, kpudp
+from kaa_gateway.wire import coap, coap_stream, esp, kpudp
 
 MqttVersion = Literal["3.1.1", "5"]
 
@@ -72,6 +72,8 @@ _ALIAS_PROPERTIES = b"\x03\x23" + TOPIC_ALIAS.to_bytes(2, "big")
 
 COAP_CON = 0
 COAP_RST = 3
+COAP_CSM = b"\x00\xe1"
+"""The first message over TCP."""
 COAP_POST = 2
 COAP_URI_PATH = 11
 COAP_CONTENT_FORMAT = 12
@@ -230,6 +232,11 @@ def coap_post(device: int, profile: Profile = BENCH) -> bytes:
     token_start = (device & 0xFFFF).to_bytes(2, "big")
     options = (*path, (COAP_CONTENT_FORMAT, bytes([COAP_JSON])))
     return coap.encode(coap.Message(COAP_CON, COAP_POST, 0, token_start + b"\0\0", options, profile.payload))
+
+
+def coap_stream_post(device: int, profile: Profile = BENCH) -> bytes:
+    """Return the same request for CoAP over TCP."""
+    return coap_stream.encode_stream(coap.decode(coap_post(device, profile)))
 
 
 def coap_empty(type_: int, message_id: int) -> bytes:

@@ -25,7 +25,7 @@ import yaml
 
 from kaa_bench import packets
 from kaa_bench.certificate import write_certificate
-from kaa_bench.connecting import Address, Carrier, Protocol
+from kaa_bench.connecting import Address, Carrier, LoadProtocol
 from kaa_bench.errors import BenchError
 from kaa_bench.packets import APP_VERSION, COAP_CON, COAP_RST, EXTENSION, coap_empty
 
@@ -213,16 +213,17 @@ class Gateway(Server):
         self, nats: NatsServer, workers: int = 1, *, durable: bool = False, authenticates: bool = False
     ) -> None:
         coap, kpudp, sealed, mqtt_sn = (free_port(socket.SOCK_DGRAM) for _ in range(4))
-        super().__init__(*(free_port() for _ in range(6)), coap_port=coap)
-        mqtt, http, self._management, tls, websocket, plugin = self.ports
+        super().__init__(*(free_port() for _ in range(7)), coap_port=coap)
+        mqtt, http, self._management, tls, websocket, plugin, coap_tcp = self.ports
         self.plugin_address: Address = (HOST, plugin)
         self._workers = workers
         self._durable = durable
         self._authenticates = authenticates
-        self.addresses: dict[Protocol, Address] = {
+        self.addresses: dict[LoadProtocol, Address] = {
             "mqtt": (HOST, mqtt),
             "http": (HOST, http),
             "coap": (HOST, coap),
+            "coap-tcp": (HOST, coap_tcp),
             "kpudp": (HOST, kpudp),
             "mqtt-sn": (HOST, mqtt_sn),
         }
@@ -255,7 +256,7 @@ class Gateway(Server):
 
     def address_of(self, protocol: str) -> Address:
         """Return the address for a protocol of devices. Raise KeyError for other protocols."""
-        return self.addresses[cast("Protocol", protocol)]
+        return self.addresses[cast("LoadProtocol", protocol)]
 
     def configuration(self) -> dict[str, object]:
         """Return the service-config.yml of the bench."""
@@ -288,7 +289,11 @@ class Gateway(Server):
                             "websocket": {"enabled": True, "port": self.carriers["websocket"][1]},
                         },
                         "http": {"enabled": True, "port": ports["http"]},
-                        "coap": {"enabled": True, "port": ports["coap"]},
+                        "coap": {
+                            "enabled": True,
+                            "port": ports["coap"],
+                            "tcp": {"enabled": True, "port": ports["coap-tcp"]},
+                        },
                         "udp": {
                             "enabled": True,
                             "port": ports["kpudp"],

@@ -81,6 +81,32 @@ class TestSessions:
         assert server.coap.count("closed", "client_revoked") == 1
         client.close()
 
+    @pytest.mark.parametrize(
+        "ciphers",
+        [
+            b"PSK-AES128-CCM8",
+            b"PSK-AES256-CCM8",
+            b"PSK-AES128-CCM",
+            b"PSK-AES256-CCM",
+            b"PSK-AES128-GCM-SHA256",
+            b"PSK-AES256-GCM-SHA384",
+            b"ECDHE-PSK-CHACHA20-POLY1305",
+        ],
+    )
+    async def test_suites_of_a_pre_shared_key(self, server: DtlsServer, ciphers: bytes) -> None:
+        """The last one has forward secrecy (RFC 7905)."""
+        client = server.client(ciphers=ciphers)
+        await client.handshake()
+        await ask(client)
+        client.close()
+
+    @pytest.mark.parametrize("ciphers", [b"PSK-AES128-CBC-SHA256", b"ECDHE-PSK-AES128-CBC-SHA256"])
+    async def test_suites_that_are_off(self, server: DtlsServer, ciphers: bytes) -> None:
+        client = server.client(ciphers=ciphers)
+        with pytest.raises(SSL.Error):
+            await client.handshake()
+        client.close()
+
     async def test_certificate(self, server: DtlsServer) -> None:
         issued = server.authority.issue("device")
         client = server.client(issued=issued, ca_file=server.authority.file)

@@ -13,6 +13,7 @@ from typing import Any
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.coap.stream_server import CoapStreamServer
 from kaa_gateway.config.keys import Http
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.clients import Client, Presentation
@@ -61,6 +62,12 @@ MQTT_SN: dict[str, Any] = {
     "gateway_id": 1, "retry_timeout": 1.0, "retries": 2, "connect_timeout": 10.0, "peers": 3, "topics": 4,
     "buffered_messages": 2, "buffered_bytes": 100, "message_size": 200,
     "predefined": {1: "kp1/app_v1/dcx/t/json", 2: "kp1/app_v1/dcx/{client-id}/json"},
+}  # fmt: skip
+COAP_STREAM: dict[str, Any] = {
+    "authenticate": None, "alternative_address": None, "csm_timeout": 10.0, "ping_after": 30.0,
+    "response_timeout": 10.0, "pending_requests": 8, "max_body_size": 2048, "block_memory": 8192,
+    "transfers_per_peer": 2, "outstanding_per_peer": 4, "observers": 4, "observers_per_peer": 2,
+    "max_wait": 20.0, "requests_per_second": 0.0,
 }  # fmt: skip
 KPUDP = {"peers": 8, "peer_timeout": 300.0, "ack_timeout": 0.5, "unacknowledged": 12}
 
@@ -131,6 +138,7 @@ class Simulation(WorkerDouble):
         self._timeouts: list[PendingRequests] = []
         self._datagrams: UdpSocket | None = None
         self._core: Any = None
+        self._coap_streams: CoapStreamServer | None = None
         self._make: Callable[[], StreamDevice | DatagramDevice]
         versions = {APP: frozenset({"dcx", "cmx", "tsx"})}
         self._strangers: set[Any] = set()
@@ -161,6 +169,24 @@ class Simulation(WorkerDouble):
                 now=loop.time(),
             )
             self._timeouts.append(self._core.pending)
+        elif protocol in ("coap stream", "coap websocket"):
+            self._coap_streams = CoapStreamServer(
+                loop, self.uplink, self.sessions, self.counters, versions, **COAP_STREAM
+            )
+            connect = self._coap_streams.connect
+            if protocol == "coap websocket":
+                connect = WebSocketServer(
+                    loop,
+                    connect,
+                    self.counters,
+                    paths=["/.well-known/coap"],
+                    subprotocols=(b"coap",),
+                    keeps_messages=True,
+                    frame_size_max=4096,
+                    handshake_timeout=10.0,
+                ).connect
+            self.listen(connect, "coap")
+            self._timeouts.append(self._coap_streams.pending)
         elif protocol == "kpudp":
             pending = PendingRequests(10, 10.0)
             self._core = KpudpServer(
@@ -338,6 +364,10 @@ class Simulation(WorkerDouble):
             self._pass(MQTT_EXPIRY_S + 1.0)  # however the sums are rounded
         elif self._protocol in ("http", "http clients", "plug-in"):
             self._pass(60.0)
+        elif self._coap_streams is not None:
+            self._pass(60.0)
+            self._coap_streams.check()
+            assert not any(self._coap_streams.table_sizes().values()), self._coap_streams.table_sizes()
         else:
             for _ in range(3):
                 self._pass(UDP_EXPIRY_S if self._protocol == "kpudp" else OBSERVER_EXPIRY_S)

@@ -19,7 +19,7 @@ from kaa_gateway.http.target import resource_path
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.kp.resource_path import parse, request_id_of
 from kaa_gateway.mqtt.subscriptions import filter_matches
-from kaa_gateway.wire import avro, coap, esp, kpudp, kpudp_secure, mqtt_sn, nats
+from kaa_gateway.wire import avro, coap, coap_stream, esp, kpudp, kpudp_secure, mqtt_sn, nats
 from kaa_gateway.wire.proxy_header import decode_proxy_header
 
 from tests.fuzz import bridged
@@ -114,6 +114,14 @@ COAP = [
     coap.encode(coap.Message(0, 2, 9, b"", (*PATH, (27, b"\x08")), bytes(16))),
     coap.encode(coap.Message(2, 0, 9)),
 ]
+STREAM_REQUEST = coap.Message(4, 2, 0, b"token", PATH, b"{}")
+COAP_STREAM = [
+    b"\x00\xe1" + coap_stream.encode_stream(coap.Message(4, 0xE1, 0, b"", ((2, b"\x10\x00"), (4, b"")))),
+    coap_stream.encode_stream(STREAM_REQUEST),
+    coap_stream.encode_stream(coap.Message(4, 1, 0, b"t" * 20, ((6, b""), *PATH, (23, b"\x06")))),
+    coap_stream.encode_stream(coap.Message(4, 0xE2, 0, b"ping")) + b"\x00\xe4",
+    coap_stream.encode_stream(coap.Message(4, 2, 0, b"", (*PATH, (27, b"\x0f")), bytes(1024))),
+]
 KPUDP = list(HEX)
 KPUDP_SECURE = [datagram for datagram in VECTORS.values() if datagram[:1] == b"\xb2"]
 MQTT_SN = [*map(bytes.fromhex, SN_VECTORS), b"\x01\x01\x30\x0c\x00\x00\x01\x00\x00" + bytes(295)]
@@ -162,6 +170,7 @@ DECODERS = {
     "MQTT 5": Decoder(lambda data: mqtt.decode(data, mqtt.LEVEL_5), ProtocolError, True, MQTT_5),
     "MQTT 3.1": Decoder(lambda data: mqtt.decode(data, mqtt.LEVEL_3_1, 4096), ProtocolError, True, MQTT),
     "CoAP": Decoder(whole(coap.decode), ProtocolError, False, COAP),
+    "CoAP stream": Decoder(whole(coap_stream.decode_stream), ProtocolError, False, COAP_STREAM),
     "KP UDP": Decoder(whole(kpudp.decode), ProtocolError, False, KPUDP),
     "KP UDP secure": Decoder(whole(kpudp_secure.decode_secure), ProtocolError, False, KPUDP_SECURE),
     "MQTT-SN": Decoder(whole(mqtt_sn.decode), ProtocolError, False, MQTT_SN),
@@ -456,6 +465,15 @@ BRIDGE_SESSIONS = [
         bridged.ANOTHER_OWNER, bridged.PUSH, bridged.ERROR, b"kp1/app_v1/tsx/7\nx", bridged.CONFIRM,
     ),
 ]  # fmt: skip
+COAP_STREAM_SESSIONS = [
+    steps(COAP_STREAM[0], COAP_STREAM[1], IDENTIFY, ANSWER, SOON),
+    steps(COAP_STREAM[0] + COAP_STREAM[2], IDENTIFY, ANSWER_LARGE, PUSH, PUSH, LATER, LATE),
+    steps(COAP_STREAM[0] + COAP_STREAM[3], COAP_STREAM[1], OPEN, COAP_STREAM[4], REFUSE, LOSE),
+]
+COAP_UPGRADE = (
+    b"GET /.well-known/coap HTTP/1.1\r\nHost: g\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: coap\r\n\r\n"
+)
 KPUDP_SESSIONS = [steps(datagram, IDENTIFY, CONFIRM, ANSWER, PUSH, LATER) for datagram in KPUDP]
 
 
@@ -471,6 +489,17 @@ def frame(payload: bytes, first: int = 0x82) -> bytes:
 
 
 PUBLISH = mqtt.encode(mqtt.Publish(TOPIC, b"{}", 1, 1))
+COAP_WEBSOCKET_SESSIONS = [
+    steps(
+        COAP_UPGRADE,
+        frame(b"\x00\xe1"),
+        frame(coap_stream.encode_stream(STREAM_REQUEST, False)),
+        IDENTIFY,
+        ANSWER,
+        frame(b"\x00\xe4"),
+    ),
+    steps(COAP_UPGRADE, frame(b"\x00", 0x02) + frame(b"\xe1", 0x80), frame(b"\x10\x02"), LATE, LOSE),
+]
 WEBSOCKET_SESSIONS = [
     steps(
         UPGRADE,
@@ -569,6 +598,8 @@ SESSIONS = {
     "HTTP session": Target(_session("http"), HTTP_SESSIONS),
     "HTTP client session": Target(_session("http clients"), HTTP_CLIENT_SESSIONS),
     "CoAP session": Target(_session("coap"), COAP_SESSIONS),
+    "CoAP stream session": Target(_session("coap stream"), COAP_STREAM_SESSIONS),
+    "CoAP websocket session": Target(_session("coap websocket"), COAP_WEBSOCKET_SESSIONS),
     "KP UDP session": Target(_session("kpudp"), KPUDP_SESSIONS),
     "MQTT-SN session": Target(_session("mqtt-sn"), MQTT_SN_SESSIONS),
     "plug-in session": Target(_session("plug-in"), PLUGIN_SESSIONS),

@@ -118,10 +118,13 @@ class RunningCoapServer:
             self.counters, Slices(loop), self.presence, 16, idle_timeout=idle_timeout, watched_max=watched_max
         )
         endpoint_aware = {name: instance["endpoint-aware"] for name, instance in EXTENSIONS.items()}
-        app_versions = {APP_VERSION: frozenset(EXTENSIONS), "app_v2": frozenset({"echo"})}
+        self.app_versions = app_versions = {
+            APP_VERSION: frozenset(EXTENSIONS),
+            "app_v2": frozenset({"echo"}),
+        }
         router = Router(sessions, app_versions, endpoint_aware, {}, (), REPLICA, 1000, 512)
         correlator = Correlator(1, 0)
-        uplink = Uplink(
+        self.uplink = uplink = Uplink(
             self.link, router, sessions, correlator, self.counters, self.resolver.resolve, 100, 1024 * 1024
         )
         self.link.set_listener(Downlink(uplink, router, sessions, correlator, self.counters))

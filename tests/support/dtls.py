@@ -17,7 +17,10 @@ KEY = bytes(range(16))
 
 
 class DtlsClient:
-    """One client, from one address. With `issued` it shows a certificate, else it has a pre-shared key."""
+    """One client, from one address. With `issued` it shows a certificate, else it has a pre-shared key.
+
+    `ciphers` are those of a pre-shared key.
+    """
 
     def __init__(
         self,
@@ -26,6 +29,7 @@ class DtlsClient:
         issued: Issued | None = None,
         ca_file: Path | None = None,
         other: Self | None = None,
+        ciphers: bytes = b"PSK-AES128-CCM8",
     ) -> None:
         self.sent: list[bytes] = []
         self.received: list[bytes] = []
@@ -37,7 +41,7 @@ class DtlsClient:
             self._context.load_verify_locations(str(ca_file))
             self._context.set_verify(SSL.VERIFY_PEER)
         else:
-            self._context.set_cipher_list(b"PSK-AES128-CCM8:@SECLEVEL=0")
+            self._context.set_cipher_list(ciphers + b":@SECLEVEL=0")
             self._callback = _use_key(self._context)
         self._connection = SSL.Connection(self._context, None)
         self._connection.set_connect_state()

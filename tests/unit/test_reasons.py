@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from kaa_gateway.app import replica
-from kaa_gateway.wire import avro, coap, kpudp, mqtt_sn, proxy_header, websocket
+from kaa_gateway.wire import avro, coap, coap_stream, kpudp, mqtt_sn, proxy_header, websocket
 from kaa_gateway.wire.kpudp_secure import SECURE_REASONS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,9 +40,12 @@ def counted() -> set[str]:
     found = {reason for text in NATIVE for pattern in COUNTED for reason in re.findall(pattern, text)}
     for text in MQTT:
         found |= {f"mqtt_{reason}" for reason in re.findall(r'\bviolation\(\s*"(\w+)"', text)}
+    for text in NATIVE:
+        found |= set(re.findall(r'ProtocolError\("(coap_\w+)"', text))
     for reasons in (
         avro.MALFORMED_REASONS,
         coap.FORMAT_REASONS,
+        coap_stream.STREAM_REASONS,
         kpudp.MALFORMED_REASONS,
         mqtt_sn.MALFORMED_REASONS,
         SECURE_REASONS,

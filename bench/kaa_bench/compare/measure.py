@@ -17,7 +17,7 @@ POLL_S = 0.05
 SATURATED = 0.9
 """CPU cores; a process with one busy thread that uses this much may limit the rate."""
 MICROSECONDS = 1e6
-ANSWERED = ("http", "coap")
+ANSWERED = ("http", "coap", "coap-tcp")
 """The protocols whose messages are requests, which the sink answers."""
 
 

@@ -80,6 +80,9 @@ ROWS = {
         Row("http", "HTTP POST, 64 keep-alive connections", LoadSpec("http", connections=64)),
         Row("coap", "CoAP CON POST, 64 devices, window 1", LoadSpec("coap", connections=64)),
         Row(
+            "coap-tcp", "CoAP over TCP, POST, 64 connections, window 1", LoadSpec("coap-tcp", connections=64)
+        ),
+        Row(
             "plugin",
             "MQTT QoS 1, window 64, by a plug-in in Python",
             LoadSpec("mqtt", connections=8, qos=1, window=64),

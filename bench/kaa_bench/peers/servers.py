@@ -16,7 +16,7 @@ from kaa_gateway.bus import subjects
 
 from kaa_bench import packets
 from kaa_bench.certificate import write_certificate
-from kaa_bench.connecting import Address, Carrier, Protocol
+from kaa_bench.connecting import Address, Carrier, LoadProtocol
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import HOST, NatsServer, Server, free_port, nats_program
 
@@ -32,7 +32,7 @@ class Peer(Server):
     """A server of another project. It serves `protocol` at `address`; `title` is its name in the table."""
 
     title: str
-    protocol: Protocol
+    protocol: LoadProtocol
     address: Address
     carried_by: tuple[Carrier, ...] = ("tcp",)
     """What may carry its protocol."""
@@ -235,7 +235,7 @@ class AiohttpNats(HttpPeer):
 class CoapPeer(Peer):
     """A CoAP server for POSTs to the resource paths of the bench."""
 
-    protocol = "coap"
+    protocol: LoadProtocol = "coap"
 
     def __init__(self) -> None:
         port = free_port(socket.SOCK_DGRAM)
@@ -256,6 +256,13 @@ class Libcoap(CoapPeer):
     def arguments(self) -> list[str]:
         """See `Peer.arguments`."""
         return ["-A", HOST, "-p", str(self.address[1]), "-d", str(RESOURCES_MAX)]
+
+
+class LibcoapTcp(Libcoap):
+    """The same over TCP, on the port of the same number."""
+
+    name = "libcoap-tcp"
+    protocol = "coap-tcp"
 
 
 class Aiocoap(CoapPeer):
@@ -365,6 +372,7 @@ PEERS: tuple[type[Peer], ...] = (
     TlsFloor,
     Amqtt,
     Libcoap,
+    LibcoapTcp,
     Aiocoap,
     CoapFloor,
     AiohttpNats,

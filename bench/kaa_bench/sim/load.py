@@ -166,7 +166,7 @@ def generator_limit(spec: LoadSpec) -> float:
     spec = replace(spec, sources=())
     if spec.answered or spec.protocol == "nats":
         spec = LoadSpec("mqtt", spec.connections, qos=1, window=spec.window, profile=spec.profile)
-    protocol: Protocol = spec.protocol if spec.protocol != "nats" else "mqtt"
+    protocol: Protocol = "mqtt" if spec.protocol == "nats" or spec.protocol == "coap-tcp" else spec.protocol
     with Discard(protocol) as discard, LoadGenerator(spec, discard.address) as generator:
         result: RunResult = generator.run(seconds=CALIBRATION_S)
     return result.sent / result.cpu_seconds

@@ -41,7 +41,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
       (list "kpudp" "UDP" (dig "udp" dict $transports))
       (list "kpudp-secure" "UDP" (dig "udp" "secure" dict $transports))
       (list "mqtt-sn" "UDP" (dig "mqtt-sn" dict $transports))
-      (list "mqtt-sns" "UDP" (dig "mqtt-sn" "dtls" dict $transports)) }}
+      (list "mqtt-sns" "UDP" (dig "mqtt-sn" "dtls" dict $transports))
+      (list "coap-tcp" "TCP" (dig "coap" "tcp" dict $transports))
+      (list "coaps-tcp" "TCP" (dig "coap" "tls" dict $transports))
+      (list "coap-ws" "TCP" (dig "coap" "websocket" dict $transports))
+      (list "coaps-ws" "TCP" (dig "coap" "websocket" "tls" dict $transports)) }}
 {{- $listener := index . 2 }}
 {{- if $listener.enabled }}
 - {name: {{ index . 0 }}, port: {{ required (printf "config: the listener %s needs a port" (index . 0)) $listener.port }}, protocol: {{ index . 1 }}}

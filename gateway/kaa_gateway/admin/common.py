@@ -47,6 +47,8 @@ def common_routes(current: Callable[[], Config]) -> list[web.RouteDef]:
             transports.mqtt.websocket.tls,
             transports.coap.dtls,
             transports.mqtt_sn.dtls,
+            transports.coap.tls,
+            transports.coap.websocket.tls,
         ):
             if listener.enabled and listener.cert_file is not None:
                 return web.Response(

@@ -33,7 +33,9 @@ class ManagementPort:
         """Listen on a port; OSError if it is taken."""
         await self._runner.setup()
         self._connections.make_protocol = self._runner.server
-        self._server = await asyncio.get_running_loop().create_server(self._connections, host, port)
+        self._server = await asyncio.get_running_loop().create_server(
+            self._connections, None if host == "*" else host, port
+        )
 
     async def start_on_socket(self, path: Path) -> None:
         """Listen on a Unix socket, for the supervisor; replace the file of an earlier worker."""

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from kaa_gateway.config.keys import SecureUdp, Transports
     from kaa_gateway.net.certificates import Material
 
-HTTP_1_1 = "http/1.1"
-"""The protocol that HTTPS names in ALPN (RFC 7301)."""
+ALPN = {
+    ("http", "tls"): "http/1.1",
+    ("mqtt", "websocket", "tls"): "http/1.1",
+    ("coap", "websocket", "tls"): "http/1.1",
+    ("coap", "tls"): "coap",
+}
+"""The protocols that listeners name in ALPN (RFC 7301; RFC 8323 section 8.2)."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,9 @@ class KeysOnly:
 def stream_credentials(path: tuple[str, ...], settings: StreamTls) -> ServerCredentials[StreamContext]:
     """Return the credentials of a listener with TLS over TCP. Raises ConfigError."""
     key = section_of(path)
-    alpn = HTTP_1_1 if path in (("http", "tls"), ("mqtt", "websocket", "tls")) else None
-    return ServerCredentials(key, settings, lambda material: stream_context(key, settings, alpn, material))
+    return ServerCredentials(
+        key, settings, lambda material: stream_context(key, settings, ALPN.get(path), material)
+    )
 
 
 def datagram_credentials(path: tuple[str, ...], settings: DatagramTls) -> ServerCredentials[DtlsContext]:

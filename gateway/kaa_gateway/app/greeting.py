@@ -22,6 +22,10 @@ ADDRESSES = (
     ("CoAPS", "coaps"),
     ("MQTT-SN", "mqtt-sn"),
     ("MQTT-SN over DTLS", "mqtt-sns"),
+    ("CoAP/TCP", "coap+tcp"),
+    ("CoAP/TLS", "coaps+tcp"),
+    ("CoAP/WS", "coap+ws"),
+    ("CoAP/WSS", "coaps+ws"),
     ("KP/UDP", "udp"),
     ("KP/UDP", "udps"),
 )

@@ -108,6 +108,8 @@ def _make_authenticator(
             "http": config.transports.http.client_authentication,
             "coap": config.transports.coap.dtls.client_authentication,
             "mqtt-sn": config.transports.mqtt_sn.dtls.client_authentication,
+            "coaps+tcp": config.transports.coap.tls.client_authentication,
+            "coaps+ws": config.transports.coap.websocket.tls.client_authentication,
         },
         service.end_client,
         service.certificate_rules,

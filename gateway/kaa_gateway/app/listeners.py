@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kaa_gateway.admin.metrics import Queue
+    from kaa_gateway.coap.stream_server import CoapStreamServer
     from kaa_gateway.config.keys import Limits, PluginProtocol
     from kaa_gateway.http.server import HttpServer
     from kaa_gateway.kp.pending import PendingRequests
@@ -68,6 +69,8 @@ class DatagramListener(Listener):
     """A listener for datagrams, and the protocol core that takes them."""
 
     socket: UdpSocket
+    multicast_interfaces: tuple[str, ...] = ()
+    """On which it receives what is sent to All CoAP Nodes."""
     core: CoapServer | KpudpServer | DatagramPeers | MqttSnServer
 
 
@@ -78,6 +81,8 @@ class Listeners:
     streams: list[StreamListener] = field(default_factory=list)
     datagrams: list[DatagramListener] = field(default_factory=list)
     http: HttpServer | None = None
+    coap_streams: list[CoapStreamServer] = field(default_factory=list)
+    """The servers of CoAP over TCP, TLS and WebSocket."""
     credentials: list[ServerCredentials[Any]] = field(default_factory=list)
     """Of the listeners that encrypt."""
     pending: dict[str, PendingRequests] = field(default_factory=dict)
@@ -105,6 +110,8 @@ class Listeners:
                 datagrams.socket.start(
                     host, datagrams.port, reuse_port=reuse_port, bound=bound.get(datagrams.port)
                 )
+            with port_errors(f"{section_of(datagrams.path)}.multicast-interfaces", datagrams.port):
+                datagrams.socket.join_coap_nodes(datagrams.multicast_interfaces)
             yield datagrams.name, datagrams.socket.port
         for group, member in self.groups.items():
             member.join(group)
@@ -126,6 +133,8 @@ class Listeners:
         for listener in self.datagrams:
             if isinstance(listener.core, CoapServer):
                 listener.core.list_links(app_versions)
+        for server in self.coap_streams:
+            server.list_links(app_versions)
 
     def expire(self, now: float) -> bool:
         """Answer requests whose time is over; call several times a second, and again at once if it returns True."""
@@ -146,6 +155,8 @@ class Listeners:
         more = False
         for listener in self.streams:
             more |= listener.socket.check()
+        for server in self.coap_streams:
+            more |= server.check()
         return more
 
     def connection_count(self) -> int:
@@ -176,6 +187,8 @@ class Listeners:
             self.http.begin_drain()
         for each in self.datagrams:
             each.core.begin_drain()
+        for server in self.coap_streams:
+            server.begin_drain()
 
     def is_busy(self) -> bool:
         """Return whether requests wait for answers or are arriving over HTTP, or observers have not been told yet."""
@@ -183,6 +196,7 @@ class Listeners:
             any(table.count() for table in self.pending.values())
             or (self.http is not None and self.http.is_busy())
             or any(isinstance(each.core, CoapServer) and each.core.has_observers() for each in self.datagrams)
+            or any(server.has_observers() for server in self.coap_streams)
         )
 
     def end_drain(self) -> None:

@@ -44,7 +44,7 @@ def _probe_all(config: Config) -> None:
 
 
 def _probe(host: str, port: int, kind: socket.SocketKind) -> None:
-    found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+    found = socket.getaddrinfo(None if host in ("", "*") else host, port, type=kind, flags=socket.AI_PASSIVE)
     for family, _, protocol, _, address in dict.fromkeys(found):
         with socket.socket(family, kind, protocol) as probe:
             if kind == socket.SOCK_STREAM:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from kaa_gateway.admin.metrics import Queue
 from kaa_gateway.app import encryption, plugins
 from kaa_gateway.app.listeners import DatagramListener, Listeners, StreamListener, section_of
-from kaa_gateway.coap.clients import dtls_clients
+from kaa_gateway.coap.clients import dtls_clients, tls_clients
 from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.coap.stream_server import CoapStreamServer
 from kaa_gateway.errors import ConfigError
 from kaa_gateway.http.parser import RequestLimits
 from kaa_gateway.http.server import HttpServer
@@ -32,7 +33,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kaa_gateway.config import Config
-    from kaa_gateway.config.keys import PluginProtocol, StreamTls
+    from kaa_gateway.config.keys import (
+        CoapTcp,
+        CoapTls,
+        CoapWebSocket,
+        CoapWebSocketTls,
+        PluginProtocol,
+        StreamTls,
+    )
     from kaa_gateway.counters import Counters
     from kaa_gateway.identity.clients import Authenticator
     from kaa_gateway.kp.sessions import Sessions
@@ -42,6 +50,11 @@ if TYPE_CHECKING:
     from kaa_gateway.net.admission import Admission
     from kaa_gateway.net.input_memory import InputMemory
     from kaa_gateway.net.transport import ProtocolCore, Transport
+
+
+COAP_PATHS = ("/.well-known/coap",)
+"""Where CoAP over WebSocket is (RFC 8323 section 4.1)."""
+COAP_SUBPROTOCOLS = (b"coap",)
 
 
 def protocol_of(path: tuple[str, ...]) -> str:
@@ -160,8 +173,19 @@ class Protocols:
             socket = UdpSocket(self._loop, core, self._counters)
             socket.limit(self._admission)
             self._use_proxy("coap", socket)
+            groups: tuple[str, ...] = ()
+            if self._worker == 0:  # one worker answers for all
+                groups = coap.multicast_interfaces
+                core.answer_multicast(coap.multicast_leisure)
             self.listeners.datagrams.append(
-                DatagramListener(name="coap", path=("coap",), port=coap.port, socket=socket, core=core)
+                DatagramListener(
+                    name="coap",
+                    path=("coap",),
+                    port=coap.port,
+                    socket=socket,
+                    core=core,
+                    multicast_interfaces=groups,
+                )
             )
         if coap.dtls.enabled:
             path = ("coap", "dtls")
@@ -186,6 +210,26 @@ class Protocols:
             self.listeners.datagrams.append(
                 DatagramListener(name="coaps", path=path, port=coap.dtls.port, socket=dtls_socket, core=core)
             )
+
+    def build_coap_streams(self) -> None:
+        """Add CoAP over TCP, TLS and WebSocket."""
+        coap = self._config.transports.coap
+        if coap.tcp.enabled:
+            server = self._coap_stream_server("coap+tcp", coap.tcp)
+            self._listen("coap+tcp", ("coap", "tcp"), coap.tcp.port, server.connect)
+        if coap.tls.enabled:
+            server = self._coap_stream_server("coaps+tcp", coap.tls)
+            self._listen_tls("coaps+tcp", ("coap", "tls"), coap.tls, server.connect)
+        websocket = coap.websocket
+        if websocket.enabled:
+            server = self._coap_stream_server("coap+ws", websocket)
+            self._listen(
+                "coap+ws", ("coap", "websocket"), websocket.port, self._coap_websocket(server).connect
+            )
+        if websocket.tls.enabled:
+            server = self._coap_stream_server("coaps+ws", websocket.tls)
+            connect = self._coap_websocket(server).connect
+            self._listen_tls("coaps+ws", ("coap", "websocket", "tls"), websocket.tls, connect)
 
     def build_kpudp(self) -> None:
         """Add KP/UDP, plain and encrypted. Raises ConfigError."""
@@ -422,6 +466,63 @@ class Protocols:
         pending = PendingRequests(self._config.limits.pending_requests, timeout)
         self.listeners.pending[protocol] = pending
         return pending
+
+    def _coap_websocket(self, server: CoapStreamServer) -> WebSocketServer:
+        coap = self._config.transports.coap
+        return WebSocketServer(
+            self._loop,
+            server.connect,
+            self._counters,
+            paths=COAP_PATHS,
+            subprotocols=COAP_SUBPROTOCOLS,
+            keeps_messages=True,
+            frame_size_max=2 * coap.max_body_size,  # the bound of a message is smaller, and the server's
+            handshake_timeout=coap.csm_timeout,
+        )
+
+    def _coap_stream_server(
+        self, name: str, settings: CoapTcp | CoapTls | CoapWebSocket | CoapWebSocketTls
+    ) -> CoapStreamServer:
+        """Return the server of one listener for a reliable transport; `name` is its scheme."""
+        coap = self._config.transports.coap
+        encrypted = name.startswith("coaps")
+        server = CoapStreamServer(
+            self._loop,
+            self._uplink,
+            self._sessions,
+            self._counters,
+            {version.name: version.allowed for version in self._config.app_versions.values()},
+            authenticate=tls_clients(self._authenticator, name) if encrypted else None,
+            alternative_address=settings.alternative_address,
+            csm_timeout=coap.csm_timeout,
+            ping_after=coap.ping_after,
+            response_timeout=coap.response_timeout,
+            pending_requests=self._config.limits.pending_requests,
+            max_body_size=coap.max_body_size,
+            block_memory=coap.block_memory,
+            transfers_per_peer=coap.transfers_per_peer,
+            outstanding_per_peer=coap.outstanding_per_peer,
+            observers=coap.observers,
+            observers_per_peer=coap.observers_per_peer,
+            max_wait=coap.max_wait,
+            requests_per_second=coap.requests_per_second,
+        )
+        server.limit(self._input_memory)
+        label = name.replace("+", "_")
+        self.listeners.coap_streams.append(server)
+        self.listeners.pending[label] = server.pending
+        sizes = server.table_sizes
+        self.listeners.queues += [
+            Queue(f"{label}_observers", lambda: sizes()["observers"], lambda: coap.observers),
+            Queue(f"{label}_waits", lambda: sizes()["waits"], lambda: coap.observers),
+            Queue(
+                f"{label}_request_block_bytes", lambda: sizes()["requests_bytes"], lambda: coap.block_memory
+            ),
+            Queue(
+                f"{label}_response_block_bytes", lambda: sizes()["responses_bytes"], lambda: coap.block_memory
+            ),
+        ]
+        return server
 
     def _coap_server(self, name: str, *, require_echo: bool) -> CoapServer:
         coap = self._config.transports.coap

@@ -348,6 +348,7 @@ class Worker:
         protocols.build_mqtt(self._mqtt_sessions, self._mqtt_limits)
         protocols.build_http()
         protocols.build_coap()
+        protocols.build_coap_streams()
         protocols.build_kpudp()
         protocols.build_mqtt_sn(self._mqtt_sessions, self._mqtt_limits)
         protocols.build_plugins()

@@ -13,7 +13,7 @@ from collections import OrderedDict
 
 from kaa_gateway.coap.options cimport ETAG_SIZE
 from kaa_gateway.wire.buffer cimport slice_of
-from kaa_gateway.wire.coap cimport INTERNAL_SERVER_ERROR
+from kaa_gateway.wire.coap cimport INTERNAL_SERVER_ERROR, block_offset
 
 cdef enum:
     BODY_SIZE_MIN = 1024  # bytes that even an empty body counts for: about what its entries in the tables take
@@ -31,7 +31,7 @@ cdef class Body:
         """Let a response carry a block of this body; its slices borrow from the body."""
         response.code = self.code
         response.body = Slice(self.content.data, self.content.size)
-        response.offset = <int64_t>block.number << (block.szx + 4)
+        response.offset = block_offset(block)
         response.content_format = self.content_format
         response.etag = slice_of(self.etag)
         response.kept = True
@@ -61,7 +61,7 @@ cdef class BodyTable:
 
         A repetition of the last block changes nothing.
         """
-        cdef int64_t offset = <int64_t>block.number << (block.szx + 4)
+        cdef int64_t offset = block_offset(block)
         cdef Body body
         if offset == 0:
             body = self.open(peer, transfer_key, token, now, False)

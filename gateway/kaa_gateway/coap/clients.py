@@ -1,4 +1,4 @@
-"""The admission of clients of CoAP and MQTT-SN over DTLS."""
+"""The admission of clients of CoAP and MQTT-SN over DTLS, and of CoAP over TLS."""
 
 from __future__ import annotations
 
@@ -25,6 +25,17 @@ def dtls_clients(authenticator: Authenticator, transport: str) -> Authenticate:
         if psk_identity is not None:
             # The key proves the identity: it was given to nobody else.
             return Client(f"psk:{psk_identity}")
+        return authenticator.authenticate(Presentation(transport, certificate=certificate))
+
+    return authenticate
+
+
+def tls_clients(
+    authenticator: Authenticator, transport: str
+) -> Callable[[ClientCertificate | None], Client | asyncio.Future[Client]]:
+    """Return the function that a `CoapStreamServer` asks for its clients; `transport` is `coaps+tcp` or `coaps+ws`."""
+
+    def authenticate(certificate: ClientCertificate | None) -> Client | asyncio.Future[Client]:
         return authenticator.authenticate(Presentation(transport, certificate=certificate))
 
     return authenticate

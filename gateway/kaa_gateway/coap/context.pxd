@@ -14,7 +14,7 @@ from kaa_gateway.wire.buffer cimport Buffer
 cdef class CoapContext:
     # What the peers of one server share.
     # wiring
-    cdef DatagramCore core
+    cdef DatagramCore core               # None for reliable transports
     cdef Uplink uplink
     cdef Sessions sessions
     cdef Counters counters
@@ -27,6 +27,7 @@ cdef class CoapContext:
     cdef double requests_per_second      # of a peer; 0 = any
     cdef bint require_echo
     cdef object links                    # Links of /.well-known/core
+    cdef dict served                     # application version -> its extension instances
     # tables
     cdef PendingRequests pending
     cdef ExchangeList unacknowledged     # confirmable requests for which nothing was sent, the oldest first
@@ -42,3 +43,7 @@ cdef class CoapContext:
     cdef double now                      # loop time of the last datagram or check: exact enough here
     cdef Buffer path                     # of the request that is being handled
     cdef Buffer out                      # the message that is being written
+
+    cdef int set_links(self, app_versions) except -1
+    cdef int expire_bodies(self, double now) except -1
+    cdef dict table_sizes(self)

@@ -13,10 +13,10 @@ cimport cython
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
-from kaa_gateway.coap.options cimport SZX_MAX
+from kaa_gateway.coap.options cimport SZX_MAX, WHOLE_SZX
 from kaa_gateway.kp.waiting cimport NO_WAIT
 from kaa_gateway.wire.buffer cimport Buffer, Slice
-from kaa_gateway.wire.coap cimport CON, VALID, read_uint
+from kaa_gateway.wire.coap cimport CON, STREAM, VALID, read_uint
 
 cdef enum:
     BUCKETS_AT_FIRST = 4
@@ -46,7 +46,7 @@ cdef class Exchange:
         self.accept = self.observe = -1
         self.no_response = self.etag_count = 0
         self.wait = NO_WAIT
-        self.szx = SZX_MAX
+        self.szx = WHOLE_SZX if view.type == STREAM else SZX_MAX
         self.transfer_key.size = 0
         self.method = view.code
         self.message_id = view.message_id

@@ -5,6 +5,8 @@ from kaa_gateway.wire.coap cimport Block, Format, MessageView, Type
 
 cdef enum:
     SZX_MAX = 6                   # blocks of at most 1024 bytes (RFC 7959 section 2.2)
+    WHOLE_SZX = 26                # of a body that a stream carries in one message: 1 GiB, more than there can be
+    LINK_FORMAT = 40              # Content-Format of application/link-format
     DIAGNOSTIC_SIZE_MAX = 512     # bytes of a diagnostic payload
     ETAG_SIZE = 4                 # bytes of ours
     ETAGS_MAX = 8                 # of a request that are looked at
@@ -29,6 +31,7 @@ cdef enum OptionFault:
 cdef struct Request:
     # What the options of a request say. Slices borrow from the datagram; -1 stands for an absent option.
     OptionFault fault
+    bint over_stream     # where a block may consist of several ones (BERT)
     int accept
     int observe
     int no_response

@@ -13,15 +13,14 @@ from libc.string cimport memchr, memcpy
 from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean
 from kaa_gateway.kp.waiting cimport NO_WAIT, read_wait
 from kaa_gateway.wire.coap cimport (
-    ACCEPT, BAD_OPTION, BAD_REQUEST, BLOCK1, BLOCK2, CHANGED, CONTENT, CONTENT_FORMAT, CREATED, ECHO, ETAG, FETCH, GET,
-    INTERNAL_SERVER_ERROR, LOCATION_PATH, MAX_AGE, NO_OPTION, NO_RESPONSE, OBSERVE, PROXY_SCHEME, PROXY_URI,
-    PROXYING_NOT_SUPPORTED, REQUEST_TAG, SIZE1, SIZE2, URI_HOST, URI_PATH, URI_PORT, URI_QUERY, VALID, WELL_FORMED,
-    OptionReader, append_header, append_option, append_payload, append_uint_option, block_value, next_option,
-    option_reader, read_block, read_uint, take_payload,
+    ACCEPT, BAD_OPTION, BAD_REQUEST, BERT, BLOCK1, BLOCK2, CHANGED, CONTENT, CONTENT_FORMAT, CREATED, ECHO, ETAG, FETCH,
+    GET, INTERNAL_SERVER_ERROR, LOCATION_PATH, MAX_AGE, NO_OPTION, NO_RESPONSE, OBSERVE, PROXY_SCHEME, PROXY_URI,
+    PROXYING_NOT_SUPPORTED, REQUEST_TAG, SIZE1, SIZE2, STREAM, URI_HOST, URI_PATH, URI_PORT, URI_QUERY, VALID,
+    WELL_FORMED, OptionReader, append_header, append_option, append_payload, append_uint_option, block_value,
+    next_option, option_reader, read_block, read_uint, take_payload,
 )
 
 cdef enum:
-    SZX_RESERVED = 7        # RFC 7959 section 2.2
     SEGMENT_SIZE_MAX = 255  # bytes
     LOCATION_SIZE_MAX = 512  # bytes of a resource path that Location-Path shows
     SHORT_SEGMENT = 16      # bytes
@@ -127,7 +126,7 @@ cdef OptionFault take_option(uint32_t number, uint32_t previous, Slice value, Re
     elif number == SIZE1:
         request.size1 = <int64_t>read_uint(value)
     elif number == BLOCK1 or number == BLOCK2:
-        if (value.data[value.size - 1] & 7 if value.size else 0) == SZX_RESERVED:
+        if (value.data[value.size - 1] & 7 if value.size else 0) == BERT and not request.over_stream:
             return RESERVED_BLOCK_SIZE
         if number == BLOCK1:
             request.has_block1 = True
@@ -157,6 +156,7 @@ cdef Format read_request(MessageView* view, Buffer path, Request* request) excep
     cdef Py_ssize_t segments = 0
     cdef Format format = next_option(&reader, &value)
     request.fault = NO_FAULT
+    request.over_stream = view.type == STREAM
     request.accept = request.observe = -1
     request.size1 = -1
     request.no_response = request.etag_count = 0
@@ -348,7 +348,7 @@ cdef bint encode_response(
             response.content_format = -1
             response.offset = 0
         elif response.szx > 0 and response.body.size:
-            response.szx -= 1
+            response.szx = min(response.szx - 1, <int>SZX_MAX)
         else:
             return False
 

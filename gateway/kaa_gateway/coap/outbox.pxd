@@ -2,6 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t
 
 from kaa_gateway.coap.context cimport CoapContext
+from kaa_gateway.coap.message_stream cimport MessageStream
 from kaa_gateway.coap.observations cimport Observation
 from kaa_gateway.coap.options cimport Response
 from kaa_gateway.coap.retransmission cimport Transmission
@@ -21,6 +22,7 @@ cdef class Outbox:
     cdef CoapContext context
     cdef object peer                     # CoapPeer; None once it is gone
     cdef Address address
+    cdef MessageStream stream            # None over datagrams
     # state
     cdef uint16_t last_message_id
     cdef dict transmissions              # message ID of ours -> Transmission
@@ -31,6 +33,7 @@ cdef class Outbox:
     cdef bint verified_observer          # its address stays verified for as long as it observes
     cdef bint holds                      # messages wait until more bytes may be sent
 
+    cdef dict describe(self)
     cdef uint16_t new_message_id(self) noexcept
     cdef bint encode(
         self, Type type, uint16_t message_id, Slice token, Response* response, Slice transfer_key, int64_t limit

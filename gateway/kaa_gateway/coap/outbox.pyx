@@ -11,8 +11,13 @@ cimport cython
 from kaa_gateway.coap.blocks cimport Body
 from kaa_gateway.coap.options cimport encode_response, is_cut, start_response
 from kaa_gateway.net.addresses cimport address_key
+from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.coap cimport BAD_REQUEST, CON, EMPTY, HEADER_SIZE, INTERNAL_SERVER_ERROR, append_header
+
+from kaa_gateway.bus import push_receipts
+
+cdef str SENT = push_receipts.SENT
 
 cdef enum:
     # How the limit for an unverified address is shared out, so that lost messages can be sent again within it:
@@ -28,6 +33,12 @@ cdef double HELD_LIFETIME = 247.0
 @cython.final
 cdef class Outbox:
     """Sends messages to one peer, within the limit that holds until its address is verified."""
+
+    cdef dict describe(self):
+        """Return what an operator may see of the peer's address and connection."""
+        if self.stream is not None:
+            return self.stream.transport.describe()
+        return describe_peer(self.context.core.socket.client_address(&self.address), None)
 
     cdef uint16_t new_message_id(self) noexcept:
         self.last_message_id += 1
@@ -109,7 +120,10 @@ cdef class Outbox:
     cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1:
         """Send the message in `context.out`, and again until it is acknowledged (RFC 7252 section 4.2)."""
         cdef CoapContext context = self.context
-        cdef Transmission transmission = context.timer.start(self.peer, message_id, context.out.copy(), context.now)
+        cdef Transmission transmission
+        if self.stream is not None:
+            return self.send(context.out.data, context.out.size)
+        transmission = context.timer.start(self.peer, message_id, context.out.copy(), context.now)
         self.transmissions[message_id] = transmission
         if observation is not None:
             transmission.observation = observation
@@ -119,13 +133,18 @@ cdef class Outbox:
     cdef int set_receipt(self, uint16_t message_id, Receipt receipt) except -1:
         """Report what becomes of a confirmable message, if its extension wants to know."""
         cdef Transmission transmission
-        if receipt is not None:
-            transmission = self.transmissions[message_id]
-            transmission.receipt = receipt
+        if receipt is None:
+            return 0
+        if self.stream is not None:
+            return receipt.end(SENT, None)
+        transmission = self.transmissions[message_id]
+        transmission.receipt = receipt
         return 0
 
     cdef int send(self, const uint8_t* data, Py_ssize_t size) except -1:
-        """Send a datagram, and count it against the limit for unverified addresses. Hot path."""
+        """Send a message, and count it against the limit for unverified addresses. Hot path."""
+        if self.stream is not None:
+            return self.stream.send_message(data, size)
         self.amplification_credit = max(self.amplification_credit - size, <int64_t>0)
         return self.context.core.socket.send(&self.address, data, size)
 

@@ -14,6 +14,15 @@ from kaa_gateway.wire.coap cimport MessageView
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
 
+cdef class CoapPeer(Session)
+
+cdef CoapPeer new_peer(CoapContext context, Outbox outbox, double now)
+cdef bint end_observations(CoapContext context) except -1
+cdef int end_unserved(CoapContext context) except -1
+cdef bint end_waits(CoapContext context) except -1
+cdef bint expire_waits(CoapContext context, double now) except -1
+
+
 @cython.final
 cdef class CoapPeer(Session):
     # wiring

@@ -8,30 +8,32 @@ exchanges.pyx (requests and their duplicates), outbox.pyx (messages to the peer)
 Source: RFC 7252 sections 4 and 5; RFC 7641 (Observe); RFC 7959 (blocks); RFC 7967 (No-Response); RFC 9175 (Echo); 1/KP.
 """
 
+from itertools import islice
+
 cimport cython
 from libc.stdint cimport int64_t
 
 from kaa_gateway.coap.blocks cimport BLOCKS_MISSING, NO_BLOCK_MEMORY, REPEATED, BlockResult, Body, etag_of
 from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED, RECEIVED, response_of
 from kaa_gateway.coap.observations cimport Observation
-from kaa_gateway.coap.observer cimport NOTIFICATION_MAX_AGE
+from kaa_gateway.coap.observer cimport NOTIFICATION_MAX_AGE, Observer
 from kaa_gateway.coap.options cimport (
-    NO_FAULT, code_of_status, cut_diagnostic, format_of_payload, is_known_format, queries_of, refusal_for,
+    LINK_FORMAT, NO_FAULT, code_of_status, cut_diagnostic, format_of_payload, is_known_format, queries_of, refusal_for,
     start_response,
 )
-from kaa_gateway.coap.waiting_request cimport begin_waiting, deliver_to_waiting, end_waiting, prepare_waiting
+from kaa_gateway.coap.waiting_request cimport begin_waiting, deliver_to_waiting, end_waiting, expire, prepare_waiting
+from kaa_gateway.counters cimport COAP
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport is_kp1
 from kaa_gateway.kp.session cimport Delivery
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
 from kaa_gateway.kp.waiting cimport BAD_WAIT
 from kaa_gateway.net.addresses cimport address_key
-from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.coap cimport (
-    ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, FETCH, GET, METHOD_NOT_ALLOWED, NON, NOT_ACCEPTABLE,
-    NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST, SERVICE_UNAVAILABLE,
-    TOO_MANY_REQUESTS, UNAUTHORIZED, VALID, Type,
+    ACK, BAD_OPTION, BAD_REQUEST, BERT, CON, CONTENT, CONTINUE, FETCH, GET, METHOD_NOT_ALLOWED, NON, NOT_ACCEPTABLE,
+    NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST, SERVICE_UNAVAILABLE, STREAM,
+    TOO_MANY_REQUESTS, UNAUTHORIZED, VALID, Block, Type, block_offset,
 )
 
 from kaa_gateway.bus import push_receipts
@@ -41,7 +43,6 @@ cdef str DROPPED = push_receipts.DROPPED
 
 cdef enum:
     RETRY_AFTER = 1                 # seconds, in Max-Age of a 5.03
-    LINK_FORMAT = 40                # Content-Format of application/link-format
     REGISTER = 0                    # values of Observe in a request (RFC 7641 section 2)
     DEREGISTER = 1
     OK = 200
@@ -49,6 +50,8 @@ cdef enum:
     GENERATION_MASK = 0xFFF         # bits of a sequence above the message ID
     SPARE_EXCHANGES = 1024          # kept for use, at most
     SPARE_KEY_SIZE = 256            # bytes of a transfer key, in each
+    ENDED_AT_ONCE = 100             # observations, and waiting requests
+    EXPIRED_AT_ONCE = 500           # waiting requests
     VALIDATED_SIZE_MIN = 16         # bytes of a body that has an ETag; a shorter one costs no more than a validation
 
 cdef bytes WELL_KNOWN_CORE = b".well-known/core"
@@ -80,6 +83,70 @@ cdef Refusal BAD_WAITING_TIME = Refusal(BAD_REQUEST, "coap_wait", "wait must be 
 cdef Refusal NO_BLOCK = Refusal(BAD_REQUEST, "coap_block_number", "The body has no such block")
 
 
+cdef inline bint is_whole(Block block, Py_ssize_t size) noexcept nogil:
+    """Return whether a block that is not the last has its whole size."""
+    if block.szx == BERT:
+        return size > 0 and size % 1024 == 0
+    return size == 16 << block.szx
+
+
+cdef CoapPeer new_peer(CoapContext context, Outbox outbox, double now):
+    """Return a new peer that is sent to through `outbox`. The caller opens its session."""
+    cdef CoapPeer peer = CoapPeer()
+    peer.counters = context.counters
+    peer.protocol = COAP
+    peer.context = context
+    peer.connectionless = True
+    peer.exchanges = ExchangeTable()
+    outbox.context = context
+    outbox.peer = peer
+    outbox.transmissions = {}
+    peer.outbox = outbox
+    peer.observer = Observer()
+    peer.observer.context = context
+    peer.observer.outbox = outbox
+    peer.observer.peer = peer
+    peer.observer.observations = {}
+    peer.heard = peer.request_credit_at = now
+    peer.request_credit = max(context.requests_per_second, 1.0)
+    return peer
+
+
+cdef bint end_observations(CoapContext context) except -1:
+    """End some observations because the server drains. Return whether there are more."""
+    cdef Observation observation
+    for observation in list(islice(context.observations.observations, ENDED_AT_ONCE)):
+        (<CoapPeer>observation.peer).observer.end_all(SERVICE_UNAVAILABLE)
+    return len(context.observations) > 0
+
+
+cdef int end_unserved(CoapContext context) except -1:
+    """End observations whose resource is gone, of the next ones that are to be checked."""
+    cdef Observation observation
+    for observation in context.observations.next_unserved(context.served):
+        (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0), None)
+    return 0
+
+
+cdef bint end_waits(CoapContext context) except -1:
+    """Answer some requests that wait for a push, because the server drains. Return whether there are more."""
+    cdef Exchange exchange
+    for exchange in context.waiting.some(ENDED_AT_ONCE):
+        expire(<CoapPeer>exchange.peer, exchange)
+    # A request whose message NATS does not have yet ends when it has.
+    return len(context.waiting.slots) > 0
+
+
+cdef bint expire_waits(CoapContext context, double now) except -1:
+    """Answer requests whose wait for a push is over. Return whether there may be more."""
+    cdef Exchange exchange
+    cdef bint more = False
+    for exchange in context.waiting.due(now, EXPIRED_AT_ONCE):
+        expire(<CoapPeer>exchange.peer, exchange)
+        more = True
+    return more
+
+
 @cython.final
 cdef class CoapPeer(Session):
     """A device, or any other client that sends CoAP from one address."""
@@ -88,7 +155,7 @@ cdef class CoapPeer(Session):
         """Return what an operator may see of it."""
         return {
             **Session.describe(self),
-            **describe_peer(self.context.core.socket.client_address(&self.outbox.address), None),
+            **self.outbox.describe(),
         }
 
     # ------------------------------------------------------------ requests
@@ -140,6 +207,8 @@ cdef class CoapPeer(Session):
             return self.refuse(exchange, LONG_PATH)  # before anything is kept under its name
         if request.wait == BAD_WAIT:
             return self.refuse(exchange, BAD_WAITING_TIME)
+        if view.payload.size > context.body_size_max:
+            return self.refuse(exchange, TOO_LARGE)
         exchange.set_transfer_key(request.request_tag, path)
         if request.has_block2 and request.block2.number > 0 and not request.has_block1:
             return self.send_next_block(exchange, request, now)
@@ -169,13 +238,13 @@ cdef class CoapPeer(Session):
     cdef int receive_block(self, Exchange exchange, const Request* request, Slice payload, double now) except -1:
         """Add a block to a request's body, and forward the body with its last block."""
         cdef CoapContext context = self.context
-        cdef int64_t offset = <int64_t>request.block1.number << (request.block1.szx + 4)
+        cdef int64_t offset = block_offset(request.block1)
         cdef BlockResult result
         cdef Response response
         cdef bytes key, token
         cdef Body body
         cdef Buffer content
-        if request.block1.more and payload.size != 16 << request.block1.szx:
+        if request.block1.more and not is_whole(request.block1, payload.size):
             return self.refuse(exchange, SHORT_BLOCK)
         if request.size1 > context.body_size_max or offset + payload.size > context.body_size_max:
             return self.refuse(exchange, TOO_LARGE)
@@ -380,7 +449,7 @@ cdef class CoapPeer(Session):
         response.etag = slice_of(etag)
         response.kept = True
         if request.has_block2:
-            response.offset = <int64_t>request.block2.number << (request.block2.szx + 4)
+            response.offset = block_offset(request.block2)
             if response.offset and response.offset >= response.body.size:
                 return self.refuse(exchange, NO_BLOCK)
         if response.offset == 0:
@@ -452,7 +521,7 @@ cdef class CoapPeer(Session):
         """
         cdef CoapContext context = self.context
         self.stop_waiting(exchange)
-        if not self.closed:
+        if not self.closed and exchange.type != STREAM:  # over a stream nothing comes twice
             context.completed.add(
                 &self.completed, exchange.type, exchange.message_id, exchange.token(), exchange.lifetime_end, datagram
             )
@@ -540,6 +609,8 @@ cdef class CoapPeer(Session):
     cdef int end(self, str reason) except -1:
         """End the session of a client that may not go on."""
         self.observer.end_all(NOT_FOUND)
+        if self.outbox.stream is not None:
+            return self.outbox.stream.end(reason)
         self.context.counters.count("closed", reason)
         self.context.core.socket.disconnect(&self.outbox.address)
         return self.context.core.forget(&self.outbox.address)

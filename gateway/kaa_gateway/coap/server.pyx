@@ -6,32 +6,23 @@ Source: RFC 7252; RFC 6690 (/.well-known/core).
 """
 
 import random
-import secrets
 from collections import OrderedDict
-from itertools import islice
 
 from libc.math cimport INFINITY
 
-from kaa_gateway.coap.echo import EchoValues
-from kaa_gateway.coap.links import Links
 from kaa_gateway.errors import ProtocolError
 
-from kaa_gateway.coap.blocks cimport BodyTable
-from kaa_gateway.coap.exchanges cimport KEPT_TOKEN_MAX, DeduplicationTable, Exchange, ExchangeList, ExchangeTable
-from kaa_gateway.coap.observations cimport Observation, ObservationTable
-from kaa_gateway.coap.observer cimport Observer
+from kaa_gateway.coap.exchanges cimport KEPT_TOKEN_MAX, Exchange
 from kaa_gateway.coap.options cimport Request, read_request
 from kaa_gateway.coap.outbox cimport Outbox
-from kaa_gateway.coap.retransmission cimport RetransmissionTimer, Transmission
-from kaa_gateway.coap.waiting_request cimport expire
-from kaa_gateway.coap.waiting_table cimport WaitingTable
+from kaa_gateway.coap.peer cimport end_observations, end_unserved, end_waits, expire_waits, new_peer
+from kaa_gateway.coap.retransmission cimport Transmission
 from kaa_gateway.counters cimport COAP, Counters
-from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport (
-    ACK, BAD_REQUEST, BAD_TOKEN_LENGTH, CON, EMPTY, NON, NOT_FOUND, RST, SERVICE_UNAVAILABLE, WELL_FORMED,
+    ACK, BAD_REQUEST, BAD_TOKEN_LENGTH, CON, EMPTY, NON, RST, SERVICE_UNAVAILABLE, WELL_FORMED,
     append_header, read_header,
 )
 
@@ -40,9 +31,7 @@ from kaa_gateway.wire.coap import FORMAT_REASONS
 cdef enum:
     EVICTION_SCAN = 64            # peers looked at for an idle one
     DUE_PER_CALL = 500            # messages of each kind that are sent at once because they are due
-    ENDED_AT_ONCE = 100           # observations, and waiting requests
     AMPLIFICATION_MAX = 3         # bytes sent for a byte received, to an address that is not verified
-    SECRET_SIZE = 16              # bytes
     CLASS_OF_REQUESTS = 0
     SEQUENCES_PER_SECOND = 1024   # of Observe
 
@@ -50,19 +39,8 @@ cdef enum:
 cdef double PEER_IDLE = 247.0
 # Seconds for which a peer that observes may be silent; RFC 7641 section 4.5 asks for one confirmable message a day.
 cdef double OBSERVER_SILENCE = 86400.0
-# Seconds between two blocks of a transfer: a client may still retransmit until then (MAX_TRANSMIT_WAIT).
-cdef double BODY_LIFETIME = 93.0
-# Seconds for which an Echo value may be returned.
-cdef double ECHO_LIFETIME = 300.0
 # Seconds: the order of the table of peers is no more exact.
 cdef double HEARD_RESOLUTION = 1.0
-
-
-cdef dict served_by(app_versions):
-    return {
-        version.encode(): frozenset(extension.encode() for extension in allowed)
-        for version, allowed in app_versions.items()
-    }
 
 
 cdef class CoapServer(DatagramCore):
@@ -79,36 +57,19 @@ cdef class CoapServer(DatagramCore):
         Py_ssize_t exchanges_per_peer, Py_ssize_t outstanding_per_peer, Py_ssize_t observers,
         Py_ssize_t observers_per_peer, double max_wait, double requests_per_second, bint require_echo, double now,
     ):
-        cdef CoapContext context = CoapContext()
+        cdef CoapContext context = CoapContext(
+            uplink, sessions, counters, app_versions, piggyback_delay=piggyback_delay,
+            response_timeout=response_timeout, ack_timeout=ack_timeout, pending_requests=pending_requests,
+            max_body_size=max_body_size, block_memory=block_memory, transfers_per_peer=transfers_per_peer,
+            exchanges=exchanges, exchanges_per_peer=exchanges_per_peer, outstanding_per_peer=outstanding_per_peer,
+            observers=observers, observers_per_peer=observers_per_peer, max_wait=max_wait,
+            requests_per_second=requests_per_second, require_echo=require_echo, now=now,
+        )
         self.context = context
         self.peers_max = peers
         self.peers = AddressTable()
         self.silence = OrderedDict()
         context.core = self
-        context.uplink = uplink
-        context.sessions = sessions
-        context.counters = counters
-        context.echo = EchoValues(secrets.token_bytes(SECRET_SIZE), ECHO_LIFETIME)
-        context.piggyback_delay = piggyback_delay
-        context.body_size_max = max_body_size
-        context.exchanges_per_peer = exchanges_per_peer
-        # A request that is answered must find room too, for its duplicates.
-        context.outstanding_per_peer = min(outstanding_per_peer, exchanges_per_peer - 1)
-        context.requests_per_second = requests_per_second
-        context.require_echo = require_echo
-        self.list_links(app_versions)
-        context.pending = PendingRequests(pending_requests, response_timeout)
-        context.unacknowledged = ExchangeList()
-        context.completed = DeduplicationTable(exchanges)
-        context.timer = RetransmissionTimer(ack_timeout, now)
-        context.requests = BodyTable(block_memory, transfers_per_peer, BODY_LIFETIME)
-        context.responses = BodyTable(block_memory, transfers_per_peer, BODY_LIFETIME)
-        context.observations = ObservationTable(counters, observers, observers_per_peer)
-        context.waiting = WaitingTable(observers, observers_per_peer, max_wait, now)
-        context.spare = []
-        context.now = now
-        context.path = Buffer()
-        context.out = Buffer()
 
     @property
     def pending(self):
@@ -117,8 +78,11 @@ cdef class CoapServer(DatagramCore):
 
     def list_links(self, app_versions):
         """Answer requests for /.well-known/core by another configuration."""
-        self.context.links = Links(app_versions)
-        self.served = served_by(app_versions)
+        self.context.set_links(app_versions)
+
+    def answer_multicast(self, double leisure):
+        """Answer discovery by multicast from now on, each time after up to `leisure` seconds."""
+        self.multicast = MulticastDiscovery(self.context, leisure)
 
     def begin_drain(self):
         """Answer further requests with 5.03; duplicates and pending requests are answered as before.
@@ -132,18 +96,12 @@ cdef class CoapServer(DatagramCore):
 
     def end_some_observations(self):
         """End observations because the server drains, a slice at a time."""
-        cdef Observation observation
-        for observation in list(islice(self.context.observations.observations, ENDED_AT_ONCE)):
-            (<CoapPeer>observation.peer).observer.end_all(SERVICE_UNAVAILABLE)
-        if len(self.context.observations):
+        if end_observations(self.context):
             self.socket.loop.call_soon(self.end_some_observations)
 
     def end_some_waits(self):
         """Answer requests that wait for a push because the server drains, a slice at a time."""
-        cdef Exchange exchange
-        for exchange in self.context.waiting.some(ENDED_AT_ONCE):
-            expire(<CoapPeer>exchange.peer, exchange)
-        if self.context.waiting.slots:  # a request whose message NATS does not have yet ends when it has
+        if end_waits(self.context):
             self.socket.loop.call_soon(self.end_some_waits)
 
     def has_observers(self):
@@ -152,19 +110,7 @@ cdef class CoapServer(DatagramCore):
 
     def table_sizes(self):
         """Return {table: entries}, and for the block tables also {..._bytes: bytes}."""
-        cdef CoapContext context = self.context
-        return {
-            "peers": self.peers.count,
-            "waiting": context.unacknowledged.count,
-            "answered": context.completed.count,
-            "transmissions": context.timer.count,
-            "observers": len(context.observations),
-            "waits": context.waiting.count,
-            "requests": len(context.requests),
-            "requests_bytes": context.requests.bytes,
-            "responses": len(context.responses),
-            "responses_bytes": context.responses.bytes,
-        }
+        return {"peers": self.peers.count, **self.context.table_sizes()}
 
     # ------------------------------------------------------------ datagrams
 
@@ -177,6 +123,8 @@ cdef class CoapServer(DatagramCore):
         cdef bint is_request = format == WELL_FORMED and view.code != EMPTY and view.code >> 5 == CLASS_OF_REQUESTS \
             and view.type != ACK and view.type != RST
         cdef CoapPeer peer
+        if self.socket.to_group:
+            return 0 if self.multicast is None else self.multicast.receive(data, size, source, self.socket.now)
         if is_request:
             format = read_request(&view, context.path, &request)
             if format == WELL_FORMED and view.token.size > KEPT_TOKEN_MAX:
@@ -254,20 +202,7 @@ cdef class CoapServer(DatagramCore):
         cdef object client
         if not self.make_room():
             return None
-        peer = CoapPeer()
-        peer.counters = context.counters
-        peer.protocol = COAP
-        peer.context = context
-        peer.connectionless = True
-        peer.exchanges = ExchangeTable()
-        peer.outbox = self.new_outbox(peer, source)
-        peer.observer = Observer()
-        peer.observer.context = context
-        peer.observer.outbox = peer.outbox
-        peer.observer.peer = peer
-        peer.observer.observations = {}
-        peer.heard = peer.request_credit_at = now
-        peer.request_credit = max(context.requests_per_second, 1.0)
+        peer = new_peer(context, self.new_outbox(source), now)
         # A peer that was forgotten and comes back must not see smaller numbers than before (RFC 7641 section 4.4).
         peer.observer.observe_sequence = <long>(now * SEQUENCES_PER_SECOND) & 0xFFFFFF
         client = self.socket.client_of(source)
@@ -281,14 +216,11 @@ cdef class CoapServer(DatagramCore):
         context.counters.connections_opened[<int>COAP] += 1
         return peer
 
-    cdef Outbox new_outbox(self, CoapPeer peer, const Address* source):
+    cdef Outbox new_outbox(self, const Address* source):
         """Return the outbox of a new peer."""
         cdef Outbox outbox = Outbox()
-        outbox.context = self.context
-        outbox.peer = peer
         outbox.address = source[0]
         outbox.last_message_id = random.getrandbits(16)
-        outbox.transmissions = {}
         outbox.message_size_max = self.socket.message_size_max(source)
         return outbox
 
@@ -327,7 +259,6 @@ cdef class CoapServer(DatagramCore):
         """Do what is due at `now`: time-outs, acknowledgements, retransmissions, and the end of what has expired."""
         cdef CoapContext context = self.context
         cdef Exchange exchange
-        cdef Observation observation
         cdef Transmission transmission
         cdef bint more = context.pending.expire(now)
         cdef int _
@@ -343,13 +274,11 @@ cdef class CoapServer(DatagramCore):
         for transmission in context.timer.due(now, DUE_PER_CALL):
             if transmission.peer is not None:
                 (<CoapPeer>transmission.peer).retransmit(transmission, now)
-        for exchange in context.waiting.due(now, DUE_PER_CALL):
-            expire(<CoapPeer>exchange.peer, exchange)
-            more = True
-        for observation in context.observations.next_unserved(self.served):
-            (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0), None)
-        context.requests.expire(now)
-        context.responses.expire(now)
+        more |= expire_waits(context, now)
+        end_unserved(context)
+        context.expire_bodies(now)
+        if self.multicast is not None:
+            self.multicast.send_due(now)
         self.expire_peers(now)
         return more or context.timer.overdue
 

@@ -24,6 +24,7 @@ def cross_check(document: Document, sources: Sources) -> None:
     kpc = document.kaa.kpc
     _check_identity(document, sources)
     _check_udp(document, sources)
+    _check_coap(document, sources)
     _check_protocols(document, sources)
     _check_bridge(document, sources)
     _check_predefined_topics(document, sources)
@@ -148,6 +149,15 @@ def _check_predefined_topics(document: Document, sources: Sources) -> None:
         topics.add(topic)
 
 
+def _check_coap(document: Document, sources: Sources) -> None:
+    transports = document.kaa.kpc.transports
+    if transports.coap.multicast_interfaces and transports.bind_address not in ("0.0.0.0", "::", "*"):
+        sources.report(
+            ("kaa", "kpc", "transports", "coap", "multicast-interfaces"),
+            f"needs kaa.kpc.transports.bind-address 0.0.0.0, :: or *, which is {transports.bind_address}",
+        )
+
+
 def _check_protocols(document: Document, sources: Sources) -> None:
     protocols = document.kaa.kpc.transports.protocols
     here = ("kaa", "kpc", "transports", "protocols")
@@ -185,6 +195,8 @@ def _check_identity(document: Document, sources: Sources) -> None:
             ("http", transports.http.client_authentication),
             ("coap.dtls", transports.coap.dtls.client_authentication),
             ("mqtt-sn.dtls", transports.mqtt_sn.dtls.client_authentication),
+            ("coap.tls", transports.coap.tls.client_authentication),
+            ("coap.websocket.tls", transports.coap.websocket.tls.client_authentication),
         ):
             if authentication != "off":
                 sources.report(

@@ -6,6 +6,16 @@ from typing import NamedTuple
 from kaa_gateway.config.keys import ServerTls, Transports
 from kaa_gateway.config.schema import Path
 
+DATAGRAM_PATHS = (
+    ("coap",),
+    ("coap", "dtls"),
+    ("udp",),
+    ("udp", "secure"),
+    ("mqtt-sn",),
+    ("mqtt-sn", "dtls"),
+)
+"""Where the keys of listeners for datagrams are below kaa.kpc.transports, but for those of plug-ins."""
+
 
 class ListenerPort(NamedTuple):
     """The port of a listener."""
@@ -29,6 +39,8 @@ def encrypted(transports: Transports) -> dict[Path, ServerTls]:
         ("http", "tls"): transports.http.tls,
         ("coap", "dtls"): transports.coap.dtls,
         ("mqtt-sn", "dtls"): transports.mqtt_sn.dtls,
+        ("coap", "tls"): transports.coap.tls,
+        ("coap", "websocket", "tls"): transports.coap.websocket.tls,
         **plugins,
     }
 
@@ -44,13 +56,17 @@ def listener_ports(transports: Transports) -> Iterator[ListenerPort]:
         (("http", "tls"), transports.http.tls),
         (("coap",), transports.coap),
         (("coap", "dtls"), transports.coap.dtls),
+        (("coap", "tcp"), transports.coap.tcp),
+        (("coap", "tls"), transports.coap.tls),
+        (("coap", "websocket"), transports.coap.websocket),
+        (("coap", "websocket", "tls"), transports.coap.websocket.tls),
         (("udp",), transports.udp),
         (("udp", "secure"), transports.udp.secure),
         (("mqtt-sn",), transports.mqtt_sn),
         (("mqtt-sn", "dtls"), transports.mqtt_sn.dtls),
     ):
         if listener.enabled:
-            below = "udp" if path[0] in ("coap", "udp", "mqtt-sn") else "tcp"
+            below = "udp" if path in DATAGRAM_PATHS else "tcp"
             yield ListenerPort(("kaa", "kpc", "transports", *path, "port"), below, listener.port)
     for name, protocol in transports.protocols.items():
         here: Path = ("kaa", "kpc", "transports", "protocols", name)

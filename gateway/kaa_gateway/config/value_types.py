@@ -86,7 +86,15 @@ def _size(text: str) -> int:
 
 
 def _address(text: str) -> str:
+    if text == "*":
+        return text
     return str(ipaddress.ip_address(text))
+
+
+def _interface(text: str) -> str:
+    if not re.fullmatch(r"[!-.0-~]{1,15}", text):
+        raise ValueError
+    return text
 
 
 def _network(text: str) -> str:
@@ -106,6 +114,13 @@ def _multicast_group(text: str) -> str | None:
 def _server_reference(text: str) -> str | None:
     """Parse the value of the property Server Reference: MQTT 5 (OASIS) section 4.11."""
     if text and not re.fullmatch(r"[!-~]{1,255}( [!-~]{1,255}){0,15}", text):
+        raise ValueError
+    return text or None
+
+
+def _alternative_address(text: str) -> str | None:
+    """Parse an authority as in RFC 3986 section 3.2, without user information."""
+    if text and not re.fullmatch(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:[0-9]{1,5})?", text):
         raise ValueError
     return text or None
 
@@ -195,9 +210,14 @@ ServerReference = Annotated[
     str | None,
     Form("servers, such as mqtt.example.com:8883, with spaces between", _server_reference),
 ]
+AlternativeAddress = Annotated[
+    str | None, Form("a host and port, such as coap.example.com:5683", _alternative_address)
+]
 OptionalPath = Annotated[Path | None, Form("the path of a file", _optional_path)]
 Ciphers = Annotated[str, Form("a list of OpenSSL cipher suites", _ciphers)]
-Address = Annotated[str, Form("an IP address", _address)]
+Address = Annotated[str, Form("an IP address, or * for all of IPv4 and IPv6", _address)]
+InterfaceName = Annotated[str, Form("the name of a network interface, such as eth0", _interface)]
+InterfaceNames = tuple[InterfaceName, ...]
 Network = Annotated[str, Form("an IP network, such as 10.0.0.0/8 or 2001:db8::/32", _network)]
 Networks = tuple[Network, ...]
 PathPrefix = Annotated[

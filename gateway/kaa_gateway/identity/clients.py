@@ -25,7 +25,7 @@ class Presentation(msgspec.Struct, frozen=True):
     """What a peer presents about itself. Only the chain of the certificate has been verified."""
 
     transport: str
-    """`mqtt`, `http` or `coap`, with or without encryption."""
+    """`mqtt`, `http` or `coap`, with or without encryption; `coaps+tcp` or `coaps+ws`."""
     user_name: str | None = None
     password: bytes | None = None
     certificate: ClientCertificate | None = None

@@ -9,7 +9,7 @@ cdef class Quotas:
     cdef dict app_versions         # application version -> its Quota, likewise
     cdef dict narrowest            # application version -> the first Quota that all its messages count for, or None
     cdef dict endpoint_rates       # application version -> Rates of each of its endpoints
-    cdef dict endpoint_connections # application version -> connections that each of its endpoints may have
+    cdef dict endpoint_connections  # application version -> connections that each of its endpoints may have
     cdef dict owners               # application version -> ID of its tenant, where it has one
     cdef dict tenant_populations   # tenant ID -> Population
     cdef dict populations          # application version -> Population

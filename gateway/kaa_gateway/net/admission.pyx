@@ -51,6 +51,8 @@ cpdef str address_text(bytes address):
     """Return host:port of a sockaddr, for operators."""
     family = int.from_bytes(address[:2], "little")
     port = int.from_bytes(address[2:4], "big")
+    if family == socket.AF_INET6 and address[IPV6_OFFSET:IPV6_OFFSET + 12] == MAPPED:
+        return f"{socket.inet_ntop(socket.AF_INET, address[IPV6_OFFSET + 12:IPV6_OFFSET + 16])}:{port}"
     if family == socket.AF_INET6:
         return f"[{socket.inet_ntop(socket.AF_INET6, address[IPV6_OFFSET:IPV6_OFFSET + 16])}]:{port}"
     return f"{socket.inet_ntop(socket.AF_INET, address[IPV4_OFFSET:IPV4_OFFSET + IPV4_SIZE])}:{port}"

@@ -24,8 +24,13 @@ INHERITED = (
 
 
 def listen(host: str, port: int, *, reuse_port: bool) -> list[socket.socket]:
-    """Listen on each address of `host`, or on all interfaces if it is empty. Raises OSError if the port is taken."""
-    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    """Listen on each address of `host`, or on all interfaces if it is empty or `*`.
+
+    Raises OSError if the port is taken.
+    """
+    found = socket.getaddrinfo(
+        None if host in ("", "*") else host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
     sockets: list[socket.socket] = []
     try:
         for family, kind, protocol, _, address in dict.fromkeys(found):

@@ -18,7 +18,13 @@ def port_errors(key: str, port: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+        if error.errno not in (
+            errno.EADDRINUSE,
+            errno.EACCES,
+            errno.EADDRNOTAVAIL,
+            errno.ENODEV,
+            errno.ENXIO,
+        ):
             raise
         sentence = "is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno).lower()
         raise PortError("port_unavailable", f"port {port} ({key}): {sentence}") from error

@@ -8,7 +8,10 @@ cdef class Transport:
     cdef readonly object client        # Client of a session below that has been admitted already, or None
     cdef readonly object proxied       # Proxied: what a trusted proxy has told of the connection, or None
 
+    cdef bint keeps_messages           # the core is told where each message ends, and sends each by itself
+
     cdef int wake(self) except -1
+    cdef int send_message(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int pause_reading(self) except -1
     cdef int resume_reading(self) except -1
     cdef int close(self) except -1
@@ -34,6 +37,7 @@ cdef class ProtocolCore:
     cdef int add_unread_time(self, double seconds) except -1
     cdef double take_unread_time(self) noexcept
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int end_of_message(self) except -1
     cdef int end_of_input(self) except -1
     cdef int finish_output(self, bint closing) except -1
     cdef int resume(self) except -1

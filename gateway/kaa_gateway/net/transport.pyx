@@ -17,6 +17,10 @@ cdef class Transport:
         """Write the core's output at the end of this tick of the event loop. Hot path."""
         return 0
 
+    cdef int send_message(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Send a message that the peer gets as one, where the transport keeps messages apart."""
+        raise NotImplementedError
+
     cdef int pause_reading(self) except -1:
         """Stop reading until `resume_reading`. The kernel's buffers fill up, and the peer feels back-pressure."""
         return 0
@@ -76,6 +80,10 @@ cdef class ProtocolCore:
 
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle received bytes, which are borrowed for the call. ProtocolError closes the connection. Hot path."""
+        return 0
+
+    cdef int end_of_message(self) except -1:
+        """Handle what was received as one message, where the transport keeps messages apart."""
         return 0
 
     cdef int end_of_input(self) except -1:

@@ -27,7 +27,8 @@ cdef class UdpSocket:
     cdef object socket
     cdef int fd
     cdef bint several_addresses   # bound to all of an address family: answers say from which they come
-    cdef bint ipv6
+    cdef bint ipv6                # its addresses are those of IPv6, which may have IPv4 ones within
+    cdef bint to_group            # the datagram that is being handled was sent to a multicast group
     # state
     cdef object clients           # OrderedDict of address of a proxy -> sockaddr of its client, the oldest first
     cdef Buffer receive_storage

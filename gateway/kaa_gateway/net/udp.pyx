@@ -10,9 +10,10 @@ Source: recvmmsg(2), sendmmsg(2), ip(7) IP_PKTINFO, RFC 3542 section 6 (IPV6_PKT
 """
 
 import socket
+import struct
 from collections import OrderedDict
 
-from libc.errno cimport EAGAIN, EINTR, errno
+from libc.errno cimport EAGAIN, EINTR, ENODEV, errno
 from libc.string cimport memcmp, memcpy, memset
 
 from kaa_gateway.errors import ProtocolError
@@ -38,8 +39,22 @@ cdef enum:
     CONTROL_SIZE = 8 * CONTROL_WORDS   # bytes
     CLIENTS_MAX = 65536                # of proxies, that are remembered to show their addresses
     MULTICAST = 0xFF                   # the first byte of an IPv6 multicast address
+    IPV4_MULTICAST = 0xE0              # the upper bits of the first byte of an IPv4 multicast address
+    IPV4_MULTICAST_MASK = 0xF0
+    IP_MULTICAST_ALL = 49              # <linux/in.h>
+    IPV6_MULTICAST_ALL = 29            # <linux/in6.h>
+    IPV4_SIZE = 4                      # bytes of an address
+    MAPPED_SIZE = 12                   # bytes before an IPv4 address in an IPv6 one
 
 
+COAP_NODES = ("224.0.1.187", "ff02::fd", "ff05::fd")
+"""All CoAP Nodes: IPv4, link-local and site-local IPv6 (RFC 7252 section 12.8)."""
+BOTH_FAMILIES = "*"
+"""The host that stands for all addresses of IPv4 and IPv6."""
+
+cdef uint8_t[LOCAL_SIZE_MAX] NOWHERE
+memset(NOWHERE, 0, LOCAL_SIZE_MAX)
+cdef bytes MAPPED = bytes(10) + b"\xff\xff"  # before an IPv4 address in an IPv6 one (RFC 4291 section 2.5.5.2)
 cdef frozenset ALL_ADDRESSES = frozenset(("0.0.0.0", "::"))
 
 
@@ -60,17 +75,21 @@ cdef struct Outgoing:
 
 def bind(host, port, reuse_port):
     """Return a new socket that is bound. Raises OSError if the port is taken."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    both = host == BOTH_FAMILIES
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
     result = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         if family == socket.AF_INET6:
-            # As over TCP. All IPv4 addresses mapped into IPv6 would also count as one source.
-            result.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            result.setsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if both else 1)
+            result.setsockopt(IPPROTO_IPV6, IPV6_MULTICAST_ALL, 0)
+        if both or family == socket.AF_INET:
+            # Otherwise the datagrams to a group that any program here has joined would come.
+            result.setsockopt(IPPROTO_IP, IP_MULTICAST_ALL, 0)
         if reuse_port:
             result.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         result.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER)
         result.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER)
-        result.bind((host, port))
+        result.bind(("::" if both else host, port))
         if result.getsockname()[0] not in ALL_ADDRESSES:
             pass
         elif family == socket.AF_INET6:
@@ -134,10 +153,30 @@ cdef class UdpSocket:
 
     def join(self, str group not None):
         """Receive what is sent to an IPv4 multicast group at the port. Call it after `start`."""
-        if self.ipv6:
-            raise ValueError("an IPv4 group needs an IPv4 socket")
+        if self.ipv6 and not self.joins_ipv4():
+            raise ValueError("an IPv4 group needs a socket that receives over IPv4")
         membership = socket.inet_aton(group) + socket.inet_aton("0.0.0.0")
         self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+
+    def join_coap_nodes(self, interfaces):
+        """Receive what is sent to All CoAP Nodes on these interfaces (RFC 7252 section 12.8). Raises OSError."""
+        for name in interfaces:
+            try:
+                index = socket.if_nametoindex(name)
+            except OSError:
+                raise OSError(ENODEV, f"there is no interface {name}") from None
+            for group in COAP_NODES:
+                address = socket.inet_pton(socket.AF_INET6 if ":" in group else socket.AF_INET, group)
+                if len(address) == IPV4_SIZE and (not self.ipv6 or self.joins_ipv4()):
+                    request = struct.pack("4s4si", address, bytes(IPV4_SIZE), index)
+                    self.socket.setsockopt(IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+                elif len(address) > IPV4_SIZE and self.ipv6:
+                    request = struct.pack("16sI", address, index)
+                    self.socket.setsockopt(IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, request)
+
+    def joins_ipv4(self):
+        """Return whether a socket of IPv6 receives over IPv4 too."""
+        return self.socket.getsockopt(IPPROTO_IPV6, socket.IPV6_V6ONLY) == 0
 
     @property
     def port(self):
@@ -179,13 +218,22 @@ cdef class UdpSocket:
     cdef int note_local_address(self, msghdr* message, Address* source) noexcept:
         """Note to which address of ours a datagram was sent. Hot path."""
         cdef cmsghdr* control = <cmsghdr*>message.msg_control
+        cdef const uint8_t* destination
+        self.to_group = False
         if message.msg_controllen >= CMSG_LEN(0):
             if self.ipv6 and control.cmsg_type == IPV6_PKTINFO:
                 memcpy(source.local, &(<in6_pktinfo*>CMSG_DATA(control)).ipi6_addr, LOCAL_SIZE_MAX)
-                if source.local[0] == MULTICAST:  # no address to answer from
-                    memset(source.local, 0, LOCAL_SIZE_MAX)
+                if source.local[0] == MULTICAST or (
+                        source.local[MAPPED_SIZE] & IPV4_MULTICAST_MASK == IPV4_MULTICAST
+                        and memcmp(source.local, <const char*>MAPPED, MAPPED_SIZE) == 0):
+                    self.to_group = True
+                    memset(source.local, 0, LOCAL_SIZE_MAX)  # no address to answer from
             elif not self.ipv6 and control.cmsg_type == IP_PKTINFO:
                 memcpy(source.local, &(<in_pktinfo*>CMSG_DATA(control)).ipi_spec_dst, sizeof(in_addr))
+                destination = <const uint8_t*>&(<in_pktinfo*>CMSG_DATA(control)).ipi_addr
+                if destination[0] & IPV4_MULTICAST_MASK == IPV4_MULTICAST:
+                    self.to_group = True
+                    memset(source.local, 0, LOCAL_SIZE_MAX)
         message.msg_controllen = CONTROL_SIZE
         return 0
 
@@ -195,6 +243,10 @@ cdef class UdpSocket:
         `message.msg_control` has CONTROL_SIZE bytes, all 0.
         """
         cdef cmsghdr* control = <cmsghdr*>message.msg_control
+        if memcmp(destination.local, NOWHERE, LOCAL_SIZE_MAX) == 0:  # asked by multicast: the kernel chooses
+            message.msg_control = NULL
+            message.msg_controllen = 0
+            return 0
         if self.ipv6:
             control.cmsg_len = CMSG_LEN(sizeof(in6_pktinfo))
             control.cmsg_level = IPPROTO_IPV6

@@ -23,6 +23,8 @@ cdef class WebSocketServer:
     cdef uint64_t frame_size_max     # bytes
     cdef double handshake_timeout    # seconds
     cdef frozenset paths             # of the request, as bytes
+    cdef tuple subprotocols          # that are spoken, as bytes
+    cdef bint keeps_messages         # each message of the core is one of the WebSocket
     # state
     cdef Buffer plain                # unmasked payload, shared by all connections: emptied before a call ends
 

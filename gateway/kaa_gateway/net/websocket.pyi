@@ -14,6 +14,8 @@ class WebSocketServer:
         counters: Counters,
         *,
         paths: Iterable[str] = ...,
+        subprotocols: tuple[bytes, ...] = ...,
+        keeps_messages: bool = ...,
         frame_size_max: int,
         handshake_timeout: float,
     ) -> None: ...

@@ -1,7 +1,8 @@
 """WebSocket: carries the bytes of a protocol core in binary frames over TCP or TLS.
 
-For the transport below, a WebSocket is a ProtocolCore; for the core above, it is a Transport. Frame boundaries mean
-nothing to the core (MQTT 3.1.1 section 6.0): payload is passed on as it comes, and no frame is kept. No extension is
+For the transport below, a WebSocket is a ProtocolCore; for the core above, it is a Transport. Boundaries of frames mean
+nothing to MQTT (3.1.1 section 6.0): payload is passed on as it comes, and no frame is kept. CoAP (RFC 8323 section 4.2)
+is told where each message ends, and each message of its own is a frame. No extension is
 negotiated, so there is no compression. Origin is ignored, because credentials are in MQTT and not in cookies.
 
 What lives here: the order of frames, closing, time-outs. What does not: the HTTP request (websocket_upgrade.py), the
@@ -40,13 +41,15 @@ cdef class WebSocketServer:
 
     def __init__(
         self, loop, make_core, Counters counters not None, *, uint64_t frame_size_max, double handshake_timeout,
-        paths=("/ws",),
+        paths=("/ws",), subprotocols=(b"mqtt", b"mqttv3.1"), bint keeps_messages=False,
     ):
         self.loop = loop
         self.make_core = make_core
         self.counters = counters
         self.frame_size_max = frame_size_max
         self.paths = frozenset(path.encode() for path in paths)
+        self.subprotocols = subprotocols
+        self.keeps_messages = keeps_messages
         self.handshake_timeout = handshake_timeout
         self.plain = Buffer()
 
@@ -64,6 +67,11 @@ cdef class WebSocketTransport(Transport):
     """The transport that the core inside a WebSocket sees."""
 
     cdef int wake(self) except -1:
+        return self.websocket.transport.wake()
+
+    cdef int send_message(self, const uint8_t* data, Py_ssize_t size) except -1:
+        if not self.websocket.close_sent:
+            append_frame(self.websocket.output, BINARY, data, size)
         return self.websocket.transport.wake()
 
     cdef int pause_reading(self) except -1:
@@ -131,7 +139,7 @@ cdef class WebSocketConnection(ProtocolCore):
             head_size = HEAD_SIZE_MAX
         else:
             head_size = end + 4 - self.head.data
-            response, reason = answer(self.head.data[:head_size], self.server.paths)
+            response, reason = answer(self.head.data[:head_size], self.server.paths, self.server.subprotocols)
         self.head = None
         self.output.append(<const uint8_t*>response, len(response))
         if reason is not None:
@@ -142,6 +150,7 @@ cdef class WebSocketConnection(ProtocolCore):
         self.state = OPEN
         transport = WebSocketTransport()
         transport.websocket = self
+        transport.keeps_messages = self.server.keeps_messages
         transport.certificate = self.transport.certificate
         transport.proxied = self.transport.proxied
         self.core = self.server.make_core(transport)
@@ -220,6 +229,10 @@ cdef class WebSocketConnection(ProtocolCore):
             self.in_frame = False
             if self.frame.opcode >= CLOSE:
                 self.on_control()
+            elif self.server.keeps_messages and self.frame.final:
+                self.deliver()
+                if self.core is not None:
+                    self.core.end_of_message()
         return count
 
     cdef int on_control(self) except -1:

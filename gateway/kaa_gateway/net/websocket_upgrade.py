@@ -19,9 +19,6 @@ from kaa_gateway.wire.http import read_head
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-SUBPROTOCOLS = (b"mqtt", b"mqttv3.1")
-"""The subprotocols of MQTT 3.1.1 and MQTT 3.1; clients of the latter name the version."""
-
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_SIZE = 16
 _AUTHORITY = re.compile(rb"\A(?:https?|wss?)://[^/?#]*", re.IGNORECASE)
@@ -53,8 +50,11 @@ class _Fields:
         return values[0] if len(values) == 1 else None
 
 
-def answer(request: bytes, paths: Collection[bytes]) -> Answer:
-    """Answer a complete request head, from its first byte to the empty line, for one of these paths."""
+def answer(request: bytes, paths: Collection[bytes], subprotocols: tuple[bytes, ...]) -> Answer:
+    """Answer a complete request head, from its first byte to the empty line.
+
+    It must be for one of these paths and subprotocols.
+    """
     try:
         head = read_head(request)
     except ProtocolError:
@@ -63,10 +63,10 @@ def answer(request: bytes, paths: Collection[bytes]) -> Answer:
     if head.version != (1, 1) or fields.single(b"host") is None:
         return refusal(400, "ws_malformed_request", "An HTTP/1.1 request with one Host is needed")
     if _path(head.target) not in paths:
-        return refusal(404, "ws_path", "MQTT over WebSocket is on another path")
+        return refusal(404, "ws_path", "The WebSocket is on another path")
     if head.method != b"GET":
         return refusal(405, "ws_method", "Only GET is allowed", "Allow: GET\r\n")
-    return _upgrade(fields)
+    return _upgrade(fields, subprotocols)
 
 
 def _path(target: bytes) -> bytes:
@@ -75,7 +75,7 @@ def _path(target: bytes) -> bytes:
     return path.partition(b"?")[0] or b"/"
 
 
-def _upgrade(fields: _Fields) -> Answer:
+def _upgrade(fields: _Fields, subprotocols: tuple[bytes, ...]) -> Answer:
     """Accept a GET of the right path as a WebSocket, or refuse it (section 4.2.1)."""
     upgrade = {word.lower() for word in fields.elements(b"upgrade")}
     connection = {word.lower() for word in fields.elements(b"connection")}
@@ -88,10 +88,10 @@ def _upgrade(fields: _Fields) -> Answer:
     if key is None or not _is_key(key):
         return refusal(400, "ws_key", "One Sec-WebSocket-Key of 16 bytes in base64 is needed")
     subprotocol = next(
-        (word for word in fields.elements(b"sec-websocket-protocol") if word in SUBPROTOCOLS), None
+        (word for word in fields.elements(b"sec-websocket-protocol") if word in subprotocols), None
     )
     if subprotocol is None:
-        return refusal(400, "ws_subprotocol", "The subprotocol mqtt is needed")
+        return refusal(400, "ws_subprotocol", f"The subprotocol {subprotocols[0].decode()} is needed")
     accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
     return Answer(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -121,7 +121,7 @@ cdef bint unseal(
 # ---------------------------------------------------------------- for Python
 
 def encrypt(bytes key not None, bytes nonce not None, bytes header not None, bytes plain not None):
-    """Return the encrypted bytes and their tag. Raises ValueError for a key or nonce of another size, OSError as `load`."""
+    """Return the encrypted bytes and tag. Raises ValueError if key or nonce has a wrong size, OSError as `load`."""
     cdef bytearray sealed = bytearray(len(plain) + TAG_SIZE)
     if len(key) != KEY_SIZE or len(nonce) != NONCE_SIZE:
         raise ValueError("a key has 32 bytes, and a nonce 12")

@@ -4,7 +4,7 @@ from kaa_gateway.wire.buffer cimport Buffer, Slice
 
 cdef enum:
     HEADER_SIZE = 4        # bytes
-    TOKEN_SIZE_MAX = 65804 # bytes; more than 8 only as RFC 8974 has it
+    TOKEN_SIZE_MAX = 65804  # bytes; more than 12 only with an extended length (RFC 8974)
     OPTION_NUMBER_MAX = 65535
     PAYLOAD_MARKER = 0xFF
     ONE_BYTE_BASE = 13     # of an option delta or length that is extended by one byte

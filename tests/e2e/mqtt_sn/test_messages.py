@@ -368,9 +368,10 @@ async def test_gateways_are_searched_for(device: SnClient) -> None:
     assert await device.ask(message(SEARCHGW, b"\0")) == (GWINFO, b"\7")
 
 
-async def test_gateways_are_searched_for_in_a_group(shared_nats: NatsServer) -> None:
+@pytest.mark.parametrize("bind_address", ["0.0.0.0", "*"])
+async def test_gateways_are_searched_for_in_a_group(shared_nats: NatsServer, bind_address: str) -> None:
     changes = {"multicast-group": GROUP}
-    gateway = SnGateway(shared_nats.url, changes, transport={"bind-address": "0.0.0.0"})
+    gateway = SnGateway(shared_nats.url, changes, transport={"bind-address": bind_address})
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as searching:
         try:
             searching.sendto(b"", (GROUP, free_port()))

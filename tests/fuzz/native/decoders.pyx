@@ -12,6 +12,7 @@ from libc.stdlib cimport abort
 from kaa_gateway.wire cimport (
     avro, coap, esp, http, kpudp, kpudp_secure, mqtt, mqtt_properties, mqtt_sn, nats, proxy_header,
     websocket,
+    avro, coap, coap_stream, esp, http, kpudp, mqtt, mqtt_properties, nats, proxy_header, websocket,
 )
 from kaa_gateway.wire.buffer cimport Slice
 
@@ -52,6 +53,34 @@ cdef int read_coap(const uint8_t* data, size_t size) noexcept nogil:
             coap.read_block(value)
     coap.take_payload(&reader, &view)
     within(view.payload, data, size)
+    return 0
+
+
+cdef int read_coap_stream(const uint8_t* data, size_t size) noexcept nogil:
+    """CoAP messages of a stream, and all of it as one message of a WebSocket."""
+    cdef coap.MessageView view
+    cdef coap.OptionReader reader
+    cdef Slice value
+    cdef Py_ssize_t at = 0, taken = 0
+    cdef int turn
+    for turn in range(2):
+        at = 0
+        while <size_t>at < size:
+            taken = coap_stream.size_of_message(data + at, <Py_ssize_t>size - at) if turn == 0 else <Py_ssize_t>size
+            if taken <= 0 or taken > <Py_ssize_t>size - at:
+                break
+            if coap_stream.read_stream_message(data + at, taken, &view) != coap_stream.StreamFormat.STREAM_MESSAGE:
+                if turn == 0:
+                    abort()  # its size was known
+                break
+            within(view.token, data + at, <size_t>taken)
+            within(view.options, data + at, <size_t>taken)
+            reader = coap.option_reader(&view)
+            while coap.next_option(&reader, &value) == coap.Format.WELL_FORMED:
+                within(value, data + at, <size_t>taken)
+            coap.take_payload(&reader, &view)
+            within(view.payload, data + at, <size_t>taken)
+            at += taken
     return 0
 
 
@@ -331,6 +360,7 @@ cdef int read_mqtt_sn(const uint8_t* data, size_t size) noexcept nogil:
 
 PURE = {
     "coap": <uintptr_t>&read_coap,
+    "coap-stream": <uintptr_t>&read_coap_stream,
     "kpudp": <uintptr_t>&read_kpudp,
     "kpudp-secure": <uintptr_t>&read_kpudp_secure,
     "mqtt-sn": <uintptr_t>&read_mqtt_sn,

@@ -4,6 +4,7 @@ from tests.fuzz.mqtt5_seeds import MQTT_5
 from tests.fuzz.targets import (
     CLIENT_DATA,
     COAP,
+    COAP_STREAM,
     CONNECT_5,
     CORPUS,
     EXTENSION_DATA,
@@ -19,6 +20,7 @@ from tests.fuzz.targets import (
 
 SEEDS: dict[str, list[bytes]] = {
     "coap": COAP,
+    "coap-stream": COAP_STREAM,
     "kpudp": KPUDP,
     "kpudp-secure": KPUDP_SECURE,
     "mqtt-sn": [*MQTT_SN, b"\x04\xfe\x00a\x02\x16"],

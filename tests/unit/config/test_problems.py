@@ -94,7 +94,7 @@ class TestWrongValues:
             ("kaa.kpc.transports.http.path-prefix", "/kpc/", PREFIX),
             ("kaa.kpc.limits.waiting-bytes", "2kb", SIZE),
             ("kaa.kpc.limits.waiting-bytes", "2GiB", SIZE),
-            ("kaa.kpc.transports.bind-address", "localhost", "an IP address"),
+            ("kaa.kpc.transports.bind-address", "localhost", "an IP address, or * for all of IPv4 and IPv6"),
             ("kaa.kpc.log.level", "verbose", "one of debug, info, warning, error"),
             ("kaa.kpc.identity.provider", "ldap", "one of open, static, ecap"),
             ("service.instance.name", "a.b", NAME),

@@ -8,7 +8,7 @@ here: reading (`kaa_gateway.config.sources`), and what several keys must agree o
 
 from kaa_gateway.config.keys.applications import Application, ApplicationVersion, ExtensionInstanceKeys
 from kaa_gateway.config.keys.bridge import Bridge, BridgeMapping
-from kaa_gateway.config.keys.coap import Coap, CoapDtls
+from kaa_gateway.config.keys.coap import Coap, CoapDtls, CoapTcp, CoapTls, CoapWebSocket, CoapWebSocketTls
 from kaa_gateway.config.keys.diagnostics import Log, Tracing
 from kaa_gateway.config.keys.document import Document, Kaa, Kpc
 from kaa_gateway.config.keys.durable import Durable
@@ -45,6 +45,10 @@ __all__ = [
     "Clients",
     "Coap",
     "CoapDtls",
+    "CoapTcp",
+    "CoapTls",
+    "CoapWebSocket",
+    "CoapWebSocketTls",
     "DatagramTls",
     "Document",
     "Durable",

@@ -5,10 +5,22 @@ from typing import Annotated
 from msgspec import Meta
 
 from kaa_gateway.config.keys.identity import ClientAuthentication
-from kaa_gateway.config.keys.tls import DatagramTls
-from kaa_gateway.config.keys.units import MANY, GiB, KiB, MiB
+from kaa_gateway.config.keys.tls import DatagramTls, StreamTls
+from kaa_gateway.config.keys.units import DAY, MANY, GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Boolean, Integer, Port, Seconds, Size
+from kaa_gateway.config.value_types import (
+    AlternativeAddress,
+    Boolean,
+    Integer,
+    InterfaceNames,
+    Port,
+    Seconds,
+    Size,
+)
+
+ALTERNATIVE_ADDRESS = (
+    "Where clients are sent when the gateway drains (Alternative-Address of Release, RFC 8323)."
+)
 
 
 class CoapDtls(DatagramTls, frozen=True, kw_only=True):
@@ -19,12 +31,52 @@ class CoapDtls(DatagramTls, frozen=True, kw_only=True):
     client_authentication: ClientAuthentication = "off"
 
 
+class CoapTcp(Section, frozen=True, kw_only=True):
+    """CoAP over TCP."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over TCP.")] = False
+    port: Annotated[Port, Meta(description="TCP port of CoAP.")] = 5683
+    alternative_address: Annotated[AlternativeAddress, Meta(description=ALTERNATIVE_ADDRESS)] = None
+
+
+class CoapTls(StreamTls, frozen=True, kw_only=True):
+    """CoAP over TLS."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over TLS.")] = False
+    port: Annotated[Port, Meta(description="TCP port of CoAP over TLS.")] = 5684
+    client_authentication: ClientAuthentication = "off"
+    alternative_address: Annotated[AlternativeAddress, Meta(description=ALTERNATIVE_ADDRESS)] = None
+
+
+class CoapWebSocketTls(StreamTls, frozen=True, kw_only=True):
+    """CoAP over WebSocket over TLS."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over WebSocket over TLS.")] = (
+        False
+    )
+    port: Annotated[Port, Meta(description="TCP port of CoAP over WebSocket over TLS.")] = 8086
+    client_authentication: ClientAuthentication = "off"
+    alternative_address: Annotated[AlternativeAddress, Meta(description=ALTERNATIVE_ADDRESS)] = None
+
+
+class CoapWebSocket(Section, frozen=True, kw_only=True):
+    """CoAP over WebSocket, on the path /.well-known/coap."""
+
+    enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over WebSocket.")] = False
+    port: Annotated[Port, Meta(description="TCP port of CoAP over WebSocket.")] = 8085
+    alternative_address: Annotated[AlternativeAddress, Meta(description=ALTERNATIVE_ADDRESS)] = None
+    tls: CoapWebSocketTls = CoapWebSocketTls()
+
+
 class Coap(Section, frozen=True, kw_only=True):
     """The CoAP server."""
 
     enabled: Annotated[Boolean, Meta(description="Whether to listen for CoAP over UDP.")] = True
     port: Annotated[Port, Meta(description="UDP port of CoAP.")] = 5683
     dtls: CoapDtls = CoapDtls()
+    tcp: CoapTcp = CoapTcp()
+    tls: CoapTls = CoapTls()
+    websocket: CoapWebSocket = CoapWebSocket()
     piggyback_delay: Annotated[
         Seconds,
         Meta(
@@ -44,8 +96,29 @@ class Coap(Section, frozen=True, kw_only=True):
     ack_timeout: Annotated[
         Seconds, Meta(ge=0.1, le=60, description="Seconds before the first retransmission (RFC 7252: 2).")
     ] = 2.0
+    multicast_interfaces: Annotated[
+        InterfaceNames,
+        Meta(
+            description="Interfaces on which discovery by multicast to All CoAP Nodes is answered; "
+            "`bind-address` must be `0.0.0.0`, `::` or `*`."
+        ),
+    ] = ()
+    multicast_leisure: Annotated[
+        Seconds,
+        Meta(ge=0, le=300, description="Seconds at most until a response to a multicast (RFC 7252: 5)."),
+    ] = 5.0
+    csm_timeout: Annotated[
+        Seconds,
+        Meta(
+            ge=0.1, le=3600, description="Seconds until the first message (CSM) over TCP, TLS or WebSocket."
+        ),
+    ] = 10.0
+    ping_after: Annotated[
+        Seconds,
+        Meta(ge=1, le=DAY, description="Seconds of silence over TCP, TLS or WebSocket until a Ping is sent."),
+    ] = 300.0
     max_body_size: Annotated[
-        Size, Meta(ge=KiB, le=64 * MiB, description="Largest body in blocks; a larger one is 4.13.")
+        Size, Meta(ge=KiB, le=64 * MiB, description="Largest body; a larger one is 4.13.")
     ] = MiB
     block_memory: Annotated[
         Size, Meta(ge=64 * KiB, le=64 * GiB, description="Bytes of unfinished block transfers, each way.")

@@ -8,7 +8,8 @@ from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import Networks, Seconds
 
 ListenerName = Literal[
-    "mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "coaps", "udp", "udps", "mqtt-sn", "mqtt-sns",
+    "mqtt", "mqtts", "ws", "wss", "http", "https", "coap", "coaps", "coap+tcp", "coaps+tcp", "coap+ws", "coaps+ws",
+    "udp", "udps", "mqtt-sn", "mqtt-sns",
 ]  # fmt: skip
 """The name of a listener, as logs and metrics have it."""
 
@@ -26,7 +27,7 @@ class Proxy(Section, frozen=True, kw_only=True):
     listeners: Annotated[
         tuple[ListenerName, ...],
         Meta(description="Listeners that speak it, and datagrams of which begin with a header."),
-    ] = ("mqtt", "mqtts", "ws", "wss", "http", "https")
+    ] = ("mqtt", "mqtts", "ws", "wss", "http", "https", "coap+tcp", "coaps+tcp", "coap+ws", "coaps+ws")
     other_sources: Annotated[
         Literal["plain", "refuse"],
         Meta(

@@ -19,7 +19,10 @@ class Transports(Section, frozen=True, kw_only=True):
     """The listeners for devices."""
 
     bind_address: Annotated[
-        Address, Meta(description="Address that all listeners bind to; `::` is all of IPv6, and IPv6 only.")
+        Address,
+        Meta(
+            description="Address that all listeners bind to; `::` is all of IPv6, `*` all of IPv4 and IPv6."
+        ),
     ] = "0.0.0.0"
     proxy_protocol: Proxy = Proxy()
     mqtt: Mqtt = Mqtt()
