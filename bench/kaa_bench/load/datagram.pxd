@@ -86,6 +86,7 @@ cdef class MqttSnLoad(DatagramLoad):
 
     # counters of a run
     cdef int64_t refused[CODES]  # PUBACKs by return code
+    cdef int64_t error_responses  # the gateway tells the topic of an error; it is not answered, so it comes again
 
 
 cdef class KpUdpLoad(DatagramLoad):

@@ -23,7 +23,7 @@ from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.coap cimport (
     ACK as COAP_ACK, CON, EMPTY, HEADER_SIZE as COAP_HEADER_SIZE, RST, WELL_FORMED as COAP_WELL_FORMED, read_message,
 )
-from kaa_gateway.wire.mqtt_sn cimport PUBACK as SN_PUBACK, PUBLISH as SN_PUBLISH
+from kaa_gateway.wire.mqtt_sn cimport PUBACK as SN_PUBACK, PUBLISH as SN_PUBLISH, REGISTER as SN_REGISTER
 from kaa_gateway.wire.kpudp cimport (
     ACK as KPUDP_ACK, CONFIRMED_DATA, HEAD_SIZE, HEADER_SIZE as KPUDP_HEADER_SIZE, MAGIC, PING, PING_DATA_SIZE_MAX,
     PONG, RESET, VERSION, WELL_FORMED as KPUDP_WELL_FORMED, put_header, put_probe, read_frame,
@@ -319,7 +319,10 @@ cdef class MqttSnLoad(DatagramLoad):
 
     cdef dict refusals(self):
         errors = {f"return code {code}": self.refused[code] for code in range(CODES) if self.refused[code]}
+        if self.error_responses:
+            errors["error response"] = self.error_responses
         memset(self.refused, 0, sizeof(self.refused))
+        self.error_responses = 0
         return errors
 
     cdef void stamp(self, Connection* connection, int64_t number, uint8_t* message) noexcept nogil:
@@ -328,6 +331,9 @@ cdef class MqttSnLoad(DatagramLoad):
 
     cdef Failure take(self, Connection* connection, const uint8_t* data, Py_ssize_t size) noexcept nogil:
         cdef int64_t number
+        if size > 1 and data[0] == size and data[1] == SN_REGISTER:
+            self.error_responses += 1
+            return NONE
         if size != SN_PUBACK_SIZE or data[0] != SN_PUBACK_SIZE or data[1] != SN_PUBACK:
             return UNEXPECTED_PACKET
         number = self.find(connection, <uint16_t>(data[4] << 8 | data[5]))
