@@ -14,12 +14,14 @@ ROOT = Path(__file__).parents[3]
 LOCUSTFILE = Path(__file__).with_name("locust_until.py")
 END_S = 90
 PROTOCOLS = ("mqtt", "coap", "kpudp", "POST")
+PORTS = ("mqtt", "http", "coap", "kpudp")
 
 
 def locust(gateway: Gateway, directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     ports = [
         option
         for protocol, (_, port) in gateway.addresses.items()
+        if protocol in PORTS
         for option in (f"--{protocol}-port", str(port))
     ]
     return subprocess.run(

@@ -80,6 +80,7 @@ def test_the_gateway_accepts_its_configuration(gateway: Gateway) -> None:
         "http": transports.http.port,
         "coap": transports.coap.port,
         "kpudp": transports.udp.port,
+        "mqtt-sn": transports.mqtt_sn.port,
     }
     assert loaded.app_versions["bench_v1"].allowed == {"dcx"}
     assert loaded.extension_instances["dcx"].endpoint_aware

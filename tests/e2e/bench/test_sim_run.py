@@ -517,7 +517,9 @@ def test_ports_beside_the_host(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert run(path, scenario, "--port.mqtt", str(port), "--host", "localhost", "--html", str(page)) == 1
     assert f"localhost (mqtt {port})" in page.read_text()
     assert run(path, scenario, "--port.mqt", "1884") == 2
-    assert "--port.mqt: expected one of coap, http, https, kpudp, mqtt" in capsys.readouterr().err
+    assert (
+        "--port.mqt: expected one of coap, http, https, kpudp, kpudp-secure, mqtt" in capsys.readouterr().err
+    )
 
 
 def test_a_scenario_that_is_wrong_has_a_status_of_its_own(
