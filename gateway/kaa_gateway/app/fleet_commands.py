@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import sys
@@ -180,11 +181,12 @@ async def list_sessions(config: Config, names: tuple[str, ...], query: ListSessi
 async def watch(config: Config, endpoint_id: str, count: int) -> int:
     """Print the messages of an endpoint as they come, `count` of them, or until it is interrupted."""
     control = _control(config)
-    watching = EndpointWatch(control, endpoint_id, lambda line: print(line, flush=True))
-    watching.limit = count
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    EndpointWatch(control, endpoint_id, lines.put_nowait)
     async with _started(control):
         print(f"watching {endpoint_id}", flush=True)
-        await watching.enough.wait()
+        for _ in range(count) if count else itertools.count():
+            print(await lines.get(), flush=True)
     return 0
 
 

@@ -6,7 +6,6 @@ watcher that cannot keep up misses messages.
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -29,10 +28,6 @@ class EndpointWatch:
     def __init__(self, control: Control, endpoint_id: str, show: Callable[[str], None]) -> None:
         self._endpoint_id = endpoint_id
         self._show = show
-        self._shown = 0
-        self.enough = asyncio.Event()
-        self.limit = 0
-        """Messages after which `enough` is set; 0 is never."""
         control.subscribe(subjects.service("*", "esp", subjects.CLIENT_DATA), self._up)
         for whose in (subjects.service, subjects.replica):
             control.subscribe(whose("*", "esp", subjects.EXTENSION_DATA), self._down)
@@ -60,6 +55,3 @@ class EndpointWatch:
         shown = (payload or b"")[:PAYLOAD_SHOWN]
         body = shown.decode("utf-8", "backslashreplace").encode("unicode_escape").decode()
         self._show(f"{datetime.now():%H:%M:%S.%f}"[:12] + f" {direction} {text} {body}")
-        self._shown += 1
-        if self._shown == self.limit:
-            self.enough.set()

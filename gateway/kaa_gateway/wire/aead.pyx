@@ -1,8 +1,8 @@
 """ChaCha20-Poly1305, the authenticated encryption of KP/UDP, done by the libcrypto of the system.
 
 The library is opened when it is first needed: nothing is linked, so a wheel carries no copy that misses the security
-updates of the system. One context serves all keys, because a context for each would cost more memory than a session.
-Only one thread of a process may use the module.
+updates of the system. One context of a thread serves all keys, because a context for each key would cost more memory than
+a session. The contexts of a thread that ends are not freed.
 
 Source: RFC 8439 section 2.8; EVP_EncryptInit(3).
 """
@@ -12,6 +12,13 @@ cdef extern from "<dlfcn.h>" nogil:
     void* dlsym(void* library, const char* name)
     enum:
         RTLD_NOW
+
+cdef extern from *:
+    """
+    static __thread void *kaa_encrypting, *kaa_decrypting;
+    """
+    void* encrypting "kaa_encrypting"  # contexts of this thread, or NULL
+    void* decrypting "kaa_decrypting"
 
 cdef enum:
     DECRYPT = 0
@@ -35,8 +42,8 @@ cdef Initialize initialize
 cdef Update update
 cdef Finish finish
 cdef Control control
-cdef void* encrypting = NULL
-cdef void* decrypting = NULL
+cdef NewContext new_context
+cdef const void* cipher = NULL
 
 
 cdef void* function_of(void* library, const char* name) except NULL:
@@ -47,16 +54,31 @@ cdef void* function_of(void* library, const char* name) except NULL:
     return found
 
 
-def load():
-    """Open libcrypto, if that has not been done. Raises OSError if the system has none that knows the cipher."""
-    global initialize, update, finish, control, encrypting, decrypting
-    cdef void* library = NULL
-    cdef const void* cipher
-    cdef NewContext new_context
+cdef bint has_contexts() noexcept nogil:
+    """Return whether this thread has its contexts; make them if it has none. Hot path."""
+    global encrypting, decrypting
     cdef void* first
     cdef void* second
-    cdef const char* name
     if decrypting != NULL:
+        return True
+    if cipher == NULL:
+        return False
+    first = new_context()
+    second = new_context()
+    if first == NULL or second == NULL or initialize(first, cipher, NULL, NULL, NULL, ENCRYPT) != 1 \
+            or initialize(second, cipher, NULL, NULL, NULL, DECRYPT) != 1:
+        return False
+    encrypting = first
+    decrypting = second
+    return True
+
+
+def load():
+    """Open libcrypto, if that has not been done. Raises OSError if the system has none that knows the cipher."""
+    global initialize, update, finish, control, new_context, cipher
+    cdef void* library = NULL
+    cdef const char* name
+    if cipher != NULL:
         return
     for each in LIBRARIES:
         name = each
@@ -71,13 +93,9 @@ def load():
     control = <Control>function_of(library, b"EVP_CIPHER_CTX_ctrl")
     new_context = <NewContext>function_of(library, b"EVP_CIPHER_CTX_new")
     cipher = (<GetCipher>function_of(library, b"EVP_chacha20_poly1305"))()
-    first, second = new_context(), new_context()
-    if first == NULL or second == NULL:
-        raise MemoryError
-    if initialize(first, cipher, NULL, NULL, NULL, ENCRYPT) != 1 \
-            or initialize(second, cipher, NULL, NULL, NULL, DECRYPT) != 1:
+    if not has_contexts():
+        cipher = NULL
         raise OSError("libcrypto does not provide ChaCha20-Poly1305")
-    encrypting, decrypting = first, second
 
 
 cdef bint seal(
@@ -89,7 +107,7 @@ cdef bint seal(
     """
     cdef int written = 0
     return (
-        encrypting != NULL
+        has_contexts()
         and initialize(encrypting, NULL, NULL, key, nonce, ENCRYPT) == 1
         and update(encrypting, NULL, &written, header.data, <int>header.size) == 1
         and update(encrypting, sealed, &written, plain, <int>size) == 1
@@ -106,7 +124,7 @@ cdef bint unseal(
     `plain` takes `size - TAG_SIZE` bytes, which mean nothing unless the result is True. `load` has been called.
     """
     cdef int written = 0
-    if size < TAG_SIZE or decrypting == NULL:
+    if size < TAG_SIZE or not has_contexts():
         return False
     size -= TAG_SIZE
     return (

@@ -80,6 +80,7 @@ def test_the_gateway_accepts_its_configuration(gateway: Gateway) -> None:
         "http": transports.http.port,
         "coap": transports.coap.port,
         "kpudp": transports.udp.port,
+        "coap-tcp": transports.coap.tcp.port,
         "mqtt-sn": transports.mqtt_sn.port,
     }
     assert loaded.app_versions["bench_v1"].allowed == {"dcx"}

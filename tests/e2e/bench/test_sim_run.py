@@ -27,6 +27,7 @@ from nats.aio.msg import Msg
 from tests.support.certificates import Authority
 
 EXTENSIONS = ("cmx", "cex")
+TARGETS = ("mqtt", "http", "coap", "kpudp")
 END_S = 60.0
 
 
@@ -73,7 +74,9 @@ def gateway() -> Iterator[FullGateway]:
 
 
 def target(gateway: Gateway) -> str:
-    ports: dict[str, str] = {protocol: str(port) for protocol, (_, port) in gateway.addresses.items()}
+    ports: dict[str, str] = {
+        protocol: str(port) for protocol, (_, port) in gateway.addresses.items() if protocol in TARGETS
+    }
     if isinstance(gateway, FullGateway):
         ports |= {name: str(port) for name, port in gateway.encrypted.items()}
         ports["ca-file"] = str(gateway.authority.file)
