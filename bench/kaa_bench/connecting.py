@@ -44,7 +44,7 @@ CARRIERS: dict[LoadProtocol, tuple[Carrier, ...]] = {
     "http": ("tcp", "tls"),
     "kpudp": ("tcp", "sealed"),
 }
-"""What can carry a protocol, of those that TCP is not all for. `tcp` stands for UDP too.
+"""What carries a protocol that has more than one carrier. `tcp` stands for plain UDP too.
 
 `sealed` is encrypted KP/UDP.
 """

@@ -204,7 +204,7 @@ class NatsServer(Server):
 class Gateway(Server):
     """`kaa-gateway run` with identity `open`, one application version, one extension instance.
 
-    One that `authenticates` admits no MQTT client without user name and password; it knows one, that of `CLIENT`.
+    With `authenticates`, it admits only MQTT clients with the user name and password of `CLIENT`.
     """
 
     name = "gateway"
@@ -233,7 +233,7 @@ class Gateway(Server):
             "websocket": (HOST, websocket),
             "sealed": (HOST, sealed),
         }
-        """The addresses of MQTT, and that of encrypted KP/UDP."""
+        """The addresses of MQTT by carrier. `sealed` is the address of encrypted KP/UDP."""
         self._nats = nats
 
     def command(self) -> list[str]:

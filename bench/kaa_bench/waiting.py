@@ -1,6 +1,6 @@
 """Measures what devices that wait for a push cost the gateway: `python -m kaa_bench.waiting`.
 
-Each device waits once and is answered by a push. The memory is that of the gateway while all wait. The devices of CoAP
+Each device waits once, and a push answers it. The memory is the gateway's while all devices wait. The devices of CoAP
 send from an address and port each, as real ones do.
 """
 

@@ -1,7 +1,7 @@
 """What features cost that are off by default: `python -m kaa_bench.compare.features` prints tables.
 
 Instructions are counted under valgrind (see profiling.py), each with a feature and without it, for the same work. CPU
-time is that of the gateway's process without valgrind; only its ratios mean something on a shared machine.
+time is the gateway process's, without valgrind. On a shared machine, compare only its ratios.
 """
 
 import socket

@@ -39,32 +39,8 @@ _REVOCATION_LIST = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL---
 Context = TypeVar("Context")
 
 
-class AuthoritySettings(Protocol):
-    """The files of a tenant of a listener, as its section of the configuration has them."""
-
-    @property
-    def cert_file(self) -> Path | None:
-        """The certificate of the tenant's server names, and its intermediate ones."""
-
-    @property
-    def key_file(self) -> Path | None:
-        """The private key."""
-
-    @property
-    def ca_file(self) -> Path | None:
-        """The authorities of the tenant's client certificates."""
-
-    @property
-    def crl_file(self) -> Path | None:
-        """Their revocation lists."""
-
-    @property
-    def server_names(self) -> tuple[str, ...]:
-        """The server names of the tenant."""
-
-
-class ServerSettings(Protocol):
-    """The settings of a listener that encrypts, as its section of the configuration has them."""
+class CertificateFiles(Protocol):
+    """The files of a listener, or of one of its tenants."""
 
     @property
     def cert_file(self) -> Path | None:
@@ -81,6 +57,18 @@ class ServerSettings(Protocol):
     @property
     def crl_file(self) -> Path | None:
         """Their revocation lists."""
+
+
+class AuthoritySettings(CertificateFiles, Protocol):
+    """The settings of a tenant of a listener, as its section of the configuration has them."""
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """The server names of the tenant. Its certificate, if it has one, is for them."""
+
+
+class ServerSettings(CertificateFiles, Protocol):
+    """The settings of a listener that encrypts, as its section of the configuration has them."""
 
     @property
     def tenants(self) -> Mapping[str, AuthoritySettings]:
