@@ -1,8 +1,8 @@
 """ChaCha20-Poly1305, the authenticated encryption of KP/UDP, done by the libcrypto of the system.
 
 The library is opened when it is first needed: nothing is linked, so a wheel carries no copy that misses the security
-updates of the system. One context of a thread serves all keys, because a context for each key would cost more memory than
-a session. The contexts of a thread that ends are not freed.
+updates of the system. One context of a thread serves all keys, because a context for each key would cost more memory
+than a session. The contexts of a thread that ends are not freed.
 
 Source: RFC 8439 section 2.8; EVP_EncryptInit(3).
 """
