@@ -27,7 +27,7 @@ class Fleet:
 
     def moved(self) -> int:
         """Return how many sessions have come from another worker."""
-        return sum(worker.directory.sessions_moved["in"] for worker in self.workers)
+        return sum(worker.directory.transfers.sessions["in"] for worker in self.workers)
 
     def sessions(self) -> list[Any]:
         """Return all sessions."""
@@ -53,7 +53,7 @@ class Fleet:
     async def settled(self) -> None:
         """Return when the workers know of each other, and nothing is under way."""
         await until(
-            lambda: not any(worker.directory.alone for worker in self.workers),
+            lambda: not any(worker.directory.others.alone for worker in self.workers),
             "the workers to know of each other",
         )
         await asyncio.sleep(0.05)

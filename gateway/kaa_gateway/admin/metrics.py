@@ -290,14 +290,14 @@ class WorkerCollector(Collector):
             "MQTT sessions that came from another worker, or went to one.",
             labels=["direction"],
         )
-        for direction, count in directory.sessions_moved.items():
+        for direction, count in directory.transfers.sessions.items():
             moved.add_metric([direction], count)
         forwarded = CounterMetricFamily(
             "kaa_gateway_session_messages_forwarded",
             "Answers and pushes that were sent after a session which had moved to another worker.",
             labels=["direction"],
         )
-        for direction, count in directory.messages_forwarded.items():
+        for direction, count in directory.transfers.messages.items():
             forwarded.add_metric([direction], count)
         latency = HistogramMetricFamily(
             "kaa_gateway_session_claim_seconds",
@@ -311,7 +311,9 @@ class WorkerCollector(Collector):
         yield _gauge(
             "directory_sessions", "Sessions that other workers can ask for.", directory.entry_count()
         )
-        yield _gauge("alone", "Whether no other worker of the instance is there.", int(directory.alone))
+        yield _gauge(
+            "alone", "Whether no other worker of the instance is there.", int(directory.others.alone)
+        )
 
     def _state(self) -> Iterable[Metric]:
         worker = self._worker

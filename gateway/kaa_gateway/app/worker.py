@@ -49,6 +49,7 @@ from kaa_gateway.counters import Counters
 from kaa_gateway.fleet.directory import SessionDirectory
 from kaa_gateway.fleet.member import Member
 from kaa_gateway.fleet.nats_channel import NatsChannel
+from kaa_gateway.fleet.offers import give_away
 from kaa_gateway.fleet.replicas import Replicas
 from kaa_gateway.fleet.worker_channel import WorkerChannel
 from kaa_gateway.kp.correlation import Correlator
@@ -473,7 +474,7 @@ class Worker:
         self._mqtt_sessions.end_wills()
         # Closing connections has published wills.
         await drain_nats(self.link, self.durable, deadline)
-        await self.directory.give_away(self._mqtt_sessions.offers(), deadline)
+        await give_away(self.directory, self._mqtt_sessions.offers(), deadline)
         self.sessions.presence.end()
         self._connectivity.flush()
         if self._traffic is not None:

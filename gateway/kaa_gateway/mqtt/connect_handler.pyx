@@ -174,8 +174,8 @@ cdef class ConnectHandler:
         if directory is None:
             pass
         elif entry is None:
-            if not directory.alone and options.client_id:
-                directory.notify(session_name("session", "", options.client_id), directory.next_number())
+            if not directory.others.alone and options.client_id:
+                directory.notify(session_name("session", "", options.client_id), directory.numbers.next())
         elif options.assigned:
             directory.enter(entry)  # nobody else can have it
         elif directory.begin(entry, not options.clean_start):

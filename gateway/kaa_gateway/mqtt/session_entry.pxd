@@ -1,6 +1,6 @@
 from libc.stdint cimport uint64_t
 
-from kaa_gateway.fleet.directory cimport DirectoryEntry
+from kaa_gateway.fleet.entry cimport DirectoryEntry
 from kaa_gateway.mqtt.client_options cimport ClientOptions
 from kaa_gateway.mqtt.moved_session cimport MovedSession
 from kaa_gateway.mqtt.session cimport MqttSession

@@ -3,6 +3,7 @@
 import asyncio
 
 from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Publish
+from kaa_gateway.fleet.offers import give_away
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
@@ -33,7 +34,7 @@ async def test_a_rolling_restart_keeps_persistent_sessions(shared_nats: NatsServ
             await until(lambda: len(goes.sessions.endpoints) == CLIENTS, "all endpoints")
             await cluster.push("t7", b"kept")
             await asyncio.sleep(0.1)
-        assert stays.directory.sessions_moved["in"] == CLIENTS
+        assert stays.directory.transfers.sessions["in"] == CLIENTS
         for number in (0, 7, CLIENTS - 1):
             async with mqtt_peer(stays.ports["mqtt"]) as peer:
                 assert await peer.connect(f"c{number}", clean_session=False) == RESUMED
@@ -69,4 +70,4 @@ async def test_the_last_worker_does_not_wait(shared_nats: NatsServer) -> None:
             await peer.send(Disconnect())
             assert await peer.until_closed() == []
         async with asyncio.timeout(0.4):
-            await worker.directory.give_away([], asyncio.get_running_loop().time() + 60)
+            await give_away(worker.directory, [], asyncio.get_running_loop().time() + 60)

@@ -86,7 +86,7 @@ async def impostor(shared_nats: NatsServer) -> AsyncIterator[Impostor]:
 @pytest.fixture
 async def one(shared_nats: NatsServer, impostor: Impostor) -> AsyncIterator[Fleet]:
     async with fleet(shared_nats.url, 1, mqtt={"takeover_timeout": 0.2}) as found:
-        await until(lambda: not found.workers[0].directory.alone, "company")
+        await until(lambda: not found.workers[0].directory.others.alone, "company")
         yield found
         assert found.workers[0].link.connects == 1, "no message may end the link"
 

@@ -105,7 +105,7 @@ async def test_an_answer_waits_for_a_client_that_is_away(three: Fleet, cluster: 
         await resume(peer)
         await leave(peer)
     await cluster.answer(request, b"answer")
-    await until(lambda: three.workers[1].directory.messages_forwarded["in"] == 1, "the answer")
+    await until(lambda: three.workers[1].directory.transfers.messages["in"] == 1, "the answer")
     async with mqtt_peer(three.ports[2]) as peer:
         await resume(peer)
         assert (await peer.expect(Publish)).payload == b"answer"
@@ -152,7 +152,7 @@ async def test_a_push_that_both_workers_get_arrives_once(three: Fleet, cluster: 
         await resume(peer)
         for number in range(200):
             await cluster.push(TOKEN, b"%d" % number)
-        await until(lambda: three.workers[1].directory.messages_forwarded["in"] == 200, "all pushes again")
+        await until(lambda: three.workers[1].directory.transfers.messages["in"] == 200, "all pushes again")
         payloads = [packet.payload for packet in await peer.until_pingresp() if isinstance(packet, Publish)]
         window = len(payloads)
         assert payloads == [b"%d" % number for number in range(window)]
@@ -167,7 +167,7 @@ async def test_a_worker_that_stops_sends_after_its_last_session(
         async with mqtt_client(two.ports[0], "c", clean_session=False) as peer:
             request = await ask(peer, cluster, 1)
         stopping = asyncio.create_task(two.workers[0].stop())
-        await until(lambda: two.workers[1].directory.sessions_moved["in"] == 1, "the session")
+        await until(lambda: two.workers[1].directory.transfers.sessions["in"] == 1, "the session")
         await cluster.answer(request, b"answer")
         await stopping
         async with mqtt_peer(two.ports[1]) as peer:

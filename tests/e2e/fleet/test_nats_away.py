@@ -111,7 +111,7 @@ async def test_a_worker_that_does_not_answer_holds_clients_up_for_the_timeout_on
     await client.flush()
     try:
         async with fleet(shared_nats.url, 1, mqtt={"takeover_timeout": 0.1}) as one:
-            await until(lambda: not one.workers[0].directory.alone, "company")
+            await until(lambda: not one.workers[0].directory.others.alone, "company")
             for number in range(5):
                 async with mqtt_peer(one.ports[0]) as peer:
                     assert await peer.connect(f"c{number}", clean_session=False) == NEW
@@ -123,6 +123,6 @@ async def test_a_worker_that_does_not_answer_holds_clients_up_for_the_timeout_on
 
 async def test_a_worker_alone_asks_nobody(shared_nats: NatsServer) -> None:
     async with fleet(shared_nats.url, 1) as one:
-        await until(lambda: one.workers[0].directory.alone, "the greeting without an answer")
+        await until(lambda: one.workers[0].directory.others.alone, "the greeting without an answer")
         async with mqtt_client(one.ports[0], "c", clean_session=False):
             assert (one.claims("alone"), one.claims("nobody")) == (1, 0)

@@ -1,0 +1,8 @@
+"""The sessions of a worker that stops. See offers.pyx."""
+
+from collections.abc import Iterable
+
+from kaa_gateway.fleet.directory import SessionDirectory
+from kaa_gateway.fleet.messages import Offer
+
+async def give_away(directory: SessionDirectory, offers: Iterable[Offer], deadline: float) -> None: ...
