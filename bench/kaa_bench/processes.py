@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -52,8 +53,12 @@ PORTS = range(26_000, 29_000)
 
 aiocoap opens a second one, 3,000 above.
 """
+RESERVED_MAX = 200
+"""Ports that are reserved at a time: more than a bench has servers that are not started yet."""
 _candidates = itertools.cycle(random.sample(PORTS, len(PORTS)))
 """The ports in turn, so that two servers that are not started yet do not get the same."""
+_reserved: deque[socket.socket] = deque(maxlen=RESERVED_MAX)
+"""The names in the kernel that keep other benches on this machine away from a port before its server listens."""
 OWN_VARIABLES = ("KAA_", "SERVICE_", "SERVER_", "NATS_", "APP_")
 """Environment variables that would change the gateway's configuration. They are removed."""
 
@@ -99,8 +104,9 @@ class Server:
                 process_group=0,
             )
         deadline = time.monotonic() + self.start_timeout
-        while not self._ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+        # Another program may listen on a port, so that this one ends.
+        while not self._ready() or self.has_ended():
+            if self.has_ended() or time.monotonic() > deadline:
                 raise BenchError(f"{self.name} did not start: {self.output()}")
             time.sleep(POLL_S)
 
@@ -332,9 +338,11 @@ class Gateway(Server):
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a free loopback port, of TCP unless `kind` is that of UDP."""
+    """Return a free loopback port, of TCP unless `kind` is that of UDP. Other benches on this machine get others."""
     while True:
         port = next(_candidates)
+        if not _reserve(port):
+            continue
         with socket.socket(socket.AF_INET, kind) as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, kind is socket.SOCK_STREAM)
             try:
@@ -342,6 +350,20 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
             except OSError:
                 continue
         return port
+
+
+def _reserve(port: int) -> bool:
+    """Reserve a port among the benches on this machine. Return False if another one has reserved it."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0kaa-bench-port-{port}")
+    except OSError:
+        name.close()
+        return False
+    if len(_reserved) == RESERVED_MAX:
+        _reserved[0].close()
+    _reserved.append(name)
+    return True
 
 
 def process_tree(pid: int) -> list[int]:

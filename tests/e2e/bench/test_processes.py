@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from kaa_bench import processes
 from kaa_bench.compare.idle import IdleDevices
 from kaa_bench.compare.pushing import Pusher, PushSpec
 from kaa_bench.errors import BenchError
 from kaa_bench.peers.mqtt_floor import MqttFloor
 from kaa_bench.peers.servers import PEERS, AiohttpNats, NatsFloor, Peer
 from kaa_bench.processes import (
+    HOST,
     Gateway,
     NatsServer,
     Server,
@@ -41,7 +43,8 @@ class ShortLived(Server):
 
     def command(self) -> list[str]:
         serve = (
-            f"import socket; socket.create_server(('127.0.0.1', {self.ports[0]})).accept(); print('farewell')"
+            f"import socket, time; socket.create_server(('127.0.0.1', {self.ports[0]})).accept();"
+            "time.sleep(1); print('farewell')"
         )
         return [sys.executable, "-c", serve]
 
@@ -113,6 +116,33 @@ def test_cpu_is_that_of_the_whole_process_tree() -> None:
 def test_a_server_that_ends_says_what_it_printed() -> None:
     with pytest.raises(BenchError, match="failing did not start: no such luck"), Failing(1):
         pass
+
+
+def test_a_server_whose_port_another_program_has_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server((HOST, 0)) as other:
+        server = Failing(other.getsockname()[1])
+        accepts = server._ready
+
+        def accepts_after_the_end() -> bool:
+            server.wait()
+            return accepts()
+
+        monkeypatch.setattr(server, "_ready", accepts_after_the_end)
+        with pytest.raises(BenchError, match="failing did not start: no such luck"), server:
+            pass
+
+
+def test_another_bench_on_this_machine_gets_other_ports() -> None:
+    code = (
+        "from kaa_bench import processes; import sys; processes._candidates = iter(map(int, sys.argv[1:]));"
+        "print(processes.free_port())"
+    )
+    mine, free = free_port(), free_port()
+    processes._reserved.pop().close()
+    got = subprocess.run(
+        [sys.executable, "-c", code, str(mine), str(free)], capture_output=True, text=True, check=True
+    )
+    assert int(got.stdout) == free
 
 
 def test_the_cpu_of_a_server_that_has_died_is_an_error_with_its_last_words() -> None:
