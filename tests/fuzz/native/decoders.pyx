@@ -10,9 +10,8 @@ from libc.stdint cimport uint8_t, uint64_t, uintptr_t
 from libc.stdlib cimport abort
 
 from kaa_gateway.wire cimport (
-    avro, coap, esp, http, kpudp, kpudp_secure, mqtt, mqtt_properties, mqtt_sn, nats, proxy_header,
+    avro, coap, coap_stream, esp, http, kpudp, kpudp_secure, mqtt, mqtt_properties, mqtt_sn, nats, proxy_header,
     websocket,
-    avro, coap, coap_stream, esp, http, kpudp, mqtt, mqtt_properties, nats, proxy_header, websocket,
 )
 from kaa_gateway.wire.buffer cimport Slice
 
