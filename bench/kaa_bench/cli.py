@@ -28,7 +28,8 @@ RowName = Literal[
     "encode", "decode", "publish", "connect",
     "disconnect", "connect-authenticated",
     "memory", "connect-tls", "resume-tls", "memory-tls", "latency-100", "latency-1000", "latency-5000",
-    "latency-20000", "push", "workers", "ext-echo", "ext-tsx", "ext-dcx", "ext-dcx-series", "ext-epmx-get",
+    "latency-20000", "tail-mqtt", "tail-http", "tail-coap", "push", "workers",
+    "ext-echo", "ext-tsx", "ext-dcx", "ext-dcx-series", "ext-epmx-get",
     "ext-epmx-update", "ext-epmx-remote-get", "ext-epmx-remote-update", "ext-cmx", "ext-durable", "ext-cex", "stored",
 ]  # fmt: skip
 SEEDS = 1_000_000
@@ -81,6 +82,7 @@ def compare(
     - `connect-authenticated`: the same with a user name and password that the gateway remembers
     - `connect-tls`, `resume-tls`, `memory-tls`: the same over TLS, with a full handshake and with a resumed session
     - `latency-100` to `latency-20000`: device to extension and back, at that many requests a second
+    - `tail-mqtt`, `tail-http`, `tail-coap`: the slowest of these at half of the rate that the gateway can carry
     - `push`: from NATS to an MQTT device
     - `workers`: two workers, compared with one
     - `ext-echo`: an extension service that answers with the payload

@@ -15,7 +15,7 @@ from statistics import median
 
 from kaa_bench.compare.comparison import Comparison
 from kaa_bench.compare.measure import Run
-from kaa_bench.compare.report import GATEWAY, NATS_DETAIL, figure_remarks, number, remarks
+from kaa_bench.compare.report import GATEWAY, NATS_DETAIL, TAIL_DETAILS, figure_remarks, number, remarks
 from kaa_bench.errors import BenchError
 from kaa_bench.peers.servers import Amqtt, Libcoap, Mosquitto
 from kaa_bench.processes import nats_program
@@ -162,20 +162,19 @@ def markdown(results: Comparison, command: str) -> Iterator[str]:
             )
     if results.probes:
         yield ""
-        yield "| what | who | median | min-max | ratio to the first | p99 | NATS |"
-        yield "|---|---|---|---|---|---|---|"
+        yield _row("what", "who", "median", "min-max", "ratio to the first", *TAIL_DETAILS, "NATS")
+        yield "|---|---|---|---|---|---|---|---|"
     for probe in results.probes:
         for index, (title, figures) in enumerate(probe.figures.items()):
             values = [figure.value for figure in figures]
-            ratio, tail = probe.ratio(title), probe.detail(title, "p99")
-            nats_us = probe.detail(title, NATS_DETAIL)
+            ratio, nats_us = probe.ratio(title), probe.detail(title, NATS_DETAIL)
             yield _row(
                 f"{probe.probe.title} ({probe.probe.unit})" if index == 0 else "",
                 title,
                 number(median(values)),
                 f"{number(min(values))}-{number(max(values))}",
                 "" if ratio is None else f"{ratio:.1f}",
-                "" if tail is None else number(tail),
+                *probe.tail(title),
                 "" if nats_us is None else number(nats_us),
             )
     doubts = remarks(results.floods) + figure_remarks(results.probes)

@@ -16,6 +16,8 @@ WORK_WIDTH = 20
 GATEWAY = "gateway"
 NATS_DETAIL = "nats_us"
 """The detail of a figure with the CPU microseconds of nats-server per message."""
+TAIL_DETAILS = ("p99", "p99.9")
+"""The percentiles of a latency that are shown beside its value."""
 
 
 @dataclass
@@ -61,6 +63,11 @@ class ProbeResult:
         values = [figure.details[name] for figure in self.figures[title] if name in figure.details]
         return median(values) if values else None
 
+    def tail(self, title: str) -> list[str]:
+        """Return the medians of the subject's highest percentiles as text, empty if it has none."""
+        found = [self.detail(title, name) for name in TAIL_DETAILS]
+        return ["" if value is None else number(value) for value in found]
+
 
 def figure_line(position: str, probe: Probe, title: str, figure: Figure) -> str:
     """Return the line of a finished measurement."""
@@ -73,20 +80,19 @@ def print_figures(results: Sequence[ProbeResult], console: Console) -> None:
     table = Table(title="median, min-max of the rounds", box=None, padding=(0, 1, 0, 0))
     table.add_column("what", width=WORK_WIDTH)
     table.add_column("who", no_wrap=True)
-    for column in ("median", "min-max", "ratio", "p99", "NATS"):
+    for column in ("median", "min-max", "ratio", *TAIL_DETAILS, "NATS"):
         table.add_column(column, justify="right", no_wrap=True)
     for result in results:
         for index, (title, figures) in enumerate(result.figures.items()):
             values = [figure.value for figure in figures]
-            ratio, tail = result.ratio(title), result.detail(title, "p99")
-            nats = result.detail(title, NATS_DETAIL)
+            ratio, nats = result.ratio(title), result.detail(title, NATS_DETAIL)
             table.add_row(
                 f"{result.probe.title} ({result.probe.unit})" if index == 0 else "",
                 title,
                 number(median(values)),
                 f"{number(min(values))}-{number(max(values))}",
                 "" if ratio is None else f"{ratio:.1f}x",
-                "" if tail is None else number(tail),
+                *result.tail(title),
                 "" if nats is None else number(nats),
             )
     console.print(table)

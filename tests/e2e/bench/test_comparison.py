@@ -13,7 +13,7 @@ from kaa_bench.compare.comparison import Comparison, run_rounds
 from kaa_bench.compare.documents import BEGIN, END
 from kaa_bench.compare.figures import Scale
 from kaa_bench.compare.measure import Run, Work
-from kaa_bench.compare.probes import latency
+from kaa_bench.compare.probes import latency, tail
 from kaa_bench.compare.servers import Servers
 from kaa_bench.errors import BenchError
 from kaa_bench.peers import schemas
@@ -28,7 +28,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "WARM_UP_S", 0.05)
-    monkeypatch.setattr(latency, "WARM_UP_S", 0.05)
+    for module in (latency, tail):
+        monkeypatch.setattr(module, "WARM_UP_S", 0.05)
 
 
 def test_a_quick_comparison_measures_every_kind_of_row(
@@ -45,6 +46,7 @@ def test_a_quick_comparison_measures_every_kind_of_row(
         "disconnect",
         "memory",
         "latency-1000",
+        "tail-http",
         "push",
         "workers",
     ]
@@ -64,6 +66,7 @@ def test_a_quick_comparison_measures_every_kind_of_row(
     assert list(probes["latency-1000"]) == [
         "bare NATS request", "gateway, MQTT", "gateway, HTTP", "gateway, CoAP",
     ]  # fmt: skip
+    assert list(probes["tail-http"]) == ["bare NATS request", "gateway, HTTP"]
     assert list(probes["workers"]) == ["1 worker", "2 workers"]
     for name, subjects in probes.items():
         for subject in subjects.values():

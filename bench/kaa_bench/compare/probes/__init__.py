@@ -1,4 +1,4 @@
-"""The probes: codecs, publishing, connections, latency, pushes, workers, extensions."""
+"""The probes: codecs, publishing, connections, latency and its tail, pushes, workers, extensions."""
 
 from kaa_bench.compare.figures import Probe
 from kaa_bench.compare.probes.codecs import DECODE, ENCODE, PUBLISH
@@ -14,6 +14,7 @@ from kaa_bench.compare.probes.connections import (
 from kaa_bench.compare.probes.extensions import EXTENSIONS, STORED
 from kaa_bench.compare.probes.latency import LATENCIES
 from kaa_bench.compare.probes.push import PUSH
+from kaa_bench.compare.probes.tail import TAILS
 from kaa_bench.compare.probes.workers import WORKERS
 
 PROBES: dict[str, Probe] = {
@@ -30,6 +31,7 @@ PROBES: dict[str, Probe] = {
         RESUME_TLS,
         MEMORY_TLS,
         *LATENCIES,
+        *TAILS,
         PUSH,
         WORKERS,
         *EXTENSIONS,

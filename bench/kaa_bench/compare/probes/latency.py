@@ -19,8 +19,10 @@ WARM_UP_S = 0.3
 NANOSECONDS_PER_MICROSECOND = 1000
 
 
-def _latency(spec: LoadSpec, address: Address, nats: Address, rate: int, seconds: float) -> Figure:
-    """Return the median in microseconds, with other percentiles in the details."""
+def measure_latency(
+    spec: LoadSpec, address: Address, nats: Address, rate: float, seconds: float, *, percentile: str = "p50"
+) -> Figure:
+    """Return a percentile in microseconds, with others in the details."""
     with Sink(nats, answers=True), LoadGenerator(spec, address) as generator:
         generator.run(seconds=WARM_UP_S, rate=rate)
         result = generator.run(seconds=seconds, rate=rate)
@@ -36,7 +38,7 @@ def _latency(spec: LoadSpec, address: Address, nats: Address, rate: int, seconds
         for percent in (50, 90, 99, 99.9, 100)
     }
     details["late_share"] = result.late / result.planned
-    return Figure(details["p50"], details, tuple(remarks))
+    return Figure(details[percentile], details, tuple(remarks))
 
 
 def _subjects(rate: int, servers: Servers, scale: Scale) -> list[Subject]:
@@ -52,7 +54,7 @@ def _subjects(rate: int, servers: Servers, scale: Scale) -> list[Subject]:
         ("gateway, CoAP", LoadSpec("coap", CONNECTIONS), gateway.address_of("coap")),
     ]
     return [
-        Subject(title, partial(_latency, spec, address, nats, rate, scale.seconds))
+        Subject(title, partial(measure_latency, spec, address, nats, rate, scale.seconds))
         for title, spec, address in lines
     ]
 
