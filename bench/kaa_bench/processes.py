@@ -37,7 +37,7 @@ CLIENT_HASH = "scrypt:16384:8:1:TUt0nyJ3cvVQtMgaSxH7gQ==:38K5LJ0bthJ5hDA3T6KLwQk
 """What `kaa-gateway hash-password` has made of the password."""
 INSTANCE = "kpc-bench"
 """The service instance name of the gateway."""
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 STREAM_SIZE = "256MiB"
 KEYS = 2000
