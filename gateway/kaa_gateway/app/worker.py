@@ -25,7 +25,7 @@ from kaa_gateway.admin.replicas_api import ReplicasApi
 from kaa_gateway.admin.server import AdminServer
 from kaa_gateway.app.bridge import BridgeCollector, make_bridge, queues_of_bridge
 from kaa_gateway.app.draining import drain_nats, drain_requests
-from kaa_gateway.app.garbage import COLLECT_PERIOD, avoid_full_collections, collect_if_few
+from kaa_gateway.app.garbage import COLLECT_PERIOD, GarbageCollection
 from kaa_gateway.app.identity import configure_identity, make_identity
 from kaa_gateway.app.limits import admission_limits_of, mqtt_limits_of
 from kaa_gateway.app.periodic import BackgroundTasks
@@ -244,6 +244,8 @@ class Worker:
             tracing=self.tracing,
         )
         self.registry = registry_of(self)
+        self._garbage = GarbageCollection()
+        self.registry.register(self._garbage)
         if self._bridge is not None:
             self.registry.register(BridgeCollector(self._bridge))
         guard = Guard.from_file(config.server.token_file if admin_socket is None else None)
@@ -416,7 +418,7 @@ class Worker:
             self._traffic.start()
         if self._presence is not None:
             self._presence.start()
-        avoid_full_collections()
+        self._garbage.begin()
         self._serving = True
         if self._bridge is not None:
             self._bridge.start()
@@ -490,6 +492,7 @@ class Worker:
         await self._admin.stop()
         if self.tracing is not None:
             await self.tracing.stop()
+        self._garbage.end()
         log.info("stopped", worker=self._index)
 
     def _expire(self) -> None:
@@ -517,7 +520,7 @@ class Worker:
             self._loop.call_soon(self._expire_mqtt_sessions)
 
     def _collect_garbage(self) -> None:
-        collect_if_few(len(self.sessions.endpoints) + self.sessions.count)
+        self._garbage.collect_if_due(len(self.sessions.endpoints) + self.sessions.count)
 
     def _look_for_idle(self) -> None:
         if self.sessions.presence.look_for_idle(self._loop.time()):
