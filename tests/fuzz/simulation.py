@@ -21,6 +21,7 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.mqtt_sn.server import MqttSnServer
 from kaa_gateway.mqtt_sn.settings import MqttSnSettings
+from kaa_gateway.mqtt_sn.topics import TopicMemory
 from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.net.websocket import WebSocketServer
@@ -209,7 +210,13 @@ class Simulation(WorkerDouble):
                 self._core = DatagramPeers(plugin, 8)
         elif protocol == "mqtt-sn":
             self._core = MqttSnServer(
-                loop, self.mqtt, self.uplink, self.counters, MqttSnSettings(**MQTT_SN), encrypted=False
+                loop,
+                self.mqtt,
+                self.uplink,
+                self.counters,
+                MqttSnSettings(**MQTT_SN),
+                TopicMemory(100_000),
+                encrypted=False,
             )
         if self._core is None:
             self._make = lambda: StreamDevice(self.tcp)

@@ -53,6 +53,8 @@ def counted() -> set[str]:
         found |= set(reasons)
     secure_socket = (GATEWAY / "kpudp" / "secure_socket.pyx").read_text(encoding="utf-8")
     found |= set(re.findall(r'"(kpudp_\w+)"', secure_socket))
+    topics = (GATEWAY / "mqtt_sn" / "topics.pyx").read_text(encoding="utf-8")
+    found |= set(re.findall(r'"(mqtt_sn_\w+)"', topics))
     for path in (GATEWAY / "net").iterdir():
         if path.suffix in (".py", ".pyx") and path.name not in NO_COUNTERS:
             found |= set(re.findall(r'"((?:ws|tls|dtls)_\w+)"', path.read_text(encoding="utf-8")))

@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from kaa_gateway.config import Config
     from kaa_gateway.config.keys import PluginProtocol
 
+MQTT_SN_APPLIED = (
+    "predefined_topics",
+    "retry_timeout",
+    "retries",
+    "peers",
+    "registered_topics",
+    "topic_memory",
+    "buffered_messages",
+    "buffered_bytes",
+    "max_message_size",
+)
+
 APPLIED = (
     "service.graceful-shutdown",
     "kaa.applications",
@@ -23,6 +35,7 @@ APPLIED = (
         f"kaa.kpc.transports.protocols.<protocol>.{key}"
         for key in ("options", "app-version", "max-message-size", "login-timeout", "idle-timeout")
     ),
+    *(f"kaa.kpc.transports.mqtt-sn.{key.replace('_', '-')}" for key in MQTT_SN_APPLIED),
 )
 """Keys that a running gateway applies, with all below them. All others need a restart, and so does `durable`."""
 
@@ -57,11 +70,14 @@ def applicable(old: Config, new: Config) -> Config:
         name: _applicable_protocol(protocol, new.transports.protocols.get(name, protocol))
         for name, protocol in old.transports.protocols.items()
     }
+    mqtt_sn = replace(
+        old.transports.mqtt_sn, **{key: getattr(new.transports.mqtt_sn, key) for key in MQTT_SN_APPLIED}
+    )
     return replace(
         old,
         service=replace(old.service, graceful_shutdown=new.service.graceful_shutdown),
         limits=new.limits,
-        transports=replace(old.transports, protocols=protocols),
+        transports=replace(old.transports, protocols=protocols, mqtt_sn=mqtt_sn),
         log=replace(old.log, level=new.log.level),
         app_versions=app_versions,
         tenants=new.tenants,

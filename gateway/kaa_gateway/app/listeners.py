@@ -1,7 +1,7 @@
 """The listeners of one worker: how they start, apply other limits, drain and stop.
 
 What lives here: a listener with its place in the configuration, and what is done with all of them together. What does
-not: which listeners there are and what serves their connections (`kaa_gateway.app.protocols`).
+not: which listeners there are and what serves their connections (`kaa_gateway.app.transports`).
 """
 
 from __future__ import annotations
@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 from kaa_gateway.app.plugins import apply_settings
 from kaa_gateway.coap.server import CoapServer
+from kaa_gateway.kpudp.server import KpudpServer
 from kaa_gateway.mqtt_sn.server import MqttSnServer
 from kaa_gateway.net.ports import port_errors
 from kaa_gateway.plugins.datagrams import DatagramPeers
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from kaa_gateway.admin.metrics import Queue
     from kaa_gateway.coap.stream_server import CoapStreamServer
-    from kaa_gateway.config.keys import Limits, PluginProtocol
+    from kaa_gateway.config.keys import Limits, MqttSn, Transports
     from kaa_gateway.http.server import HttpServer
     from kaa_gateway.kp.pending import PendingRequests
-    from kaa_gateway.kpudp.server import KpudpServer
     from kaa_gateway.net.certificates import ServerCredentials
     from kaa_gateway.net.tcp_listener import TcpListener
     from kaa_gateway.net.udp import UdpSocket
     from kaa_gateway.plugins.server import PluginServer
+
+DatagramServer = CoapServer | KpudpServer | DatagramPeers | MqttSnServer
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that connections have at the end to take what was written to them."""
@@ -71,7 +73,7 @@ class DatagramListener(Listener):
     socket: UdpSocket
     multicast_interfaces: tuple[str, ...] = ()
     """On which it receives what is sent to All CoAP Nodes."""
-    core: CoapServer | KpudpServer | DatagramPeers | MqttSnServer
+    core: DatagramServer
 
 
 @dataclass
@@ -89,6 +91,8 @@ class Listeners:
     """Requests that wait for an extension, by protocol."""
     plugins: dict[str, PluginServer] = field(default_factory=dict)
     """The protocols of plug-ins, by name."""
+    mqtt_sn: Callable[[MqttSn], None] | None = None
+    """Gives the MQTT-SN servers other settings."""
     queues: list[Queue] = field(default_factory=list)
     """Tables that devices can fill, apart from `pending` and connections."""
     groups: dict[str, UdpSocket] = field(default_factory=dict)
@@ -123,10 +127,12 @@ class Listeners:
         for listener in self.streams:
             listener.socket.set_limits(limits.output_buffer, limits.connections, limits.accepts_per_second)
 
-    def set_protocols(self, protocols: Mapping[str, PluginProtocol]) -> None:
-        """Apply other settings of plug-ins, as far as a running gateway can."""
+    def set_transports(self, transports: Transports) -> None:
+        """Apply other settings of MQTT-SN and plug-ins, as far as a running gateway can."""
+        if self.mqtt_sn is not None:
+            self.mqtt_sn(transports.mqtt_sn)
         for name, server in self.plugins.items():
-            apply_settings(server, protocols[name])
+            apply_settings(server, transports.protocols[name])
 
     def list_links(self, app_versions: Mapping[str, frozenset[str]]) -> None:
         """Have CoAP discovery list the resources of these application versions (RFC 6690)."""

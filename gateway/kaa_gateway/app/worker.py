@@ -1,7 +1,7 @@
 """One worker: builds everything from a configuration, starts it in order, and drains it.
 
 The composition root: it names the parts of all layers and connects them. What does not live here: the listeners and
-protocol servers (`kaa_gateway.app.protocols`), processes (`kaa_gateway.app.running`) and signals
+protocol servers (`kaa_gateway.app.transports`), processes (`kaa_gateway.app.running`) and signals
 (`kaa_gateway.app.serving`).
 """
 
@@ -28,9 +28,9 @@ from kaa_gateway.app.draining import drain_nats, drain_requests
 from kaa_gateway.app.garbage import COLLECT_PERIOD, GarbageCollection
 from kaa_gateway.app.identity import configure_identity, make_identity
 from kaa_gateway.app.limits import admission_limits_of, mqtt_limits_of
+from kaa_gateway.app.listener_builder import ListenerBuilder
 from kaa_gateway.app.periodic import BackgroundTasks
 from kaa_gateway.app.presence import make_presence
-from kaa_gateway.app.protocols import Protocols
 from kaa_gateway.app.queues import queues_of
 from kaa_gateway.app.quotas import SharedQuotas
 from kaa_gateway.app.redirecting import redirect_clients
@@ -38,6 +38,13 @@ from kaa_gateway.app.replica import WorkerReplica
 from kaa_gateway.app.routing import owners_of, quotas_of, routing_of
 from kaa_gateway.app.stream_repair import StreamRepair
 from kaa_gateway.app.traffic import make_traffic_reports
+from kaa_gateway.app.transports.coap import build_coap
+from kaa_gateway.app.transports.coap_streams import build_coap_streams
+from kaa_gateway.app.transports.http import build_http
+from kaa_gateway.app.transports.kpudp import build_kpudp
+from kaa_gateway.app.transports.mqtt import build_mqtt
+from kaa_gateway.app.transports.mqtt_sn import build_mqtt_sn
+from kaa_gateway.app.transports.plugins import build_plugins
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.connector import Connector, TlsOptions
 from kaa_gateway.bus.control import Control
@@ -337,7 +344,7 @@ class Worker:
         return tracing
 
     def _make_listeners(self) -> Listeners:
-        protocols = Protocols(
+        builder = ListenerBuilder(
             self._loop,
             self._config,
             uplink=self.uplink,
@@ -348,14 +355,14 @@ class Worker:
             admission=self.admission,
             worker=self._index,
         )
-        protocols.build_mqtt(self._mqtt_sessions, self._mqtt_limits)
-        protocols.build_http()
-        protocols.build_coap()
-        protocols.build_coap_streams()
-        protocols.build_kpudp()
-        protocols.build_mqtt_sn(self._mqtt_sessions, self._mqtt_limits)
-        protocols.build_plugins()
-        return protocols.listeners
+        build_mqtt(builder, self._mqtt_sessions, self._mqtt_limits)
+        build_http(builder)
+        build_coap(builder)
+        build_coap_streams(builder)
+        build_kpudp(builder)
+        build_mqtt_sn(builder, self._mqtt_sessions, self._mqtt_limits)
+        build_plugins(builder)
+        return builder.listeners
 
     # ------------------------------------------------------------ life
 
@@ -446,7 +453,7 @@ class Worker:
         self.input_memory.set_limit(limits.input_memory)
         self.admission.set_limits(**admission_limits_of(limits))
         self._listeners.set_limits(limits)
-        self._listeners.set_protocols(config.transports.protocols)
+        self._listeners.set_transports(config.transports)
         if self._traffic is not None:
             self._traffic.add_owners(owners_of(config))
         configure_identity(self.identity, config)

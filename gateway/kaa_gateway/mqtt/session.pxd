@@ -29,12 +29,18 @@ cdef enum:
     ATTACHMENT_MASK = (1 << PACKET_ID_SHIFT) - 1
 
 
+cdef enum:
+    TOPIC_OVERHEAD = 256            # bytes of a registered topic beside its characters
+
+
 # Where the client of a session is. A session that has ended is Session.closed.
 cdef enum SessionState:
     NEW                # its client is being admitted
     ONLINE             # its client has a connection
     OFFLINE            # its client may come back to it
 
+
+cdef Py_ssize_t size_of_topics(list names) except -1
 
 cdef class MqttSession(Session)  # before the cimport, because MqttSessionStore refers to it
 
@@ -75,7 +81,8 @@ cdef class MqttSession(Session):
     cdef ResponseTopics responses
     cdef RecentPushes pushes
     cdef SentAliases aliases               # of this connection
-    cdef object client_topics              # topic IDs of its client over MQTT-SN, or None
+    cdef list registered_topics            # of its client over MQTT-SN: topic ID n stands at n - 1; or None
+    cdef bint uses_predefined_topics       # the same client has used predefined topic IDs
     cdef Will will                         # waits for its delay, while OFFLINE
 
     cdef int bind(self, ProtocolCore connection, Transport transport, uint8_t level, ClientOptions options) except -1

@@ -130,8 +130,8 @@ cdef class MqttSession(Session):
         if self.in_flight is not None:
             size += self.in_flight.memory()
             messages += len(self.in_flight.packets)
-        if self.client_topics is not None:
-            size += self.client_topics.memory()
+        if self.registered_topics is not None:
+            size += size_of_topics(self.registered_topics)
         if self.attached is not None:
             size += ENDPOINT_OVERHEAD * len(self.attached)
         return size + MESSAGE_OVERHEAD * messages
@@ -526,3 +526,11 @@ cdef class MqttSession(Session):
 cdef inline uint32_t attachment_number(uint32_t sequence) noexcept nogil:
     """Return the number of the attachment that a sequence names. Hot path."""
     return sequence & ATTACHMENT_MASK if sequence & KIND_MASK else sequence
+
+
+cdef Py_ssize_t size_of_topics(list names) except -1:
+    """Return the bytes that registered topics take, roughly."""
+    cdef Py_ssize_t size = 0
+    for name in names:
+        size += TOPIC_OVERHEAD + len(<bytes>name)
+    return size

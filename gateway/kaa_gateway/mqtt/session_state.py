@@ -112,6 +112,10 @@ class SessionState(Struct, frozen=True, array_like=True, kw_only=True):
     """Digests of the pushes that it got last, which are not delivered again if an extension repeats them."""
     awaited: Annotated[list[Awaited], Meta(max_length=COUNT_MAX)] = []
     """In order. Workers that do not know this field ignore it, and drop the answers."""
+    registered_topics: Annotated[list[Name], Meta(max_length=65_534)] = []
+    """Of its client over MQTT-SN: topic ID n stands at n - 1. Workers that do not know this field ignore it."""
+    uses_predefined_topics: bool = False
+    """The same client has used predefined topic IDs, so it knows them."""
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -55,6 +55,8 @@ cdef bytes state_of(MqttSession session):
         received=received_of(session.received),
         pushes=[] if session.pushes is None else session.pushes.copy(),
         awaited=awaited_of(session.responses),
+        registered_topics=session.registered_topics or [],
+        uses_predefined_topics=bool(session.uses_predefined_topics),
     ))
 
 
@@ -159,6 +161,8 @@ cdef bint put_state(MqttSession session, bytes data, Uplink uplink) except -1:
         put_in_flight(session, state, uplink.receipts)
         put_queued(session, state.queued, uplink.receipts)
         put_awaited(session, state.awaited)
+        put_registered_topics(session, state.registered_topics)
+        session.uses_predefined_topics = state.uses_predefined_topics
     except ProtocolError:
         return False
     put_received(session, state.received)
@@ -256,6 +260,14 @@ cdef int put_awaited(MqttSession session, list awaited) except -1:
         session.responses.put(each.number, each.topic, each.correlation_data)
     if session.responses is not None:
         session.responses.limit(session.limits.queued_messages, session.limits.queued_bytes, session.counters)
+    return 0
+
+
+cdef int put_registered_topics(MqttSession session, list topics) except -1:
+    """Put in the topics of the client's topic IDs; they are bounded when the client comes back."""
+    for topic in topics:
+        check_topic_name(slice_of(<bytes>topic))
+    session.registered_topics = topics
     return 0
 
 

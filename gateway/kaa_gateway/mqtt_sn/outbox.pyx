@@ -180,7 +180,7 @@ cdef class Outbox:
                 return self.drop(message, "mqtt_sn_message_too_large")
             topic_id = self.topics.register(message.topic)
             if topic_id == 0:
-                return self.drop(message, "mqtt_sn_too_many_topics")
+                return self.drop(message, self.topics.refusal())
             return self.begin_register(message, <uint16_t>topic_id, now)
         size = len(message.payload) + PUBLISH_OVERHEAD
         if not self.proved and self.credit < <uint64_t>(size + CREDIT):

@@ -72,11 +72,10 @@ cdef class MqttSnPeer(Transport):
     cdef int translate(self) except -1
     cdef int on_packet(self, const Packet* packet) except -1
     cdef int on_connack(self, uint8_t code) except -1
-    cdef int keep_topics(self) except -1
     cdef int on_suback(self, const Packet* packet) except -1
     cdef int finish_awake(self) except -1
     cdef int set_period(self, double seconds) except -1
-    cdef double keep_alive(self) noexcept
+    cdef int become_active(self) except -1
     cdef int schedule(self, double due) except -1
     cdef int expire(self, double now) except -1
     cdef int end(self, str reason, bint tell) except -1

@@ -4,7 +4,8 @@ Each client has an MQTT connection of its own within the gateway, as a transpare
 client is the transport of that connection. So sessions, wills, identity, takeover and the way to and from NATS are
 those of MQTT.
 
-What does not live here: what is sent and until when (outbox.pyx), topic IDs (topics.pyx), who is a client (server.pyx).
+What does not live here: what is sent and until when (outbox.pyx), topic IDs (topics.pyx), what a SUBSCRIBE asks for
+(filter_request.pyx), changes of a will (wills.pyx), and who is a client (server.pyx).
 
 Source: MQTT-SN 1.2, section 6.
 """
@@ -13,43 +14,22 @@ from kaa_gateway.errors import ProtocolError
 
 from kaa_gateway.counters cimport MQTT_SN
 from kaa_gateway.mqtt.received cimport digest_of
-from kaa_gateway.mqtt.session cimport MqttSession
-from kaa_gateway.mqtt.will cimport Will
+from kaa_gateway.mqtt_sn.filter_request cimport FilterRequest, read_filter_request
 from kaa_gateway.mqtt_sn.outbox cimport OutgoingMessage
+from kaa_gateway.mqtt_sn.packets cimport ConnectWill, append_connect, append_filter_request
 from kaa_gateway.mqtt_sn.publications cimport WAITING, Publication
+from kaa_gateway.mqtt_sn.wills cimport update_will
 from kaa_gateway.wire cimport mqtt, mqtt_sn as sn
 from kaa_gateway.wire.buffer cimport Buffer, slice_of, to_bytes
-from kaa_gateway.wire.mqtt_fields cimport (
-    check_topic_filter, check_topic_name, put_uint16, put_variable, variable_size,
-)
+from kaa_gateway.wire.mqtt_fields cimport check_topic_name
 
 cdef enum:
     OUTPUT_KEEP = 4096        # bytes
-    FIELD_OVERHEAD = 2        # bytes of the length of a field
-    CONNECT_OVERHEAD = 10     # bytes of a CONNECT of MQTT before its client identifier
-    SUBSCRIBE_FLAGS = 2       # of the fixed header
-    CLEAN_SESSION = 0x02      # flags of a CONNECT of MQTT
-    WILL = 0x04
-    WILL_QOS_SHIFT = 3
-    WILL_RETAIN = 0x20
     MQTT_RETAIN = 0x01        # flags of a PUBLISH of MQTT
     MQTT_QOS_SHIFT = 1
     SUBSCRIPTIONS_OPEN = 16   # SUBSCRIBE messages of a client that are not answered
-    LONG_PERIOD = 60          # seconds from which on the tolerance is small
-
-cdef double TOLERANCE = 1.5         # of periods, section 7.2
-cdef double TOLERANCE_LONG = 1.1
 
 cdef Slice NOTHING = Slice(NULL, 0)
-
-
-cdef inline uint8_t* put_field(uint8_t* at, Slice field) noexcept nogil:
-    """Write a field of MQTT, with its length."""
-    cdef Py_ssize_t i
-    at = put_uint16(at, field.size)
-    for i in range(field.size):
-        at[i] = field.data[i]
-    return at + field.size
 
 
 cdef class MqttSnPeer(Transport):
@@ -88,7 +68,9 @@ cdef class MqttSnPeer(Transport):
     cdef int connect(self, const SnMessage* message) except -1:
         """Begin with a CONNECT (6.2)."""
         self.client_id = message.text.data[:message.text.size]
-        self.topics = ClientTopics(self.server.settings.predefined, self.client_id, self.server.settings.topics)
+        self.topics = ClientTopics(
+            self.server.settings.predefined, self.client_id, self.server.settings.topics, self.server.topic_memory
+        )
         self.outbox.topics = self.topics
         self.connect_flags = message.flags
         self.clean = message.flags & sn.CLEAN_SESSION != 0
@@ -102,17 +84,14 @@ cdef class MqttSnPeer(Transport):
 
     cdef int return_to_active(self, const SnMessage* message) except -1:
         """Go on with a connection whose client sends CONNECT again, from its sleep or because CONNACK was lost."""
-        if self.state == AWAIT_WILL_TOPIC:
-            return self.outbox.send_empty(sn.WILLTOPICREQ)
-        if self.state == AWAIT_WILL_MESSAGE:
+        if self.state in (AWAIT_WILL_TOPIC, AWAIT_WILL_MESSAGE):
             self.state = AWAIT_WILL_TOPIC
             return self.outbox.send_empty(sn.WILLTOPICREQ)
         if self.state == CONNECTING:
             return 0
         self.server.forget_sleeper(self)
-        self.state = ACTIVE
         self.duration = message.duration
-        self.set_period(self.keep_alive() * tolerance(self.keep_alive()))
+        self.become_active()
         self.topics.forget_told()
         self.outbox.held = False
         self.outbox.send_byte(sn.CONNACK, sn.RC_ACCEPTED)
@@ -120,28 +99,12 @@ cdef class MqttSnPeer(Transport):
 
     cdef int open_connection(self, Slice will_message) except -1:
         """Give the connection within the gateway its CONNECT."""
-        cdef Slice client_id = slice_of(self.client_id), topic = slice_of(self.will_topic)
-        cdef Py_ssize_t size = CONNECT_OVERHEAD + FIELD_OVERHEAD + client_id.size
-        cdef uint8_t flags = CLEAN_SESSION if self.clean else 0
-        cdef Buffer packet = self.server.packet
-        cdef uint8_t* at
-        if topic.data != NULL:
-            size += 2 * FIELD_OVERHEAD + topic.size + will_message.size
-            flags |= WILL | <uint8_t>(sn.qos_of(self.will_flags) << WILL_QOS_SHIFT)
-            if self.will_flags & sn.RETAIN:
-                flags |= WILL_RETAIN
-        packet.size = 0
-        at = packet.reserve(1 + variable_size(size) + size)
-        at[0] = mqtt.CONNECT << 4
-        at = put_variable(at + 1, size)
-        at = put_field(at, slice_of(b"MQTT"))
-        at[0] = mqtt.LEVEL_3_1_1
-        at[1] = flags
-        at = put_uint16(at + 2, self.duration)
-        at = put_field(at, client_id)
-        if topic.data != NULL:
-            at = put_field(put_field(at, topic), will_message)
-        packet.size = at - packet.data
+        cdef ConnectWill will
+        will.topic = slice_of(self.will_topic)
+        will.message = will_message
+        will.flags = self.will_flags
+        self.server.packet.size = 0
+        append_connect(self.server.packet, slice_of(self.client_id), self.clean, self.duration, &will)
         self.will_topic = None
         self.state = CONNECTING
         self.connection = <MqttConnection>self.server.mqtt.connect(self)
@@ -162,28 +125,9 @@ cdef class MqttSnPeer(Transport):
 
     cdef int on_will_update(self, const SnMessage* message) except -1:
         """Change the will (6.4)."""
-        cdef Will will
-        cdef uint8_t code = sn.RC_ACCEPTED
-        if message.type == sn.WILLTOPICUPD and message.empty:
-            self.connection.will = None
-        elif message.type == sn.WILLTOPICUPD:
-            try:
-                check_topic_name(message.text)
-            except ProtocolError as error:
-                self.counters.count("refused", error.reason)
-                code = sn.RC_NOT_SUPPORTED
-            else:
-                will = Will()
-                will.topic = to_bytes(message.text)
-                will.message = b"" if self.connection.will is None else self.connection.will.message
-                will.qos = sn.qos_of(message.flags)
-                self.connection.will = will
-        elif self.connection.will is None:
-            code = sn.RC_NOT_SUPPORTED
-        else:
-            self.connection.will.message = message.text.data[:message.text.size]
         return self.outbox.send_byte(
-            sn.WILLTOPICRESP if message.type == sn.WILLTOPICUPD else sn.WILLMSGRESP, code
+            sn.WILLTOPICRESP if message.type == sn.WILLTOPICUPD else sn.WILLMSGRESP,
+            update_will(self.connection, message, self.counters),
         )
 
     # ------------------------------------------------------------ from the client
@@ -228,24 +172,17 @@ cdef class MqttSnPeer(Transport):
             if topic_id:
                 self.topics.tell(topic_id)
             else:
-                self.counters.count("refused", "mqtt_sn_too_many_topics")
+                self.counters.count("refused", self.topics.refusal())
                 code = sn.RC_CONGESTION
         return self.outbox.send_acknowledgement(sn.REGACK, topic_id, message.message_id, code)
 
     cdef int on_publish(self, const SnMessage* message) except -1:
         """Forward a PUBLISH (6.6). Hot path."""
         cdef uint8_t qos = sn.qos_of(message.flags), flags
-        cdef uint8_t topic_type = sn.topic_type(message.flags)
-        cdef bytes topic = self.topics.name_of(topic_type, message.topic_id)
-        cdef bint valid = topic is not None
+        cdef bytes topic = self.topics.topic_of(sn.topic_type(message.flags), message.topic_id)
         if qos == sn.QOS_MINUS_1:
             qos = 0
-        if valid and topic_type == sn.SHORT_NAME:
-            try:
-                check_topic_name(slice_of(topic))
-            except ProtocolError:
-                valid = False
-        if not valid:
+        if topic is None:
             self.counters.count("refused", "mqtt_sn_unknown_topic_id")
             return self.outbox.send_acknowledgement(
                 sn.PUBACK, message.topic_id, message.message_id, sn.RC_INVALID_TOPIC_ID
@@ -289,53 +226,24 @@ cdef class MqttSnPeer(Transport):
 
     cdef int on_subscribe(self, const SnMessage* message) except -1:
         """Subscribe to a topic filter, or unsubscribe (6.9)."""
-        cdef bytes topic = to_bytes(message.text)
-        cdef uint8_t topic_type = sn.topic_type(message.flags)
-        cdef uint8_t qos = sn.qos_of(message.flags)
-        cdef bint subscribes = message.type == sn.SUBSCRIBE
-        cdef uint16_t topic_id = 0
-        cdef Buffer packet = self.server.packet
-        cdef Py_ssize_t size
-        cdef uint8_t* at
+        cdef FilterRequest request
         if message.message_id == 0:
             return self.counters.count("dropped", "mqtt_sn_field")
         if self.connection.blocked or (self.subscribing is not None and len(self.subscribing) >= SUBSCRIPTIONS_OPEN):
             self.counters.count("refused", "mqtt_sn_congestion")
             return self.refuse_filter(message, sn.RC_CONGESTION)
-        if topic_type != sn.NORMAL:
-            topic = self.topics.name_of(topic_type, message.topic_id)
-            if topic is None:
-                self.counters.count("refused", "mqtt_sn_unknown_topic_id")
-                return self.refuse_filter(message, sn.RC_INVALID_TOPIC_ID)
-            topic_id = message.topic_id if topic_type == sn.PREDEFINED else 0
-        try:
-            check_topic_filter(slice_of(topic))
-        except ProtocolError as error:
-            self.counters.count("refused", error.reason)
-            return self.refuse_filter(message, sn.RC_NOT_SUPPORTED)
-        if subscribes:
-            if qos == sn.QOS_MINUS_1:
-                self.counters.count("refused", "mqtt_sn_field")
-                return self.refuse_filter(message, sn.RC_NOT_SUPPORTED)
-            if topic_type == sn.NORMAL and len(topic) > 2 and b"+" not in topic and b"#" not in topic:
-                topic_id = self.topics.register(topic)
-                if topic_id == 0:
-                    self.counters.count("refused", "mqtt_sn_too_many_topics")
-                    return self.refuse_filter(message, sn.RC_CONGESTION)
-                self.topics.tell(topic_id)
+        request = read_filter_request(message, self.topics, self.counters)
+        if request.return_code != sn.RC_ACCEPTED:
+            return self.refuse_filter(message, request.return_code)
+        if message.type == sn.SUBSCRIBE:
             if self.subscribing is None:
                 self.subscribing = {}
-            self.subscribing[message.message_id] = topic_id
-        size = 2 + FIELD_OVERHEAD + len(topic) + (1 if subscribes else 0)
-        packet.size = 0
-        at = packet.reserve(1 + variable_size(size) + size)
-        at[0] = (mqtt.SUBSCRIBE if subscribes else mqtt.UNSUBSCRIBE) << 4 | SUBSCRIBE_FLAGS
-        at = put_uint16(put_variable(at + 1, size), message.message_id)
-        at = put_field(at, slice_of(topic))
-        if subscribes:
-            at[0] = qos
-            at += 1
-        packet.size = at - packet.data
+            self.subscribing[message.message_id] = request.topic_id
+        self.server.packet.size = 0
+        append_filter_request(
+            self.server.packet, message.type == sn.SUBSCRIBE, message.message_id, slice_of(request.topic_filter),
+            sn.qos_of(message.flags),
+        )
         return self.feed()
 
     cdef int refuse_filter(self, const SnMessage* message, uint8_t return_code) except -1:
@@ -391,7 +299,7 @@ cdef class MqttSnPeer(Transport):
         if not message.empty and message.duration:
             self.state = ASLEEP
             self.outbox.hold()
-            self.set_period(message.duration * tolerance(message.duration))
+            self.set_period(sn.tolerated_silence(message.duration))
             return self.server.add_sleeper(self)
         if self.leaving:
             return 0
@@ -485,25 +393,14 @@ cdef class MqttSnPeer(Transport):
     cdef int on_connack(self, uint8_t code) except -1:
         """Tell the client whether it is connected."""
         if code == mqtt.ACCEPTED:
-            self.state = ACTIVE
             self.counters.connections_opened[<int>MQTT_SN] += 1
-            self.keep_topics()
-            self.set_period(self.keep_alive() * tolerance(self.keep_alive()))
+            if not self.connection.session.clean:
+                self.topics.resume(self.connection.session)
+            self.become_active()
             return self.outbox.send_byte(sn.CONNACK, sn.RC_ACCEPTED)
         return self.outbox.send_byte(
             sn.CONNACK, sn.RC_CONGESTION if code == mqtt.SERVER_UNAVAILABLE else sn.RC_NOT_SUPPORTED
         )
-
-    cdef int keep_topics(self) except -1:
-        """Go on with the topic IDs of the session, if its client has come back; it may have forgotten them."""
-        cdef MqttSession session = self.connection.session
-        if session.client_topics is None:
-            session.client_topics = self.topics
-            return 0
-        self.topics = <ClientTopics?>session.client_topics
-        self.topics.forget_told()
-        self.outbox.topics = self.topics
-        return 0
 
     cdef int on_suback(self, const Packet* packet) except -1:
         """Tell the client what it was granted."""
@@ -535,10 +432,14 @@ cdef class MqttSnPeer(Transport):
         self.last_received = self.server.now
         return self.schedule(self.last_received + seconds) if seconds else 0
 
-    cdef double keep_alive(self) noexcept:
-        """Return the keep-alive that the client is granted, in seconds; 0 is none."""
+    cdef int become_active(self) except -1:
+        """Count the client as lost when it exceeds its keep-alive; one that is too long is cut."""
         cdef double longest = self.server.mqtt.connect_handler.keep_alive_max
-        return longest if longest > 0 and (self.duration == 0 or self.duration > longest) else self.duration
+        cdef double granted = self.duration
+        if longest > 0 and (granted == 0 or granted > longest):
+            granted = longest
+        self.state = ACTIVE
+        return self.set_period(sn.tolerated_silence(granted))
 
     cdef int schedule(self, double due) except -1:
         """Have `expire` called at that loop time, or earlier."""
@@ -579,14 +480,10 @@ cdef class MqttSnPeer(Transport):
             return 0
         self.state = GONE
         self.connection = None
+        self.topics.release()
         self.server.remove(self)
         if before in (ACTIVE, AWAKE, ASLEEP):
             self.counters.connections_closed[<int>MQTT_SN] += 1
         if tell and not self.leaving and before in (ACTIVE, AWAKE):
             self.outbox.send_empty(sn.DISCONNECT)
         return 0 if connection is None else connection.lost()
-
-
-cdef double tolerance(double seconds) noexcept:
-    """Return by how much a period may be exceeded (7.2)."""
-    return TOLERANCE_LONG if seconds > LONG_PERIOD else TOLERANCE

@@ -4,7 +4,7 @@ from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.server cimport MqttServer
 from kaa_gateway.mqtt_sn.settings cimport MqttSnSettings
-from kaa_gateway.mqtt_sn.topics cimport ClientTopics
+from kaa_gateway.mqtt_sn.topics cimport ClientTopics, TopicMemory
 from kaa_gateway.net.addresses cimport Address, AddressTable
 from kaa_gateway.net.udp cimport DatagramCore
 from kaa_gateway.wire.buffer cimport Buffer
@@ -22,6 +22,7 @@ cdef class MqttSnServer(DatagramCore):
     cdef Uplink uplink
     cdef Counters counters
     cdef MqttSnSettings settings
+    cdef TopicMemory topic_memory
     cdef bint encrypted          # addresses are proved, and have sessions below
     # what peers use for one call
     cdef Buffer packet           # of MQTT

@@ -6,6 +6,7 @@ from kaa_gateway.counters import Counters
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.mqtt.server import MqttServer
 from kaa_gateway.mqtt_sn.settings import MqttSnSettings
+from kaa_gateway.mqtt_sn.topics import TopicMemory
 from kaa_gateway.net.udp import DatagramCore
 
 class MqttSnServer(DatagramCore):
@@ -16,6 +17,7 @@ class MqttSnServer(DatagramCore):
         uplink: Uplink,
         counters: Counters,
         settings: MqttSnSettings,
+        topic_memory: TopicMemory,
         *,
         encrypted: bool,
     ) -> None: ...

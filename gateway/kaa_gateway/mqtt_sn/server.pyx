@@ -9,7 +9,6 @@ Source: MQTT-SN 1.2, sections 5.5 (forwarders), 6.1 (advertisement), 6.8 (QoS -1
 from collections import OrderedDict
 from heapq import heapify, heappop, heappush
 
-from kaa_gateway.errors import ProtocolError
 from kaa_gateway.wire.mqtt_sn import MALFORMED_REASONS
 from kaa_gateway.wire.mqtt_sn import advertise as advertise_message
 
@@ -19,10 +18,9 @@ from kaa_gateway.mqtt_sn.peer cimport ACTIVE, ASLEEP, GONE
 from kaa_gateway.mqtt_sn.publisher cimport UnconnectedPublisher
 from kaa_gateway.net.addresses cimport address_key
 from kaa_gateway.wire.buffer cimport slice_of
-from kaa_gateway.wire.mqtt_fields cimport check_topic_name
 from kaa_gateway.wire.mqtt_sn cimport (
     CLEAN_SESSION, CONNACK, CONNECT, DISCONNECT, GWINFO, NORMAL, PINGREQ, PROTOCOL_ID, PUBLISH, QOS_MINUS_1,
-    RC_CONGESTION, RC_NOT_SUPPORTED, SEARCHGW, SHORT_NAME, SN_WELL_FORMED, WILL, MessageStatus, append_byte,
+    RC_CONGESTION, RC_NOT_SUPPORTED, SEARCHGW, SN_WELL_FORMED, WILL, MessageStatus, append_byte,
     append_empty, forwarded_header, qos_of, read_message, topic_type,
 )
 
@@ -39,12 +37,12 @@ cdef double ORDER_RESOLUTION = 1.0       # seconds; the order of clients that ar
 cdef class MqttSnServer(DatagramCore):
     """The MQTT-SN server of a worker, as the core of a UdpSocket, or of a DtlsSocket if it is `encrypted`.
 
-    `mqtt` takes the connections of the clients within the gateway.
+    `mqtt` takes the connections of the clients within the gateway. `topic_memory` is common to the servers of a worker.
     """
 
     def __init__(
         self, loop, MqttServer mqtt not None, Uplink uplink not None, Counters counters not None,
-        MqttSnSettings settings not None, *, bint encrypted,
+        MqttSnSettings settings not None, TopicMemory topic_memory not None, *, bint encrypted,
     ):
         self.loop = loop
         self.mqtt = mqtt
@@ -61,7 +59,8 @@ cdef class MqttSnServer(DatagramCore):
         self.proved = set()
         self.sleepers = {}
         self.publishers = OrderedDict()
-        self.common_topics = ClientTopics(settings.predefined, None, 0)
+        self.topic_memory = topic_memory
+        self.common_topics = ClientTopics(settings.predefined, None, 0, topic_memory)
         self.woken = []
         self.timers = []
 
@@ -194,13 +193,10 @@ cdef class MqttSnServer(DatagramCore):
         """Forward a message at QoS -1 of an address that has no client (6.8)."""
         cdef UnconnectedPublisher publisher
         cdef bytes key, topic = None
+        if self.common_topics.predefined is not self.settings.predefined:
+            self.common_topics = ClientTopics(self.settings.predefined, None, 0, self.topic_memory)
         if topic_type(message.flags) != NORMAL:
-            topic = self.common_topics.name_of(topic_type(message.flags), message.topic_id)
-        if topic is not None and topic_type(message.flags) == SHORT_NAME:
-            try:
-                check_topic_name(slice_of(topic))
-            except ProtocolError:
-                topic = None
+            topic = self.common_topics.topic_of(topic_type(message.flags), message.topic_id)
         if topic is None:
             return self.counters.count("dropped", "mqtt_sn_unknown_topic_id")
         if self.draining:

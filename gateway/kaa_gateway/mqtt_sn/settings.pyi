@@ -19,3 +19,17 @@ class MqttSnSettings:
         message_size: int,
         predefined: Mapping[int, str],
     ) -> None: ...
+    def set(
+        self,
+        *,
+        gateway_id: int,
+        retry_timeout: float,
+        retries: int,
+        connect_timeout: float,
+        peers: int,
+        topics: int,
+        buffered_messages: int,
+        buffered_bytes: int,
+        message_size: int,
+        predefined: Mapping[int, str],
+    ) -> None: ...

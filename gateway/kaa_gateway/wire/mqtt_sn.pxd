@@ -100,6 +100,10 @@ cdef inline uint8_t topic_type(uint8_t flags) noexcept nogil:
 cdef inline uint8_t qos_of(uint8_t flags) noexcept nogil:
     return (flags & QOS_MASK) >> QOS_SHIFT
 
+cdef inline double tolerated_silence(double period) noexcept nogil:
+    """Return after how many seconds a client is lost that is to send something every `period` (7.2)."""
+    return 1.1 * period if period > 60 else 1.5 * period
+
 cdef int append_empty(Buffer out, uint8_t type) except -1
 cdef int append_byte(Buffer out, uint8_t type, uint8_t value) except -1
 cdef int append_id(Buffer out, uint8_t type, uint16_t message_id) except -1

@@ -30,11 +30,19 @@ SECTION: dict[str, Any] = {
 class SnGateway(GatewayProcess):
     """A gateway with MQTT-SN at `port`."""
 
-    def __init__(self, nats_url: str, changes: dict[str, Any] | None = None, **kpc: Any) -> None:
+    def __init__(
+        self, nats_url: str, changes: dict[str, Any] | None = None, *, replica: str = "replica-1", **kpc: Any
+    ) -> None:
         self.port = free_port()
         section = SECTION | {"port": self.port} | (changes or {})
         transports = {"mqtt-sn": section, **kpc.pop("transport", {})}
-        super().__init__(nats_url, {"kaa": {"kpc": {"transports": transports, **kpc}}})
+        super().__init__(
+            nats_url,
+            {
+                "service": {"instance": {"replica": {"id": replica}}},
+                "kaa": {"kpc": {"transports": transports, **kpc}},
+            },
+        )
 
 
 @pytest.fixture(scope="module")

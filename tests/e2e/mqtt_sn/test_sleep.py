@@ -10,6 +10,7 @@ from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.mqtt_sn import (
     CLEAN,
+    CONGESTION,
     CONNACK,
     DISCONNECT,
     DUP,
@@ -32,7 +33,9 @@ from tests.support.mqtt_sn import (
     message,
     number,
     publish,
+    register,
 )
+from tests.support.nats import NatsServer
 
 NewToken = Callable[[], str]
 KEPT = 32 + 1000
@@ -179,6 +182,33 @@ async def test_a_client_that_sleeps_for_too_long_is_lost(
     assert sn.count("events", "closed", "mqtt_sn_asleep_for_too_long") >= 1
     await device.silence()  # it sleeps
     assert await device.ask(message(PINGREQ, token.encode())) == (DISCONNECT, b"")
+
+
+async def test_registered_topics_move_with_the_session(
+    sn: SnGateway, device: SnClient, cluster: Cluster, shared_nats: NatsServer, new_token: NewToken
+) -> None:
+    token = new_token()
+    await device.connect(token, flags=0)
+    assert await device.register(f"kp1/app_v1/dcx/{token}/json/1") == 1
+    assert await device.register(f"kp1/app_v1/dcx/{token}/json") == 2
+    with SnGateway(shared_nats.url, {"registered-topics": 2}, replica="replica-2") as second:
+        with SnClient(second.port) as moved:
+            await moved.connect(token, flags=0)
+            assert await device.receive() == (DISCONNECT, b"")
+            answer = acknowledgement(PUBACK, 2, 5)
+            moved.send(publish(2, b"moved", qos=1, message_id=5))
+            assert message(*await moved.receive()) == answer
+            assert (await cluster.request()).fields["payload"] == b"moved"
+            # The bound of the worker holds for what has moved, too.
+            kind, body = await moved.ask(register(6, f"kp1/app_v1/dcx/{token}/json/3"))
+            assert (kind, body[-1]) == (REGACK, CONGESTION)
+            # And they outlive a connection.
+            assert await moved.ask(message(DISCONNECT)) == (DISCONNECT, b"")
+            await moved.connect(token, flags=0)
+            moved.send(publish(1, b"", qos=1, message_id=6))
+            assert message(*await moved.receive()) == acknowledgement(PUBACK, 1, 6)
+        assert second.stop() == 0
+        assert "Traceback" not in second.log
 
 
 async def test_a_session_outlives_its_connection(

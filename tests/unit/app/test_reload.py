@@ -106,6 +106,21 @@ kaa:
             taken = applicable(old, replace(old, limits=changed))
             assert list(differences(old, taken)) == [f"kaa.kpc.limits.{each.encode_name}"]
 
+    def test_mqtt_sn_is_taken_but_for_its_listeners(self, tmp_path: Path) -> None:
+        old = read(tmp_path, BASE)
+        key = "    transports.mqtt-sn."
+        new = read(
+            tmp_path,
+            f"{BASE}{key}port: 1999\n{key}peers: 99\n{key}topic-memory: 8KiB\n{key}predefined-topics: ['1=kp1/a']\n",
+        )
+        taken = applicable(old, new)
+        assert sorted(differences(old, taken)) == [
+            "kaa.kpc.transports.mqtt-sn.peers",
+            "kaa.kpc.transports.mqtt-sn.predefined-topics",
+            "kaa.kpc.transports.mqtt-sn.topic-memory",
+        ]
+        assert list(differences(taken, new)) == ["kaa.kpc.transports.mqtt-sn.port"]
+
     def test_quotas_are_taken(self, tmp_path: Path) -> None:
         old = read(tmp_path, BASE)
         new = read(tmp_path, BASE + "  tenants.acme.quota.messages-per-second: 5\n")

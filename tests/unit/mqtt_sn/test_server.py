@@ -9,6 +9,7 @@ import pytest
 from kaa_gateway.identity.clients import Client
 from kaa_gateway.mqtt_sn.server import MqttSnServer
 from kaa_gateway.mqtt_sn.settings import MqttSnSettings
+from kaa_gateway.mqtt_sn.topics import TopicMemory
 from kaa_gateway.net.udp import UdpSocket
 
 from tests.support.mqtt_sn import (
@@ -53,8 +54,16 @@ class SnWorker(WorkerDouble):
     def __init__(self) -> None:
         super().__init__()
         loop: Any = self.loop
+        self.topic_memory = TopicMemory(8192)
+        self.settings = MqttSnSettings(**SETTINGS)
         self.core = MqttSnServer(
-            loop, self.mqtt, self.uplink, self.counters, MqttSnSettings(**SETTINGS), encrypted=False
+            loop,
+            self.mqtt,
+            self.uplink,
+            self.counters,
+            self.settings,
+            self.topic_memory,
+            encrypted=False,
         )
         self.udp = UdpSocket(loop, self.core, self.counters)
         self.udp.start(HOST, 0, reuse_port=False)
@@ -294,6 +303,66 @@ def test_wills_out_of_order(worker: SnWorker) -> None:
     assert worker.ask(message(WILLTOPICUPD), message(WILLMSGUPD, b"x")) == [
         message(WILLTOPICRESP, b"\0"), message(WILLMSGRESP, b"\3"),
     ]  # fmt: skip
+
+
+def test_topics_of_all_clients_are_bounded(worker: SnWorker) -> None:
+    """For each topic, 256 bytes and its length count; the last one may exceed the limit."""
+    topic = b"t" * 300
+
+    def register() -> bytes:
+        return worker.ask(message(REGISTER, number(0) + number(1) + topic + b"%d" % len(registered)))[0]
+
+    registered: list[bytes] = []
+    for client in ("a", "b"):
+        assert worker.ask(connect(client, duration=600)) == [message(CONNACK, b"\0")]
+        assert worker.topic_memory.bytes() == 0  # those of the client before are gone
+        registered.clear()
+        while len(registered) < 8:
+            registered.append(register())
+        assert acknowledgement(REGACK, 8, 1) in registered
+    worker.topic_memory.set_limit(8 * 557)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.connect((HOST, worker.udp.port))
+        other.settimeout(30)
+
+        def ask(datagram: bytes) -> bytes:
+            other.send(datagram)
+            worker.udp.on_readable()
+            while worker._admissions:
+                worker._admissions.pop().set_result(Client())
+                worker.loop.run()
+            worker.loop.run()
+            return other.recv(1000)
+
+        assert ask(connect("c", duration=600)) == message(CONNACK, b"\0")
+        one = message(REGISTER, number(0) + number(1) + b"kp1/app_v1/dcx/c/json")
+        assert ask(one) == acknowledgement(REGACK, 0, 1, 1)
+        assert ask(subscribe(2, "kp1/app_v1/dcx/c/json"))[-1:] == b"\1"
+        assert worker.reason("refused", "mqtt_sn_topic_memory") == 2
+        # When the other client goes, there is room.
+        assert worker.ask(message(DISCONNECT)) == [message(DISCONNECT)]
+        assert worker.topic_memory.bytes() == 0
+        assert ask(one) == acknowledgement(REGACK, 1, 1)
+
+
+def test_other_settings_hold_from_now_on(worker: SnWorker) -> None:
+    assert worker.ask(connect("dev", duration=600)) == [message(CONNACK, b"\0")]
+    assert worker.ask(publish(3, b"x", qos=1, message_id=3, kind=PREDEFINED)) == [
+        acknowledgement(PUBACK, 3, 3, 2)
+    ]
+    worker.settings.set(**SETTINGS | {"peers": 8, "predefined": {3: "kp1/app_v1/dcx/other/json"}})
+    worker.ask(message(DISCONNECT))
+    assert worker.ask(connect("dev", duration=600)) == [message(CONNACK, b"\0")]
+    assert worker.ask(publish(3, b"x", qos=1, message_id=3, kind=PREDEFINED)) == []
+    worker.identify()
+    worker.confirm()
+    assert worker.received() == [acknowledgement(PUBACK, 3, 3)]
+    # For publishers without a connection as well.
+    worker.ask(message(DISCONNECT))
+    worker.ask(publish(2, b"x", qos=-1, kind=PREDEFINED))
+    assert worker.reason("dropped", "mqtt_sn_unknown_topic_id") == 1
+    worker.ask(publish(3, b"y", qos=-1, kind=PREDEFINED))
+    assert len(worker.published()) == 2
 
 
 def test_floods_of_one_client_are_bounded(worker: SnWorker) -> None:

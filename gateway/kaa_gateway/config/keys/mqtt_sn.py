@@ -6,7 +6,7 @@ from msgspec import Meta
 
 from kaa_gateway.config.keys.identity import ClientAuthentication
 from kaa_gateway.config.keys.tls import DatagramTls
-from kaa_gateway.config.keys.units import MANY, GiB, KiB
+from kaa_gateway.config.keys.units import MANY, GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import (
     Boolean,
@@ -76,6 +76,14 @@ class MqttSn(Section, frozen=True, kw_only=True):
         Integer,
         Meta(ge=1, le=65_534, description="Topic IDs that one client may have beside predefined ones."),
     ] = 256
+    topic_memory: Annotated[
+        Size,
+        Meta(
+            ge=4 * KiB,
+            le=GiB,
+            description="Memory of a worker for the registered topics of its clients, 256 bytes and the topic each.",
+        ),
+    ] = 64 * MiB
     buffered_messages: Annotated[
         Integer,
         Meta(ge=0, le=MANY, description="QoS 0 messages that wait for one client, such as one that sleeps."),
