@@ -133,10 +133,10 @@ def _measure_forwarding(row: Row, server: Server, address: Address, nats: NatsSe
         LoadGenerator(row.load, address) as generator,
     ):
         warm_up = generator.run(seconds=WARM_UP_S)
-        before = _settled(sink, 0, row.load.registrations + warm_up.sent)
+        before = settled(sink, 0, row.load.registrations + warm_up.sent)
         server_cpu, nats_cpu = server.cpu_seconds(), nats.cpu_seconds()
         result = generator.run(messages=work.messages, seconds=work.seconds)
-        received = _settled(sink, before, result.sent) - before
+        received = settled(sink, before, result.sent) - before
         return Run(
             messages=_some(result.sent),
             acknowledged=result.acknowledged,
@@ -156,7 +156,7 @@ def _some(sent: int) -> int:
     return sent
 
 
-def _settled(sink: Sink, before: int, sent: int) -> int:
+def settled(sink: Sink, before: int, sent: int) -> int:
     """Return the sink's count when it has all messages, or when it has not changed for `SETTLE_S`."""
     count, moved_at = sink.received(), time.monotonic()
     while count - before < sent and time.monotonic() - moved_at < SETTLE_S:

@@ -1,7 +1,9 @@
 """`kaa-ext command`: sends commands to endpoints and shows their results (12/CIP, 11/CEP)."""
 
+from __future__ import annotations
+
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 from cyclopts import App, Parameter, validators
@@ -10,11 +12,11 @@ from msgspec import UNSET
 from kaa_ext.cli.common import Nats, check_instance, json_argument
 from kaa_ext.cli.exits import FAILED
 from kaa_ext.cli.nats_work import run_with_nats
-from kaa_ext.operations import commands
-from kaa_ext.operations.errors import Unavailable
-from kaa_ext.operations.session import Session
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
-from kaa_ext.services import cex
+
+if TYPE_CHECKING:
+    from kaa_ext.operations.session import Session
+    from kaa_ext.services import cex
 
 app = App(name="command", help="Send commands to endpoints, and show their results.")
 
@@ -59,6 +61,9 @@ def send(
     check_instance(agent)
 
     async def work(connection: Session) -> int:
+        from kaa_ext.operations import commands
+        from kaa_ext.operations.errors import Unavailable
+
         wait_s = timeout + ANSWER_LATER_S if wait else 0.0
         command = await commands.invoke(
             connection,
@@ -103,6 +108,8 @@ def result(
     check_instance(agent)
 
     async def work(connection: Session) -> int:
+        from kaa_ext.services import cex
+
         results = await connection.state(agent, cex.RESULTS, cex.Result)
         found = await results.get(endpoint, type, str(id))
         if found is None:
@@ -125,6 +132,8 @@ def list_commands(endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_N
     check_instance(agent)
 
     async def work(connection: Session) -> int:
+        from kaa_ext.operations import commands
+
         for command in await commands.outstanding(connection, agent, endpoint):
             payload = "" if command.payload is UNSET else bytes(command.payload).decode()
             print("  ".join(filter(None, (command.type, str(command.id), payload, command.delivery))))

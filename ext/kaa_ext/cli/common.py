@@ -9,7 +9,6 @@ from typing import Annotated, TypeAlias
 from cyclopts import Parameter
 from kaa_gateway.bus import subjects
 
-import kaa_ext.cli.nats_without_websocket  # noqa: F401 - before anything imports nats-py
 from kaa_ext.cli.exits import fail
 from kaa_ext.sdk.urls import nats_urls
 

@@ -1,20 +1,31 @@
-"""Runs the work of a command on a NATS connection."""
+"""Runs the work of a command on a NATS connection.
 
-import asyncio
+nats-py is imported when there is work: the help of a command needs none of it.
+"""
+
+from __future__ import annotations
+
 from collections.abc import Awaitable, Callable
-
-import uvloop
+from typing import TYPE_CHECKING
 
 from kaa_ext.cli.common import servers
 from kaa_ext.cli.exits import FAILED, INTERRUPTED, fail
-from kaa_ext.operations.errors import Unavailable
-from kaa_ext.operations.session import Session, session
-from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
+
+if TYPE_CHECKING:
+    from kaa_ext.operations.session import Session
 
 
 def run_with_nats(nats: str, work: Callable[[Session], Awaitable[int]]) -> int:
     """Connect to the servers in the value of --nats, do the work and return its exit code. Print errors as one line."""
     urls = servers(nats)
+    import asyncio
+
+    import uvloop
+
+    import kaa_ext.cli.nats_without_websocket  # noqa: F401 - before anything imports nats-py
+    from kaa_ext.operations.errors import Unavailable
+    from kaa_ext.operations.session import session
+    from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
 
     async def run() -> int:
         async with session(urls) as connection:

@@ -1,6 +1,7 @@
-"""The probes: codecs, publishing, connections, latency and its tail, pushes, workers, extensions."""
+"""The probes: codecs, publishing, connections, latency and its tail, pushes, the bridge, workers, extensions."""
 
 from kaa_bench.compare.figures import Probe
+from kaa_bench.compare.probes.bridge import BRIDGE
 from kaa_bench.compare.probes.codecs import DECODE, ENCODE, PUBLISH
 from kaa_bench.compare.probes.connections import (
     CONNECT,
@@ -33,6 +34,7 @@ PROBES: dict[str, Probe] = {
         *LATENCIES,
         *TAILS,
         PUSH,
+        BRIDGE,
         WORKERS,
         *EXTENSIONS,
         STORED,

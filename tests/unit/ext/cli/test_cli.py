@@ -180,8 +180,13 @@ def test_help_imports_no_service_and_no_client() -> None:
 def test_a_command_imports_what_it_needs() -> None:
     """Not what services need, which would take half a second; and aiohttp can be imported later."""
     names = ("nats", "aiohttp", "structlog", "rich.console", "prometheus_client", "kaa_ext.sdk.extension")
-    assert imported("import kaa_ext.cli.command", *names) == ["nats"]
-    assert imported("import kaa_ext.cli.command, aiohttp", "aiohttp") == ["aiohttp"]
+    work = "import kaa_ext.cli.command, kaa_ext.cli.nats_without_websocket, kaa_ext.operations.commands"
+    assert imported(work, *names) == ["nats"]
+    assert imported(f"{work}, aiohttp", "aiohttp") == ["aiohttp"]
+
+
+def test_the_help_of_a_command_imports_no_client() -> None:
+    assert imported("import kaa_ext.cli.command", "nats", "asyncio", "uvloop", "kaa_ext.operations") == []
 
 
 @pytest.mark.parametrize(
