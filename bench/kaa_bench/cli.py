@@ -243,8 +243,9 @@ def fleet(
     """Have MQTT clients roam between three gateways, cause faults, and check that all is as on one server.
 
     Starts three nats-servers that form a cluster, three gateways with two workers each, and an extension with a stream.
-    Each client has a persistent session and an address of its own in 127.0.0.0/8. It sends messages of QoS 1, and gets
-    a push of QoS 1 or 2 for each. Now and then it connects to another gateway while its connection is open, ends the
+    Each client has a persistent session and an address of its own in 127.0.0.0/8. Half of the clients are anonymous, a
+    quarter have a password, and a quarter have a certificate and use TLS. A client sends messages of QoS 1, and gets a
+    push of QoS 1 or 2 for each. Now and then it connects to another gateway while its connection is open, ends the
     connection without a word, or leaves. Meanwhile workers, gateways and NATS servers are killed, and gateways are
     drained, restarted and rebalanced.
 

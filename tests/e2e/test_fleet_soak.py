@@ -22,6 +22,7 @@ async def test_three_gateways_are_one_whatever_breaks() -> None:
     assert result.faults.keys() == {fault.__name__ for fault in FAULTS}
     assert result.presence_checks >= 3
     assert tally.taken_over > CLIENTS / 10
+    assert min(tally.by_password, tally.by_certificate) > CLIENTS / 4
     assert min(tally.aborted, tally.left, tally.cut, tally.resumed) > 0
     assert result.recorded >= tally.acknowledged > CLIENTS
     # Only a worker that is killed takes pushes and answers along.

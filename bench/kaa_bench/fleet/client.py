@@ -21,8 +21,7 @@ from kaa_bench.fleet.names import (
 from kaa_bench.fleet.tally import Loss, Missing, Overlap
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from kaa_bench.fleet.credentials import Access
     from kaa_bench.fleet.tally import Tally
 
 STAY_S = 2.0
@@ -37,12 +36,12 @@ LOOK_S = 2.0
 
 
 class Client:
-    """Client number `number`, which may connect to any of `ports`."""
+    """Client number `number`, which connects as `access` says."""
 
     def __init__(
         self,
         number: int,
-        ports: Sequence[int],
+        access: Access,
         tally: Tally,
         *,
         send_s: float,
@@ -55,7 +54,7 @@ class Client:
         """The messages that the gateway has acknowledged."""
         self.paused = False
         self._number = number
-        self._ports = ports
+        self._access = access
         self._tally = tally
         self._send_s = send_s
         self._roam_s = roam_s
@@ -103,15 +102,17 @@ class Client:
             await asyncio.sleep(self._random.uniform(0, self._away_s))
 
     async def _connect(self) -> Connection:
-        gateway = self._random.randrange(len(self._ports))
+        gateway = self._random.randrange(len(self._access.ports))
         former = self._connection
-        connection = await Connection.open(gateway, self._ports[gateway], source_of(self._number))
+        connection = await Connection.open(gateway, self._access, source_of(self._number))
         try:
-            present = await connection.connect(self.token)
+            present = await connection.connect(self.token, self._access)
         except BaseException:
             connection.abort()
             raise
         self._tally.connects += 1
+        self._tally.by_password += self._access.password is not None
+        self._tally.by_certificate += self._access.certificate is not None
         self._connection = connection
         now = time.time()
         if not present:

@@ -13,6 +13,7 @@ import msgspec
 import uvloop
 
 from kaa_bench.fleet.client import Client
+from kaa_bench.fleet.credentials import Credentials
 from kaa_bench.fleet.ledger import records
 from kaa_bench.fleet.names import client_of
 from kaa_bench.fleet.tally import Tally
@@ -27,6 +28,9 @@ class Settings(msgspec.Struct, frozen=True):
     first: int
     count: int
     ports: list[int]
+    tls_ports: list[int]
+    credentials: str
+    """The directory of credentials."""
     send_s: float
     roam_s: float
     away_s: float
@@ -40,10 +44,11 @@ async def live(settings: Settings) -> None:
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     tally = Tally()
+    credentials = Credentials(Path(settings.credentials))
     clients = [
         Client(
             number,
-            settings.ports,
+            credentials.access(number, settings.ports, settings.tls_ports),
             tally,
             send_s=settings.send_s,
             roam_s=settings.roam_s,

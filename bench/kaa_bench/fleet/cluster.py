@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from typing import Any
 
+from kaa_bench.fleet.credentials import TENANT, Credentials
 from kaa_bench.fleet.names import (
     APP_VERSION,
     APPLICATION,
@@ -55,8 +56,9 @@ class FleetGateway(Gateway):
 
     start_timeout = CLUSTER_TIMEOUT_S
 
-    def __init__(self, number: int, servers: list[ClusteredNats]) -> None:
+    def __init__(self, number: int, servers: list[ClusteredNats], credentials: Credentials) -> None:
         super().__init__(servers[number % len(servers)], WORKERS)
+        self._credentials = credentials
         self.number = number
         self._servers = servers
 
@@ -75,12 +77,26 @@ class FleetGateway(Gateway):
         }
         kaa = document["kaa"]
         kaa["applications"] = {
-            APPLICATION: {"versions": {APP_VERSION: {"allowed-extension-instances": [EXTENSION]}}}
+            APPLICATION: {
+                "tenant": TENANT,
+                "versions": {APP_VERSION: {"allowed-extension-instances": [EXTENSION]}},
+            }
         }
+        kaa["tenants"] = {TENANT: {"certificates": {"admit": "signed", "tokens": "common-name"}}}
         kaa["extension-instances"] = {EXTENSION: {"endpoint-aware": True, "durable": True}}
         kpc = kaa["kpc"]
         kpc["durable"] = {"replicas": NATS_SERVERS}
         kpc["events"] = {"presence": True, "presence-lease": LEASE_S, "presence-copies": NATS_SERVERS}
+        kpc["identity"] |= {
+            "clients": {"provider": "static"},
+            "static": {"file": str(self._credentials.users)},
+        }
+        mqtt = kpc["transports"]["mqtt"]
+        mqtt["client-authentication"] = "optional"
+        mqtt["tls"] |= {
+            "client-certificate": "required",
+            "tenants": {TENANT: {"ca-file": str(self._credentials.authority)}},
+        }
         # Clients use MQTT only.
         del kpc["transports"]["protocols"]
         for transport in ("http", "coap", "udp"):
@@ -126,12 +142,12 @@ class FleetExtension(Server):
 class FleetCluster:
     """The running cluster."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, credentials: Credentials) -> None:
         ports = [free_port() for _ in range(NATS_SERVERS)]
         self.nats = [ClusteredNats(number, ports) for number in range(NATS_SERVERS)]
         for server in self.nats:
             stack.enter_context(server)
-        self.gateways = [FleetGateway(number, self.nats) for number in range(GATEWAYS)]
+        self.gateways = [FleetGateway(number, self.nats, credentials) for number in range(GATEWAYS)]
         for gateway in self.gateways:
             stack.enter_context(gateway)
         self.extension = stack.enter_context(FleetExtension(self.nats))
@@ -140,6 +156,11 @@ class FleetCluster:
     def ports(self) -> list[int]:
         """The MQTT ports of the gateways."""
         return [gateway.address_of("mqtt")[1] for gateway in self.gateways]
+
+    @property
+    def tls_ports(self) -> list[int]:
+        """The ports of the gateways for MQTT over TLS."""
+        return [gateway.carriers["tls"][1] for gateway in self.gateways]
 
     @property
     def urls(self) -> list[str]:

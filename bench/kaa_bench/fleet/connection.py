@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import TYPE_CHECKING
 
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.processes import HOST
+
+if TYPE_CHECKING:
+    from kaa_bench.fleet.credentials import Access
 
 CONNECT_TIMEOUT_S = 60.0
 INPUT_SIZE = 65_536
@@ -32,11 +36,12 @@ class Connection:
         self._unread = b""
 
     @classmethod
-    async def open(cls, gateway: int, port: int, source: str) -> Connection:
+    async def open(cls, gateway: int, access: Access, source: str) -> Connection:
         """Connect from a source address."""
-        reader, writer = await asyncio.wait_for(
-            asyncio.open_connection(HOST, port, local_addr=(source, 0), limit=INPUT_SIZE), CONNECT_TIMEOUT_S
+        opening = asyncio.open_connection(
+            HOST, access.ports[gateway], local_addr=(source, 0), limit=INPUT_SIZE, ssl=access.context()
         )
+        reader, writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
         return cls(gateway, reader, writer)
 
     @property
@@ -47,9 +52,17 @@ class Connection:
         state = self._writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)
         return bool(state[0] == TCP_ESTABLISHED)
 
-    async def connect(self, client_id: str) -> bool:
+    async def connect(self, client_id: str, access: Access) -> bool:
         """Send CONNECT, and return whether the session is present. OSError if it is refused."""
-        self.send(mqtt.Connect(client_id, clean_session=False, keep_alive=300))
+        self.send(
+            mqtt.Connect(
+                client_id,
+                clean_session=False,
+                keep_alive=300,
+                user_name=access.user_name,
+                password=access.password,
+            )
+        )
         packet = await asyncio.wait_for(self.receive(), CONNECT_TIMEOUT_S)
         if not isinstance(packet, mqtt.Connack) or packet.return_code:
             raise ConnectionError(f"refused: {packet}")

@@ -17,7 +17,8 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
         console.print(sentence, highlight=False, soft_wrap=True)
 
     line(
-        f"{clients:,} clients, {result.seconds:.0f} s: {tally.connects:,} connects, {tally.taken_over:,} takeovers of "
+        f"{clients:,} clients, {result.seconds:.0f} s: {tally.connects:,} connects ({tally.by_password:,} by "
+        f"password, {tally.by_certificate:,} by certificate), {tally.taken_over:,} takeovers of "
         f"an open connection, {tally.aborted:,} aborted, {tally.left:,} left, {tally.cut:,} ended by a gateway, "
         f"{tally.refused:,} attempts in vain"
     )

@@ -21,6 +21,7 @@ from kaa_ext.sdk.presence import Presence
 from kaa_bench.errors import BenchError
 from kaa_bench.fleet.clients import START_S, Settings
 from kaa_bench.fleet.cluster import FleetCluster
+from kaa_bench.fleet.credentials import Credentials
 from kaa_bench.fleet.faults import FAULTS, gateway_killed, nats_server_killed, worker_killed
 from kaa_bench.fleet.ledger import Ledger
 from kaa_bench.fleet.names import INSTANCE, replica_of
@@ -127,10 +128,13 @@ class FleetRun:
         async with AsyncExitStack() as stack:
             servers = stack.enter_context(ExitStack())
             self._say("starting three NATS servers, three gateways with two workers each, and an extension")
-            cluster = await asyncio.to_thread(partial(FleetCluster, servers))
+            directory = Path(stack.enter_context(TemporaryDirectory(prefix="kaa-fleet-")))
+            credentials = directory / "credentials"
+            credentials.mkdir()
+            await asyncio.to_thread(Credentials(credentials).issue, self._count)
+            cluster = await asyncio.to_thread(partial(FleetCluster, servers, Credentials(credentials)))
             client = await nats.connect(cluster.urls, max_reconnect_attempts=-1, error_cb=_silent)
             stack.push_async_callback(client.close)
-            directory = Path(stack.enter_context(TemporaryDirectory(prefix="kaa-fleet-")))
             await stack.enter_async_context(self._clients(cluster, directory))
             began, wall_began = time.monotonic(), time.time()
             self._say(f"{self._count} clients in {self._process_count} processes")
@@ -179,6 +183,8 @@ class FleetRun:
                     first,
                     min(each, self._count - first),
                     cluster.ports,
+                    cluster.tls_ports,
+                    str(directory / "credentials"),
                     self._send_s,
                     self._roam_s,
                     max(AWAY_S, self._count / RETURNS_PER_S),
@@ -271,7 +277,7 @@ class FleetRun:
     async def _missing(self, cluster: FleetCluster, directory: Path) -> tuple[int, int]:
         """Return how many acknowledged messages the extension has not got, and how many it has."""
         acknowledged = Ledger()
-        for file in directory.iterdir():
+        for file in directory.glob("acknowledged-*"):
             acknowledged.read(await asyncio.to_thread(file.read_bytes))
         deadline = time.monotonic() + SETTLE_S
         while True:

@@ -41,6 +41,9 @@ class Tally(msgspec.Struct):
     """Counts of what was done and seen."""
 
     connects: int = 0
+    by_password: int = 0
+    """CONNECTs of these that were authenticated by a password."""
+    by_certificate: int = 0
     refused: int = 0
     """Connections that did not come to a CONNACK, or were refused by it."""
     resumed: int = 0

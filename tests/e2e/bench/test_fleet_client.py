@@ -11,6 +11,7 @@ from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.fleet import client as module
 from kaa_bench.fleet.client import Client
 from kaa_bench.fleet.connection import Connection
+from kaa_bench.fleet.credentials import Access
 from kaa_bench.fleet.tally import Tally
 
 from tests.support.esp import until
@@ -66,7 +67,7 @@ async def living(
     gateway, tally = WrongGateway(closes_old=closes_old), Tally()
     server = await asyncio.start_server(gateway.serve, HOST, 0)
     client = Client(
-        0, [server.sockets[0].getsockname()[1]], tally, send_s=0.1, roam_s=roam_s, away_s=1, seed=1
+        0, Access([server.sockets[0].getsockname()[1]]), tally, send_s=0.1, roam_s=roam_s, away_s=1, seed=1
     )
     task = asyncio.create_task(client.run())
     try:
