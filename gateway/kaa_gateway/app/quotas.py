@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from kaa_gateway.fleet.endpoint_months import EndpointMonthCounters
 from kaa_gateway.fleet.months import MonthCounters
 from kaa_gateway.fleet.quota_sharing import QuotaSharing
 
@@ -27,6 +28,7 @@ class SharedQuotas:
         self._parts = (
             QuotaSharing(control, instance, replica_id, quotas.limited, config.workers, counters.add),
             MonthCounters(control, instance, quotas.limited, config.quotas.copies),
+            EndpointMonthCounters(control, instance, quotas.months_of_endpoints, config.quotas.copies),
         )
 
     def start(self) -> None:

@@ -6,7 +6,8 @@ here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import base64
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import structlog
@@ -19,6 +20,17 @@ if TYPE_CHECKING:
 log = structlog.get_logger("gateway.fleet")
 
 REQUEST_TIMEOUT = 5.0
+NO_MESSAGE = 10037
+WRONG_LAST_SEQUENCE = 10071
+EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+
+
+class Value(NamedTuple):
+    """What a key has."""
+
+    datum: bytes | None
+    """None if it was never set."""
+    sequence: int
 
 
 class BucketError(BusError):
@@ -74,6 +86,27 @@ class Bucket:
     async def put(self, key: str, datum: bytes, headers: dict[str, str] | None = None) -> None:
         """Set a key, and return when JetStream has it. BusError if it does not say so."""
         _checked(await self._control.request(self.subject(key), datum, REQUEST_TIMEOUT, headers))
+
+    async def get(self, key: str) -> Value:
+        """Return what a key has. BusError if JetStream does not answer."""
+        try:
+            answer = await self.ask("STREAM.MSG.GET", {"last_by_subj": self.subject(key)})
+        except BucketError as error:
+            if error.code != NO_MESSAGE:
+                raise
+            return Value(None, 0)
+        message = answer["message"]
+        return Value(base64.b64decode(message.get("data", "")), int(message["seq"]))
+
+    async def replace(self, key: str, datum: bytes, sequence: int) -> bool:
+        """Set a key whose Value had this sequence. Return False if somebody else has set it meanwhile."""
+        try:
+            await self.put(key, datum, {EXPECTED_SEQUENCE: str(sequence)})
+        except BucketError as error:
+            if error.code != WRONG_LAST_SEQUENCE:
+                raise
+            return False
+        return True
 
     def report(self, error: BusError) -> None:
         """Log that the bucket cannot be used: each new reason once. That NATS is away, others say."""

@@ -11,14 +11,14 @@ import asyncio
 import base64
 import random
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 from msgspec import Struct
 
 from kaa_gateway.errors import BusError
-from kaa_gateway.fleet.bucket import Bucket, BucketError
+from kaa_gateway.fleet.bucket import Bucket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,9 +35,6 @@ ATTEMPTS = 20
 """To add to a counter that others add to at the same time."""
 CONFLICT_PAUSE = 0.05
 """Seconds at most between two of them."""
-NO_MESSAGE = 10037
-WRONG_LAST_SEQUENCE = 10071
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 
 
 class Month(Struct, frozen=True, kw_only=True):
@@ -46,11 +43,6 @@ class Month(Struct, frozen=True, kw_only=True):
     month: str
     """Such as 2026-11."""
     messages: int
-
-
-class _Counter(NamedTuple):
-    value: Month | None
-    sequence: int
 
 
 class MonthCounters:
@@ -112,11 +104,13 @@ class MonthCounters:
         passed = quota.messages_passed
         new = passed - self._added.setdefault(key, 0)
         for _ in range(ATTEMPTS):
-            counter = await self._read(key)
+            counter = await self._bucket.get(key)
+            value = _value_of(key, counter.datum)
             now = datetime.now(UTC)
-            month = now.strftime("%Y-%m")
-            used = counter.value.messages if counter.value is not None and counter.value.month == month else 0
-            if new == 0 or await self._write(key, Month(month=month, messages=used + new), counter.sequence):
+            month = month_of(now)
+            used = value.messages if value is not None and value.month == month else 0
+            datum = msgspec.json.encode(Month(month=month, messages=used + new))
+            if new == 0 or await self._bucket.replace(key, datum, counter.sequence):
                 self._added[key] = passed
                 # What has passed meanwhile is not in the counter yet.
                 quota.set_month(used + new + quota.messages_passed - passed, seconds_left(now))
@@ -124,39 +118,29 @@ class MonthCounters:
             await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE))
         log.warning("a month's counter is changed too often by others", key=key)
 
-    # ------------------------------------------------------------ JetStream
-
-    async def _read(self, key: str) -> _Counter:
-        try:
-            answer = await self._bucket.ask("STREAM.MSG.GET", {"last_by_subj": self._bucket.subject(key)})
-        except BucketError as error:
-            if error.code != NO_MESSAGE:
-                raise
-            return _Counter(None, 0)
-        message = answer["message"]
-        try:
-            value = msgspec.json.decode(base64.b64decode(message.get("data", "")), type=Month)
-        except msgspec.MsgspecError:
-            log.warning("a month's counter cannot be read, and begins anew", key=key)
-            value = None
-        return _Counter(value, int(message["seq"]))
-
-    async def _write(self, key: str, value: Month, sequence: int) -> bool:
-        """Set a counter. Return False if somebody else has set it since it was read."""
-        datum = msgspec.json.encode(value)
-        try:
-            await self._bucket.put(key, datum, {EXPECTED: str(sequence)})
-        except BucketError as error:
-            if error.code != WRONG_LAST_SEQUENCE:
-                raise
-            return False
-        return True
+def _value_of(key: str, datum: bytes | None) -> Month | None:
+    if datum is None:
+        return None
+    try:
+        return msgspec.json.decode(datum, type=Month)
+    except msgspec.MsgspecError:
+        log.warning("a month's counter cannot be read, and begins anew", key=key)
+        return None
 
 
 def key_of(scope: str, name: str) -> str:
     """Return the key of a counter. Names may have dots, which separate the tokens of a key."""
-    encoded = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-    return f"month.{scope}.{encoded}"
+    return f"month.{scope}.{token_of(name)}"
+
+
+def token_of(name: str) -> str:
+    """Return a name as a token of a key: without dots."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def month_of(now: datetime) -> str:
+    """Return the name of a month, such as 2026-11."""
+    return now.strftime("%Y-%m")
 
 
 def seconds_left(now: datetime) -> float:

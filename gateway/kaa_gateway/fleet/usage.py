@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Rates(Protocol):
@@ -31,6 +34,35 @@ class Quota(Protocol):
 
     def set_month(self, used: int, seconds: float) -> None:
         """Set how many messages have passed this month, over all replicas, and how long it still is."""
+        ...
+
+
+class EndpointQuota(Protocol):
+    """The quota of an endpoint whose month is limited."""
+
+    messages_passed: int
+    messages_counted: int
+
+    def set_month(self, used: int, seconds: float) -> None:
+        """See `Quota.set_month`."""
+        ...
+
+
+class EndpointMonths(Protocol):
+    """The endpoints of an application version whose month is limited, in shards."""
+
+    shard_count: int
+
+    def look(self, number: int) -> Literal["now", "soon", "never"]:
+        """Return when a shard must be counted."""
+        ...
+
+    def quotas(self, number: int) -> Mapping[str, EndpointQuota]:
+        """Return the quotas of a shard, by endpoint ID."""
+        ...
+
+    def forget_counts(self) -> None:
+        """Note that what was counted is of a month that is over."""
         ...
 
 

@@ -36,11 +36,13 @@ cdef class Quota:
     cdef double at               # when they were filled, by clock.monotonic
     cdef int64_t month_left      # messages that may still pass this month
     cdef double month_end        # by clock.monotonic
+    cdef bint month_known        # what other workers have counted is in month_left
     # counters
     cdef readonly uint64_t messages_asked   # passed or refused here
     cdef readonly uint64_t bytes_asked
     cdef readonly uint64_t messages_passed
     cdef readonly uint64_t bytes_passed
+    cdef public uint64_t messages_counted   # of those that passed: in the month's count that workers share
 
     cdef Refusal excess(self, Py_ssize_t size, double now)
     cdef int take(self, Py_ssize_t size) noexcept

@@ -2,7 +2,7 @@
 
 A message counts for the quota of its route and for the wider ones around it, and passes if all of them have room. One
 that is refused counts for none. A worker lets its share of a rate through; who gets which share, and what passes in a
-month over all workers, is told from outside (kaa_gateway.fleet.quotas).
+month over all workers, is told from outside (kaa_gateway.fleet).
 """
 
 from kaa_gateway.clock cimport monotonic
@@ -25,7 +25,7 @@ cdef Scope ENDPOINT = Scope(
     "endpoint",
     Refusal(TOO_MANY_REQUESTS, "endpoint_message_rate", "The endpoint sends too many messages"),
     Refusal(TOO_MANY_REQUESTS, "endpoint_byte_rate", "The endpoint sends too many bytes"),
-    None,
+    Refusal(TOO_MANY_REQUESTS, "endpoint_month", "The endpoint has sent its messages of this month"),
 )
 cdef Scope APP_VERSION = Scope(
     "appVersion",
@@ -81,6 +81,7 @@ cdef class Quota:
         """Set how many messages have passed this month, over all workers, and how long it still is."""
         self.month_left = self.month_max - used
         self.month_end = monotonic() + seconds
+        self.month_known = True
 
     def left_of_month(self):
         """Return how many messages may still pass this month, as far as this worker knows."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from kaa_gateway.kp.endpoint_months import EndpointMonths
 from kaa_gateway.kp.population import Population
 from kaa_gateway.kp.quota import Quota
 
@@ -11,12 +12,12 @@ class Limits(Protocol):
     def messages_per_second(self) -> float: ...
     @property
     def bytes_per_second(self) -> float: ...
-
-class WiderLimits(Limits, Protocol):
     @property
     def messages_per_month(self) -> int: ...
     @property
     def connections(self) -> int: ...
+
+class WiderLimits(Limits, Protocol):
     @property
     def endpoints(self) -> int: ...
 
@@ -35,3 +36,4 @@ class Quotas:
         owners: Mapping[str, str],
     ) -> frozenset[bytes]: ...
     def limited(self) -> list[Usage]: ...
+    def months_of_endpoints(self) -> dict[str, EndpointMonths]: ...

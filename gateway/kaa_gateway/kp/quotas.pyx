@@ -30,6 +30,7 @@ cdef class Quotas:
         self.app_versions = {}
         self.narrowest = {}
         self.endpoint_rates = {}
+        self.endpoint_months = {}
         self.endpoint_connections = {}
         self.owners = {}
         self.tenant_populations = {}
@@ -42,8 +43,7 @@ cdef class Quotas:
         each endpoint. `owners` has the tenants of application versions.
         """
         cdef Quota quota
-        cdef Rates rates
-        cdef dict narrowest = {}, endpoint_rates = {}
+        cdef dict narrowest = {}, rates_before = self.endpoint_rates
         cdef dict versions = {name.encode(): limits for name, limits in app_versions.items()}
         self.set_owners({name.encode(): tenant for name, tenant in owners.items()})
         self.limit_populations(tenants, versions)
@@ -55,21 +55,40 @@ cdef class Quotas:
             if quota is not None:
                 quota.wider = wider
             narrowest[name] = wider if quota is None else quota
-        for name, limits in endpoints.items():
-            if limits.messages_per_second > 0 or limits.bytes_per_second > 0:
-                rates = endpoint_rates[name.encode()] = self.endpoint_rates.get(name.encode(), Rates())
-                rates.set_limits(limits.messages_per_second, limits.bytes_per_second)
+        self.limit_endpoints(endpoints)
         changed = frozenset(
-            name for name in {*narrowest, *self.narrowest, *endpoint_rates, *self.endpoint_rates}
+            name for name in {*narrowest, *self.narrowest, *rates_before, *self.endpoint_rates}
             if narrowest.get(name) is not self.narrowest.get(name)
-            or endpoint_rates.get(name) is not self.endpoint_rates.get(name)
+            or rates_before.get(name) is not self.endpoint_rates.get(name)
         )
         self.narrowest = narrowest
-        self.endpoint_rates = endpoint_rates
-        self.endpoint_connections = {
-            name.encode(): limits.connections for name, limits in endpoints.items() if limits.connections > 0
-        }
         return changed
+
+    cdef int limit_endpoints(self, endpoints) except -1:
+        """Apply the limits of each endpoint. Where its month comes or goes, each gets a new quota."""
+        cdef EndpointMonths months
+        cdef Rates rates
+        cdef dict rates_before = self.endpoint_rates, months_before = self.endpoint_months
+        self.endpoint_rates, self.endpoint_months, self.endpoint_connections = {}, {}, {}
+        for text, limits in endpoints.items():
+            name = text.encode()
+            months = months_before.get(name)
+            rates = rates_before.get(name)
+            if limits.messages_per_month > 0:
+                if months is None:
+                    months = EndpointMonths(limits.messages_per_month)
+                    rates = None
+                elif months.month_max != limits.messages_per_month:
+                    months.set_max(limits.messages_per_month)
+                self.endpoint_months[name] = months
+            elif months is not None:
+                rates = None
+            if limits.messages_per_second > 0 or limits.bytes_per_second > 0 or limits.messages_per_month > 0:
+                self.endpoint_rates[name] = rates = Rates() if rates is None else rates
+                rates.set_limits(limits.messages_per_second, limits.bytes_per_second)
+            if limits.connections > 0:
+                self.endpoint_connections[name] = limits.connections
+        return 0
 
     cdef Quota quota_of(self, bytes app_version, Endpoint endpoint):
         """Return the quota that a route to an endpoint holds, or to an extension without endpoints; None for none."""
@@ -81,9 +100,15 @@ cdef class Quotas:
             endpoint.quotas = {}
         quota = endpoint.quotas.get(app_version)
         if quota is None or quota.rates is not rates:
-            quota = endpoint.quotas[app_version] = Quota(ENDPOINT, rates, narrowest)
+            quota = endpoint.quotas[app_version] = self.new_quota(app_version, endpoint, narrowest)
         quota.wider = narrowest
         return quota
+
+    cdef Quota new_quota(self, bytes app_version, Endpoint endpoint, Quota narrowest):
+        """Return the quota of an endpoint that has none here, or whose limits have come or gone."""
+        cdef Quota quota = Quota(ENDPOINT, self.endpoint_rates[app_version], narrowest)
+        cdef EndpointMonths months = self.endpoint_months.get(app_version)
+        return quota if months is None else months.join(endpoint.endpoint_id, quota)
 
     # ------------------------------------------------------------ connections and endpoints
 
@@ -132,6 +157,10 @@ cdef class Quotas:
             if name in self.app_versions or population.connections_max or population.endpoints_max:
                 usages.append(Usage("appVersion", name.decode(), self.app_versions.get(name), population))
         return usages
+
+    def months_of_endpoints(self):
+        """Return the EndpointMonths of each application version whose endpoints have a limited month."""
+        return {name.decode(): months for name, months in self.endpoint_months.items()}
 
 
 cdef dict configured(scope, dict before, limits_by_name):

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import nats
+import nats.js.errors
 import pytest
 from kaa_bench import mqtt_packets as mqtt
 from kaa_bench.mqtt_packets import Puback, Publish
@@ -18,7 +19,7 @@ from kaa_gateway.tasks import end_tasks
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
-from tests.support.gateway import GatewayProcess
+from tests.support.gateway import GatewayProcess, merged
 from tests.support.mqtt import MqttPeer, mqtt_client
 from tests.support.nats import HOST, NatsServer
 
@@ -251,3 +252,67 @@ async def test_the_month_is_counted_over_all_workers_and_restarts(
             return await left(one) == await left(two) == 10
 
         await eventually(begun, "a new month")
+
+
+async def test_the_month_of_an_endpoint_is_counted_over_all_workers_and_restarts(
+    nats_server: NatsServer, cluster: Cluster
+) -> None:
+    limit = 100
+    quota = {"kaa": {"applications": {"app": {"versions": {"app_v1": {
+        "endpoint-quota": {"messages-per-month": limit}
+    }}}}}}  # fmt: skip
+    with ExitStack() as stack:
+        one, two = (
+            stack.enter_context(GatewayProcess(nats_server.url, merged(settings(name, 1), quota)))
+            for name in ("one", "two")
+        )
+
+        async def send(gateway: GatewayProcess, token: str, count: int) -> None:
+            async with mqtt_client(gateway.mqtt_port) as peer:
+                for number in range(1, count + 1):
+                    await peer.send(Publish(f"kp1/app_v1/dcx/{token}/json", b"", 1, number))
+                    while not isinstance(await peer.receive(), Puback):
+                        pass
+
+        async with await nats.connect(nats_server.url) as client:
+
+            async def counts() -> dict[str, int]:
+                bucket = await client.jetstream().key_value("kpc-quotas")
+                found: dict[str, int] = {}
+                for key in await bucket.keys():
+                    entry = await bucket.get(key)
+                    found |= json.loads(entry.value or b"")["messages"]
+                return found
+
+            async def counted(expected: dict[str, int]) -> None:
+                async def right() -> bool:
+                    try:
+                        return await counts() == expected
+                    except (nats.js.errors.NotFoundError, nats.js.errors.NoKeysError):
+                        return False
+
+                await eventually(right, f"{expected} are in the bucket")
+
+            # The first messages of an endpoint, and each hundredth of its month, are counted at once.
+            await send(one, "a", 50)
+            await counted({"a": 50})
+            await send(two, "b", 2)
+            await send(two, "a", 30)
+            await counted({"a": 80, "b": 2})
+            two.restart()
+            await send(two, "a", 2)
+            await counted({"a": 82, "b": 2})
+            # Both at once: what the two workers let through together is within 5 % of the limit.
+            def passed() -> int:
+                return sum(each.fields["endpointId"] == "a" for each in cluster.requests)
+
+            def refused(gateway: GatewayProcess) -> float:
+                return gateway.count("events", "refused", "endpoint_month")
+
+            while not (refused(one) and refused(two)):
+                await asyncio.gather(send(one, "a", 2), send(two, "a", 2))
+                await counted({"a": passed(), "b": 2})
+            assert limit <= passed() <= limit * (1 + TOLERANCE)
+            # Other endpoints are not affected.
+            await send(one, "b", 1)
+            await counted({"a": passed(), "b": 3})

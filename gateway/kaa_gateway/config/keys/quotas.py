@@ -23,6 +23,14 @@ class EndpointQuota(Section, frozen=True, kw_only=True):
             ge=0, le=64 * GiB, description="Bytes of payload a second; more are refused with 429; 0 is any."
         ),
     ] = 0
+    messages_per_month: Annotated[
+        Integer,
+        Meta(
+            ge=0,
+            le=MESSAGES_A_MONTH_MAX,
+            description="Messages in a calendar month (UTC); more are refused with 429; 0 is any.",
+        ),
+    ] = 0
     connections: Annotated[
         Integer,
         Meta(
@@ -37,14 +45,6 @@ class EndpointQuota(Section, frozen=True, kw_only=True):
 class Quota(EndpointQuota, frozen=True, kw_only=True):
     """What the endpoints of an application version or a tenant may send together, and how many there may be."""
 
-    messages_per_month: Annotated[
-        Integer,
-        Meta(
-            ge=0,
-            le=MESSAGES_A_MONTH_MAX,
-            description="Messages in a calendar month (UTC); more are refused with 429; 0 is any.",
-        ),
-    ] = 0
     connections: Annotated[
         Integer,
         Meta(
