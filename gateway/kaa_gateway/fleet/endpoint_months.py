@@ -126,9 +126,7 @@ class EndpointMonthCounters:
 
     def _is_due(self, version: str, months: EndpointMonths, shard: int) -> bool:
         when = months.look(shard)
-        return when == "now" or (
-            when == "soon" and time.monotonic() >= self._next.get((version, shard), 0.0)
-        )
+        return when == "now" or (when == "soon" and time.monotonic() >= self._next.get((version, shard), 0.0))
 
     async def _count(self, version: str, months: EndpointMonths, shard: int) -> None:
         """Add what has passed since the last time to an entry, and tell the quotas the sums."""

@@ -118,6 +118,7 @@ class MonthCounters:
             await asyncio.sleep(random.uniform(0, CONFLICT_PAUSE))
         log.warning("a month's counter is changed too often by others", key=key)
 
+
 def _value_of(key: str, datum: bytes | None) -> Month | None:
     if datum is None:
         return None

@@ -302,6 +302,7 @@ async def test_the_month_of_an_endpoint_is_counted_over_all_workers_and_restarts
             two.restart()
             await send(two, "a", 2)
             await counted({"a": 82, "b": 2})
+
             # Both at once: what the two workers let through together is within 5 % of the limit.
             def passed() -> int:
                 return sum(each.fields["endpointId"] == "a" for each in cluster.requests)

@@ -32,9 +32,7 @@ def looks(months: EndpointMonths) -> set[str]:
 
 def quotas_of(months: EndpointMonths) -> dict[str, Quota]:
     return {
-        name: quota
-        for number in range(months.shard_count)
-        for name, quota in months.quotas(number).items()
+        name: quota for number in range(months.shard_count) for name, quota in months.quotas(number).items()
     }
 
 
