@@ -27,7 +27,7 @@ def months_of(worker: WorkerDouble) -> EndpointMonths:
 
 def looks(months: EndpointMonths) -> set[str]:
     """What must be done with shards, but for those with nothing to do."""
-    return {months.look(number) for number in range(months.shard_count)} - {"never"}
+    return {str(months.look(number)) for number in range(months.shard_count)} - {"never"}
 
 
 def quotas_of(months: EndpointMonths) -> dict[str, Quota]:
