@@ -38,7 +38,7 @@ FROM debian:${DEBIAN}-slim
 ARG VERSION=0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="kaa-gateway" \
-      org.opencontainers.image.description="Device gateway for the Kaa IoT platform: MQTT, CoAP, HTTP and UDP in, 4/ESP over NATS out" \
+      org.opencontainers.image.description="Device gateway for the Kaa IoT platform: MQTT, MQTT-SN, CoAP, HTTP and UDP in, 4/ESP over NATS out" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
@@ -55,8 +55,8 @@ ENV PATH=/opt/kaa-gateway/bin:$PATH \
     APP_CONFIG_PATH=/srv/kpc/service-config.yml \
     NATS_URLS=nats://nats:4222
 USER 10001:10001
-# MQTT, MQTT over TLS, HTTP, management; CoAP, KP over UDP, the same encrypted
-EXPOSE 1883/tcp 8883/tcp 8080/tcp 8008/tcp 5683/udp 5686/udp 5687/udp
+# MQTT, MQTT over TLS, HTTP, management; CoAP, KP over UDP, the same encrypted, MQTT-SN
+EXPOSE 1883/tcp 8883/tcp 8080/tcp 8008/tcp 5683/udp 5686/udp 5687/udp 1884/udp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
     CMD ["python3", "/opt/kaa-gateway/healthcheck.py"]

@@ -6,6 +6,7 @@ configurations.
 """
 
 import ctypes
+import http.client
 import itertools
 import os
 import random
@@ -46,6 +47,7 @@ END_TIMEOUT_S = 60.0
 """How long a server may take to end after a signal."""
 POLL_S = 0.02
 PING_TIMEOUT_S = 0.2
+READY_TIMEOUT_S = 5.0
 LOG_TAIL = 2000
 """Characters of a server's output that are shown in an error."""
 PORTS = range(26_000, 29_000)
@@ -364,6 +366,18 @@ def _reserve(port: int) -> bool:
         _reserved[0].close()
     _reserved.append(name)
     return True
+
+
+def is_ready(management_port: int) -> bool:
+    """Return whether the gateway with this management port serves devices."""
+    asking = http.client.HTTPConnection(HOST, management_port, timeout=READY_TIMEOUT_S)
+    try:
+        asking.request("GET", "/health/ready")
+        return asking.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        asking.close()
 
 
 def process_tree(pid: int) -> list[int]:

@@ -1,6 +1,5 @@
 """Opens idle MQTT connections to a gateway of its own, and measures memory, CPU, a lost NATS and a drain."""
 
-import http.client
 import os
 import signal
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 from kaa_bench.capacity.holder import Holder
 from kaa_bench.errors import BenchError
 from kaa_bench.packets import APP_VERSION, EXTENSION, Profile
-from kaa_bench.processes import HOST, Gateway, NatsServer, cpu_seconds, process_tree
+from kaa_bench.processes import Gateway, NatsServer, cpu_seconds, is_ready, process_tree
 
 KEEP_ALIVE_S = 300
 NATS_AWAY_S = 10.0
@@ -124,7 +123,7 @@ def run_capacity(
         found.away_cpu = gateway.cpu_seconds() - cpu
         nats.start()
         began = time.monotonic()
-        _until(partial(_is_ready, gateway), READY_TIMEOUT_S, "the gateway is ready again")
+        _until(partial(is_ready, gateway.management_port), READY_TIMEOUT_S, "the gateway is ready again")
         found.ready_s = time.monotonic() - began
         found.open_after_nats = count_open()
         say(f"{found.open_after_nats:,} connections are open after NATS is back; the gateway gets SIGTERM")
@@ -147,17 +146,6 @@ def run_capacity(
         found.drain_s, found.drain_cpu = time.monotonic() - began, sum(used.values())
         found.open_after_drain = count_open()
     return found
-
-
-def _is_ready(gateway: Gateway) -> bool:
-    connection = http.client.HTTPConnection(HOST, gateway.management_port, timeout=READY_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health/ready")
-        return connection.getresponse().status == http.client.OK
-    except OSError:
-        return False
-    finally:
-        connection.close()
 
 
 def _until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:

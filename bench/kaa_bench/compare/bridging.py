@@ -1,6 +1,5 @@
 """What takes messages from an MQTT broker to NATS: the gateway's bridge, and a forwarder with other libraries."""
 
-import http.client
 import sys
 
 import yaml
@@ -8,7 +7,7 @@ from kaa_gateway.bus import subjects
 
 from kaa_bench.connecting import Address
 from kaa_bench.packets import APP_VERSION, EXTENSION
-from kaa_bench.processes import HOST, INSTANCE, NatsServer, Server, free_port
+from kaa_bench.processes import HOST, INSTANCE, NatsServer, Server, free_port, is_ready
 
 READY = "ready"
 """The line that the forwarder prints when it has subscribed."""
@@ -61,7 +60,7 @@ class Bridge(BridgeServer):
 
     def _ready(self) -> bool:
         """Return whether it has subscribed: a gateway that is a bridge only is not ready before."""
-        return super()._ready() and _is_ready(self.ports[0])
+        return super()._ready() and is_ready(self.ports[0])
 
 
 class Forwarder(BridgeServer):
@@ -78,14 +77,3 @@ class Forwarder(BridgeServer):
 
     def _ready(self) -> bool:
         return READY in self.output()
-
-
-def _is_ready(management_port: int) -> bool:
-    asking = http.client.HTTPConnection(HOST, management_port, timeout=1)
-    try:
-        asking.request("GET", "/health/ready")
-        return asking.getresponse().status == http.HTTPStatus.OK
-    except OSError:
-        return False
-    finally:
-        asking.close()

@@ -1,6 +1,5 @@
 """The cluster of a fleet soak: three nats-servers that form one, three gateways with two workers each, an extension."""
 
-import http.client
 import os
 import signal
 import sys
@@ -17,7 +16,7 @@ from kaa_bench.fleet.names import (
     WORKERS,
     replica_of,
 )
-from kaa_bench.processes import HOST, Gateway, NatsServer, Server, free_port
+from kaa_bench.processes import HOST, Gateway, NatsServer, Server, free_port, is_ready
 
 NATS_SERVERS = 3
 LEASE_S = 3
@@ -104,14 +103,7 @@ class FleetGateway(Gateway):
         return document
 
     def _ready(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self._management, timeout=5)
-        try:
-            connection.request("GET", "/health/ready")
-            return connection.getresponse().status == http.client.OK
-        except OSError:
-            return False
-        finally:
-            connection.close()
+        return is_ready(self._management)
 
     def kill(self) -> None:
         """Kill the supervisor and its workers at once."""

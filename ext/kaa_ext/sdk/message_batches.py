@@ -1,15 +1,14 @@
 """Calls a function with lists of the messages of a subscription."""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
-from itertools import islice
 from typing import TypeAlias
 
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.dispatcher import Dispatcher
 from kaa_ext.sdk.logs import LimitedLog
+from kaa_ext.sdk.waiting_messages import WaitingMessages
 
 BatchSubscriber: TypeAlias = Callable[[list[Msg]], Awaitable[None]]
 
@@ -36,12 +35,8 @@ class MessageBatches:
         self._function = function
         self._dispatcher = dispatcher
         self._stats = dispatcher.stats
-        self._limited = limited
-        self._waiting_max = waiting_max
-        self._waiting_bytes_max = waiting_bytes_max
         self._is_running = False
-        self._queue: deque[Msg] = deque()
-        self._queued_bytes = 0
+        self._queue = WaitingMessages(dispatcher, limited, waiting_max, waiting_bytes_max)
 
     @property
     def waiting(self) -> int:
@@ -51,14 +46,7 @@ class MessageBatches:
     def receive(self, message: Msg) -> None:
         """Take a message."""
         self._stats["messages"] += 1
-        size = len(message.data)
-        if len(self._queue) >= self._waiting_max or self._queued_bytes + size > self._waiting_bytes_max:
-            self._stats["overrun"] += 1
-            self._limited.warning("overrun", "messages come in faster than they are handled and are dropped")
-            return
-        self._queue.append(message)
-        self._queued_bytes += size
-        if not self._is_running:
+        if self._queue.put(message) and not self._is_running:
             self._is_running = True
             # After all messages of this turn of the event loop.
             asyncio.get_running_loop().call_soon(self._begin)
@@ -69,11 +57,7 @@ class MessageBatches:
     async def _run(self) -> None:
         try:
             while self._queue:
-                batch = list(islice(self._queue, BATCH_MAX))
-                for message in batch:
-                    self._queue.popleft()
-                    self._queued_bytes -= len(message.data)
-                await self._call(batch)
+                await self._call(self._queue.take(BATCH_MAX))
         finally:
             self._is_running = False
 

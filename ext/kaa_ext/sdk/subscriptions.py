@@ -1,7 +1,6 @@
 """The messages of other services that an extension subscribes to, and the functions that take them."""
 
 import inspect
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -12,6 +11,7 @@ from kaa_ext.sdk.dispatcher import Dispatcher
 from kaa_ext.sdk.logs import LimitedLog
 from kaa_ext.sdk.message_batches import BatchSubscriber, MessageBatches
 from kaa_ext.sdk.receivers import MessageReceiver
+from kaa_ext.sdk.waiting_messages import WaitingMessages
 
 Subscriber: TypeAlias = Callable[[Msg], Awaitable[None] | None]
 
@@ -74,14 +74,10 @@ class _Calls:
         self._function = function
         self._dispatcher = dispatcher
         self._stats = dispatcher.stats
-        self._limited = limited
         self._concurrency = concurrency
-        self._waiting_max = waiting_max
-        self._waiting_bytes_max = waiting_bytes_max
         self._asynchronous = inspect.iscoroutinefunction(function)
         self._running = 0
-        self._queue: deque[Msg] = deque()
-        self._queued_bytes = 0
+        self._queue = WaitingMessages(dispatcher, limited, waiting_max, waiting_bytes_max)
 
     @property
     def waiting(self) -> int:
@@ -93,15 +89,8 @@ class _Calls:
             self._call(message)
         elif self._running < self._concurrency:
             self._start(self._function(message))
-        elif (
-            len(self._queue) < self._waiting_max
-            and self._queued_bytes + len(message.data) <= self._waiting_bytes_max
-        ):
-            self._queue.append(message)
-            self._queued_bytes += len(message.data)
         else:
-            self._stats["overrun"] += 1
-            self._limited.warning("overrun", "messages come in faster than they are handled and are dropped")
+            self._queue.put(message)
 
     def _call(self, message: Msg) -> None:
         try:
@@ -125,6 +114,5 @@ class _Calls:
         finally:
             self._running -= 1
             if self._queue and self._running < self._concurrency:
-                message = self._queue.popleft()
-                self._queued_bytes -= len(message.data)
+                (message,) = self._queue.take()
                 self._start(self._function(message))

@@ -6,19 +6,11 @@ from kaa_gateway.http.refusals cimport Refusal
 from kaa_gateway.http.response cimport Persistence
 from kaa_gateway.http.server cimport HttpServer
 from kaa_gateway.http.states cimport State
+from kaa_gateway.http.wait_clock cimport Wait, WaitClock
 from kaa_gateway.kp.session cimport Session
 from kaa_gateway.net.transport cimport ProtocolCore
 from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.esp cimport ExtensionDataView
-
-
-# What a connection waits for, as HttpConnection.check sees it.
-cdef enum Wait:
-    FIRST_REQUEST
-    NEXT_REQUEST
-    REST_OF_REQUEST
-    ANSWER
-    END_OF_CLIENT
 
 
 cdef class HttpConnection(ProtocolCore):
@@ -34,10 +26,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef bint has_input_behind   # bytes behind the request in the parser are here
     cdef Pipeline requests       # those that wait for their response
     cdef object waiting          # the WaitingRequest among them, or None
-    # state of the clock
-    cdef Wait wait
-    cdef uint32_t wait_number    # number of the next request, to tell one wait from the next of its kind
-    cdef double wait_start       # loop time at which check first saw this wait
+    cdef WaitClock clock
 
     cdef int move(self, State state) except -1
     cdef bint is_serving(self) noexcept
@@ -59,7 +48,6 @@ cdef class HttpConnection(ProtocolCore):
     cdef int publish(self, uint32_t number) except -1
     cdef bint is_taken_by_waiting(self, uint32_t number, const ExtensionDataView* data) except -1
     cdef int stop_waiting(self, uint32_t number) except -1
-    cdef Refusal check_request(self)
     cdef int send_continue(self) except -1
     cdef int refuse(self, uint32_t number, Refusal refusal) except -1
     cdef int refuse_and_close(self, Refusal refusal, bint lingers) except -1
@@ -72,7 +60,3 @@ cdef class HttpConnection(ProtocolCore):
     cdef int finish(self) except -1
     cdef bint is_receiving(self) noexcept
     cdef Wait current_wait(self) noexcept
-    cdef int drain(self) except -1
-    cdef bint is_unfinished(self) noexcept
-    cdef int refuse_unfinished(self) except -1
-    cdef int refuse_first(self) except -1

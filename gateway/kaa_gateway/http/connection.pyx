@@ -12,10 +12,10 @@ from libc.stdint cimport int64_t
 
 from kaa_gateway.http.parser cimport COMPLETE, HEAD, HEADED, REFUSED
 from kaa_gateway.http.refusals cimport (
-    BAD_BATCH_SIZE, BAD_CREDENTIALS, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY,
-    NOT_FOUND, NO_CREDENTIALS, NO_INPUT_MEMORY,
-    OVERLOADED, STREAM_BEHIND, TOO_MANY_PENDING, TOO_SLOW, WAITS_ALREADY, challenge_of, may_be_honest, refusal_of,
+    BAD_CREDENTIALS, NOT_FOUND, NO_INPUT_MEMORY, OVERLOADED, TOO_MANY_PENDING, TOO_SLOW, challenge_of, may_be_honest,
+    refusal_of,
 )
+from kaa_gateway.http.request_check cimport check_request
 from kaa_gateway.http.response cimport (
     CLOSE, KEEP_ALIVE, PERSISTENT, append_continue, append_error, append_ok, append_preflight, append_response,
 )
@@ -23,13 +23,15 @@ from kaa_gateway.http.session cimport HttpSession
 from kaa_gateway.http.states cimport (
     AUTHENTICATING, CLOSED, CONTINUE_DUE, FINISHING, LINGERING, PIPELINE_FULL, READING, REFUSING, check_move,
 )
+from kaa_gateway.http.wait_clock cimport (
+    ANSWER, END_OF_CLIENT, FIRST_REQUEST, NEXT_REQUEST, REST_OF_REQUEST, Wait, waited,
+)
 from kaa_gateway.http.waiting_request cimport WaitingRequest, await_push
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.kp.waiting cimport BAD_BATCH, BAD_WAIT
 from kaa_gateway.net.input_memory cimport INPUT_FREE
 from kaa_gateway.wire.buffer cimport Slice
-from kaa_gateway.wire.http cimport METHOD_HEAD, METHOD_OPTIONS, METHOD_POST
+from kaa_gateway.wire.http cimport METHOD_HEAD, METHOD_OPTIONS
 
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity.clients import Client, Presentation, basic_credentials
@@ -40,8 +42,7 @@ cdef enum:
     BUFFER_KEEP = 4096        # bytes of an empty buffer that are kept for later
     TAKEN_TOKEN = 0x10000000  # with the number of a request, the token of Session.acknowledge
 
-# Seconds that a client which is still sending has to read a refusal: to close at once would reset the connection, and
-# the client might never see the response (RFC 9112 section 9.6).
+# Seconds in which a client that is still sending can read a refusal: to close would reset it (RFC 9112 section 9.6).
 cdef double LINGER_TIME = 2.0
 
 
@@ -146,7 +147,7 @@ cdef class HttpConnection(ProtocolCore):
             return self.parser.next_request()  # it has its response
         if self.parser.method == METHOD_OPTIONS and self.server.cors is not None:
             return self.answer_preflight()
-        refusal = self.check_request()
+        refusal = check_request(self)
         if refusal is None and self.needs_authentication():
             return self.authenticate(False)
         return self.dispatch(refusal)
@@ -186,7 +187,7 @@ cdef class HttpConnection(ProtocolCore):
         cdef bint unknown = self.needs_authentication()
         if not unknown and not self.parser.expects_continue:
             return 0
-        refusal = self.check_request()
+        refusal = check_request(self)
         if refusal is not None:
             return self.refuse_body(refusal)
         return self.authenticate(body_is_late) if unknown else self.ask_for_body(body_is_late)
@@ -262,37 +263,13 @@ cdef class HttpConnection(ProtocolCore):
         self.session.set_client(client)
         self.session.forget_last_route()
         # Checked again: NATS may have gone while the provider was asked.
-        return self.go_on(self.check_request(), body_is_late)
+        return self.go_on(check_request(self), body_is_late)
 
     cdef int go_on(self, Refusal refusal, bint body_is_late) except -1:
         """Go on with the request in the parser after its authentication; perhaps only its head is here."""
         if self.parser.progress == COMPLETE:
             return self.dispatch(refusal)
         return self.ask_for_body(body_is_late) if refusal is None else self.refuse_body(refusal)
-
-    cdef Refusal check_request(self):
-        """Return why the request in the parser cannot be forwarded, or None. Hot path."""
-        if self.parser.method != METHOD_POST and not self.parser.streams:
-            return METHOD_NOT_ALLOWED
-        if self.parser.target.refusal is not None:
-            return self.parser.target.refusal
-        if self.parser.target.wait or self.parser.streams:
-            if self.parser.target.wait == BAD_WAIT:
-                return BAD_WAITING_TIME
-            if self.parser.target.batch == BAD_BATCH:
-                return BAD_BATCH_SIZE
-            if self.waiting is not None:
-                return WAITS_ALREADY
-            if self.parser.streams and self.requests.count:
-                return STREAM_BEHIND
-        if not self.server.uplink.link.ready:
-            return NATS_AWAY
-        if self.server.drain_ended:
-            return DRAINING
-        if self.server.demands_credentials and self.parser.authorization is None \
-                and self.transport.certificate is None:
-            return NO_CREDENTIALS
-        return None
 
     cdef int publish(self, uint32_t number) except -1:
         """Forward the request in the parser. Hot path."""
@@ -504,62 +481,20 @@ cdef class HttpConnection(ProtocolCore):
         cdef uint32_t number = self.requests.first + self.requests.count
         cdef Wait wait = self.current_wait()
         cdef WaitingRequest waiting = self.waiting  # held, as in `acknowledge`
-        cdef double waited
-        if self.state == CLOSED:
-            return 0
+        cdef double seconds
         if waiting is not None:
             waiting.check(now)
-            if self.state == CLOSED:
-                return 0
-        if wait != self.wait or number != self.wait_number:
-            self.wait = wait
-            self.wait_number = number
-            self.wait_start = now
-        self.wait_start += self.take_unread_time()  # while the gateway does not read, the client is not too slow
-        waited = now - self.wait_start
-        if wait == REST_OF_REQUEST:
-            if waited > self.server.read_timeout:
-                if self.parser.discarding:
-                    return self.end(TOO_SLOW.reason)  # the request has its response
-                self.refuse_and_close(TOO_SLOW, False)
-        elif (wait == NEXT_REQUEST and waited > self.server.keep_alive_timeout) \
-                or (wait == FIRST_REQUEST and waited > self.server.read_timeout):
+        if self.state == CLOSED:
+            return 0
+        seconds = waited(&self.clock, wait, number, now, self.take_unread_time())
+        if wait == REST_OF_REQUEST and seconds > self.server.read_timeout:
+            if self.parser.discarding:
+                return self.end(TOO_SLOW.reason)  # the request has its response
+            return self.refuse_and_close(TOO_SLOW, False)
+        if (wait == NEXT_REQUEST and seconds > self.server.keep_alive_timeout) \
+                or (wait == FIRST_REQUEST and seconds > self.server.read_timeout):
             self.server.counters.count("closed", "http_idle")
             return self.finish()
-        elif wait == END_OF_CLIENT and waited > LINGER_TIME:
+        if wait == END_OF_CLIENT and seconds > LINGER_TIME:
             return self.finish()
         return 0
-
-    cdef int drain(self) except -1:
-        """Close after the open requests, or after those that are held or arriving."""
-        cdef WaitingRequest waiting = self.waiting  # held, as in `acknowledge`
-        if self.state == FINISHING and waiting is not None and waiting.begun:
-            return waiting.expire()
-        if self.state in (PIPELINE_FULL, AUTHENTICATING) or not self.is_serving() or self.is_receiving():
-            return 0
-        self.move(FINISHING)
-        if waiting is not None and waiting.begun:
-            return waiting.expire()
-        return 0 if self.requests.count else self.finish()
-
-    cdef bint is_unfinished(self) noexcept:
-        """Return whether a request is arriving or waits for its response."""
-        return self.requests.count > 0 or self.state == AUTHENTICATING or self.is_receiving()
-
-    cdef int refuse_unfinished(self) except -1:
-        """Answer 503 to all requests that are arriving or wait for their response: the time to drain is over."""
-        while self.state == PIPELINE_FULL and self.requests.count:
-            # When there is room, the held requests are refused as well.
-            self.refuse_first()
-        if self.state == AUTHENTICATING or (self.is_receiving() and not self.parser.discarding):
-            self.refuse_and_close(DRAINING, True)
-        elif self.is_serving():
-            self.end(DRAINING.reason)
-        while self.requests.count:
-            self.refuse_first()
-        return 0
-
-    cdef int refuse_first(self) except -1:
-        """Answer 503 to the first open request: the gateway is shutting down."""
-        self.server.counters.count("refused", DRAINING.reason)
-        return self.fail(self.requests.first, DRAINING.status, DRAINING.phrase, True)

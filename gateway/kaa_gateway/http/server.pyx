@@ -5,6 +5,7 @@ Source: 1/KP and its HTTP binding; RFC 9112, RFC 9110.
 
 from kaa_gateway.counters cimport HTTP
 from kaa_gateway.http.connection cimport HttpConnection
+from kaa_gateway.http.draining cimport drain, is_unfinished, refuse_unfinished
 from kaa_gateway.http.parser cimport RequestParser
 from kaa_gateway.http.pipeline cimport Pipeline
 from kaa_gateway.http.session cimport HttpSession
@@ -93,13 +94,13 @@ cdef class HttpServer:
         cdef HttpConnection connection
         self.draining = True
         for connection in list(self.connections):
-            connection.drain()
+            drain(connection)
 
     def is_busy(self):
         """Return whether a request is arriving or waits for its response."""
         cdef HttpConnection connection
         for connection in self.connections:
-            if connection.is_unfinished():
+            if is_unfinished(connection):
                 return True
         return False
 
@@ -108,4 +109,4 @@ cdef class HttpServer:
         cdef HttpConnection connection
         self.drain_ended = True
         for connection in list(self.connections):
-            connection.refuse_unfinished()
+            refuse_unfinished(connection)

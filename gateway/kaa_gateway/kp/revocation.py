@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator
+    from collections.abc import Callable, Collection, Generator
 
-    from kaa_gateway.kp.session import Session
+    from kaa_gateway.kp.session import Attachment, Endpoint, Session
     from kaa_gateway.kp.sessions import Sessions
 
     Steps = Generator[int, None, int]
@@ -48,15 +48,14 @@ class Revocation:
         endpoint = sessions.endpoints.get(endpoint_id.encode())
         if endpoint is None:
             return 0
-        endpoint.revoke_routes()
-        count = 0
-        for session in list(endpoint.sessions):
-            for attachment in sessions.attachments_to(endpoint, session):
-                if attachment.app_version in app_versions and (
-                    attachment.identity.token_id is None or attachment.identity.token_id in token_ids
-                ):
-                    count += sessions.end_attachment(session, attachment)
-                yield 1
+
+        def end(session: Session, attachment: Attachment) -> int:
+            token_id = attachment.identity.token_id
+            if attachment.app_version in app_versions and (token_id is None or token_id in token_ids):
+                return sessions.end_attachment(session, attachment)
+            return 0
+
+        count = yield from self._change(endpoint, end)
         if endpoint.watched and not endpoint.sessions and endpoint.watched_as in app_versions:
             sessions.presence.forget(endpoint)  # its sessions have ended before
         return count
@@ -70,13 +69,7 @@ class Revocation:
         endpoint = sessions.endpoints.get(endpoint_id.encode())
         if endpoint is None:
             return 0
-        endpoint.revoke_routes()
-        count = 0
-        for session in list(endpoint.sessions):
-            for attachment in sessions.attachments_to(endpoint, session):
-                count += sessions.end_attachment(session, attachment)
-                yield 1
-            yield from self._end_without_endpoints(session, reason)
+        count = yield from self._change(endpoint, sessions.end_attachment, reason)
         if endpoint.watched:
             sessions.presence.forget(endpoint)  # its sessions have ended before
         return count
@@ -92,19 +85,34 @@ class Revocation:
         endpoint = sessions.endpoints.get(endpoint_id.encode())
         if endpoint is None:
             return 0
+
+        def move(session: Session, attachment: Attachment) -> int:
+            if attachment.app_version != previous:
+                return 0
+            if app_version is None:
+                return sessions.end_attachment(session, attachment)
+            return sessions.move_attachment(session, attachment, app_version)
+
+        count = yield from self._change(endpoint, move, reason)
+        if endpoint.watched and endpoint.watched_as == previous:
+            sessions.presence.forget(endpoint)
+        return count
+
+    def _change(
+        self, endpoint: Endpoint, change: Callable[[Session, Attachment], int], reason: str | None = None
+    ) -> Steps:
+        """Apply `change` to each attachment to an endpoint, and return the sum of what it returns.
+
+        With a `reason`, sessions that are then left without endpoints end. Cached routes are checked again.
+        """
         endpoint.revoke_routes()
         count = 0
         for session in list(endpoint.sessions):
-            for attachment in sessions.attachments_to(endpoint, session):
-                if attachment.app_version == previous:
-                    if app_version is None:
-                        count += sessions.end_attachment(session, attachment)
-                    else:
-                        count += sessions.move_attachment(session, attachment, app_version)
+            for attachment in self._sessions.attachments_to(endpoint, session):
+                count += change(session, attachment)
                 yield 1
-            yield from self._end_without_endpoints(session, reason)
-        if endpoint.watched and endpoint.watched_as == previous:
-            sessions.presence.forget(endpoint)
+            if reason is not None:
+                yield from self._end_without_endpoints(session, reason)
         return count
 
     def _end_without_endpoints(self, session: Session, reason: str) -> Generator[int, None, None]:
