@@ -39,6 +39,11 @@ cdef class ExtensionCounters:
     cdef uint64_t unserved        # of those that NATS dropped: nobody took them, or it may not be asked
 
 
+cdef class ReasonCounter:
+    # an event with its reason that is not rare
+    cdef uint64_t count
+
+
 cdef class Counters:
     # state
     cdef readonly list names      # of the protocols, by number
@@ -49,9 +54,11 @@ cdef class Counters:
     cdef uint64_t[PROTOCOL_COUNT] connections_opened
     cdef uint64_t[PROTOCOL_COUNT] connections_closed
     cdef dict reasons  # (event, reason) -> count, of rare events
+    cdef dict frequent  # (event, reason) -> its ReasonCounter, of the others
     cdef object endings  # bounded deque of (Unix time, client identifier, sockaddr, reason), oldest first
 
     cdef int count(self, str event, str reason) except -1
+    cdef ReasonCounter counter_of(self, str event, str reason)
     cdef int remember_end(self, str client_id, bytes address, str reason) except -1
     cdef VersionCounters counters_of(self, bytes app_version)
     cdef ExtensionCounters counters_of_extension(self, bytes instance)

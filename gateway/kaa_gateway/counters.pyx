@@ -29,12 +29,17 @@ cdef class ExtensionCounters:
     """What was sent to one extension instance."""
 
 
+cdef class ReasonCounter:
+    """Counts an event for a reason that is not rare. Its owner adds to it."""
+
+
 cdef class Counters:
     """Counts the events of one worker since its start, and remembers the last `endings_kept` ends of connections."""
 
     def __init__(self, int endings_kept=ENDINGS_KEPT):
         self.names = list(PROTOCOL_NAMES)
         self.reasons = {}
+        self.frequent = {}
         self.extensions = {}
         self.versions = {}
         self.unrouted = VersionCounters()
@@ -53,6 +58,14 @@ cdef class Counters:
         key = (event, reason)
         self.reasons[key] = self.reasons.get(key, 0) + 1
         return 0
+
+    cdef ReasonCounter counter_of(self, str event, str reason):
+        """Return the counter of an event and its reason, for one that is not rare."""
+        key = (event, reason)
+        counter = self.frequent.get(key)
+        if counter is None:
+            counter = self.frequent[key] = ReasonCounter()
+        return <ReasonCounter>counter
 
     def add(self, str event not None, str reason not None):
         """Do what count does, for Python code."""
@@ -123,7 +136,12 @@ cdef class Counters:
 
     def by_reason(self):
         """Return {(event, reason): count}."""
-        return self.reasons
+        cdef ReasonCounter counter
+        counts = self.reasons.copy()
+        for key, counter in self.frequent.items():
+            if counter.count:
+                counts[key] = counts.get(key, 0) + counter.count
+        return counts
 
 
 cdef class Histogram:

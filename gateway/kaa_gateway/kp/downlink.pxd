@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from kaa_gateway.bus.durable cimport DurableLanes
 from kaa_gateway.bus.listener cimport Listener
 from kaa_gateway.kp.correlation cimport Correlation, Correlator, Service
-from kaa_gateway.counters cimport Counters
+from kaa_gateway.counters cimport Counters, ReasonCounter
 from kaa_gateway.kp.departures cimport Departures
 from kaa_gateway.kp.receipts cimport ReceiptRequest
 from kaa_gateway.kp.recent_keys cimport RecentKeys
@@ -30,6 +30,7 @@ cdef class Downlink(Listener):
     cdef RecentKeys pushed        # hashes of a push and the session that it reached
     cdef readonly object clock_skew   # ClockSkew of the extensions
     cdef ReceiptRequest wanted    # receipts of the message that came last, or None
+    cdef ReasonCounter unknown_endpoints  # pushes to endpoints of other workers, or of nobody
     cdef dict traces              # correlation ID -> trace of a message that is under way; None: tracing is off
 
     cdef uint64_t hash_of_push(self, Slice correlation_id, const ExtensionDataView* push) except? 0

@@ -53,7 +53,7 @@ cdef int SERVICE_UNAVAILABLE = 503
 
 cdef int tell(str what, str reason, Slice correlation_id, bytes extension=None) except -1:
     """Log a line at level debug about one message."""
-    if ROOT.isEnabledFor(DEBUG):
+    if ROOT.level <= DEBUG:
         identifier = correlation_id.data[:min(correlation_id.size, <Py_ssize_t>CORRELATION_ID_SIZE)]
         more = {} if extension is None else {"extension": extension.decode()}
         log.debug(what, reason=reason, correlation_id=identifier.decode("utf-8", "replace"), **more)
@@ -78,6 +78,7 @@ cdef class Downlink(Listener):
         self.sessions = sessions
         self.correlator = correlator
         self.counters = counters
+        self.unknown_endpoints = counters.counter_of("dropped", "unknown_endpoint")
         self.durable = DurableLanes(uplink.link, self, (), "", 0, 0.0, 0)
         self.departures = Departures()
         self.scratch = Buffer()
@@ -233,8 +234,11 @@ cdef class Downlink(Listener):
             delivery.correlated = False
         delivery.service = AT_MOST_ONCE
         if endpoint is None:
+            # Each worker gets each push, so this is as frequent as pushes are.
             self.refuse_receipt(NO_SESSION, "unknown_endpoint")
-            return self.drop_message("unknown_endpoint", correlation_id)
+            tell("message dropped", "unknown_endpoint", correlation_id)
+            self.unknown_endpoints.count += 1
+            return 0
         hashed = self.hash_of_push(correlation_id, delivery.data) if correlation_id.size else 0
         # A session without its device is asked only if nobody is there: it would keep the message for later.
         if self.push(delivery, endpoint, hashed, True) or self.push(delivery, endpoint, hashed, False):
