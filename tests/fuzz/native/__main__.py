@@ -27,7 +27,6 @@ def environment(work: Path) -> dict[str, str]:
         **os.environ,
         "PYTHONHOME": sys.base_prefix,
         "PYTHONPATH": f"{work}:{sysconfig.get_path('purelib')}",
-        "PYTHONMALLOC": "malloc",
         # Modules have variables of the same names.
         "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0",
     }
