@@ -257,6 +257,10 @@ class Gateway(Server):
             "NATS_URLS": f"nats://{HOST}:{self._nats.ports[0]}",
         }
 
+    def workers(self) -> list[int]:
+        """Return the processes that serve devices: without the supervisor of several workers."""
+        return worker_processes(self.pid) or [self.pid]
+
     @property
     def management_port(self) -> int:
         """Return the port of health, metrics and the management API."""

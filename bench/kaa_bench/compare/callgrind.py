@@ -3,7 +3,7 @@
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,11 +15,17 @@ FUNCTION_LINE = re.compile(r"^\s*([\d,]+)(?: \([^)]*\))?\s+(\S+?):(\S.*?)(?: \[(
 
 
 class Callgrind:
-    """The instructions of a server that is started after this is made. They are counted only within `count`."""
+    """The instructions of a server that is started after this is made. They are counted only within `count`.
 
-    def __init__(self, server: Server) -> None:
-        out = f"--callgrind-out-file={server.directory / 'callgrind.out'}"
+    With `children` they are those of the processes that it returns: descendants of the server.
+    """
+
+    def __init__(self, server: Server, children: Callable[[], Sequence[int]] | None = None) -> None:
+        out = f"--callgrind-out-file={server.directory / 'callgrind.out.%p'}"
         server.under = ["valgrind", "--tool=callgrind", "--instr-atstart=no", out]
+        if children is not None:
+            server.under.append("--trace-children=yes")
+        self._processes = children or (lambda: [server.pid])
         server.start_timeout = 10 * START_TIMEOUT_S  # valgrind is slow
         self._server = server
 
@@ -31,11 +37,14 @@ class Callgrind:
         messages = work()
         self._control("--instr=off")
         self._control("--dump")
-        [dump] = (path for path in self._server.directory.glob("callgrind.out*") if path.stat().st_size)
-        return messages, read_annotation(_output("callgrind_annotate", "--threshold=100", str(dump)))
+        counts: Counter[tuple[str, str]] = Counter()
+        for dump in self._server.directory.glob("callgrind.out*"):
+            if dump.stat().st_size:
+                counts += read_annotation(_output("callgrind_annotate", "--threshold=100", str(dump)))
+        return messages, counts
 
     def _control(self, option: str) -> None:
-        _output("callgrind_control", option, str(self._server.pid))
+        _output("callgrind_control", option, *map(str, self._processes()))
 
 
 def read_annotation(text: str) -> Counter[tuple[str, str]]:

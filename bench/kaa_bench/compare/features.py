@@ -96,13 +96,13 @@ def _directory() -> None:
         ("persistent, beside a replica", True, True),
     ):
         with _gateway_beside(beside, valgrind=True) as (gateway, callgrind):
-            _connect(gateway, WARM_UP_CONNECTIONS, persistent=persistent)
-            work = partial(_connect, gateway, CONNECTIONS, persistent=persistent)
+            connect_devices(gateway, WARM_UP_CONNECTIONS, persistent=persistent)
+            work = partial(connect_devices, gateway, CONNECTIONS, persistent=persistent)
             instructions = _per_message(callgrind.count, work)
         with _gateway_beside(beside, valgrind=False) as (gateway, _):
-            _connect(gateway, WARM_UP_CONNECTIONS, persistent=persistent)
+            connect_devices(gateway, WARM_UP_CONNECTIONS, persistent=persistent)
             before = gateway.cpu_seconds()
-            _connect(gateway, CONNECTIONS_TIMED, persistent=persistent)
+            connect_devices(gateway, CONNECTIONS_TIMED, persistent=persistent)
             cpu = (gateway.cpu_seconds() - before) / CONNECTIONS_TIMED
         print(f"CONNECT and DISCONNECT, {what}: {instructions:,.0f} instructions, {cpu * 1e6:.0f} us of CPU")
 
@@ -166,10 +166,12 @@ def _gateway_beside(beside: bool, *, valgrind: bool) -> Iterator[tuple[Gateway, 
         yield gateway, callgrind  # type: ignore[misc]
 
 
-def _connect(gateway: Gateway, count: int, *, persistent: bool) -> int:
+def connect_devices(
+    gateway: Gateway, count: int, *, persistent: bool, at_once: int = CONNECTIONS_AT_ONCE
+) -> int:
     """Connect and disconnect devices, some at a time."""
-    for first in range(0, count, CONNECTIONS_AT_ONCE):
-        devices = [socket.create_connection(gateway.address_of("mqtt")) for _ in range(CONNECTIONS_AT_ONCE)]
+    for first in range(0, count, at_once):
+        devices = [socket.create_connection(gateway.address_of("mqtt")) for _ in range(at_once)]
         for number, device in enumerate(devices, first):
             device.sendall(encode(Connect(f"device-{number}", clean_session=not persistent, keep_alive=0)))
         for device in devices:
