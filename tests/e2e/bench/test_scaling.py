@@ -33,6 +33,7 @@ def test_every_work_has_a_cost_for_each_number_of_workers(capsys: pytest.Capture
         assert min(costs) > 0
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_the_instructions_of_all_workers_are_counted() -> None:
     with NatsServer() as nats:
