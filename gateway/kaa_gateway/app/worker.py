@@ -144,6 +144,7 @@ class Worker:
             name=f"{self._name} {self._replica_id} control",
             tls=tls,
             credentials=nats_credentials,
+            jetstream_domain=config.nats.jetstream_domain,
         )
         self._streams = self._make_streams()
 
@@ -314,7 +315,9 @@ class Worker:
             discard=durable.discard,
             duplicate_window=durable.duplicate_window,
         )
-        return Streams(self.control.request, self._durable_instances, settings)
+        return Streams(
+            self.control.request, self._durable_instances, settings, self._config.nats.jetstream_domain
+        )
 
     def _make_durable_lanes(self) -> DurableLanes:
         return DurableLanes(
