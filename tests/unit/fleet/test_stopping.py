@@ -12,7 +12,6 @@ from kaa_gateway.fleet.presence import PresenceWriter
 from kaa_gateway.fleet.quota_sharing import QuotaSharing
 from kaa_gateway.kp.quotas import Quotas
 
-
 NO_MESSAGE = b'{"error": {"err_code": 10037}}'
 
 
