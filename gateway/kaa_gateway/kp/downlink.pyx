@@ -7,7 +7,6 @@ Source: 4/ESP, ExtensionData; NATS "no responders".
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.dict cimport PyDict_Next
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -286,12 +285,10 @@ cdef class Downlink(Listener):
     cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1:
         """Push to the endpoint's sessions that are online, or to the others; return whether one took it. Hot path."""
         cdef Session session
-        cdef PyObject* only = NULL
-        cdef Py_ssize_t position = 0
         cdef bint reached = False
-        if len(endpoint.sessions) == 1:  # as almost always
-            PyDict_Next(endpoint.sessions, &position, &only, &delivery.attachment)
-            session = <Session>only
+        if endpoint.only_session != NULL:
+            session = <Session>endpoint.only_session
+            delivery.attachment = endpoint.only_attachment
             return session.online == online and self.push_to(session, delivery, endpoint, hashed)
         delivery.attachment = NULL
         for session in list(endpoint.sessions):

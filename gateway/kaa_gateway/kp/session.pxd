@@ -27,11 +27,19 @@ cdef struct Traffic:
     uint64_t bytes_out
 
 
+cdef class Session
+
+
+cdef class Attachment
+
+
 cdef class Endpoint:
     # state
     cdef readonly bytes endpoint_id
     cdef bytes app_version                  # of its latest attachment
     cdef readonly dict sessions             # Session -> its latest Attachment, in order of sessions
+    cdef PyObject* only_session             # borrowed from it if there is one session, as almost always; else NULL
+    cdef PyObject* only_attachment
     cdef dict bindings                      # extension instance -> Binding, the router's
     cdef Population population              # that counts it while sessions are attached to it; else None
     cdef dict quotas                        # application version -> its Quota; None while it has none
@@ -49,6 +57,10 @@ cdef class Endpoint:
     cdef Traffic traffic
     cdef Traffic reported                   # the part of it that has been reported
 
+    cdef int set_attachment(self, Session session, Attachment attachment) except -1
+    cdef int remove_session(self, Session session) except -1
+    cdef int find_only(self) except -1
+
 
 cdef class Attachment:
     # A token under which a session speaks for an endpoint.
@@ -57,6 +69,7 @@ cdef class Attachment:
     cdef readonly bytes app_version
     cdef uint32_t number                    # place in the session's attachments
     cdef readonly object identity           # the provider's Identity
+    cdef bytes push_topic                   # of the push to it that came last: its address, and its topic; or None
     # state
     cdef bint present                       # the endpoint's presence counts it
     cdef uint32_t waiters                   # requests that wait for a push to it

@@ -10,6 +10,8 @@ Source: 1/KP, endpoints and their tokens.
 from datetime import UTC, datetime
 from itertools import islice
 
+from cpython.dict cimport PyDict_Next
+
 cdef enum:
     ENDPOINTS_SHOWN = 100  # of a session, to an operator
 
@@ -26,6 +28,24 @@ cdef class Endpoint:
         self.endpoint_id = endpoint_id
         self.sessions = {}
         self.bindings = {}
+
+    cdef int set_attachment(self, Session session, Attachment attachment) except -1:
+        """Let an attachment be the latest one of a session."""
+        self.sessions[session] = attachment
+        return self.find_only()
+
+    cdef int remove_session(self, Session session) except -1:
+        """Remove a session that has no attachment any more."""
+        del self.sessions[session]
+        return self.find_only()
+
+    cdef int find_only(self) except -1:
+        """Note the session and its attachment if there is one session."""
+        cdef Py_ssize_t position = 0
+        self.only_session = self.only_attachment = NULL
+        if len(self.sessions) == 1:
+            PyDict_Next(self.sessions, &position, &self.only_session, &self.only_attachment)
+        return 0
 
     def revoke_routes(self):
         """Let the next session that uses a cached route to this endpoint ask the identity provider first."""

@@ -254,7 +254,7 @@ cdef class Sessions:
             self.endpoints.hold(endpoint)
             self.endpoints.set_app_version(endpoint, app_version)
             self.update_presence(session, attachment)
-        endpoint.sessions[session] = attachment
+        endpoint.set_attachment(session, attachment)
         self.presence.note_use(session, attachment)
         return attachment
 
@@ -311,9 +311,9 @@ cdef class Sessions:
             later.earlier = earlier
         if endpoint.sessions.get(session) is attachment:
             if earlier is None and later is None:
-                del endpoint.sessions[session]
+                endpoint.remove_session(session)
             else:
-                endpoint.sessions[session] = earlier if later is None else later
+                endpoint.set_attachment(session, earlier if later is None else later)
         if endpoint.population is not None and not endpoint.sessions:
             endpoint.population.add_endpoints(-1)
             endpoint.population = None

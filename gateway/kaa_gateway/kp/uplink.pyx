@@ -125,7 +125,7 @@ cdef class Uplink:
             elif attachment.endpoint is not route.endpoint:
                 return self.resolve_route(session, message, attachment)
             else:
-                route.endpoint.sessions[session] = attachment
+                route.endpoint.set_attachment(session, attachment)
                 self.sessions.presence.note_use(session, attachment)
         if not session.closed:
             session.last_route = route
@@ -152,7 +152,7 @@ cdef class Uplink:
             return self.defer(session)
         if session.last_route is not route:
             if alias.attachment is not None:
-                route.endpoint.sessions[session] = alias.attachment
+                route.endpoint.set_attachment(session, alias.attachment)
                 self.sessions.presence.note_use(session, alias.attachment)
             session.last_route = route
             session.current = alias.attachment
