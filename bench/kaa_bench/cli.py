@@ -28,7 +28,7 @@ RowName = Literal[
     "encode", "decode", "publish", "connect",
     "disconnect", "connect-authenticated",
     "memory", "connect-tls", "resume-tls", "memory-tls", "latency-100", "latency-1000", "latency-5000",
-    "latency-20000", "tail-mqtt", "tail-http", "tail-coap", "push", "bridge", "workers",
+    "latency-20000", "tail-mqtt", "tail-http", "tail-coap", "lone", "push", "bridge", "workers",
     "ext-echo", "ext-tsx", "ext-dcx", "ext-dcx-series", "ext-epmx-get",
     "ext-epmx-update", "ext-epmx-remote-get", "ext-epmx-remote-update", "ext-cmx", "ext-durable", "ext-cex", "stored",
 ]  # fmt: skip
@@ -83,6 +83,7 @@ def compare(
     - `connect-tls`, `resume-tls`, `memory-tls`: the same over TLS, with a full handshake and with a resumed session
     - `latency-100` to `latency-20000`: device to extension and back, at that many requests a second
     - `tail-mqtt`, `tail-http`, `tail-coap`: the slowest of these at half of the rate that the gateway can carry
+    - `lone`: one MQTT QoS 1 message every 10 ms, on a server that does nothing else
     - `push`: from NATS to an MQTT device
     - `bridge`: MQTT QoS 1 from Mosquitto to NATS, by `kaa-gateway bridge` and by a minimal forwarder
     - `workers`: two workers, compared with one

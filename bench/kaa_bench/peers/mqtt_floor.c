@@ -1,10 +1,11 @@
-/* The least that an MQTT gateway can do for a device that connects, or is sent a push: the gateway's system calls, and
+/* The least that an MQTT gateway can do for a device that connects, is sent a push, or sends a message: the gateway's system calls, and
  * next to nothing between them.
  *
  * A connection is accepted and put into the epoll set, its CONNECT read and answered, its DISCONNECT read, and closed.
- * What NATS sends is read in one go, and each device gets what there is for it with one write. A packet is taken to
- * come whole and alone; nothing is checked, remembered or counted, so this is no gateway: its cost is the kernel's
- * share of the bench's rows `connect` and `push`, under what no program with these system calls can come.
+ * What NATS sends is read in one go, and each device gets what there is for it with one write. A PUBLISH of QoS 1 goes
+ * to NATS in one write with a PING, and its PUBACK follows the PONG. A packet is taken to come whole and alone; nothing
+ * is checked, counted, or remembered but whom to answer, so this is no gateway: its cost is the kernel's share of the
+ * bench's rows `connect`, `push` and `lone`, under what no program with these system calls can come.
  *
  * Usage: mqtt_floor <port> <NATS port>, on the loopback address.
  */
@@ -26,7 +27,8 @@ enum {
     TOPIC_SIZE = 256,
     OUTPUT_SIZE = 1 << 14,  /* of a device, between two reads from NATS */
     STREAM_SIZE = 1 << 20,
-    CONNECT = 0x10, SUBSCRIBE = 0x82, DISCONNECT = 0xE0,
+    UNANSWERED = 1 << 10,   /* a power of two */
+    CONNECT = 0x10, PUBLISH = 0x32, SUBSCRIBE = 0x82, PINGREQ = 0xC0, DISCONNECT = 0xE0,
 };
 
 /* A device that has subscribed: the topic of what it is sent, and what waits for the end of the tick. */
@@ -36,6 +38,10 @@ static struct device *devices[DEVICES];
 static int awake[DEVICES], awake_count;
 static uint8_t packet[1 << 18], stream[STREAM_SIZE + 1];
 static size_t stream_size;
+
+/* The PUBACKs that wait for PONG, in the order of their PINGs. */
+static struct { int fd; uint8_t packet_id[2]; } unanswered[UNANSWERED];
+static unsigned first_unanswered, next_unanswered;
 
 static void check(int good, const char *what) {
     if (!good) { perror(what); exit(1); }
@@ -87,12 +93,40 @@ static void subscribe(int fd, int nats) {
     check(send(fd, (uint8_t[]){0x90, 3, packet[2], packet[3], 0}, 5, MSG_NOSIGNAL) == 5, "SUBACK");
 }
 
+/* The message of a PUBLISH with QoS 1, its topic as subject, and the PING whose PONG will confirm it. */
+static void publish(int fd, int nats, size_t size) {
+    static char line[1 << 19];
+    size_t at = packet[1] < 0x80 ? 2 : 3, topic_size = (size_t)(packet[at] << 8 | packet[at + 1]);
+    uint8_t *topic = packet + at + 2, *payload = topic + topic_size + 2;
+    check(at + 4 + topic_size <= size && next_unanswered - first_unanswered < UNANSWERED, "PUBLISH");
+    size_t payload_size = size - (size_t)(payload - packet);
+    for (size_t i = 0; i < topic_size; i++)
+        topic[i] = topic[i] == '/' ? '.' : topic[i];
+    size_t line_size = (size_t)sprintf(line, "PUB %.*s %zu\r\n", (int)topic_size, (char *)topic, payload_size);
+    memcpy(line + line_size, payload, payload_size);
+    memcpy(line + line_size + payload_size, "\r\nPING\r\n", 8);
+    unanswered[next_unanswered % UNANSWERED].fd = fd;
+    memcpy(unanswered[next_unanswered++ % UNANSWERED].packet_id, payload - 2, 2);
+    check(write(nats, line, line_size + payload_size + 8) > 0, "PUB");
+}
+
+static void acknowledge(void) {
+    unsigned place = first_unanswered++ % UNANSWERED;
+    check(first_unanswered <= next_unanswered, "PONG");
+    uint8_t *id = unanswered[place].packet_id;
+    send(unanswered[place].fd, (uint8_t[]){0x40, 2, id[0], id[1]}, 4, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
 static void from_device(int fd, int nats) {
     ssize_t size = recv(fd, packet, sizeof packet, 0);
     if (size > 0 && packet[0] == CONNECT) {
         send(fd, (uint8_t[]){0x20, 2, 0, 0}, 4, MSG_NOSIGNAL);
     } else if (size > 0 && packet[0] == SUBSCRIBE) {
         subscribe(fd, nats);
+    } else if (size > 0 && packet[0] == PUBLISH) {
+        publish(fd, nats, (size_t)size);
+    } else if (size > 0 && packet[0] == PINGREQ) {
+        send(fd, (uint8_t[]){0xD0, 0}, 2, MSG_NOSIGNAL);
     } else if (size <= 0 || packet[0] == DISCONNECT) {
         free(devices[fd]);
         devices[fd] = NULL;
@@ -136,6 +170,8 @@ static void from_nats(int nats) {
             end += size + 2;
         } else if (*at == 'P' && at[1] == 'I') {
             check(write(nats, "PONG\r\n", 6) == 6, "PONG");
+        } else if (*at == 'P' && at[1] == 'O') {
+            acknowledge();
         }
         at = end + 1;
     }

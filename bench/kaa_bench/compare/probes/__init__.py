@@ -1,4 +1,4 @@
-"""The probes: codecs, publishing, connections, latency and its tail, pushes, the bridge, workers, extensions."""
+"""The probes: codecs, connections, latency and its tail, lone messages, pushes, the bridge, workers, extensions."""
 
 from kaa_bench.compare.figures import Probe
 from kaa_bench.compare.probes.bridge import BRIDGE
@@ -14,6 +14,7 @@ from kaa_bench.compare.probes.connections import (
 )
 from kaa_bench.compare.probes.extensions import EXTENSIONS, STORED
 from kaa_bench.compare.probes.latency import LATENCIES
+from kaa_bench.compare.probes.lone import LONE
 from kaa_bench.compare.probes.push import PUSH
 from kaa_bench.compare.probes.tail import TAILS
 from kaa_bench.compare.probes.workers import WORKERS
@@ -33,6 +34,7 @@ PROBES: dict[str, Probe] = {
         MEMORY_TLS,
         *LATENCIES,
         *TAILS,
+        LONE,
         PUSH,
         BRIDGE,
         WORKERS,

@@ -43,7 +43,8 @@ def _memories(servers: Servers, scale: Scale, *, encrypted: bool) -> list[Subjec
         fresh = kind()
         return _memory(fresh, fresh.carriers[carrier], scale.connections, encrypted=encrypted)
 
-    peers = servers.peers(*(ENCRYPTED if encrypted else BROKERS))
+    kinds: tuple[type[Peer], ...] = (*ENCRYPTED, TlsFloor) if encrypted else BROKERS
+    peers = servers.peers(*kinds)
     return [
         Subject("gateway", gateway),
         *(Subject(peer.title, partial(broker, type(peer))) for peer in peers),
