@@ -43,7 +43,7 @@ STOP_TIMEOUT_S = 15.0
 STREAM_SIZE = "256MiB"
 KEYS = 2000
 """Devices of encrypted KP/UDP that have keys."""
-END_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 180.0
 """How long a server may take to end after a signal."""
 POLL_S = 0.02
 PING_TIMEOUT_S = 0.2
@@ -120,9 +120,12 @@ class Server:
         return self._ready()
 
     def wait(self) -> None:
-        """Wait until the process has ended. It may be started again."""
+        """Wait until the process has ended. It may be started again. Raise BenchError if it does not end."""
         assert self._process is not None
-        self._process.wait(END_TIMEOUT_S)
+        try:
+            self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            raise BenchError(f"{self.name} did not end in {END_TIMEOUT_S:g} s: {self.output()}") from None
 
     def has_ended(self) -> bool:
         """Return whether the process has ended."""
