@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from kaa_gateway.bus.link import Link
     from kaa_gateway.counters import Counters
     from kaa_gateway.fleet.directory import SessionDirectory
+    from kaa_gateway.fleet.session_storage import SessionStorage
     from kaa_gateway.identity.service import IdentityService
     from kaa_gateway.kp.downlink import Downlink
     from kaa_gateway.kp.pending import PendingRequests
@@ -55,6 +56,7 @@ class Observed(Protocol):
     control: Control
     counters: Counters
     directory: SessionDirectory
+    session_storage: SessionStorage | None
     downlink: Downlink
     durable: DurableLanes
     link: Link
@@ -315,10 +317,32 @@ class WorkerCollector(Collector):
             "alone", "Whether no other worker of the instance is there.", int(directory.others.alone)
         )
 
+    def _stored_sessions(self) -> Iterable[Metric]:
+        storage = self._worker.session_storage
+        if storage is None:
+            return
+        loads = CounterMetricFamily(
+            "kaa_gateway_session_loads",
+            "CONNECTs that looked for a session in the stream of sessions, by what came of it.",
+            labels=["result"],
+        )
+        for result, count in storage.loads.items():
+            loads.add_metric([result], count)
+        yield loads
+        yield CounterMetricFamily(
+            "kaa_gateway_session_writes",
+            "Messages that the stream of sessions has stored.",
+            value=storage.written,
+        )
+        yield _gauge(
+            "session_writes_pending", "Sessions whose last change is not stored yet.", storage.waiting()
+        )
+
     def _state(self) -> Iterable[Metric]:
         worker = self._worker
         yield _gauge("sessions", "Sessions, those of absent clients included.", worker.sessions.count)
         yield from self._directory()
+        yield from self._stored_sessions()
         yield _gauge("endpoints", "Endpoints that sessions or routes name.", len(worker.sessions.endpoints))
         yield _gauge("routes", "Cached routes.", worker.router.route_count())
         yield _gauge(

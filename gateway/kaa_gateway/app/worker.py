@@ -37,6 +37,7 @@ from kaa_gateway.app.quotas import SharedQuotas
 from kaa_gateway.app.redirecting import redirect_clients
 from kaa_gateway.app.replica import WorkerReplica
 from kaa_gateway.app.routing import owners_of, quotas_of, routing_of
+from kaa_gateway.app.stored_sessions import make_stored_sessions
 from kaa_gateway.app.stream_repair import StreamRepair
 from kaa_gateway.app.traffic import make_traffic_reports
 from kaa_gateway.app.transports.coap import build_coap
@@ -190,6 +191,12 @@ class Worker:
             timeout=config.transports.mqtt.takeover_timeout,
         )
 
+        self._stored_sessions = make_stored_sessions(
+            config, self.link, self.control, self.counters, self._replica_id
+        )
+        self.session_storage = None if self._stored_sessions is None else self._stored_sessions.storage
+        self.directory.set_storage(self.session_storage)
+
         # transports
         self.input_memory = InputMemory(limits.input_memory)
         self.admission = Admission(
@@ -199,6 +206,7 @@ class Worker:
         self._mqtt_limits = mqtt_limits_of(config)
         self._mqtt_sessions = MqttSessionStore(self.sessions, self._mqtt_limits, self.directory)
         self._mqtt_sessions.set_downlink(self.downlink)
+        self._mqtt_sessions.set_storage(self.session_storage)
         self._listeners = self._make_listeners()
         self._listeners.set_limits(limits)
         self.pending: dict[str, PendingRequests] = self._listeners.pending
@@ -346,6 +354,8 @@ class Worker:
         self._background.every(COLLECT_PERIOD, self._collect_garbage)
         self._background.every(RETRY_PERIOD, lambda: self._slices.run(self.uplink.identification.retry()))
         self._background.run(watch(self.credentials))
+        if self._stored_sessions is not None:
+            self._background.run(self._stored_sessions.run())
         while not self.link.ready:
             await asyncio.sleep(LINK_POLL)
         await self._streams.ensure()
@@ -415,7 +425,9 @@ class Worker:
         self._mqtt_sessions.end_wills()
         # Closing connections has published wills.
         await drain_nats(self.link, self.durable, deadline)
-        await give_away(self.directory, self._mqtt_sessions.offers(), deadline)
+        await give_away(self.directory, self._mqtt_sessions.offers, deadline)
+        if self.session_storage is not None:
+            await self.session_storage.finish(deadline)
         self.sessions.presence.end()
         self._connectivity.flush()
         if self._traffic is not None:
@@ -439,6 +451,8 @@ class Worker:
         self._check_datagrams()
         self.durable.check()
         self.directory.check()
+        if self.session_storage is not None:
+            self.session_storage.check()
         if self.tracing is not None:
             self.tracing.tracer.expire()
 

@@ -99,14 +99,7 @@ class Streams:
 
     async def _ensure(self, stream: dict[str, Any]) -> None:
         name = stream["name"]
-        answer = await self._ask(f"STREAM.INFO.{name}", None)
-        if (answer.get("error") or {}).get("err_code") == STREAM_NOT_FOUND:
-            answer = await self._ask(f"STREAM.CREATE.{name}", stream)
-            if "error" not in answer:
-                log.info("stream made", stream=name)
-            elif answer["error"].get("err_code") == STREAM_NAME_IN_USE:
-                # Another worker was faster, with other settings.
-                answer = await self._ask(f"STREAM.INFO.{name}", None)
+        answer = await make_stream(self._request, stream, self._domain)
         if error := answer.get("error"):
             if error.get("err_code") in UNAVAILABLE:
                 raise BusError("jetstream_unavailable", str(error.get("description")))
@@ -124,13 +117,30 @@ class Streams:
                 "Change the configuration, or the stream (`nats stream edit`), or remove it when it is empty",
             )
 
-    async def _ask(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        payload = b"" if body is None else msgspec.json.encode(body)
-        try:
-            data = await self._request(subjects.jetstream(self._domain, subject), payload, REQUEST_TIMEOUT)
-        except BusError as error:
-            if error.reason == "nats_no_responders":
-                raise BusError("jetstream_off", "JetStream is not enabled, or not there") from error
-            raise
-        answer: dict[str, Any] = msgspec.json.decode(data, type=dict)
-        return answer
+
+async def make_stream(request: Request, stream: dict[str, Any], domain: str | None = None) -> dict[str, Any]:
+    """Return what JetStream says of a stream, which is made if it is not there. BusError if there is no answer."""
+    name = stream["name"]
+    answer = await _ask(request, domain, f"STREAM.INFO.{name}", None)
+    if (answer.get("error") or {}).get("err_code") == STREAM_NOT_FOUND:
+        answer = await _ask(request, domain, f"STREAM.CREATE.{name}", stream)
+        if "error" not in answer:
+            log.info("stream made", stream=name)
+        elif answer["error"].get("err_code") == STREAM_NAME_IN_USE:
+            # Another worker was faster, with other settings.
+            answer = await _ask(request, domain, f"STREAM.INFO.{name}", None)
+    return answer
+
+
+async def _ask(
+    request: Request, domain: str | None, subject: str, body: dict[str, Any] | None
+) -> dict[str, Any]:
+    payload = b"" if body is None else msgspec.json.encode(body)
+    try:
+        data = await request(subjects.jetstream(domain, subject), payload, REQUEST_TIMEOUT)
+    except BusError as error:
+        if error.reason == "nats_no_responders":
+            raise BusError("jetstream_off", "JetStream is not enabled, or not there") from error
+        raise
+    answer: dict[str, Any] = msgspec.json.decode(data, type=dict)
+    return answer

@@ -8,6 +8,7 @@ from kaa_gateway.fleet.connect_numbers cimport ConnectNumbers
 from kaa_gateway.fleet.entry cimport DirectoryEntry, PendingClaim
 from kaa_gateway.fleet.other_workers cimport OtherWorkers
 from kaa_gateway.fleet.outbox cimport Outbox
+from kaa_gateway.fleet.session_storage cimport SessionStorage
 from kaa_gateway.fleet.transfers cimport Transfers
 from kaa_gateway.wire.nats cimport ServerMessage
 
@@ -25,10 +26,14 @@ cdef class SessionDirectory(Receiver):
     cdef str prefix            # of the subjects of sessions
     cdef str inbox             # prefix of the subjects of answers to this worker
     cdef str greetings         # where this worker hears of others
+    cdef SessionStorage storage  # where sessions outlive their workers; None: nowhere
     cdef double timeout        # seconds that a claim waits
     # state
     cdef dict entries          # name -> DirectoryEntry
     cdef object claims         # OrderedDict of token -> PendingClaim, the oldest first
+    cdef list to_repeat        # claims that are made again when all workers can be asked
+    cdef dict info             # the newest INFO of the link, or None
+    cdef object servers        # the NATS servers in it
     cdef list free_sids
     cdef uint32_t last_sid
     cdef uint64_t last_token
@@ -44,6 +49,9 @@ cdef class SessionDirectory(Receiver):
 
     cdef bint begin(self, DirectoryEntry entry, bint resumes) except -1
     cdef int claim(self, DirectoryEntry entry, bint resumes) except -1
+    cdef PendingClaim new_claim(self, DirectoryEntry entry, bint resumes)
+    cdef bint may_be_stored(self, DirectoryEntry entry, bint resumes) except -1
+    cdef int look_up(self, PendingClaim claim, str result) except -1
     cdef int adopt(self, DirectoryEntry entry, uint64_t number) except -1
     cdef int send_claim(self, PendingClaim claim) except -1
     cdef int announce(self, DirectoryEntry entry) except -1
@@ -57,6 +65,8 @@ cdef class SessionDirectory(Receiver):
     cdef int receive_news(self, message) except -1
     cdef int receive_claim(self, message) except -1
     cdef int receive_state(self, str token, message) except -1
+    cdef int look_for_lost_server(self) except -1
+    cdef int repeat_claims(self) except -1
     cdef int resolve(self, PendingClaim claim, str result, bytes state, uint64_t number) except -1
     cdef int end_silent_claims(self, double now) except -1
     cdef int count_result(self, str result) except -1

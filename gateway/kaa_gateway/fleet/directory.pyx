@@ -17,6 +17,7 @@ Source: MQTT 3.1.1 section 3.1.4 and MQTT 5 section 3.1.4 (a client is there onc
 
 import secrets
 from collections import OrderedDict
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
@@ -28,7 +29,7 @@ from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
 
 from kaa_gateway.fleet import messages
-from kaa_gateway.fleet.messages import Bye, Claim, Forwarded, Hello, Newer, Nothing, Notice, Offer, State
+from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Forwarded, Hello, Newer, Nothing, Notice, Offer, State
 
 log = structlog.get_logger("gateway.fleet")
 
@@ -77,8 +78,12 @@ cdef class SessionDirectory(Receiver):
         self.free_sids = []
         self.last_sid = FIRST_SID - 1
         self.last_token = secrets.randbits(60)
+        self.to_repeat = []
+        self.servers = frozenset()
         self.checked_at = self.loop.time()
-        self.claim_results = dict.fromkeys(("nobody", "state", "nothing", "lost", "timeout", "away", "alone"), 0)
+        self.claim_results = dict.fromkeys(
+            ("nobody", "state", "stored", "nothing", "lost", "timeout", "away", "alone"), 0
+        )
         self.claim_time = Histogram()
         self.outbox = Outbox(link)
         self.numbers = ConnectNumbers()
@@ -90,6 +95,10 @@ cdef class SessionDirectory(Receiver):
         link.subscribe(self.prefix + messages.HELLO, self)
         link.subscribe(self.inbox + "*", self)
         link.set_numbered(self, FIRST_SID)
+
+    def set_storage(self, SessionStorage storage):
+        """Set the stream in which sessions outlive their workers; once, before the start."""
+        self.storage = storage
 
     def set_timeout(self, double timeout):
         """Set the time that CONNECTs wait from now on."""
@@ -115,17 +124,22 @@ cdef class SessionDirectory(Receiver):
             self.assertions.note(entry)
             return True  # it is claimed again when it has been given away
         self.enter(entry)
-        if self.others.alone:
-            self.count_result("alone")
-            return False
-        if not self.link.ready or self.loop.time() < self.silent_until:
-            self.count_result("away")
-            return False
-        self.claim(entry, resumes)
-        return True
+        if not self.others.alone and self.link.ready and self.loop.time() >= self.silent_until:
+            self.claim(entry, resumes)
+            return True
+        result = "alone" if self.others.alone else "away"
+        if self.may_be_stored(entry, resumes):
+            self.look_up(self.new_claim(entry, resumes), result)
+            return True
+        self.count_result(result)
+        return False
 
     cdef int claim(self, DirectoryEntry entry, bint resumes) except -1:
         """Claim an entry from other workers."""
+        return self.send_claim(self.new_claim(entry, resumes))
+
+    cdef PendingClaim new_claim(self, DirectoryEntry entry, bint resumes):
+        """Return a claim that waits for an answer."""
         cdef PendingClaim claim
         self.last_token += 1
         claim = PendingClaim()
@@ -137,7 +151,23 @@ cdef class SessionDirectory(Receiver):
         claim.deadline = self.waited + self.timeout
         entry.claim = claim
         self.claims[claim.token] = claim
-        return self.send_claim(claim)
+        return claim
+
+    cdef bint may_be_stored(self, DirectoryEntry entry, bint resumes) except -1:
+        """Return whether an entry that no worker has may be in the stream of sessions."""
+        return self.storage is not None and resumes and self.link.ready and not entry.holds()
+
+    cdef int look_up(self, PendingClaim claim, str result) except -1:
+        """Look for the session of a claim in the stream: `result` says why other workers do not have it."""
+        claim.result = result
+        claim.deadline = self.waited + self.timeout
+        self.claims.move_to_end(claim.token)
+        return self.storage.load(claim.entry.name, partial(self.found, claim))
+
+    def found(self, PendingClaim claim not None, state, uint64_t number):
+        """End a claim with what the stream has, unless it has ended."""
+        if self.claims.get(claim.token) is claim:
+            self.resolve(claim, claim.result if state is None else "stored", state, number)
 
     cdef int adopt(self, DirectoryEntry entry, uint64_t number) except -1:
         """Claim an entry from a worker that stops, whose session is from the CONNECT with this number."""
@@ -256,6 +286,8 @@ cdef class SessionDirectory(Receiver):
         had fallen apart.
         """
         cdef bint was_alone = self.others.alone
+        if message.asks and not self.others.stopping:
+            self.others.answer(message.inbox)
         if not self.others.note(message.inbox):
             self.counters.count("dropped", "too_many_workers")
         if not was_alone:
@@ -269,7 +301,9 @@ cdef class SessionDirectory(Receiver):
         if entry is None:
             return 0
         if message.number < entry.number:
-            if not isinstance(message, Newer):
+            if isinstance(message, Assertion) and entry.claim is not None and entry.claim.result is None:
+                self.send_claim(entry.claim)  # which that worker has not heard of: it was not connected to NATS
+            elif not isinstance(message, Newer):
                 self.publish(message.inbox, None, Newer(entry.name, entry.number))
             elif entry.claim is not None:
                 self.send_claim(entry.claim)  # for it was about an older CONNECT than the one that waits by now
@@ -292,7 +326,7 @@ cdef class SessionDirectory(Receiver):
         if entry is None:
             destination = self.transfers.destination(message.name)
             if destination is None:
-                return self.publish(message.inbox, None, Nothing())
+                return self.publish(message.inbox, None, Nothing(unknown=True))
             return 0 if destination == message.inbox else self.publish(destination, None, message)
         if message.number < entry.number:
             if entry.claim is None:
@@ -320,7 +354,10 @@ cdef class SessionDirectory(Receiver):
         if claim is None:
             return self.counters.count("dropped", "session_state_late") if isinstance(message, State) else 0
         if isinstance(message, Nothing):
-            return self.resolve(claim, "nothing", None, 0)
+            if message.unknown:
+                self.to_repeat.append(claim)
+                return 0
+            return 0 if claim.result is not None else self.resolve(claim, "nothing", None, 0)
         progress = self.transfers.receive(claim, message)
         if progress == MALFORMED:
             return self.resolve(claim, "nothing", None, 0)
@@ -339,13 +376,44 @@ cdef class SessionDirectory(Receiver):
             self.others.set_alone()
             return True
         claim = self.claims.get(token)
-        if claim is not None:
+        if claim is None or claim.result is not None:
+            return True
+        self.look_for_lost_server()
+        if self.others.settled():
             self.resolve(claim, "nobody", None, 0)
+        else:
+            self.to_repeat.append(claim)
         return True
+
+    cdef int look_for_lost_server(self) except -1:
+        """Notice that the cluster has lost a NATS server, and with it the subscriptions of the workers behind it."""
+        cdef dict info = self.link.info
+        if info is self.info or info is None:
+            return 0
+        self.info = info
+        before, self.servers = self.servers, frozenset(info.get("connect_urls") or ())
+        if before - self.servers and not self.others.alone:
+            self.others.wait_for_all()
+            self.others.say_hello()
+        return 0
+
+    cdef int repeat_claims(self) except -1:
+        """Make claims again whose first answer said little, now that all workers can be asked."""
+        cdef PendingClaim claim
+        if not self.to_repeat or not self.others.settled():
+            return 0
+        claims, self.to_repeat = self.to_repeat, []
+        for claim in claims:
+            if claim.result is None and self.claims.get(claim.token) is claim:
+                self.send_claim(claim)
+        return 0
 
     cdef int resolve(self, PendingClaim claim, str result, bytes state, uint64_t number) except -1:
         """End a claim: go on with the CONNECT, or pass the state on to the worker with a newer one."""
         cdef DirectoryEntry entry = claim.entry
+        if claim.result is None and result in ("nobody", "nothing", "timeout") \
+                and self.may_be_stored(entry, claim.resumes):
+            return self.look_up(claim, result)
         self.claims.pop(claim.token, None)
         entry.claim = None
         self.count_result(result)
@@ -375,6 +443,8 @@ cdef class SessionDirectory(Receiver):
                 self.resolve(next(iter(self.claims.values())), "away", None, 0)
         self.assertions.tell_new()
         if self.link.ready:
+            self.look_for_lost_server()
+            self.repeat_claims()
             self.others.check(now)
 
     cdef int end_silent_claims(self, double now) except -1:
@@ -384,7 +454,7 @@ cdef class SessionDirectory(Receiver):
             claim = next(iter(self.claims.values()))
             if claim.deadline > self.waited:
                 break
-            self.silent_claims += 1
+            self.silent_claims += claim.result is None
             if self.silent_claims >= SILENT_CLAIMS_MAX and self.answered_at <= claim.sent_at:
                 self.silent_claims = 0
                 self.silent_until = now + SILENCE
@@ -402,7 +472,10 @@ cdef class SessionDirectory(Receiver):
             self.outbox.subscribe(self.prefix + entry.name, entry.sid)
         self.others.say_hello()
         for claim in self.claims.values():
-            self.send_claim(claim)
+            if claim.result is None:
+                self.send_claim(claim)
+        if self.storage is not None:
+            self.storage.on_connected()
         return self.assertions.tell_all_twice()
 
     cdef int count_result(self, str result) except -1:

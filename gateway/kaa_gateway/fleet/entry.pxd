@@ -9,6 +9,7 @@ cdef class PendingClaim:
     cdef double sent_at        # by SessionDirectory.waited
     cdef double deadline       # by SessionDirectory.waited
     # state
+    cdef str result            # of the question to other workers, while the stream is asked; else None
     cdef list parts            # of the state, as far as they have come; None before the first
     cdef int part_count        # of the state
     cdef Py_ssize_t size       # bytes of the parts

@@ -33,10 +33,11 @@ PARTS_MAX = 4096
 
 
 class Hello(Struct, frozen=True, array_like=True, tag="hello"):
-    """The worker behind `inbox` is there."""
+    """The worker behind `inbox` is there. `asks` says that it wants to be greeted at once."""
 
     number: Number
     inbox: Inbox
+    asks: bool = False
 
 
 class Bye(Struct, frozen=True, array_like=True, tag="bye"):
@@ -97,7 +98,13 @@ class Newer(Struct, frozen=True, array_like=True, tag="newer"):
 
 
 class Nothing(Struct, frozen=True, array_like=True, tag="nothing"):
-    """There is no state for the worker that claims a session."""
+    """There is no state for the worker that claims a session.
+
+    `unknown` says that the worker which answers did not expect the claim, because it has left the session a moment
+    ago: another one may have it.
+    """
+
+    unknown: bool = False
 
 
 class State(Struct, frozen=True, array_like=True, tag="state"):

@@ -18,17 +18,22 @@ cdef double POLL = 0.01            # seconds between looks whether offered sessi
 cdef double FOLLOWING_TIME = 1.0   # seconds for which a worker that stops sends messages after its last sessions
 
 
-async def give_away(SessionDirectory directory not None, offers not None, double deadline):
-    """Offer sessions to other workers, in turn, because this one stops.
+async def give_away(SessionDirectory directory not None, find_offers not None, double deadline):
+    """Offer the sessions that `find_offers` returns to other workers, in turn, because this one stops.
 
-    Return when they are gone, when no other worker is there, or at `deadline`, a loop time.
+    Some may still be on their way to this worker. Return when all are gone, when no other worker is there, or at
+    `deadline`, a loop time.
     """
     loop = asyncio.get_running_loop()
     directory.others.say_goodbye()
-    waiting = deque(offers)
+    waiting = deque()
     offered = {}
     turn = 0
-    while loop.time() < deadline and directory.link.ready and (waiting or offered):
+    while loop.time() < deadline and directory.link.ready:
+        if not waiting and not offered:
+            waiting.extend(find_offers())
+            if not waiting and not directory.claims:
+                break
         others = directory.others.present()
         if not others:
             break
@@ -41,7 +46,7 @@ async def give_away(SessionDirectory directory not None, offers not None, double
         await asyncio.sleep(POLL)
     while directory.link.ready and loop.time() < min(directory.transfers.given_at + FOLLOWING_TIME, deadline):
         await asyncio.sleep(POLL)
-    if waiting or offered:
+    if (waiting or offered) and directory.storage is None:
         log.warning("sessions of offline clients end with this worker", sessions=len(waiting) + len(offered))
 
 

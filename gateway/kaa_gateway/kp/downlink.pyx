@@ -326,7 +326,9 @@ cdef class Downlink(Listener):
         delivery.receipt = NULL
         self.wanted.answered = self.wanted.answered or taken or receipt.over
         if taken and not receipt.over:
-            if receipt.kept:
+            if receipt.held:
+                pass
+            elif receipt.kept:
                 receipt.accept()
             else:
                 receipt.end(SENT, None)

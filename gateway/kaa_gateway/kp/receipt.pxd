@@ -9,6 +9,7 @@ cdef class Receipt:
     cdef str session
     # state
     cdef bint kept           # its outcome will be known later
+    cdef bint held           # the session reports `accepted` itself, when it has stored the push
     cdef bint over           # there is nothing more to say
 
     cdef int accept(self) except -1

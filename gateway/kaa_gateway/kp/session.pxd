@@ -125,4 +125,5 @@ cdef class Session:
     cdef int on_identified(self, tuple key, refusal) except -1
     cdef int resume(self) except -1
     cdef int end(self, str reason) except -1
+    cdef int on_attachments_changed(self) except -1
     cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number)

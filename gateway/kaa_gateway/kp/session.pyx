@@ -98,6 +98,10 @@ cdef class Session:
         """Go on with the messages that the uplink did not take (BUSY)."""
         return 0
 
+    cdef int on_attachments_changed(self) except -1:
+        """Note that the session speaks for one endpoint more, or less."""
+        return 0
+
     cdef int end(self, str reason) except -1:
         """Close the connection, if there is one, and forget the session."""
         return 0

@@ -254,6 +254,7 @@ cdef class Sessions:
             self.endpoints.hold(endpoint)
             self.endpoints.set_app_version(endpoint, app_version)
             self.update_presence(session, attachment)
+            session.on_attachments_changed()
         endpoint.set_attachment(session, attachment)
         self.presence.note_use(session, attachment)
         return attachment
@@ -294,6 +295,7 @@ cdef class Sessions:
         session.free_numbers.append(attachment.number)
         session.forget_last_route()
         session.current = None
+        session.on_attachments_changed()
         self.unlink(session, attachment)
         if endpoint.watched and not endpoint.sessions:
             return self.presence.unwatch(endpoint)

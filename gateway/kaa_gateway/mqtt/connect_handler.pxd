@@ -39,6 +39,7 @@ cdef class ConnectHandler:
         self, MqttConnection connection, uint8_t return_code, uint8_t reason_code, str reason
     ) except -1
     cdef int admit(self, MqttConnection connection, client, ClientOptions options) except -1
+    cdef int notify(self, str client_id) except -1
     cdef SessionEntry wait(self, MqttConnection connection, client, ClientOptions options)
     cdef SessionEntry new_entry(self, str principal, str client_id)
     cdef int complete(self, MqttConnection connection, client, ClientOptions options) except -1

@@ -8,6 +8,8 @@ Source: MQTT 3.1.1 sections 3.1 and 3.2; MQTT 5 sections 3.1 and 3.2.
 
 from functools import partial
 
+from libc.stdint cimport uint64_t
+
 from kaa_gateway.counters cimport MQTT
 from kaa_gateway.fleet.directory cimport SessionDirectory
 from kaa_gateway.mqtt.client_options cimport connack_properties, options_of
@@ -174,8 +176,8 @@ cdef class ConnectHandler:
         if directory is None:
             pass
         elif entry is None:
-            if not directory.others.alone and options.client_id:
-                directory.notify(session_name("session", "", options.client_id), directory.numbers.next())
+            if options.client_id:
+                self.notify(options.client_id)
         elif options.assigned:
             directory.enter(entry)  # nobody else can have it
         elif directory.begin(entry, not options.clean_start):
@@ -185,6 +187,18 @@ cdef class ConnectHandler:
             entry.waiting = None
             connection.entry = None
         return 0
+
+    cdef int notify(self, str client_id) except -1:
+        """Discard the session of an anonymous client that is offline, wherever it is, or stored."""
+        cdef SessionDirectory directory = self.store.directory
+        cdef uint64_t number
+        if directory.others.alone and self.store.storage is None:
+            return 0
+        name = session_name("session", "", client_id)
+        number = directory.numbers.next()
+        if self.store.storage is not None:
+            self.store.storage.remove_older(name, number)
+        return directory.notify(name, number)
 
     cdef SessionEntry wait(self, MqttConnection connection, client, ClientOptions options):
         """Let a connection wait for the session of its client, in place of another that waits. Return the entry."""
@@ -223,6 +237,8 @@ cdef class ConnectHandler:
         session.protocol = connection.server.protocol
         session.bind(connection, connection.transport, connection.level, options)
         self.sessions.set_online(session, True)
+        if connection.entry is not None:
+            self.store.keep(connection.entry, session)
         connection.session = session
         connection.state = CONNECTED
         connection.admitted = True

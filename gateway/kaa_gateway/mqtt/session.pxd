@@ -44,9 +44,10 @@ cdef enum SessionState:
 
 cdef Py_ssize_t size_of_topics(list names) except -1
 
-cdef class MqttSession(Session)  # before the cimport, because MqttSessionStore refers to it
+cdef class MqttSession(Session)  # before the cimports, because these refer to it
 
 from kaa_gateway.mqtt.session_store cimport MqttSessionStore
+from kaa_gateway.mqtt.stored_session cimport MqttStoredSession
 
 
 cdef class MqttSession(Session):
@@ -62,6 +63,7 @@ cdef class MqttSession(Session):
     cdef bint clean                        # it ends with its connection
     cdef double expiry                     # seconds for which it outlives a connection
     cdef uint64_t number                   # of the CONNECT that it is from (fleet/directory)
+    cdef uint64_t revision                 # sequence in the stream that it was stored with elsewhere; 0: none
     # state; the small fields stand together, because there is a session for each connection
     cdef SessionState state
     cdef uint8_t level                     # protocol level
@@ -85,6 +87,7 @@ cdef class MqttSession(Session):
     cdef SentAliases aliases               # of this connection
     cdef list registered_topics            # of its client over MQTT-SN: topic ID n stands at n - 1; or None
     cdef bint uses_predefined_topics       # the same client has used predefined topic IDs
+    cdef MqttStoredSession stored          # what is written of it, or None
     cdef Will will                         # waits for its delay, while OFFLINE
 
     cdef int bind(self, ProtocolCore connection, Transport transport, uint8_t level, ClientOptions options) except -1
@@ -113,6 +116,7 @@ cdef class MqttSession(Session):
     cdef int on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1
     cdef int on_pubrel(self, uint16_t packet_id) except -1
     cdef int on_pubcomp(self, uint16_t packet_id) except -1
+    cdef int on_acknowledged(self) except -1
     cdef uint8_t answer_qos(self, Slice topic, uint8_t qos) except 0xFF
     cdef uint8_t subscribe(self, Slice topic_filter, uint8_t qos, uint32_t identifier) except? 0x7F
     cdef uint8_t unsubscribe(self, Slice topic_filter) except? 0x7F

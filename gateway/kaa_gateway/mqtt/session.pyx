@@ -28,7 +28,7 @@ from kaa_gateway.mqtt.subscriptions cimport NO_MATCH
 from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.wire.mqtt cimport (
-    LEVEL_3_1, LEVEL_3_1_1, LEVEL_5, NO_SUBSCRIPTION_EXISTED, PUBCOMP, PUBREL, QUOTA_EXCEEDED, SUCCESS,
+    LEVEL_3_1, LEVEL_3_1_1, LEVEL_5, NO_SUBSCRIPTION_EXISTED, PUBCOMP, PUBREC, PUBREL, QUOTA_EXCEEDED, SUCCESS,
     UNSPECIFIED_ERROR, append_ack, append_ack_with_reason, append_publish,
 )
 from kaa_gateway.wire.mqtt_properties cimport CORRELATION_DATA, REASON_STRING, append_text, append_user_property
@@ -97,6 +97,9 @@ cdef class MqttSession(Session):
             return self.connection.end(reason)
         self.counters.count("dropped", reason)
         return self.store.discard(self)
+
+    cdef int on_attachments_changed(self) except -1:
+        return 0 if self.stored is None else self.stored.change()
 
     def describe(self):
         """Return what an operator may see of it."""
@@ -174,6 +177,8 @@ cdef class MqttSession(Session):
         if self.acks_due:
             self.acks_due -= 1
         if token >> GENERATION_SHIFT:
+            if self.stored is not None and <uint8_t>(token >> PACKET_TYPE_SHIFT) == PUBREC:
+                self.stored.change()
             wanted = self.received is not None and self.received.acknowledge(token, &reason_code)
         if self.connection is None:
             if self.received is not None:
@@ -225,6 +230,8 @@ cdef class MqttSession(Session):
         """The client knows that we have its message: free the packet identifier (4.3.3)."""
         if self.received is not None:
             self.received.close(packet_id)
+            if self.stored is not None:
+                self.stored.change()
         append_ack(self.connection.output, PUBCOMP, packet_id)
         return self.transport.wake()
 
@@ -442,6 +449,10 @@ cdef class MqttSession(Session):
                 or self.queued.bytes + size > self.limits.queued_bytes \
                 or (self.state == OFFLINE and not self.store.make_room(self, size + MESSAGE_OVERHEAD)):
             return self.drop_message(message, "session_queue_full")
+        if self.stored is not None:
+            self.stored.queue_one()
+            if message.receipt != NULL:
+                self.stored.hold(<Receipt>message.receipt)
         return self.queued.append(message)
 
     cdef int drop_message(self, const Outgoing* message, str reason) except -1:
@@ -466,6 +477,10 @@ cdef class MqttSession(Session):
         self.in_flight.add(packet_id, output.data[before:output.size], self.level, message.deadline)
         if message.receipt != NULL:
             self.in_flight.add_receipt(packet_id, kept_receipt(message.receipt))
+        if self.stored is not None:
+            self.stored.change_messages()
+            if message.receipt != NULL and not (<Receipt>message.receipt).held:
+                self.stored.hold(<Receipt>message.receipt)
         if self.aliases is not None:
             output.size = before
             append_message(output, self.level, self.packet_size_max, self.aliases, message, flags, packet_id)
@@ -491,7 +506,7 @@ cdef class MqttSession(Session):
     cdef int on_puback(self, uint16_t packet_id, uint8_t reason_code) except -1:
         """The client has a QoS 1 message, or refuses it. An unknown packet identifier is an old one and is ignored."""
         if self.in_flight is not None and self.in_flight.on_puback(packet_id, reason_code < UNSPECIFIED_ERROR):
-            self.send_again()
+            self.on_acknowledged()
         return 0
 
     cdef int on_pubrec(self, uint16_t packet_id, uint8_t reason_code) except -1:
@@ -504,14 +519,20 @@ cdef class MqttSession(Session):
         append_ack(self.connection.output, PUBREL, packet_id)
         self.transport.wake()
         if self.in_flight is not None and self.in_flight.on_pubrec(packet_id):
-            self.send_again()
+            self.on_acknowledged()
         return 0
 
     cdef int on_pubcomp(self, uint16_t packet_id) except -1:
         """The client has forgotten the packet identifier, which is free again."""
         if self.in_flight is not None and self.in_flight.on_pubcomp(packet_id):
-            self.send_again()
+            self.on_acknowledged()
         return 0
+
+    cdef int on_acknowledged(self) except -1:
+        """Go on sending: a packet in flight has been acknowledged. Hot path."""
+        if self.stored is not None:
+            self.stored.change_messages()
+        return self.send_again()
 
     # ------------------------------------------------------------ subscriptions
 
@@ -529,11 +550,15 @@ cdef class MqttSession(Session):
             self.counters.count("refused", "too_many_subscriptions")
             return failure
         self.subscriptions.add(name, qos, identifier)
+        if self.stored is not None:
+            self.stored.change()
         return qos
 
     cdef uint8_t unsubscribe(self, Slice topic_filter) except? 0x7F:
         """Forget a topic filter. Return its UNSUBACK code."""
         if self.subscriptions is not None and self.subscriptions.remove(topic_filter.data[:topic_filter.size]):
+            if self.stored is not None:
+                self.stored.change()
             return SUCCESS
         return NO_SUBSCRIPTION_EXISTED
 

@@ -14,7 +14,7 @@ from kaa_gateway.kp.session cimport Attachment
 from kaa_gateway.mqtt.connection cimport AUTHENTICATING
 from kaa_gateway.mqtt.moved_session cimport MovedSession
 from kaa_gateway.mqtt.session cimport OFFLINE
-from kaa_gateway.mqtt.session_transfer cimport put_state, state_of
+from kaa_gateway.mqtt.session_transfer cimport put_state, take_state
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.mqtt cimport SERVER_UNAVAILABLE
 from kaa_gateway.wire.nats cimport ServerMessage
@@ -76,6 +76,8 @@ cdef class SessionEntry(DirectoryEntry):
         self.handler.store.add(self, session)
         session.offline_since = self.handler.store.directory.loop.time()
         self.handler.store.keep_offline(session)
+        if self.session is session:
+            self.handler.store.keep(self, session)
         return self.session
 
     cdef int hand_over(self, bytes state, uint64_t number) except -1:
@@ -108,7 +110,7 @@ cdef class SessionEntry(DirectoryEntry):
     cdef int give(self) except -1:
         """Give the state away, and forget the session."""
         cdef MqttSession session = self.session
-        cdef bytes state = state_of(session)
+        cdef bytes state = take_state(session)
         cdef MovedSession moved = self.departure(session)
         self.handler.store.forget(session)
         if moved is not None:

@@ -20,6 +20,8 @@ VERSION = 1
 COUNT_MAX = 100_000
 """Elements of each list; more than any limit of a session allows."""
 
+PACKET_IDS = 65_536
+
 PacketId = Annotated[int, Meta(ge=1, le=65_535)]
 Qos = Annotated[int, Meta(ge=0, le=2)]
 Deadline = Annotated[int, Meta(ge=0, lt=1 << 62)]
@@ -116,12 +118,22 @@ class SessionState(Struct, frozen=True, array_like=True, kw_only=True):
     """Of its client over MQTT-SN: topic ID n stands at n - 1. Workers that do not know this field ignore it."""
     uses_predefined_topics: bool = False
     """The same client has used predefined topic IDs, so it knows them."""
+    revision: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
+    """Of a session that is stored: the sequence of its last message in the stream (`kaa_gateway.fleet`); else 0."""
+
+
+class Addition(Struct, frozen=True, array_like=True):
+    """Messages that were queued since a state was stored, and the last pushes."""
+
+    queued: Annotated[list[Queued], Meta(max_length=COUNT_MAX)]
+    pushes: Annotated[list[Digest], Meta(max_length=1024)]
 
 
 encode = msgspec.msgpack.Encoder().encode
 """Return a SessionState as bytes."""
 
 _decoder = msgspec.msgpack.Decoder(SessionState)
+_addition_decoder = msgspec.msgpack.Decoder(Addition)
 
 
 def decode(data: bytes) -> SessionState | None:
@@ -130,3 +142,26 @@ def decode(data: bytes) -> SessionState | None:
         return _decoder.decode(data)
     except (msgspec.DecodeError, RecursionError):
         return None
+
+
+def restored(state: bytes, additions: list[bytes], revision: int) -> bytes | None:
+    """Return the state of a stored session, as its worker would have sent it; None if it is malformed.
+
+    A worker that was killed may have sent packets at last that are not stored. Packet identifiers go on far from
+    theirs: a client which has a packet of QoS 2 would take another one under its identifier for a repetition.
+    """
+    found = decode(state)
+    if found is None:
+        return None
+    queued, pushes = list(found.queued), found.pushes
+    try:
+        for data in additions:
+            addition = _addition_decoder.decode(data)
+            queued += addition.queued
+            pushes = addition.pushes
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    last = (found.last_packet_id + PACKET_IDS // 2) % PACKET_IDS
+    return encode(
+        msgspec.structs.replace(found, queued=queued, pushes=pushes, last_packet_id=last, revision=revision)
+    )

@@ -1,4 +1,5 @@
 from kaa_gateway.fleet.directory cimport SessionDirectory
+from kaa_gateway.fleet.session_storage cimport SessionStorage
 from kaa_gateway.kp.downlink cimport Downlink
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
@@ -17,6 +18,7 @@ cdef class MqttSessionStore:
     cdef Uplink uplink           # takes wills; the server's, None without one
     cdef MqttLimits limits
     cdef readonly SessionDirectory directory   # of all workers; None: there are no others
+    cdef SessionStorage storage  # where sessions outlive the worker; None: nowhere
     cdef Downlink downlink       # takes what comes after a session that has moved; None: nothing is sent after it
     # state
     cdef dict by_client          # (principal, client identifier) -> SessionEntry
@@ -30,6 +32,8 @@ cdef class MqttSessionStore:
     cdef int put(self, SessionEntry entry) except -1
     cdef int remove(self, SessionEntry entry) except -1
     cdef int add(self, SessionEntry entry, MqttSession session) except -1
+    cdef int keep(self, SessionEntry entry, MqttSession session) except -1
+    cdef int end_stored(self, MqttSession session) except -1
     cdef int discard(self, MqttSession session) except -1
     cdef SessionEntry take_out(self, MqttSession session)
     cdef int forget(self, MqttSession session) except -1

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from kaa_gateway.fleet.messages import Offer
 
 from kaa_gateway.mqtt.deadlines cimport Deadlines
+from kaa_gateway.mqtt.stored_session cimport MqttStoredSession
 from kaa_gateway.mqtt.will cimport Will
 
 cdef enum:
@@ -37,6 +38,10 @@ cdef class MqttSessionStore:
     def set_downlink(self, Downlink downlink not None):
         """Set what takes the answers and pushes that come for sessions which have moved; once, before the start."""
         self.downlink = downlink
+
+    def set_storage(self, SessionStorage storage):
+        """Set where sessions outlive the worker; once, before the start."""
+        self.storage = storage
 
     def offline_count(self):
         """Return the number of sessions whose clients are offline."""
@@ -75,9 +80,37 @@ cdef class MqttSessionStore:
         session.is_stored = True
         return 0
 
+    cdef int keep(self, SessionEntry entry, MqttSession session) except -1:
+        """Let a session outlive the worker, unless it ends with its connection: then none may be found later."""
+        if self.storage is None:
+            return 0
+        if session.clean and session.stored is None:
+            return self.storage.remove_older(entry.name, entry.number)
+        if session.clean:
+            return self.end_stored(session)
+        if session.stored is None:
+            session.stored = MqttStoredSession()
+            session.stored.storage = self.storage
+            session.stored.entry = entry
+            session.stored.session = session
+            session.stored.name = entry.name
+            session.stored.revision = session.revision
+        session.stored.number = session.number
+        return session.stored.change()
+
+    cdef int end_stored(self, MqttSession session) except -1:
+        """Write that a session has ended, if it outlives the worker."""
+        cdef MqttStoredSession stored = session.stored
+        if stored is None:
+            return 0
+        session.stored = None
+        stored.close()
+        return self.storage.remove(stored)
+
     cdef int discard(self, MqttSession session) except -1:
         """End a session, and forget all that it remembers. Its will, if that waits, is published."""
         cdef SessionEntry entry = self.take_out(session)
+        self.end_stored(session)
         self.publish_will(session)
         self.back_online(session)
         self.sessions.close(session)
@@ -85,7 +118,12 @@ cdef class MqttSessionStore:
 
     cdef int forget(self, MqttSession session) except -1:
         """End a session whose client goes on with another one, so that a will that waits is dropped."""
+        cdef MqttStoredSession stored = session.stored
         self.take_out(session)
+        if stored is not None:
+            session.stored = None
+            stored.close()
+            self.storage.forget(stored)
         self.back_online(session)
         return self.sessions.close(session)
 
@@ -119,6 +157,8 @@ cdef class MqttSessionStore:
         if session.will is not None:
             session.will_due = session.offline_since + session.will.delay
             self.wills.add(session, session.will_due, session.offline_since)
+        if session.stored is not None:
+            session.stored.change()
         while len(self.offline) > self.limits.persistent_sessions or self.bytes > self.limits.persistent_bytes:
             self.evict_oldest()
         return 0

@@ -6,6 +6,7 @@ is parsed again, and bounded by the limits of this worker.
 Source: MQTT 3.1.1 section 4.1 (storing state); MQTT 5 section 4.1 (session state).
 """
 
+from cpython.pyport cimport PY_SSIZE_T_MAX
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
 
 from kaa_gateway.kp.receipt cimport Receipt
@@ -25,6 +26,8 @@ from kaa_gateway.wire.mqtt cimport (
 )
 from kaa_gateway.wire.mqtt_fields cimport check_topic_filter, check_topic_name
 
+from itertools import islice
+
 from kaa_gateway.errors import ProtocolError
 from kaa_gateway.mqtt import session_state
 from kaa_gateway.mqtt.session_state import (
@@ -40,10 +43,25 @@ from kaa_gateway.mqtt.session_state import (
 cdef uint64_t ALL_BITS = 0xFFFFFFFFFFFFFFFFULL
 
 
-cdef bytes state_of(MqttSession session):
-    """Return what a session remembers of its client, as bytes."""
+cdef bytes take_state(MqttSession session):
+    """Return what a session remembers of its client, as bytes. Another worker reports its pushes from now on."""
+    cdef bytes state = session_state.encode(state_of(session))
+    cdef QueuedMessage message
+    cdef Receipt receipt
+    if session.in_flight is not None and session.in_flight.receipts is not None:
+        for receipt in session.in_flight.receipts.values():
+            receipt.over = True
+    if session.queued is not None:
+        for message in session.queued.messages:
+            if message.receipt is not None:
+                message.receipt.over = True
+    return state
+
+
+cdef object state_of(MqttSession session):
+    """Return what a session remembers of its client, as a SessionState."""
     cdef InFlight in_flight = session.in_flight
-    return session_state.encode(SessionState(
+    return SessionState(
         version=session_state.VERSION,
         expiry=session.expiry,
         level_in_flight=0 if in_flight is None else in_flight.level,
@@ -51,13 +69,14 @@ cdef bytes state_of(MqttSession session):
         subscriptions=subscriptions_of(session.subscriptions),
         endpoints=endpoints_of(session),
         in_flight=packets_of(in_flight),
-        queued=messages_of(session.queued),
+        queued=messages_of(session.queued, PY_SSIZE_T_MAX),
         received=received_of(session.received),
         pushes=[] if session.pushes is None else session.pushes.copy(),
         awaited=awaited_of(session.responses),
         registered_topics=session.registered_topics or [],
         uses_predefined_topics=bool(session.uses_predefined_topics),
-    ))
+        revision=0 if session.stored is None or session.stored.writing else session.stored.revision,
+    )
 
 
 cdef list subscriptions_of(Subscriptions subscriptions):
@@ -106,11 +125,12 @@ cdef list packets_of(InFlight in_flight):
     ]
 
 
-cdef list messages_of(MessageQueue queue):
+cdef list messages_of(MessageQueue queue, Py_ssize_t last):
+    """Return the messages of a queue, or the last ones of it, in order."""
     cdef QueuedMessage message
     messages = []
     if queue is not None:
-        for message in queue.messages:
+        for message in islice(queue.messages, max(0, len(queue.messages) - last), None):
             messages.append(Queued(
                 message.topic, message.payload, message.properties, message.deadline, message.qos, message.repeats,
                 wanted_receipt(message.receipt),
@@ -119,10 +139,9 @@ cdef list messages_of(MessageQueue queue):
 
 
 cdef object wanted_receipt(Receipt receipt):
-    """Return a receipt for the other worker, which reports from now on; None for None."""
+    """Return what another worker needs to report what becomes of a push; None for None."""
     if receipt is None:
         return None
-    receipt.over = True
     return WantedReceipt(receipt.subject.decode(), receipt.push_id, receipt.endpoint_id, receipt.session)
 
 
@@ -155,6 +174,7 @@ cdef bint put_state(MqttSession session, bytes data, Uplink uplink) except -1:
         return False
     session.state = OFFLINE
     session.clean = False
+    session.revision = <uint64_t>state.revision
     session.expiry = min(<double>state.expiry, session.limits.session_expiry)
     try:
         put_subscriptions(session, state.subscriptions)

@@ -159,6 +159,8 @@ cdef class ClientTopics:
             self.memory.size += TOPIC_OVERHEAD + len(name)
             self.names.append(name)
             number = self.ids[name] = len(self.names)
+            if self.session is not None and self.session.stored is not None:
+                self.session.stored.change()
         return number
 
     cdef str refusal(self):

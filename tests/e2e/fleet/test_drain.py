@@ -70,4 +70,4 @@ async def test_the_last_worker_does_not_wait(shared_nats: NatsServer) -> None:
             await peer.send(Disconnect())
             assert await peer.until_closed() == []
         async with asyncio.timeout(0.4):
-            await give_away(worker.directory, [], asyncio.get_running_loop().time() + 60)
+            await give_away(worker.directory, list, asyncio.get_running_loop().time() + 60)

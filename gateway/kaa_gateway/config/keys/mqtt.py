@@ -1,6 +1,6 @@
 """The keys of `kaa.kpc.transports.mqtt`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -171,6 +171,13 @@ class Mqtt(Section, frozen=True, kw_only=True):
             "the oldest session goes first.",
         ),
     ] = 256 * MiB
+    sessions: Annotated[
+        Literal["memory", "durable"],
+        Meta(
+            description="Where persistent sessions are kept: `memory`: they end with their worker if it is killed; "
+            "`durable`: also in the JetStream stream `<instance>-sessions`."
+        ),
+    ] = "memory"
     takeover_timeout: Annotated[
         Seconds,
         Meta(
