@@ -1,7 +1,8 @@
 """Measures what devices that wait for a push cost the gateway: `python -m kaa_bench.waiting`.
 
 Each device waits once, and a push answers it. The memory is the gateway's while all devices wait. The devices of CoAP
-send from an address and port each, as real ones do.
+send from an address and port each, as real ones do. Those of MQTT are what the others are compared with: each has
+subscribed to its path and sent one message, and then keeps its connection.
 """
 
 import argparse
@@ -17,9 +18,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from kaa_bench.connecting import raise_file_limit
-from kaa_bench.packets import APP_VERSION, EXTENSION
+from kaa_bench.packets import APP_VERSION, EXTENSION, connect, packet, string
 from kaa_bench.processes import INSTANCE, Gateway, NatsServer
 
+PROTOCOLS = ("mqtt", "http", "coap")
 WAIT_S = 200
 FIRST_SHARE = 4
 """One in this many devices waits before the first reading, because a server allocates some memory once."""
@@ -70,6 +72,12 @@ class Waiters:
                 "Host: gateway\r\nContent-Length: 0\r\n\r\n".encode()
             )
             return made
+        if self._protocol == "mqtt":
+            made = socket.create_connection(address)
+            topic = string(f"kp1/{APP_VERSION}/{EXTENSION}/device-{device}/command")
+            subscribe = packet(0x82, b"\0\1" + topic + b"\0")
+            made.sendall(connect(device) + subscribe + packet(0x30, topic))
+            return made
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         made.bind((f"127.0.{device >> 8 & 0xFF}.{(device & 0xFF) or 1}", 0))
         made.connect(address)
@@ -105,6 +113,11 @@ class Waiters:
 
     def _read_response(self, device: socket.socket) -> None:
         device.settimeout(TIMEOUT_S)
+        if self._protocol == "mqtt":
+            received = b""
+            while b"[1]" not in received:
+                received += device.recv(4096)
+            return
         while (answer := device.recv(4096))[:1] and self._protocol == "coap":
             message = coap.decode(answer)
             if message.code:
@@ -153,10 +166,10 @@ async def measure(protocol: str, devices: int) -> None:
 def main() -> None:
     """Read the command line, and measure."""
     parser = argparse.ArgumentParser(prog="python -m kaa_bench.waiting", description=__doc__.splitlines()[0])
-    parser.add_argument("--protocol", choices=("http", "coap"), action="append", help="default: both")
+    parser.add_argument("--protocol", choices=PROTOCOLS, action="append", help="default: all")
     parser.add_argument("--devices", type=int, default=10_000, help="how many wait (default: %(default)s)")
     arguments = parser.parse_args()
-    for protocol in arguments.protocol or ("http", "coap"):
+    for protocol in arguments.protocol or PROTOCOLS:
         asyncio.run(measure(protocol, arguments.devices))
 
 

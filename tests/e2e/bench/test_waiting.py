@@ -9,7 +9,7 @@ import pytest
 TIMEOUT_S = 120.0
 
 
-@pytest.mark.parametrize("protocol", ["http", "coap"])
+@pytest.mark.parametrize("protocol", ["mqtt", "http", "coap"])
 async def test_devices_wait_and_are_answered(protocol: str) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "kaa_bench.waiting", "--protocol", protocol, "--devices", "40",
