@@ -326,7 +326,8 @@ def list_sessions(
     *,
     replica: Replica = (),
     protocol: Annotated[
-        str | None, Parameter(help="Only of this one: mqtt, http, coap, udp or that of a plug-in.")
+        str | None,
+        Parameter(help="Only of this one: mqtt, mqtt-sn, http, coap, udp, bridge or that of a plug-in."),
     ] = None,
     limit: Limit = 100,
     as_json: AsJson = False,

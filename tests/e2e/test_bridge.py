@@ -105,6 +105,40 @@ async def test_mapped_topics(nats_server: NatsServer, broker: Mosquitto, cluster
             assert await device.message() == ("plant/pump-1/do/stop", b"5")
 
 
+async def test_the_broker_sends_no_packet_that_is_too_large(
+    nats_server: NatsServer, broker: Mosquitto, cluster: Cluster
+) -> None:
+    settings = {"max-packet-size": 2048}
+    with BridgeProcess(nats_server.url, bridged(broker, settings=settings)) as bridge:
+        await bridge.connected()
+        async with broker.device() as device:
+            for qos in (0, 1):
+                await device.publish("kp1/app_v1/dcx/t1/json", b"x" * 2048, qos=qos)
+                await device.publish("kp1/app_v1/dcx/t1/json", b"%d" % qos, qos=qos)
+        found = await cluster.next_requests(2)
+        assert [each.fields["payload"] for each in found] == [b"0", b"1"]
+
+
+async def test_what_waits_for_the_broker_is_bounded(
+    nats_server: NatsServer, broker: Mosquitto, cluster: Cluster
+) -> None:
+    settings = {"queued-bytes": "100KiB"}
+    with BridgeProcess(nats_server.url, bridged(broker, settings=settings)) as bridge:
+        await bridge.connected()
+        async with broker.device() as device:
+            await device.publish("kp1/app_v1/dcx/t1/json", b"{}")
+            await cluster.request()
+        broker.stop()
+        await until(lambda: bridge.count("bridge_connected") == 0, "the broker has gone")
+        for _ in range(5):
+            await cluster.push("t1", b"x" * 40_000, resourcePath="/p")
+        await until(lambda: bridge.count("events", "dropped", "bridge_queue_full") == 3, "three are dropped")
+        assert bridge.count("queue_depth", "bridge_outgoing_bytes") == 80_000
+        broker.start()
+        await bridge.connected(2)
+        await until(lambda: bridge.count("queue_depth", "bridge_outgoing_bytes") == 0, "the others are sent")
+
+
 async def test_a_broker_over_tls(nats_server: NatsServer, cluster: Cluster, tmp_path: Path) -> None:
     """Both sides show certificates. A broker of another authority is not trusted."""
     authority, stranger = Authority(tmp_path), Authority(tmp_path, "other-ca")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from tests.support.mqtt import mqtt_client, mqtt_peer
 from tests.support.mqtt5.packets import Disconnect, Puback, Publish
 from tests.support.mqtt5.peer import mqtt5_client
 from tests.support.mqtt5.properties import Property
-from tests.support.nats import NatsServer
+from tests.support.nats import HOST, NatsServer, free_port
 
 REFERENCE = "other.example.com:1883"
 
@@ -206,3 +207,13 @@ def test_the_instance_is_in_the_subjects() -> None:
     from kaa_gateway.fleet import operations
 
     assert operations.to_all(INSTANCE, "GetStatus") == "kaa.v1.service.kpc.gateway.GetStatus"
+
+
+def test_standard_output_has_nothing_but_what_was_asked_for() -> None:
+    command = [sys.executable, "-P", "-m", "kaa_gateway", "sessions", "list", "--json"]
+    nats = f"nats://{HOST}:{free_port()}"
+    done = subprocess.run(
+        [*command, "--nats", nats], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot connect to NATS" in done.stderr

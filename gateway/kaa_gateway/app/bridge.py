@@ -69,6 +69,7 @@ def make_bridge(
         down=down,
         endpoints_max=settings.endpoints,
         queued_max=settings.queued_messages,
+        queued_bytes_max=settings.queued_bytes,
     )
     now = asyncio.get_running_loop().time
     bridge.set_owners(Owners(control, name, replica_id, bridge.find, now, counters))
@@ -92,6 +93,7 @@ def connector(settings: BridgeSettings, identifier: str, counters: Counters) -> 
         tls=_tls_context(settings) if parts.scheme == "mqtts" else None,
         keep_alive=int(settings.keep_alive),
         receive_maximum=settings.receive_maximum,
+        packet_size_max=settings.max_packet_size,
         session_expiry=int(settings.session_expiry),
         dropped=lambda: counters.add("dropped", "bridge_qos_0"),
     )
@@ -149,6 +151,7 @@ def queues_of_bridge(bridge: Bridge, settings: BridgeSettings) -> list[Queue]:
         Queue("bridge_endpoints", bridge.endpoint_count, lambda: settings.endpoints),
         Queue("bridge_unacknowledged", bridge.unacknowledged, lambda: settings.receive_maximum),
         Queue("bridge_outgoing", bridge.queued, lambda: settings.queued_messages),
+        Queue("bridge_outgoing_bytes", bridge.queued_bytes, lambda: settings.queued_bytes),
     ]
 
 

@@ -10,6 +10,7 @@ import sys
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from kaa_gateway import logs
 from kaa_gateway.app.watching import EndpointWatch
 from kaa_gateway.bus.connector import TlsOptions
 from kaa_gateway.bus.control import Control
@@ -75,6 +76,7 @@ def _control(config: Config) -> Control:
 @asynccontextmanager
 async def _started(control: Control) -> AsyncIterator[Control]:
     """Connect to NATS. Raises BusError if that fails in time."""
+    logs.configure("error", "console")  # on standard error: standard output has what was asked for
     control.start()
     try:
         try:

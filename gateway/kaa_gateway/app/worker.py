@@ -29,6 +29,7 @@ from kaa_gateway.app.garbage import COLLECT_PERIOD, GarbageCollection
 from kaa_gateway.app.identity import configure_identity, make_identity
 from kaa_gateway.app.limits import admission_limits_of, mqtt_limits_of
 from kaa_gateway.app.listener_builder import ListenerBuilder
+from kaa_gateway.app.nats_connections import NatsConnections
 from kaa_gateway.app.periodic import BackgroundTasks
 from kaa_gateway.app.presence import make_presence
 from kaa_gateway.app.queues import queues_of
@@ -46,12 +47,6 @@ from kaa_gateway.app.transports.mqtt import build_mqtt
 from kaa_gateway.app.transports.mqtt_sn import build_mqtt_sn
 from kaa_gateway.app.transports.plugins import build_plugins
 from kaa_gateway.bus import subjects
-from kaa_gateway.bus.connector import Connector, TlsOptions
-from kaa_gateway.bus.control import Control
-from kaa_gateway.bus.credentials import Credentials
-from kaa_gateway.bus.durable import DurableLanes
-from kaa_gateway.bus.link import Link
-from kaa_gateway.bus.streams import Streams, StreamSettings
 from kaa_gateway.counters import Counters
 from kaa_gateway.fleet.directory import SessionDirectory
 from kaa_gateway.fleet.member import Member
@@ -124,28 +119,15 @@ class Worker:
         self._name = config.service.instance.name
         replica_id = config.service.instance.replica.id
         self._replica_id = f"{replica_id}-{index}" if config.workers > 1 else replica_id
-        self._durable_instances = sorted(
-            each.name for each in config.extension_instances.values() if each.durable
-        )
         self._reply_to = subjects.replica(self._replica_id, "esp", subjects.EXTENSION_DATA)
         self.counters = Counters()
 
         # bus
-        nats_tls = config.nats.tls
-        tls = TlsOptions(
-            nats_tls.ca_file, nats_tls.cert_file, nats_tls.key_file, handshake_first=nats_tls.handshake_first
-        )
-        self.link = self._make_link()
-        nats_file = config.nats.credentials_file
-        nats_credentials = Credentials(nats_file) if nats_file else None
-        self._connector = self._make_connector(tls, nats_credentials)
-        self.control = Control(
-            config.nats.urls,
-            name=f"{self._name} {self._replica_id} control",
-            tls=tls,
-            credentials=nats_credentials,
-        )
-        self._streams = self._make_streams()
+        nats = NatsConnections(self._loop, config, self._replica_id, self._reply_to)
+        self.link = nats.link
+        self.control = nats.control
+        self._connector = nats.connector
+        self._streams = nats.streams
 
         # identity, lifecycle
         self.identity = make_identity(config, self.control, self._replica_id)
@@ -189,7 +171,7 @@ class Worker:
         )
         self.downlink = Downlink(self.uplink, self.router, self.sessions, correlator, self.counters)
         self.link.set_listener(self.downlink)
-        self.durable = self._make_durable_lanes()
+        self.durable = nats.make_lanes(self.downlink)
         self.downlink.set_durable(self.durable)
         self.router.set_durable(self.durable)
         self._stream_repair = StreamRepair(self._streams, self.durable)
@@ -279,56 +261,6 @@ class Worker:
         self._background = BackgroundTasks(self._loop)
 
     # ------------------------------------------------------------ parts
-
-    def _make_link(self) -> Link:
-        subscriptions = (self._reply_to, subjects.service(self._name, "esp", subjects.EXTENSION_DATA))
-        nats = self._config.nats
-        return Link(
-            self._loop,
-            subscriptions,
-            nats.max_pending_bytes,
-            nats.ping_timeout,
-            self._on_link_lost,
-        )
-
-    def _on_link_lost(self, sentence: str) -> None:
-        self._connector.on_lost(sentence)
-
-    def _make_connector(self, tls: TlsOptions, credentials: Credentials | None) -> Connector:
-        nats = self._config.nats
-        return Connector(
-            self.link,
-            nats.urls,
-            name=f"{self._name} {self._replica_id} link",
-            tls=tls,
-            credentials=credentials,
-        )
-
-    def _make_streams(self) -> Streams:
-        durable = self._config.durable
-        settings = StreamSettings(
-            storage=durable.storage,
-            replicas=durable.replicas,
-            max_bytes=durable.max_bytes,
-            max_age=durable.max_age,
-            discard=durable.discard,
-            duplicate_window=durable.duplicate_window,
-        )
-        return Streams(self.control.request, self._durable_instances, settings)
-
-    def _make_durable_lanes(self) -> DurableLanes:
-        return DurableLanes(
-            self.link,
-            self.downlink,
-            [
-                (instance, subjects.stream(instance), subjects.service(instance, "esp", subjects.CLIENT_DATA))
-                for instance in self._durable_instances
-            ],
-            self._reply_to,
-            self._config.durable.max_pending_bytes,
-            self._config.durable.ack_timeout,
-            secrets.randbits(32),
-        )
 
     def _make_tracing(self) -> Tracing | None:
         if not self._config.tracing.enabled or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":

@@ -62,6 +62,7 @@ class Bridge:
         down: Sequence[TopicMapping],
         endpoints_max: int,
         queued_max: int,
+        queued_bytes_max: int,
     ) -> None:
         self._uplink = uplink
         self._sessions = sessions
@@ -73,6 +74,7 @@ class Bridge:
         self._down = down
         self._endpoints_max = endpoints_max
         self._queued_max = queued_max
+        self._queued_bytes_max = queued_bytes_max
         self._owners: Owners | None = None
         self._by_key: OrderedDict[EndpointKey | None, BridgedEndpoint] = OrderedDict()
         self._client: BrokerClient | None = None
@@ -82,6 +84,8 @@ class Bridge:
         """[packet identifier, whether NATS has the message] in the order of arrival."""
         self._room = asyncio.Event()
         self._queued: deque[tuple[str, bytes]] = deque()
+        self._queued_bytes = 0
+        """Of the payloads in `_queued` and `_publishing`."""
         self._has_queued = asyncio.Event()
         self._publishing: dict[int, tuple[str, bytes]] = {}
         self._published = 0
@@ -107,6 +111,10 @@ class Bridge:
     def queued(self) -> int:
         """Return how many answers and pushes the broker has not acknowledged."""
         return len(self._queued) + len(self._publishing)
+
+    def queued_bytes(self) -> int:
+        """Return the bytes of their payloads."""
+        return self._queued_bytes
 
     def unacknowledged(self) -> int:
         """Return how many messages of the broker are not acknowledged."""
@@ -257,10 +265,11 @@ class Bridge:
     def send(self, topic: bytes, payload: bytes) -> bool:
         """Publish an answer or a push to the broker, now or when it is back."""
         text = topic.decode("utf-8", "replace")
-        if self.queued() >= self._queued_max:
+        if self.queued() >= self._queued_max or self._queued_bytes + len(payload) > self._queued_bytes_max:
             self._counters.add("dropped", "bridge_queue_full")
             return False
         self._queued.append((apply_first(self._down, text) or text, payload))
+        self._queued_bytes += len(payload)
         self._has_queued.set()
         return True
 
@@ -289,5 +298,5 @@ class Bridge:
         except ValueError:
             # A topic that MQTT does not know, or one that is too long.
             self._counters.add("dropped", "no_topic")
-        if connection == self._connection:
-            self._publishing.pop(number, None)
+        if connection == self._connection and self._publishing.pop(number, None) is not None:
+            self._queued_bytes -= len(payload)

@@ -21,19 +21,35 @@ UNSENT_CALLS_MAX = 1_000_000
 """aiomqtt warns of more unacknowledged publications than this; the bridge bounds them itself."""
 QOS_0_MAX = 1000
 """Messages of QoS 0 that wait to be forwarded."""
+QOS_0_BYTES_MAX = 16 << 20
+"""Bytes of their payloads."""
 
 
 class Inbox(asyncio.Queue["aiomqtt.Message"]):
     """The messages that wait to be forwarded. Receive Maximum bounds those of QoS 1, and this those of QoS 0."""
 
     dropped: Callable[[], None]
+    qos_0_bytes = 0
 
     def put_nowait(self, item: aiomqtt.Message) -> None:
         """Add a message; drop one of QoS 0 if too many wait."""
-        if item.qos == 0 and self.qsize() >= QOS_0_MAX:
+        size = _size(item)
+        if size and (self.qsize() >= QOS_0_MAX or self.qos_0_bytes + size > QOS_0_BYTES_MAX):
             self.dropped()
-        else:
-            super().put_nowait(item)
+            return
+        self.qos_0_bytes += size
+        super().put_nowait(item)
+
+    def get_nowait(self) -> aiomqtt.Message:
+        """Take the oldest message."""
+        item = super().get_nowait()
+        self.qos_0_bytes -= _size(item)
+        return item
+
+
+def _size(message: aiomqtt.Message) -> int:
+    """Return the bytes that a message of QoS 0 counts for; 0 for another one."""
+    return 0 if message.qos else 1 + (len(message.payload) if isinstance(message.payload, bytes) else 0)
 
 
 class BrokerClient(aiomqtt.Client):
@@ -50,11 +66,13 @@ class BrokerClient(aiomqtt.Client):
         tls: ssl.SSLContext | None,
         keep_alive: int,
         receive_maximum: int,
+        packet_size_max: int,
         session_expiry: int,
         dropped: Callable[[], None],
     ) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         properties.ReceiveMaximum = receive_maximum
+        properties.MaximumPacketSize = packet_size_max
         properties.SessionExpiryInterval = session_expiry
         inbox: Any = type("Inbox", (Inbox,), {"dropped": staticmethod(dropped)})
         super().__init__(

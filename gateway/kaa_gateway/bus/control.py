@@ -58,8 +58,16 @@ class Control:
     """A nats-py client behind an outbox, so that publishing never waits."""
 
     def __init__(
-        self, urls: tuple[str, ...], *, name: str, tls: TlsOptions, credentials: Credentials | None
+        self,
+        urls: tuple[str, ...],
+        *,
+        name: str,
+        tls: TlsOptions,
+        credentials: Credentials | None,
+        jetstream_domain: str | None = None,
     ) -> None:
+        self.jetstream_domain = jetstream_domain
+        """Of streams and buckets; None for that of the server."""
         self._servers = ServerList(urls)
         self._name = name
         self._tls = tls

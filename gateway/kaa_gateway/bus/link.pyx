@@ -22,7 +22,7 @@ from kaa_gateway.clock cimport monotonic
 from kaa_gateway.counters cimport Histogram
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.nats cimport (
-    ERR, HMSG, INFO, MSG, PING, PONG, Publication, append_publication, decimal, header_value, next_message,
+    ERR, HMSG, INFO, MSG, OK, PING, PONG, Publication, append_publication, decimal, header_value, next_message,
     next_publication, status_of,
 )
 
@@ -243,14 +243,15 @@ cdef class Link:
 
     cdef int parse(self, const uint8_t* data, Py_ssize_t size) except -1:
         cdef ServerMessage message
-        cdef Py_ssize_t at = 0, consumed
+        cdef Py_ssize_t at = 0, consumed, payload_max = max(self.payload_max, PAYLOAD_MAX_DEFAULT) * 2
         cdef bint from_tail = self.tail.size != 0
+        message.operation = OK  # none yet
         if from_tail:
             self.tail.append(data, size)
             data = self.tail.data
             size = self.tail.size
         while at < size:
-            consumed = next_message(data + at, size - at, max(self.payload_max, PAYLOAD_MAX_DEFAULT) * 2, &message)
+            consumed = next_message(data + at, size - at, payload_max, &message)
             if consumed == 0:
                 break
             at += consumed

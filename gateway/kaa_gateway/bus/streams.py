@@ -70,8 +70,15 @@ def wanted(instance: str, settings: StreamSettings) -> dict[str, Any]:
 class Streams:
     """The streams of the durable extension instances of one worker."""
 
-    def __init__(self, request: Request, instances: Iterable[str], settings: StreamSettings) -> None:
+    def __init__(
+        self,
+        request: Request,
+        instances: Iterable[str],
+        settings: StreamSettings,
+        domain: str | None = None,
+    ) -> None:
         self._request = request
+        self._domain = domain
         self._wanted = [wanted(instance, settings) for instance in instances]
         self._reported = ""
 
@@ -120,7 +127,7 @@ class Streams:
     async def _ask(self, subject: str, body: dict[str, Any] | None) -> dict[str, Any]:
         payload = b"" if body is None else msgspec.json.encode(body)
         try:
-            data = await self._request(f"$JS.API.{subject}", payload, REQUEST_TIMEOUT)
+            data = await self._request(subjects.jetstream(self._domain, subject), payload, REQUEST_TIMEOUT)
         except BusError as error:
             if error.reason == "nats_no_responders":
                 raise BusError("jetstream_off", "JetStream is not enabled, or not there") from error

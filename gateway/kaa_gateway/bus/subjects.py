@@ -36,6 +36,13 @@ def stream(extension_instance: str) -> str:
     return f"kaa-{extension_instance}"
 
 
+def jetstream(domain: str | None, subject: str) -> str:
+    """Return a subject of JetStream's API, without `$JS.API`, or of a key-value bucket, in a domain."""
+    if domain is not None:
+        return f"$JS.{domain}.API.{subject}"
+    return subject if subject.startswith("$KV.") else f"$JS.API.{subject}"
+
+
 def with_message_type(subject: str, message_type: str) -> str:
     """Return the subject with its last token replaced, as 3/ISM answers a reply-to with another message type."""
     return f"{subject.rpartition('.')[0]}.{message_type}"

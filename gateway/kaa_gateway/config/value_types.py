@@ -156,6 +156,12 @@ def _optional_level_name(text: str) -> str | None:
     return text or None
 
 
+def _optional_name(text: str) -> str | None:
+    if text and not NAME.match(text):
+        raise ValueError
+    return text or None
+
+
 def _ciphers(text: str) -> str:
     if not re.fullmatch(r"[!-~]{1,1000}", text):
         raise ValueError
@@ -247,6 +253,9 @@ LevelName = Annotated[
 
 OptionalLevelName = Annotated[
     str | None, Form("a name of 1 to 255 letters, digits, _, - and .", _optional_level_name)
+]
+OptionalName = Annotated[
+    str | None, Form("a name of 1 to 128 letters, digits, _ and -, not starting with -", _optional_name)
 ]
 Names = tuple[Name, ...]
 HostName = Annotated[

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import structlog
 
+from kaa_gateway.bus import subjects
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
@@ -80,12 +81,20 @@ class Bucket:
 
     async def ask(self, what: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of JetStream's API to a request about the stream. BusError if there is none."""
-        subject = f"$JS.API.{what}.KV_{self._name}"
+        subject = subjects.jetstream(self._control.jetstream_domain, f"{what}.KV_{self._name}")
         return _checked(await self._control.request(subject, msgspec.json.encode(body), REQUEST_TIMEOUT))
 
     async def put(self, key: str, datum: bytes, headers: dict[str, str] | None = None) -> None:
         """Set a key, and return when JetStream has it. BusError if it does not say so."""
-        _checked(await self._control.request(self.subject(key), datum, REQUEST_TIMEOUT, headers))
+        _checked(await self._control.request(self._written(key), datum, REQUEST_TIMEOUT, headers))
+
+    async def put_unconfirmed(self, key: str, datum: bytes, headers: dict[str, str] | None = None) -> None:
+        """Set a key, without waiting for JetStream."""
+        await self._control.publish(self._written(key), datum, headers)
+
+    def _written(self, key: str) -> str:
+        """Return the subject that a value is published on."""
+        return subjects.jetstream(self._control.jetstream_domain, self.subject(key))
 
     async def get(self, key: str) -> Value:
         """Return what a key has. BusError if JetStream does not answer."""

@@ -15,16 +15,17 @@ of a worker that stops (offers). What a session is, and its state as bytes, is i
 Source: MQTT 3.1.1 section 3.1.4 and MQTT 5 section 3.1.4 (a client is there once); NATS, "no responders".
 """
 
-import hashlib
 import secrets
 from collections import OrderedDict
+from hashlib import blake2b
 
 import msgspec
 import structlog
 
 from kaa_gateway.clock cimport monotonic
 from kaa_gateway.fleet.transfers cimport COMPLETE, INCOMPLETE, MALFORMED, Progress
-from kaa_gateway.wire.buffer cimport Slice
+from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
 
 from kaa_gateway.fleet import messages
 from kaa_gateway.fleet.messages import Bye, Claim, Forwarded, Hello, Newer, Nothing, Notice, Offer, State
@@ -38,12 +39,23 @@ cdef enum:
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
 cdef double CHECK_MAX = 0.2        # seconds that one look at the time counts for at most
 
+NAME_BYTES = messages.NAME_SIZE // 2
+
 
 def session_name(str kind not None, *parts):
     """Return the name that a client's session has in the directory: a digest, since a client chooses the parts."""
-    sizes = ",".join([str(len(part)) for part in parts])
-    text = f"{kind} {sizes} {''.join(parts)}".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(text, digest_size=messages.NAME_SIZE // 2).hexdigest()
+    cdef Py_ssize_t number
+    cdef Buffer text = Buffer()
+    cdef bytes encoded = kind.encode()
+    text.append(<const char*>encoded, len(encoded))
+    for number in range(len(parts)):
+        text.reserve(1 + DECIMAL_DIGITS_MAX)[0] = c"," if number else c" "
+        text.size = put_decimal(text.data + text.size + 1, len(parts[number])) - text.data
+    text.append(b" ", 1)
+    for part in parts:
+        encoded = (<str>part).encode("utf-8", "surrogatepass")
+        text.append(<const char*>encoded, len(encoded))
+    return blake2b(text.copy(), digest_size=NAME_BYTES).hexdigest()
 
 
 cdef class SessionDirectory(Receiver):

@@ -22,6 +22,7 @@ from msgspec import Struct
 from kaa_gateway.errors import BusError
 from kaa_gateway.fleet.bucket import Bucket
 from kaa_gateway.fleet.months import ATTEMPTS, CONFLICT_PAUSE, STOP_TIMEOUT, month_of, seconds_left, token_of
+from kaa_gateway.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -78,8 +79,7 @@ class EndpointMonthCounters:
         """Add what has passed since the last time, if NATS is there."""
         if self._task is None:
             return
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        await end_tasks([self._task])
         try:
             async with asyncio.timeout(STOP_TIMEOUT), asyncio.TaskGroup() as group:
                 for version, months in self._months().items():

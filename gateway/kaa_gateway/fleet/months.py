@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from kaa_gateway.errors import BusError
 from kaa_gateway.fleet.bucket import Bucket
+from kaa_gateway.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,8 +66,7 @@ class MonthCounters:
     async def stop(self) -> None:
         """Add what has passed since the last time, if NATS is there."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_tasks([self._task])
             try:
                 async with asyncio.timeout(STOP_TIMEOUT):
                     await self._add_all()

@@ -1,10 +1,10 @@
 """What a worker has for other workers in one tick, written at its end. Nothing is kept: if NATS is lost, so is it."""
 
 from kaa_gateway.wire.buffer cimport Slice, slice_of
-from kaa_gateway.wire.nats cimport append_publication
+from kaa_gateway.wire.nats cimport append_publication, append_subscribe, append_unsubscribe
 
 from kaa_gateway.fleet.messages import encode
-from kaa_gateway.wire.nats import encode_publish_head, encode_subscribe
+from kaa_gateway.wire.nats import encode_publish_head
 
 cdef Slice NOTHING = Slice(NULL, 0)
 
@@ -19,14 +19,12 @@ cdef class Outbox:
 
     cdef int subscribe(self, str subject, uint32_t sid) except -1:
         """Write a SUB line."""
-        cdef bytes line = encode_subscribe(subject, sid)
-        self.lines.append(<const char*>line, len(line))
+        append_subscribe(self.lines, subject, sid)
         return self.schedule_flush()
 
     cdef int unsubscribe(self, uint32_t sid) except -1:
         """Write an UNSUB line."""
-        cdef bytes line = b"UNSUB %d\r\n" % sid
-        self.lines.append(<const char*>line, len(line))
+        append_unsubscribe(self.lines, sid)
         return self.schedule_flush()
 
     cdef int publish(self, str subject, str reply, message) except -1:

@@ -17,6 +17,7 @@ from kaa_gateway.bus import presence_bucket
 from kaa_gateway.bus.presence_bucket import Entry, Lease
 from kaa_gateway.errors import BusError
 from kaa_gateway.fleet.bucket import Bucket
+from kaa_gateway.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,7 +63,6 @@ class PresenceWriter:
         look: Callable[[str], Seen | None],
         everyone: Callable[[], Iterable[str]],
     ) -> None:
-        self._control = control
         self._bucket = Bucket(control, presence_bucket.bucket_of(instance), copies, lasting=False)
         self._replica_id = replica_id
         self._life = ""
@@ -133,10 +133,8 @@ class PresenceWriter:
 
     async def stop(self) -> None:
         """Remove all entries of this replica, if NATS is there."""
-        for task in self._tasks:
-            task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await end_tasks(self._tasks)
             try:
                 await self._remove(self._replica_id)
             except BusError:
@@ -225,7 +223,7 @@ class PresenceWriter:
             if number == last:
                 await self._bucket.put(key, datum, headers)
             else:
-                await self._control.publish(self._bucket.subject(key), datum, headers)
+                await self._bucket.put_unconfirmed(key, datum, headers)
             if number % GROUP == GROUP - 1:
                 await asyncio.sleep(0)
 

@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from kaa_gateway.bus import subjects
 from kaa_gateway.errors import BusError
 from kaa_gateway.fleet.shares import share_of
+from kaa_gateway.tasks import end_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -118,8 +119,7 @@ class QuotaSharing:
     async def stop(self) -> None:
         """Leave the shares to the others."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await end_tasks([self._task])
             await self._publish({}, leaves=True)
 
     async def _run(self) -> None:

@@ -84,7 +84,7 @@ cdef class HttpServer:
         connection.parser = self.take_parser()
         connection.parser.stops_at_heads = self.authenticates
         connection.input = Buffer()
-        connection.wait_start = self.loop.time()
+        connection.clock.start = self.loop.time()
         if not self.authenticates and transport.certificate is not None:
             # Nobody is asked, but the authority of the certificate may be a tenant's.
             session.set_client(

@@ -8,7 +8,6 @@ providers (`kaa_gateway.identity.client_provider`, `kaa_gateway.identity.static`
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -24,6 +23,8 @@ from kaa_gateway.identity.certificate_rules import (
     principal_within,
 )
 from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED, Credentials
+from kaa_gateway.identity.clients import ANONYMOUS_CLIENT
+from kaa_gateway.identity.digests import digest_of
 from kaa_gateway.identity.shared_requests import IDENTITY_UNAVAILABLE, SharedRequests
 
 if TYPE_CHECKING:
@@ -97,22 +98,23 @@ class ClientAuthenticator:
     def authenticate(self, presentation: Presentation) -> Client | asyncio.Future[Client]:
         """Return the client. See `kaa_gateway.identity.clients.Authenticator`."""
         demand = self._demands.get(presentation.transport, "off")
-        credentials = _credentials(presentation)
-        certificate = presentation.certificate
-        if demand == "off" or (credentials is None and demand == "optional"):
+        user_name, certificate = presentation.user_name, presentation.certificate
+        if demand == "off":
             return self._rules.client_of(certificate)
-        if presentation.user_name is None and certificate is not None and self._rules.admits(certificate):
-            return self._rules.client_of(certificate)
-        if credentials is None:
+        if user_name is None and certificate is None:
+            if demand == "optional":
+                return ANONYMOUS_CLIENT
             raise IdentityError(401, CREDENTIALS_MISSING, "Credentials are required")
-        digest = self._digest(credentials)
+        if user_name is None and certificate is not None and self._rules.admits(certificate):
+            return self._rules.client_of(certificate)
+        digest = digest_of(self._key, user_name or "", presentation.password, certificate)
         admitted = self.good.get(digest)
         if admitted is not None:
             return admitted.client
         rejection = self.bad.get(digest)
         if rejection is not None:
             raise IdentityError(401, *rejection)
-        return self.requests.ask(credentials)
+        return self.requests.ask(_credentials(presentation))
 
     def revoke(self, principal: str) -> None:
         """Forget revoked credentials, and end the sessions that use them."""
@@ -162,22 +164,14 @@ class ClientAuthenticator:
                 del self._digests_of[admitted.revoked_as]
 
     def _digest(self, credentials: Credentials) -> bytes:
-        """Return the key of credentials in the caches: passwords do not stay in memory."""
-        digest = hashlib.blake2b(key=self._key)
+        """Return the key of credentials in the caches."""
         certificate = credentials.certificate or credentials.shown_certificate
-        parts = [credentials.user_name.encode(), credentials.password or b""]
-        if certificate is not None:
-            parts += [(each or "").encode() for each in certificate]
-        for part in parts:
-            digest.update(len(part).to_bytes(8, "big") + part)
-        return digest.digest()
+        return digest_of(self._key, credentials.user_name, credentials.password, certificate)
 
 
-def _credentials(presentation: Presentation) -> Credentials | None:
-    if presentation.user_name is not None:
-        return Credentials(
-            presentation.user_name, presentation.password, shown_certificate=presentation.certificate
-        )
-    if presentation.certificate is not None:
+def _credentials(presentation: Presentation) -> Credentials:
+    if presentation.user_name is None:
         return Credentials(certificate=presentation.certificate)
-    return None
+    return Credentials(
+        presentation.user_name, presentation.password, shown_certificate=presentation.certificate
+    )

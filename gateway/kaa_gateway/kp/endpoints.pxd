@@ -5,7 +5,8 @@ from kaa_gateway.wire.buffer cimport Slice
 
 
 cdef enum:
-    RECENT = 4096  # places; a power of two
+    RECENT_BITS = 12
+    RECENT = 1 << RECENT_BITS  # places
 
 
 cdef class Endpoints:

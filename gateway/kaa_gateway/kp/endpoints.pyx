@@ -134,11 +134,14 @@ cdef class Endpoints:
 
 
 cdef inline uint32_t place_of(Slice endpoint_id) noexcept nogil:
-    """Return the place of an endpoint ID in `recent`: by its length and last bytes. Hot path."""
+    """Return the place of an endpoint ID in `recent`: by its length and last bytes. Hot path.
+
+    Only the upper bits of the product depend on all bits of the word, and those of the last characters are the highest.
+    """
     cdef uint64_t word = 0
     cdef Py_ssize_t size = min(endpoint_id.size, 8)
     memcpy(&word, endpoint_id.data + endpoint_id.size - size, <size_t>size)
-    return <uint32_t>(((word ^ <uint64_t>endpoint_id.size) * 0x9E3779B97F4A7C15ULL) >> 32) & (RECENT - 1)
+    return <uint32_t>(((word ^ <uint64_t>endpoint_id.size) * 0x9E3779B97F4A7C15ULL) >> (64 - RECENT_BITS))
 
 
 cdef inline bint is_id(Slice one, Slice other) noexcept nogil:

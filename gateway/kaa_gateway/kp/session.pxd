@@ -80,6 +80,7 @@ cdef class Attachment:
     cdef readonly bytes app_version
     cdef uint32_t number                    # place in the session's attachments
     cdef readonly object identity           # the provider's Identity
+    cdef bytes push_topic                   # of the push to it that came last: its address, and its topic; or None
     # state
     cdef bint present                       # the endpoint's presence counts it
     cdef uint32_t waiters                   # requests that wait for a push to it

@@ -234,7 +234,9 @@ cdef class ConnectHandler:
         """Return the stored session of a client that resumes it, or a new one (3.1.2.4)."""
         cdef SessionEntry entry = connection.entry
         cdef MqttSession session = None
-        if not options.assigned:
+        if entry is not None:
+            session = entry.session
+        elif not options.assigned:
             session = self.store.find(client.principal, options.client_id)
         if session is not None and session.state == OFFLINE:
             if not options.clean_start:
@@ -275,8 +277,8 @@ cdef class ConnectHandler:
         if options.assigned:
             connection.will_key = None
             return 0
-        if principal or options.outlives:
-            session = self.store.find(principal, options.client_id)
+        if connection.entry is not None:
+            session = connection.entry.session
             if session is not None and session.connection is not None:
                 (<MqttConnection>session.connection).taken_over(not options.clean_start)
         if principal or connection.will_key is None:

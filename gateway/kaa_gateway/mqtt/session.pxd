@@ -1,6 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kaa_gateway.kp.addressee cimport Addressee
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
 from kaa_gateway.mqtt.client_options cimport ClientOptions
@@ -16,6 +17,7 @@ from kaa_gateway.mqtt.topic_aliases cimport SentAliases
 from kaa_gateway.mqtt.will cimport Will
 from kaa_gateway.net.transport cimport ProtocolCore, Transport
 from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.esp cimport ExtensionDataView
 
 
 # What the sequence of a message of MQTT 5 is, which comes back with its answer (Correlation). Where the upper bits are
@@ -94,6 +96,9 @@ cdef class MqttSession(Session):
     cdef uint32_t sequence_of_acknowledged(self, uint16_t packet_id) except? 0
     cdef bint is_too_large(self, Py_ssize_t size) noexcept
     cdef bint refuse_packet(self, uint16_t packet_id, int status, str reason_phrase) except -1
+    cdef bint write_topic(
+        self, const ExtensionDataView* data, const Addressee* addressee, bint success
+    ) except -1
     cdef bint is_repeated_push(self, const Delivery* delivery) except -1
     cdef bint respond(self, const Delivery* delivery) except -1
     cdef int send_response(

@@ -8,6 +8,8 @@ Source: MQTT 3.1.1 sections 3.1.2.4 (Clean Session), 4.3 (QoS), 4.4 (delivery re
 properties), 4.1 (session state), 4.9 (flow control), 4.10 (request / response); 1/KP, responses.
 """
 
+from libc.string cimport memcmp
+
 from kaa_gateway.clock cimport now_ms
 from kaa_gateway.kp.addressee cimport Addressee, find_addressee
 from kaa_gateway.kp.correlation cimport REQUEST
@@ -24,10 +26,10 @@ from kaa_gateway.mqtt.recent_pushes cimport RecentPushes, digest_of_push
 from kaa_gateway.mqtt.response_topics cimport AwaitedResponse
 from kaa_gateway.mqtt.subscriptions cimport NO_MATCH
 from kaa_gateway.net.proxy cimport describe_peer
-from kaa_gateway.wire.buffer cimport slice_of
+from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.wire.mqtt cimport (
     LEVEL_3_1, LEVEL_3_1_1, LEVEL_5, NO_SUBSCRIPTION_EXISTED, PUBCOMP, PUBREL, QUOTA_EXCEEDED, SUCCESS,
-    UNSPECIFIED_ERROR, append_ack, append_ack_with_reason,
+    UNSPECIFIED_ERROR, append_ack, append_ack_with_reason, append_publish,
 )
 from kaa_gateway.wire.mqtt_properties cimport CORRELATION_DATA, REASON_STRING, append_text, append_user_property
 
@@ -41,6 +43,7 @@ cdef enum:
     SESSION_OVERHEAD = 1024
     MESSAGE_OVERHEAD = 192
     ENDPOINT_OVERHEAD = 512
+    PUSH_TOPIC_MAX = 512      # bytes of a push's address and topic that are kept for the next push
     SEND_AGAIN_PART = 4       # the part of the output buffer is one fourth
 
 cdef Slice NOTHING = Slice(NULL, 0)
@@ -244,26 +247,19 @@ cdef class MqttSession(Session):
             attachment = self.attachment_of(endpoint, attachment_number(delivery.sequence))
         elif delivery.attachment != NULL:
             attachment = <Attachment>delivery.attachment
-        if not find_addressee(self, delivery, endpoint, attachment, &addressee):
-            return False
-        if addressee.app_version.data == NULL or delivery.data.extension_instance_name.data == NULL \
-                or not is_clean_topic_again(&last_version, addressee.app_version) \
-                or not is_clean_topic_again(&last_path, delivery.data.resource_path) \
-                or not is_clean_topic_again(&last_extension, delivery.data.extension_instance_name):
-            self.counters.count("dropped", "no_topic")
-            drop_receipt(delivery.receipt, "no_topic")
-            return True
-        self.scratch.size = 0
-        append_topic(
-            self.scratch, addressee.app_version, delivery.data.extension_instance_name, addressee.token,
-            delivery.data.resource_path, delivery.data.has_request_id, delivery.data.request_id,
-            slice_of(STATUS_SUFFIX if success else ERROR_SUFFIX),
-        )
-        topic = Slice(self.scratch.data, self.scratch.size)
-        if topic.size > TOPIC_SIZE_MAX:
-            self.counters.count("dropped", "no_topic")
-            drop_receipt(delivery.receipt, "no_topic")
-            return True
+        topic = NOTHING
+        if success and delivery.attachment != NULL:
+            topic = pushed_topic(attachment.push_topic, delivery.data.address)
+        if topic.data == NULL:
+            if not find_addressee(self, delivery, endpoint, attachment, &addressee):
+                return False
+            if not self.write_topic(delivery.data, &addressee, success):
+                self.counters.count("dropped", "no_topic")
+                drop_receipt(delivery.receipt, "no_topic")
+                return True
+            topic = Slice(self.scratch.data, self.scratch.size)
+            if success and delivery.attachment != NULL and delivery.data.address.size + topic.size <= PUSH_TOPIC_MAX:
+                attachment.push_topic = to_bytes(delivery.data.address) + to_bytes(topic)
         if delivery.correlated:
             qos = self.answer_qos(topic, <uint8_t>delivery.service)
         else:
@@ -274,7 +270,10 @@ cdef class MqttSession(Session):
             if delivery.receipt != NULL:
                 (<Receipt>delivery.receipt).end(REPEATED, None)
             return True
-        if success:
+        if success and qos == 0 and self.level < LEVEL_5:
+            append_publish(self.connection.output, self.level, 0, topic, 0, NOTHING, delivery.data.payload)
+            self.transport.wake()
+        elif success:
             message = Outgoing(
                 topic, delivery.data.payload, NOTHING, deadline_of(delivery), qos, not delivery.data.has_request_id,
                 delivery.receipt,
@@ -287,6 +286,22 @@ cdef class MqttSession(Session):
                 delivery.receipt,
             )
         return True
+
+    cdef bint write_topic(
+        self, const ExtensionDataView* data, const Addressee* addressee, bint success
+    ) except -1:
+        """Write the topic of an ExtensionData to `scratch`. Return False if it has none. Hot path."""
+        if addressee.app_version.data == NULL or data.extension_instance_name.data == NULL \
+                or not is_clean_topic_again(&last_version, addressee.app_version) \
+                or not is_clean_topic_again(&last_path, data.resource_path) \
+                or not is_clean_topic_again(&last_extension, data.extension_instance_name):
+            return False
+        self.scratch.size = 0
+        append_topic(
+            self.scratch, addressee.app_version, data.extension_instance_name, addressee.token, data.resource_path,
+            data.has_request_id, data.request_id, slice_of(STATUS_SUFFIX if success else ERROR_SUFFIX),
+        )
+        return self.scratch.size <= TOPIC_SIZE_MAX
 
     cdef bint is_repeated_push(self, const Delivery* delivery) except -1:
         """Return whether the client has got a push before, perhaps from another worker. Remember it if not."""
@@ -533,3 +548,14 @@ cdef Py_ssize_t size_of_topics(list names) except -1:
     for name in names:
         size += TOPIC_OVERHEAD + len(<bytes>name)
     return size
+
+
+cdef inline Slice pushed_topic(bytes known, Slice address) noexcept:
+    """Return the topic in `Attachment.push_topic` if it is that of an address, else an absent value. Hot path.
+
+    The fields of an address end by what they say themselves, so none begins with another one.
+    """
+    cdef Slice both = slice_of(known)
+    if both.size > address.size and memcmp(both.data, address.data, <size_t>address.size) == 0:
+        return Slice(both.data + address.size, both.size - address.size)
+    return NOTHING

@@ -7,7 +7,7 @@ cdef class PredefinedTopics:
     # state
     cdef dict names              # topic ID -> topic; of all clients
     cdef dict ids                # topic -> topic ID; of all clients
-    cdef list templates          # (topic ID, topic with CLIENT_ID)
+    cdef dict templates          # topic ID -> topic with CLIENT_ID
 
 
 cdef class TopicMemory:
@@ -26,8 +26,7 @@ cdef class ClientTopics:
     cdef Py_ssize_t registered_max
     # state
     cdef bint uses_predefined    # the client has used a predefined topic ID, so it knows them
-    cdef dict own_names          # topic ID -> topic; predefined ones that contain the client ID
-    cdef dict own_ids            # topic -> topic ID; the same
+    cdef bytes client_id         # for predefined topics that contain it; None: it has none
     cdef list names              # registered topics: topic ID n stands at n - 1; None before the first
     cdef dict ids                # registered topic -> topic ID
     cdef set told                # registered topic IDs that the client knows
@@ -35,6 +34,7 @@ cdef class ClientTopics:
     cdef bytes name_of(self, uint8_t topic_type, uint16_t topic_id)
     cdef bytes topic_of(self, uint8_t topic_type, uint16_t topic_id)
     cdef int id_of(self, bytes name, uint8_t* topic_type) except -1
+    cdef object own_predefined_id(self, bytes name)
     cdef int resume(self, MqttSession session) except -1
     cdef int begin_registering(self, list names) except -1
     cdef uint16_t register(self, bytes name) except? 0

@@ -19,6 +19,8 @@ cdef enum:
 CLIENT_ID = "{client-id}"
 """What stands for the client ID in a predefined topic."""
 
+cdef bytes PLACE = CLIENT_ID.encode()
+
 FORBIDDEN = frozenset(b"/+#\0")
 """Bytes of a client ID that must not become part of a topic."""
 
@@ -29,7 +31,7 @@ cdef class PredefinedTopics:
     def __init__(self, topics):
         self.names = {number: topic.encode() for number, topic in topics.items() if CLIENT_ID not in topic}
         self.ids = {topic: number for number, topic in self.names.items()}
-        self.templates = [(number, topic.encode()) for number, topic in topics.items() if CLIENT_ID in topic]
+        self.templates = {number: topic.encode() for number, topic in topics.items() if CLIENT_ID in topic}
 
 
 cdef class TopicMemory:
@@ -64,11 +66,8 @@ cdef class ClientTopics:
         self.predefined = predefined
         self.registered_max = registered_max
         self.memory = memory
-        if client_id and predefined.templates and FORBIDDEN.isdisjoint(client_id):
-            self.own_names = {
-                number: topic.replace(b"{client-id}", client_id) for number, topic in predefined.templates
-            }
-            self.own_ids = {topic: number for number, topic in self.own_names.items()}
+        if client_id and FORBIDDEN.isdisjoint(client_id):
+            self.client_id = client_id
 
     cdef bytes name_of(self, uint8_t topic_type, uint16_t topic_id):
         """Return the topic of a topic ID, or None. Hot path."""
@@ -80,8 +79,11 @@ cdef class ClientTopics:
         if topic_type == SHORT_NAME:
             return bytes((topic_id >> 8, topic_id & 0xFF))
         name = <bytes>self.predefined.names.get(topic_id)
-        if name is None and self.own_names is not None:
-            name = <bytes>self.own_names.get(topic_id)
+        if name is None and self.client_id is not None:
+            # Made each time: a client that has only connected must not cost memory for each of them.
+            name = <bytes>self.predefined.templates.get(topic_id)
+            if name is not None:
+                name = name.replace(PLACE, self.client_id)
         if name is not None and not self.uses_predefined:
             self.uses_predefined = True
             if self.session is not None:
@@ -110,8 +112,8 @@ cdef class ClientTopics:
             return registered
         if self.uses_predefined:
             number = self.predefined.ids.get(name)
-            if number is None and self.own_ids is not None:
-                number = self.own_ids.get(name)
+            if number is None and self.client_id is not None:
+                number = self.own_predefined_id(name)
             if number is not None:
                 topic_type[0] = PREDEFINED
                 return number
@@ -119,6 +121,14 @@ cdef class ClientTopics:
             topic_type[0] = SHORT_NAME
             return name[0] << 8 | name[1]
         return 0 if registered is None else registered
+
+    cdef object own_predefined_id(self, bytes name):
+        """Return the topic ID of a predefined topic that contains the client ID, or None."""
+        cdef bytes template
+        for number, template in self.predefined.templates.items():
+            if template.replace(PLACE, self.client_id) == name:
+                return number
+        return None
 
     cdef int resume(self, MqttSession session) except -1:
         """Go on with what a session has kept, and have it keep what comes. Its client may have forgotten the IDs."""

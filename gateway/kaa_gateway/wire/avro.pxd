@@ -93,7 +93,12 @@ cdef inline bint get_branch(Reader* reader, int null_branch, Status* status) noe
 
 cdef inline void get_optional_bytes(Reader* reader, int null_branch, Slice* value, Status* status) noexcept nogil:
     # A union of null and `bytes` or `string`; null gives a slice whose data is NULL.
-    if get_branch(reader, null_branch, status):
+    if reader.end - reader.at >= 2 and reader.at[0] == (1 - null_branch) << 1 and reader.at[1] & 0x81 == 0 \
+            and reader.at[1] >> 1 < reader.end - reader.at - 1:  # a short value, as almost always
+        value.data = reader.at + 2
+        value.size = reader.at[1] >> 1
+        reader.at = value.data + value.size
+    elif get_branch(reader, null_branch, status):
         get_bytes(reader, value, status)
     else:
         value.data = NULL

@@ -6,6 +6,8 @@ and names what can be wrong. Every other schema is fastavro's.
 Source: Apache Avro 1.11 specification, "Binary Encoding".
 """
 
+from kaa_gateway.wire.words cimport little_endian, trailing_zeros
+
 from kaa_gateway.errors import MalformedAvro
 
 MALFORMED_REASONS = (
@@ -22,12 +24,31 @@ cdef int raise_malformed(Status status) except -1:
     raise MalformedAvro(MALFORMED_REASONS[<int>status])
 
 
+cdef inline uint64_t sevens_of(uint64_t eight) noexcept nogil:
+    """Return the number that the lower seven bits of eight bytes are, the lowest byte first."""
+    eight = (eight & <uint64_t>0x007F007F007F007F) | (eight & <uint64_t>0x7F007F007F007F00) >> 1
+    eight = (eight & <uint64_t>0x00003FFF00003FFF) | (eight & <uint64_t>0x3FFF00003FFF0000) >> 2
+    return (eight & <uint64_t>0x0FFFFFFF) | (eight & <uint64_t>0x0FFFFFFF00000000) >> 4
+
+
 cdef const uint8_t* read_long(const uint8_t* at, const uint8_t* end, int64_t* value, Status* status) noexcept nogil:
     """Read an `int` or `long` of any size. Return the position behind it, or `end` after a failure. Hot path."""
-    cdef uint64_t result = 0
+    cdef uint64_t result = 0, eight, ends
     cdef uint8_t byte
     cdef int shift = 0
+    if end - at >= 2 and at[1] < 0x80 <= at[0]:
+        result = <uint64_t>at[1] << 7 | (at[0] & 0x7F)
+        value[0] = <int64_t>(result >> 1) ^ -<int64_t>(result & 1)
+        return at + 2
     value[0] = 0
+    if end - at >= 8:
+        memcpy(&eight, at, 8)
+        eight = little_endian(eight)
+        ends = ~eight & <uint64_t>0x8080808080808080  # of bytes that end a number
+        if ends:
+            result = sevens_of(eight & (ends ^ (ends - 1)))
+            value[0] = <int64_t>(result >> 1) ^ -<int64_t>(result & 1)
+            return at + (trailing_zeros(ends) >> 3) + 1
     while True:
         if at >= end:
             return fail(end, TRUNCATED, status)

@@ -23,6 +23,7 @@ cdef struct ClientDataView:
 
 cdef struct ExtensionDataView:
     # As ClientDataView.
+    Slice address              # the encoded fields from app_version_name to the request ID: for whom it is, and what of
     Slice correlation_id
     int64_t timestamp
     int64_t timeout

@@ -84,6 +84,7 @@ cdef Status read_extension_data(const uint8_t* data, Py_ssize_t size, ExtensionD
     get_bytes(&reader, &view.correlation_id, &status)
     view.timestamp = get_long(&reader, &status)
     view.timeout = get_long(&reader, &status)
+    view.address.data = reader.at
     get_optional_bytes(&reader, NULL_SECOND, &view.app_version_name, &status)
     get_optional_bytes(&reader, NULL_SECOND, &view.extension_instance_name, &status)
     get_optional_bytes(&reader, NULL_SECOND, &view.endpoint_id, &status)
@@ -91,6 +92,7 @@ cdef Status read_extension_data(const uint8_t* data, Py_ssize_t size, ExtensionD
     view.has_request_id = get_branch(&reader, NULL_SECOND, &status)
     if view.has_request_id:
         view.request_id = get_int(&reader, &status)
+    view.address.size = reader.at - view.address.data
     get_optional_bytes(&reader, NULL_SECOND, &view.payload, &status)
     view.status_code = get_int(&reader, &status)
     get_optional_bytes(&reader, NULL_FIRST, &view.reason_phrase, &status)

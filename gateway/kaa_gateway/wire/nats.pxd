@@ -87,3 +87,5 @@ cdef Py_ssize_t next_publication(const uint8_t* data, Py_ssize_t size, Publicati
 cdef Slice stored_payload(const uint8_t* at, Py_ssize_t size) noexcept
 cdef bint read_number(const uint8_t* at, int digits, uint32_t* number) noexcept nogil
 cdef int append_publication(Buffer out, bytes head, Slice header, Slice payload) except -1
+cdef int append_subscribe(Buffer out, str subject, uint32_t sid) except -1
+cdef int append_unsubscribe(Buffer out, uint32_t sid) except -1

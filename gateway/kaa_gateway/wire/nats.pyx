@@ -8,19 +8,15 @@ Source: NATS documentation, "Client Protocol"; ADR-4 "NATS Message Headers" for 
 
 from typing import NamedTuple
 
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcmp, memcpy, memmove
 
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
 from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, memmem, put_decimal, put_hex, put_text
+from kaa_gateway.wire.words cimport little_endian, trailing_zeros
 
 from kaa_gateway.errors import ProtocolError
-
-cdef extern from "<endian.h>" nogil:
-    uint64_t little_endian "le64toh"(uint64_t word)
-
-cdef extern from * nogil:
-    int trailing_zeros "__builtin_ctzll"(unsigned long long word)
 
 cdef enum:
     PAYLOAD_MAX = 64 * 1024 * 1024  # bytes; nats-server's own ceiling for max_payload
@@ -132,17 +128,49 @@ cdef Py_ssize_t read_delivery(
     return end + 2
 
 
+cdef inline Py_ssize_t read_payload(
+    const uint8_t* data, Py_ssize_t size, const uint8_t* at, const uint8_t* digits, const uint8_t* end,
+    Py_ssize_t payload_max, ServerMessage* message,
+) noexcept nogil:
+    """Read the payload of a MSG whose size stands between `digits` and `at`, in a line that is over before `end`.
+
+    Return the bytes of the whole MSG, or 0 as read_plain_delivery does. Hot path.
+    """
+    cdef Py_ssize_t total
+    if end - at < 2 or at[0] != c"\r" or at[1] != c"\n":
+        return 0
+    total = decimal(Slice(digits, at - digits))
+    at += 2
+    if total < 0 or total > payload_max or size - (at - data) < total + 2 \
+            or at[total] != c"\r" or at[total + 1] != c"\n":
+        return 0
+    message.header = Slice(at, 0)
+    message.payload = Slice(at, total)
+    return at - data + total + 2
+
+
 cdef Py_ssize_t read_plain_delivery(
     const uint8_t* data, Py_ssize_t size, Py_ssize_t payload_max, ServerMessage* message
 ) noexcept nogil:
     """Read a whole MSG as nats-server writes it, with a space between fields. Return its bytes. Hot path.
 
-    Return 0 if it is not whole, or written in another way, or against the protocol.
+    Return 0 if it is not whole, or written in another way, or against the protocol. `message` may hold the one before,
+    which is mostly of the same subscription: then only the size is read.
     """
     cdef const uint8_t* at = data + 4
     cdef const uint8_t* end = data + min(size, CONTROL_LINE_MAX)  # of the line
-    cdef const uint8_t* start = at
-    cdef Py_ssize_t total = 0
+    cdef const uint8_t* start
+    cdef Py_ssize_t total, same
+    if message.operation == MSG and message.reply.data == NULL:
+        same = message.sid.data + message.sid.size + 1 - message.subject.data  # with the space behind each field
+        if end - at > same and memcmp(at, message.subject.data, <size_t>same) == 0:
+            start = at + same
+            total = read_payload(data, size, text_end(start, end), start, end, payload_max, message)
+            if total:
+                message.subject = Slice(at, message.subject.size)
+                message.sid = Slice(start - 1 - message.sid.size, message.sid.size)
+                return total
+    start = at
     at = text_end(at, end)
     message.subject = Slice(start, at - start)
     if at == start or at == end or at[0] != c" ":
@@ -161,17 +189,8 @@ cdef Py_ssize_t read_plain_delivery(
             return 0
         start = at + 1
         at = text_end(start, end)
-    if end - at < 2 or at[0] != c"\r" or at[1] != c"\n":
-        return 0
-    total = decimal(Slice(start, at - start))
-    start = at + 2
-    if total < 0 or total > payload_max or size - (start - data) < total + 2 \
-            or start[total] != c"\r" or start[total + 1] != c"\n":
-        return 0
     message.operation = MSG
-    message.header = Slice(start, 0)
-    message.payload = Slice(start, total)
-    return start - data + total + 2
+    return read_payload(data, size, at, start, end, payload_max, message)
 
 
 cdef Py_ssize_t next_message(
@@ -179,7 +198,7 @@ cdef Py_ssize_t next_message(
 ) except -1:
     """Read the next message of a stream. Return the bytes that it takes, or 0 if `size` bytes do not hold all of it.
 
-    Hot path. Slices borrow from `data`.
+    Hot path. Slices borrow from `data`. `message` holds the one before, whose bytes are still there, or operation OK.
     """
     cdef const uint8_t* end
     cdef Py_ssize_t line_max, line_size, whole
@@ -406,21 +425,66 @@ def decode(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX)
     """Return the first message of a stream and the bytes it took, or (None, 0) if it is not whole."""
     cdef ServerMessage message
     cdef const uint8_t* start = &data[0] if data.shape[0] else NULL
-    cdef Py_ssize_t consumed = next_message(start, data.shape[0], payload_max, &message)
-    if consumed == 0:
-        return None, 0
+    cdef Py_ssize_t consumed
+    message.operation = OK
+    consumed = next_message(start, data.shape[0], payload_max, &message)
+    return (copy_of(&message) if consumed else None), consumed
+
+
+def decode_all(const uint8_t[::1] data not None, Py_ssize_t payload_max=PAYLOAD_MAX):
+    """Return the whole messages at the beginning of a stream, and the bytes they took."""
+    cdef ServerMessage message
+    cdef const uint8_t* start = &data[0] if data.shape[0] else NULL
+    cdef Py_ssize_t at = 0, consumed
+    messages = []
+    message.operation = OK
+    while True:
+        consumed = next_message(start + at, data.shape[0] - at, payload_max, &message)
+        if consumed == 0:
+            return messages, at
+        messages.append(copy_of(&message))
+        at += consumed
+
+
+cdef object copy_of(const ServerMessage* message):
+    """Return a message as Python knows it."""
     name = NAMES[<int>message.operation]
     if message.operation == MSG or message.operation == HMSG:
         return Message(
             name, to_bytes(message.subject), to_bytes(message.sid), to_bytes(message.reply),
             to_bytes(message.header) if message.operation == HMSG else None, to_bytes(message.payload),
-        ), consumed
-    return Message(name, None, None, None, None, to_bytes(message.payload)), consumed
+        )
+    return Message(name, None, None, None, None, to_bytes(message.payload))
 
 
 def encode_subscribe(str subject not None, int sid, str queue_group=None):
     """Return SUB, with CR LF."""
     return f"SUB {subject} {queue_group + ' ' if queue_group else ''}{sid}\r\n".encode()
+
+
+cdef int append_subscribe(Buffer out, str subject, uint32_t sid) except -1:
+    """Append SUB, without a queue group."""
+    cdef Py_ssize_t size
+    cdef const char* text = PyUnicode_AsUTF8AndSize(subject, &size)
+    cdef uint8_t* at = out.reserve(4 + size + 1 + DECIMAL_DIGITS_MAX + 2)
+    memcpy(at, b"SUB ", 4)
+    memcpy(at + 4, text, <size_t>size)
+    at += 4 + size
+    at[0] = c" "
+    at = put_decimal(at + 1, sid)
+    memcpy(at, b"\r\n", 2)
+    out.size = at + 2 - out.data
+    return 0
+
+
+cdef int append_unsubscribe(Buffer out, uint32_t sid) except -1:
+    """Append UNSUB."""
+    cdef uint8_t* at = out.reserve(6 + DECIMAL_DIGITS_MAX + 2)
+    memcpy(at, b"UNSUB ", 6)
+    at = put_decimal(at + 6, sid)
+    memcpy(at, b"\r\n", 2)
+    out.size = at + 2 - out.data
+    return 0
 
 
 def encode_publish_head(str subject not None, str reply=None):

@@ -1,18 +1,22 @@
 """NATS as others run it: lame duck mode, leaf nodes, accounts with limits, and accounts that import from each other."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
+import nats
+import nats.js.errors
 import pytest
-from kaa_bench.mqtt_packets import Publish
+from kaa_bench.mqtt_packets import Puback, Publish
+from nats.js import JetStreamContext
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
-from tests.support.gateway import GatewayProcess
+from tests.support.gateway import GatewayProcess, merged
 from tests.support.load import Counter, Device
 from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, NatsServer, free_port
@@ -102,15 +106,27 @@ async def test_lame_duck_mode_moves_the_gateway_and_loses_nothing() -> None:
 
 
 @contextmanager
-def leaf(*, jetstream: bool = False) -> Iterator[tuple[NatsServer, NatsServer, FaultProxy]]:
-    """A hub, a leaf node without JetStream, and what is between them."""
+def leaf(
+    *, hub_domain: str | None = None, node_domain: str | None = None
+) -> Iterator[tuple[NatsServer, NatsServer, FaultProxy]]:
+    """A hub, a leaf node, and what is between them. Each has JetStream if it has a domain."""
     port = free_port()
     with (
-        NatsServer(config=f'leafnodes {{ listen: "{HOST}:{port}" }}', jetstream=jetstream) as hub,
+        NatsServer(
+            config=f'leafnodes {{ listen: "{HOST}:{port}" }}\n{jetstream_of(hub_domain)}',
+            jetstream=hub_domain is not None,
+        ) as hub,
         FaultProxy(port) as proxy,
-        NatsServer(config=f'leafnodes {{ reconnect: 1, remotes: [{{ url: "{proxy.url}" }}] }}') as node,
+        NatsServer(
+            config=f'leafnodes {{ reconnect: 1, remotes: [{{ url: "{proxy.url}" }}] }}\n{jetstream_of(node_domain)}',
+            jetstream=node_domain is not None,
+        ) as node,
     ):
         yield hub, node, proxy
+
+
+def jetstream_of(domain: str | None) -> str:
+    return "" if domain is None else f"jetstream {{ domain: {domain} }}"
 
 
 async def test_a_gateway_at_a_leaf_node_serves_extensions_at_the_hub() -> None:
@@ -127,6 +143,77 @@ async def test_a_gateway_at_a_leaf_node_serves_extensions_at_the_hub() -> None:
             await until_heard(gateway, cluster, "again")
             await exchange(gateway, cluster, "two")
         assert gateway.count("nats_connects") == 1
+
+
+DURABLE = {
+    "kaa": {
+        "tenants": {"acme": {"quota": {"messages-per-month": 1000}}},
+        "applications": {"app": {"tenant": "acme"}},
+        "extension-instances": {"dcx": {"durable": True}},
+        "kpc": {"events": {"presence": True, "presence-lease": 3}},
+    }
+}
+"""Whatever a gateway keeps in JetStream."""
+
+
+@pytest.mark.parametrize(
+    ("hub_domain", "node_domain", "setting", "at_hub"),
+    [
+        pytest.param("hub", None, "hub", True, id="JetStream at the hub only"),
+        pytest.param("hub", "site", "hub", True, id="JetStream at both, that of the hub"),
+        pytest.param("hub", "site", None, False, id="JetStream at both, that of the leaf node"),
+        pytest.param(None, "site", None, False, id="JetStream at the leaf node only"),
+    ],
+)
+async def test_jetstream_of_a_hub_and_of_a_leaf_node(
+    hub_domain: str | None, node_domain: str | None, setting: str | None, at_hub: bool
+) -> None:
+    changes = {"kaa": {"kpc": {"nats": {"jetstream-domain": setting}}}} if setting else {}
+    with (
+        leaf(hub_domain=hub_domain, node_domain=node_domain) as (hub, node, _),
+        GatewayProcess(node.url, merged(DURABLE, changes)) as gateway,
+    ):
+        client = await nats.connect((hub if at_hub else node).url)
+        try:
+            jetstream = client.jetstream()
+            async with mqtt_client(gateway.mqtt_port) as device:
+                await device.send(Publish("kp1/app_v1/dcx/one/json", b"[1]", 1, 1))
+                assert await device.receive() == Puback(1)
+                assert (await jetstream.stream_info("kaa-dcx")).state.messages == 1
+                presence = await shown(jetstream, "kpc-presence", 2)
+                assert {key.split(".")[0] for key in presence} == {"endpoint", "replica"}
+            month = await shown(jetstream, "kpc-quotas", 1)
+            assert [json.loads(value)["messages"] for value in month.values()] == [1]
+            await until(lambda: gateway.count("durable_up", "dcx") == 1, "the lane")
+            assert "cannot be used" not in gateway.log
+        finally:
+            await client.close()
+
+
+async def test_a_gateway_that_does_not_name_the_domain_of_its_hub_says_what_is_missing() -> None:
+    """A leaf node does not pass requests to JetStream on to its hub, unless they name the domain."""
+    with leaf(hub_domain="hub") as (_, node, _):
+        gateway = GatewayProcess(node.url, DURABLE)
+        try:
+            gateway.launch()
+            await until(lambda: "JetStream is not enabled, or not there" in gateway.log, "the log", 60)
+            assert not gateway.ready()
+        finally:
+            gateway.close()
+
+
+async def shown(jetstream: JetStreamContext, name: str, count: int) -> dict[str, bytes]:
+    """The entries of a bucket, as soon as there are so many."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                bucket = await jetstream.key_value(name)
+                keys = await bucket.keys()
+            except (nats.js.errors.NotFoundError, nats.js.errors.NoKeysError):
+                keys = []
+            if len(keys) >= count:
+                return {key: (await bucket.get(key)).value or b"" for key in keys}
+            await asyncio.sleep(0.1)
 
 
 async def _send(gateway: GatewayProcess, token: str) -> None:

@@ -1,6 +1,7 @@
 """MQTT-SN at its bounds, with hostile peers, when the gateway stops, and over DTLS."""
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.e2e.mqtt_sn.conftest import SnGateway
+from tests.support.certificates import Authority
 from tests.support.cluster import Cluster
 from tests.support.dtls import IDENTITY, KEY, DtlsClient
 from tests.support.esp import until
@@ -216,3 +218,37 @@ async def test_over_dtls_with_a_pre_shared_key(
         assert gateway.count("connections", "mqtt-sn") == 1
         assert gateway.stop() == 0
         assert "Traceback" not in gateway.log
+
+
+async def test_without_connect_a_certificate_confines_to_its_tenant(
+    shared_nats: NatsServer, cluster: Cluster, tmp_path: Path
+) -> None:
+    """QoS -1 over DTLS: a device of another tenant is refused, one of the application's tenant is not."""
+    port = free_port()
+    server = Authority(tmp_path, "server-ca")
+    authorities = {name: Authority(tmp_path, name) for name in ("acme", "umbrella")}
+    issued = server.issue("gateway")
+    section = {
+        "enabled": True,
+        "port": port,
+        "cert-file": str(issued.cert_file),
+        "key-file": str(issued.key_file),
+        "client-certificate": "required",
+        "tenants": {name: {"ca-file": str(each.file)} for name, each in authorities.items()},
+    }
+    gateway = SnGateway(shared_nats.url, {"enabled": False, "dtls": section})
+    owner = {"kaa": {"applications": {"app": {"tenant": "acme"}}}}
+    gateway.config_path.write_text(json.dumps(gateway.document_with(owner)))
+    with gateway:
+        for name in ("umbrella", "acme"):
+            device = DtlsClient(
+                port, issued=authorities[name].issue(f"device of {name}"), ca_file=server.file
+            )
+            await device.handshake()
+            device.send(publish(3, name.encode(), kind=PREDEFINED, qos=-1))
+            if name == "umbrella":
+                await until(lambda: gateway.count("events", "refused", "wrong_tenant") == 1, "the refusal")
+            else:
+                assert (await cluster.request()).fields["payload"] == b"acme"
+            device.close()
+        assert gateway.count("events", "refused", "wrong_tenant") == 1

@@ -221,6 +221,7 @@ cdef int read_nats(const uint8_t* data, size_t size) noexcept:
     cdef nats.ServerMessage message
     cdef Py_ssize_t at = 0, taken
     cdef Slice value
+    message.operation = nats.Operation.OK
     try:
         while <size_t>at < size:
             taken = nats.next_message(data + at, <Py_ssize_t>size - at, PAYLOAD_MAX, &message)

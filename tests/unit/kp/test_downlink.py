@@ -16,7 +16,7 @@ from kaa_gateway.bus import subjects
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
-from tests.unit.kp.worker_double import APP, REPLY_TO, Device, WorkerDouble
+from tests.unit.kp.worker_double import APP, OTHER_APP, REPLY_TO, Device, WorkerDouble
 
 DCX = subjects.service("dcx", "esp", subjects.CLIENT_DATA)
 INT64_MAX, INT64_MIN = 2**63 - 1, -(2**63)
@@ -87,6 +87,49 @@ def test_a_push_finds_its_endpoint_among_those_whose_ids_end_alike(worker: Worke
         for device in devices.values():
             device.drop()
         worker.deliver(datum(endpoint_id="endpoint-12345678", correlation_id="gone"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "topic"),
+    [
+        ({"resource_path": "/jsom"}, f"kp1/{APP}/dcx/t/jsom/status"),
+        ({"resource_path": "/jso"}, f"kp1/{APP}/dcx/t/jso/status"),
+        ({"resource_path": "/json/1"}, f"kp1/{APP}/dcx/t/json/1/status"),
+        ({"request_id": 7}, f"kp1/{APP}/dcx/t/json/7/status"),
+        ({"extension_instance_name": "cmx"}, f"kp1/{APP}/cmx/t/json/status"),
+        ({"app_version_name": OTHER_APP}, f"kp1/{OTHER_APP}/dcx/t/json/status"),
+        ({"app_version_name": None}, f"kp1/{APP}/dcx/t/json/status"),
+        ({"status_code": 404}, f"kp1/{APP}/dcx/t/json/error"),
+    ],
+)
+def test_a_push_has_its_own_topic_whatever_came_before_it(
+    worker: WorkerDouble, changes: dict[str, Any], topic: str
+) -> None:
+    """The topic of the last push is remembered, because the next is mostly of the same kind."""
+    device, _ = asking(worker)
+    usual = f"kp1/{APP}/dcx/t/json/status"
+    for step, (changed, wanted) in enumerate(
+        [({}, usual), ({}, usual), (changes, topic), ({}, usual), (changes, topic)]
+    ):
+        worker.deliver(datum(correlation_id=f"push {step}", **changed))
+        assert [message.topic for message in device.received()] == [wanted]
+
+
+def test_a_push_names_the_token_that_its_device_used_last(worker: WorkerDouble) -> None:
+    """Also after pushes to another token of the same endpoint."""
+    device = worker.device()
+    for token in ("one", "two", "one"):
+        device.publish(f"kp1/{APP}/dcx/{token}/json", b"")
+        worker.identify(lambda _: "endpoint-t")
+        worker.deliver(datum(correlation_id=""))
+        assert [message.topic for message in device.received()] == [f"kp1/{APP}/dcx/{token}/json/status"]
+
+
+def test_a_push_whose_topic_is_long_is_delivered_each_time(worker: WorkerDouble) -> None:
+    device, _ = asking(worker)
+    for _ in range(3):
+        worker.deliver(datum(correlation_id="", resource_path="/" + "x" * 600))
+        assert [len(message.topic) for message in device.received()] == [len(f"kp1/{APP}/dcx/t/status") + 601]
 
 
 def test_a_push_that_is_repeated_reaches_only_who_has_not_had_it(worker: WorkerDouble) -> None:

@@ -2,6 +2,7 @@
 
 import gc
 import socket
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -303,6 +304,22 @@ def test_wills_out_of_order(worker: SnWorker) -> None:
     assert worker.ask(message(WILLTOPICUPD), message(WILLMSGUPD, b"x")) == [
         message(WILLTOPICRESP, b"\0"), message(WILLMSGRESP, b"\3"),
     ]  # fmt: skip
+
+
+def test_predefined_topics_cost_no_memory_for_each_client(worker: SnWorker) -> None:
+    topics = {each: f"kp1/app_v1/dcx/{{client-id}}/json/{each}" for each in range(1, 101)}
+    worker.settings.set(**SETTINGS | {"predefined": topics})
+    worker.ask(connect("warm-up", duration=600))
+    tracemalloc.start()
+    worker.ask(connect("x" * 900, duration=600))
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 50_000
+    worker.ask(connect("dev", duration=600))
+    assert worker.ask(publish(100, b"x", qos=1, message_id=3, kind=PREDEFINED)) == []
+    worker.identify()
+    worker.confirm()
+    assert worker.received() == [acknowledgement(PUBACK, 100, 3)]
 
 
 def test_topics_of_all_clients_are_bounded(worker: SnWorker) -> None:

@@ -4,6 +4,7 @@ Source: NATS documentation, "Client Protocol"; ADR-4 "NATS Message Headers".
 """
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import kaa_gateway.wire.nats
@@ -14,6 +15,7 @@ from kaa_gateway.errors import ProtocolError
 from kaa_gateway.wire.nats import (
     Message,
     decode,
+    decode_all,
     decode_publication,
     encode_publish,
     encode_publish_head,
@@ -93,6 +95,39 @@ def test_message_split_at_every_byte_waits_for_the_rest(octets: bytes, message: 
     for size in range(len(octets)):
         assert decode(octets[:size]) == (None, 0)
     assert decode(octets + b"\xff\r\n") == (message, len(octets))
+
+
+FIELDS = st.sampled_from(
+    [b"MSG a.b 1 ", b"MSG a.b 12 ", b"MSG a.b 1 r.s ", b"MSG a.b  1 ", b"MSG a.b 1 x", b"MSG a 1 ", b"msg a.b 1 ",
+     b"MSG a.b 1\t", b"MSG a.b 1 00", b"MSG a.b 1  "]
+)  # fmt: skip
+SIZES = st.sampled_from([b"0", b"3", b"2", b"0003", b"-1", b"3x", b"3 ", b"", b"1234567890"])
+DELIVERIES = st.tuples(FIELDS, SIZES, st.sampled_from([b"\r\n", b"\n", b" \r\n"]), st.just(b"abc\r\n")).map(
+    b"".join
+)
+
+
+def outcome(reading: Callable[[], object]) -> object:
+    try:
+        return reading()
+    except ProtocolError as error:
+        return error.reason
+
+
+@given(st.lists(st.one_of(DELIVERIES, st.just(b"PING\r\n")), max_size=6).map(b"".join), st.integers(0, 20))
+@example(b"MSG a.b 1 3\r\nabc\r\n" * 2 + b"MSG a.b 1 r.s 3\r\nabc\r\n", 0)
+def test_a_message_is_read_the_same_whatever_came_before_it(stream: bytes, cut: int) -> None:
+    """The one before it is remembered, because the next is mostly of the same subscription."""
+    stream = stream[: len(stream) - cut]
+
+    def one_by_one() -> tuple[list[Message], int]:
+        messages, at = [], 0
+        while (read := decode(stream[at:]))[0] is not None:
+            messages.append(read[0])
+            at += read[1]
+        return messages, at
+
+    assert outcome(lambda: decode_all(stream)) == outcome(one_by_one)
 
 
 def test_a_stream_is_cut_into_its_messages() -> None:

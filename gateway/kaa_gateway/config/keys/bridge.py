@@ -4,7 +4,8 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from kaa_gateway.config.keys.units import DAY, MANY
+from kaa_gateway.config.keys.mqtt import MQTT_MAX_PACKET_SIZE
+from kaa_gateway.config.keys.units import DAY, MANY, KiB, MiB
 from kaa_gateway.config.schema import Section
 from kaa_gateway.config.value_types import (
     Boolean,
@@ -13,6 +14,7 @@ from kaa_gateway.config.value_types import (
     Name,
     OptionalPath,
     Seconds,
+    Size,
     TopicFilters,
     TopicTemplate,
 )
@@ -85,3 +87,12 @@ class Bridge(Section, frozen=True, kw_only=True):
             description="Answers and pushes that the broker has not acknowledged; more are dropped.",
         ),
     ] = 10_000
+    queued_bytes: Annotated[Size, Meta(ge=KiB, description="Bytes of the payloads of these.")] = 64 * MiB
+    max_packet_size: Annotated[
+        Size,
+        Meta(
+            ge=KiB,
+            le=MQTT_MAX_PACKET_SIZE,
+            description="Largest packet that the broker may send; it drops larger ones.",
+        ),
+    ] = 256 * KiB

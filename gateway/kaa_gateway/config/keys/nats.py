@@ -6,7 +6,15 @@ from msgspec import Meta
 
 from kaa_gateway.config.keys.units import GiB, KiB, MiB
 from kaa_gateway.config.schema import Section
-from kaa_gateway.config.value_types import Boolean, NatsUrls, OptionalPath, Seconds, Size, masked
+from kaa_gateway.config.value_types import (
+    Boolean,
+    NatsUrls,
+    OptionalName,
+    OptionalPath,
+    Seconds,
+    Size,
+    masked,
+)
 
 
 class NatsTls(Section, frozen=True, kw_only=True):
@@ -50,6 +58,13 @@ class Nats(Section, frozen=True, kw_only=True):
             description="Bytes not confirmed by NATS at which reading from devices pauses.",
         ),
     ] = 64 * MiB
+    jetstream_domain: Annotated[
+        OptionalName,
+        Meta(
+            description="The JetStream domain of streams and buckets, for a gateway at a leaf node; none: that of the "
+            "server which it is connected to."
+        ),
+    ] = None
     tls: NatsTls = NatsTls()
 
     def __repr__(self) -> str:
