@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 from kaa_gateway.config.keys import Limits
+from kaa_gateway.kp.revocation import Revocation
 
 from tests.support.esp import until
 from tests.support.http_gateway import HttpGateway, RawClient, post, running_gateway
 from tests.support.nats import NatsServer
+from tests.support.slices import finished
 from tests.support.waiting import PATH, dropped, present, push, send_and_wait
 
 PAGE = "https://app.example.com"
@@ -237,3 +239,15 @@ async def test_a_page_of_another_origin(gateway: HttpGateway, client: RawClient)
     async with await gateway.client() as other:
         await other.send(get(fields="Origin: https://evil.example.com\r\n"))
         assert "Access-Control-Allow-Origin" not in (await other.reply()).fields
+
+
+async def test_a_revoked_token_ends_the_stream_at_once(gateway: HttpGateway, client: RawClient) -> None:
+    await begin(gateway, client)
+    assert (
+        finished(
+            Revocation(gateway.worker.sessions).revoke_tokens("token", frozenset({b"app-v1"}), frozenset())
+        )
+        == 1
+    )
+    async with asyncio.timeout(WAIT_S):
+        assert await client.reader.read() == b""

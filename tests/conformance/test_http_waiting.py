@@ -7,10 +7,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from kaa_gateway.kp.revocation import Revocation
 
 from tests.support.esp import until
 from tests.support.http_gateway import HttpGateway, RawClient, post, running_gateway
 from tests.support.nats import NatsServer
+from tests.support.slices import finished
 from tests.support.waiting import PATH, dropped, present, push, send_and_wait, wait_for_push
 
 
@@ -203,3 +205,42 @@ async def test_a_drain_answers_on_a_connection_that_ends_with_the_request(shared
         stopping = asyncio.create_task(gateway.worker.stop())
         assert (await client.reply()).status == 204
         await stopping
+
+
+async def test_a_revoked_token_ends_the_wait_at_once(gateway: HttpGateway, client: RawClient) -> None:
+    await wait_for_push(gateway, client)
+    assert (
+        finished(
+            Revocation(gateway.worker.sessions).revoke_tokens("token", frozenset({b"app-v1"}), frozenset())
+        )
+        == 1
+    )
+    reply = await client.reply()
+    assert (reply.status, reply.body) == (204, b"")
+    assert present(gateway) == 0
+
+
+async def test_a_revoked_client_loses_its_connection(gateway: HttpGateway, client: RawClient) -> None:
+    await wait_for_push(gateway, client)
+    sessions = gateway.worker.sessions
+    [session] = [each for slot in range(sessions.slot_count()) if (each := sessions.at(slot)) is not None]
+    session.disconnect("revoked")
+    async with asyncio.timeout(30):
+        assert await client.reader.read() == b""
+
+
+async def test_a_parser_that_others_have_used_knows_nothing_of_them(gateway: HttpGateway) -> None:
+    """A connection has a parser only while it does not wait."""
+    async with await gateway.client() as first, await gateway.client() as second:
+        for _ in range(2):
+            for client in (first, second):
+                await wait_for_push(gateway, client)
+                await push(gateway, payload=b"x")
+                assert (await client.reply()).status == 200
+        await wait_for_push(gateway, first)
+        await first.send(b"POST /kp1/app-v1/dcx/token/json HTTP/1.1\r\nHost: gateway\r\nContent-")
+        await second.send(post("/kp1/app-v1/dcx/other/json", b"two"))
+        await gateway.extension.request()
+        await first.send(b"Length: 3\r\n\r\none")
+        request, _ = await gateway.extension.request()
+        assert (request.endpoint_id, request.payload) == ("token", b"one")

@@ -27,6 +27,7 @@ from kaa_bench.compare.probes.extensions import ExtensionRow
 from kaa_bench.compare.probes.push import DEVICES
 from kaa_bench.compare.pushing import Pusher, PushSpec
 from kaa_bench.compare.rows import ROWS, Row
+from kaa_bench.compare.waits import WaitingDevices
 from kaa_bench.errors import BenchError
 from kaa_bench.packets import BENCH, Profile
 from kaa_bench.processes import INSTANCE, Gateway, NatsServer
@@ -52,8 +53,8 @@ def profile(
 ) -> int:
     """Print the gateway's instructions per message by module and by function, and its system calls per message.
 
-    The command needs valgrind, and strace for system calls. It runs rows of the bench, and the probe `push`. For rows
-    that begin with `ext-` it counts the instructions of the extension's process instead.
+    The command needs valgrind, and strace for system calls. It runs rows of the bench, probes such as `push`,
+    and `wait`. For rows that begin with `ext-` it counts the instructions of the extension's process instead.
 
     Parameters
     ----------
@@ -183,6 +184,14 @@ def _measured_connections(
         return measure(partial(connect, messages))
 
 
+def _measured_waits(
+    gateway: Gateway, nats: NatsServer, measure: Measure, messages: int
+) -> tuple[int, Counter[Any]]:
+    with WaitingDevices(gateway.address_of("http"), nats.address) as devices:
+        devices.run(WARM_UP_MESSAGES)
+        return measure(partial(devices.run, messages))
+
+
 OTHERS: dict[str, tuple[str, Measured]] = {
     "push": ("push to MQTT, QoS 0", _measured_pushes),
     "connect": ("MQTT connect and disconnect", _measured_connections),
@@ -190,8 +199,9 @@ OTHERS: dict[str, tuple[str, Measured]] = {
         "MQTT connect with a password, and disconnect",
         partial(_measured_connections, profile=AUTHENTICATED),
     ),
+    "wait": ("HTTP request that waits, and the push that answers it", _measured_waits),
 }
-"""A row that is not a load, by its name in `kaa-bench compare`."""
+"""A row that is not a load, by its name in `kaa-bench compare`, which has all of them but `wait`."""
 GATEWAYS: dict[str, Callable[[NatsServer], Gateway]] = {
     "connect-authenticated": partial(Gateway, authenticates=True)
 }

@@ -51,7 +51,10 @@ def look(sessions: Sessions, endpoint_id: str) -> Seen | None:
     if endpoint is None or not endpoint.present_count:
         return None
     found: Seen | None = None
-    for session, attachment in endpoint.sessions.items():
+    for session in endpoint.all_sessions():
+        attachment = endpoint.latest_attachment(session)
+        if attachment is None:
+            continue
         shown = session.describe()
         peer = shown.get("peer")
         family = None if peer is None else "ipv6" if peer.startswith("[") else "ipv4"

@@ -42,6 +42,7 @@ cdef class Exchange:
     cdef int no_response
     cdef bint unanswered
     cdef int wait                    # seconds that it waits for a push, or NO_WAIT
+    cdef int batch                   # pushes that it takes in one response, or NO_BATCH
     cdef bint has_block1
     cdef Block block1
     cdef bint has_block2
@@ -49,6 +50,7 @@ cdef class Exchange:
     cdef int etag_count
     cdef uint32_t[ETAGS_MAX] etags   # those that its client has, which may be ours
     cdef object waiting              # the Waiting of a request that waits for a push, or None
+    cdef Exchange next_waiting       # of the same peer
     cdef int64_t waits_until         # second of the loop's time at which its wait is over; 0 before it waits
     cdef object upload               # the Body that it has completed, or None
     cdef Buffer transfer_key         # method, Request-Tag and path: identifies a blockwise transfer

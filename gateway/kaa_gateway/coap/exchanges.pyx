@@ -14,9 +14,9 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from kaa_gateway.coap.options cimport SZX_MAX, WHOLE_SZX
-from kaa_gateway.kp.waiting cimport NO_WAIT
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport CON, STREAM, VALID, read_uint
+from kaa_gateway.wire.query cimport NO_BATCH, NO_WAIT
 
 cdef enum:
     BUCKETS_AT_FIRST = 4
@@ -46,6 +46,7 @@ cdef class Exchange:
         self.accept = self.observe = -1
         self.no_response = self.etag_count = 0
         self.wait = NO_WAIT
+        self.batch = NO_BATCH
         self.szx = WHOLE_SZX if view.type == STREAM else SZX_MAX
         self.transfer_key.size = 0
         self.method = view.code
@@ -61,10 +62,11 @@ cdef class Exchange:
         self.accept = request.accept
         self.observe = request.observe
         self.no_response = request.no_response
-        self.unanswered = request.unanswered
-        if request.wait > 0:
+        self.unanswered = request.query.no_answer
+        if request.query.wait > 0:
             self.unanswered = True
-            self.wait = request.wait
+            self.wait = request.query.wait
+            self.batch = request.query.batch
             self.observe = -1
             self.no_response = 0  # else a push could be lost
         self.has_block2 = request.has_block2

@@ -11,6 +11,7 @@ from collections import OrderedDict, deque
 from libc.string cimport memcmp
 
 from kaa_gateway.kp.resource_path cimport ResourcePath, split_resource_path, split_token
+from kaa_gateway.kp.session cimport Session
 from kaa_gateway.wire.buffer cimport slice_of
 
 from kaa_gateway.bus.push_receipts import DROPPED
@@ -120,7 +121,7 @@ cdef class ObservationTable:
             observation = next(iter(self.observations))
             self.observations.move_to_end(observation)
             if observation.extension not in app_versions.get(observation.app_version, ()) \
-                    or observation.peer not in observation.endpoint.sessions:
+                    or observation.endpoint.attachment_of(<Session>observation.peer) is None:
                 result.append(observation)
         return result
 

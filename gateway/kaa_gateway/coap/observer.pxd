@@ -15,6 +15,8 @@ from kaa_gateway.wire.esp cimport ExtensionDataView
 cdef enum:
     NOTIFICATION_MAX_AGE = 43200    # seconds: an observer that hears nothing renews its observation twice a day
 
+cdef dict NONE_OBSERVED
+
 
 @cython.final
 cdef class Observer:

@@ -19,6 +19,9 @@ from kaa_gateway.wire.coap cimport BAD_REQUEST, CON, CONTENT, GET, NON
 cdef enum:
     OBSERVE_MASK = 0xFFFFFF         # of Observe in a notification
 
+# The `observations` of a peer that has not observed yet. Nothing is added to it.
+cdef dict NONE_OBSERVED = {}
+
 
 @cython.final
 cdef class Observer:
@@ -33,6 +36,8 @@ cdef class Observer:
         if renewed is not None and renewed.transfer_key != key:
             self.remove(renewed)
             renewed = None
+        if self.observations is NONE_OBSERVED:
+            self.observations = {}
         observation = context.observations.register(self.peer, self.observations, token, key, endpoint)
         if observation is None:
             context.counters.count("refused", "coap_too_many_observers")

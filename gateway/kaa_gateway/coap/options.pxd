@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.coap cimport Block, Format, MessageView, Type
+from kaa_gateway.wire.query cimport Query
 
 cdef enum:
     SZX_MAX = 6                   # blocks of at most 1024 bytes (RFC 7959 section 2.2)
@@ -9,6 +10,7 @@ cdef enum:
     LINK_FORMAT = 40              # Content-Format of application/link-format
     DIAGNOSTIC_SIZE_MAX = 512     # bytes of a diagnostic payload
     ETAG_SIZE = 4                 # bytes of ours
+    JSON = 50                     # Content-Format of application/json
     ETAGS_MAX = 8                 # of a request that are looked at
 
 
@@ -35,8 +37,7 @@ cdef struct Request:
     int accept
     int observe
     int no_response
-    bint unanswered      # the query asks for no answer of the extension
-    int wait             # seconds in the query; NO_WAIT or BAD_WAIT
+    Query query
     int64_t size1
     bint has_block1
     Block block1

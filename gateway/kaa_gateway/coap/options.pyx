@@ -10,8 +10,7 @@ codes; 1/KP, resource paths.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memchr, memcpy
 
-from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean
-from kaa_gateway.kp.waiting cimport NO_WAIT, read_wait
+from kaa_gateway.kp.resource_path cimport is_clean
 from kaa_gateway.wire.coap cimport (
     ACCEPT, BAD_OPTION, BAD_REQUEST, BERT, BLOCK1, BLOCK2, CHANGED, CONTENT, CONTENT_FORMAT, CREATED, ECHO, ETAG, FETCH,
     GET, INTERNAL_SERVER_ERROR, LOCATION_PATH, MAX_AGE, NO_OPTION, NO_RESPONSE, OBSERVE, PROXY_SCHEME, PROXY_URI,
@@ -19,12 +18,12 @@ from kaa_gateway.wire.coap cimport (
     WELL_FORMED, OptionReader, append_header, append_option, append_payload, append_uint_option, block_value,
     next_option, option_reader, read_block, read_uint, take_payload,
 )
+from kaa_gateway.wire.query cimport clear_query, read_parameter
 
 cdef enum:
     SEGMENT_SIZE_MAX = 255  # bytes
     LOCATION_SIZE_MAX = 512  # bytes of a resource path that Location-Path shows
     SHORT_SEGMENT = 16      # bytes
-    JSON = 50               # Content-Format of application/json
 
 
 cdef class Refusal:
@@ -114,9 +113,7 @@ cdef OptionFault take_option(uint32_t number, uint32_t previous, Slice value, Re
     if value.size > size_max(number) or (number == previous and number != URI_QUERY and number != ETAG):
         return CRITICAL_OPTION if number & 1 else NO_FAULT
     if number == URI_QUERY:
-        request.unanswered = request.unanswered or asks_no_answer(value)
-        if request.wait == NO_WAIT:
-            request.wait = read_wait(value)
+        read_parameter(value, &request.query)
     elif number == ACCEPT:
         request.accept = <int>read_uint(value)
     elif number == OBSERVE:
@@ -160,8 +157,7 @@ cdef Format read_request(MessageView* view, Buffer path, Request* request) excep
     request.accept = request.observe = -1
     request.size1 = -1
     request.no_response = request.etag_count = 0
-    request.unanswered = False
-    request.wait = NO_WAIT
+    clear_query(&request.query)
     request.has_block1 = request.has_block2 = False
     request.echo = request.request_tag = Slice(NULL, 0)
     path.size = 0

@@ -15,6 +15,8 @@ from kaa_gateway.wire.coap cimport Type
 cdef enum:
     ANY_SIZE = 1 << 30              # bytes
 
+cdef dict NONE_SENT
+
 
 @cython.final
 cdef class Outbox:
@@ -43,6 +45,7 @@ cdef class Outbox:
         self, uint16_t message_id, Slice token, Response* response, Slice transfer_key
     ) except -1
     cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1
+    cdef int add_transmission(self, Transmission transmission) except -1
     cdef int set_receipt(self, uint16_t message_id, Receipt receipt) except -1
     cdef int send(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int send_empty(self, Type type, uint16_t message_id) except -1

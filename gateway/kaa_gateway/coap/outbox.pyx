@@ -29,6 +29,9 @@ cdef double VERIFIED_LIFETIME = 3600.0
 # Seconds for which a response is held that may not be sent; its client waits no longer (EXCHANGE_LIFETIME).
 cdef double HELD_LIFETIME = 247.0
 
+# The `transmissions` of a peer that has not sent any yet. Nothing is added to it.
+cdef dict NONE_SENT = {}
+
 
 @cython.final
 cdef class Outbox:
@@ -114,7 +117,7 @@ cdef class Outbox:
         self.encode(CON, message_id, token, response, transfer_key, ANY_SIZE)
         transmission = context.timer.start(self.peer, message_id, context.out.copy(), context.now)
         context.timer.remove(transmission)
-        self.transmissions[message_id] = transmission
+        self.add_transmission(transmission)
         return self.hold(transmission)
 
     cdef int send_confirmable(self, uint16_t message_id, Observation observation) except -1:
@@ -124,11 +127,18 @@ cdef class Outbox:
         if self.stream is not None:
             return self.send(context.out.data, context.out.size)
         transmission = context.timer.start(self.peer, message_id, context.out.copy(), context.now)
-        self.transmissions[message_id] = transmission
+        self.add_transmission(transmission)
         if observation is not None:
             transmission.observation = observation
             observation.outstanding = transmission
         return self.send(context.out.data, context.out.size)
+
+    cdef int add_transmission(self, Transmission transmission) except -1:
+        """Add a message of ours that is not acknowledged."""
+        if self.transmissions is NONE_SENT:
+            self.transmissions = {}
+        self.transmissions[transmission.message_id] = transmission
+        return 0
 
     cdef int set_receipt(self, uint16_t message_id, Receipt receipt) except -1:
         """Report what becomes of a confirmable message, if its extension wants to know."""

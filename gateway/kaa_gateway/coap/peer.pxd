@@ -7,7 +7,6 @@ from kaa_gateway.coap.exchanges cimport CompletedOfPeer, CompletedRequest, Excha
 from kaa_gateway.coap.observer cimport Observer
 from kaa_gateway.coap.options cimport Refusal, Request, Response
 from kaa_gateway.coap.outbox cimport Outbox
-from kaa_gateway.coap.retransmission cimport Transmission
 from kaa_gateway.kp.session cimport Endpoint, Session
 from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.coap cimport MessageView
@@ -17,10 +16,6 @@ from kaa_gateway.wire.esp cimport ExtensionDataView
 cdef class CoapPeer(Session)
 
 cdef CoapPeer new_peer(CoapContext context, Outbox outbox, double now)
-cdef bint end_observations(CoapContext context) except -1
-cdef int end_unserved(CoapContext context) except -1
-cdef bint end_waits(CoapContext context) except -1
-cdef bint expire_waits(CoapContext context, double now) except -1
 
 
 @cython.final
@@ -36,15 +31,13 @@ cdef class CoapPeer(Session):
     cdef CompletedOfPeer completed       # those that are over
     cdef Py_ssize_t pending_count        # open exchanges that were forwarded
     cdef uint32_t generation             # tells requests with the same message ID apart
-    cdef list waiting                    # those that wait for a push; None before the first
+    cdef Exchange waiting                # the first of those that wait for a push, a chain; or None
     cdef double request_credit           # requests that it may send now
     cdef double request_credit_at        # loop time of that number
 
     # requests
     cdef int receive_request(self, const MessageView* view, const Request* request, double now) except -1
     cdef Exchange open_exchange(self, const MessageView* view, double now)
-    cdef int receive_block(self, Exchange exchange, const Request* request, Slice payload, double now) except -1
-    cdef int repeat_upload(self, Exchange exchange, Body request) except -1
     cdef int forward(self, Exchange exchange, Slice payload, double now) except -1
     # duplicates
     cdef int repeat_acknowledgement(self, Exchange exchange) except -1
@@ -56,19 +49,12 @@ cdef class CoapPeer(Session):
         self, Exchange exchange, const ExtensionDataView* data, Response* response
     ) noexcept
     cdef int respond_with(self, Exchange exchange, const ExtensionDataView* data, Endpoint endpoint) except -1
-    cdef int send_next_block(self, Exchange exchange, const Request* request, double now) except -1
     cdef int list_links(self, Exchange exchange, const MessageView* view, const Request* request) except -1
     cdef int refuse(self, Exchange exchange, Refusal refusal) except -1
     cdef int respond_error(self, Exchange exchange, uint8_t code, bytes diagnostic) except -1
     cdef int respond(self, Exchange exchange, Response* response) except -1
     cdef int stop_waiting(self, Exchange exchange) except -1
     cdef int complete(self, Exchange exchange, Slice datagram) except -1
-    # acknowledgements of our messages
-    cdef int receive_acknowledgement(self, uint16_t message_id, double now) except -1
-    cdef int receive_reset(self, uint16_t message_id) except -1
-    cdef int give_up(self, Transmission transmission, str reason) except -1
-    cdef int retransmit(self, Transmission transmission, double now) except -1
-    cdef int send_held(self, double now) except -1
     # limits
     cdef bint may_request(self, double now) noexcept
     cdef bint is_busy(self) noexcept

@@ -3,43 +3,45 @@
 The way of a request: `receive_request` finds duplicates, opens an exchange and serves it; `forward` hands the message
 to the uplink. The way of its response: `deliver` has the extension's answer, `respond` encodes it, completes the
 exchange and sends it. Everything with rules of its own is beside the peer: options.pyx (what messages say),
-exchanges.pyx (requests and their duplicates), outbox.pyx (messages to the peer), observer.pyx and blocks.pyx.
+exchanges.pyx (requests and their duplicates), outbox.pyx (messages to the peer), acknowledgements.pyx (what becomes of
+them), block_requests.pyx, waiting_request.pyx and observer.pyx.
 
 Source: RFC 7252 sections 4 and 5; RFC 7641 (Observe); RFC 7959 (blocks); RFC 7967 (No-Response); RFC 9175 (Echo); 1/KP.
 """
 
-from itertools import islice
-
 cimport cython
 from libc.stdint cimport int64_t
 
-from kaa_gateway.coap.blocks cimport BLOCKS_MISSING, NO_BLOCK_MEMORY, REPEATED, BlockResult, Body, etag_of
+from kaa_gateway.coap.block_requests cimport receive_block, send_next_block
+from kaa_gateway.coap.blocks cimport Body, etag_of
 from kaa_gateway.coap.exchanges cimport ACKNOWLEDGED, FORWARDED, RECEIVED, response_of
 from kaa_gateway.coap.observations cimport Observation
-from kaa_gateway.coap.observer cimport NOTIFICATION_MAX_AGE, Observer
+from kaa_gateway.coap.observer cimport NONE_OBSERVED, NOTIFICATION_MAX_AGE, Observer
 from kaa_gateway.coap.options cimport (
-    LINK_FORMAT, NO_FAULT, code_of_status, cut_diagnostic, format_of_payload, is_known_format, queries_of, refusal_for,
-    start_response,
+    JSON, LINK_FORMAT, NO_FAULT, code_of_status, cut_diagnostic, format_of_payload, is_known_format, queries_of,
+    refusal_for, start_response,
 )
-from kaa_gateway.coap.waiting_request cimport begin_waiting, deliver_to_waiting, end_waiting, expire, prepare_waiting
+from kaa_gateway.coap.outbox cimport NONE_SENT
+from kaa_gateway.coap.refusals cimport (
+    BAD_BATCH_FORMAT, BAD_BATCH_SIZE, BAD_FORMAT, BAD_METHOD, BAD_WAITING_TIME, DRAINING, ECHO_REQUIRED, LONG_PATH,
+    NATS_AWAY, NOT_KP1, NO_BLOCK, OVERLOADED, TOO_LARGE, TOO_MANY_PENDING, TOO_MANY_WAIT,
+)
+from kaa_gateway.coap.waiting_request cimport (
+    begin_waiting, deliver_to_waiting, end_waiting, end_waits_for, prepare_waiting,
+)
 from kaa_gateway.counters cimport COAP
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
 from kaa_gateway.kp.resource_path cimport is_kp1
-from kaa_gateway.kp.session cimport Delivery
+from kaa_gateway.kp.session cimport Attachment, Delivery
 from kaa_gateway.kp.uplink cimport BUSY, IGNORED, Message, Outcome
-from kaa_gateway.kp.waiting cimport BAD_WAIT
 from kaa_gateway.net.addresses cimport address_key
 from kaa_gateway.wire.buffer cimport Buffer, slice_of
 from kaa_gateway.wire.coap cimport (
-    ACK, BAD_OPTION, BAD_REQUEST, BERT, CON, CONTENT, CONTINUE, FETCH, GET, METHOD_NOT_ALLOWED, NON, NOT_ACCEPTABLE,
-    NOT_FOUND, POST, PUT, REQUEST_ENTITY_INCOMPLETE, REQUEST_ENTITY_TOO_LARGE, RST, SERVICE_UNAVAILABLE, STREAM,
-    TOO_MANY_REQUESTS, UNAUTHORIZED, VALID, Block, Type, block_offset,
+    ACK, BAD_OPTION, BAD_REQUEST, CON, CONTENT, CONTINUE, FETCH, GET, NON, NOT_FOUND, POST, PUT,
+    REQUEST_ENTITY_TOO_LARGE, RST, SERVICE_UNAVAILABLE, STREAM, TOO_MANY_REQUESTS, UNAUTHORIZED, VALID, Type,
+    block_offset,
 )
-
-from kaa_gateway.bus import push_receipts
-
-cdef str DELIVERED = push_receipts.DELIVERED
-cdef str DROPPED = push_receipts.DROPPED
+from kaa_gateway.wire.query cimport BAD_BATCH, BAD_WAIT, NO_WAIT
 
 cdef enum:
     RETRY_AFTER = 1                 # seconds, in Max-Age of a 5.03
@@ -50,44 +52,9 @@ cdef enum:
     GENERATION_MASK = 0xFFF         # bits of a sequence above the message ID
     SPARE_EXCHANGES = 1024          # kept for use, at most
     SPARE_KEY_SIZE = 256            # bytes of a transfer key, in each
-    ENDED_AT_ONCE = 100             # observations, and waiting requests
-    EXPIRED_AT_ONCE = 500           # waiting requests
     VALIDATED_SIZE_MIN = 16         # bytes of a body that has an ETag; a shorter one costs no more than a validation
 
 cdef bytes WELL_KNOWN_CORE = b".well-known/core"
-
-cdef Refusal BAD_METHOD = Refusal(METHOD_NOT_ALLOWED, "coap_method", "POST, PUT, GET or FETCH")
-cdef Refusal BAD_FORMAT = Refusal(NOT_ACCEPTABLE, "coap_not_acceptable", "No response has this Content-Format")
-cdef Refusal ECHO_REQUIRED = Refusal(UNAUTHORIZED, "coap_echo_required", "")
-cdef Refusal NOT_KP1 = Refusal(
-    NOT_FOUND, "coap_not_kp1", "Resource path must be kp1/<application version>/<extension instance>/..."
-)
-cdef Refusal LONG_PATH = Refusal(NOT_FOUND, "coap_long_path", "Resource path is too long")
-cdef Refusal DRAINING = Refusal(SERVICE_UNAVAILABLE, "draining", "The gateway is shutting down")
-cdef Refusal NATS_AWAY = Refusal(SERVICE_UNAVAILABLE, "nats_away", "NATS is not connected")
-cdef Refusal OVERLOADED = Refusal(SERVICE_UNAVAILABLE, "backlog", "Too many messages wait to be forwarded")
-cdef Refusal TOO_MANY_PENDING = Refusal(
-    SERVICE_UNAVAILABLE, "too_many_pending_requests", "Too many requests wait for an answer"
-)
-cdef Refusal TOO_MANY_WAIT = Refusal(
-    SERVICE_UNAVAILABLE, "coap_too_many_waiting", "Too many requests wait for a push"
-)
-cdef Refusal NO_MEMORY = Refusal(SERVICE_UNAVAILABLE, "coap_block_memory", "Too many blockwise transfers")
-cdef Refusal INCOMPLETE = Refusal(REQUEST_ENTITY_INCOMPLETE, "coap_incomplete", "Blocks before this one are missing")
-cdef Refusal SHORT_BLOCK = Refusal(BAD_REQUEST, "coap_short_block", "A block that is not the last must be whole")
-cdef Refusal TOO_LARGE = Refusal(REQUEST_ENTITY_TOO_LARGE, "coap_body_too_large", "The body is too large")
-cdef Refusal NO_BODY = Refusal(
-    REQUEST_ENTITY_INCOMPLETE, "coap_no_such_body", "No response is kept that has this block"
-)
-cdef Refusal BAD_WAITING_TIME = Refusal(BAD_REQUEST, "coap_wait", "wait must be a number of seconds above 0")
-cdef Refusal NO_BLOCK = Refusal(BAD_REQUEST, "coap_block_number", "The body has no such block")
-
-
-cdef inline bint is_whole(Block block, Py_ssize_t size) noexcept nogil:
-    """Return whether a block that is not the last has its whole size."""
-    if block.szx == BERT:
-        return size > 0 and size % 1024 == 0
-    return size == 16 << block.szx
 
 
 cdef CoapPeer new_peer(CoapContext context, Outbox outbox, double now):
@@ -100,51 +67,16 @@ cdef CoapPeer new_peer(CoapContext context, Outbox outbox, double now):
     peer.exchanges = ExchangeTable()
     outbox.context = context
     outbox.peer = peer
-    outbox.transmissions = {}
+    outbox.transmissions = NONE_SENT
     peer.outbox = outbox
     peer.observer = Observer()
     peer.observer.context = context
     peer.observer.outbox = outbox
     peer.observer.peer = peer
-    peer.observer.observations = {}
+    peer.observer.observations = NONE_OBSERVED
     peer.heard = peer.request_credit_at = now
     peer.request_credit = max(context.requests_per_second, 1.0)
     return peer
-
-
-cdef bint end_observations(CoapContext context) except -1:
-    """End some observations because the server drains. Return whether there are more."""
-    cdef Observation observation
-    for observation in list(islice(context.observations.observations, ENDED_AT_ONCE)):
-        (<CoapPeer>observation.peer).observer.end_all(SERVICE_UNAVAILABLE)
-    return len(context.observations) > 0
-
-
-cdef int end_unserved(CoapContext context) except -1:
-    """End observations whose resource is gone, of the next ones that are to be checked."""
-    cdef Observation observation
-    for observation in context.observations.next_unserved(context.served):
-        (<CoapPeer>observation.peer).observer.send_notification(observation, NOT_FOUND, -1, Slice(NULL, 0), None)
-    return 0
-
-
-cdef bint end_waits(CoapContext context) except -1:
-    """Answer some requests that wait for a push, because the server drains. Return whether there are more."""
-    cdef Exchange exchange
-    for exchange in context.waiting.some(ENDED_AT_ONCE):
-        expire(<CoapPeer>exchange.peer, exchange)
-    # A request whose message NATS does not have yet ends when it has.
-    return len(context.waiting.slots) > 0
-
-
-cdef bint expire_waits(CoapContext context, double now) except -1:
-    """Answer requests whose wait for a push is over. Return whether there may be more."""
-    cdef Exchange exchange
-    cdef bint more = False
-    for exchange in context.waiting.due(now, EXPIRED_AT_ONCE):
-        expire(<CoapPeer>exchange.peer, exchange)
-        more = True
-    return more
 
 
 @cython.final
@@ -205,13 +137,18 @@ cdef class CoapPeer(Session):
             return self.refuse(exchange, BAD_FORMAT)
         if path.size > context.uplink.router.topic_size_max:
             return self.refuse(exchange, LONG_PATH)  # before anything is kept under its name
-        if request.wait == BAD_WAIT:
+        if request.query.wait == BAD_WAIT:
             return self.refuse(exchange, BAD_WAITING_TIME)
+        if request.query.wait != NO_WAIT and request.query.batch:
+            if request.query.batch == BAD_BATCH:
+                return self.refuse(exchange, BAD_BATCH_SIZE)
+            if request.accept >= 0 and request.accept != JSON:
+                return self.refuse(exchange, BAD_BATCH_FORMAT)
         if view.payload.size > context.body_size_max:
             return self.refuse(exchange, TOO_LARGE)
         exchange.set_transfer_key(request.request_tag, path)
         if request.has_block2 and request.block2.number > 0 and not request.has_block1:
-            return self.send_next_block(exchange, request, now)
+            return send_next_block(self, exchange, request, now)
         if request.observe == DEREGISTER:
             observation = self.observer.observations.get(view.token.data[:view.token.size])
             if observation is not None:
@@ -219,7 +156,7 @@ cdef class CoapPeer(Session):
         if request.has_block1:
             exchange.has_block1 = True
             exchange.block1 = request.block1
-            return self.receive_block(exchange, request, view.payload, now)
+            return receive_block(self, exchange, request, view.payload, now)
         return self.forward(exchange, view.payload, now)
 
     cdef Exchange open_exchange(self, const MessageView* view, double now):
@@ -234,48 +171,6 @@ cdef class CoapPeer(Session):
         exchange.piggyback_deadline = now + context.piggyback_delay
         self.exchanges.add(exchange)
         return exchange
-
-    cdef int receive_block(self, Exchange exchange, const Request* request, Slice payload, double now) except -1:
-        """Add a block to a request's body, and forward the body with its last block."""
-        cdef CoapContext context = self.context
-        cdef int64_t offset = block_offset(request.block1)
-        cdef BlockResult result
-        cdef Response response
-        cdef bytes key, token
-        cdef Body body
-        cdef Buffer content
-        if request.block1.more and not is_whole(request.block1, payload.size):
-            return self.refuse(exchange, SHORT_BLOCK)
-        if request.size1 > context.body_size_max or offset + payload.size > context.body_size_max:
-            return self.refuse(exchange, TOO_LARGE)
-        if offset == 0 and not request.block1.more:
-            return self.forward(exchange, payload, now)
-        key = exchange.transfer_key.copy()
-        token = exchange.token_bytes[:exchange.token_size]
-        result = context.requests.add_block(self, key, token, request.block1, payload, now)
-        if result == BLOCKS_MISSING or result == NO_BLOCK_MEMORY:
-            return self.refuse(exchange, INCOMPLETE if result == BLOCKS_MISSING else NO_MEMORY)
-        if request.block1.more:
-            start_response(&response, CONTINUE)
-            return self.respond(exchange, &response)
-        body = context.requests.current
-        if result == REPEATED:
-            return self.repeat_upload(exchange, body)
-        content = context.requests.take_content(body)
-        exchange.upload = body
-        return self.forward(exchange, Slice(content.data, content.size), now)
-
-    cdef int repeat_upload(self, Exchange exchange, Body request) except -1:
-        """Respond to the repeated last block of a body as before; it has its effect once."""
-        cdef Response response
-        if request.code == 0:
-            # The response to the first one will come.
-            self.complete(exchange, Slice(NULL, 0))
-            return self.outbox.send_empty(ACK, exchange.message_id) if exchange.type == CON else 0
-        start_response(&response, request.code)
-        response.body = Slice(request.content.data, request.content.size)
-        response.content_format = request.content_format
-        return self.respond(exchange, &response)
 
     cdef int forward(self, Exchange exchange, Slice payload, double now) except -1:
         """Forward a whole request, whose path is in `context.path`, to its extension. Hot path."""
@@ -358,7 +253,7 @@ cdef class CoapPeer(Session):
                 return False
             self.respond_with(exchange, delivery.data, endpoint)
             return True
-        if self.waiting and deliver_to_waiting(self, delivery, endpoint):
+        if self.waiting is not None and deliver_to_waiting(self, delivery, endpoint):
             return True
         return self.observer.deliver(delivery.data, endpoint, delivery.receipt)
 
@@ -372,6 +267,10 @@ cdef class CoapPeer(Session):
             return begin_waiting(self, exchange)
         start_response(&response, code_of_status(OK, exchange.method))
         return self.respond(exchange, &response)
+
+    cdef int on_detached(self, Attachment attachment) except -1:
+        """End the waits for pushes to an endpoint that is not the session's any more."""
+        return end_waits_for(self, attachment)
 
     cdef int fail(
         self, Slice topic, Service service, bint has_request_id, uint32_t sequence, int status, str reason_phrase
@@ -421,20 +320,6 @@ cdef class CoapPeer(Session):
             exchange.validate(&response)
         self.respond(exchange, &response)
         return 0 if observation is None else self.observer.send_queued(observation)
-
-    cdef int send_next_block(self, Exchange exchange, const Request* request, double now) except -1:
-        """Respond with a further block of a response that was kept."""
-        cdef Body body = self.context.responses.find_response(
-            self, exchange.transfer_key.copy(), exchange.token_bytes[:exchange.token_size], now
-        )
-        cdef Response response
-        if body is None:
-            return self.refuse(exchange, NO_BODY)
-        start_response(&response, body.code)
-        body.select_block(request.block2, &response)
-        if response.offset >= response.body.size:
-            return self.refuse(exchange, NO_BLOCK)
-        return self.respond(exchange, &response)
 
     cdef int list_links(self, Exchange exchange, const MessageView* view, const Request* request) except -1:
         """Respond with /.well-known/core, filtered by the queries (RFC 6690 section 4.1)."""
@@ -546,46 +431,6 @@ cdef class CoapPeer(Session):
                 context.pending.forget(self.key, exchange.sequence)
         return self.exchanges.remove(exchange)
 
-    # ------------------------------------------------------------ acknowledgements of our messages
-
-    cdef int receive_acknowledgement(self, uint16_t message_id, double now) except -1:
-        """Handle an ACK. One for our message ID proves that the peer receives at its address."""
-        cdef Transmission transmission = self.outbox.transmissions.get(message_id)
-        if transmission is None:
-            return 0
-        self.outbox.verify_address(now)
-        if transmission.receipt is not None:
-            transmission.receipt.end(DELIVERED, None)
-        self.outbox.end_transmission(transmission)
-        return 0 if transmission.observation is None else self.observer.send_queued(transmission.observation)
-
-    cdef int receive_reset(self, uint16_t message_id) except -1:
-        """Handle an RST: the peer rejects a message of ours, which ends the observation that it belongs to."""
-        cdef Transmission transmission = self.outbox.transmissions.get(message_id)
-        return 0 if transmission is None else self.give_up(transmission, "coap_reset_by_device")
-
-    cdef int retransmit(self, Transmission transmission, double now) except -1:
-        """Send a confirmable message that is due again, or give it up. The timer has let go of it."""
-        if self.outbox.transmissions.get(transmission.message_id) is not transmission:
-            return 0  # it was acknowledged or given up meanwhile
-        return 0 if self.outbox.retransmit(transmission, now) else self.give_up(transmission, "coap_unacknowledged")
-
-    cdef int send_held(self, double now) except -1:
-        """Send what was held, as far as it may be sent now: the peer has sent something, or its address is verified."""
-        self.outbox.send_held(now)
-        return self.observer.send_all_queued()
-
-    cdef int give_up(self, Transmission transmission, str reason) except -1:
-        """End a transmission that the peer has rejected or never acknowledged, and its observation with it."""
-        cdef Observation observation = transmission.observation
-        if transmission.receipt is not None:
-            transmission.receipt.end(DROPPED, reason)
-        self.outbox.end_transmission(transmission)
-        if observation is None:
-            return 0
-        self.context.counters.count("closed", "coap_observer_gone")
-        return self.observer.remove(observation)
-
     # ------------------------------------------------------------ limits
 
     cdef bint may_request(self, double now) noexcept:
@@ -609,6 +454,7 @@ cdef class CoapPeer(Session):
     cdef int end(self, str reason) except -1:
         """End the session of a client that may not go on."""
         self.observer.end_all(NOT_FOUND)
+        end_waits_for(self, None)
         if self.outbox.stream is not None:
             return self.outbox.stream.end(reason)
         self.context.counters.count("closed", reason)

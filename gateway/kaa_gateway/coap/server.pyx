@@ -12,10 +12,12 @@ from libc.math cimport INFINITY
 
 from kaa_gateway.errors import ProtocolError
 
+from kaa_gateway.coap.acknowledgements cimport receive_acknowledgement, receive_reset, retransmit, send_held
+from kaa_gateway.coap.ending cimport end_observations, end_unserved, end_waits, expire_waits
 from kaa_gateway.coap.exchanges cimport KEPT_TOKEN_MAX, Exchange
 from kaa_gateway.coap.options cimport Request, read_request
 from kaa_gateway.coap.outbox cimport Outbox
-from kaa_gateway.coap.peer cimport end_observations, end_unserved, end_waits, expire_waits, new_peer
+from kaa_gateway.coap.peer cimport new_peer
 from kaa_gateway.coap.retransmission cimport Transmission
 from kaa_gateway.counters cimport COAP, Counters
 from kaa_gateway.kp.sessions cimport Sessions
@@ -151,11 +153,11 @@ cdef class CoapServer(DatagramCore):
             peer.receive_request(&view, &request, context.now)
         elif view.type == ACK:
             # One with a code acknowledges too: some modems answer a notification with 2.04.
-            peer.receive_acknowledgement(view.message_id, context.now)
+            receive_acknowledgement(peer, view.message_id, context.now)
         elif view.type == RST:
-            peer.receive_reset(view.message_id)
+            receive_reset(peer, view.message_id)
         if peer.outbox.holds:
-            peer.send_held(context.now)
+            send_held(peer, context.now)
         return 0
 
     cdef int reject(self, const Address* source, const MessageView* view, Format format) except -1:
@@ -273,7 +275,7 @@ cdef class CoapServer(DatagramCore):
         context.completed.expire(now)
         for transmission in context.timer.due(now, DUE_PER_CALL):
             if transmission.peer is not None:
-                (<CoapPeer>transmission.peer).retransmit(transmission, now)
+                retransmit(<CoapPeer>transmission.peer, transmission, now)
         more |= expire_waits(context, now)
         end_unserved(context)
         context.expire_bodies(now)

@@ -8,8 +8,9 @@ Source: RFC 8323.
 
 from itertools import islice
 
+from kaa_gateway.coap.ending cimport end_observations, end_unserved, end_waits, expire_waits
 from kaa_gateway.coap.outbox cimport Outbox
-from kaa_gateway.coap.peer cimport end_observations, end_unserved, end_waits, expire_waits, new_peer
+from kaa_gateway.coap.peer cimport new_peer
 from kaa_gateway.coap.stream cimport CoapStream
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.sessions cimport Sessions

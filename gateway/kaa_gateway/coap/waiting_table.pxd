@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from kaa_gateway.coap.exchanges cimport Exchange
+from kaa_gateway.coap.exchanges cimport Exchange, ExchangeList
 
 
 cdef class WaitingTable:
@@ -9,7 +9,7 @@ cdef class WaitingTable:
     cdef Py_ssize_t per_peer_max
     cdef readonly double wait_max    # seconds
     # state
-    cdef dict slots                  # second -> {Exchange: None} of those that wait until then
+    cdef dict slots                  # second -> ExchangeList of those that wait until then
     cdef int64_t earliest            # no slot is earlier
     cdef readonly Py_ssize_t count   # of all that wait, and of those that will when NATS has their messages
 

@@ -5,8 +5,6 @@ What a waiting request does is in waiting_request.pyx.
 Source: docs/coap.md, "Wait for a push".
 """
 
-from itertools import islice
-
 
 cdef class WaitingTable:
     """The waiting requests of all peers: at most `requests_max`, each for at most `wait_max` seconds."""
@@ -26,23 +24,19 @@ cdef class WaitingTable:
         return True
 
     cdef int schedule(self, Exchange exchange, double deadline) except -1:
-        """Let the time of a request be over at `deadline`, a loop time."""
-        cdef dict slot
+        """Let the time of a request, which is in no list, be over at `deadline`, a loop time."""
+        cdef ExchangeList slot
         exchange.waits_until = max(<int64_t>deadline + 1, self.earliest)
         slot = self.slots.get(exchange.waits_until)
         if slot is None:
-            slot = self.slots[exchange.waits_until] = {}
-        slot[exchange] = None
-        return 0
+            slot = self.slots[exchange.waits_until] = ExchangeList()
+        return slot.append(exchange)
 
     cdef int remove(self, Exchange exchange) except -1:
-        """Forget a request that was admitted."""
-        cdef dict slot
+        """Forget a request that was admitted, and that is in no list any more."""
         self.count -= 1
         if exchange.waits_until:
-            slot = self.slots[exchange.waits_until]
-            del slot[exchange]
-            if not slot:
+            if (<ExchangeList>self.slots[exchange.waits_until]).count == 0:
                 del self.slots[exchange.waits_until]
             exchange.waits_until = 0
         return 0
@@ -54,10 +48,26 @@ cdef class WaitingTable:
         while self.earliest <= <int64_t>now:
             slot = self.slots.get(self.earliest)
             if slot is not None:
-                return list(islice(slot, limit))
+                return first_of(<ExchangeList>slot, limit)
             self.earliest += 1
         return []
 
     cdef list some(self, Py_ssize_t limit):
         """Return any requests, at most so many."""
-        return list(islice((exchange for slot in self.slots.values() for exchange in slot), limit))
+        cdef list found = []
+        cdef ExchangeList slot
+        for slot in self.slots.values():
+            if len(found) >= limit:
+                break
+            found += first_of(slot, limit - len(found))
+        return found
+
+
+cdef list first_of(ExchangeList exchanges, Py_ssize_t limit):
+    """Return the first exchanges of a list, at most so many."""
+    cdef Exchange exchange = exchanges.first
+    cdef list found = []
+    while exchange is not None and len(found) < limit:
+        found.append(exchange)
+        exchange = exchange.next
+    return found

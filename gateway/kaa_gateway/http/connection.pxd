@@ -23,6 +23,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef bint identified         # the session's client is known, by the credentials in `authorization`
     cdef bytes authorization
     cdef Buffer input            # bytes that are not parsed yet
+    cdef bint is_http_1_0        # the last request is one of HTTP/1.0
     cdef bint has_input_behind   # bytes behind the request in the parser are here
     cdef Pipeline requests       # those that wait for their response
     cdef object waiting          # the WaitingRequest among them, or None
@@ -48,6 +49,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef int publish(self, uint32_t number) except -1
     cdef bint is_taken_by_waiting(self, uint32_t number, const ExtensionDataView* data) except -1
     cdef int stop_waiting(self, uint32_t number) except -1
+    cdef int give_parser_back(self) except -1
     cdef int send_continue(self) except -1
     cdef int refuse(self, uint32_t number, Refusal refusal) except -1
     cdef int refuse_and_close(self, Refusal refusal, bint lingers) except -1

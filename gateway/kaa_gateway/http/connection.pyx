@@ -64,6 +64,9 @@ cdef class HttpConnection(ProtocolCore):
     cdef int receive(self, const uint8_t* data, Py_ssize_t size) except -1:
         """Handle the requests in these bytes, and keep what cannot be handled yet. Hot path."""
         cdef Py_ssize_t consumed
+        if self.parser is self.server.resting_parser:
+            self.parser = self.server.take_parser()
+            self.parser.stops_at_heads = self.server.authenticates and not self.identified
         if self.state >= PIPELINE_FULL:
             if not self.is_serving():
                 return 0
@@ -136,6 +139,7 @@ cdef class HttpConnection(ProtocolCore):
         self.taken += 1
         if not self.server.demands_credentials:
             self.admitted = True
+        self.is_http_1_0 = self.parser.is_http_1_0
         if self.server.cors is not None and self.parser.origin is not None:
             self.requests.keep_cors(number, self.server.cors_of(self.parser.origin))
         return number
@@ -277,14 +281,14 @@ cdef class HttpConnection(ProtocolCore):
         cdef Message message
         cdef Outcome outcome
         cdef WaitingRequest waiting
-        cdef bint waits = self.parser.target.wait > 0 or self.parser.streams
+        cdef bint waits = self.parser.target.query.wait > 0 or self.parser.streams
         cdef double now = server.loop.time()
         if not server.pending.add(self.session, number, now):
             return self.refuse(number, TOO_MANY_PENDING)
         message.topic = self.parser.target.path
         message.payload = self.parser.whole_body()
         message.service = REQUEST
-        message.unanswered = self.parser.target.no_answer or waits
+        message.unanswered = self.parser.target.query.no_answer or waits
         message.token = TAKEN_TOKEN | number if message.unanswered else 0
         message.sequence = number
         message.timeout = 0 if message.unanswered else <int64_t>(1000 * server.pending.timeout)
@@ -331,7 +335,7 @@ cdef class HttpConnection(ProtocolCore):
         """Return what the response to this request says about the connection. Hot path."""
         if not self.is_serving() and self.requests.is_last(number):
             return CLOSE
-        return KEEP_ALIVE if self.parser.is_http_1_0 else PERSISTENT
+        return KEEP_ALIVE if self.is_http_1_0 else PERSISTENT
 
     cdef Buffer buffer_of(self, uint32_t number):
         """Return where the response to this request is written: the output, or a scratch buffer before its turn."""
@@ -357,6 +361,13 @@ cdef class HttpConnection(ProtocolCore):
             return True
         self.stop_waiting(number)
         return False
+
+    cdef int give_parser_back(self) except -1:
+        """Have no parser of its own while a request waits for a push: most of these clients send nothing meanwhile."""
+        if self.state == READING and self.input.size == 0 and self.parser.is_at_rest():
+            self.server.give_back(self.parser)
+            self.parser = self.server.resting_parser
+        return 0
 
     cdef int stop_waiting(self, uint32_t number) except -1:
         """Forget that this request waits, if it does: it is about to be answered."""

@@ -74,6 +74,8 @@ cdef class RequestParser:
 
     cdef Py_ssize_t parse(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int next_request(self) except -1
+    cdef bint is_at_rest(self) noexcept
+    cdef int forget_client(self) except -1
     cdef int discard_body(self) except -1
     cdef int hold(self) except -1
     cdef Slice whole_body(self) noexcept

@@ -81,6 +81,18 @@ cdef class RequestParser:
         self.closes = self.persists = self.accepts_events = self.streams = False
         return 0
 
+    cdef bint is_at_rest(self) noexcept:
+        """Return whether it has no part of a request."""
+        return self.progress == INCOMPLETE and self.phase == HEAD and self.scanned == 0
+
+    cdef int forget_client(self) except -1:
+        """Keep nothing of the requests that it has read: it will read those of another client."""
+        self.last_authorization = self.last_origin = None
+        self.is_http_1_0 = False
+        self.next_request()
+        self.body.clear(0)
+        return 0
+
     cdef int discard_body(self) except -1:
         """Read the body that follows the head without keeping it."""
         self.discarding = True

@@ -7,8 +7,8 @@ Source: docs/devices.md, "Server-Sent Events"; HTML Living Standard section 9.2 
 """
 
 from kaa_gateway.http.connection cimport HttpConnection
-from kaa_gateway.http.push_json cimport encode_push, event_id
 from kaa_gateway.http.response cimport append_stream_head
+from kaa_gateway.kp.push_json cimport encode_push, event_id
 from kaa_gateway.kp.session cimport Delivery, Endpoint
 
 cdef double HEARTBEAT_PERIOD = 15.0   # seconds without an event, after which a comment is sent

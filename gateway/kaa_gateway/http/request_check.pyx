@@ -4,8 +4,8 @@ from kaa_gateway.http.refusals cimport (
     BAD_BATCH_SIZE, BAD_WAITING_TIME, DRAINING, METHOD_NOT_ALLOWED, NATS_AWAY, NO_CREDENTIALS, STREAM_BEHIND,
     WAITS_ALREADY,
 )
-from kaa_gateway.kp.waiting cimport BAD_BATCH, BAD_WAIT
 from kaa_gateway.wire.http cimport METHOD_POST
+from kaa_gateway.wire.query cimport BAD_BATCH, BAD_WAIT
 
 
 cdef Refusal check_request(HttpConnection connection):
@@ -14,10 +14,10 @@ cdef Refusal check_request(HttpConnection connection):
         return METHOD_NOT_ALLOWED
     if connection.parser.target.refusal is not None:
         return connection.parser.target.refusal
-    if connection.parser.target.wait or connection.parser.streams:
-        if connection.parser.target.wait == BAD_WAIT:
+    if connection.parser.target.query.wait or connection.parser.streams:
+        if connection.parser.target.query.wait == BAD_WAIT:
             return BAD_WAITING_TIME
-        if connection.parser.target.batch == BAD_BATCH:
+        if connection.parser.target.query.batch == BAD_BATCH:
             return BAD_BATCH_SIZE
         if connection.waiting is not None:
             return WAITS_ALREADY

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from kaa_gateway.counters cimport Counters
-from kaa_gateway.http.parser cimport RequestLimits
+from kaa_gateway.http.parser cimport RequestLimits, RequestParser
 from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
@@ -33,5 +33,9 @@ cdef class HttpServer:
     cdef bint draining
     cdef bint drain_ended              # requests that are still held are refused
     cdef Buffer scratch                # a response that is given before its turn
+    cdef RequestParser resting_parser  # of the connections that have none of their own; reads nothing
+    cdef list spare_parsers
 
+    cdef RequestParser take_parser(self)
+    cdef int give_back(self, RequestParser parser) except -1
     cdef bytes cors_of(self, bytes origin)

@@ -13,6 +13,9 @@ from kaa_gateway.net.transport cimport Transport
 
 from kaa_gateway.identity.clients import Presentation
 
+cdef enum:
+    SPARE_PARSERS = 1024  # kept for use, at most
+
 
 cdef bytes cors_fields(str origin):
     """Return the header fields of responses to a page of an allowed origin (Fetch, CORS protocol)."""
@@ -54,6 +57,8 @@ cdef class HttpServer:
         self.connections = set()
         self.input_memory = InputMemory()
         self.scratch = Buffer()
+        self.resting_parser = RequestParser(limits, self.path_prefix)
+        self.spare_parsers = []
 
     cdef bytes cors_of(self, bytes origin):
         """Return the header fields of responses to a page of this origin; None if it is not allowed."""
@@ -76,7 +81,7 @@ cdef class HttpServer:
         connection.transport = transport
         connection.session = session
         connection.requests = Pipeline()
-        connection.parser = RequestParser(self.limits, self.path_prefix)
+        connection.parser = self.take_parser()
         connection.parser.stops_at_heads = self.authenticates
         connection.input = Buffer()
         connection.clock.start = self.loop.time()
@@ -88,6 +93,17 @@ cdef class HttpServer:
         self.sessions.open(session)
         self.connections.add(connection)
         return connection
+
+    cdef RequestParser take_parser(self):
+        """Return a parser that has read nothing of its client."""
+        return self.spare_parsers.pop() if self.spare_parsers else RequestParser(self.limits, self.path_prefix)
+
+    cdef int give_back(self, RequestParser parser) except -1:
+        """Keep a parser for another connection."""
+        if len(self.spare_parsers) < SPARE_PARSERS:
+            parser.forget_client()
+            self.spare_parsers.append(parser)
+        return 0
 
     def begin_drain(self):
         """Close idle connections now, and the others after the responses that they wait for."""

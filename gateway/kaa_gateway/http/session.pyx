@@ -4,7 +4,7 @@ from libc.stdint cimport uint32_t
 
 from kaa_gateway.http.waiting_request cimport WaitingRequest
 from kaa_gateway.kp.correlation cimport REQUEST, SEQUENCE_MASK, Service
-from kaa_gateway.kp.session cimport Delivery, Endpoint
+from kaa_gateway.kp.session cimport Attachment, Delivery, Endpoint
 from kaa_gateway.net.proxy cimport describe_peer
 from kaa_gateway.wire.buffer cimport Slice
 
@@ -42,6 +42,11 @@ cdef class HttpSession(Session):
     cdef int end(self, str reason) except -1:
         """Close the connection, for a reason that is a code."""
         return 0 if self.connection is None else self.connection.end(reason)
+
+    cdef int on_detached(self, Attachment attachment) except -1:
+        """End the wait for a push to an endpoint that is not the session's any more."""
+        cdef WaitingRequest waiting = None if self.connection is None else self.connection.waiting
+        return 0 if waiting is None else waiting.on_detached(attachment)
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Answer an open request with an ExtensionData; return False if it answers none. Hot path."""

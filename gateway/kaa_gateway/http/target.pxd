@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t
 
 from kaa_gateway.http.refusals cimport Refusal
 from kaa_gateway.wire.buffer cimport Buffer, Slice
+from kaa_gateway.wire.query cimport Query
 
 
 cdef class RequestTarget:
@@ -10,9 +11,7 @@ cdef class RequestTarget:
     cdef Slice path        # resource path of 1/KP; borrowed from `text` or `decoded`
     cdef bytes held        # the text, where it stays longer than the head
     cdef Buffer decoded    # the path, where it was percent-encoded
-    cdef bint no_answer    # its query asks for no answer of the extension
-    cdef int wait          # seconds in its query; NO_WAIT or BAD_WAIT
-    cdef int batch         # pushes in its query; NO_BATCH or BAD_BATCH
+    cdef Query query
     cdef Refusal refusal   # why there is no path, or None
 
     cdef int clear(self) except -1
@@ -20,4 +19,3 @@ cdef class RequestTarget:
     cdef int read_path(self, bytes prefix) except -1
     cdef Refusal find_path(self, bytes prefix)
     cdef bint decode_path(self, Slice encoded) except -1
-    cdef int read_query(self, const uint8_t* at, const uint8_t* end) noexcept

@@ -11,9 +11,9 @@ from libc.string cimport memchr, memcmp
 from posix.strings cimport strncasecmp
 
 from kaa_gateway.http.refusals cimport BAD_TARGET, NOT_FOUND
-from kaa_gateway.kp.resource_path cimport asks_no_answer, is_clean, is_kp1
-from kaa_gateway.kp.waiting cimport NO_BATCH, NO_WAIT, read_batch, read_wait
+from kaa_gateway.kp.resource_path cimport is_clean, is_kp1
 from kaa_gateway.wire.buffer cimport slice_of, to_bytes
+from kaa_gateway.wire.query cimport clear_query, read_query
 
 
 cdef inline int hex_value(uint8_t character) noexcept nogil:
@@ -50,9 +50,7 @@ cdef class RequestTarget:
         self.text = self.path = Slice(NULL, 0)
         self.held = None
         self.decoded = self.refusal = None
-        self.no_answer = False
-        self.wait = NO_WAIT
-        self.batch = NO_BATCH
+        clear_query(&self.query)
         return 0
 
     cdef int hold(self) except -1:
@@ -85,7 +83,7 @@ cdef class RequestTarget:
                 return BAD_TARGET
         query = <const uint8_t*>memchr(path.data, c"?", <size_t>path.size)
         if query != NULL:
-            self.read_query(query, path.data + path.size)
+            read_query(query + 1, path.data + path.size, &self.query)
             path.size = query - path.data
         if memchr(path.data, c"#", <size_t>path.size) != NULL:
             return BAD_TARGET
@@ -125,24 +123,6 @@ cdef class RequestTarget:
             size += 1
         self.decoded.size = size
         return True
-
-    cdef int read_query(self, const uint8_t* at, const uint8_t* end) noexcept:
-        """Read the parameters of the query that the gateway knows: `at` is its question mark."""
-        cdef const uint8_t* ampersand
-        cdef Slice parameter
-        while at != NULL:
-            at += 1
-            ampersand = <const uint8_t*>memchr(at, c"&", <size_t>(end - at))
-            parameter = Slice(at, (end if ampersand == NULL else ampersand) - at)
-            if asks_no_answer(parameter):
-                self.no_answer = True
-            else:
-                if self.wait == NO_WAIT:
-                    self.wait = read_wait(parameter)
-                if self.batch == NO_BATCH:
-                    self.batch = read_batch(parameter)
-            at = ampersand
-        return 0
 
 
 def resource_path(bytes target not None, bytes prefix not None):

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint32_t
 
 from kaa_gateway.http.connection cimport HttpConnection
-from kaa_gateway.kp.session cimport Delivery, Endpoint
+from kaa_gateway.kp.session cimport Attachment, Delivery, Endpoint
 from kaa_gateway.kp.waiting cimport Waiting
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
@@ -19,6 +19,7 @@ cdef class WaitingRequest(Waiting):
     cdef bint take_answer(self, const ExtensionDataView* data) except -1
     cdef bint take_failure(self) except -1
     cdef int check(self, double now) except -1
+    cdef int on_detached(self, Attachment attachment) except -1
     cdef int expire(self) except -1
     cdef int cancel(self) except -1
 

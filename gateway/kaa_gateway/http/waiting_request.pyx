@@ -1,16 +1,17 @@
 """A request with `wait` in its query: the first push for its resource path answers it, or 204 when its time is over.
 
 A connection has one at most. It waits from when NATS has its message; an error of the gateway, or an answer of the
-extension, ends it too. Those that are answered by several pushes are in push_batch.pyx and push_stream.pyx.
+extension, ends it too. Those that are answered by several pushes are in batch_request.pyx and push_stream.pyx.
 
 Source: docs/devices.md, "Wait for a push".
 """
 
-from kaa_gateway.http.push_batch cimport PushBatch
+from kaa_gateway.http.batch_request cimport BatchRequest
 from kaa_gateway.http.push_stream cimport PushStream
 from kaa_gateway.http.refusals cimport NO_ENDPOINT
 from kaa_gateway.http.response cimport append_no_content, append_response, field_of_path
-from kaa_gateway.kp.waiting cimport NO_WAIT, without_request_id
+from kaa_gateway.kp.waiting cimport without_request_id
+from kaa_gateway.wire.query cimport NO_WAIT
 
 
 cdef class WaitingRequest(Waiting):
@@ -23,7 +24,9 @@ cdef class WaitingRequest(Waiting):
         if not self.appear(connection.server.sessions):
             return connection.refuse(self.number, NO_ENDPOINT)
         self.begun = True
-        return self.expire() if connection.input_ended or connection.server.draining else 0
+        if connection.input_ended or connection.server.draining:
+            return self.expire()
+        return connection.give_parser_back()
 
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1:
         """Answer with a push. Return False if it is for another resource path."""
@@ -47,10 +50,12 @@ cdef class WaitingRequest(Waiting):
         return False
 
     cdef int check(self, double now) except -1:
-        """End the wait if the time is over, or the endpoint is not the session's any more."""
-        if self.begun and (now >= self.deadline or self.find_attachment() is None):
-            return self.expire()
-        return 0
+        """End the wait if the time is over."""
+        return self.expire() if self.begun and now >= self.deadline else 0
+
+    cdef int on_detached(self, Attachment attachment) except -1:
+        """End the wait if the endpoint is not the session's any more."""
+        return self.expire() if self.attachment is attachment else 0
 
     cdef int expire(self) except -1:
         """Answer with 204: there was no push."""
@@ -73,13 +78,13 @@ cdef WaitingRequest await_push(HttpConnection connection, uint32_t number, doubl
     """Return what lets the request in the connection's parser wait, which begins when NATS has its message."""
     cdef WaitingRequest request
     cdef double wait = connection.server.wait_max
-    if connection.parser.target.wait != NO_WAIT:
-        wait = min(<double>connection.parser.target.wait, wait)
+    if connection.parser.target.query.wait != NO_WAIT:
+        wait = min(<double>connection.parser.target.query.wait, wait)
     if connection.parser.streams:
         request = PushStream()
-    elif connection.parser.target.batch:
-        request = PushBatch()
-        (<PushBatch>request).pushes_max = connection.parser.target.batch
+    elif connection.parser.target.query.batch:
+        request = BatchRequest()
+        (<BatchRequest>request).pushes_max = connection.parser.target.query.batch
     else:
         request = WaitingRequest()
     request.connection = connection

@@ -18,7 +18,7 @@ cdef bint find_addressee(
     if endpoint is None:
         return delivery.data.endpoint_id.data == NULL
     if attachment is None:
-        attachment = <Attachment>endpoint.sessions.get(session)
+        attachment = endpoint.attachment_of(session)
     if attachment is None:
         session.counters.count("dropped", "wrong_endpoint")
         return False

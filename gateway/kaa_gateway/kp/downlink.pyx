@@ -162,7 +162,7 @@ cdef class Downlink(Listener):
         if delivery.data.correlation_id.size == 0 or not self.departures.forward_push(
                 delivery.data.endpoint_id, message, self.uplink.link.loop.time()):
             return False
-        return endpoint is None or not endpoint.sessions
+        return endpoint is None or endpoint.session_count() == 0
 
     cdef bint deliver_forwarded(
         self, Session session, const ServerMessage* message, bint correlated, Service service, uint32_t sequence
@@ -189,7 +189,7 @@ cdef class Downlink(Listener):
         delivery.sequence = sequence
         if not correlated:
             return (
-                endpoint is not None and session in endpoint.sessions and view.correlation_id.size != 0
+                endpoint is not None and endpoint.attachment_of(session) is not None and view.correlation_id.size != 0
                 and self.push_to(session, &delivery, endpoint, self.hash_of_push(view.correlation_id, &view))
             )
         if not session.deliver(&delivery, endpoint):
@@ -285,13 +285,14 @@ cdef class Downlink(Listener):
     cdef bint push(self, Delivery* delivery, Endpoint endpoint, uint64_t hashed, bint online) except -1:
         """Push to the endpoint's sessions that are online, or to the others; return whether one took it. Hot path."""
         cdef Session session
+        cdef Attachment attachment = endpoint.attachment
         cdef bint reached = False
-        if endpoint.only_session != NULL:
-            session = <Session>endpoint.only_session
-            delivery.attachment = endpoint.only_attachment
+        session = endpoint.session
+        if session is not None:  # as almost always
+            delivery.attachment = <PyObject*>attachment
             return session.online == online and self.push_to(session, delivery, endpoint, hashed)
         delivery.attachment = NULL
-        for session in list(endpoint.sessions):
+        for session in endpoint.all_sessions():
             if session.online == online and self.push_to(session, delivery, endpoint, hashed):
                 reached = True
         return reached

@@ -74,7 +74,7 @@ cdef class Endpoints:
     cdef int release(self, Endpoint endpoint) except -1:
         """Forget an endpoint to which no session, no cached route and no presence refers."""
         cdef PyObject** place
-        if not endpoint.sessions and endpoint.route_count == 0 and not endpoint.watched \
+        if endpoint.session_count() == 0 and endpoint.route_count == 0 and not endpoint.watched \
                 and self.by_id.get(endpoint.endpoint_id) is endpoint:
             place = &self.recent[place_of(slice_of(endpoint.endpoint_id))]
             if place[0] == <PyObject*>endpoint:

@@ -163,7 +163,7 @@ cdef class Identification:
         cdef tuple key = self.uplink.router.named_by_filter(topic_filter)
         if key is None:
             return session.on_identified(None, IdentityError(NOT_FOUND, "no_route"))
-        if session.attached is not None and key in session.attached:
+        if session.attachment_under(key[0], key[1]) is not None:
             return session.on_identified(key, None)
         if self.uplink.is_other_tenants(session, key[0]):
             self.uplink.counters.count("refused", "wrong_tenant")
@@ -187,7 +187,7 @@ cdef class Identification:
 
     def verified(self, Session session not None, tuple key not None, future):
         """End an attachment whose token is not good, or is another endpoint's by now."""
-        cdef Attachment attachment = None if session.attached is None else session.attached.get(key)
+        cdef Attachment attachment = session.attachment_under(key[0], key[1])
         try:
             endpoint_id = future.result().endpoint_id.encode()
         except IdentityError as error:
@@ -225,7 +225,7 @@ cdef class Identification:
                 pass
             elif session.waiting is not None and key in session.waiting:
                 pass
-            elif session.attached is not None and key in session.attached:
+            elif session.attachment_under(key[0], key[1]) is not None:
                 self.finish(session, key, None)
             else:
                 self.start(session, key)

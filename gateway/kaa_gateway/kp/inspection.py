@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 if TYPE_CHECKING:
+    from kaa_gateway.kp.session import Session
     from kaa_gateway.kp.sessions import Sessions
 
 
@@ -42,11 +43,12 @@ class Inspection:
         before the session with which its descriptions would take more than `size_max` bytes of JSON.
         """
         sessions = self._sessions
-        endpoint = None
+        speakers: set[Session] | None = None
         if endpoint_id is not None:
             endpoint = sessions.endpoints.get(endpoint_id.encode("utf-8", "surrogatepass"))
             if endpoint is None:
                 return Page([], None)
+            speakers = set(endpoint.all_sessions())
         end = min(sessions.slot_count(), slot + scan)
         found: list[tuple[int, dict[str, Any]]] = []
         endpoints = size = 0
@@ -55,7 +57,7 @@ class Inspection:
             if (
                 session is not None
                 and (protocol is None or session.protocol_name() == protocol)
-                and (endpoint is None or session in endpoint.sessions)
+                and (speakers is None or session in speakers)
                 and (client_id is None or session.is_of(client_id))
             ):
                 description = session.describe()

@@ -4,6 +4,8 @@ from kaa_gateway.kp.refusal cimport Refusal
 cdef class Population:
     # wiring
     cdef readonly Population wider      # its tenant's, or None
+    # identity
+    cdef bytes app_version              # None for a tenant
     cdef Refusal too_many_connections
     cdef Refusal too_many_endpoints
     # settings: over all workers and replicas; 0 is any
@@ -20,5 +22,5 @@ cdef class Population:
     cdef int add_endpoints(self, int count) noexcept
 
 
-cdef Population of_app_version(Population tenant)
+cdef Population of_app_version(bytes app_version, Population tenant)
 cdef Population of_tenant()

@@ -61,9 +61,10 @@ cdef class Population:
         return 0
 
 
-cdef Population of_app_version(Population tenant):
+cdef Population of_app_version(bytes app_version, Population tenant):
     """Return a population of an application version, which counts for its tenant's as well; that may be None."""
     cdef Population population = Population()
+    population.app_version = app_version
     population.wider = tenant
     population.too_many_connections = VERSION_CONNECTIONS
     population.too_many_endpoints = VERSION_ENDPOINTS

@@ -12,10 +12,14 @@ cdef class Presence:
     cdef double now               # loop time of the last look for idle endpoints
     cdef double look_period       # seconds between looks at a watched endpoint; 0: none is watched
     cdef Py_ssize_t watched_max
-    cdef object watched           # OrderedDict of Endpoint -> None, in order of next_look
+    cdef Py_ssize_t watched_count
+    cdef Endpoint first_watched   # in order of next_look; None if there are none
+    cdef Endpoint last_watched
 
     cdef int appear(self, Endpoint endpoint, bytes app_version) except -1
     cdef int disappear(self, Endpoint endpoint, bytes app_version) except -1
     cdef int note_use(self, Session session, Attachment attachment) except -1
     cdef int watch(self, Endpoint endpoint, bytes app_version) except -1
     cdef int unwatch(self, Endpoint endpoint) except -1
+    cdef int append(self, Endpoint endpoint) except -1
+    cdef int remove(self, Endpoint endpoint) except -1

@@ -4,8 +4,6 @@ An endpoint is present while a connection speaks for it. One that speaks without
 watched: it is present until it has been silent for the idle time, which its count of messages shows.
 """
 
-from collections import OrderedDict
-
 cdef enum:
     IDLE_LOOKS = 8        # at a watched endpoint within the idle time
     LOOKS_PER_CALL = 500  # at endpoints
@@ -28,7 +26,6 @@ cdef class Presence:
         self.listener = listener
         self.look_period = idle_timeout / IDLE_LOOKS
         self.watched_max = watched_max
-        self.watched = OrderedDict()
 
     cdef int appear(self, Endpoint endpoint, bytes app_version) except -1:
         """Count a new connection that reaches the endpoint."""
@@ -54,28 +51,54 @@ cdef class Presence:
         """Let an endpoint be present until it is idle."""
         if endpoint.watched or self.look_period <= 0:
             return 0
-        if len(self.watched) >= self.watched_max:
+        if self.watched_count >= self.watched_max:
             self.counters.count("dropped", "idle_endpoints_full")
-            self.unwatch(next(iter(self.watched)))
+            self.unwatch(self.first_watched)
         endpoint.watched = True
         endpoint.watched_as = app_version
         endpoint.messages_seen = endpoint.traffic.messages_in
         endpoint.quiet_looks = 0
         endpoint.next_look = self.now + self.look_period
         self.endpoints.hold(endpoint)
-        self.watched[endpoint] = None
+        self.append(endpoint)
         return self.appear(endpoint, app_version)
 
     cdef int unwatch(self, Endpoint endpoint) except -1:
         """End the presence of an idle endpoint. Its sessions stay; the next message of one watches it again."""
         cdef Session session
-        del self.watched[endpoint]
+        self.remove(endpoint)
         endpoint.watched = False
-        for session in endpoint.sessions:
+        for session in endpoint.all_sessions():
             if session.connectionless:
                 session.forget_last_route()
         self.disappear(endpoint, endpoint.watched_as)
         return self.endpoints.release(endpoint)
+
+    cdef int append(self, Endpoint endpoint) except -1:
+        """Add an endpoint at the end of those that are watched: it is the last one to be looked at."""
+        endpoint.watched_before = self.last_watched
+        if self.last_watched is None:
+            self.first_watched = endpoint
+        else:
+            self.last_watched.watched_after = endpoint
+        self.last_watched = endpoint
+        self.watched_count += 1
+        return 0
+
+    cdef int remove(self, Endpoint endpoint) except -1:
+        """Remove an endpoint from those that are watched."""
+        cdef Endpoint before = endpoint.watched_before, after = endpoint.watched_after
+        endpoint.watched_before = endpoint.watched_after = None
+        if before is None:
+            self.first_watched = after
+        else:
+            before.watched_after = after
+        if after is None:
+            self.last_watched = before
+        else:
+            after.watched_before = before
+        self.watched_count -= 1
+        return 0
 
     def forget(self, Endpoint endpoint not None):
         """End the presence of an endpoint that is watched."""
@@ -90,10 +113,8 @@ cdef class Presence:
         cdef int _
         self.now = now
         for _ in range(LOOKS_PER_CALL):
-            if not self.watched:
-                return False
-            endpoint = next(iter(self.watched))
-            if endpoint.next_look > now:
+            endpoint = self.first_watched
+            if endpoint is None or endpoint.next_look > now:
                 return False
             if endpoint.messages_seen != endpoint.traffic.messages_in:
                 endpoint.messages_seen = endpoint.traffic.messages_in
@@ -104,10 +125,11 @@ cdef class Presence:
                 self.unwatch(endpoint)
             else:
                 endpoint.next_look = now + self.look_period
-                self.watched.move_to_end(endpoint)
+                self.remove(endpoint)
+                self.append(endpoint)
         return True
 
     def end(self):
         """End the presence of all watched endpoints, because the worker ends."""
-        while self.watched:
-            self.unwatch(next(iter(self.watched)))
+        while self.first_watched is not None:
+            self.unwatch(self.first_watched)

@@ -134,7 +134,7 @@ cdef class Quotas:
         if population is None:
             tenant = self.owners.get(app_version)
             wider = None if tenant is None else self.tenant_population(tenant)
-            population = self.populations[app_version] = of_app_version(wider)
+            population = self.populations[app_version] = of_app_version(app_version, wider)
         return population
 
     cdef Population tenant_population(self, str tenant):

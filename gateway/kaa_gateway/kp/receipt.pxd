@@ -14,3 +14,8 @@ cdef class Receipt:
 
     cdef int accept(self) except -1
     cdef int end(self, str outcome, str reason) except -1
+
+
+cdef class JointReceipt(Receipt):
+    # wiring
+    cdef list of_pushes

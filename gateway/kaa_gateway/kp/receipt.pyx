@@ -38,3 +38,14 @@ cdef class Receipt:
                 self.end(DROPPED, "given_up")
             except RuntimeError:
                 pass  # the event loop has ended
+
+
+cdef class JointReceipt(Receipt):
+    """The receipts of several pushes that have one outcome, because one message carries them."""
+
+    cdef int end(self, str outcome, str reason) except -1:
+        """Report the outcome of each push."""
+        cdef Receipt receipt
+        for receipt in self.of_pushes:
+            receipt.end(outcome, reason)
+        return 0

@@ -24,7 +24,6 @@ cdef bint split_request_id(Slice topic, Py_ssize_t* base_size, int32_t* request_
 cdef bint is_kp1(Slice topic) noexcept nogil
 cdef bint split_resource_path(Slice topic, ResourcePath* path) noexcept nogil
 cdef bint split_token(Slice rest, Slice* token, Slice* path) noexcept nogil
-cdef bint asks_no_answer(Slice parameter) noexcept nogil
 cdef bint is_clean(Slice text) noexcept
 cdef bint is_clean_topic_again(CleanText* last, Slice text) noexcept
 cdef int append_topic(

@@ -100,14 +100,6 @@ cdef bint is_printable(Slice text) noexcept nogil:
     return True
 
 
-cdef bint asks_no_answer(Slice parameter) noexcept nogil:
-    """Return whether a parameter of a URI's query asks for no answer of the extension.
-
-    HTTP and CoAP have it in place of a message without request ID: the response says that NATS has the message.
-    """
-    return parameter.size == 9 and memcmp(parameter.data, b"answer=no", 9) == 0
-
-
 cdef bint is_clean(Slice text) noexcept:
     """Return whether a text is UTF-8 without control characters (C0, DEL, C1), which a terminal would obey."""
     cdef Py_ssize_t i

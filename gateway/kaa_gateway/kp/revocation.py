@@ -56,7 +56,7 @@ class Revocation:
             return 0
 
         count = yield from self._change(endpoint, end)
-        if endpoint.watched and not endpoint.sessions and endpoint.watched_as in app_versions:
+        if endpoint.watched and not endpoint.all_sessions() and endpoint.watched_as in app_versions:
             sessions.presence.forget(endpoint)  # its sessions have ended before
         return count
 
@@ -107,7 +107,7 @@ class Revocation:
         """
         endpoint.revoke_routes()
         count = 0
-        for session in list(endpoint.sessions):
+        for session in endpoint.all_sessions():
             for attachment in self._sessions.attachments_to(endpoint, session):
                 count += change(session, attachment)
                 yield 1
@@ -117,7 +117,7 @@ class Revocation:
 
     def _end_without_endpoints(self, session: Session, reason: str) -> Generator[int, None, None]:
         """End a session that speaks for no endpoint any more."""
-        if not session.attached and self._sessions.get(session.key) is session:
+        if not session.attachment_count() and self._sessions.get(session.key) is session:
             session.disconnect(reason)
             yield DISCONNECT_STEPS
 
@@ -157,7 +157,7 @@ class Revocation:
             session = self._sessions.at(slot)
             if session is not None:
                 detached = yield from self._detach(session, gone)
-                if detached and not session.attached and self._sessions.get(session.key) is session:
+                if detached and not session.attachment_count() and self._sessions.get(session.key) is session:
                     session.disconnect(reason)
                     count += 1
                 yield DISCONNECT_STEPS
@@ -172,8 +172,8 @@ class Revocation:
         uses: list[TokenUse] = []
         for slot in range(self._sessions.slot_count()):
             session = self._sessions.at(slot)
-            if session is not None and session.attached is not None:
-                for attachment in list(session.attached.values()):
+            if session is not None:
+                for attachment in session.all_attachments():
                     if not attachment.ended:
                         uses.append(
                             TokenUse(
@@ -190,15 +190,15 @@ class Revocation:
     def end_use(self, key: int, app_version: bytes, token: bytes) -> None:
         """End a session's attachment under a token, if there still is one."""
         session = self._sessions.get(key)
-        if session is not None and session.attached is not None:
-            attachment = session.attached.get((app_version, token))
+        if session is not None:
+            attachment = session.find_attachment(app_version, token)
             if attachment is not None:
                 self._sessions.end_attachment(session, attachment)
 
     def _detach(self, session: Session, app_versions: Collection[bytes]) -> Generator[int, None, bool]:
         """End a session's attachments under application versions; return whether there were any."""
         detached = False
-        for attachment in [] if session.attached is None else list(session.attached.values()):
+        for attachment in session.all_attachments():
             if attachment.app_version in app_versions:
                 detached |= self._sessions.end_attachment(session, attachment)
             yield 1

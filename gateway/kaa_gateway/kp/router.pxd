@@ -5,12 +5,12 @@ from kaa_gateway.bus.durable cimport DurableLane
 from kaa_gateway.kp.endpoints cimport Endpoints
 from kaa_gateway.kp.quota cimport Quota
 from kaa_gateway.kp.quotas cimport Quotas
-from kaa_gateway.kp.session cimport Attachment, Endpoint
+from kaa_gateway.kp.session cimport Attachment, Endpoint, Session
 from kaa_gateway.wire.buffer cimport Slice
 
 
 cdef class Binding:
-    # An endpoint (or all clients of an extension without endpoints) bound to an extension instance.
+    # Where messages for an extension instance go: those of one endpoint that it has redirected, or all others.
     cdef bytes extension
     cdef bytes instance_head     # PUB <instance-wide subject> <reply-to> : where messages go by default
     cdef bytes replica_head      # the replica that session affinity has named last, or None
@@ -92,6 +92,8 @@ cdef class Router:
     cdef tuple named_by_filter(self, Slice topic_filter)
     cdef Route make(self, Slice topic, bint literal, const Target* target, Attachment attachment)
     cdef Binding binding(self, Endpoint endpoint, bytes extension)
+    cdef int rebind(self, Route route) except -1
+    cdef Binding own_binding(self, Endpoint endpoint, bytes extension)
     cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1
     cdef bytes extension_at(self, Endpoint endpoint, Slice subject)
     cdef Binding unbind(self, Endpoint endpoint, Slice subject)

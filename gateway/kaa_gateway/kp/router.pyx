@@ -32,7 +32,7 @@ NAMED_CONFIGURATION = re.compile(rb"/(?:config|applied)/json/([A-Za-z0-9_-]+)\Z"
 
 
 cdef class Binding:
-    """The subject of an endpoint's messages to an extension instance."""
+    """The subject of messages to an extension instance."""
 
     def __init__(self, bytes extension, bytes head, ExtensionCounters counters, DurableLane lane):
         self.extension = extension
@@ -312,6 +312,7 @@ cdef class Router:
         cdef Endpoint endpoint = None if attachment is None else attachment.endpoint
         if route is not None:
             if route.endpoint is endpoint:
+                self.rebind(route)
                 if endpoint is not None:
                     route.identity = attachment.identity
                     route.revocations = endpoint.revocations
@@ -349,11 +350,12 @@ cdef class Router:
         return route
 
     cdef Binding binding(self, Endpoint endpoint, bytes extension):
-        """Return the binding of an endpoint, or of None, to an extension. Those of endpoints share what is the same."""
+        """Return the binding of an endpoint, or of None, to an extension: the shared one if nothing redirects it."""
         cdef Binding shared
-        binding = None if endpoint is None else endpoint.bindings.get(extension)
-        if binding is not None:
-            return <Binding>binding
+        if endpoint is not None and endpoint.bindings is not None:
+            binding = endpoint.bindings.get(extension)
+            if binding is not None:
+                return <Binding>binding
         shared = self.shared_bindings.get(extension)
         if shared is None:
             subject = subjects.service(extension.decode(), "esp", subjects.CLIENT_DATA)
@@ -363,12 +365,27 @@ cdef class Router:
                 self.counters.counters_of_extension(extension),
                 self.lanes.get(extension),
             )
-        if endpoint is None:
-            return shared
-        binding = endpoint.bindings[shared.extension] = Binding(
-            shared.extension, shared.instance_head, shared.counters, shared.lane
-        )
-        return <Binding>binding
+        return shared
+
+    cdef int rebind(self, Route route) except -1:
+        """Let a cached route have the binding that its endpoint has got since. Hot path."""
+        if route.endpoint is not None and route.endpoint.bindings is not None:
+            route.binding = self.binding(route.endpoint, route.binding.extension)
+        return 0
+
+    cdef Binding own_binding(self, Endpoint endpoint, bytes extension):
+        """Return the binding of an endpoint alone. Its sessions look their routes up again, and so use it."""
+        cdef Binding binding = self.binding(endpoint, extension)
+        cdef Session session
+        if binding is not self.shared_bindings[extension]:
+            return binding
+        binding = Binding(binding.extension, binding.instance_head, binding.counters, binding.lane)
+        if endpoint.bindings is None:
+            endpoint.bindings = {}
+        endpoint.bindings[binding.extension] = binding
+        for session in endpoint.all_sessions():
+            session.forget_last_route()
+        return binding
 
     cdef int redirect(self, Endpoint endpoint, bytes extension, Slice subject) except -1:
         """Redirect an endpoint's messages for an extension to the replica that a reply-to named.
@@ -380,7 +397,7 @@ cdef class Router:
         cdef Binding binding
         if extension in self.endpoint_aware and extension not in self.lanes and REPLICA_SUBJECT.match(name):
             target = subjects.with_message_type(name.decode(), subjects.CLIENT_DATA)
-            binding = self.binding(endpoint, extension)
+            binding = self.own_binding(endpoint, extension)
             binding.replica_head = binding.head = encode_publish_head(target, self.reply_to)
         return 0
 
@@ -389,7 +406,7 @@ cdef class Router:
         cdef Binding binding
         name = to_bytes(subject)
         extension = self.extension_of.get(name)
-        if extension is None and endpoint is not None:
+        if extension is None and endpoint is not None and endpoint.bindings is not None:
             for binding in endpoint.bindings.values():
                 if binding.replica_head is not None and binding.replica_head.startswith(b"PUB " + name + b" "):
                     return binding.extension
@@ -399,6 +416,8 @@ cdef class Router:
         """End the affinity to a replica that is gone. Return the binding that has or had it, or None."""
         cdef Binding binding
         cdef bytes prefix = b"PUB " + to_bytes(subject) + b" "
+        if endpoint.bindings is None:
+            return None
         for binding in endpoint.bindings.values():
             if binding.replica_head is not None and binding.replica_head.startswith(prefix):
                 binding.head = binding.instance_head

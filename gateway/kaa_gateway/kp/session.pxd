@@ -27,20 +27,17 @@ cdef struct Traffic:
     uint64_t bytes_out
 
 
-cdef class Session
-
-
 cdef class Attachment
-
+cdef class Session
 
 cdef class Endpoint:
     # state
     cdef readonly bytes endpoint_id
     cdef bytes app_version                  # of its latest attachment
-    cdef readonly dict sessions             # Session -> its latest Attachment, in order of sessions
-    cdef PyObject* only_session             # borrowed from it if there is one session, as almost always; else NULL
-    cdef PyObject* only_attachment
-    cdef dict bindings                      # extension instance -> Binding, the router's
+    cdef Session session                    # the only one that is attached to it; None if there are none, or several
+    cdef Attachment attachment              # the latest one of that session
+    cdef dict several                       # Session -> its latest Attachment, in order of sessions; or None
+    cdef dict bindings                      # extension instance -> Binding, of redirected ones; None if there are none
     cdef Population population              # that counts it while sessions are attached to it; else None
     cdef dict quotas                        # application version -> its Quota; None while it has none
     cdef Py_ssize_t route_count             # cached routes to it
@@ -53,13 +50,27 @@ cdef class Endpoint:
     cdef uint64_t messages_seen             # messages_in at the last look
     cdef int quiet_looks                    # looks in a row that found nothing new
     cdef double next_look                   # loop time
+    cdef Endpoint watched_before            # in order of next_look; None at the ends
+    cdef Endpoint watched_after
     # counters
     cdef Traffic traffic
     cdef Traffic reported                   # the part of it that has been reported
 
+    @cython.final
+    cdef inline Attachment attachment_of(self, Session session):
+        # Return the latest attachment of a session, or None. Hot path.
+        if self.several is None:
+            return self.attachment if self.session is session else None
+        return <Attachment>self.several.get(session)
+
+    @cython.final
+    cdef inline Py_ssize_t session_count(self) noexcept:
+        # Return the number of sessions that are attached. Hot path.
+        return (self.session is not None) if self.several is None else len(self.several)
+
     cdef int set_attachment(self, Session session, Attachment attachment) except -1
-    cdef int remove_session(self, Session session) except -1
-    cdef int find_only(self) except -1
+    cdef int forget_session(self, Session session) except -1
+    cpdef list all_sessions(self)
 
 
 cdef class Attachment:
@@ -76,6 +87,24 @@ cdef class Attachment:
     cdef readonly bint ended                # the session does not have it any more
     cdef Attachment earlier                 # the session's other attachments to the same endpoint, a chain; or None
     cdef Attachment later
+
+    @cython.final
+    cdef inline bint is_under(self, bytes app_version, bytes token):
+        # Return whether it is for this token. Hot path.
+        return (self.token is token or self.token == token) and (
+            self.app_version is app_version or self.app_version == app_version
+        )
+
+
+cdef class AttachmentTable:
+    # The attachments of a session that has had several.
+    # state
+    cdef dict by_key              # (application version, token) -> Attachment
+    cdef list by_number           # None where one was removed
+    cdef list free_numbers
+
+    cdef int add(self, Attachment attachment) except -1
+    cdef int remove(self, Attachment attachment) except -1
 
 
 cdef class Session:
@@ -99,9 +128,8 @@ cdef class Session:
     cdef uint32_t routes_forgotten  # how often `forget_last_route` was called
     cdef Population population    # of the first application version that it speaks for; None before that
     cdef bint counted             # ... which counts it as a connection
-    cdef readonly dict attached   # (application version, token) -> Attachment; None before the first
-    cdef list attachments         # the same by number; None where one was removed
-    cdef list free_numbers        # where one was removed; None before the first
+    cdef Attachment attachment    # its only one; None if it has none, or has had several
+    cdef AttachmentTable several  # those of a session that has had several, else None
     cdef bint settling            # the presence of its endpoints is being brought up to date, in slices ...
     cdef bint unsettled           # ... and it has gone online or offline meanwhile
     cdef dict waiting             # (application version, token) -> list of messages that wait for its identity
@@ -116,6 +144,19 @@ cdef class Session:
         self.routes_forgotten += 1
         return 0
 
+    @cython.final
+    cdef inline Attachment attachment_under(self, bytes app_version, bytes token):
+        # Return the attachment under a token, or None. Hot path.
+        if self.several is not None:
+            return <Attachment>self.several.by_key.get((app_version, token))
+        if self.attachment is not None and self.attachment.is_under(app_version, token):
+            return self.attachment
+        return None
+
+    cpdef Py_ssize_t attachment_count(self) noexcept
+    cpdef list all_attachments(self)
+    cdef int add_attachment(self, Attachment attachment) except -1
+    cdef int remove_attachment(self, Attachment attachment) except -1
     cdef int set_client(self, client) except -1
     cdef int acknowledge(self, uint32_t token) except -1
     cdef int fail(
@@ -123,6 +164,7 @@ cdef class Session:
     ) except -1
     cdef bint deliver(self, Delivery* delivery, Endpoint endpoint) except -1
     cdef int on_identified(self, tuple key, refusal) except -1
+    cdef int on_detached(self, Attachment attachment) except -1
     cdef int resume(self) except -1
     cdef int end(self, str reason) except -1
     cdef int on_attachments_changed(self) except -1

@@ -10,8 +10,6 @@ Source: 1/KP, endpoints and their tokens.
 from datetime import UTC, datetime
 from itertools import islice
 
-from cpython.dict cimport PyDict_Next
-
 cdef enum:
     ENDPOINTS_SHOWN = 100  # of a session, to an operator
 
@@ -26,26 +24,41 @@ cdef class Endpoint:
 
     def __init__(self, bytes endpoint_id):
         self.endpoint_id = endpoint_id
-        self.sessions = {}
-        self.bindings = {}
 
     cdef int set_attachment(self, Session session, Attachment attachment) except -1:
-        """Let an attachment be the latest one of a session."""
-        self.sessions[session] = attachment
-        return self.find_only()
+        """Note the latest attachment of a session. Hot path.
 
-    cdef int remove_session(self, Session session) except -1:
-        """Remove a session that has no attachment any more."""
-        del self.sessions[session]
-        return self.find_only()
-
-    cdef int find_only(self) except -1:
-        """Note the session and its attachment if there is one session."""
-        cdef Py_ssize_t position = 0
-        self.only_session = self.only_attachment = NULL
-        if len(self.sessions) == 1:
-            PyDict_Next(self.sessions, &position, &self.only_session, &self.only_attachment)
+        Most endpoints have one session, which needs no table.
+        """
+        if self.several is None:
+            if self.session is None or self.session is session:
+                self.session = session
+                self.attachment = attachment
+                return 0
+            self.several = {self.session: self.attachment}
+            self.session = self.attachment = None
+        self.several[session] = attachment
         return 0
+
+    cdef int forget_session(self, Session session) except -1:
+        """Note that a session is not attached any more."""
+        if self.session is session:
+            self.session = self.attachment = None
+        elif self.several is not None:
+            self.several.pop(session, None)
+            if not self.several:
+                self.several = None
+        return 0
+
+    cpdef list all_sessions(self):
+        """Return the sessions that are attached to it."""
+        if self.several is not None:
+            return list(self.several)
+        return [] if self.session is None else [self.session]
+
+    def latest_attachment(self, Session session not None):
+        """Return the latest attachment of a session, or None."""
+        return self.attachment_of(session)
 
     def revoke_routes(self):
         """Let the next session that uses a cached route to this endpoint ask the identity provider first."""
@@ -55,12 +68,38 @@ cdef class Endpoint:
 cdef class Attachment:
     """A token under which a session speaks for an endpoint: two tokens may stand for the same endpoint."""
 
-    def __init__(self, Endpoint endpoint, bytes token, bytes app_version, uint32_t number, identity):
+    def __init__(self, Endpoint endpoint, bytes token, bytes app_version, identity):
         self.endpoint = endpoint
-        self.number = number
         self.identity = identity
         self.token = token
         self.app_version = app_version
+
+
+cdef class AttachmentTable:
+    """The attachments of a session that has had several, by token and by number."""
+
+    def __cinit__(self):
+        self.by_key = {}
+        self.by_number = []
+        self.free_numbers = []
+
+    cdef int add(self, Attachment attachment) except -1:
+        """Add an attachment, and give it its number."""
+        if self.free_numbers:
+            attachment.number = self.free_numbers.pop()
+            self.by_number[attachment.number] = attachment
+        else:
+            attachment.number = <uint32_t>len(self.by_number)
+            self.by_number.append(attachment)
+        self.by_key[attachment.app_version, attachment.token] = attachment
+        return 0
+
+    cdef int remove(self, Attachment attachment) except -1:
+        """Remove an attachment, and free its number. Takes constant time."""
+        del self.by_key[attachment.app_version, attachment.token]
+        self.by_number[attachment.number] = None
+        self.free_numbers.append(attachment.number)
+        return 0
 
 
 cdef class Session:
@@ -94,6 +133,10 @@ cdef class Session:
         """
         return 0
 
+    cdef int on_detached(self, Attachment attachment) except -1:
+        """Note that the session does not speak for an endpoint any more under a token, and goes on."""
+        return 0
+
     cdef int resume(self) except -1:
         """Go on with the messages that the uplink did not take (BUSY)."""
         return 0
@@ -121,7 +164,6 @@ cdef class Session:
     def describe(self):
         """Return what an operator may see, as JSON values: no token, nothing that the device sent."""
         cdef Attachment attachment
-        attached = () if self.attached is None else self.attached.values()
         endpoints = [
             {
                 "endpointId": attachment.endpoint.endpoint_id.decode(),
@@ -131,7 +173,7 @@ cdef class Session:
                 "messagesOut": attachment.endpoint.traffic.messages_out,
                 "bytesOut": attachment.endpoint.traffic.bytes_out,
             }
-            for attachment in islice(attached, ENDPOINTS_SHOWN)
+            for attachment in islice(self.all_attachments(), ENDPOINTS_SHOWN)
         ]
         return {
             "protocol": self.protocol_name(),
@@ -140,7 +182,7 @@ cdef class Session:
             "client": self.client,
             "tenant": self.tenant,
             "endpoints": endpoints,
-            "endpointCount": len(attached),
+            "endpointCount": self.attachment_count(),
             "waitingMessages": self.waiting_count,
             "since": format_time(self.opened_at),
         }
@@ -156,8 +198,43 @@ cdef class Session:
     cdef Attachment attachment_of(self, Endpoint endpoint, uint32_t number):
         """Return the attachment of this number if it is one to the endpoint, else the latest one to it."""
         cdef Attachment attachment
-        if self.attachments is not None and number < <uint32_t>len(self.attachments):
-            attachment = self.attachments[number]
+        if self.several is not None and number < <uint32_t>len(self.several.by_number):
+            attachment = self.several.by_number[number]
             if attachment is not None and attachment.endpoint is endpoint:
                 return attachment
-        return <Attachment>endpoint.sessions.get(self)
+        return endpoint.attachment_of(self)  # of one attachment the number is 0
+
+    # ------------------------------------------------------------ attachments
+
+    cpdef Py_ssize_t attachment_count(self) noexcept:
+        """Return the number of its attachments."""
+        return (self.attachment is not None) if self.several is None else len(self.several.by_key)
+
+    cpdef list all_attachments(self):
+        """Return its attachments."""
+        if self.several is not None:
+            return list(self.several.by_key.values())
+        return [] if self.attachment is None else [self.attachment]
+
+    def find_attachment(self, bytes app_version not None, bytes token not None):
+        """Return the attachment under a token, or None."""
+        return self.attachment_under(app_version, token)
+
+    cdef int add_attachment(self, Attachment attachment) except -1:
+        """Add an attachment under a token that has none yet."""
+        if self.several is None:
+            if self.attachment is None:
+                attachment.number = 0
+                self.attachment = attachment
+                return 0
+            self.several = AttachmentTable()
+            self.several.add(self.attachment)
+            self.attachment = None
+        return self.several.add(attachment)
+
+    cdef int remove_attachment(self, Attachment attachment) except -1:
+        """Remove an attachment."""
+        if self.several is not None:
+            return self.several.remove(attachment)
+        self.attachment = None
+        return 0

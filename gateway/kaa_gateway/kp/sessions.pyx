@@ -5,7 +5,6 @@ session by index. What lives elsewhere: a session itself (session.pyx), endpoint
 (presence.pyx), what is revoked (revocation.py), and what operators see (inspection.py).
 """
 
-from libc.stdint cimport uint32_t
 from libc.string cimport memcmp
 
 from kaa_gateway.clock cimport now_ms
@@ -76,6 +75,7 @@ cdef class Sessions:
         """
         cdef int32_t slot = <int32_t>(session.key >> GENERATION_BITS)
         cdef Attachment attachment
+        cdef list ended
         if session.closed:
             return 0
         session.closed = True
@@ -91,15 +91,13 @@ cdef class Sessions:
         self.count -= 1
         session.forget_last_route()
         session.current = None
-        if session.attached:
-            ended = list(session.attached.values())
-            session.attached = session.attachments = None
-            if len(ended) <= ATTACHMENTS_AT_ONCE:
-                for attachment in ended:
-                    self.leave(session, attachment)
-            else:
-                self.slices.run(self.leave_all(session, ended))
-        session.attached = session.attachments = session.free_numbers = None
+        ended = session.all_attachments()
+        session.attachment = session.several = None
+        if len(ended) <= ATTACHMENTS_AT_ONCE:
+            for attachment in ended:
+                self.leave(session, attachment)
+        else:
+            self.slices.run(self.leave_all(session, ended))
         return 0
 
     cdef int leave(self, Session session, Attachment attachment) except -1:
@@ -148,12 +146,10 @@ cdef class Sessions:
         session.online = online
         if session.population is not None:
             self.count_connection(session, online)
-        if not session.attached:
-            return 0
         if session.settling:
             session.unsettled = True
-        elif len(session.attached) <= ATTACHMENTS_AT_ONCE:
-            for attachment in session.attached.values():
+        elif session.attachment_count() <= ATTACHMENTS_AT_ONCE:
+            for attachment in session.all_attachments():
                 self.update_presence(session, attachment)
         else:
             session.settling = True
@@ -164,9 +160,9 @@ cdef class Sessions:
         """Bring the presence of a session's endpoints up to date, one a step."""
         cdef Attachment attachment
         session.unsettled = True
-        while session.unsettled and session.attached:
+        while session.unsettled and session.attachment_count():
             session.unsettled = False
-            for attachment in list(session.attached.values()):
+            for attachment in session.all_attachments():
                 if not attachment.ended:
                     self.update_presence(session, attachment)
                 yield 1
@@ -211,22 +207,18 @@ cdef class Sessions:
         """
         cdef Attachment attachment, latest
         cdef Population population
-        cdef Py_ssize_t number
         if session.closed:
             self.endpoints.set_app_version(endpoint, app_version)
             if session.connectionless:
                 self.presence.watch(endpoint, app_version)
-            return Attachment(endpoint, token, app_version, 0, identity)
-        if session.attached is None:
-            session.attached = {}
-            session.attachments = []
-        key = (app_version, token)
-        attachment = session.attached.get(key)
+            return Attachment(endpoint, token, app_version, identity)
+        attachment = session.attachment_under(app_version, token)
         if attachment is not None and attachment.endpoint is not endpoint:
             self.detach(session, attachment)
             attachment = None
         if attachment is None:
             population = self.quotas.population_of(app_version)
+            app_version = population.app_version  # the same bytes for all
             self.refusal = self.refusal_of(session, endpoint, app_version, population)
             if self.refusal is not None:
                 return None
@@ -236,15 +228,9 @@ cdef class Sessions:
             if endpoint.population is None:
                 endpoint.population = population
                 population.add_endpoints(1)
-            if session.free_numbers:
-                number = session.free_numbers.pop()
-            else:
-                number = len(session.attachments)
-                session.attachments.append(None)
-            attachment = Attachment(endpoint, token, app_version, <uint32_t>number, identity)
-            session.attached[key] = attachment
-            session.attachments[number] = attachment
-            latest = <Attachment>endpoint.sessions.get(session)
+            attachment = Attachment(endpoint, token, app_version, identity)
+            session.add_attachment(attachment)
+            latest = endpoint.attachment_of(session)
             if latest is not None:
                 attachment.earlier = latest
                 attachment.later = latest.later
@@ -261,9 +247,9 @@ cdef class Sessions:
 
     cdef Refusal refusal_of(self, Session session, Endpoint endpoint, bytes app_version, Population population):
         """Return why a session may not speak for one more endpoint, or None if it may."""
-        if len(session.attached) >= self.endpoints_per_session_max:
+        if session.attachment_count() >= self.endpoints_per_session_max:
             return TOO_MANY_ENDPOINTS
-        if self.quotas.endpoint_connections and session not in endpoint.sessions:
+        if self.quotas.endpoint_connections and endpoint.attachment_of(session) is None:
             connections_max = self.quotas.endpoint_connections.get(app_version)
             if connections_max is not None and self.has_connections(endpoint, connections_max):
                 return TOO_MANY_CONNECTIONS
@@ -272,9 +258,9 @@ cdef class Sessions:
     cdef bint has_connections(self, Endpoint endpoint, Py_ssize_t count) except -1:
         """Return whether so many connections use an endpoint; a session whose client is away is none."""
         cdef Session session
-        if len(endpoint.sessions) < count:
+        if endpoint.session_count() < count:
             return False
-        for session in endpoint.sessions:
+        for session in endpoint.all_sessions():
             count -= session.online or session.protocol != MQTT
         return count <= 0
 
@@ -288,16 +274,13 @@ cdef class Sessions:
     cdef int detach(self, Session session, Attachment attachment) except -1:
         """End an attachment of a session. Takes constant time."""
         cdef Endpoint endpoint = attachment.endpoint
-        del session.attached[attachment.app_version, attachment.token]
-        session.attachments[attachment.number] = None
-        if session.free_numbers is None:
-            session.free_numbers = []
-        session.free_numbers.append(attachment.number)
+        session.remove_attachment(attachment)
         session.forget_last_route()
         session.current = None
         session.on_attachments_changed()
         self.unlink(session, attachment)
-        if endpoint.watched and not endpoint.sessions:
+        session.on_detached(attachment)
+        if endpoint.watched and endpoint.session_count() == 0:
             return self.presence.unwatch(endpoint)
         return self.endpoints.release(endpoint)
 
@@ -311,12 +294,12 @@ cdef class Sessions:
             earlier.later = later
         if later is not None:
             later.earlier = earlier
-        if endpoint.sessions.get(session) is attachment:
+        if endpoint.attachment_of(session) is attachment:
             if earlier is None and later is None:
-                endpoint.remove_session(session)
+                endpoint.forget_session(session)
             else:
                 endpoint.set_attachment(session, earlier if later is None else later)
-        if endpoint.population is not None and not endpoint.sessions:
+        if endpoint.population is not None and endpoint.session_count() == 0:
             endpoint.population.add_endpoints(-1)
             endpoint.population = None
         if attachment.present:
@@ -326,7 +309,7 @@ cdef class Sessions:
 
     def attachments_to(self, Endpoint endpoint not None, Session session not None):
         """Return the attachments of a session to an endpoint: there is one for each token."""
-        cdef Attachment attachment = <Attachment>endpoint.sessions.get(session)
+        cdef Attachment attachment = endpoint.attachment_of(session)
         if attachment is None:
             return []
         while attachment.earlier is not None:
@@ -339,7 +322,7 @@ cdef class Sessions:
 
     def end_attachment(self, Session session not None, Attachment attachment not None):
         """End an attachment of a session. Return False if it has ended already."""
-        if attachment.ended or session.attached is None:
+        if attachment.ended or session.closed:
             return False
         self.detach(session, attachment)
         return True

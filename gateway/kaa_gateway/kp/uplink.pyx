@@ -99,21 +99,20 @@ cdef class Uplink:
             has_request_id = False
         if route is None:
             return self.resolve_route(session, message, None)
+        self.router.rebind(route)
         if session.tenant is not None and session.tenant != route.tenant:
             return self.refuse(session, message, has_request_id, FORBIDDEN, WRONG_TENANT, "wrong_tenant")
         if route.binding.lane is not None and cannot_take(route.binding.lane, message):
             return self.defer(session)
         if route.endpoint is not None:
-            key = (route.app_version, route.token)
-            if session.waiting is not None and key in session.waiting:
-                return self.wait(session, key, message)
-            if session.attached is not None:
-                attachment = session.attached.get(key)
+            if session.waiting is not None and (route.app_version, route.token) in session.waiting:
+                return self.wait(session, (route.app_version, route.token), message)
+            attachment = session.attachment_under(route.app_version, route.token)
             if attachment is None:
                 if session.only_token is not None and session.only_token != route.token:
                     return self.refuse(session, message, has_request_id, FORBIDDEN, OTHER_TOKEN, "other_token")
                 if not self.is_current(route):
-                    return self.wait(session, key, message)
+                    return self.wait(session, (route.app_version, route.token), message)
                 attachment = self.sessions.attach(
                     session, route.endpoint, route.token, route.app_version, route.identity
                 )
@@ -335,8 +334,7 @@ cdef class Uplink:
             )
         if target.endpoint_aware and attachment is None:
             key = (to_bytes(target.app_version), to_bytes(target.token))
-            if session.attached is not None:
-                attachment = session.attached.get(key)
+            attachment = session.attachment_under(key[0], key[1])
             if attachment is None and session.only_token is not None and session.only_token != key[1]:
                 return self.refuse(
                     session, message, target.has_request_id, FORBIDDEN, OTHER_TOKEN, "other_token"

@@ -5,13 +5,6 @@ from kaa_gateway.wire.buffer cimport Slice
 from kaa_gateway.wire.esp cimport ExtensionDataView
 
 
-cdef enum:
-    NO_WAIT = 0
-    BAD_WAIT = -1
-    NO_BATCH = 0
-    BAD_BATCH = -1
-
-
 cdef class Waiting:
     # wiring
     cdef Session session
@@ -30,5 +23,3 @@ cdef class Waiting:
 
 
 cdef Slice without_request_id(Slice topic) noexcept nogil
-cdef int read_wait(Slice parameter) noexcept nogil
-cdef int read_batch(Slice parameter) noexcept nogil

@@ -12,10 +12,6 @@ from libc.string cimport memcmp
 from kaa_gateway.kp.resource_path cimport split_request_id, split_resource_path, split_token
 from kaa_gateway.kp.router cimport Route
 
-cdef enum:
-    DIGITS_MAX = 5
-    BATCH_MAX = 1000  # pushes
-
 
 cdef inline Slice without_slash(Slice path) noexcept nogil:
     if path.size and path.data[0] == c"/":
@@ -61,11 +57,9 @@ cdef class Waiting:
         cdef Slice token, path
         if self.attachment is not None:
             return None if self.attachment.ended else self.attachment
-        if self.session.attached is None:
-            return None
         self.split(&parts, &token, &path)
-        return <Attachment>self.session.attached.get(
-            (parts.app_version.data[:parts.app_version.size], token.data[:token.size])
+        return self.session.attachment_under(
+            parts.app_version.data[:parts.app_version.size], token.data[:token.size]
         )
 
     cdef int wait_for(self, Session session, Slice path, double deadline) except -1:
@@ -99,29 +93,3 @@ cdef Slice without_request_id(Slice topic) noexcept nogil:
     cdef int32_t request_id
     split_request_id(topic, &size, &request_id)
     return Slice(topic.data, size)
-
-
-cdef int read_number(Slice parameter, const char* name, Py_ssize_t size) noexcept nogil:
-    """Return the number in `name=30` of a query; 0 for another parameter, -1 for a bad value."""
-    cdef int number = 0
-    cdef Py_ssize_t at
-    if parameter.size < size or memcmp(parameter.data, name, <size_t>size) != 0:
-        return 0
-    if parameter.size == size or parameter.size > size + DIGITS_MAX:
-        return -1
-    for at in range(size, parameter.size):
-        if not c"0" <= parameter.data[at] <= c"9":
-            return -1
-        number = 10 * number + (parameter.data[at] - c"0")
-    return number if number else -1
-
-
-cdef int read_wait(Slice parameter) noexcept nogil:
-    """Return the seconds in `wait=30` of a query, NO_WAIT for another parameter, BAD_WAIT for a bad value."""
-    return read_number(parameter, "wait=", 5)
-
-
-cdef int read_batch(Slice parameter) noexcept nogil:
-    """Return the number in `batch=16` of a query, NO_BATCH for another parameter, BAD_BATCH for a bad value."""
-    cdef int number = read_number(parameter, "batch=", 6)
-    return number if number <= BATCH_MAX else BAD_BATCH

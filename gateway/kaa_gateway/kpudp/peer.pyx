@@ -421,7 +421,7 @@ cdef class KpudpPeer(Session):
         cdef Slice app_version = delivery.data.app_version_name, token = Slice(NULL, 0), path
         cdef Slice phrase = delivery.data.reason_phrase
         cdef Buffer scratch = self.context.scratch
-        cdef Attachment attachment = None if endpoint is None else endpoint.sessions.get(self)
+        cdef Attachment attachment = None if endpoint is None else endpoint.attachment_of(self)
         if not self.place.proved:
             return False
         if attachment is not None:
@@ -468,7 +468,7 @@ cdef class KpudpPeer(Session):
 
     cdef bint is_latest_of(self, Endpoint endpoint) except -1:
         """Return whether this is the proved peer of an endpoint from which a datagram has come last."""
-        for session in endpoint.sessions:
+        for session in endpoint.all_sessions():
             if isinstance(session, KpudpPeer) and (<KpudpPeer>session).place.proved \
                     and (<KpudpPeer>session).place.turn > self.place.turn:
                 return False

@@ -138,8 +138,7 @@ cdef class MqttSession(Session):
             messages += len(self.in_flight.packets)
         if self.registered_topics is not None:
             size += size_of_topics(self.registered_topics)
-        if self.attached is not None:
-            size += ENDPOINT_OVERHEAD * len(self.attached)
+        size += ENDPOINT_OVERHEAD * self.attachment_count()
         return size + MESSAGE_OVERHEAD * messages
 
     cdef int begin_sending_again(self) except -1:
@@ -221,7 +220,7 @@ cdef class MqttSession(Session):
     cdef uint32_t sequence_of_acknowledged(self, uint16_t packet_id) except? 0:
         """Return the sequence of a message of MQTT 5 at QoS 1 or 2."""
         cdef uint32_t sequence = OF_ACKNOWLEDGED | <uint32_t>packet_id << PACKET_ID_SHIFT
-        if self.attachments is not None and len(self.attachments) + self.waiting_count >= ATTACHMENT_MASK:
+        if self.several is not None and len(self.several.by_number) + self.waiting_count >= ATTACHMENT_MASK:
             # Too many names for the field: the answer gets the one under which the endpoint was used last.
             return sequence | ATTACHMENT_MASK
         return sequence | BY_ATTACHMENT

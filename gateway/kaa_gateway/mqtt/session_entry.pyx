@@ -128,9 +128,8 @@ cdef class SessionEntry(DirectoryEntry):
         moved.name = self.name
         moved.key = session.key
         moved.endpoint_ids = []
-        if session.attached is not None:
-            for attachment in session.attached.values():
-                moved.endpoint_ids.append(attachment.endpoint.endpoint_id)
+        for attachment in session.all_attachments():
+            moved.endpoint_ids.append(attachment.endpoint.endpoint_id)
         return moved
 
     cdef bint receive_forwarded(self, message) except -1:

@@ -89,13 +89,12 @@ cdef list subscriptions_of(Subscriptions subscriptions):
 cdef list endpoints_of(MqttSession session):
     cdef Attachment attachment
     endpoints = []
-    if session.attached is not None:
-        # In the order of their numbers, so that the new session gives them the same ones, which answers name.
-        for attachment in sorted(session.attached.values(), key=number_of):
-            endpoints.append(AttachedEndpoint(
-                attachment.app_version, attachment.token, attachment.endpoint.endpoint_id.decode(),
-                attachment.identity.token_id,
-            ))
+    # In the order of their numbers, so that the new session gives them the same ones, which answers name.
+    for attachment in sorted(session.all_attachments(), key=number_of):
+        endpoints.append(AttachedEndpoint(
+            attachment.app_version, attachment.token, attachment.endpoint.endpoint_id.decode(),
+            attachment.identity.token_id,
+        ))
     return endpoints
 
 

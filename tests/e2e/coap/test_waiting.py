@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 from kaa_ext import Extension, Request
 from kaa_gateway.bus import subjects
+from kaa_gateway.kp.revocation import Revocation
 from kaa_gateway.wire.coap import Message
 from kaa_gateway.wire.esp import encode_extension_data
 from nats.aio.client import Client
@@ -32,6 +33,7 @@ from tests.support.coap import (
 from tests.support.esp import until
 from tests.support.gateway import INSTANCE, REPLICA
 from tests.support.nats import NatsServer
+from tests.support.slices import finished
 
 PATH = "kp1/app_v1/dcx/token/command"
 CHANGED, CONTENT, VALID = 0x44, 0x45, 0x43
@@ -44,6 +46,7 @@ class Platform:
     def __init__(self, nats: Client, extension: Extension) -> None:
         self.requests: list[Request] = []
         self.nats = nats
+        self.extension = extension
         extension.handler("*")(self.note)
 
     async def note(self, request: Request) -> None:
@@ -347,13 +350,30 @@ async def test_a_drain_answers_at_once(
     await until(lambda: not server.core.has_observers(), "the wait to end")
 
 
+async def test_a_revoked_token_ends_the_wait_at_once(
+    server: RunningCoapServer, client: CoapClient, platform: Platform
+) -> None:
+    request = await begin(client, server)
+    other = await begin(client, server, wait(client, path="kp1/app_v1/dcx/other/command"))
+    revoked = Revocation(server.sessions).revoke_tokens("token", frozenset({b"app_v1"}), frozenset())
+    assert finished(revoked) == 1
+    response = await client.receive()
+    assert (response.code, response.token, location(response)) == (VALID, request.token, [])
+    assert server.tables["waits"] == 1
+    client.acknowledge(response)
+    await platform.push(endpoint_id="other")
+    assert (await client.receive()).token == other.token
+
+
 async def test_the_end_of_the_peer_ends_the_wait(
     server: RunningCoapServer, client: CoapClient, platform: Platform
 ) -> None:
-    await begin(client, server)
+    request = await begin(client, server)
     [session] = [server.sessions.at(slot) for slot in range(server.sessions.slot_count())]
     assert session is not None
     session.disconnect("revoked")
+    response = await client.receive()
+    assert (response.code, response.token) == (VALID, request.token)
     assert server.tables["waits"] == 0
     assert not server.presence.present
     await platform.push()

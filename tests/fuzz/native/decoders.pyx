@@ -11,7 +11,7 @@ from libc.stdlib cimport abort
 
 from kaa_gateway.wire cimport (
     avro, coap, coap_stream, esp, http, kpudp, kpudp_secure, mqtt, mqtt_properties, mqtt_sn, nats, proxy_header,
-    websocket,
+    query, websocket,
 )
 from kaa_gateway.wire.buffer cimport Slice
 
@@ -345,6 +345,17 @@ cdef int read_http(const uint8_t* data, size_t size) noexcept nogil:
         http.has_option(value, b"close", 5)
 
 
+cdef int read_query(const uint8_t* data, size_t size) noexcept nogil:
+    """The query of a request, over HTTP in one and over CoAP as a parameter."""
+    cdef query.Query found
+    query.clear_query(&found)
+    query.read_query(data, data + size, &found)
+    query.read_parameter(Slice(data, <Py_ssize_t>size), &found)
+    if found.wait < query.BAD_WAIT or found.wait > 99999 or found.batch < query.BAD_BATCH or found.batch > 1000:
+        abort()
+    return 0
+
+
 cdef int read_mqtt_sn(const uint8_t* data, size_t size) noexcept nogil:
     """An MQTT-SN message, with the header of a forwarder if there is one."""
     cdef mqtt_sn.SnMessage message
@@ -370,6 +381,7 @@ PURE = {
     "proxy-header": <uintptr_t>&read_proxy_header,
     "avro": <uintptr_t>&read_avro,
     "http": <uintptr_t>&read_http,
+    "query": <uintptr_t>&read_query,
 }
 RAISING = {
     "nats": <uintptr_t>&read_nats,

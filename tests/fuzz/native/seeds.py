@@ -30,6 +30,7 @@ SEEDS: dict[str, list[bytes]] = {
     "proxy-header": PROXY_HEADERS,
     "avro": [b"\x00\x02", b"\x01\x80\x01", b"\x02\x00", b"\x03\x06foo", b"\x04\x00"],
     "http": [*HTTP, b'1f;a=b;c="\\""\r\n', b"X: a \t\r\nConnection: close, keep-alive\r\n\r\n"],
+    "query": [b"wait=30", b"batch=16&wait=200", b"answer=no", b"a&wait=99999&&batch=1001&batch"],
     "nats": [*NATS, b"HMSG a 9 42 42\r\nNATS/1.0 503\r\nNats-Subject: kaa.v1.x \r\n\r\n\r\n"],
     "mqtt-3.1.1": MQTT,
     "mqtt-5": [*MQTT_5, CONNECT_5],

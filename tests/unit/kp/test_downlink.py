@@ -341,6 +341,21 @@ def test_an_extension_replica_keeps_the_endpoint_that_it_asked_for_until_it_is_g
     assert [packet.payload for packet in device.received()] == [b"news"]
 
 
+def test_an_endpoint_is_kept_on_all_its_paths_and_connections(worker: WorkerDouble) -> None:
+    """Connections that have used a path before follow, and so does an alternation of paths."""
+    devices = [asking(worker)[0], asking(worker, request="events/1")[0]]
+    worker.confirm()
+    worker.deliver(datum(), REPLICA_REPLY)
+    for device in devices:
+        device.publish(f"kp1/{APP}/dcx/t/json/8", b"1")
+        device.publish(f"kp1/{APP}/dcx/t/events/8", b"2")
+    assert [to.split(".")[3] for to, _ in worker.published()] == ["dcx-7"] * 4
+    worker.no_responders(REPLICA_SUBJECT)
+    worker.published()
+    devices[1].publish(f"kp1/{APP}/dcx/t/events/9", b"3")
+    assert [to for to, _ in worker.published()] == [DCX]
+
+
 @pytest.mark.parametrize(
     "reply",
     ["a.b.c", REPLY_TO + ".x", "kaa.v1.service.dcx.esp.X", "kaa.v1.replica.x.cip.X", "kaa.v1.replica..esp.X"],
