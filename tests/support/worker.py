@@ -39,6 +39,7 @@ class NoControl:
     """A control connection that drops all events."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        self.connected = False
         self.dropped = 0
         self.event_size_max = 1024 * 1024
         self.clock_skew = ClockSkew()
@@ -100,7 +101,7 @@ async def starting_worker(*urls: str, **nats: Any) -> AsyncIterator[tuple[Worker
 
 @asynccontextmanager
 async def _starting(config: Config) -> AsyncIterator[tuple[Worker, "asyncio.Task[None]"]]:
-    with patch("kaa_gateway.app.worker.Control", NoControl):
+    with patch("kaa_gateway.app.nats_connections.Control", NoControl):
         worker = Worker(config)
     start = asyncio.create_task(worker.start())
     try:

@@ -17,6 +17,7 @@ MQTT = [
 NO_COUNTERS = {"certificates.py"}
 """Its errors are those of the configuration."""
 COUNTED = [
+    r'\bcounter_of\("\w+", "(\w+)"',
     r'\bcount\(\s*"\w+",\s*"(\w+)"',
     r'\bcount\(\s*"\w+",\s*"\w+" if \w+ else "(\w+)"',
     r'\bdrop_message\((?:&?message, )?"(\w+)"',

@@ -94,7 +94,7 @@ async def worker_and_stream(nats: FakeNats) -> AsyncIterator[tuple[Worker, Strea
 
     with (
         patch("tests.support.worker.configuration", lambda *_, **__: durable),
-        patch("kaa_gateway.app.worker.Streams.ensure", nothing),
+        patch("kaa_gateway.app.nats_connections.Streams.ensure", nothing),
     ):
         running = running_worker(nats.url)
         entering = asyncio.create_task(running.__aenter__())
