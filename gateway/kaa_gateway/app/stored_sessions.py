@@ -42,7 +42,12 @@ class StoredSessions:
         self._missing = asyncio.Event()
         self._missing.set()
         self.storage = SessionStorage(
-            link, counters, session_state.restored, instance=instance, replica_id=replica_id
+            link,
+            counters,
+            session_state.restored,
+            instance=instance,
+            replica_id=replica_id,
+            domain=control.jetstream_domain,
         )
         self.storage.on_missing = self._missing.set
 
@@ -52,7 +57,9 @@ class StoredSessions:
         while True:
             await self._missing.wait()
             try:
-                answer = await make_stream(self._control.request, self._settings)
+                answer = await make_stream(
+                    self._control.request, self._settings, self._control.jetstream_domain
+                )
                 trouble = str(answer["error"].get("description")) if "error" in answer else ""
             except BusError as error:
                 trouble = str(error)

@@ -21,6 +21,7 @@ from kaa_gateway.clock cimport now_ms
 from kaa_gateway.wire.buffer cimport Slice, slice_of
 from kaa_gateway.wire.nats cimport ServerMessage, append_publication
 
+from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import STREAM_NOT_FOUND
 from kaa_gateway.fleet import stored_messages
 from kaa_gateway.fleet.stored_messages import Addition, Removal, Snapshot
@@ -89,7 +90,7 @@ cdef class SessionStorage(Receiver):
 
     def __init__(
         self, Link link not None, Counters counters not None, restore not None, *, str instance not None,
-        str replica_id not None,
+        str replica_id not None, str domain=None,
     ):
         self.link = link
         self.loop = link.loop
@@ -97,7 +98,7 @@ cdef class SessionStorage(Receiver):
         self.restore = restore
         self.instance = instance
         self.inbox = stored_messages.inbox_prefix(replica_id)
-        self.lookup_subject = f"$JS.API.STREAM.MSG.GET.{stored_messages.stream_of(instance)}"
+        self.lookup_subject = subjects.jetstream(domain, f"STREAM.MSG.GET.{stored_messages.stream_of(instance)}")
         self.changed = {}
         self.removals = {}
         self.pending = OrderedDict()

@@ -3,7 +3,9 @@
 import asyncio
 
 from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Publish
+from kaa_gateway.config import Config
 from kaa_gateway.fleet.offers import give_away
+from msgspec.structs import replace
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
@@ -14,8 +16,14 @@ from tests.support.worker import running_worker_of
 
 NEW = Connack(False, 0)
 RESUMED = Connack(True, 0)
+STOP_S = 60.0
 CLIENTS = 250
 """More than are offered at once."""
+
+
+def with_time(config: Config) -> Config:
+    """Return a configuration with which a worker that stops has time to give all sessions away, on a busy machine."""
+    return replace(config, service=replace(config.service, graceful_shutdown=STOP_S))
 
 
 async def test_a_rolling_restart_keeps_persistent_sessions(shared_nats: NatsServer) -> None:
@@ -24,7 +32,7 @@ async def test_a_rolling_restart_keeps_persistent_sessions(shared_nats: NatsServ
         Cluster(shared_nats.url, "dcx") as cluster,
         running_worker_of(replica_configuration(urls, 1, {}, {})) as stays,
     ):
-        async with running_worker_of(replica_configuration(urls, 0, {}, {})) as goes:
+        async with running_worker_of(with_time(replica_configuration(urls, 0, {}, {}))) as goes:
             await Fleet([stays, goes]).settled()
             for number in range(CLIENTS):
                 async with mqtt_client(goes.ports["mqtt"], f"c{number}", clean_session=False) as peer:
@@ -50,7 +58,7 @@ async def test_a_client_that_comes_back_meanwhile_wins(shared_nats: NatsServer) 
     urls = (shared_nats.url,)
     async with (
         running_worker_of(replica_configuration(urls, 1, {}, {})) as stays,
-        running_worker_of(replica_configuration(urls, 0, {}, {})) as goes,
+        running_worker_of(with_time(replica_configuration(urls, 0, {}, {}))) as goes,
     ):
         await Fleet([stays, goes]).settled()
         for number in range(CLIENTS):
