@@ -199,14 +199,14 @@ def test_a_will_is_dropped_and_counted_when_nats_is_away_and_no_more_may_wait(
         pending = {"kaa": {"kpc": {"nats": {"max-pending-bytes": "64KiB"}}}}
         async with held_worker(tmp_path, nats_server.url, pending) as worker:
             port = worker.ports["mqtt"]
-            reasons = worker.counters.by_reason()
+            reasons = worker.counters.by_reason
             will = Will("kp1/app_v1/dcx/quick/will", b"")
             async with mqtt_client(port) as device, mqtt_client(port, will=will) as other:
                 nats_server.kill()
                 await device.send(*(publish("quick", bytes(10_000), 1, n) for n in range(1, 11)))
-                await until(lambda: ("paused", "nats_backlog") in reasons, "the backlog to be full")
+                await until(lambda: ("paused", "nats_backlog") in reasons(), "the backlog to be full")
                 await other.abort()
-                await until(lambda: reasons.get(("dropped", "will")) == 1, "the will to be dropped")
+                await until(lambda: reasons().get(("dropped", "will")) == 1, "the will to be dropped")
                 nats_server.start()
                 # What was taken before is acknowledged now, and what was not read until then.
                 # An error for each comes too: nobody serves dcx.

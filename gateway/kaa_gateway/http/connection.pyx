@@ -439,11 +439,14 @@ cdef class HttpConnection(ProtocolCore):
 
     cdef int end(self, str reason) except -1:
         """Read nothing more, and close after the responses that are due; `reason` is a code."""
+        cdef WaitingRequest waiting = self.waiting  # held: its answer makes the connection forget it
         if not self.is_serving():
             return 0
         self.server.counters.count("closed", reason)
         self.identified = False
         self.move(FINISHING)
+        if waiting is not None and waiting.begun:
+            return waiting.expire()
         return 0 if self.requests.count else self.finish()
 
     cdef int finish(self) except -1:

@@ -136,10 +136,22 @@ cdef Method method_of(Slice name) noexcept nogil:
     return METHOD_UNKNOWN
 
 
+cdef inline bint is_target(Slice target) noexcept nogil:
+    """Return whether a target begins as a path or an absolute URI does, or is `*`."""
+    cdef Py_ssize_t at = 0
+    if target.size == 0 or target.data[0] == c"*":
+        return target.size == 1
+    if target.data[0] == c"/":
+        return True
+    while at < target.size and c"a" <= (target.data[at] | 0x20) <= c"z":
+        at += 1
+    return at > 0 and target.size - at >= 3 and memcmp(target.data + at, b"://", 3) == 0
+
+
 cdef LineFormat read_request_line(const uint8_t* data, Py_ssize_t size, RequestLine* line) noexcept nogil:
     """Read `method SP request-target SP HTTP-version CRLF` (section 3). Hot path.
 
-    The target is visible ASCII, and is not looked into.
+    The target is visible ASCII, and begins as one of its forms does (section 3.2).
     """
     cdef const uint8_t* end = data + size
     cdef const uint8_t* at = skip_token(data, end)
@@ -150,6 +162,8 @@ cdef LineFormat read_request_line(const uint8_t* data, Py_ssize_t size, RequestL
     line.target.data = at + 1
     at = skip_visible(at + 1, end)
     line.target.size = at - line.target.data
+    if line.method != METHOD_CONNECT and not is_target(line.target):
+        return LINE_MALFORMED
     if line.target.size == 0 or end - at < 1 + VERSION_SIZE + 2 or at[0] != c" ":
         return LINE_MALFORMED
     at += 1

@@ -8,8 +8,12 @@ from tests.support.nats import NatsServer
 ELSEWHERE = {"spans"}
 """docs/tracing.md has it; it is there while tracing is on."""
 
-ALL = {"workers": 2, "identity": {"provider": "ecap", "ecap": {"service-instance": "auth"}}}
-"""Several workers and an identity provider have metrics of their own."""
+ALL = {
+    "workers": 2,
+    "identity": {"provider": "ecap", "ecap": {"service-instance": "auth"}},
+    "transports": {"mqtt": {"sessions": "durable"}},
+}
+"""Several workers, an identity provider and stored sessions have metrics of their own."""
 
 
 def documented() -> set[str]:

@@ -114,11 +114,18 @@ async def test_without_a_push_it_is_2_03(
     assert (response.code, response.payload) == (VALID, b"")
 
 
+async def push_one(server: RunningCoapServer, platform: Platform) -> None:
+    """Push `one`, and return when the gateway has it."""
+    before = server.link.messages_received
+    await platform.push(payload=b"one")
+    await until(lambda: server.link.messages_received > before, "the push")
+
+
 async def test_a_drain_answers_with_what_has_come(
     server: RunningCoapServer, client: CoapClient, platform: Platform
 ) -> None:
     await begin(client, server, "16")
-    await platform.push(payload=b"one")
+    await push_one(server, platform)
     server.core.begin_drain()
     assert [each["payload"] for each in json.loads((await client.receive()).payload)] == ["one"]
 
@@ -127,7 +134,7 @@ async def test_the_end_of_the_peer_answers_with_what_has_come(
     server: RunningCoapServer, client: CoapClient, platform: Platform
 ) -> None:
     await begin(client, server, "16")
-    await platform.push(payload=b"one")
+    await push_one(server, platform)
     [session] = [server.sessions.at(slot) for slot in range(server.sessions.slot_count())]
     assert session is not None
     session.disconnect("revoked")
@@ -177,15 +184,3 @@ async def test_aiocoap_fetches_a_large_batch_in_blocks(server: RunningCoapServer
     assert [each["resourcePath"] for each in pushes] == ["/command/0", "/command/1", "/command/2"]
     assert {each["payload"] for each in pushes} == {"x" * 3000}
     await context.shutdown()
-
-
-async def test_coap_client_gets_a_large_batch(server: RunningCoapServer, platform: Platform) -> None:
-    process = await asyncio.create_subprocess_exec(
-        "coap-client-notls", "-B", "40", "-m", "get", f"{server.uri}/{PATH}?wait=20&batch=3",
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    await until(lambda: server.tables["waits"] == 1, "the request to wait")
-    for number in range(3):
-        await platform.push(f"/command/{number}", b"x" * 3000)
-    output, _ = await asyncio.wait_for(process.communicate(), CLIENT_TIMEOUT_S)
-    assert [len(each["payload"]) for each in json.loads(output)] == [3000, 3000, 3000]

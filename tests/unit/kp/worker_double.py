@@ -68,13 +68,25 @@ class Published(NamedTuple):
     data: esp.ClientData
 
 
+class Timer:
+    """A call at a time."""
+
+    def __init__(self, at: float, callback: Callable[[], object]) -> None:
+        self.at = at
+        self.callback = callback
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+
 class Loop:
     """What the native parts want of an event loop."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self._soon: list[Callable[[], object]] = []
-        self._later: list[tuple[float, Callable[[], object]]] = []
+        self._later: list[Timer] = []
         self._readers: dict[int, Callable[[], object]] = {}
 
     def time(self) -> float:
@@ -83,8 +95,10 @@ class Loop:
     def call_soon(self, callback: Callable[[], object]) -> None:
         self._soon.append(callback)
 
-    def call_later(self, delay: float, callback: Callable[[], object]) -> None:
-        self._later.append((self.now + delay, callback))
+    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
+        timer = Timer(self.now + delay, callback)
+        self._later.append(timer)
+        return timer
 
     def add_reader(self, descriptor: int, callback: Callable[[], object]) -> None:
         self._readers[descriptor] = callback
@@ -104,10 +118,11 @@ class Loop:
     def pass_time(self, seconds: float) -> None:
         """Put the clock forward, and call what is due by then."""
         self.now += seconds
-        due = [callback for at, callback in self._later if at <= self.now]
-        self._later = [(at, callback) for at, callback in self._later if at > self.now]
-        for callback in due:
-            callback()
+        due = [timer for timer in self._later if timer.at <= self.now]
+        self._later = [timer for timer in self._later if timer.at > self.now]
+        for timer in due:
+            if not timer.is_cancelled:
+                timer.callback()
         self.run()
 
     def read(self) -> bool:
