@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-YOUNG = 1_000
-"""New objects between two collections of the youngest generation."""
-YOUNG_PER_MIDDLE = 10
+YOUNG = 2_000
+"""New objects between two collections of the youngest generation: a millisecond."""
+YOUNG_PER_MIDDLE = 5
 """A collection of the middle generation visits some 10,000 objects, which takes some milliseconds."""
 NEVER = 1_000_000_000
 COLLECT_PERIOD = 600.0
