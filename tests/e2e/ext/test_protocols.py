@@ -138,6 +138,7 @@ async def test_data_collection(device: Device, kaa: Platform) -> None:
     await post(device, "dcx", "/json", [{"t": 21.5}, 15, [None]], request="0002-request")
     answer = await device.ask("dcx", "/plain/humidity", b"40.50")
     assert (answer.status, answer.payload) == (200, b"")
+    await until(lambda: len(events) == len(confirmations) == 2, "the events and confirmations")
     assert [dstp.DATA_SAMPLES_EVENT.decode(event.data)["dataSamples"] for event in events] == [
         [b'{"t": 21.5}', b"15", b"[null]"],
         [b'{"humidity":40.50}'],
