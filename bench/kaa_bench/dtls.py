@@ -71,7 +71,7 @@ class DtlsGateway(Gateway):
 
 
 class LibcoapDtls(Server):
-    """The example server of libcoap on OpenSSL, which has DTLS on the port above that of CoAP."""
+    """The example server of libcoap, on OpenSSL. Its DTLS port is the CoAP port plus one."""
 
     name = "libcoap"
 

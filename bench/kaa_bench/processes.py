@@ -347,7 +347,7 @@ class Gateway(Server):
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """Return a free loopback port, of TCP unless `kind` is that of UDP. Other benches on this machine get others."""
+    """Return a free loopback port for TCP or UDP. Other benches on this machine do not get the same port."""
     while True:
         port = next(_candidates)
         if not _reserve(port):

@@ -4,10 +4,13 @@ Source: docs/devices.md, "Wait for a push".
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 
 import pytest
 from kaa_gateway.kp.revocation import Revocation
+from kaa_gateway.kp.session import Session
 
 from tests.support.esp import until
 from tests.support.http_gateway import HttpGateway, RawClient, post, running_gateway
@@ -220,14 +223,33 @@ async def test_a_revoked_token_ends_the_wait_at_once(gateway: HttpGateway, clien
     assert present(gateway) == 0
 
 
-async def test_a_revoked_client_is_answered_and_disconnected(gateway: HttpGateway, client: RawClient) -> None:
-    await wait_for_push(gateway, client)
+@pytest.mark.parametrize("fields", ["", "Connection: close\r\n"])
+async def test_a_revoked_client_is_answered_and_disconnected(
+    gateway: HttpGateway, client: RawClient, fields: str
+) -> None:
+    await send_and_wait(gateway, client, post(f"{PATH}?wait=200", fields=fields))
+    session_of(gateway).disconnect("revoked")
+    assert (await client.reply()).status == 204
+    assert await client.rest() == b""
+
+
+async def test_a_client_that_was_revoked_does_not_begin_to_wait(nats_server: NatsServer) -> None:
+    """It is revoked after its request has come, and before NATS has the message."""
+    async with running_gateway(nats_server) as gateway, await gateway.client() as client:
+        os.kill(nats_server.pid, signal.SIGSTOP)
+        await client.send(post(f"{PATH}?wait=200"))
+        await until(lambda: gateway.worker.link.unconfirmed_count() > 0, "the message to be forwarded")
+        session_of(gateway).disconnect("revoked")
+        os.kill(nats_server.pid, signal.SIGCONT)
+        assert (await client.reply()).status == 204
+        assert await client.rest() == b""
+
+
+def session_of(gateway: HttpGateway) -> Session:
+    """Return the session of the only connection."""
     sessions = gateway.worker.sessions
     [session] = [each for slot in range(sessions.slot_count()) if (each := sessions.at(slot)) is not None]
-    session.disconnect("revoked")
-    async with asyncio.timeout(10):
-        assert (await client.reply()).status == 204
-        assert await client.reader.read() == b""
+    return session
 
 
 async def test_a_parser_that_others_have_used_knows_nothing_of_them(gateway: HttpGateway) -> None:

@@ -258,6 +258,8 @@ cdef class Link:
             self.receive(&message)
             if self.transport is None:
                 return 0
+            if message.operation == INFO:
+                payload_max = max(self.payload_max, PAYLOAD_MAX_DEFAULT) * 2
         if from_tail:
             self.tail.consume(at)
         elif at < size:

@@ -20,6 +20,7 @@ cdef class HttpConnection(ProtocolCore):
     cdef RequestParser parser
     # state
     cdef State state
+    cdef bint is_ending          # the gateway ends the connection
     cdef bint identified         # the session's client is known, by the credentials in `authorization`
     cdef bytes authorization
     cdef Buffer input            # bytes that are not parsed yet

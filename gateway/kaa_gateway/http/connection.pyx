@@ -438,16 +438,17 @@ cdef class HttpConnection(ProtocolCore):
         return self.finish()
 
     cdef int end(self, str reason) except -1:
-        """Read nothing more, and close after the responses that are due; `reason` is a code."""
-        cdef WaitingRequest waiting = self.waiting  # held: its answer makes the connection forget it
-        if not self.is_serving():
-            return 0
-        self.server.counters.count("closed", reason)
-        self.identified = False
-        self.move(FINISHING)
+        """Read nothing more, end a wait for a push, and close after the responses that are due; `reason` is a code."""
+        cdef WaitingRequest waiting = self.waiting  # held, as in `acknowledge`
+        cdef bint serving = self.is_serving()
+        self.is_ending = True
+        if serving:
+            self.server.counters.count("closed", reason)
+            self.identified = False
+            self.move(FINISHING)
         if waiting is not None and waiting.begun:
             return waiting.expire()
-        return 0 if self.requests.count else self.finish()
+        return self.finish() if serving and self.requests.count == 0 else 0
 
     cdef int finish(self) except -1:
         """Close: no response is due any more. Let a client that is still sending read the last one first."""

@@ -24,7 +24,7 @@ cdef class WaitingRequest(Waiting):
         if not self.appear(connection.server.sessions):
             return connection.refuse(self.number, NO_ENDPOINT)
         self.begun = True
-        if connection.input_ended or connection.server.draining:
+        if connection.input_ended or connection.is_ending or connection.server.draining:
             return self.expire()
         return connection.give_parser_back()
 
