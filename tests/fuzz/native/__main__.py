@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.fuzz.native.build import ROOT, build
 from tests.fuzz.native.coverage import coverage
-from tests.fuzz.native.seeds import CORPORA, SEEDS
+from tests.fuzz.native.seeds import CORPORA, SEEDS, SIZES_MAX
 
 KEPT = ROOT / ".fuzz" / "native"
 FOUND = ROOT / ".fuzz" / "found"
@@ -41,8 +41,8 @@ def fuzz(work: Path, decoder: str, seconds: int, runs: int) -> tuple[int, int]:
         (kept / f"seed-{number}").write_bytes(seed)
     command = [
         str(work / "program"), str(kept), *(str(path) for path in CORPORA[decoder]),
-        f"-max_total_time={seconds}", f"-runs={runs}", "-max_len=256", "-print_final_stats=1",
-        f"-artifact_prefix={FOUND}/native-{decoder}-", "-rss_limit_mb=4096",
+        f"-max_total_time={seconds}", f"-runs={runs}", f"-max_len={SIZES_MAX.get(decoder, 256)}",
+        f"-artifact_prefix={FOUND}/native-{decoder}-", "-print_final_stats=1", "-rss_limit_mb=4096",
     ]  # fmt: skip
     done = subprocess.run(
         command,

@@ -15,7 +15,10 @@ from kaa_gateway.wire cimport (
 )
 from kaa_gateway.wire.buffer cimport Slice
 
-from kaa_gateway.errors import ProtocolError
+from kaa_gateway.errors import GatewayError, ProtocolError
+
+# Violations are many, and nobody reads what they say.
+del GatewayError.__init__
 
 cdef enum:
     PAYLOAD_MAX = 1 << 20

@@ -18,11 +18,13 @@ from tests.fuzz.targets import (
     frame,
 )
 
+_ONLY_A_NAME = b"\x10\x06\x00\x04MQTT"
+_SUBJECT_HEADER = b"NATS/1.0 503\r\nOther: x\r\nNats-Subject: \tkaa.v1.x \r\n\r\n"
 SEEDS: dict[str, list[bytes]] = {
     "coap": COAP,
     "coap-stream": COAP_STREAM,
     "kpudp": KPUDP,
-    "kpudp-secure": KPUDP_SECURE,
+    "kpudp-secure": [*KPUDP_SECURE, b"\xb2\x01" + bytes(1228)],
     "mqtt-sn": [*MQTT_SN, b"\x04\xfe\x00a\x02\x16"],
     "client-data": CLIENT_DATA,
     "extension-data": EXTENSION_DATA,
@@ -31,11 +33,17 @@ SEEDS: dict[str, list[bytes]] = {
     "avro": [b"\x00\x02", b"\x01\x80\x01", b"\x02\x00", b"\x03\x06foo", b"\x04\x00"],
     "http": [*HTTP, b'1f;a=b;c="\\""\r\n', b"X: a \t\r\nConnection: close, keep-alive\r\n\r\n"],
     "query": [b"wait=30", b"batch=16&wait=200", b"answer=no", b"a&wait=99999&&batch=1001&batch"],
-    "nats": [*NATS, b"HMSG a 9 42 42\r\nNATS/1.0 503\r\nNats-Subject: kaa.v1.x \r\n\r\n\r\n"],
-    "mqtt-3.1.1": MQTT,
-    "mqtt-5": [*MQTT_5, CONNECT_5],
+    "nats": [
+        *NATS,
+        b"HMSG a 9 %d %d\r\n%s\r\n" % (len(_SUBJECT_HEADER), len(_SUBJECT_HEADER), _SUBJECT_HEADER),
+        b"MSG " + b"a" * 4096,
+    ],
+    "mqtt-3.1.1": [*MQTT, _ONLY_A_NAME, b"\xe0\x00"],
+    "mqtt-5": [*MQTT_5, CONNECT_5, _ONLY_A_NAME],
 }
 """Inputs by decoder."""
+SIZES_MAX = {"nats": 4200, "kpudp-secure": 1300}
+"""Bytes of an input by decoder, where 256 do not reach a bound of the decoder."""
 _FOLDERS = {
     "coap": "CoAP",
     "kpudp": "KP-UDP",
