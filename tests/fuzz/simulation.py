@@ -44,6 +44,7 @@ BOUNDS: dict[str, Any] = {
     "route_cache": 8,
     "waiting": 4,
     "pending_max": 16 * 1024,
+    "keep_alive_max": 3600.0,
 }
 ADMISSION = {"half_open_max": 3, "source_connections": 4, "message_rate": 500, "source_byte_rate": 100_000}
 SUBJECTS = {subjects.service(name, "esp", subjects.CLIENT_DATA) for name in ("dcx", "cmx", "tsx")}
