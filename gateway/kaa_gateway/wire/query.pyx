@@ -35,7 +35,9 @@ cdef void read_query(const uint8_t* at, const uint8_t* end, Query* query) noexce
     while at != NULL:
         ampersand = <const uint8_t*>memchr(at, c"&", <size_t>(end - at))
         read_parameter(Slice(at, (end if ampersand == NULL else ampersand) - at), query)
-        at = NULL if ampersand == NULL else ampersand + 1
+        if ampersand == NULL:
+            return
+        at = ampersand + 1
 
 
 cdef inline bint starts_with(Slice parameter, const char* name, Py_ssize_t size) noexcept nogil:
