@@ -20,10 +20,12 @@ from kaa_bench.compare.rows import ROWS, Row
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import Gateway, NatsServer
 
-COUNTED = ("push", "connect", "qos0", "qos1", "qos0-v5-alias", "http", "coap", "kpudp")
+COUNTED = (
+    "push", "wait", "connect", "qos0", "qos1", "qos0-v5-alias", "http", "coap", "kpudp", "kpudp-secure",
+)  # fmt: skip
 """The rows in the order in which they are counted.
 
-`push` is the first, because an endpoint with sessions of other protocols makes it longer.
+`push` and `wait` are the first, because sessions of other protocols would get their pushes too.
 """
 KPUDP_WINDOW = 4
 """Unacknowledged messages of a KP/UDP device: so few that none is sent again, slow as valgrind is."""
