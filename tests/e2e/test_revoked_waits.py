@@ -34,8 +34,8 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 def encrypted(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     required = {"client-authentication": "required"}
     transports = {
-        "http": {**required, "max-wait": 240, "tls": pki.section("required")},
-        "coap": {"max-wait": 240, "dtls": pki.section("required", **required)},
+        "http": {**required, "tls": pki.section("required")},
+        "coap": {"dtls": pki.section("required", **required)},
     }
     clients = {"provider": "cap", "service-instance": INSTANCE, "default-tenant": "acme"}
     applications = {"app": {"tenant": "acme"}}

@@ -109,8 +109,8 @@ cdef class TlsConnection(TcpConnection):
             while not self.closing and not self.core.input_ended:
                 result = records.read(self.native, plain, RECEIVE_SIZE, &size)
                 if result == READ_DATA:
-                    # What OpenSSL has answered, such as the alert that refuses a new handshake, before the core may have
-                    # another connection write, which has the same buffer.
+                    # What OpenSSL has answered, such as an alert that refuses a new handshake, goes first: the core may
+                    # have another connection write, which has the same buffer.
                     self.write_records()
                     if self.native != NULL:
                         self.give_to_core(plain, size)

@@ -211,6 +211,26 @@ async def test_registered_topics_move_with_the_session(
         assert "Traceback" not in second.log
 
 
+async def test_the_use_of_predefined_topics_moves_with_the_session(
+    sn: SnGateway, device: SnClient, cluster: Cluster, shared_nats: NatsServer, new_token: NewToken
+) -> None:
+    """The other worker may use predefined topic IDs at once, because the device has used one before it moved."""
+    token = new_token()
+    await device.connect(token, flags=0)
+    await device.subscribe(f"kp1/app_v1/dcx/{token}/push/#", qos=1)
+    device.send(publish(1, b"", kind=PREDEFINED))
+    await cluster.request()
+    with SnGateway(shared_nats.url, replica="replica-2") as second, SnClient(second.port) as moved:
+        await moved.connect(token, flags=0)
+        assert await device.receive() == (DISCONNECT, b"")
+        await cluster.push(token, b"1", resourcePath="/push")
+        kind, body = await moved.receive()
+        if kind == REGISTER:  # of an address that is not proved
+            kind, body = await moved.ask(acknowledgement(REGACK, 2, int.from_bytes(body[2:4], "big")))
+        assert (kind, body[0], body[1:3]) == (PUBLISH, QOS[1] | PREDEFINED, number(2))
+        assert "Traceback" not in second.log
+
+
 async def test_a_session_outlives_its_connection(
     sn: SnGateway, device: SnClient, cluster: Cluster, new_token: NewToken
 ) -> None:

@@ -1,6 +1,7 @@
 """A configuration that changes: what is taken of it, what needs a restart, and what is refused. Files are real."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 import structlog
 from kaa_gateway.app import reload
-from kaa_gateway.app.changes import APPLIED, applicable, differences
+from kaa_gateway.app.changes import APPLIED, MQTT_SN_APPLIED, applicable, differences
 from kaa_gateway.app.reload import Reloader
 from kaa_gateway.config import Config, load
 from kaa_gateway.config.keys import Limits
+from kaa_gateway.config.keys.mqtt_sn import MqttSn
 from kaa_gateway.config.reference import reference
 from msgspec.structs import fields, replace
 from structlog.testing import capture_logs
@@ -36,6 +38,9 @@ def read(directory: Path, text: str) -> Config:
     file = directory / "config.yml"
     file.write_text(text)
     return load(file, {})
+
+
+MQTT_SN_KEYS = {each.encode_name.replace("_", "-") for each in fields(MqttSn)}
 
 
 class TestApplicable:
@@ -139,6 +144,10 @@ kaa:
     def test_documentation_names_them(self) -> None:
         text = (Path(__file__).parents[3] / "docs" / "reloading.md").read_text(encoding="utf-8")
         assert [key for key in APPLIED if f"`{key}" not in text] == []
+        [restart] = re.findall("Of MQTT-SN, these are (.+?)\\.", text, re.DOTALL)
+        assert set(re.findall("`(.+?)`", restart)) == MQTT_SN_KEYS - {
+            key.replace("_", "-") for key in MQTT_SN_APPLIED
+        }
 
 
 class Watched:
