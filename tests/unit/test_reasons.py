@@ -69,7 +69,7 @@ def counted() -> set[str]:
         found |= set(re.findall(r'_count\("\w+", "(\w+)"', path.read_text(encoding="utf-8")))
     for path in (GATEWAY / "bridge").glob("*.py"):
         found |= set(re.findall(r'\.add\("\w+", "(bridge_\w+)"\)', path.read_text(encoding="utf-8")))
-    found.add("bridge_qos_0")  # counted where the bridge is put together
+    found |= {"bridge_qos_0", "bridge_violation"}  # counted where the bridge is put together
     for reason in re.findall(r'\bon_dropped\(\w+, "(\w+)"', "".join(NATIVE)):
         found |= {reason, f"unattributed_{reason}"}
     found.add(replica.DISCONNECTED)

@@ -96,6 +96,7 @@ def connector(settings: BridgeSettings, identifier: str, counters: Counters) -> 
         packet_size_max=settings.max_packet_size,
         session_expiry=int(settings.session_expiry),
         dropped=lambda: counters.add("dropped", "bridge_qos_0"),
+        violated=lambda: counters.add("closed", "bridge_violation"),
     )
 
 

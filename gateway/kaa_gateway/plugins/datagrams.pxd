@@ -33,4 +33,5 @@ cdef class DatagramPeers(DatagramCore):
 
     cdef DatagramSession open_peer(self, const Address* source)
     cdef int evict(self, peers, Py_ssize_t most) except -1
+    cdef int drop_stale_timers(self) except -1
     cdef bint end_silent(self, peers, double before) except -1

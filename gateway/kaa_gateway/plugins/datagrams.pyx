@@ -7,7 +7,7 @@ Source: docs/protocols.md.
 """
 
 from collections import OrderedDict
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from kaa_gateway.net.proxy cimport describe_peer
 
@@ -15,6 +15,7 @@ cdef enum:
     AMPLIFICATION = 3          # bytes that may be sent for each byte of a peer that is not admitted
     STRANGERS_SHARE = 8        # one in so many peers may be one that is not admitted
     DUE_PER_CALL = 500         # peers and timers that are handled at once
+    STALE_TIMERS_MAX = 1024    # entries of peers that are gone, or have an earlier one, besides as many as there are peers
 
 
 cdef class DatagramSession(PluginSession):
@@ -68,6 +69,7 @@ cdef class DatagramSession(PluginSession):
         if self.peers is not None and (self.noted_timer == 0 or self.timer_at < self.noted_timer):
             self.noted_timer = self.timer_at
             heappush(self.peers.timers, (self.timer_at, self.key, self))
+            self.peers.drop_stale_timers()
         return 0
 
 
@@ -86,6 +88,10 @@ cdef class DatagramPeers(DatagramCore):
     def count(self):
         """Return the number of peers."""
         return len(self.strangers) + len(self.known)
+
+    def timer_count(self):
+        """Return the number of entries of timers, of which some may be stale."""
+        return len(self.timers)
 
     def begin_drain(self):
         """Take no new peers."""
@@ -152,6 +158,20 @@ cdef class DatagramPeers(DatagramCore):
         if session is not None:
             session.ended = True
             session.leave()
+        return 0
+
+    cdef int drop_stale_timers(self) except -1:
+        """Rebuild the timers when most of them are stale, so that forged addresses do not fill them."""
+        cdef DatagramSession session
+        if len(self.timers) <= 2 * self.count() + STALE_TIMERS_MAX:
+            return 0
+        kept = []
+        for entry in self.timers:
+            session = entry[2]
+            if session.peers is not None and session.noted_timer == <double>entry[0]:
+                kept.append(entry)
+        heapify(kept)
+        self.timers = kept
         return 0
 
     cdef bint check(self, double now) except -1:

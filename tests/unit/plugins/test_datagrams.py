@@ -7,6 +7,9 @@ import pytest
 from tests.support.line_protocol import Datagrams
 from tests.support.plugin_worker import DatagramDevice, PluginWorker
 
+FLOOD = 3000
+"""More than the stale timers that are kept."""
+
 
 @pytest.fixture
 def worker() -> Iterator[PluginWorker]:
@@ -108,6 +111,36 @@ def test_timers(worker: PluginWorker) -> None:
         worker.loop.now += seconds
         assert not worker.socket.check()  # type: ignore[union-attr]
         assert (device.lines(), other.lines()) == expected
+
+
+def test_timers_of_addresses_that_are_gone_are_forgotten() -> None:
+    """Each address of a flood, which may be forged, sets a timer and gives way to the next."""
+    with PluginWorker(Datagrams, peers=16, options={"timer": 3600.0}) as worker:
+        worker.open_socket()
+        known = logged_in(worker, "t1")
+        for _ in range(FLOOD):
+            device = DatagramDevice(worker)
+            device.send("send hello")
+            device.close()
+        assert worker.core.count() == 3
+        assert worker.core.timer_count() <= FLOOD // 2
+        worker.loop.now += 20
+        known.send("timer 3600")
+        for _ in range(180):
+            worker.loop.now += 20
+            known.send("send still here")
+        worker.socket.check()  # type: ignore[union-attr]
+        assert known.lines()[-1] == "timer"
+
+
+def test_a_timer_that_is_always_set_earlier_has_few_entries(worker: PluginWorker) -> None:
+    device = logged_in(worker, "t1")
+    for number in range(FLOOD):
+        device.send(f"timer {FLOOD - number}")
+    assert worker.core.timer_count() <= FLOOD // 2
+    worker.loop.now += 2
+    worker.socket.check()  # type: ignore[union-attr]
+    assert device.lines() == ["timer"]
 
 
 def test_sizes(worker: PluginWorker) -> None:
