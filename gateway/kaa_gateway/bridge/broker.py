@@ -31,7 +31,7 @@ QOS_0_MAX = 1000
 QOS_0_BYTES_MAX = 16 << 20
 """Bytes of their payloads."""
 RECEIVE_FACTOR = 4
-"""Unacknowledged messages end the connection at so many times Receive Maximum, because Mosquitto exceeds it at times."""
+"""Unacknowledged messages end the connection at so many times Receive Maximum, which Mosquitto exceeds at times."""
 PUBLISH_QOS_2, TYPE_AND_QOS = 0x34, 0xF6
 """The first byte of such a PUBLISH, and its bits that say so."""
 
