@@ -138,5 +138,7 @@ class BrokerClient(aiomqtt.Client):
         if message.qos:
             self._unacknowledged_count += 1
             if self._unacknowledged_count > RECEIVE_FACTOR * self._receive_maximum:
-                raise ValueError(f"more than {RECEIVE_FACTOR} times receive-maximum messages are not acknowledged")
+                raise ValueError(
+                    f"more than {RECEIVE_FACTOR} times receive-maximum messages are not acknowledged"
+                )
         super()._on_message(client, userdata, message)

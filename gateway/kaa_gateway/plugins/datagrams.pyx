@@ -15,7 +15,7 @@ cdef enum:
     AMPLIFICATION = 3          # bytes that may be sent for each byte of a peer that is not admitted
     STRANGERS_SHARE = 8        # one in so many peers may be one that is not admitted
     DUE_PER_CALL = 500         # peers and timers that are handled at once
-    STALE_TIMERS_MAX = 1024    # entries of peers that are gone, or have an earlier one, besides as many as there are peers
+    STALE_TIMERS_MAX = 1024    # entries of peers that are gone or have an earlier one, beside one for each peer
 
 
 cdef class DatagramSession(PluginSession):
