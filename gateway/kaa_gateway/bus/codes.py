@@ -5,6 +5,7 @@ Source: NATS documentation, "Client Protocol" and "JetStream wire API reference"
 
 NO_RESPONDERS = "503"
 """The status with which NATS answers a request that nobody subscribes to."""
+NO_MESSAGE = 10037
 STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
 UNAVAILABLE = frozenset({10008, 10009, 10004, 10005, 10075})

@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.codes import NO_MESSAGE
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("gateway.fleet")
 
 REQUEST_TIMEOUT = 5.0
-NO_MESSAGE = 10037
 WRONG_LAST_SEQUENCE = 10071
 EXPECTED_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
 

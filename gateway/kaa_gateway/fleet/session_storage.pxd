@@ -9,6 +9,7 @@ from kaa_gateway.wire.buffer cimport Buffer
 cdef class StoredSession:
     # identity
     cdef str name              # of the session, in its subject
+    cdef str client            # its client ID, for the log
     # state
     cdef uint64_t number       # of the CONNECT that it is from: the highest one remains in the stream
     cdef uint64_t revision     # sequence of the last message of its subject; 0: there is none, as far as is known
@@ -18,6 +19,7 @@ cdef class StoredSession:
     cdef bint writing          # JetStream has not answered yet
     cdef bint closed           # nothing is written any more, but for its removal
     cdef bint gone             # the session has ended: its removal is written
+    cdef bint withdrawn        # its state is too large: its removal is written, until it fits
     cdef list unsent           # data of the Additions that are still to be written behind the last message
 
     cdef bytes take(self, Py_ssize_t size_max)
@@ -76,6 +78,8 @@ cdef class SessionStorage(Receiver):
     cdef int load(self, str name, done) except -1
     cdef int schedule(self, double pause) except -1
     cdef int write(self, StoredSession stored) except -1
+    cdef int withdraw(self, StoredSession stored, Py_ssize_t size) except -1
+    cdef int publish_removal(self, StoredSession stored) except -1
     cdef int send(self, StoredSession stored, bytes state) except -1
     cdef int publish(self, StoredSession stored, message, bint replaces) except -1
     cdef int compare(self, StoredSession stored) except -1

@@ -36,8 +36,7 @@ cdef enum:
     REMOVALS_MAX = 10_000      # of sessions that this worker does not have
     REMOVAL_SECONDS = 3600     # for which the stream says that a session has ended
     OVERHEAD = 1024            # bytes of a message beside the state in it
-    WRONG_LAST_SEQUENCE = 10071  # JetStream error codes
-    NO_MESSAGE = 10037
+    WRONG_LAST_SEQUENCE = 10071  # JetStream error code
 
 cdef double WINDOW = 0.1         # seconds for which changes of a session are gathered
 cdef double ANSWER_TIMEOUT = 5.0  # seconds
@@ -188,28 +187,40 @@ cdef class SessionStorage(Receiver):
         cdef bytes state = None
         stored.changed = False
         if stored.gone:
-            if stored.revision == 0:
-                return self.compare(stored)
-            stored.writing = True
-            self.writes += 1
-            return self.publish(stored, Removal(stored.number), True)
+            return self.compare(stored) if stored.revision == 0 else self.publish_removal(stored)
         if stored.additions >= ADDITIONS_MAX:
             stored.base = 0
         state = stored.take(size_max)
         if state is None and not stored.unsent:
             return stored.on_stored()
         if state is not None and len(state) > size_max:
-            stored.unsent = None
-            self.counters.count("dropped", "session_state_too_large")
-            return stored.on_not_stored()
+            return self.withdraw(stored, len(state))
         stored.writing = True
         self.writes += 1
         return self.send(stored, state)
+
+    cdef int withdraw(self, StoredSession stored, Py_ssize_t size) except -1:
+        """Remove a session from the stream until its state fits, so that no older state of it comes back."""
+        stored.base = 0
+        stored.unsent = None
+        stored.on_not_stored()
+        self.counters.count("dropped", "session_state_too_large")
+        if stored.withdrawn:
+            return 0
+        stored.withdrawn = True
+        log.warning("a session is too large to be stored", client=stored.client, size=size)
+        return self.publish_removal(stored)
+
+    cdef int publish_removal(self, StoredSession stored) except -1:
+        stored.writing = True
+        self.writes += 1
+        return self.publish(stored, Removal(stored.number), True)
 
     cdef int send(self, StoredSession stored, bytes state) except -1:
         """Write a Snapshot with this state, or the next Addition if that is None."""
         if state is not None:
             stored.base = 0
+            stored.withdrawn = False
             return self.publish(stored, Snapshot(stored.number, stored.ends(), state), True)
         stored.additions += 1
         return self.publish(
@@ -310,7 +321,7 @@ cdef class SessionStorage(Receiver):
         if self.trouble:
             self.trouble = ""
             log.info("sessions are stored again")
-        if stored.closed:
+        if stored.closed or stored.withdrawn:
             return self.end_write(stored)
         if stored.base == 0:
             stored.base = ack.seq
@@ -345,6 +356,7 @@ cdef class SessionStorage(Receiver):
         stored.writing = False
         self.writes -= 1
         stored.base = 0
+        stored.withdrawn = False
         stored.unsent = None
         if stored.closed and not stored.gone:
             return 0
@@ -356,9 +368,10 @@ cdef class SessionStorage(Receiver):
     cdef int receive_comparison(self, StorageRequest request, found) except -1:
         """Write a session whose last message the stream did not expect, unless the stream has a newer session."""
         cdef StoredSession stored = request.stored
-        if found.message is None and not is_nothing(found):
-            return self.fail(stored, trouble_of(found))
+        if found.message is None and not found.is_nothing:
+            return self.fail(stored, found.trouble)
         stored.base = stored.revision = 0
+        stored.withdrawn = False
         stored.changed = True
         if found.message is not None:
             message = stored_messages.decode(found.message.data)
@@ -379,7 +392,7 @@ cdef class SessionStorage(Receiver):
     cdef int receive_loaded(self, StorageRequest request, found) except -1:
         """Handle a message of a session that is loaded: first its last one, then the Snapshot and what follows it."""
         if found.message is None:
-            if is_nothing(found):
+            if found.is_nothing:
                 return self.end_load(request, "nothing", None, 0)
             self.report_missing(found)
             return self.end_load(request, "failed", None, 0)
@@ -484,13 +497,3 @@ cdef class SessionStorage(Receiver):
             await asyncio.sleep(FINISH_POLL)
         if self.waiting():
             log.warning("the last changes of sessions are not stored", sessions=self.waiting())
-
-
-cdef bint is_nothing(found) except -1:
-    """Return whether the stream says that it has no such message."""
-    return (found.error or {}).get("err_code") == NO_MESSAGE
-
-
-cdef str trouble_of(found):
-    """Return why JetStream has not answered a request."""
-    return str((found.error or {}).get("description"))

@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.bus.codes import NO_MESSAGE
 from kaa_gateway.fleet.messages import Number
 
 PROTOCOL = "stored-session"
@@ -86,6 +87,16 @@ class Lookup(Struct):
 
     message: Found | None = None
     error: dict[str, Any] | None = None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the stream says that it has no such message."""
+        return (self.error or {}).get("err_code") == NO_MESSAGE
+
+    @property
+    def trouble(self) -> str:
+        """Why JetStream has not answered the request."""
+        return str((self.error or {}).get("description"))
 
 
 read_ack = msgspec.json.Decoder(PubAck).decode

@@ -94,6 +94,7 @@ cdef class MqttSessionStore:
             session.stored.entry = entry
             session.stored.session = session
             session.stored.name = entry.name
+            session.stored.client = session.client_id
             session.stored.revision = session.revision
         session.stored.number = session.number
         return session.stored.change()

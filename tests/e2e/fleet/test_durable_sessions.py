@@ -345,3 +345,53 @@ async def test_nats_away_is_written_later(two: Gateways, token: str) -> None:
     two.each[0].kill()
     async with mqtt_peer(two.ports[1]) as peer:
         assert await peer.connect(token, clean_session=False) == RESUMED
+
+
+async def outgrow(peer: MqttPeer, two: Gateways, pushes: Pushes, token: str) -> list[int]:
+    """Finish a stored message while others in flight do not fit into a message of NATS; return these."""
+    before = two.each[0].count("events", "dropped", "session_state_too_large")
+    await subscribed(peer, two.each[0], token)
+    first = await pushes.send(b"first")
+    finished = await peer.expect(Publish)
+    await pushes.told(first, "accepted")
+    in_flight = []
+    for number in range(10):
+        await pushes.send(b"%d" % number + bytes(150_000))
+        in_flight.append((await peer.expect(Publish)).packet_id)
+    await until(
+        lambda: two.each[0].count("events", "dropped", "session_state_too_large") > before, "the end", LONG_S
+    )
+    await peer.send(Puback(finished.packet_id))
+    await pushes.told(first, "delivered")
+    await two.stored()
+    return in_flight
+
+
+async def test_an_older_state_does_not_come_back_when_a_session_outgrows_a_message_of_nats(
+    two: Gateways, pushes: Pushes, token: str
+) -> None:
+    """The client gets a new session, and so nothing that it has acknowledged. The log says whose session it was."""
+    async with mqtt_client(two.ports[0], token, clean_session=False) as peer:
+        await outgrow(peer, two, pushes, token)
+        log = two.each[0].log
+        two.each[0].kill()
+    line = next(each for each in log.splitlines() if token in each)
+    assert "a session is too large to be stored" in line
+    async with mqtt_peer(two.ports[1]) as peer:
+        assert await peer.connect(token, clean_session=False) == NEW
+        assert await peer.until_pingresp() == []
+
+
+async def test_a_session_that_fits_again_is_stored_again(two: Gateways, pushes: Pushes, token: str) -> None:
+    async with mqtt_client(two.ports[0], token, clean_session=False) as peer:
+        for packet_id in await outgrow(peer, two, pushes, token):
+            await peer.send(Puback(packet_id))
+        assert await peer.until_pingresp() == []
+        await asyncio.sleep(0.5)
+        await two.stored()
+        two.each[0].kill()
+    async with mqtt_peer(two.ports[1]) as peer:
+        assert await peer.connect(token, clean_session=False) == RESUMED
+        assert await peer.until_pingresp() == []
+        await pushes.send(b"next")
+        assert (await peer.expect(Publish)).payload == b"next"
