@@ -328,7 +328,8 @@ cdef class SessionDirectory(Receiver):
             if destination is None:
                 return self.publish(message.inbox, None, Nothing(unknown=True))
             return 0 if destination == message.inbox else self.publish(destination, None, message)
-        if message.number < entry.number:
+        # Two workers that claim an offered session have the same number.
+        if message.number < entry.number or (message.number == entry.number and message.inbox < self.inbox):
             if entry.claim is None:
                 return self.publish(message.inbox, None, Newer(entry.name, entry.number))
             return self.publish(

@@ -225,7 +225,7 @@ cdef class MqttSessionStore:
             entry = self.entry_of(session.principal, session.client_id) if session.is_stored else None
             if entry is not None and entry.session is session and entry.sid:
                 found.append(Offer(
-                    entry.name, session.number, session.principal, session.tenant, session.client, session.client_id
+                    entry.name, entry.number, session.principal, session.tenant, session.client, session.client_id
                 ))
         return found
 
