@@ -51,6 +51,15 @@ async def test_the_extension_gets_the_message_and_sees_how_long_the_device_waits
     assert request.resource_path == "/command"
 
 
+async def test_a_token_that_looks_like_a_request_id(gateway: HttpGateway, client: RawClient) -> None:
+    await client.send(post("/kp1/app-v1/dcx/41?wait=20"))
+    await gateway.extension.request()
+    endpoints = gateway.worker.sessions.endpoints
+    await until(lambda: (found := endpoints.get(b"41")) is not None and found.present_count > 1, "it to wait")
+    await push(gateway, endpoint_id="41")
+    assert (await client.reply()).status == 200
+
+
 async def test_a_long_wait_is_cut(gateway: HttpGateway, client: RawClient) -> None:
     await client.send(post(f"{PATH}?wait=99999"))
     request, _ = await gateway.extension.request()
@@ -138,12 +147,15 @@ async def test_what_the_gateway_refuses_does_not_wait(gateway: HttpGateway, clie
         (f"{PATH}?wait=123456", 400),
         (f"{PATH}?answer=no&wait=-1", 400),
         ("/kp1/app-v1/tsx/time?wait=5", 400),
+        ("/kp1/app-v1/tsx?wait=5", 400),
+        ("/kp1/app-v1/tsx/41?wait=5", 400),
         ("/kp1/app-v1/absent/token/x?wait=5", 503),
         ("/kp1/app-v1/unknown/token/x?wait=5", 404),
     ):
         await client.send(post(path))
         assert (await client.reply()).status == status, path
-    await gateway.extension.request()  # that of tsx
+    for _ in range(3):
+        await gateway.extension.request()  # those of tsx
     await client.send(post(f"{PATH}?waits=5&wait"))  # other parameters
     await gateway.extension.answer(await gateway.extension.request(), b"answer")
     assert (await client.reply()).body == b"answer"

@@ -53,8 +53,9 @@ cdef bint take_level(Slice text, Py_ssize_t at, Slice* level) noexcept nogil:
 
 
 cdef bint split_resource_path(Slice topic, ResourcePath* path) noexcept nogil:
-    """Find the two names after kp1 and the rest of a topic. Return whether they are there."""
+    """Find the two names after kp1 and the rest of a topic. Return whether they are there; what is not is empty."""
     cdef Py_ssize_t at = PREFIX_SIZE
+    path.app_version = path.extension = path.rest = Slice(NULL, 0)
     if not is_kp1(topic) or not take_level(topic, at, &path.app_version):
         return False
     at += path.app_version.size + 1
@@ -66,7 +67,11 @@ cdef bint split_resource_path(Slice topic, ResourcePath* path) noexcept nogil:
 
 
 cdef bint split_token(Slice rest, Slice* token, Slice* path) noexcept nogil:
-    """Split `/<token>[/<path>]`. Return whether there is a token. The path keeps its leading slash and may be empty."""
+    """Split `/<token>[/<path>]`. Return whether there is a token; if not, both are empty.
+
+    The path keeps its leading slash and may be empty.
+    """
+    token[0] = path[0] = Slice(NULL, 0)
     if rest.size < 2 or not take_level(rest, 1, token):
         return False
     path[0] = Slice(rest.data + 1 + token.size, rest.size - 1 - token.size)

@@ -42,7 +42,7 @@ cdef class Waiting:
         )
 
     cdef int split(self, ResourcePath* parts, Slice* token, Slice* path) noexcept:
-        """Find the parts of the resource path, which has been routed and so is well-formed."""
+        """Find the parts of the resource path. Of an extension without endpoints, it may have no token."""
         cdef Slice topic = Slice(<const uint8_t*>self.topic, len(self.topic))
         split_resource_path(topic, parts)
         split_token(parts.rest, token, path)
@@ -88,8 +88,13 @@ cdef class Waiting:
 
 
 cdef Slice without_request_id(Slice topic) noexcept nogil:
-    """Return a resource path without the request ID at its end, if it has one."""
-    cdef Py_ssize_t size = topic.size
+    """Return a resource path without the request ID at its end, if it has one behind its token."""
+    cdef ResourcePath parts
+    cdef Slice token, path
+    cdef Py_ssize_t size
     cdef int32_t request_id
-    split_request_id(topic, &size, &request_id)
-    return Slice(topic.data, size)
+    split_resource_path(topic, &parts)
+    split_token(parts.rest, &token, &path)
+    size = path.size
+    split_request_id(path, &size, &request_id)
+    return Slice(topic.data, topic.size - (path.size - size))
