@@ -75,16 +75,23 @@ test-debug: build-debug ## Run the same tests on native modules built with bound
 	PYTHON=$(PYTHON) scripts/requirements test
 	$(PYTEST) -m 'not slow' $(ARGS)
 
-# What they say goes past pytest (--capture sys), which dies with the process.
-# Locust switches stacks behind AddressSanitizer's back, and programs that end-to-end tests start cannot all bear it.
-# The simulator and the comparison count on keeping up with the clock, which is too fast for them here; memory that a
-# process has freed stays its own for a while, so that growth says nothing.
-test-asan: build-asan ## Run them, but for the end-to-end tests, under AddressSanitizer and UndefinedBehaviorSanitizer, which end it at the first error
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
-	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" $(BIN)/python -m pytest --timeout 1200 --capture sys \
+# Each process writes its reports to a file, those that tests start too; the target fails if there is one.
+# Locust switches stacks behind AddressSanitizer's back. The simulator and the comparison count on keeping up with the
+# clock, which is too fast for them here; memory that a process has freed stays its own for a while, so that growth says
+# nothing.
+REPORTS := build/sanitizer
+test-asan: build-asan ## Run the same tests under AddressSanitizer and UndefinedBehaviorSanitizer, which end a process at its first error
+	PYTHON=$(PYTHON) scripts/requirements test
+	rm -rf $(REPORTS)
+	mkdir -p $(REPORTS)
+	ASAN_OPTIONS=detect_leaks=0:log_path=$(CURDIR)/$(REPORTS)/process \
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:log_path=$(CURDIR)/$(REPORTS)/process PYTHONMALLOC=malloc \
+	SANITIZERS="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONPATH=$(CURDIR)/tests/support/sanitizers \
+	$(PYTEST) --timeout 1200 -m 'not slow' \
 	--ignore tests/e2e/bench/test_locust.py --ignore tests/e2e/bench/test_sim_run.py --ignore tests/e2e/bench/test_comparison.py \
 	--deselect tests/fuzz/test_fuzz_mqtt_session.py::test_damaged_sessions \
-	--deselect tests/security/test_http_bodies.py::test_many_bodies_of_nobody_cost_no_memory $(or $(ARGS),tests/unit tests/conformance tests/security tests/fuzz)
+	--deselect tests/security/test_http_bodies.py::test_many_bodies_of_nobody_cost_no_memory $(ARGS); \
+	status=$$?; if cat $(REPORTS)/* 2>/dev/null; then exit 1; fi; exit $$status
 
 fuzz: setup .make/fuzz ## Fuzz decoders and sessions, guided by coverage; needs clang (ARGS='--help' for targets and time)
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -23,7 +24,7 @@ READ_TIMEOUT_S = 30
 IMEI = "123456789012345"
 LOGIN = bytes.fromhex("78780D01012345678901234500018CDD0D0A")
 POSITION = bytes.fromhex("78781F120B081D112E10CF027AC7EB0C46584900148F01CC00287D001FB8000380810D0A")
-PATHS = {"PYTHONPATH": f"{DIRECTORY}:{ROOT}"}
+PATHS = {"PYTHONPATH": ":".join(filter(None, (str(DIRECTORY), str(ROOT), os.environ.get("PYTHONPATH"))))}
 APP_VERSION = "app_v1"
 LINES = "tests.support.line_protocol:Lines"
 DATAGRAMS = "tests.support.line_protocol:Datagrams"

@@ -27,6 +27,10 @@ cdef class ConnectNumbers:
         self.last = number
         return number
 
+    cdef uint64_t after(self, uint64_t number) noexcept:
+        """Return the number of this worker that comes next after another one: no two workers that ask have the same."""
+        return ((number >> TAG_BITS) + 1) << TAG_BITS | self.tag
+
     cdef int observe(self, uint64_t number) except -1:
         """Note the number of another worker, so that ours are higher from now on."""
         cdef int64_t ahead = <int64_t>(number >> TAG_BITS) - now_us()

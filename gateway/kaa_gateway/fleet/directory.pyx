@@ -171,7 +171,7 @@ cdef class SessionDirectory(Receiver):
 
     cdef int adopt(self, DirectoryEntry entry, uint64_t number) except -1:
         """Claim an entry from a worker that stops, whose session is from the CONNECT with this number."""
-        entry.number = number + 1  # so that any CONNECT since then is newer
+        entry.number = self.numbers.after(number)  # so that any CONNECT since then is newer
         self.join(entry)
         return self.claim(entry, True)
 
@@ -257,7 +257,7 @@ cdef class SessionDirectory(Receiver):
         cdef bytes subject = message.subject.data[:message.subject.size]
         try:
             received = messages.decode(message.payload.data[:message.payload.size])
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return self.counters.count("dropped", "session_message_malformed")
         kind = type(received)
         if kind is Claim:
@@ -328,8 +328,7 @@ cdef class SessionDirectory(Receiver):
             if destination is None:
                 return self.publish(message.inbox, None, Nothing(unknown=True))
             return 0 if destination == message.inbox else self.publish(destination, None, message)
-        # Two workers that claim an offered session have the same number.
-        if message.number < entry.number or (message.number == entry.number and message.inbox < self.inbox):
+        if message.number < entry.number:
             if entry.claim is None:
                 return self.publish(message.inbox, None, Newer(entry.name, entry.number))
             return self.publish(

@@ -20,6 +20,7 @@ from kaa_gateway.bus import subjects
 from kaa_gateway.bus.link import Link
 from kaa_gateway.counters import Counters
 from kaa_gateway.errors import IdentityError
+from kaa_gateway.fleet.directory import SessionDirectory
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.identity.provider import Identity
 from kaa_gateway.kp.correlation import Correlator
@@ -279,6 +280,7 @@ class WorkerDouble:
         stored_bytes: int = 1 << 24,
         keep_alive_max: float = 0,
         server_reference: str | None = None,
+        make_directory: Callable[[Link, Slices, Counters], SessionDirectory] | None = None,
     ) -> None:
         self.loop = Loop()
         self.presence = Presence()
@@ -314,7 +316,8 @@ class WorkerDouble:
         self.downlink = Downlink(self.uplink, self.router, self.sessions, self.correlator, self.counters)
         self.link.set_listener(self.downlink)
         limits = MqttLimits(20, 100, session_bytes, 100, 1024, 100, 3600.0, stored_bytes)
-        self.stored = MqttSessionStore(self.sessions, limits)
+        self.directory = None if make_directory is None else make_directory(self.link, self.slices, self.counters)
+        self.stored = MqttSessionStore(self.sessions, limits, self.directory)
         self.mqtt = MqttServer(
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=packet_size, connect_timeout=10.0, keep_alive_max=keep_alive_max,
