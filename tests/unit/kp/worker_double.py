@@ -316,7 +316,9 @@ class WorkerDouble:
         self.downlink = Downlink(self.uplink, self.router, self.sessions, self.correlator, self.counters)
         self.link.set_listener(self.downlink)
         limits = MqttLimits(20, 100, session_bytes, 100, 1024, 100, 3600.0, stored_bytes)
-        self.directory = None if make_directory is None else make_directory(self.link, self.slices, self.counters)
+        self.directory = (
+            None if make_directory is None else make_directory(self.link, self.slices, self.counters)
+        )
         self.stored = MqttSessionStore(self.sessions, limits, self.directory)
         self.mqtt = MqttServer(
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
