@@ -118,8 +118,9 @@ async def test_a_thousand_pushes_to_a_sleeping_client(
         if kind == REGISTER:
             device.send(acknowledgement(REGACK, *(int.from_bytes(body[at : at + 2], "big") for at in (0, 2))))
             continue
-        assert (kind, body[5:]) == (PUBLISH, b"%d" % received)  # the oldest, in order
-        received += 1
+        if not body[0] & DUP or body[5:] != b"%d" % (received - 1):  # a slow answer has it sent again
+            assert (kind, body[5:]) == (PUBLISH, b"%d" % received)  # the oldest, in order
+            received += 1
         device.send(acknowledgement(PUBACK, 2, int.from_bytes(body[3:5], "big")))
     assert received == KEPT
 
