@@ -269,7 +269,6 @@ cdef int read_packets(const uint8_t* data, size_t size, uint8_t level) except -1
         within(packet.body, data, size)
         at += taken
         try:
-            mqtt.check_flags(&packet, level)
             if packet.type == 1:
                 mqtt.read_connect(&packet, &connect)
                 if connect.level in (mqtt.LEVEL_3_1, mqtt.LEVEL_3_1_1, mqtt.LEVEL_5):
@@ -285,6 +284,7 @@ cdef int read_packets(const uint8_t* data, size_t size, uint8_t level) except -1
             elif packet.type <= 7:
                 mqtt.read_packet_id(&packet, level, &reason_code)
             elif packet.type == 8 or packet.type == 10:
+                mqtt.check_flags(&packet, level)
                 place = mqtt.first_filter(&packet, level, &properties)
                 while place < packet.body.size:
                     taken = mqtt.next_filter(&packet, level, place, &entry)
