@@ -293,6 +293,25 @@ async def test_observe_and_no_response_have_no_effect_beside_it(
     assert server.tables["observers"] == 0
 
 
+@pytest.mark.parametrize("path", ["kp1/app_v1/unaware", "kp1/app_v1/unaware/", "kp1/app_v1/unaware/time"])
+async def test_an_extension_without_endpoints_has_none_to_wait_for(
+    shared_nats: NatsServer, server: RunningCoapServer, client: CoapClient, path: str
+) -> None:
+    async with Extension("unaware", nats_urls=[shared_nats.url]):
+        response = await client.ask(wait(client, path=path))
+    assert response.code == BAD_REQUEST
+    assert server.count("refused", "coap_wait_without_endpoint") == 1
+
+
+@pytest.mark.parametrize("token", ["12345", "token"])
+async def test_an_empty_resource_path_is_for_all_of_the_extension(
+    server: RunningCoapServer, client: CoapClient, platform: Platform, token: str
+) -> None:
+    await begin(client, server, wait(client, path=f"kp1/app_v1/dcx/{token}"))
+    await platform.push("/any/path", endpoint_id=token)
+    assert location(await client.receive()) == [b"any", b"path"]
+
+
 @pytest.mark.parametrize("value", ["0", "", "1.5", "-1", "123456"])
 async def test_a_bad_time_is_refused(server: RunningCoapServer, client: CoapClient, value: str) -> None:
     response = await client.ask(wait(client, value))
