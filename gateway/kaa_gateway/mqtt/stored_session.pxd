@@ -3,6 +3,7 @@ from kaa_gateway.kp.receipt cimport Receipt
 
 cdef class MqttStoredSession(StoredSession)  # before the cimport, because MqttSession refers to it
 
+from kaa_gateway.mqtt.message_queue cimport QueuedMessage
 from kaa_gateway.mqtt.session cimport MqttSession
 from kaa_gateway.mqtt.session_entry cimport SessionEntry
 
@@ -25,4 +26,5 @@ cdef class MqttStoredSession(StoredSession):
     cdef int queue_one(self) except -1
     cdef int hold(self, Receipt receipt) except -1
     cdef list additions_of(self, list messages, Py_ssize_t size_max)
+    cdef int leave_out(self, QueuedMessage message) except -1
     cdef int close(self) except -1

@@ -9,6 +9,7 @@ Where sessions are written is in kaa_gateway.fleet.session_storage, and the form
 from libc.stdint cimport int64_t
 
 from kaa_gateway.clock cimport now_ms
+from kaa_gateway.mqtt.message_queue cimport QueuedMessage
 from kaa_gateway.mqtt.session cimport OFFLINE
 from kaa_gateway.mqtt.session_transfer cimport messages_of, state_of
 
@@ -90,24 +91,33 @@ cdef class MqttStoredSession(StoredSession):
         return state
 
     cdef list additions_of(self, list messages, Py_ssize_t size_max):
-        """Return the additions that these messages make, none larger than this."""
-        cdef Py_ssize_t size = 0, size_of_one
+        """Return the additions that the last messages of the queue make, none larger than this."""
+        cdef Py_ssize_t size = 0, size_of_one, at
         cdef list pushes = [] if self.session.pushes is None else self.session.pushes.copy()
         cdef list additions = [], part = []
-        for each in messages:
+        queue = self.session.queued.messages
+        for at, each in enumerate(messages):
             size_of_one = len(each.topic) + len(each.payload) + len(each.properties or b"") + MESSAGE_OVERHEAD
             if part and size + size_of_one > size_max - MESSAGE_OVERHEAD:
                 additions.append(session_state.encode(session_state.Addition(part, pushes)))
                 part = []
                 size = 0
             if size_of_one > size_max - MESSAGE_OVERHEAD:
-                self.session.counters.count("dropped", "session_state_too_large")
+                self.leave_out(queue[len(queue) - len(messages) + at])
                 continue
             part.append(each)
             size += size_of_one
         if part:
             additions.append(session_state.encode(session_state.Addition(part, pushes)))
         return additions
+
+    cdef int leave_out(self, QueuedMessage message) except -1:
+        """Note that a queued message is too large to be stored. When it is sent, its receipt is held again."""
+        cdef Receipt receipt = message.receipt
+        if receipt is not None:
+            receipt.held = False
+            self.taken = [each for each in self.taken if each is not receipt]
+        return self.session.counters.count("dropped", "session_state_too_large")
 
     cdef int64_t ends(self) except -1:
         if self.session.state != OFFLINE:

@@ -27,6 +27,7 @@ from tests.support.nats import HOST, NatsServer
 NEW = Connack(False, 0)
 RESUMED = Connack(True, 0)
 LONG_S = 60.0
+MAX_PAYLOAD = 1024 * 1024
 RECEIPTS = receipt_subject("test")
 
 
@@ -395,3 +396,38 @@ async def test_a_session_that_fits_again_is_stored_again(two: Gateways, pushes: 
         assert await peer.until_pingresp() == []
         await pushes.send(b"next")
         assert (await peer.expect(Publish)).payload == b"next"
+
+
+async def test_a_push_that_is_too_large_to_be_stored_is_not_accepted(
+    two: Gateways, pushes: Pushes, token: str
+) -> None:
+    """The one behind it is. The client gets both if its gateway goes on, and the stored one if it is killed."""
+    large = bytes(MAX_PAYLOAD - 1500)
+    async with mqtt_client(two.ports[0], token, clean_session=False) as peer:
+        await subscribed(peer, two.each[0], token)
+        await leave(peer)
+    await two.stored()
+    left_out = await pushes.send(large)
+    await until(
+        lambda: two.each[0].count("events", "dropped", "session_state_too_large") > 0, "the attempt", LONG_S
+    )
+    await pushes.told(await pushes.send(b"behind"), "accepted")
+    assert "accepted" not in pushes.outcomes.get(left_out, [])
+    async with mqtt_peer(two.ports[0]) as peer:
+        assert await peer.connect(token, clean_session=False) == RESUMED
+        publish = await peer.expect(Publish)
+        assert publish.payload == large
+        await peer.send(Puback(publish.packet_id))
+        assert (await peer.expect(Publish)).payload == b"behind"
+        await pushes.told(left_out, "delivered")
+        await leave(peer)
+    await two.stored()
+    left_out = await pushes.send(large)
+    await pushes.told(await pushes.send(b"last"), "accepted")
+    assert "accepted" not in pushes.outcomes.get(left_out, [])
+    two.each[0].kill()
+    async with mqtt_peer(two.ports[1]) as peer:
+        assert await peer.connect(token, clean_session=False) == RESUMED
+        for payload in (b"behind", b"last"):
+            assert (await peer.expect(Publish)).payload == payload
+        assert await peer.until_pingresp() == []
