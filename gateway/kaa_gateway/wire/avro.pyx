@@ -60,8 +60,6 @@ cdef const uint8_t* read_long(const uint8_t* at, const uint8_t* end, int64_t* va
         if byte < 0x80:
             break
         shift += 7
-        if shift > 63:
-            return fail(end, OVERLONG_VARINT, status)
     value[0] = <int64_t>(result >> 1) ^ -<int64_t>(result & 1)
     return at
 
