@@ -20,7 +20,8 @@ from kaa_gateway.net.tcp_listener import TcpListener
 from tests.fuzz.simulation import EVENT, LONG, UNIT
 from tests.support.http_server import http_server
 from tests.support.nats import HOST
-from tests.unit.kp.worker_double import APP, DEVICE_HOST, REPLY_TO, Peer, WorkerDouble
+from tests.unit.kp.device_double import DEVICE_HOST, Peer
+from tests.unit.kp.worker_double import APP, REPLY_TO, WorkerDouble
 
 STREAM = subjects.stream("dcx")
 SUBJECT = subjects.service("dcx", "esp", subjects.CLIENT_DATA)

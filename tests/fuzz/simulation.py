@@ -32,7 +32,8 @@ from kaa_gateway.wire.esp import ClientData, ExtensionData, encode_extension_dat
 from tests.support.http_server import http_server
 from tests.support.line_protocol import Lines
 from tests.support.nats import HOST
-from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, Published, WorkerDouble
+from tests.unit.kp.device_double import DEVICE_HOST, Peer
+from tests.unit.kp.worker_double import APP, Published, WorkerDouble
 
 RECEIVED_KEPT = 4096
 STRANGER = "stranger"

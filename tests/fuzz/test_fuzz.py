@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 import structlog
 
-from tests.fuzz.targets import DECODERS, INPUT_SIZE_MAX, SESSIONS, TARGETS, check, corpus, mutations
+from tests.fuzz.decoders import DECODERS, check
+from tests.fuzz.targets import INPUT_SIZE_MAX, SESSIONS, TARGETS, corpus, mutations
 
 ITERATIONS = int(os.environ.get("ITERATIONS", "50000"))
 """Inputs for each decoder."""

@@ -13,7 +13,8 @@ from kaa_gateway.net.input_memory import InputMemory
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
 from tests.support.http_server import http_server
-from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, WorkerDouble
+from tests.unit.kp.device_double import DEVICE_HOST, Peer
+from tests.unit.kp.worker_double import APP, WorkerDouble
 
 BOUND = 10_000
 """One buffer of 8 KiB, and not two."""

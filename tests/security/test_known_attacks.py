@@ -16,8 +16,8 @@ from kaa_gateway.errors import ProtocolError
 from kaa_gateway.wire import coap
 from kaa_gateway.wire.esp import encode_extension_data
 
+from tests.fuzz.session_seeds import CONNECT, PUBLISH, UPGRADE, frame
 from tests.fuzz.simulation import Simulation
-from tests.fuzz.targets import CONNECT, PUBLISH, UPGRADE, frame
 from tests.unit.kp.worker_double import APP, WorkerDouble
 
 TOPIC = f"kp1/{APP}/dcx/t/json"

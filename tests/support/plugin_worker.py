@@ -14,7 +14,8 @@ from kaa_gateway.wire import esp
 
 from tests.support.line_protocol import Lines
 from tests.support.nats import HOST
-from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, WorkerDouble
+from tests.unit.kp.device_double import DEVICE_HOST, Peer
+from tests.unit.kp.worker_double import APP, WorkerDouble
 
 NAME = "lines"
 

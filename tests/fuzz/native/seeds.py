@@ -1,12 +1,9 @@
 """What the fuzzing of each decoder begins with: valid inputs, and the corpus in the tree."""
 
-from tests.fuzz.mqtt5_seeds import MQTT_5
-from tests.fuzz.targets import (
+from tests.fuzz.decoders import (
     CLIENT_DATA,
     COAP,
     COAP_STREAM,
-    CONNECT_5,
-    CORPUS,
     EXTENSION_DATA,
     HTTP,
     KPUDP,
@@ -15,8 +12,10 @@ from tests.fuzz.targets import (
     MQTT_SN,
     NATS,
     PROXY_HEADERS,
-    frame,
 )
+from tests.fuzz.mqtt5_seeds import MQTT_5
+from tests.fuzz.session_seeds import CONNECT_5, frame
+from tests.fuzz.targets import CORPUS
 
 _ONLY_A_NAME = b"\x10\x06\x00\x04MQTT"
 _SUBJECT_HEADER = b"NATS/1.0 503\r\nOther: x\r\nNats-Subject: \tkaa.v1.x \r\n\r\n"

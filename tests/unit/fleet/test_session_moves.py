@@ -11,7 +11,8 @@ from kaa_gateway.fleet.directory import SessionDirectory
 from kaa_gateway.identity.clients import Client, Presentation
 
 from tests.unit.fleet.nats_double import ClusterDouble
-from tests.unit.kp.worker_double import Device, WorkerDouble, feed
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import WorkerDouble, feed
 
 INSTANCE = "kpc"
 WORKERS = 6

@@ -16,7 +16,8 @@ from kaa_gateway.bus import subjects
 from kaa_gateway.kp.correlation import Correlator
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
-from tests.unit.kp.worker_double import APP, OTHER_APP, REPLY_TO, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, OTHER_APP, REPLY_TO, WorkerDouble
 
 DCX = subjects.service("dcx", "esp", subjects.CLIENT_DATA)
 INT64_MAX, INT64_MIN = 2**63 - 1, -(2**63)

@@ -6,8 +6,9 @@ import pytest
 from kaa_gateway.kp.endpoint_months import EndpointMonths
 from kaa_gateway.kp.quota import Quota
 
+from tests.unit.kp.device_double import Device
 from tests.unit.kp.test_quotas import Limits, device_that_sent, passed, refusals, set_quotas
-from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
+from tests.unit.kp.worker_double import APP, OTHER_APP, WorkerDouble
 
 TOPIC = f"kp1/{APP}/dcx/one/json"
 ENDPOINT = "endpoint-one"

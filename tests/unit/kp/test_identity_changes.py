@@ -15,7 +15,8 @@ from kaa_gateway.identity.clients import Client
 from kaa_gateway.identity.provider import Identity
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
-from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, OTHER_APP, WorkerDouble
 
 BOTH = frozenset({APP.encode(), OTHER_APP.encode()})
 

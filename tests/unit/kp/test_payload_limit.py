@@ -7,7 +7,8 @@ import pytest
 from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.wire import esp
 
-from tests.unit.kp.worker_double import APP, Device, Transport, WorkerDouble, feed
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, Transport, WorkerDouble, feed
 
 TOPIC = f"kp1/{APP}/tsx/x/1"
 GENERIC = 2**20

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from kaa_bench.mqtt_packets import Publish
 from kaa_gateway.kp.quotas import Usage
 
-from tests.unit.kp.worker_double import APP, OTHER_APP, TENANT, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, OTHER_APP, TENANT, WorkerDouble
 
 
 @dataclass

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pytest
 from kaa_bench.mqtt_packets import Puback, Publish
 
-from tests.unit.kp.worker_double import APP, OTHER_APP, TENANT, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, OTHER_APP, TENANT, WorkerDouble
 
 TOPIC = f"kp1/{APP}/dcx/one/json"
 OTHER_TOPIC = f"kp1/{OTHER_APP}/dcx/two/json"

@@ -9,7 +9,8 @@ from kaa_gateway.identity.provider import Identity
 from kaa_gateway.slices import STEPS_PER_ROUND
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
-from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, OTHER_APP, WorkerDouble
 
 TOKENS = 2_000
 SESSIONS = 3

@@ -9,7 +9,8 @@ from kaa_bench import mqtt_packets as mqtt
 from kaa_gateway.bus import subjects
 from kaa_gateway.kp.correlation import Correlator
 
-from tests.unit.kp.worker_double import APP, OTHER_APP, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, OTHER_APP, WorkerDouble
 
 DCX = subjects.service("dcx", "esp", subjects.CLIENT_DATA)
 TSX = subjects.service("tsx", "esp", subjects.CLIENT_DATA)

@@ -7,12 +7,8 @@ MQTT bytes at one end, the bytes of the NATS link at the other, futures of ident
 import asyncio
 import contextlib
 import re
-import select
-import socket
-import struct
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 from kaa_bench import mqtt_packets as mqtt
@@ -38,6 +34,8 @@ from kaa_gateway.slices import Slices
 from kaa_gateway.wire import esp
 
 from tests.support.nats import HOST
+from tests.unit.kp.device_double import DEVICE_HOST, Device
+from tests.unit.kp.loop_double import Loop
 
 APP = "app_v1"
 OTHER_APP = "app_v2"
@@ -54,8 +52,6 @@ UNLIMITED: dict[str, Any] = {
     "source_message_rate": 0,
     "source_byte_rate": 0,
 }
-DEVICE_HOST = "192.0.2.1"
-DEVICE_PORT = 50_000
 REPLICA = "replica-1"
 REPLY_TO = subjects.replica(REPLICA, "esp", subjects.EXTENSION_DATA)
 PUBLICATION = re.compile(rb"H?PUB ([^ ]+) ([^ ]+) (?:([0-9]+) )?([0-9]+)\r\n")
@@ -67,94 +63,6 @@ Result = TypeVar("Result")
 class Published(NamedTuple):
     subject: str
     data: esp.ClientData
-
-
-class Timer:
-    """A call at a time."""
-
-    def __init__(self, at: float, callback: Callable[[], object]) -> None:
-        self.at = at
-        self.callback = callback
-        self.is_cancelled = False
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-
-
-class Loop:
-    """What the native parts want of an event loop."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self._soon: list[Callable[[], object]] = []
-        self._later: list[Timer] = []
-        self._readers: dict[int, Callable[[], object]] = {}
-
-    def time(self) -> float:
-        return self.now
-
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        self._soon.append(callback)
-
-    def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
-        timer = Timer(self.now + delay, callback)
-        self._later.append(timer)
-        return timer
-
-    def add_reader(self, descriptor: int, callback: Callable[[], object]) -> None:
-        self._readers[descriptor] = callback
-
-    def remove_reader(self, descriptor: int) -> None:
-        del self._readers[descriptor]
-
-    def add_writer(self, descriptor: int, callback: Callable[[], object]) -> None:
-        """Nobody lets a datagram socket fill up."""
-
-    def remove_writer(self, descriptor: int) -> None:
-        """There is none."""
-
-    def call_exception_handler(self, context: Mapping[str, Any]) -> None:
-        raise context["exception"]
-
-    def pass_time(self, seconds: float) -> None:
-        """Put the clock forward, and call what is due by then."""
-        self.now += seconds
-        due = [timer for timer in self._later if timer.at <= self.now]
-        self._later = [timer for timer in self._later if timer.at > self.now]
-        for timer in due:
-            if not timer.is_cancelled:
-                timer.callback()
-        self.run()
-
-    def read(self) -> bool:
-        """Call whose descriptors are ready; False if there is none."""
-        ready = select.select(self._readers, (), (), 0)[0]
-        for descriptor in ready:
-            self._readers[descriptor]()
-        return bool(ready)
-
-    def run(self) -> None:
-        """Go on until nothing is left to do."""
-        while self.read() or self._soon:
-            while self._soon:
-                self._soon.pop(0)()
-
-    def turn(self) -> bool:
-        """Call what is due now, once; False if nothing is."""
-        due, self._soon = self._soon, []
-        for callback in due:
-            callback()
-        return bool(due)
-
-    def reads(self, descriptor: int) -> bool:
-        """Whether one of the epoll sets that it watches waits for this descriptor to be readable."""
-        return any(
-            int(found[1], 16) & select.EPOLLIN
-            for watched in self._readers
-            for found in re.finditer(
-                rf"tfd: +{descriptor} events: +([0-9a-f]+)", Path(f"/proc/self/fdinfo/{watched}").read_text()
-            )
-        )
 
 
 class Transport:
@@ -194,60 +102,6 @@ def feed(protocol: asyncio.BufferedProtocol, data: bytes) -> None:
         buffer[:size] = data[:size]
         protocol.buffer_updated(size)
         data = data[size:]
-
-
-def sockaddr(host: str) -> bytes:
-    """An address as accept(2) tells it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    address = socket.inet_pton(family, host.partition("%")[0])
-    if family == socket.AF_INET:
-        return struct.pack("=HH4s8x", family, socket.htons(DEVICE_PORT), address)
-    return struct.pack("=HHI16sI", family, socket.htons(DEVICE_PORT), 0, address, 0)
-
-
-class Peer:
-    """The other end of a connection, which the listener takes for one from `host`."""
-
-    def __init__(self, listener: TcpListener, host: str) -> None:
-        self._socket, theirs = socket.socketpair(type=socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        self.descriptor = theirs.detach()
-        """Of the gateway's end, as long as that is open."""
-        self.closed = False
-        listener.serve(self.descriptor, sockaddr(host))
-
-    def send(self, data: bytes) -> None:
-        """As much of it as the gateway's socket takes, which reads it when the loop runs."""
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            self._socket.sendall(data)
-
-    def send_some(self, data: bytes) -> int:
-        """As much of it as the gateway's socket takes; how much that is."""
-        try:
-            return self._socket.send(data)
-        except BlockingIOError:
-            return 0
-
-    def look(self) -> bytes:
-        """What has come since the last look."""
-        data = b""
-        with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            while chunk := self._socket.recv(65_536):
-                data += chunk
-            self.closed = True
-        return data
-
-    def read_some(self, size: int) -> bytes:
-        """Read so many bytes at most."""
-        with contextlib.suppress(BlockingIOError):
-            return self._socket.recv(size)
-        return b""
-
-    def half_close(self) -> None:
-        """Send FIN, and read on."""
-        self._socket.shutdown(socket.SHUT_WR)
-
-    def go(self) -> None:
-        self._socket.close()
 
 
 class Presence:
@@ -404,7 +258,7 @@ class WorkerDouble:
         will: mqtt.Will | None = None,
         keep_alive: int = 0,
         host: str = DEVICE_HOST,
-    ) -> "Device":
+    ) -> Device:
         """A client that is connected, and was admitted as `client`."""
         device = self.unconnected(host)
         device.send(mqtt.Connect(client_id, clean, keep_alive, will))
@@ -412,7 +266,7 @@ class WorkerDouble:
         assert isinstance(device.received()[0], mqtt.Connack)
         return device
 
-    def unconnected(self, host: str = DEVICE_HOST) -> "Device":
+    def unconnected(self, host: str = DEVICE_HOST) -> Device:
         """A connection over which nothing was sent yet."""
         assert self.listener is not None
         device = Device(self.loop, self.listener, host)
@@ -515,72 +369,3 @@ class WorkerDouble:
 
     def reason(self, event: str, reason: str) -> int:
         return self.counters.by_reason().get((event, reason), 0)
-
-
-class Device:
-    """An MQTT client at the other end of a TCP connection."""
-
-    def __init__(self, loop: Loop, listener: TcpListener, host: str) -> None:
-        self._loop = loop
-        self._peer = Peer(listener, host)
-        self._unseen = b""
-
-    def send(self, *packets: Any) -> None:
-        self.send_bytes(b"".join(map(mqtt.encode, packets)))
-
-    def send_bytes(self, data: bytes) -> None:
-        self._peer.send(data)
-        self._loop.read()
-
-    def publish(self, topic: str, payload: bytes = b"", qos: int = 0, packet_id: int = 0) -> None:
-        self.send(mqtt.Publish(topic, payload, qos, packet_id))
-
-    def read_some(self, size: int) -> None:
-        """Read so many bytes at most, as a device with a thin link."""
-        self._unseen += self._peer.read_some(size)
-
-    def half_close(self) -> None:
-        """Send FIN, and read on."""
-        self._peer.half_close()
-        self._loop.read()
-
-    def received(self) -> list[Any]:
-        """What has come since the last call."""
-        self._look()
-        data, self._unseen = self._unseen, b""
-        packets = []
-        while data:
-            packet, size = mqtt.decode(data)
-            assert packet is not None
-            packets.append(packet)
-            data = data[size:]
-        return packets
-
-    def _look(self) -> None:
-        self._loop.run()
-        while data := self._peer.look():
-            self._unseen += data
-            self._loop.run()
-
-    @property
-    def reading(self) -> bool:
-        """Whether the gateway reads what it sends."""
-        return self._loop.reads(self._peer.descriptor)
-
-    @property
-    def closed(self) -> bool:
-        self._look()
-        return self._peer.closed
-
-    def leave(self) -> None:
-        """The connection is gone, and the gateway has seen that; what it does later is left to the test."""
-        self._peer.go()
-        self._loop.read()
-
-    def drop(self) -> None:
-        """The connection is gone."""
-        self._peer.go()
-        self._loop.run()
-
-    def close_sockets(self) -> None:
-        self._peer.go()

@@ -7,7 +7,8 @@ from kaa_gateway.identity.clients import Client
 from tests.support.mqtt5 import codec
 from tests.support.mqtt5.packets import Connack, Connect, Packet
 from tests.support.mqtt5.properties import Property
-from tests.unit.kp.worker_double import ANONYMOUS_CLIENT, DEVICE_HOST, Device, WorkerDouble
+from tests.unit.kp.device_double import DEVICE_HOST, Device
+from tests.unit.kp.worker_double import ANONYMOUS_CLIENT, WorkerDouble
 
 AnyPacket = TypeVar("AnyPacket", bound=Packet)
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import pytest
 from kaa_bench.mqtt_packets import Connack, Connect, Disconnect, Pingreq, Pingresp, Publish, Will, encode
 
-from tests.unit.kp.worker_double import Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import WorkerDouble
 
 MIB = 1024 * 1024
 FIELD = "x" * 65_535

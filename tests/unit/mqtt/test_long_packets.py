@@ -15,7 +15,8 @@ from kaa_bench.mqtt_packets import (
     encode,
 )
 
-from tests.unit.kp.worker_double import Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import WorkerDouble
 
 MIB = 1024 * 1024
 SUBSCRIPTIONS = 100

@@ -6,7 +6,8 @@ import pytest
 from kaa_bench.mqtt_packets import Pubcomp, Publish, Pubrec, Pubrel, encode
 from kaa_gateway.net.input_memory import InputMemory
 
-from tests.unit.kp.worker_double import APP, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, WorkerDouble
 
 TOPIC = f"kp1/{APP}/dcx/t/json"
 IDENTIFIERS = 65_535

@@ -7,7 +7,8 @@ import pytest
 from kaa_bench.mqtt_packets import Connack, Connect, Puback, Pubcomp, Publish, Pubrec, Pubrel, Subscribe
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
-from tests.unit.kp.worker_double import APP, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, WorkerDouble
 
 KIB = 1024
 SESSION_BYTES = 64 * KIB

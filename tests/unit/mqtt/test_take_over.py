@@ -9,7 +9,8 @@ import pytest
 from kaa_bench.mqtt_packets import Connack, Connect, Publish, Suback, Subscribe, Will
 from kaa_gateway.identity.clients import Client
 
-from tests.unit.kp.worker_double import APP, Device, WorkerDouble
+from tests.unit.kp.device_double import Device
+from tests.unit.kp.worker_double import APP, WorkerDouble
 
 ALICE = Client("alice")
 BOB = Client("bob")

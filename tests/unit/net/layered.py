@@ -14,7 +14,8 @@ from kaa_gateway.net.websocket import WebSocketServer
 
 from tests.support.certificates import Authority
 from tests.support.websocket import BINARY, frame, request
-from tests.unit.kp.worker_double import DEVICE_HOST, Peer, WorkerDouble
+from tests.unit.kp.device_double import DEVICE_HOST, Peer
+from tests.unit.kp.worker_double import WorkerDouble
 
 LAYERS = ("tcp", "tls", "ws", "wss")
 

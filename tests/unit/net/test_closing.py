@@ -8,7 +8,8 @@ from kaa_gateway.config.keys import Http
 from kaa_gateway.kp.pending import PendingRequests
 
 from tests.support.http_server import http_server
-from tests.unit.kp.worker_double import APP, DEVICE_HOST, Peer, WorkerDouble
+from tests.unit.kp.device_double import DEVICE_HOST, Peer
+from tests.unit.kp.worker_double import APP, WorkerDouble
 
 TOPIC = f"kp1/{APP}/tsx/json"
 DISCONNECT = b"\xe0\x00"

@@ -10,7 +10,8 @@ from kaa_gateway.identity.clients import Client
 from kaa_gateway.net.proxy import ProxyProtocol
 
 from tests.support.proxy_headers import AUTHORITY, LOCAL, binary, field, line, sockaddr, tls_field
-from tests.unit.kp.worker_double import Peer, WorkerDouble
+from tests.unit.kp.device_double import Peer
+from tests.unit.kp.worker_double import WorkerDouble
 from tests.unit.net.layered import LAYERS, listen
 from tests.unit.net.layered import Client as LayeredClient
 

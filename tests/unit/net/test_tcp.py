@@ -13,7 +13,9 @@ from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
 from tests.support.nats import HOST
-from tests.unit.kp.worker_double import APP, Loop, Peer, WorkerDouble
+from tests.unit.kp.device_double import Peer
+from tests.unit.kp.loop_double import Loop
+from tests.unit.kp.worker_double import APP, WorkerDouble
 
 PUSH = ExtensionData("", 0, 0, APP, "dcx", "endpoint-t", "/json", None, bytes(50_000), 200, None)
 
