@@ -14,6 +14,8 @@ from kaa_gateway.admin.problems import as_problems
 
 BODY_SIZE_MAX = 4096
 """Bytes of a request's body."""
+STOP_TIMEOUT = 1.0
+"""Seconds that requests have to be answered when the server stops, and again to end when they are cancelled."""
 
 
 class ManagementPort:
@@ -26,7 +28,9 @@ class ManagementPort:
             client_max_size=BODY_SIZE_MAX,
         )
         app.add_routes(routes)
-        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=REQUEST_TIMEOUT)
+        self._runner = web.AppRunner(
+            app, access_log=None, keepalive_timeout=REQUEST_TIMEOUT, shutdown_timeout=STOP_TIMEOUT
+        )
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -50,7 +54,7 @@ class ManagementPort:
         return port
 
     async def stop(self) -> None:
-        """Stop listening, and close the connections."""
+        """Stop listening, give open requests STOP_TIMEOUT to be answered, and close the connections."""
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()

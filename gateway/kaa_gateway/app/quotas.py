@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,7 @@ class SharedQuotas:
 
     async def stop(self) -> None:
         """End sharing."""
-        for part in self._parts:
-            await part.stop()
+        await asyncio.gather(*(part.stop() for part in self._parts))
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what this worker has counted for each limited tenant and application version, as JSON values."""

@@ -432,9 +432,11 @@ class Worker:
         self._connectivity.flush()
         if self._traffic is not None:
             await self._traffic.stop()
-        if self._presence is not None:
-            await self._presence.stop()
-        await self._shared_quotas.stop()
+        async with asyncio.TaskGroup() as ending:
+            # Beside each other: each waits for NATS, which may hang.
+            if self._presence is not None:
+                ending.create_task(self._presence.stop())
+            ending.create_task(self._shared_quotas.stop())
         await self._background.stop()
         await self._stream_repair.stop()
         await self.control.stop()
