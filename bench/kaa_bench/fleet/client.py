@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kaa_bench import mqtt_packets as mqtt
-from kaa_bench.fleet.connection import Connection
+from kaa_bench.fleet.connection import ANSWER_S, Connection
 from kaa_bench.fleet.names import (
     ANSWER,
     APP_VERSION,
@@ -18,7 +18,7 @@ from kaa_bench.fleet.names import (
     source_of,
     token_of,
 )
-from kaa_bench.fleet.tally import Loss, Missing, Overlap
+from kaa_bench.fleet.tally import Loss, Missing, Overlap, Unanswered
 
 if TYPE_CHECKING:
     from kaa_bench.fleet.credentials import Access
@@ -62,6 +62,8 @@ class Client:
         """It comes back after this time at the latest when it has lost its connection."""
         self._random = random.Random(seed)
         self._connection: Connection | None = None
+        self._connecting = "its start"
+        """What it waits for while it has no connection."""
         self._reading: set[asyncio.Task[None]] = set()
         self._subscribed = False
         self._last = 0
@@ -81,9 +83,19 @@ class Client:
     def gateway(self) -> int | None:
         """The gateway that it is connected to and has subscribed at, if nothing is under way."""
         connection = self._connection
-        if connection is None or connection.ended.is_set() or not self._subscribed or self._outstanding:
-            return None
-        return connection.gateway
+        return None if connection is None or self.waits_for is not None else connection.gateway
+
+    @property
+    def waits_for(self) -> str | None:
+        """What is under way, in words; None if nothing is."""
+        connection = self._connection
+        if connection is None or connection.ended.is_set():
+            return self._connecting
+        if not self._subscribed:
+            return f"SUBACK of gateway {connection.gateway}"
+        if self._outstanding:
+            return f"{len(self._outstanding)} PUBACKs of gateway {connection.gateway}"
+        return None
 
     @property
     def awaited(self) -> list[Missing]:
@@ -99,17 +111,13 @@ class Client:
                 self._tally.refused += 1
             else:
                 await self._stay(connection)
+            self._connecting = "the time to come back"
             await asyncio.sleep(self._random.uniform(0, self._away_s))
 
     async def _connect(self) -> Connection:
         gateway = self._random.randrange(len(self._access.ports))
         former = self._connection
-        connection = await Connection.open(gateway, self._access, source_of(self._number))
-        try:
-            present = await connection.connect(self.token, self._access)
-        except BaseException:
-            connection.abort()
-            raise
+        connection, present = await self._open(gateway)
         self._tally.connects += 1
         self._tally.by_password += self._access.password is not None
         self._tally.by_certificate += self._access.certificate is not None
@@ -127,17 +135,51 @@ class Client:
         if not self._subscribed:
             prefix = f"kp1/{APP_VERSION}/{EXTENSION}/{self.token}"
             filters = tuple((f"{prefix}/{path}/#", int(path[-1])) for path in PUSH_PATHS)
+            connection.awaited[SUBSCRIBE_ID] = now
             connection.send(mqtt.Subscribe(SUBSCRIBE_ID, filters))
         self._seen_at = now
         for packet_id, number in self._outstanding.items():
+            connection.awaited[packet_id] = now
             connection.send(self._publish(packet_id, number, again=True))
         task = asyncio.create_task(self._read(connection))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
         return connection
 
+    async def _open(self, gateway: int) -> tuple[Connection, bool]:
+        """Return a connection, and whether the gateway has the session. OSError if it has come to nothing."""
+        began = time.time()
+        self._connecting = f"a connection to gateway {gateway}"
+        try:
+            connection = await Connection.open(gateway, self._access, source_of(self._number))
+        except TimeoutError:
+            self._give_up("connection", gateway, began)
+            raise
+        self._connecting = f"CONNACK of gateway {gateway}"
+        try:
+            return connection, await connection.connect(self.token, self._access)
+        except BaseException as error:
+            if isinstance(error, TimeoutError):
+                self._give_up("CONNACK", gateway, began)
+            connection.abort()
+            raise
+
+    def _give_up(self, awaited: str, gateway: int, since: float) -> None:
+        self._tally.unanswered.append(Unanswered(self.token, awaited, gateway, since, time.time()))
+
+    def _is_late(self, connection: Connection) -> bool:
+        """Return whether a packet has no answer although its time is over, and count it."""
+        packet_id, since = next(iter(connection.awaited.items()), (0, time.time()))
+        late = time.time() - since > ANSWER_S
+        if late:
+            self._give_up("SUBACK" if packet_id == SUBSCRIBE_ID else "PUBACK", connection.gateway, since)
+        return late
+
     async def _stay(self, connection: Connection) -> None:
-        """Send messages until the connection ends or is left; a connection that takes over follows it."""
+        """Send messages until the connection ends or is left; a connection that takes over follows it.
+
+        A gateway that does not answer in time is left.
+        """
         loop = asyncio.get_running_loop()
         while True:
             move = loop.time() + STAY_S + self._random.expovariate(1 / self._roam_s)
@@ -148,6 +190,9 @@ class Client:
                 try:
                     await asyncio.wait_for(connection.ended.wait(), wait)
                 except TimeoutError:
+                    if self._is_late(connection):
+                        connection.abort()
+                        return
                     if not self.paused and self._subscribed and len(self._outstanding) < OUTSTANDING_MAX:
                         self._send(connection)
             if connection.ended.is_set():
@@ -174,7 +219,8 @@ class Client:
         packet_id = self._last % PACKET_IDS + 1
         self._outstanding[packet_id] = self._last
         self._tally.sent += 1
-        self._awaited[PUSH, self._last] = self._awaited[ANSWER, self._last] = time.time()
+        now = connection.awaited[packet_id] = time.time()
+        self._awaited[PUSH, self._last] = self._awaited[ANSWER, self._last] = now
         connection.send(self._publish(packet_id, self._last))
         connection.ping()
 
@@ -227,6 +273,7 @@ class Client:
         if isinstance(packet, mqtt.Publish):
             self._handle_push(connection, packet)
         elif isinstance(packet, mqtt.Puback):
+            connection.awaited.pop(packet.packet_id, None)
             number = self._outstanding.pop(packet.packet_id, None)
             if number is not None:
                 self.acknowledged.append(number)
@@ -235,6 +282,7 @@ class Client:
             self._receiving.discard(packet.packet_id)
             connection.send(mqtt.Pubcomp(packet.packet_id))
         elif isinstance(packet, mqtt.Suback):
+            connection.awaited.pop(packet.packet_id, None)
             self._subscribed = True
         elif isinstance(packet, mqtt.Pingresp):
             self._settled.update(connection.in_doubt)

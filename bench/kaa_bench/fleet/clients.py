@@ -1,8 +1,8 @@
 """A process of simulated clients. It is told on standard input what to do, and answers each line on standard output.
 
-`pause` and `go on` are confirmed by `done`; `where` is answered with the gateway of each client in JSON, `awaited` with
-the number of pushes and answers that have not come, and `end` with the tally, after the acknowledged messages are in a
-file.
+`pause` and `go on` are confirmed by `done`; `where` is answered with the gateway of each client at rest in JSON,
+`unrest` with what each other client waits for, `awaited` with the number of pushes and answers that have not come, and
+`end` with the tally, after the acknowledged messages are in a file.
 """
 
 import asyncio
@@ -71,6 +71,8 @@ async def live(settings: Settings) -> None:
             answer = sum(len(client.awaited) for client in clients)
         elif line == "where":
             answer = {client.token: client.gateway for client in clients if client.gateway is not None}
+        elif line == "unrest":
+            answer = {client.token: client.waits_for for client in clients if client.waits_for is not None}
         else:
             for client in clients:
                 client.paused = line == "pause"

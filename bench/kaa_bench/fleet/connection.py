@@ -12,7 +12,8 @@ from kaa_bench.processes import HOST
 if TYPE_CHECKING:
     from kaa_bench.fleet.credentials import Access
 
-CONNECT_TIMEOUT_S = 60.0
+ANSWER_S = 60.0
+"""How long a gateway may take to open a connection, and to answer each packet that is to be answered."""
 INPUT_SIZE = 65_536
 TCP_ESTABLISHED = 1
 """The state of a connection in which no FIN has arrived, as the kernel numbers it (TCP_INFO)."""
@@ -24,6 +25,8 @@ class Connection:
     def __init__(self, gateway: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.gateway = gateway
         self.ended = asyncio.Event()
+        self.awaited: dict[int, float] = {}
+        """When each packet without SUBACK or PUBACK was sent, as Unix time, by packet identifier; the oldest first."""
         self.answered = asyncio.Event()
         """A PINGREQ has been answered."""
         self.pinging = False
@@ -37,11 +40,11 @@ class Connection:
 
     @classmethod
     async def open(cls, gateway: int, access: Access, source: str) -> Connection:
-        """Connect from a source address."""
+        """Connect from a source address. TimeoutError if that takes longer than ANSWER_S."""
         opening = asyncio.open_connection(
             HOST, access.ports[gateway], local_addr=(source, 0), limit=INPUT_SIZE, ssl=access.context()
         )
-        reader, writer = await asyncio.wait_for(opening, CONNECT_TIMEOUT_S)
+        reader, writer = await asyncio.wait_for(opening, ANSWER_S)
         return cls(gateway, reader, writer)
 
     @property
@@ -53,7 +56,7 @@ class Connection:
         return bool(state[0] == TCP_ESTABLISHED)
 
     async def connect(self, client_id: str, access: Access) -> bool:
-        """Send CONNECT, and return whether the session is present. OSError if it is refused."""
+        """Send CONNECT, and return whether the session is present. OSError if it is refused or not answered in time."""
         self.send(
             mqtt.Connect(
                 client_id,
@@ -63,7 +66,7 @@ class Connection:
                 password=access.password,
             )
         )
-        packet = await asyncio.wait_for(self.receive(), CONNECT_TIMEOUT_S)
+        packet = await asyncio.wait_for(self.receive(), ANSWER_S)
         if not isinstance(packet, mqtt.Connack) or packet.return_code:
             raise ConnectionError(f"refused: {packet}")
         return packet.session_present

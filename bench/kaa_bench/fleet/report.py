@@ -37,12 +37,18 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
         line(
             f"presence: right {len(waits)} of {result.presence_checks} times, after {max(waits):.1f} s at most"
         )
-    if result.excused_overlaps or result.excused_pushes or result.excused_missing:
+    if (
+        result.excused_overlaps
+        or result.excused_pushes
+        or result.excused_missing
+        or result.excused_unanswered
+    ):
         longest = max((each.seconds for each in result.excused_overlaps), default=0.0)
         line(
             f"while a NATS server was away: {len(result.excused_overlaps)} old connections stayed, {longest:.1f} s at "
             f"most; {result.excused_pushes} pushes came again, as the extension had sent them again; "
-            f"{result.excused_missing} pushes and answers did not come"
+            f"{result.excused_missing} pushes and answers did not come; {result.excused_unanswered} connections and "
+            "packets had no answer in time"
         )
     worst = sorted(tally.overlaps, key=lambda each: each.seconds, reverse=True)
     for each in worst[:SHOWN]:
@@ -57,6 +63,11 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
         )
     for missing in tally.missing[:SHOWN]:
         line(f"the {missing.kind} to a message of {missing.sent_at - result.began:.0f} s has not come")
+    for late in tally.unanswered[:SHOWN]:
+        line(
+            f"at {late.at - result.began:.0f} s, {late.client} had waited for {late.at - late.since:.0f} s for the "
+            f"{late.awaited} of gateway {late.gateway}"
+        )
     for name, times in (("QoS 2", tally.twice), ("acknowledged", tally.after_acknowledgement)):
         if times:
             line(
@@ -67,5 +78,6 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
         f"acknowledged and lost: {result.lost}; delivered twice at QoS 2: {len(tally.twice)}; delivered after their "
         f"acknowledgement: {len(tally.after_acknowledgement)}; old connections for more than a round trip: "
         f"{len(tally.overlaps)}; sessions not found: {len(tally.begun)}; pushes and answers missing: "
-        f"{len(tally.missing)}; wrong in presence: {len(result.presence_faults)}"
+        f"{len(tally.missing)}; without an answer in time: {len(tally.unanswered)}; wrong in presence: "
+        f"{len(result.presence_faults)}"
     )

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ from kaa_bench.fleet.credentials import Credentials
 from kaa_bench.fleet.faults import FAULTS, gateway_killed, nats_server_killed, worker_killed
 from kaa_bench.fleet.ledger import Ledger
 from kaa_bench.fleet.names import INSTANCE, replica_of
-from kaa_bench.fleet.tally import Loss, Missing, Overlap, Tally
+from kaa_bench.fleet.tally import Loss, Missing, Overlap, Tally, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -50,6 +51,7 @@ AWAITED_S = 60.0
 LINE_SIZE = 1 << 26
 """Bytes of a line of a process of clients."""
 SHOWN_WRONG = 3
+SHOWN_RESTLESS = 10
 FAULTS_A_CHECK = 3
 """Faults between two looks at presence."""
 
@@ -70,6 +72,8 @@ class Result(msgspec.Struct):
     """Pushes that came again at that time: the extension sends again what NATS has not confirmed."""
     excused_losses: int
     """Sessions that were lost with a worker that was killed, or while the NATS servers were not all there."""
+    excused_unanswered: int
+    """Connections and packets that waited too long while the NATS servers were not all there."""
     excused_missing: int
     """Pushes and answers that did not come, whose messages were sent around that time."""
     faults: dict[str, int]
@@ -89,6 +93,7 @@ class Result(msgspec.Struct):
             + len(tally.overlaps)
             + len(tally.begun)
             + len(tally.missing)
+            + len(tally.unanswered)
             + len(self.presence_faults)
         )
 
@@ -153,6 +158,7 @@ class FleetRun:
         tally.after_acknowledgement = [at for at in seen.after_acknowledgement if not self._was_nats_away(at)]
         tally.begun = [each for each in seen.begun if not self._is_excused_loss(each)]
         tally.missing = [each for each in seen.missing if not self._is_excused_missing(each)]
+        tally.unanswered = [each for each in seen.unanswered if not self._is_excused_unanswered(each)]
         return Result(
             tally,
             lost,
@@ -164,6 +170,7 @@ class FleetRun:
             - len(tally.twice)
             - len(tally.after_acknowledgement),
             len(seen.begun) - len(tally.begun),
+            len(seen.unanswered) - len(tally.unanswered),
             len(seen.missing) - len(tally.missing),
             self._faults,
             len(self._presence_waits) + len(self._presence_faults),
@@ -243,10 +250,10 @@ class FleetRun:
         """Have the clients rest, and wait until presence shows where they are."""
         await self._tell("pause")
         deadline = time.monotonic() + SETTLE_S
-        while len(found := await self._where()) < self._count and time.monotonic() < deadline:
+        while (restless := await self._restless()) and time.monotonic() < deadline:
             await asyncio.sleep(POLL_S)
-        if len(found) < self._count:
-            raise BenchError(f"{self._count - len(found)} clients have not come to rest in {SETTLE_S:g} s")
+        if restless:
+            raise BenchError(_shown_restless(restless))
         began = time.monotonic()
         async with AsyncExitStack() as stack:
             presence = await self._presence(client, stack)
@@ -273,6 +280,13 @@ class FleetRun:
         for answer in await self._tell("where"):
             found |= msgspec.json.decode(answer, type=dict[str, int])
         return found
+
+    async def _restless(self) -> dict[str, str]:
+        """Return what each client waits for that is not at rest."""
+        restless: dict[str, str] = {}
+        for answer in await self._tell("unrest"):
+            restless |= msgspec.json.decode(answer, type=dict[str, str])
+        return restless
 
     async def _missing(self, cluster: FleetCluster, directory: Path) -> tuple[int, int]:
         """Return how many acknowledged messages the extension has not got, and how many it has."""
@@ -315,6 +329,10 @@ class FleetRun:
     def _is_excused_missing(self, missing: Missing) -> bool:
         return any(began - NATS_LEAD_S <= missing.sent_at <= ended for began, ended in self._nats_away)
 
+    def _is_excused_unanswered(self, unanswered: Unanswered) -> bool:
+        """Return whether NATS servers were away while the gateway was waited for."""
+        return any(began <= unanswered.at and unanswered.since <= ended for began, ended in self._nats_away)
+
     def _was_nats_away(self, at: float) -> bool:
         return any(began <= at <= ended for began, ended in self._nats_away)
 
@@ -326,6 +344,14 @@ async def _silent(error: Exception) -> None:
 def _is_right(presence: Presence, token: str, gateway: int) -> bool:
     entries = presence.get(token)
     return len(entries) == 1 and entries[0].replica.rpartition("-")[0] == replica_of(gateway)
+
+
+def _shown_restless(restless: dict[str, str]) -> str:
+    """Say which clients have not come to rest, and what they wait for."""
+    shown = [f"{token} waits for {awaited}" for token, awaited in islice(restless.items(), SHOWN_RESTLESS)]
+    if len(restless) > len(shown):
+        shown.append(f"and {len(restless) - len(shown)} more")
+    return f"{len(restless)} clients have not come to rest in {SETTLE_S:g} s: {'; '.join(shown)}"
 
 
 def _sum(tallies: list[Tally]) -> Tally:

@@ -37,6 +37,19 @@ class Missing(msgspec.Struct, frozen=True):
     """When the message that it belongs to was sent, as Unix time."""
 
 
+class Unanswered(msgspec.Struct, frozen=True):
+    """A connection that was not opened, or a packet that was not answered, in time."""
+
+    client: str
+    awaited: str
+    """Such as CONNACK."""
+    gateway: int
+    since: float
+    """When that was asked for, as Unix time."""
+    at: float
+    """When the client gave up."""
+
+
 class Tally(msgspec.Struct):
     """Counts of what was done and seen."""
 
@@ -62,6 +75,7 @@ class Tally(msgspec.Struct):
     answered: int = 0
     """Answers that came, for the first time."""
     missing: list[Missing] = []
+    unanswered: list[Unanswered] = []
     repeated: int = 0
     """Pushes of QoS 1 that came again before their acknowledgement was known to have arrived."""
     twice: list[float] = []
