@@ -1,13 +1,16 @@
 """Fixtures that every kind of test shares."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
 import structlog
 import uvloop
 from hypothesis import settings
 
+from tests.support.auth_provider import AuthProvider
+from tests.support.cluster import Cluster
+from tests.support.encrypted import Pki
 from tests.support.gateway import GatewayProcess
 from tests.support.nats import NatsServer
 
@@ -61,6 +64,26 @@ def shared_gateway(shared_nats: NatsServer) -> Iterator[GatewayProcess]:
         yield process
         assert process.running, process.log
         assert "Traceback" not in process.log, process.log
+
+
+@pytest.fixture
+async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
+    """The services behind NATS, with the extension instance `dcx`, for one test."""
+    async with Cluster(shared_nats.url, "dcx") as cluster:
+        yield cluster
+
+
+@pytest.fixture
+async def auth(shared_nats: NatsServer) -> AsyncIterator[AuthProvider]:
+    """A provider of identities, for one test, which says what it knows."""
+    async with AuthProvider(shared_nats.url) as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    """Certificates for the tests of a module."""
+    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Quality of service towards one client, both ways: MQTT 3.1.1 sections 4.3, 4.4 and 4.6."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
 from kaa_bench.mqtt_packets import Puback, Pubcomp, Publish, Pubrec, Pubrel
@@ -13,12 +13,6 @@ from tests.support.nats import NatsServer
 NewToken = Callable[[], str]
 
 PACKET_IDS = 65_535
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
 
 
 async def payloads(cluster: Cluster, count: int) -> list[bytes]:

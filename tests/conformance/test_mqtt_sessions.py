@@ -3,7 +3,7 @@
 Client identifiers are scoped to authenticated principals (test_mqtt_waiting.py); here all clients are anonymous.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Pubcomp, Publish, Pubrec, Pubrel, Will
@@ -18,12 +18,6 @@ NewToken = Callable[[], str]
 
 NEW = Connack(False, 0)
 RESUMED = Connack(True, 0)
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
 
 
 @pytest.fixture(scope="module")

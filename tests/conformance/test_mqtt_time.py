@@ -4,7 +4,7 @@ Source: MQTT 3.1.1 sections 3.1.2.5, 3.1.2.10 and 3.1.4.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Publish, Will
@@ -24,12 +24,6 @@ def impatient_gateway(shared_nats: NatsServer) -> Iterator[GatewayProcess]:
     limits = {"connect-timeout": 0.1, "session-expiry": 0.1}
     with GatewayProcess(shared_nats.url, {"kaa": {"kpc": {"transports": {"mqtt": limits}}}}) as process:
         yield process
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
 
 
 def will_of(token: str, qos: int = 0) -> Will:

@@ -24,11 +24,6 @@ KEY = b"an example key!!"
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
 def encrypted(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     """Of the certificates of the authority, the static file names one."""
     issuer = pki.authority.name.rfc4514_string()

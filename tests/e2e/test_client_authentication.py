@@ -60,12 +60,6 @@ def cap_gateway(shared_nats: NatsServer) -> Iterator[GatewayProcess]:
 
 
 @pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
-@pytest.fixture
 async def auth(shared_nats: NatsServer) -> AsyncIterator[AuthProvider]:
     provider = AuthProvider(shared_nats.url)
     provider.clients["acme", "alice", "secret"] = {"credentialsId": "id-alice", "clientId": "a"}

@@ -24,11 +24,6 @@ TIMEOUT_S = 40.0
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
 def coap(pki: Pki) -> dict[str, Any]:
     return {
         "tcp": {"enabled": True, "port": free_port()},

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,18 +41,6 @@ def ecap_gateway(shared_nats: NatsServer) -> Iterator[GatewayProcess]:
         yield process
         assert process.running, process.log
         assert "Traceback" not in process.log, process.log
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
-@pytest.fixture
-async def auth(shared_nats: NatsServer) -> AsyncIterator[AuthProvider]:
-    async with AuthProvider(shared_nats.url) as provider:
-        yield provider
 
 
 async def status_of(device: MqttPeer, topic: str) -> int:

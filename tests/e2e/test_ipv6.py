@@ -25,11 +25,6 @@ TIMEOUT_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
 def gateway(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     keys = pki.directory / "psk.yml"
     keys.write_text(f"keys: {{device-1: {KEY.hex()}}}\n")

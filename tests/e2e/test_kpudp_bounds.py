@@ -5,7 +5,6 @@ Source: docs/kp-over-udp.md, "Peers, and their address" and "Confirmable message
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 
 import pytest
@@ -20,12 +19,6 @@ PATH = "kp1/app_v1/dcx/tok/json"
 EPOCH = 1
 AMPLIFICATION_MAX = 3
 TRANSMISSIONS = 6
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
 
 
 def data(message_id: int) -> bytes:

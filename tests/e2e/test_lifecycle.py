@@ -49,12 +49,6 @@ def quick_gateway(shared_nats: NatsServer) -> Iterator[GatewayProcess]:
         assert "Traceback" not in process.log, process.log
 
 
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
 def history(cluster: Cluster, token: str) -> list[str]:
     """The events of an endpoint, in order."""
     return [kind for kind, fields in cluster.events if token in fields["endpoints"]]

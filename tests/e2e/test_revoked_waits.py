@@ -26,11 +26,6 @@ VALID = 0x43
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
 def encrypted(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     required = {"client-authentication": "required"}
     transports = {
@@ -43,18 +38,6 @@ def encrypted(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     with EncryptedGateway(shared_nats.url, transports, applications, identity=identity) as gateway:
         yield gateway
         assert "Traceback" not in gateway.log, gateway.log
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
-@pytest.fixture
-async def auth(shared_nats: NatsServer) -> AsyncIterator[AuthProvider]:
-    async with AuthProvider(shared_nats.url) as provider:
-        yield provider
 
 
 def admit(auth: AuthProvider, pki: Pki, name: str) -> Issued:

@@ -25,11 +25,6 @@ NewToken = Callable[[], str]
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
 def encrypted(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     """MQTT that requires certificates, HTTP that takes them."""
     transports = {

@@ -1,6 +1,15 @@
-"""Records of established TLS connections: those of one listener share their buffers, and nothing else."""
+"""Records of established TLS connections: those of one listener share their buffers, and nothing else.
+
+What OpenSSL answers by itself goes to its own connection, also if it comes together with what makes another connection
+write. OpenSSL refuses a new handshake of TLS 1.2 while it reads, so that record must be sent before the core has
+another connection write. It answers a change of keys of TLS 1.3 with the next data that it writes to the connection.
+
+Source: RFC 8446 section 4.6.3 (KeyUpdate); RFC 5246 section 7.4.1.1 (a new handshake); MQTT 3.1.4-3 (a client takes
+over its older connection).
+"""
 
 import asyncio
+import contextlib
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -12,23 +21,24 @@ from kaa_bench import mqtt_packets as mqtt
 from tests.support.encrypted import EncryptedGateway, Pki
 from tests.support.esp import until
 from tests.support.nats import HOST, NatsServer
+from tests.support.openssl_client import APPLICATION_DATA, TLS_1_2, OpensslClient
 
 PINGREQ, PINGRESP = b"\xc0\x00", b"\xd0\x00"
-CONNACK = b"\x20\x02\x00\x00"
+CONNACK, RESUMED = b"\x20\x02\x00\x00", b"\x20\x02\x01\x00"
 PUBACK = b"\x40\x02\x00\x01"
 PUBLISH = mqtt.encode(mqtt.Publish("of/nothing", bytes(3000), 1, 1))
 NONSENSE = b"\x17\x03\x03\x00\x20" + bytes(range(32))
 """A record that no key has made."""
+TIMEOUT_S = 60.0
+ALERT, ALERT_SIZE = 21, 2
+EXPLICIT_NONCE, TAG = 8, 16
+AFTER_CLIENT_HELLO = 2
+"""The number of a record: Finished and the ClientHello stand before it."""
 
 
 @pytest.fixture(scope="module", params=["1.2", "1.3"])
 def version(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +175,57 @@ async def test_a_change_of_keys_is_answered(encrypted: EncryptedGateway, pki: Pk
         await hear(PINGRESP)
     client.stdin.close()
     await client.wait()
+
+
+@contextlib.asynccontextmanager
+async def older_connection(
+    gateway: EncryptedGateway, pki: Pki, client_id: str
+) -> AsyncIterator[asyncio.StreamReader]:
+    """Connect a client, whose connection another one of the same client ID takes over."""
+    context = ssl.create_default_context(cafile=pki.authority.file)
+    reader, writer = await asyncio.open_connection(
+        HOST, gateway.mqtts_port, ssl=context, server_hostname="localhost"
+    )
+    writer.write(connect(client_id))
+    assert await reader.readexactly(len(CONNACK)) == CONNACK
+    writer.write(PINGREQ)
+    assert await reader.readexactly(len(PINGRESP)) == PINGRESP
+    yield reader
+    writer.close()
+
+
+def connect(client_id: str) -> bytes:
+    return mqtt.encode(mqtt.Connect(client_id, clean_session=False))
+
+
+async def test_the_answer_to_a_change_of_keys_goes_to_its_own_connection(
+    encrypted: EncryptedGateway, pki: Pki
+) -> None:
+    async with asyncio.timeout(TIMEOUT_S), older_connection(encrypted, pki, "changes") as older:
+        client = await OpensslClient.connect(HOST, encrypted.mqtts_port)
+        client.update_keys()
+        client.write(connect("changes"))
+        client.flush()
+        assert await older.read() == b""  # the older connection ends, and all that came was for it
+        assert await client.receive() == RESUMED
+        client.write(PINGREQ)
+        client.flush()
+        assert await client.receive() == PINGRESP
+        await client.close()
+
+
+async def test_the_answer_to_a_new_handshake_goes_to_its_own_connection(
+    encrypted: EncryptedGateway, pki: Pki
+) -> None:
+    """The client sends CONNECT directly behind the ClientHello, which OpenSSL refuses with an alert."""
+    async with asyncio.timeout(TIMEOUT_S), older_connection(encrypted, pki, "renegotiates") as older:
+        client = await OpensslClient.connect(HOST, encrypted.mqtts_port, TLS_1_2)
+        sealed = client.seal(connect("renegotiates"), AFTER_CLIENT_HELLO)
+        client.ask_for_handshake()
+        client.flush(sealed)
+        assert await older.read() == b""
+        kind, alert = await client.record()
+        assert (kind, len(alert)) == (ALERT, EXPLICIT_NONCE + ALERT_SIZE + TAG)
+        kind, connack = await client.record()
+        assert (kind, len(connack)) == (APPLICATION_DATA, EXPLICIT_NONCE + len(RESUMED) + TAG)
+        await client.close()

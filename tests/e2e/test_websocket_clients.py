@@ -19,11 +19,6 @@ TIMEOUT_S = 20.0
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
 def encrypted(shared_nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     websocket = {"enabled": True, "port": free_port(), "tls": pki.section("required")}
     with EncryptedGateway(shared_nats.url, {"mqtt": {"websocket": websocket}}) as gateway:

@@ -35,12 +35,6 @@ BODIES_MAX = 4
 
 
 @pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
-@pytest.fixture
 async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
     settings: dict[str, Any] = {"max_body_size": 2048, "block_memory": 4096, "piggyback_delay": 3600.0}
     async with coap_server(shared_nats.url, **settings) as server:

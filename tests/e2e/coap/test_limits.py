@@ -1,10 +1,8 @@
 """Bounds against hostile peers: tables at their bound, the rate of requests, and amplification."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from kaa_gateway.wire.coap import Message
 
 from tests.support.cluster import Cluster
@@ -26,12 +24,6 @@ PATH = "kp1/app_v1/dcx/token/json"
 FOREVER = 3600.0
 PEER_IDLE = 247
 UNAVAILABLE, UNAUTHORIZED = 0xA3, 0x81
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
 
 
 async def test_the_longest_idle_peer_goes(cluster: Cluster, shared_nats: NatsServer) -> None:

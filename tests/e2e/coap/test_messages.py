@@ -34,12 +34,6 @@ FOREVER = 3600.0
 
 
 @pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
-@pytest.fixture
 async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
     async with coap_server(shared_nats.url, piggyback_delay=FOREVER) as server:
         yield server

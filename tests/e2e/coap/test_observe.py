@@ -33,12 +33,6 @@ DAY = 86_400
 
 
 @pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
-@pytest.fixture
 async def server(shared_nats: NatsServer) -> AsyncIterator[RunningCoapServer]:
     async with coap_server(
         shared_nats.url, observers_per_peer=2, observers=3, piggyback_delay=3600.0

@@ -34,12 +34,6 @@ def signal(code: int, *options: tuple[int, bytes], token: bytes = b"", payload: 
 
 
 @pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as cluster:
-        yield cluster
-
-
-@pytest.fixture
 async def server(shared_nats: NatsServer) -> AsyncIterator[RunningStreamServer]:
     async with coap_stream_server(shared_nats.url) as server:
         yield server

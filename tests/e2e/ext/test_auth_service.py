@@ -29,11 +29,6 @@ def nats() -> Iterator[NatsServer]:
 
 
 @pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(scope="module")
 def gateway(nats: NatsServer, pki: Pki) -> Iterator[EncryptedGateway]:
     """Whoever comes shows a certificate of the authority, and is a client that the provider knows."""
     transports = {

@@ -37,12 +37,6 @@ async def three(shared_nats: NatsServer) -> AsyncIterator[Fleet]:
         yield found
 
 
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as found:
-        yield found
-
-
 def only(number: int) -> str:
     """Return the subject on which one worker alone gets an ExtensionData."""
     return subjects.replica(f"replica-{number}", "esp", subjects.EXTENSION_DATA)

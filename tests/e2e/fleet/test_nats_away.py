@@ -1,9 +1,7 @@
 """Workers that cannot ask each other: clients connect all the same, and of two sessions the newer one remains."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
-import pytest
 from kaa_bench.mqtt_packets import Connack, Disconnect, Puback, Publish
 from kaa_gateway.fleet import messages
 from nats.aio.client import Client
@@ -19,12 +17,6 @@ NEW = Connack(False, 0)
 RESUMED = Connack(True, 0)
 TOKEN = "token"
 PUSHES = f"kp1/app_v1/dcx/{TOKEN}/#"
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as found:
-        yield found
 
 
 async def queued_on(fleet: Fleet, number: int, cluster: Cluster, payload: bytes) -> None:

@@ -49,12 +49,6 @@ async def two(shared_nats: NatsServer) -> AsyncIterator[Fleet]:
         yield found
 
 
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as found:
-        yield found
-
-
 async def resumed(peer: MqttPeer, client_id: str = "c", **fields: object) -> None:
     assert await peer.connect(client_id, clean_session=False, **fields) == RESUMED
 

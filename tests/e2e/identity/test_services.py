@@ -43,12 +43,6 @@ async def start(control: Control) -> None:
     await until(lambda: control.connected, "the control connection")
 
 
-@pytest.fixture
-async def auth(shared_nats: NatsServer) -> AsyncIterator[AuthProvider]:
-    async with AuthProvider(shared_nats.url) as provider:
-        yield provider
-
-
 def ecap(control: Control, revoked: Revoked, *, cache_size: int = 100_000) -> EcapProvider:
     return EcapProvider(
         control,

@@ -1,11 +1,10 @@
 """A gateway with MQTT-SN, whose times are short and whose bounds are small."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster
 from tests.support.gateway import GatewayProcess
 from tests.support.mqtt_sn import SnClient
 from tests.support.nats import NatsServer, free_port
@@ -52,12 +51,6 @@ def sn(shared_nats: NatsServer) -> Iterator[SnGateway]:
         yield gateway
         assert gateway.running, gateway.log
         assert "Traceback" not in gateway.log, gateway.log
-
-
-@pytest.fixture
-async def cluster(shared_nats: NatsServer) -> AsyncIterator[Cluster]:
-    async with Cluster(shared_nats.url, "dcx") as found:
-        yield found
 
 
 @pytest.fixture
