@@ -151,6 +151,26 @@ async def test_drain(one: GatewayProcess, devices: AsyncExitStack) -> None:
     assert '"draining": true' in (await command(one, "replicas", "--json"))[1]
 
 
+async def test_a_replica_that_stops_while_it_drains(one: GatewayProcess, devices: AsyncExitStack) -> None:
+    """A rolling update ends a drain by SIGTERM."""
+    for number in range(3):
+        await devices.enter_async_context(mqtt5_client(one.mqtt_port, f"c{number}"))
+    draining = asyncio.create_task(command(one, "drain", "one", "--rate", "1"))
+    while '"draining": true' not in (await command(one, "replicas", "--json"))[1]:
+        assert not draining.done()
+    one.terminate()
+    status, shown = await draining
+    assert status == 0, shown
+    assert shown.splitlines() == ["one: 3 clients to send away", "one: stopped"]
+
+
+async def test_nothing_drains_if_a_replica_is_not_there(one: GatewayProcess) -> None:
+    status, shown = await command(one, "drain", "one", "tow")
+    assert status == 1
+    assert "no replica 'tow' answers; `kaa-gateway replicas` shows those that do" in shown
+    assert '"draining": false' in (await command(one, "replicas", "--json"))[1]
+
+
 async def test_what_was_sent_is_acknowledged_before_the_end(
     nats_server: NatsServer, one: GatewayProcess, devices: AsyncExitStack
 ) -> None:

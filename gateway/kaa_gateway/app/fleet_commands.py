@@ -115,18 +115,33 @@ async def list_replicas(config: Config, *, as_json: bool) -> int:
 
 
 async def drain(config: Config, names: tuple[str, ...], request: Drain, timeout: float) -> int:
-    """Have replicas drain, and wait until their clients are gone."""
+    """Have replicas drain, and wait until their clients are gone. One that stops meanwhile has none."""
     async with replicas_of(config) as replicas:
+        for name in names:
+            await replicas.status(name)  # none drains if one is not there
         for name in names:
             print(f"{name}: {await replicas.drain(name, request)} clients to send away")
         deadline = asyncio.get_running_loop().time() + timeout
-        left = dict.fromkeys(names, 1)
+        left: dict[str, int | None] = dict.fromkeys(names, 1)
         while any(left.values()) and asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(POLL_PERIOD)
-            left = {name: (await replicas.status(name)).clients for name in names}
+            left = {name: await _clients_left(replicas, name) for name in names}
     for name, clients in left.items():
-        print(f"{name}: drained" if clients == 0 else f"{name}: {clients} clients left")
+        if clients is None:
+            print(f"{name}: stopped")
+        else:
+            print(f"{name}: drained" if clients == 0 else f"{name}: {clients} clients left")
     return 1 if any(left.values()) else 0
+
+
+async def _clients_left(replicas: Replicas, name: str) -> int | None:
+    """Return how many clients a replica has; None if it has stopped."""
+    try:
+        return (await replicas.status(name)).clients
+    except BusError as error:
+        if error.reason != "nats_no_responders":
+            raise
+        return None
 
 
 async def rebalance(config: Config, rate: int | None, *, permanent: bool) -> int:

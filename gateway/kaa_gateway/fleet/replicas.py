@@ -83,7 +83,14 @@ class Replicas:
     async def _ask(self, replica_id: str, request: Request, kind: type[Answer]) -> Answer:
         if not subjects.NAME.fullmatch(replica_id):
             raise BusError("no_replica", f"{replica_id!r} is no name of a replica")
-        datum = await self._channel.ask(replica_id, type(request).__name__, operations.encode(request))
+        try:
+            datum = await self._channel.ask(replica_id, type(request).__name__, operations.encode(request))
+        except BusError as error:
+            if error.reason != "nats_no_responders":
+                raise
+            raise BusError(
+                error.reason, f"no replica {replica_id!r} answers; `kaa-gateway replicas` shows those that do"
+            ) from error
         try:
             return operations.decode(kind, datum)
         except msgspec.DecodeError:
