@@ -34,6 +34,8 @@ class FakeConnection:
         self._writer = writer
         self.connect: dict[str, Any] = {}
         self.subscriptions: list[str] = []
+        self.between_workers: list[str] = []
+        """The SUB lines of what workers tell each other."""
 
     async def send(self, data: bytes) -> None:
         """Write bytes as they are."""
@@ -45,16 +47,20 @@ class FakeConnection:
 
         What a worker tells other workers of its sessions is read over.
         """
-        while True:
-            async with asyncio.timeout(RECEIVE_TIMEOUT_S):
-                try:
-                    line = (await self._reader.readline()).decode()
-                except ConnectionResetError:
-                    line = ""
-            if not TO_WORKERS.match(line):
-                return line.removesuffix("\r\n")
+        while TO_WORKERS.match(line := await self.any_line()):
             if line.startswith("PUB"):
                 await self.read(int(line.split(" ")[-1]) + 2)
+            else:
+                self.between_workers.append(line)
+        return line
+
+    async def any_line(self) -> str:
+        """Return the next line, also one to other workers."""
+        async with asyncio.timeout(RECEIVE_TIMEOUT_S):
+            try:
+                return (await self._reader.readline()).decode().removesuffix("\r\n")
+            except ConnectionResetError:
+                return ""
 
     async def read(self, size: int) -> bytes:
         """Return the next bytes."""

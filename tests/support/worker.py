@@ -40,6 +40,7 @@ class NoControl:
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         self.connected = False
+        self.jetstream_domain = None
         self.dropped = 0
         self.event_size_max = 1024 * 1024
         self.clock_skew = ClockSkew()

@@ -1,8 +1,9 @@
-"""The stream in which a worker's sessions outlive it: makes it when it is missing."""
+"""The stream in which a worker's sessions outlive it: makes it when it is missing, and notices when it was emptied."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("gateway")
 
+CHECK_PERIOD = 30.0
+"""Seconds between looks whether the stream is there, and has not lost its sessions."""
 RETRY_PAUSE = 1.0
 """Seconds until another attempt to make the stream."""
 
@@ -39,6 +42,9 @@ class StoredSessions:
             replicas=config.durable.replicas,
             max_bytes=config.durable.max_bytes,
         )
+        self._name: str = self._settings["name"]
+        self._created = ""
+        """When the stream was made, as JetStream says it; "" before that is known."""
         self._missing = asyncio.Event()
         self._missing.set()
         self.storage = SessionStorage(
@@ -52,24 +58,43 @@ class StoredSessions:
         self.storage.on_missing = self._missing.set
 
     async def run(self) -> None:
-        """Make the stream whenever it is missing."""
+        """Make the stream whenever it is missing, and write all sessions again when it has lost them."""
         reported = ""
         while True:
-            await self._missing.wait()
-            try:
-                answer = await make_stream(
-                    self._control.request, self._settings, self._control.jetstream_domain
-                )
-                trouble = str(answer["error"].get("description")) if "error" in answer else ""
-            except BusError as error:
-                trouble = str(error)
-            if not trouble:
-                self._missing.clear()
-                continue
-            if trouble != reported and self._control.connected:
-                log.error("the stream of sessions cannot be used, trying on", error=trouble)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_PERIOD):
+                    await self._missing.wait()
+            self._missing.clear()
+            trouble = await self._check()
+            if trouble != reported and (self._control.connected or not trouble):
+                if trouble:
+                    log.error(
+                        "the stream of sessions cannot be used, trying on", stream=self._name, error=trouble
+                    )
+                else:
+                    log.info("the stream of sessions can be used again", stream=self._name)
                 reported = trouble
-            await asyncio.sleep(RETRY_PAUSE)
+            if trouble:
+                self._missing.set()
+                await asyncio.sleep(RETRY_PAUSE)
+
+    async def _check(self) -> str:
+        """Return why the stream cannot be used; "" if it can."""
+        last_sequence = self.storage.last_sequence
+        try:
+            answer = await make_stream(self._control.request, self._settings, self._control.jetstream_domain)
+        except BusError as error:
+            return str(error)
+        if "error" in answer:
+            return str(answer["error"].get("description"))
+        created, former = str(answer.get("created")), self._created
+        self._created = created
+        if (former and created != former) or answer.get("state", {}).get("last_seq", 0) < last_sequence:
+            sessions = self.storage.write_all_again()
+            log.error(
+                "the stream has lost its sessions, writing all again", stream=self._name, sessions=sessions
+            )
+        return ""
 
 
 def make_stored_sessions(

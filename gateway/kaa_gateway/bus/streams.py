@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 import structlog
@@ -28,6 +28,24 @@ RETRY_PAUSE = 0.5
 AWAY_PAUSE = 0.05
 """Seconds between looks whether NATS is there."""
 NANOSECONDS = 1_000_000_000
+
+
+class StreamState(TypedDict, total=False):
+    """What a stream holds."""
+
+    last_seq: int
+
+
+class StreamAnswer(TypedDict, total=False):
+    """What JetStream says of a stream."""
+
+    error: dict[str, Any]
+    config: dict[str, Any]
+    created: str
+    state: StreamState
+
+
+_decode = msgspec.json.Decoder(StreamAnswer).decode
 
 Request = Callable[[str, bytes, float], Awaitable[bytes]]
 """Subject, payload and seconds to the answer; BusError if there is none."""
@@ -142,5 +160,7 @@ async def _ask(
         if error.reason == "nats_no_responders":
             raise BusError("jetstream_off", "JetStream is not enabled, or not there") from error
         raise
-    answer: dict[str, Any] = msgspec.json.decode(data, type=dict)
-    return answer
+    try:
+        return dict(_decode(data))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BusError("jetstream_unavailable", "an answer of JetStream is malformed") from error

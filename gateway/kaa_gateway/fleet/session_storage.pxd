@@ -41,6 +41,7 @@ cdef class StorageRequest:
     # state of loading
     cdef uint64_t last         # sequence of the last message; 0 before it is known
     cdef uint64_t base         # sequence of the Snapshot
+    cdef uint64_t next         # lowest sequence that answers the question
     cdef object snapshot       # its message, or None before it has come
     cdef list additions
 
@@ -65,7 +66,10 @@ cdef class SessionStorage(Receiver):
     cdef Buffer out            # requests of this tick
     cdef bint flush_scheduled
     cdef bint send_scheduled
-    cdef str trouble           # why the last write failed; empty if it did not
+    cdef bint failing          # the last write has failed
+    cdef object report         # StorageReport: what the log says of it
+    cdef list lost             # sessions that the stream has lost
+    cdef readonly uint64_t last_sequence   # highest one of a message that the stream has stored
     # counters
     cdef readonly uint64_t written         # messages that the stream has stored
     cdef readonly dict loads               # result -> count
@@ -75,6 +79,7 @@ cdef class SessionStorage(Receiver):
     cdef int forget(self, StoredSession stored) except -1
     cdef int remove(self, StoredSession stored) except -1
     cdef int remove_older(self, str name, uint64_t number) except -1
+    cdef int write_lost(self) except -1
     cdef int load(self, str name, done) except -1
     cdef int schedule(self, double pause) except -1
     cdef int write(self, StoredSession stored) except -1

@@ -24,6 +24,7 @@ from kaa_gateway.wire.nats cimport ServerMessage, append_publication
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import STREAM_NOT_FOUND
 from kaa_gateway.fleet import stored_messages
+from kaa_gateway.fleet.storage_report import StorageReport
 from kaa_gateway.fleet.stored_messages import Addition, Removal, Snapshot
 from kaa_gateway.wire.nats import encode_publish_head
 
@@ -33,7 +34,9 @@ cdef enum:
     WRITES_MAX = 1000          # under way
     WRITES_PER_CALL = 50
     ADDITIONS_MAX = 50         # after which a Snapshot is written, so that a session is loaded with few requests
+    ADDITIONS_LOADED_MAX = 2000  # a large queue makes more than that of a session's last write
     REMOVALS_MAX = 10_000      # of sessions that this worker does not have
+    LOST_PER_CALL = 1000       # sessions that the stream has lost
     REMOVAL_SECONDS = 3600     # for which the stream says that a session has ended
     OVERHEAD = 1024            # bytes of a message beside the state in it
     WRONG_LAST_SEQUENCE = 10071  # JetStream error code
@@ -44,8 +47,7 @@ cdef double RETRY_PAUSE = 1.0    # seconds until another attempt after a failure
 cdef double RENEWAL = 1800.0     # seconds after which a session that does not change is written again
 cdef double FINISH_POLL = 0.01   # seconds
 
-cdef str MALFORMED = "an answer of JetStream is malformed"
-cdef str MISSING = "the stream is not there"
+cdef str MISSING = "the stream is not there, or has no leader"
 cdef str SILENT = "JetStream does not answer"
 
 
@@ -104,7 +106,8 @@ cdef class SessionStorage(Receiver):
         self.written_at = OrderedDict()
         self.last_token = secrets.randbits(60)
         self.out = Buffer()
-        self.trouble = ""
+        self.report = StorageReport(stored_messages.stream_of(instance))
+        self.lost = []
         self.loads = dict.fromkeys(("found", "nothing", "expired", "malformed", "failed"), 0)
         link.subscribe(self.inbox + "*", self)
 
@@ -124,7 +127,7 @@ cdef class SessionStorage(Receiver):
     cdef int wait(self, StoredSession stored) except -1:
         """Let a session wait to be written."""
         self.changed[stored] = None
-        return self.schedule(RETRY_PAUSE if self.trouble else WINDOW)
+        return self.schedule(RETRY_PAUSE if self.failing else WINDOW)
 
     cdef int schedule(self, double pause) except -1:
         if not self.flush_scheduled:
@@ -158,6 +161,28 @@ cdef class SessionStorage(Receiver):
         stored.number = number
         self.removals[name] = stored
         return self.remove(stored)
+
+    def write_all_again(self):
+        """Write all sessions again, because the stream has lost them; a part of them with each `check`."""
+        self.lost = list(self.written_at)
+        self.last_sequence = 0
+        return len(self.lost)
+
+    cdef int write_lost(self) except -1:
+        """Write some of the sessions again that the stream has lost."""
+        cdef StoredSession stored
+        cdef int _
+        for _ in range(LOST_PER_CALL):
+            if not self.lost:
+                return 0
+            stored = self.lost.pop()
+            if stored.closed:
+                continue
+            if not stored.writing:
+                stored.revision = 0
+            stored.on_not_stored()
+            self.mark(stored)
+        return 0
 
     cdef int load(self, str name, done) except -1:
         """Look for a session. Call `done` with its state and the number of its CONNECT, or with None and 0."""
@@ -293,7 +318,7 @@ cdef class SessionStorage(Receiver):
         try:
             found = stored_messages.read_lookup(answer)
         except (msgspec.DecodeError, RecursionError):
-            found = stored_messages.Lookup(error={"description": MALFORMED})
+            found = stored_messages.Lookup()
         if request.compares:
             return self.receive_comparison(request, found)
         return self.receive_loaded(request, found)
@@ -308,19 +333,18 @@ cdef class SessionStorage(Receiver):
         try:
             ack = stored_messages.read_ack(answer)
         except (msgspec.DecodeError, RecursionError):
-            return self.fail(stored, MALFORMED)
-        if ack.error is not None:
-            if ack.error.get("err_code") != WRONG_LAST_SEQUENCE:
-                return self.fail(stored, str(ack.error.get("description")))
+            ack = stored_messages.PubAck()
+        if ack.error is not None and ack.error.get("err_code") == WRONG_LAST_SEQUENCE:
             self.writes -= 1
             stored.unsent = None
             stored.on_not_stored()
             return self.compare(stored)
+        if ack.error is not None or ack.seq is None:
+            return self.fail(stored, ack.trouble)
         self.written += 1
+        self.failing = False
+        self.last_sequence = max(self.last_sequence, <uint64_t>ack.seq)
         stored.revision = ack.seq
-        if self.trouble:
-            self.trouble = ""
-            log.info("sessions are stored again")
         if stored.closed or stored.withdrawn:
             return self.end_write(stored)
         if stored.base == 0:
@@ -346,9 +370,8 @@ cdef class SessionStorage(Receiver):
     cdef int fail(self, StoredSession stored, str trouble) except -1:
         """Write a session again in a while."""
         self.counters.count("dropped", "session_not_stored")
-        if trouble != self.trouble:
-            self.trouble = trouble
-            log.error("sessions are not stored, trying on", error=trouble)
+        self.failing = True
+        self.report.fail(trouble, self.loop.time())
         return self.write_later(stored, RETRY_PAUSE)
 
     cdef int write_later(self, StoredSession stored, double pause) except -1:
@@ -407,7 +430,8 @@ cdef class SessionStorage(Receiver):
             request.snapshot = message
             request.base = found.message.seq
             request.additions = []
-        elif request.snapshot is not None and type(message) is Addition and message.base == request.base:
+        elif request.snapshot is not None and type(message) is Addition and message.base == request.base \
+                and found.message.seq >= request.next and len(request.additions) < ADDITIONS_LOADED_MAX:
             request.additions.append(message.data)
         else:
             return self.end_load(request, "malformed", None, 0)
@@ -420,6 +444,7 @@ cdef class SessionStorage(Receiver):
 
     cdef int ask_from(self, StorageRequest request, uint64_t sequence) except -1:
         """Ask for the next message of a session that is loaded."""
+        request.next = sequence
         request.question = stored_messages.next_request(request.subject, sequence)
         return self.ask(request)
 
@@ -469,6 +494,9 @@ cdef class SessionStorage(Receiver):
                 break
             del self.pending[request.token]
             self.give_up(request, SILENT)
+        if not self.failing:
+            self.report.check(now)
+        self.write_lost()
         while self.written_at:
             stored, written_at = next(iter(self.written_at.items()))
             if now - written_at < RENEWAL:
@@ -484,6 +512,7 @@ cdef class SessionStorage(Receiver):
         cdef StorageRequest request
         pending, self.pending = self.pending, OrderedDict()
         self.out.size = 0
+        self.call_missing()  # it may have been lost with a server
         for request in pending.values():
             if request.stored is None:
                 self.ask(request)

@@ -22,6 +22,9 @@ from kaa_gateway.fleet.messages import Number
 PROTOCOL = "stored-session"
 """The protocol token of the subjects (3/ISM)."""
 
+Sequence = Annotated[int, Meta(ge=1, lt=1 << 62)]
+"""Of a message in the stream."""
+
 Time = Annotated[int, Meta(ge=0, lt=1 << 62)]
 
 
@@ -40,7 +43,7 @@ class Addition(Struct, frozen=True, array_like=True, tag="more"):
     """What has been queued for the client since the Snapshot with the sequence `base`, or since the last Addition."""
 
     number: Number
-    base: Annotated[int, Meta(ge=1)]
+    base: Sequence
     ends: Time
     data: bytes
 
@@ -68,17 +71,25 @@ def decode(data: bytes) -> Stored | None:
     return stored
 
 
-class PubAck(Struct):
-    """What JetStream says of a message: its sequence, or why it is not stored."""
+MALFORMED = "an answer of JetStream is malformed"
 
-    seq: int = 0
+
+class PubAck(Struct):
+    """What JetStream says of a message: its sequence, or why it is not stored. One of both is there."""
+
+    seq: Sequence | None = None
     error: dict[str, Any] | None = None
+
+    @property
+    def trouble(self) -> str:
+        """Why the message is not stored."""
+        return str((self.error or {}).get("description", MALFORMED))
 
 
 class Found(Struct):
     """A message of the stream."""
 
-    seq: int
+    seq: Sequence
     data: bytes = b""
 
 
@@ -96,7 +107,7 @@ class Lookup(Struct):
     @property
     def trouble(self) -> str:
         """Why JetStream has not answered the request."""
-        return str((self.error or {}).get("description"))
+        return str((self.error or {}).get("description", MALFORMED))
 
 
 read_ack = msgspec.json.Decoder(PubAck).decode
