@@ -28,7 +28,11 @@ SUBJECT = stored_messages.stream_subject(INSTANCE, "")
 CLAIM = subjects.service(INSTANCE, "session", "")
 LOOKUP = f"$JS.API.STREAM.MSG.GET.{stored_messages.stream_of(INSTANCE)}"
 NOTHING = {"error": {"code": 404, "err_code": 10037, "description": "no message found"}}
-WRONG_SEQUENCE = {"error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 1"}}
+WRONG_SEQUENCE = {
+    "error": {"code": 400, "err_code": 10071, "description": "wrong last sequence: 1"},
+    "stream": stored_messages.stream_of(INSTANCE),
+    "seq": 0,
+}
 NO_RESPONDERS = b"NATS/1.0 503\r\n\r\n"
 
 

@@ -339,7 +339,7 @@ cdef class SessionStorage(Receiver):
             stored.unsent = None
             stored.on_not_stored()
             return self.compare(stored)
-        if ack.error is not None or ack.seq is None:
+        if ack.error is not None or ack.seq == 0:
             return self.fail(stored, ack.trouble)
         self.written += 1
         self.failing = False

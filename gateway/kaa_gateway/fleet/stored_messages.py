@@ -75,9 +75,9 @@ MALFORMED = "an answer of JetStream is malformed"
 
 
 class PubAck(Struct):
-    """What JetStream says of a message: its sequence, or why it is not stored. One of both is there."""
+    """What JetStream says of a message: its sequence, or why it is not stored; then the sequence is 0."""
 
-    seq: Sequence | None = None
+    seq: Annotated[int, Meta(ge=0, lt=1 << 62)] = 0
     error: dict[str, Any] | None = None
 
     @property

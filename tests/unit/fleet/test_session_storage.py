@@ -159,7 +159,9 @@ async def test_an_expired_session_is_not_given_to_its_client() -> None:
 
 def error(description: str, **fields: Any) -> bytes:
     """Return the answer of a JetStream that does not store a message."""
-    return json.dumps({"error": {"code": 503, "description": description, **fields}}).encode()
+    return json.dumps(
+        {"error": {"code": 503, "description": description, **fields}, "stream": "kpc-sessions", "seq": 0}
+    ).encode()
 
 
 FULL = error("maximum bytes exceeded", err_code=10077)
