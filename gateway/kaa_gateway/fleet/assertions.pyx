@@ -31,9 +31,11 @@ cdef class Assertions:
     cdef int note(self, DirectoryEntry entry) except -1:
         """Tell of a new CONNECT with the next `tell_new`.
 
-        Not at once: two claims at the same time, over two servers of a NATS cluster, may not find each other.
+        Not at once: two claims at the same time, over two servers of a NATS cluster, may not find each other. While
+        this worker is alone nothing is noted, because another one that appears is told of all entries.
         """
-        self.new_entries.append((entry, entry.number))
+        if not self.others.alone:
+            self.new_entries.append((entry, entry.number))
         return 0
 
     cdef int tell_new(self) except -1:

@@ -71,3 +71,6 @@ cdef class SessionDirectory(Receiver):
     cdef int end_silent_claims(self, double now) except -1
     cdef int count_result(self, str result) except -1
     cdef int publish(self, str subject, str reply, message) except -1
+
+
+cdef str name_of(str kind, tuple parts)

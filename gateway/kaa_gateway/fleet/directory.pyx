@@ -18,13 +18,16 @@ Source: MQTT 3.1.1 section 3.1.4 and MQTT 5 section 3.1.4 (a client is there onc
 import secrets
 from collections import OrderedDict
 from functools import partial
-from hashlib import blake2b
+
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from libc.stdint cimport uint8_t
 
 import msgspec
 import structlog
 
 from kaa_gateway.clock cimport monotonic
 from kaa_gateway.fleet.transfers cimport COMPLETE, INCOMPLETE, MALFORMED, Progress
+from kaa_gateway.wire.blake2b cimport blake2b
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
 
@@ -34,29 +37,54 @@ from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Forwarded, Hello, 
 log = structlog.get_logger("gateway.fleet")
 
 cdef enum:
+    NAME_BYTES = 16                # of the digest that is a session's name
     FIRST_SID = 1_000_000          # the link's own subscriptions have lower IDs
     SILENT_CLAIMS_MAX = 3          # in a row, after which claims do not wait for a while
 
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
 cdef double CHECK_MAX = 0.2        # seconds that one look at the time counts for at most
 
-NAME_BYTES = messages.NAME_SIZE // 2
+cdef const char* HEX_DIGITS = b"0123456789abcdef"
 
 
 def session_name(str kind not None, *parts):
     """Return the name that a client's session has in the directory: a digest, since a client chooses the parts."""
-    cdef Py_ssize_t number
+    return name_of(kind, parts)
+
+
+cdef str name_of(str kind, tuple parts):
+    """Return what `session_name` does, for native code."""
     cdef Buffer text = Buffer()
-    cdef bytes encoded = kind.encode()
-    text.append(<const char*>encoded, len(encoded))
-    for number in range(len(parts)):
-        text.reserve(1 + DECIMAL_DIGITS_MAX)[0] = c"," if number else c" "
-        text.size = put_decimal(text.data + text.size + 1, len(parts[number])) - text.data
+    cdef uint8_t[NAME_BYTES] digest
+    cdef char[2 * NAME_BYTES] name
+    cdef int i
+    cdef str part
+    append_utf8(text, kind)
+    for i in range(len(parts)):
+        part = parts[i]
+        text.reserve(1 + DECIMAL_DIGITS_MAX)[0] = c"," if i else c" "
+        text.size = put_decimal(text.data + text.size + 1, len(part)) - text.data
     text.append(b" ", 1)
     for part in parts:
-        encoded = (<str>part).encode("utf-8", "surrogatepass")
-        text.append(<const char*>encoded, len(encoded))
-    return blake2b(text.copy(), digest_size=NAME_BYTES).hexdigest()
+        append_utf8(text, part)
+    blake2b(text.data, text.size, digest, NAME_BYTES)
+    for i in range(NAME_BYTES):
+        name[2 * i] = HEX_DIGITS[digest[i] >> 4]
+        name[2 * i + 1] = HEX_DIGITS[digest[i] & 15]
+    return name[:2 * NAME_BYTES].decode("ascii")
+
+
+cdef int append_utf8(Buffer out, str text) except -1:
+    """Append a text in UTF-8. It may have surrogates, which a client of MQTT-SN can send."""
+    cdef Py_ssize_t size
+    cdef const char* data
+    cdef bytes encoded
+    try:
+        data = PyUnicode_AsUTF8AndSize(text, &size)
+    except UnicodeEncodeError:
+        encoded = text.encode("utf-8", "surrogatepass")
+        return out.append(<const char*>encoded, len(encoded))
+    return out.append(data, size)
 
 
 cdef class SessionDirectory(Receiver):

@@ -17,9 +17,6 @@ PROTOCOL = "session"
 HELLO = "hello"
 """The message type of the greeting between workers, and the last token of the subject that it is answered on."""
 
-NAME_SIZE = 32
-"""Characters of a session's name."""
-
 Name = Annotated[str, Meta(pattern=r"\A[0-9a-f]{32}\Z")]
 Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 Inbox = Annotated[str, Meta(pattern=r"\Akaa\.v1\.replica\.[A-Za-z0-9_-]{1,128}\.session\.[0-9a-z]{1,32}\Z")]

@@ -11,7 +11,7 @@ from functools import partial
 from libc.stdint cimport uint64_t
 
 from kaa_gateway.counters cimport MQTT
-from kaa_gateway.fleet.directory cimport SessionDirectory
+from kaa_gateway.fleet.directory cimport SessionDirectory, name_of
 from kaa_gateway.mqtt.client_options cimport connack_properties, options_of
 from kaa_gateway.mqtt.connection cimport AUTHENTICATING, CONNECTED, ENDED
 from kaa_gateway.mqtt.publish_properties cimport check_properties
@@ -27,7 +27,6 @@ from kaa_gateway.wire.mqtt_fields cimport check_control_characters, violation
 from kaa_gateway.wire.mqtt_properties cimport AUTHENTICATION_DATA, AUTHENTICATION_METHOD, has
 
 from kaa_gateway.errors import IdentityError
-from kaa_gateway.fleet.directory import session_name
 from kaa_gateway.identity.clients import Client, Presentation
 from kaa_gateway.mqtt import reason_codes
 
@@ -194,7 +193,7 @@ cdef class ConnectHandler:
         cdef uint64_t number
         if directory.others.alone and self.store.storage is None:
             return 0
-        name = session_name("session", "", client_id)
+        name = name_of("session", ("", client_id))
         number = directory.numbers.next()
         if self.store.storage is not None:
             self.store.storage.remove_older(name, number)
@@ -218,7 +217,7 @@ cdef class ConnectHandler:
         entry.handler = self
         entry.principal = principal
         entry.client_id = client_id
-        entry.name = session_name("session", principal, client_id)
+        entry.name = name_of("session", (principal, client_id))
         self.store.put(entry)
         return entry
 
@@ -315,7 +314,7 @@ cdef class ConnectHandler:
             return 0
         client_id, app_version, token = connection.will_key
         entry = WillEntry()
-        entry.name = session_name("will", client_id, app_version.decode(), token.decode())
+        entry.name = name_of("will", (client_id, app_version.decode(), token.decode()))
         entry.connection = connection
         connection.will_entry = entry
         return self.store.directory.announce(entry)

@@ -1,0 +1,3 @@
+"""BLAKE2b. See blake2b.pyx."""
+
+def digest(data: bytes, digest_size: int) -> bytes: ...
