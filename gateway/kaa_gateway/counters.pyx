@@ -5,7 +5,8 @@ The metrics read them at each scrape. A reason is a code of docs/reasons.md, nev
 """
 
 from collections import deque
-from time import time
+
+from kaa_gateway.clock cimport now_us
 
 PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp", "mqtt-sn")
 cdef str NO_VERSION = ""
@@ -76,7 +77,7 @@ cdef class Counters:
 
         `address` is a sockaddr. The oldest is forgotten for it.
         """
-        self.endings.append((time(), client_id, address, reason))
+        self.endings.append((now_us() / 1e6, client_id, address, reason))
         return 0
 
     def recent_endings(self):

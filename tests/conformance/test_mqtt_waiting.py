@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 from kaa_bench.mqtt_packets import Connack, Connect, Disconnect, Pingreq, Pingresp, Puback, Publish, Will
+from kaa_gateway.app.transports import mqtt as mqtt_module
 from kaa_gateway.errors import IdentityError
 from kaa_gateway.identity import service as service_module
 from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.mqtt.server import MqttServer
 
 from tests.support.cluster import Cluster
 from tests.support.esp import until
@@ -251,6 +253,12 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
     monkeypatch.setattr(service_module, "AdmitAll", lambda _: gate)
+    # The configuration names no provider, so the worker would not ask.
+    monkeypatch.setattr(
+        mqtt_module,
+        "MqttServer",
+        lambda *args, **settings: MqttServer(*args, **settings | {"client_authentication": "required"}),
+    )
     return gate
 
 

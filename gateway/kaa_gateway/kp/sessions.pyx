@@ -91,6 +91,8 @@ cdef class Sessions:
         self.count -= 1
         session.forget_last_route()
         session.current = None
+        if session.attachment_count() == 0:
+            return 0
         ended = session.all_attachments()
         session.attachment = session.several = None
         if len(ended) <= ATTACHMENTS_AT_ONCE:
@@ -141,14 +143,18 @@ cdef class Sessions:
     cdef int set_online(self, Session session, bint online) except -1:
         """Note that the device of a session has come or gone, and with it the endpoints of the session."""
         cdef Attachment attachment
+        cdef Py_ssize_t count
         if session.online == online:
             return 0
         session.online = online
         if session.population is not None:
             self.count_connection(session, online)
+        count = session.attachment_count()
         if session.settling:
             session.unsettled = True
-        elif session.attachment_count() <= ATTACHMENTS_AT_ONCE:
+        elif count == 0:
+            return 0
+        elif count <= ATTACHMENTS_AT_ONCE:
             for attachment in session.all_attachments():
                 self.update_presence(session, attachment)
         else:

@@ -32,7 +32,7 @@ cdef ClientOptions options_of(const ConnectView* connect, double session_expiry_
     """Return the options of a CONNECT. Below level 5, CleanSession 0 asks for the longest session expiry."""
     cdef const Properties* properties = &connect.properties
     cdef ClientOptions options = ClientOptions()
-    options.client_id = connect.client_id.data[:connect.client_id.size].decode()
+    options.client_id = connect.client_id.data[:connect.client_id.size].decode("utf-8")
     options.assigned = connect.client_id.size == 0
     options.clean_start = connect.clean_session
     options.keep_alive = connect.keep_alive

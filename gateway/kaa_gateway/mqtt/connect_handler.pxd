@@ -29,6 +29,7 @@ cdef class ConnectHandler:
     cdef dict by_will                # (client identifier, application version, token) -> MqttConnection
     # settings
     cdef MqttLimits limits
+    cdef bint authenticates          # user names and passwords are looked at
     cdef double keep_alive_max       # seconds; 0 = as the client asks
     cdef uint8_t control_character_level   # lowest protocol level whose control characters are refused
 

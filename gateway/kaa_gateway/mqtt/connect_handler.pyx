@@ -27,7 +27,7 @@ from kaa_gateway.wire.mqtt_fields cimport check_control_characters, violation
 from kaa_gateway.wire.mqtt_properties cimport AUTHENTICATION_DATA, AUTHENTICATION_METHOD, has
 
 from kaa_gateway.errors import IdentityError
-from kaa_gateway.identity.clients import Client, Presentation
+from kaa_gateway.identity.clients import ANONYMOUS_CLIENT, Client, Presentation
 from kaa_gateway.mqtt import reason_codes
 
 cdef enum:
@@ -42,7 +42,7 @@ cdef class ConnectHandler:
 
     def __init__(
         self, Uplink uplink, Sessions sessions, MqttSessionStore store, Counters counters, authenticator,
-        MqttLimits limits, double keep_alive_max, uint8_t control_character_level,
+        MqttLimits limits, bint authenticates, double keep_alive_max, uint8_t control_character_level,
     ):
         self.uplink = uplink
         self.sessions = sessions
@@ -50,6 +50,7 @@ cdef class ConnectHandler:
         self.counters = counters
         self.authenticator = authenticator
         self.limits = limits
+        self.authenticates = authenticates
         self.keep_alive_max = keep_alive_max
         self.control_character_level = control_character_level
         self.scratch = Buffer()
@@ -86,6 +87,8 @@ cdef class ConnectHandler:
         connection.state = AUTHENTICATING
         if connection.transport.client is not None:
             return self.admit(connection, connection.transport.client, options)
+        if not self.authenticates and connection.transport.certificate is None:
+            return self.admit(connection, ANONYMOUS_CLIENT, options)
         try:
             known = self.authenticator.authenticate(Presentation(
                 "mqtt",
@@ -252,7 +255,7 @@ cdef class ConnectHandler:
         if entry is not None:
             session = entry.session
         elif not options.assigned:
-            session = self.store.find(client.principal, options.client_id)
+            session = self.store.find("", options.client_id)  # an authenticated client has an entry
         if session is not None and session.state == OFFLINE:
             if not options.clean_start:
                 session.set_client(client)
@@ -286,7 +289,6 @@ cdef class ConnectHandler:
         identifier, so an equal one is the same client only with the same authenticated principal; of anonymous clients
         if both ask for a session that outlives them, or if the wills of both name the same endpoint.
         """
-        cdef str principal = client.principal
         cdef MqttSession session
         cdef MqttConnection other
         if options.assigned:
@@ -296,7 +298,7 @@ cdef class ConnectHandler:
             session = connection.entry.session
             if session is not None and session.connection is not None:
                 (<MqttConnection>session.connection).taken_over(not options.clean_start)
-        if principal or connection.will_key is None:
+        if connection.will_key is None or client.principal:
             connection.will_key = None
             return 0
         connection.will_key = (options.client_id, *connection.will_key)

@@ -46,14 +46,11 @@ cdef Slice NOTHING = Slice(NULL, 0)
 
 
 cdef class MqttConnection(ProtocolCore):
-    """The protocol core of one MQTT connection."""
+    """The protocol core of one MQTT connection, which MqttServer makes."""
 
-    def __init__(self, MqttServer server not None, Transport transport not None):
-        self.server = server
-        self.transport = transport
+    def __cinit__(self):
         self.level = LEVEL_3_1_1
         self.client_id = ""
-        self.last_active = server.loop.time()
 
     # ------------------------------------------------------------ bytes
 

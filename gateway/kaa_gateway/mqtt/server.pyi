@@ -24,6 +24,7 @@ class MqttServer:
         *,
         packet_size_max: int,
         connect_timeout: float,
+        client_authentication: str = "required",
         keep_alive_max: float = 0,
         receive_maximum: int = 65535,
         topic_alias_maximum: int = 0,

@@ -14,13 +14,14 @@ cdef class MqttServer:
 
     Control characters in topics, client identifiers and user names are refused of all clients, of none, or, if
     `refuse_control_characters` is None, of those of MQTT 5. `protocol` is the name under which messages are counted.
+    With the `client_authentication` "off", nobody is asked about user names and passwords.
     """
 
     def __init__(
         self, loop, Uplink uplink, Sessions sessions, MqttSessionStore store, Counters counters, authenticator,
-        MqttLimits limits, *, packet_size_max, connect_timeout, double keep_alive_max=0, receive_maximum=65535,
-        topic_alias_maximum=0, str server_reference=None, refuse_control_characters=None,
-        str protocol="mqtt",
+        MqttLimits limits, *, packet_size_max, connect_timeout, str client_authentication="required",
+        double keep_alive_max=0, receive_maximum=65535, topic_alias_maximum=0, str server_reference=None,
+        refuse_control_characters=None, str protocol="mqtt",
     ):
         cdef int control_character_level = LEVEL_5
         self.loop = loop
@@ -39,7 +40,8 @@ cdef class MqttServer:
         if refuse_control_characters is not None:
             control_character_level = LEVEL_3_1 if refuse_control_characters else LEVEL_NONE
         self.connect_handler = ConnectHandler(
-            uplink, sessions, store, counters, authenticator, limits, keep_alive_max, control_character_level
+            uplink, sessions, store, counters, authenticator, limits, client_authentication != "off", keep_alive_max,
+            control_character_level,
         )
         store.uplink = uplink
 
@@ -49,4 +51,8 @@ cdef class MqttServer:
 
     def connect(self, Transport transport not None):
         """Return the protocol core of a new connection."""
-        return MqttConnection(self, transport)
+        cdef MqttConnection connection = MqttConnection()
+        connection.server = self
+        connection.transport = transport
+        connection.last_active = self.loop.time()
+        return connection

@@ -3,6 +3,7 @@
 import re
 import select
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ class Loop:
         self._later.append(timer)
         return timer
 
-    def add_reader(self, descriptor: int, callback: Callable[[], object]) -> None:
-        self._readers[descriptor] = callback
+    def add_reader(self, descriptor: int, callback: Callable[..., object], *arguments: Any) -> None:
+        self._readers[descriptor] = partial(callback, *arguments)
 
     def remove_reader(self, descriptor: int) -> None:
         del self._readers[descriptor]

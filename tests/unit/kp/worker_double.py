@@ -134,6 +134,7 @@ class WorkerDouble:
         stored_bytes: int = 1 << 24,
         keep_alive_max: float = 0,
         server_reference: str | None = None,
+        client_authentication: str = "required",
         make_directory: Callable[[Link, Slices, Counters], SessionDirectory] | None = None,
     ) -> None:
         self.loop = Loop()
@@ -178,6 +179,7 @@ class WorkerDouble:
             loop, self.uplink, self.sessions, self.stored, self.counters, self, limits,
             packet_size_max=packet_size, connect_timeout=10.0, keep_alive_max=keep_alive_max,
             receive_maximum=10, topic_alias_maximum=8, server_reference=server_reference,
+            client_authentication=client_authentication,
         )  # fmt: skip
         if admission is not None:
             self.admission = Admission(self.counters, **{**UNLIMITED, **admission})

@@ -35,6 +35,16 @@ def test_the_largest_legal_connect_is_accepted(worker: WorkerDouble, level: int)
     assert device.received() == [Connack(False, 0)]
 
 
+def test_nobody_is_asked_about_a_client_if_authentication_is_off() -> None:
+    with WorkerDouble(client_authentication="off") as worker:
+        device = worker.unconnected()
+        device.send(Connect("id", True, 60, None, "user", b"password"))
+        assert device.received() == [Connack(False, 0)]
+        session = worker.sessions.at(0)
+        assert session is not None
+        assert session.principal == ""
+
+
 def test_a_longer_connect_is_refused_at_its_fixed_header(worker: WorkerDouble) -> None:
     device = worker.unconnected()
     device.send_bytes(bytes.fromhex("10 9a8014"))  # 327,706 bytes behind it

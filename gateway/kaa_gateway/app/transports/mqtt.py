@@ -63,6 +63,7 @@ def make_mqtt_server(
         builder.authenticator,
         limits,
         packet_size_max=mqtt.max_packet_size,
+        client_authentication=mqtt.client_authentication,
         refuse_control_characters=mqtt.refuse_control_characters,
         **settings,
     )
