@@ -32,6 +32,8 @@ cdef class TcpConnection(Transport):
     cdef int64_t written             # bytes of `unsent` that the socket took
     cdef int64_t acknowledged        # `written` without what waits in the kernel, when last looked at
     cdef double progress_time        # loop time at which the peer last acknowledged some, while paused_by_writer
+    cdef TcpConnection half_open_before   # while it is half-open: the one that has been so for longer, or None
+    cdef TcpConnection half_open_after
     cdef uint8_t is_half_open
     cdef uint8_t flush_pending       # it is in the listener's list of those to flush
     cdef uint8_t closing             # after the output is written; nothing more is handled
@@ -49,6 +51,7 @@ cdef class TcpConnection(Transport):
     cdef int on_end_of_stream(self) except -1
     cdef int set_interest(self) except -1
     cdef bint admit(self, bytes address) except -1
+    cdef int enter_half_open(self) except -1
     cdef int leave_half_open(self) except -1
     cdef int charge(self, Py_ssize_t size) except -1
     cdef int add_unread_time(self, double seconds) except -1

@@ -143,16 +143,39 @@ cdef class TcpConnection(Transport):
         self.message_bucket = Bucket(max(admission.message_rate, 1.0), now)
         self.byte_bucket = Bucket(admission.byte_rate, now)
         self.rates_begun = admission.rates_begun
-        if len(listener.half_open) >= admission.half_open_max:
+        if listener.half_open >= admission.half_open_max:
             listener.close_half_open()
-        self.is_half_open = True
-        listener.half_open[self] = None
+        self.enter_half_open()
         return True
+
+    cdef int enter_half_open(self) except -1:
+        """Note that the peer is not admitted yet: it is the last in the chain of such connections."""
+        cdef TcpListener listener = self.listener
+        self.is_half_open = True
+        self.half_open_before = listener.half_open_last
+        if listener.half_open_last is None:
+            listener.half_open_first = self
+        else:
+            listener.half_open_last.half_open_after = self
+        listener.half_open_last = self
+        listener.half_open += 1
+        return 0
 
     cdef int leave_half_open(self) except -1:
         """Note that the peer has been admitted, or is gone."""
+        cdef TcpListener listener = self.listener
+        cdef TcpConnection before = self.half_open_before, after = self.half_open_after
         self.is_half_open = False
-        del self.listener.half_open[self]
+        self.half_open_before = self.half_open_after = None
+        if before is None:
+            listener.half_open_first = after
+        else:
+            before.half_open_after = after
+        if after is None:
+            listener.half_open_last = before
+        else:
+            after.half_open_before = before
+        listener.half_open -= 1
         return 0
 
     cdef int charge(self, Py_ssize_t size) except -1:

@@ -1,4 +1,4 @@
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 
 from kaa_gateway.counters cimport Counters, Protocol
 from kaa_gateway.net.admission cimport Admission, Bucket
@@ -26,23 +26,24 @@ cdef class TcpListener:
     cdef bytearray receive_storage   # shared by all connections: emptied before a call ends
     cdef object receive_view
     cdef EpollSet epoll              # None before the start
-    cdef list sockets                # that listen
-    cdef set descriptors             # of those sockets
+    cdef list sockets                # that listen, and that the event loop watches unless accepting is paused
     cdef list connections            # TcpConnection by descriptor, or None
     cdef Py_ssize_t connected        # open connections
-    cdef uint64_t passes             # of the event loop in which a socket was ready
     cdef Py_ssize_t work             # of this pass, in bytes
     cdef Py_ssize_t checked          # places in `connections` that this round of `check` has looked at
-    cdef uint64_t accepted_in        # the pass that accepted last
+    cdef int accepted_alone          # passes that accepted one connection and did not ask for more, since one asked
     cdef bint accepting_paused       # for want of descriptors or memory, or for the rate
     cdef Bucket accept_bucket
     cdef Py_ssize_t redirected_to         # the place in `connections` at which `redirect` goes on
     cdef object headers              # OrderedDict of ProxyConnection -> loop time by which its header must be there
-    cdef object half_open            # OrderedDict of TcpConnection -> None, the oldest first
+    cdef Py_ssize_t half_open        # connections whose peer is not admitted yet, in a chain (TcpConnection)
+    cdef TcpConnection half_open_first    # the oldest of them, or None
+    cdef TcpConnection half_open_last
     cdef list to_flush               # connections with output to write at the end of the tick
     cdef bint flush_scheduled
     cdef object flush_callback
 
+    cpdef serve(self, int fd, bytes address)
     cdef TcpConnection make_connection(self)
     cdef int handle(self, TcpConnection connection, uint32_t events) except -1
     cdef int accept(self, int listening) except -1

@@ -1,7 +1,8 @@
 """A listening TCP port: accepts connections, reads and writes those that are ready, and ends those that are idle.
 
-The sockets of a listener are in one epoll set, which the event loop watches as a whole: a transport of asyncio would
-cost an object for each connection, and a call of Python for each read.
+The connections of a listener are in one epoll set, which the event loop watches as a whole: a transport of asyncio
+would cost an object for each connection, and a call of Python for each read. The event loop watches listening sockets
+itself, which spares a system call for each connection.
 
 What lives here: accepting, the tick (read what is ready, then flush), half-open connections, time-outs, the stop. What
 does not: one connection (tcp_connection.pyx).
@@ -9,7 +10,6 @@ does not: one connection (tcp_connection.pyx).
 
 import asyncio
 from collections import OrderedDict
-from itertools import islice
 
 from libc.errno cimport ECONNABORTED, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM, errno
 from libc.stdint cimport uint8_t
@@ -39,6 +39,7 @@ cdef extern from "<unistd.h>" nogil:
 cdef enum:
     EVENTS_AT_ONCE = 512        # handled in one pass of the loop
     ACCEPTED_AT_ONCE = 64       # connections accepted in one pass of the loop
+    ACCEPTED_ALONE = 16         # passes that accept one connection, before one asks for more
     ADDRESS_SIZE_MAX = 128      # bytes of a sockaddr_storage
     HEADERS_MAX = 10000         # connections whose header of the PROXY protocol is awaited, without Admission
     HALF_OPEN_SCAN = 64         # connections looked at for one that is still half-open
@@ -72,17 +73,14 @@ cdef class TcpListener:
         self.receive_storage = bytearray(RECEIVE_SIZE)
         self.receive_view = memoryview(self.receive_storage)
         self.sockets = []
-        self.descriptors = set()
         self.connections = []
         self.headers = OrderedDict()
-        self.half_open = OrderedDict()
         self.to_flush = []
         self.flush_callback = self.run_flush
 
     def start(self, host, port, *, reuse_port):
         """Listen. Raises OSError if the port is taken."""
         self.sockets = listen(host, port, reuse_port=reuse_port)
-        self.descriptors = {listening.fileno() for listening in self.sockets}
         self.epoll = EpollSet(self.loop, self.on_ready)
         self.set_accepting(True)
 
@@ -112,13 +110,12 @@ cdef class TcpListener:
     # ------------------------------------------------------------ the tick
 
     def on_ready(self):
-        """Accept, read and write the sockets that are ready, then write the output of the cores. Hot path."""
+        """Read and write the connections that are ready, then write the output of the cores. Hot path."""
         cdef epoll_event[EVENTS_AT_ONCE] events
         cdef TcpConnection connection
         cdef int i, fd, count = self.epoll.wait(events, EVENTS_AT_ONCE)
         cdef bint flush_here = not self.flush_scheduled
         self.flush_scheduled = True
-        self.passes += 1
         try:
             self.work = 0
             for i in range(count):
@@ -126,10 +123,18 @@ cdef class TcpListener:
                     break  # the others are still ready in the next pass, and first
                 fd = events[i].data.fd
                 connection = self.connections[fd] if fd < len(self.connections) else None
-                if connection is not None:
+                if connection is not None:  # it may have been closed earlier in this pass
                     self.handle(connection, events[i].events)
-                else:
-                    self.accept(fd)
+        finally:
+            if flush_here:
+                self.run_flush()
+
+    def on_connections(self, int listening):
+        """Accept the connections that wait at a listening socket, then write the output of the cores."""
+        cdef bint flush_here = not self.flush_scheduled
+        self.flush_scheduled = True
+        try:
+            self.accept(listening)
         finally:
             if flush_here:
                 self.run_flush()
@@ -168,19 +173,20 @@ cdef class TcpListener:
     cdef int accept(self, int listening) except -1:
         """Accept the connections that wait at a listening socket, and read each at once.
 
-        A client has mostly sent its first bytes by then, which so need no pass of their own.
+        A client has mostly sent its first bytes by then, which so need no pass of their own. Mostly one connection
+        waits, and asking for a second would be a wasted system call. So only one pass in ACCEPTED_ALONE asks for more,
+        and those that follow while there are more.
         """
         cdef uint8_t[ADDRESS_SIZE_MAX] address
         cdef TcpConnection connection
         cdef socklen_t size
-        cdef int fd, count = 1
-        if listening not in self.descriptors:
-            return 0  # the event of a connection that was closed earlier in this pass
-        if self.passes - self.accepted_in == 1:
-            # More than one came in the last pass. Otherwise asking for a second would be a wasted system call.
+        cdef int fd, i, count = 1
+        if self.accepted_alone >= ACCEPTED_ALONE:
             count = ACCEPTED_AT_ONCE
-        self.accepted_in = self.passes
-        for _ in range(count):
+            self.accepted_alone = 0
+        else:
+            self.accepted_alone += 1
+        for i in range(count):
             if self.accept_rate > 0 and not self.may_accept():
                 return 0
             size = ADDRESS_SIZE_MAX
@@ -193,13 +199,15 @@ cdef class TcpListener:
                 if errno in (ECONNABORTED, EINTR):
                     continue
                 return 0
+            if i:
+                self.accepted_alone = ACCEPTED_ALONE  # the next pass asks for more, too
             self.serve(fd, address[:size])
             connection = self.connections[fd] if fd < len(self.connections) else None
             if connection is not None:
                 self.handle(connection, EPOLLIN)
         return 0
 
-    def serve(self, int fd, bytes address not None):
+    cpdef serve(self, int fd, bytes address):
         """Start a connection over a connected socket, which it owns from now on. `address` is the peer's sockaddr."""
         cdef TcpConnection connection
         if self.connected >= self.connections_max:
@@ -269,7 +277,7 @@ cdef class TcpListener:
         """
         cdef TcpConnection oldest
         cdef double wait, now = self.loop.time()
-        if self.admission is not None and len(self.half_open) >= self.admission.half_open_max:
+        if self.admission is not None and self.half_open >= self.admission.half_open_max:
             oldest = self.oldest_half_open()
             if oldest is not None and (not oldest.interest & EPOLLIN or now - oldest.message_bucket.at < ACCEPT_GRACE):
                 self.counters.count("paused", "half_open_connections")
@@ -307,9 +315,11 @@ cdef class TcpListener:
             self.set_accepting(True)
 
     cdef int set_accepting(self, bint accepting) except -1:
-        cdef uint32_t wanted = EPOLLIN if accepting else 0
         for listening in self.sockets:
-            self.epoll.change(listening.fileno(), EPOLLIN - wanted, wanted)
+            if accepting:
+                self.loop.add_reader(listening.fileno(), self.on_connections, listening.fileno())
+            else:
+                self.loop.remove_reader(listening.fileno())
         return 0
 
     def close_half_open(self):
@@ -324,19 +334,24 @@ cdef class TcpListener:
 
     cdef TcpConnection oldest_half_open(self):
         """Return the connection that has been half-open for longest; one that waits for the gateway if all do."""
-        cdef TcpConnection connection, oldest = None
-        for connection in list(islice(self.half_open, HALF_OPEN_SCAN)):
+        cdef TcpConnection connection = self.half_open_first, after, oldest = None
+        cdef int _
+        for _ in range(HALF_OPEN_SCAN):
+            if connection is None:
+                break
+            after = connection.half_open_after
             if connection.core is not None and connection.core.is_admitted():
                 connection.leave_half_open()  # it was admitted, and nothing has been read since
             elif connection.interest & EPOLLIN:
                 return connection
             elif oldest is None:
                 oldest = connection
+            connection = after
         return oldest
 
     def half_open_count(self):
         """Return the number of connections that are not admitted yet; it may include some just admitted."""
-        return len(self.half_open)
+        return self.half_open
 
     # ------------------------------------------------------------ time and the end
 
@@ -373,11 +388,12 @@ cdef class TcpListener:
 
     def stop_accepting(self):
         """Close the listening sockets."""
+        if not self.accepting_paused:
+            self.set_accepting(False)
         self.accepting_paused = False
         for listening in self.sockets:
             listening.close()
         self.sockets = []
-        self.descriptors = set()
 
     def redirect(self, Py_ssize_t count, bint permanent):
         """Send the clients of at most `count` connections to another server. Return how many were sent.
