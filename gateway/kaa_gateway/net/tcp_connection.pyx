@@ -133,7 +133,9 @@ cdef class TcpConnection(Transport):
         """Count a new connection. Return False if its source has as many connections as it may."""
         cdef TcpListener listener = self.listener
         cdef Admission admission = listener.admission
-        cdef double now = listener.loop.time()
+        cdef double now = 0
+        if admission.rates or admission.knows_sources or listener.accept_rate > 0:
+            now = listener.loop.time()  # without a limit that needs it, the call is spared
         if admission.knows_sources:
             self.source_address = source_of(address, len(address))
             self.source = admission.open(self.source_address, now)

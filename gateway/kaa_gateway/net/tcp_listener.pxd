@@ -44,6 +44,7 @@ cdef class TcpListener:
     cdef object flush_callback
 
     cpdef serve(self, int fd, bytes address)
+    cpdef run_flush(self)
     cdef TcpConnection make_connection(self)
     cdef int handle(self, TcpConnection connection, uint32_t events) except -1
     cdef int accept(self, int listening) except -1

@@ -156,7 +156,7 @@ cdef class TcpListener:
         self.loop.call_exception_handler({"message": "a connection ended by a fault", "exception": error})
         connection.abort()
 
-    def run_flush(self):
+    cpdef run_flush(self):
         """Write the output of all cores that have asked for it; the end of a tick."""
         cdef TcpConnection connection
         self.flush_scheduled = False
