@@ -103,6 +103,7 @@ class SessionState(Struct, frozen=True, array_like=True, kw_only=True):
 
     version: Literal[1]
     expiry: Annotated[float, Meta(ge=0)]
+    """Seconds from now on for which it stays if its client does not come back."""
     level_in_flight: Annotated[int, Meta(ge=0, le=5)]
     last_packet_id: Annotated[int, Meta(ge=0, le=65_535)]
     subscriptions: Annotated[list[Subscription], Meta(max_length=COUNT_MAX)]

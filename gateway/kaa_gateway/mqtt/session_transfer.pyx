@@ -63,7 +63,7 @@ cdef object state_of(MqttSession session):
     cdef InFlight in_flight = session.in_flight
     return SessionState(
         version=session_state.VERSION,
-        expiry=session.expiry,
+        expiry=remaining_of(session),
         level_in_flight=0 if in_flight is None else in_flight.level,
         last_packet_id=0 if in_flight is None else in_flight.last_packet_id,
         subscriptions=subscriptions_of(session.subscriptions),
@@ -77,6 +77,13 @@ cdef object state_of(MqttSession session):
         uses_predefined_topics=bool(session.uses_predefined_topics),
         revision=0 if session.stored is None or session.stored.writing else session.stored.revision,
     )
+
+
+cdef double remaining_of(MqttSession session) except -1:
+    """Return the seconds for which a session stays if its client does not come back."""
+    if session.state != OFFLINE:
+        return session.expiry
+    return max(session.offline_since + session.expiry - session.store.directory.loop.time(), 0)
 
 
 cdef list subscriptions_of(Subscriptions subscriptions):

@@ -11,12 +11,16 @@ from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.fleet import Fleet, replica_configuration
 from tests.support.mqtt import mqtt_client, mqtt_peer
+from tests.support.mqtt5.peer import mqtt5_client
+from tests.support.mqtt5.properties import Property
 from tests.support.nats import NatsServer
 from tests.support.worker import running_worker_of
 
 NEW = Connack(False, 0)
 RESUMED = Connack(True, 0)
 STOP_S = 60.0
+AWAY_S = 0.5
+EXPIRY_S = 600
 CLIENTS = 250
 """More than are offered at once."""
 
@@ -70,6 +74,24 @@ async def test_a_client_that_comes_back_meanwhile_wins(shared_nats: NatsServer) 
             async with mqtt_peer(stays.ports["mqtt"]) as peer:
                 assert await peer.connect(f"c{number}", clean_session=False) == RESUMED
         await stopping
+
+
+async def test_a_session_that_is_given_away_expires_when_it_would_have(shared_nats: NatsServer) -> None:
+    """Rolling restarts do not keep the session of a client that does not come back."""
+    urls = (shared_nats.url,)
+    properties = ((Property.SESSION_EXPIRY_INTERVAL, EXPIRY_S),)
+    async with running_worker_of(replica_configuration(urls, 1, {}, {})) as stays:
+        async with running_worker_of(with_time(replica_configuration(urls, 0, {}, {}))) as goes:
+            workers = Fleet([stays, goes])
+            await workers.settled()
+            async with mqtt5_client(goes.ports["mqtt"], "c", clean_start=False, properties=properties):
+                pass
+            await until(lambda: workers.online() == 0, "the end of the connection")
+            await asyncio.sleep(AWAY_S)
+        (session,) = workers.sessions()
+        assert EXPIRY_S / 2 < session.describe()["sessionExpiry"] <= EXPIRY_S - AWAY_S
+        async with mqtt5_client(stays.ports["mqtt"], "c", clean_start=False, properties=properties):
+            assert session.describe()["sessionExpiry"] == EXPIRY_S
 
 
 async def test_the_last_worker_does_not_wait(shared_nats: NatsServer) -> None:
