@@ -23,7 +23,7 @@ class Fleet:
 
     def claims(self, result: str) -> int:
         """Return how many CONNECTs had this result."""
-        return sum(worker.directory.claim_results[result] for worker in self.workers)
+        return sum(worker.directory.claims.results[result] for worker in self.workers)
 
     def moved(self) -> int:
         """Return how many sessions have come from another worker."""

@@ -285,7 +285,7 @@ class WorkerCollector(Collector):
             "CONNECTs that looked for a session on other workers, by what came of it.",
             labels=["result"],
         )
-        for result, count in directory.claim_results.items():
+        for result, count in directory.claims.results.items():
             claims.add_metric([result], count)
         moved = CounterMetricFamily(
             "kaa_gateway_sessions_moved",
@@ -305,11 +305,9 @@ class WorkerCollector(Collector):
             "kaa_gateway_session_claim_seconds",
             "From a CONNECT that looks for a session on other workers to their answer.",
         )
-        _add_histogram(latency, [], directory.claim_time)
+        _add_histogram(latency, [], directory.claims.time)
         yield from (claims, moved, forwarded, latency)
-        yield _gauge(
-            "session_claims_pending", "CONNECTs that wait for other workers.", directory.pending_count()
-        )
+        yield _gauge("session_claims_pending", "CONNECTs that wait for other workers.", len(directory.claims))
         yield _gauge(
             "directory_sessions", "Sessions that other workers can ask for.", directory.entry_count()
         )

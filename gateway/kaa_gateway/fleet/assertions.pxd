@@ -10,8 +10,7 @@ cdef class Assertions:
     cdef Outbox outbox
     cdef OtherWorkers others
     cdef dict entries          # name -> DirectoryEntry; the directory's own
-    cdef str prefix            # of the subjects of sessions
-    cdef str inbox             # where this worker is answered
+    cdef object tell           # called with a DirectoryEntry
     # state
     cdef list new_entries      # (DirectoryEntry, number) since the last check
 

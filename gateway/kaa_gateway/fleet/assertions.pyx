@@ -3,8 +3,6 @@
 An entry is told of a moment after its CONNECT, and all entries are when NATS, or another worker, is there again.
 """
 
-from kaa_gateway.fleet.messages import Assertion
-
 cdef enum:
     WAITING_BYTES_MAX = 4 * 1024 * 1024  # that wait for NATS before the next session is told of
 
@@ -13,19 +11,17 @@ cdef double SPREADING_TIME = 3.0   # seconds in which the servers of a NATS clus
 
 
 cdef class Assertions:
-    """Tells other workers of `entries`, which belong to the directory."""
+    """Tells other workers of `entries`, which belong to the directory, by `tell`."""
 
     def __init__(
-        self, slices, Outbox outbox not None, OtherWorkers others not None, dict entries not None, *,
-        str prefix not None, str inbox not None,
+        self, slices, Outbox outbox not None, OtherWorkers others not None, dict entries not None, tell not None,
     ):
         self.loop = outbox.loop
         self.slices = slices
         self.outbox = outbox
         self.others = others
         self.entries = entries
-        self.prefix = prefix
-        self.inbox = inbox
+        self.tell = tell
         self.new_entries = []
 
     cdef int note(self, DirectoryEntry entry) except -1:
@@ -45,7 +41,7 @@ cdef class Assertions:
         if self.others.alone or not self.outbox.link.ready:
             return 0  # all are told of when another worker appears, or with the next connection
         for entry, number in new:
-            if entry.sid and entry.number == number:
+            if entry.sid and entry.number == number and entry.yielded_to is None:
                 self.tell(entry)
         return 0
 
@@ -67,7 +63,7 @@ cdef class Assertions:
         """Tell other workers of these entries, and wait while NATS takes the messages more slowly than they come."""
         cdef DirectoryEntry entry
         for entry in entries:
-            if entry.sid and not self.others.alone and self.outbox.link.ready:
+            if entry.sid and entry.yielded_to is None and not self.others.alone and self.outbox.link.ready:
                 self.tell(entry)
                 if self.outbox.waiting() > WAITING_BYTES_MAX:
                     self.loop.call_later(PAUSE, self.go_on, entries)
@@ -77,7 +73,3 @@ cdef class Assertions:
     def go_on(self, entries not None):
         """Tell other workers of the remaining entries."""
         self.slices.run(self.tell_each(entries))
-
-    def tell(self, DirectoryEntry entry not None):
-        """Tell other workers that this one has a session."""
-        self.outbox.publish(self.prefix + entry.name, None, Assertion(entry.name, entry.number, self.inbox))

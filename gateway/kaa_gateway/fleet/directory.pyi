@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from kaa_gateway.bus.link import Link
 from kaa_gateway.bus.listener import Receiver
-from kaa_gateway.counters import Counters, Histogram
+from kaa_gateway.counters import Counters
+from kaa_gateway.fleet.claims import Claims
 from kaa_gateway.fleet.messages import Offer
 from kaa_gateway.fleet.other_workers import OtherWorkers
 from kaa_gateway.fleet.session_storage import SessionStorage
@@ -15,8 +16,7 @@ class SessionDirectory(Receiver):
     others: OtherWorkers
     transfers: Transfers
     on_offer: Callable[[Offer], None] | None
-    claim_results: dict[str, int]
-    claim_time: Histogram
+    claims: Claims
     def __init__(
         self,
         link: Link,
@@ -28,7 +28,6 @@ class SessionDirectory(Receiver):
         timeout: float,
     ) -> None: ...
     def set_storage(self, storage: SessionStorage | None) -> None: ...
-    def pending_count(self) -> int: ...
     def entry_count(self) -> int: ...
     def check(self) -> None: ...
 

@@ -8,24 +8,22 @@ Each CONNECT has a number: the time, and which worker. The highest number wins e
 does not give its session away, but answers with that number, and the other gives up its own. This decides between
 CONNECTs at the same time, and between sessions that arose while NATS was away.
 
-What lives here: the entries of a worker, and its claims. Beside it are the numbers (connect_numbers), who else is there
-(other_workers), what they are told without being asked (assertions), the state that moves (transfers), and the sessions
-of a worker that stops (offers). What a session is, and its state as bytes, is in kaa_gateway.mqtt.
+What lives here: the entries of a worker, and what its claims and those of others mean. Beside it are how long claims
+wait (claims), the subscriptions (session_subjects), the numbers (connect_numbers), who else is there (other_workers),
+what they are told without being asked (assertions), the state that moves (transfers), and the sessions of a worker that
+stops (offers). What a session is, and its state as bytes, is in kaa_gateway.mqtt.
 
 Source: MQTT 3.1.1 section 3.1.4 and MQTT 5 section 3.1.4 (a client is there once); NATS, "no responders".
 """
 
-import secrets
-from collections import OrderedDict
 from functools import partial
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport uint8_t
 
 import msgspec
-import structlog
 
-from kaa_gateway.clock cimport monotonic
+from kaa_gateway.fleet.session_subjects cimport FIRST_SID
 from kaa_gateway.fleet.transfers cimport COMPLETE, INCOMPLETE, MALFORMED, Progress
 from kaa_gateway.wire.blake2b cimport blake2b
 from kaa_gateway.wire.buffer cimport Buffer, Slice
@@ -34,15 +32,8 @@ from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
 from kaa_gateway.fleet import messages
 from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Forwarded, Hello, Newer, Nothing, Notice, Offer, State
 
-log = structlog.get_logger("gateway.fleet")
-
 cdef enum:
     NAME_BYTES = 16                # of the digest that is a session's name
-    FIRST_SID = 1_000_000          # the link's own subscriptions have lower IDs
-    SILENT_CLAIMS_MAX = 3          # in a row, after which claims do not wait for a while
-
-cdef double SILENCE = 10.0         # seconds for which claims do not wait
-cdef double CHECK_MAX = 0.2        # seconds that one look at the time counts for at most
 
 cdef const char* HEX_DIGITS = b"0123456789abcdef"
 
@@ -100,25 +91,14 @@ cdef class SessionDirectory(Receiver):
         self.prefix = messages.session_prefix(instance)
         self.inbox = messages.inbox_prefix(replica_id)
         self.greetings = self.inbox + messages.HELLO
-        self.timeout = timeout
         self.entries = {}
-        self.claims = OrderedDict()
-        self.free_sids = []
-        self.last_sid = FIRST_SID - 1
-        self.last_token = secrets.randbits(60)
-        self.to_repeat = []
+        self.claims = Claims(timeout, self.loop.time())
         self.servers = frozenset()
-        self.checked_at = self.loop.time()
-        self.claim_results = dict.fromkeys(
-            ("nobody", "state", "stored", "nothing", "lost", "timeout", "away", "alone"), 0
-        )
-        self.claim_time = Histogram()
         self.outbox = Outbox(link)
         self.numbers = ConnectNumbers()
         self.others = OtherWorkers(self.outbox, self.numbers, self.prefix + messages.HELLO, self.greetings)
-        self.assertions = Assertions(
-            slices, self.outbox, self.others, self.entries, prefix=self.prefix, inbox=self.greetings
-        )
+        self.subjects = SessionSubjects(self.outbox, self.prefix)
+        self.assertions = Assertions(slices, self.outbox, self.others, self.entries, self.tell)
         self.transfers = Transfers(self.outbox, counters)
         link.subscribe(self.prefix + messages.HELLO, self)
         link.subscribe(self.inbox + "*", self)
@@ -130,11 +110,7 @@ cdef class SessionDirectory(Receiver):
 
     def set_timeout(self, double timeout):
         """Set the time that CONNECTs wait from now on."""
-        self.timeout = timeout
-
-    def pending_count(self):
-        """Return the number of claims that wait for an answer."""
-        return len(self.claims)
+        self.claims.timeout = timeout
 
     def entry_count(self):
         """Return the number of sessions that this worker has in the directory."""
@@ -149,37 +125,25 @@ cdef class SessionDirectory(Receiver):
         """
         if entry.claim is not None or entry.yielded_to is not None:
             entry.number = self.numbers.next()
-            self.assertions.note(entry)
-            return True  # it is claimed again when it has been given away
+            if entry.yielded_to is None:
+                entry.claim.number = entry.number
+                self.assertions.note(entry)
+            return True  # if it is given away, it is claimed again then
         self.enter(entry)
-        if not self.others.alone and self.link.ready and self.loop.time() >= self.silent_until:
+        if not self.others.alone and self.link.ready and self.loop.time() >= self.claims.silent_until:
             self.claim(entry, resumes)
             return True
         result = "alone" if self.others.alone else "away"
         if self.may_be_stored(entry, resumes):
-            self.look_up(self.new_claim(entry, resumes), result)
+            self.look_up(self.claims.add(entry, resumes), result)
             return True
-        self.count_result(result)
+        self.transfers.came_back(entry.name)
+        self.claims.count(result)
         return False
 
     cdef int claim(self, DirectoryEntry entry, bint resumes) except -1:
         """Claim an entry from other workers."""
-        return self.send_claim(self.new_claim(entry, resumes))
-
-    cdef PendingClaim new_claim(self, DirectoryEntry entry, bint resumes):
-        """Return a claim that waits for an answer."""
-        cdef PendingClaim claim
-        self.last_token += 1
-        claim = PendingClaim()
-        claim.entry = entry
-        claim.token = f"{self.last_token:x}"
-        claim.resumes = resumes
-        claim.started_at = monotonic()
-        claim.sent_at = self.waited
-        claim.deadline = self.waited + self.timeout
-        entry.claim = claim
-        self.claims[claim.token] = claim
-        return claim
+        return self.send_claim(self.claims.add(entry, resumes))
 
     cdef bint may_be_stored(self, DirectoryEntry entry, bint resumes) except -1:
         """Return whether an entry that no worker has may be in the stream of sessions."""
@@ -188,8 +152,7 @@ cdef class SessionDirectory(Receiver):
     cdef int look_up(self, PendingClaim claim, str result) except -1:
         """Look for the session of a claim in the stream: `result` says why other workers do not have it."""
         claim.result = result
-        claim.deadline = self.waited + self.timeout
-        self.claims.move_to_end(claim.token)
+        self.claims.wait_anew(claim)
         return self.storage.load(claim.entry.name, partial(self.found, claim))
 
     def found(self, PendingClaim claim not None, state, uint64_t number):
@@ -204,12 +167,28 @@ cdef class SessionDirectory(Receiver):
         return self.claim(entry, True)
 
     cdef int send_claim(self, PendingClaim claim) except -1:
-        """Publish a claim, to be answered on a subject of its own."""
-        inbox = self.inbox + claim.token
+        """Publish a claim, to be answered on a subject of its own: to where the session went from here, or to all."""
+        destination = None if claim.asks_all else self.transfers.destination(claim.entry.name)
         return self.publish(
-            self.prefix + claim.entry.name, inbox,
-            Claim(claim.entry.name, claim.entry.number, claim.resumes, claim.entry.holds(), inbox),
+            destination or self.prefix + claim.entry.name, self.inbox + claim.token, self.message_of(claim)
         )
+
+    cdef object message_of(self, PendingClaim claim):
+        """Return a claim as a message."""
+        return Claim(
+            claim.entry.name, claim.number, claim.resumes, claim.entry.holds(), self.inbox + claim.token
+        )
+
+    def tell(self, DirectoryEntry entry not None):
+        """Tell other workers that this one has a session, or claims it.
+
+        The claim may not have reached the worker that has the session, and that worker not us, if it got the session
+        a moment ago.
+        """
+        if entry.claim is not None and entry.claim.result is None:
+            self.publish(self.prefix + entry.name, None, self.message_of(entry.claim))
+        else:
+            self.publish(self.prefix + entry.name, None, Assertion(entry.name, entry.number, self.greetings))
 
     cdef int announce(self, DirectoryEntry entry) except -1:
         """Give an entry the number of a new CONNECT, and tell other workers, without waiting for an answer."""
@@ -230,39 +209,41 @@ cdef class SessionDirectory(Receiver):
 
     cdef int join(self, DirectoryEntry entry) except -1:
         """Put an entry into the directory, if it is not there."""
-        if entry.sid:
-            return 0
-        if self.free_sids:
-            entry.sid = self.free_sids.pop()
-        else:
-            self.last_sid += 1
-            entry.sid = self.last_sid
-        self.entries[entry.name] = entry
-        self.transfers.came_back(entry.name)
-        return self.outbox.subscribe(self.prefix + entry.name, entry.sid)
+        if entry.sid == 0:
+            entry.sid = self.subjects.join(entry.name)
+            self.entries[entry.name] = entry
+        return 0
 
     cdef int leave(self, DirectoryEntry entry) except -1:
         """Take an entry out of the directory: its session has ended."""
+        cdef uint32_t sid = self.take_out(entry)
+        return self.subjects.leave(sid) if sid else 0
+
+    cdef uint32_t take_out(self, DirectoryEntry entry) except? 0:
+        """Forget an entry. Return the ID of its subscription, or 0 if it is not in the directory."""
         cdef uint32_t sid = entry.sid
-        if sid == 0:
-            return 0
-        if entry.claim is not None:
-            self.claims.pop(entry.claim.token, None)
-            entry.claim = None
-        del self.entries[entry.name]
-        self.free_sids.append(sid)
-        entry.sid = 0
-        return self.outbox.unsubscribe(sid)
+        if sid:
+            if entry.claim is not None:
+                self.claims.forget(entry.claim)
+            del self.entries[entry.name]
+            entry.sid = 0
+        return sid
 
     cdef int give(self, DirectoryEntry entry, bytes state, uint64_t number) except -1:
         """Send the worker to which an entry has yielded what there is, and take the entry out of the directory.
 
         If a client waits here by now, it is claimed back.
         """
+        cdef bint had = state is not None or not entry.yields_nothing
+        cdef uint32_t sid = self.take_out(entry)
         inbox = entry.yielded_to
         entry.yielded_to = None
-        self.leave(entry)
-        self.transfers.give(entry.name, inbox, state, number)
+        if sid:
+            if had:
+                self.subjects.leave_later(entry.name, sid)
+            else:
+                self.subjects.leave(sid)
+        self.transfers.give(entry.name, inbox, state, number, had)
         if not entry.is_wanted():
             return entry.left()
         return 0 if self.begin(entry, True) else entry.resolved(None, 0)
@@ -328,7 +309,7 @@ cdef class SessionDirectory(Receiver):
         cdef DirectoryEntry entry = self.entries.get(message.name)
         if entry is None:
             return 0
-        if message.number < entry.number:
+        if message.number < (entry.number if entry.claim is None else entry.claim.number):
             if isinstance(message, Assertion) and entry.claim is not None and entry.claim.result is None:
                 self.send_claim(entry.claim)  # which that worker has not heard of: it was not connected to NATS
             elif not isinstance(message, Newer):
@@ -351,29 +332,33 @@ cdef class SessionDirectory(Receiver):
         """Give a session to the worker that claims it, unless the CONNECT here is newer."""
         cdef DirectoryEntry entry = self.entries.get(message.name)
         self.numbers.observe(message.number)
+        if message.inbox.startswith(self.inbox):
+            return self.receive_own_claim(message.inbox[len(self.inbox):])
         if entry is None:
-            destination = self.transfers.destination(message.name)
-            if destination is None:
-                return self.publish(message.inbox, None, Nothing(unknown=True))
-            return 0 if destination == message.inbox else self.publish(destination, None, message)
+            return self.transfers.answer(message)
+        if entry.yielded_to is not None:
+            return 0 if entry.yielded_to == message.inbox else self.transfers.pass_on(entry.yielded_to, message)
         if message.number < entry.number:
             if entry.claim is None:
                 return self.publish(message.inbox, None, Newer(entry.name, entry.number))
-            return self.publish(
-                message.inbox, None,
-                Claim(
-                    entry.name, entry.number, entry.claim.resumes, entry.holds(), self.inbox + entry.claim.token
-                ),
-            )
+            return self.publish(message.inbox, None, self.message_of(entry.claim))
         entry.lose()
-        if entry.yielded_to is not None:
-            return 0 if entry.yielded_to == message.inbox else self.publish(entry.yielded_to, None, message)
         entry.yielded_to = message.inbox
         entry.yields_state = message.resumes
+        entry.yields_nothing = entry.claim is not None and not entry.holds() and not message.held
         if entry.claim is None:
             return entry.hand_over(None, 0)
+        if not entry.yields_nothing:
+            return self.resolve(entry.claim, "lost", None, 0)
         # If neither has the session, a third worker may, which answers the one or the other.
-        return self.resolve(entry.claim, "lost", None, 0) if entry.holds() or message.held else 0
+        return self.claims.give_up_later(entry.claim)
+
+    cdef int receive_own_claim(self, str token) except -1:
+        """Handle a claim of this worker that has come back over others, from which the session went on to here."""
+        cdef PendingClaim claim = self.claims.get(token)
+        if claim is None or claim.result is not None:
+            return 0
+        return self.resolve(claim, "nobody", None, 0) if claim.entry.holds() else self.claims.ask_again(claim)
 
     cdef int receive_state(self, str token, message) except -1:
         """Receive the answer to a claim, or a part of it."""
@@ -383,17 +368,15 @@ cdef class SessionDirectory(Receiver):
             return self.counters.count("dropped", "session_state_late") if isinstance(message, State) else 0
         if isinstance(message, Nothing):
             if message.unknown:
-                self.to_repeat.append(claim)
-                return 0
+                return self.claims.ask_again(claim)
             return 0 if claim.result is not None else self.resolve(claim, "nothing", None, 0)
         progress = self.transfers.receive(claim, message)
         if progress == MALFORMED:
             return self.resolve(claim, "nothing", None, 0)
         if progress == COMPLETE:
-            return self.resolve(claim, "state", b"".join(claim.parts), claim.number)
+            return self.resolve(claim, "state", b"".join(claim.parts), claim.state_number)
         if progress == INCOMPLETE:
-            claim.deadline = self.waited + self.timeout
-            self.claims.move_to_end(token)
+            self.claims.wait_anew(claim)
         return 0
 
     cdef bint on_reply_without_responders(self, Slice reply, Slice subject) except -1:
@@ -407,10 +390,13 @@ cdef class SessionDirectory(Receiver):
         if claim is None or claim.result is not None:
             return True
         self.look_for_lost_server()
-        if self.others.settled():
+        if not claim.asks_all and self.transfers.destination(claim.entry.name) is not None:
+            claim.asks_all = True  # the worker to which the session went is not there any more
+            self.send_claim(claim)
+        elif self.others.settled():
             self.resolve(claim, "nobody", None, 0)
         else:
-            self.to_repeat.append(claim)
+            self.claims.ask_again(claim)
         return True
 
     cdef int look_for_lost_server(self) except -1:
@@ -428,12 +414,10 @@ cdef class SessionDirectory(Receiver):
     cdef int repeat_claims(self) except -1:
         """Make claims again whose first answer said little, now that all workers can be asked."""
         cdef PendingClaim claim
-        if not self.to_repeat or not self.others.settled():
+        if not self.claims.to_repeat or not self.others.settled():
             return 0
-        claims, self.to_repeat = self.to_repeat, []
-        for claim in claims:
-            if claim.result is None and self.claims.get(claim.token) is claim:
-                self.send_claim(claim)
+        for claim in self.claims.take_repeated():
+            self.send_claim(claim)
         return 0
 
     cdef int resolve(self, PendingClaim claim, str result, bytes state, uint64_t number) except -1:
@@ -442,13 +426,9 @@ cdef class SessionDirectory(Receiver):
         if claim.result is None and result in ("nobody", "nothing", "timeout") \
                 and self.may_be_stored(entry, claim.resumes):
             return self.look_up(claim, result)
-        self.claims.pop(claim.token, None)
-        entry.claim = None
-        self.count_result(result)
-        self.claim_time.observe(monotonic() - claim.started_at)
-        if result != "timeout":
-            self.silent_claims = 0
-            self.answered_at = self.waited
+        self.claims.end(claim, result)
+        if entry.yielded_to is None and result != "lost":
+            self.transfers.came_back(entry.name)
         if entry.yielded_to is not None:
             return entry.hand_over(state, number)
         return 0 if result == "lost" else entry.resolved(state, number)
@@ -456,59 +436,41 @@ cdef class SessionDirectory(Receiver):
     # ------------------------------------------------------------ time, and the connection to NATS
 
     def check(self):
-        """End claims that nobody answers in time, and tell other workers of new entries; call this ten times a second.
-
-        A worker that was busy for long has not read the answers yet: its own delay does not count as time in which
-        others did not answer.
-        """
+        """End claims that nobody answers in time, and tell others of new entries; call this ten times a second."""
         cdef double now = self.loop.time()
-        self.waited += min(now - self.checked_at, CHECK_MAX)
-        self.checked_at = now
-        if self.link.ready:
-            self.end_silent_claims(now)
-        else:
-            while self.claims:
-                self.resolve(next(iter(self.claims.values())), "away", None, 0)
+        self.claims.note_time(now)
+        self.end_claims(now)
         self.assertions.tell_new()
+        self.subjects.leave_former(now)
         if self.link.ready:
             self.look_for_lost_server()
             self.repeat_claims()
             self.others.check(now)
 
-    cdef int end_silent_claims(self, double now) except -1:
-        """End claims that nobody answers in time. After some in a row, no claim waits for a while."""
+    cdef int end_claims(self, double now) except -1:
+        """End claims that nobody answers in time, or all of them if NATS is away."""
         cdef PendingClaim claim
-        while self.claims:
-            claim = next(iter(self.claims.values()))
-            if claim.deadline > self.waited:
-                break
-            self.silent_claims += claim.result is None
-            if self.silent_claims >= SILENT_CLAIMS_MAX and self.answered_at <= claim.sent_at:
-                self.silent_claims = 0
-                self.silent_until = now + SILENCE
-                log.warning("other workers do not answer: sessions are not looked for there", seconds=SILENCE)
+        while not self.link.ready and self.claims.first() is not None:
+            self.resolve(self.claims.first(), "away", None, 0)
+        while (claim := self.claims.next_given_up()) is not None:
+            self.resolve(claim, "nothing", None, 0)
+        while (claim := self.claims.next_overdue(now)) is not None:
             self.resolve(claim, "timeout", None, 0)
         return 0
 
     cdef int on_connected(self) except -1:
         """Subscribe anew, ask again what was asked over the last connection, and tell others of all entries."""
         cdef PendingClaim claim
-        cdef DirectoryEntry entry
         self.others.forget_all()
         self.outbox.clear()
-        for entry in self.entries.values():
-            self.outbox.subscribe(self.prefix + entry.name, entry.sid)
+        self.subjects.join_again(self.entries)
         self.others.say_hello()
-        for claim in self.claims.values():
+        for claim in self.claims.pending.values():
             if claim.result is None:
                 self.send_claim(claim)
         if self.storage is not None:
             self.storage.on_connected()
         return self.assertions.tell_all_twice()
-
-    cdef int count_result(self, str result) except -1:
-        self.claim_results[result] += 1
-        return 0
 
     cdef int publish(self, str subject, str reply, message) except -1:
         """Publish a message at the end of the tick."""

@@ -61,7 +61,8 @@ class Offer(Struct, frozen=True, array_like=True, tag="offer"):
 class Claim(Struct, frozen=True, array_like=True, tag="claim"):
     """A client has connected to the worker behind `inbox`, which takes its session over.
 
-    `resumes` says that it wants the state, and `held` that the worker has an older session of the client itself.
+    `resumes` says that it wants the state, and `held` that the worker has an older session of the client itself. `hops`
+    counts the workers that have sent it on, after a session that has moved.
     """
 
     name: Name
@@ -69,6 +70,7 @@ class Claim(Struct, frozen=True, array_like=True, tag="claim"):
     resumes: bool
     held: bool
     inbox: Inbox
+    hops: Annotated[int, Meta(ge=0, le=HOPS_MAX)] = 0
 
 
 class Notice(Struct, frozen=True, array_like=True, tag="notice"):

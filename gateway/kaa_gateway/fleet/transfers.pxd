@@ -24,10 +24,12 @@ cdef class Transfers:
     cdef readonly dict sessions    # direction -> count
     cdef readonly dict messages    # direction -> count
 
-    cdef int give(self, str name, str inbox, bytes state, uint64_t number) except -1
+    cdef int give(self, str name, str inbox, bytes state, uint64_t number, bint had) except -1
     cdef int send(self, str inbox, bytes state, uint64_t number) except -1
     cdef Progress receive(self, PendingClaim claim, part) except *
     cdef str destination(self, str name)
+    cdef int answer(self, message) except -1
+    cdef int pass_on(self, str inbox, message) except -1
     cdef int came_back(self, str name) except -1
     cdef bint forward(self, message) except -1
     cdef int forget_old(self, double now) except -1

@@ -24,10 +24,11 @@ cdef double MOVED_TIME = 60.0      # seconds for which the new worker of a sessi
 
 
 class Moved(NamedTuple):
-    """Where a session has gone."""
+    """Where a session has gone. `answered` says that what there was has been sent there."""
 
     inbox: str
     until: float
+    answered: bool
 
 
 cdef class Transfers:
@@ -42,14 +43,18 @@ cdef class Transfers:
         self.sessions = {"in": 0, "out": 0}
         self.messages = {"in": 0, "out": 0}
 
-    cdef int give(self, str name, str inbox, bytes state, uint64_t number) except -1:
-        """Send the worker that claims a session what there is, and remember where it went."""
+    cdef int give(self, str name, str inbox, bytes state, uint64_t number, bint had) except -1:
+        """Send the worker that claims a session what there is, and remember where it went.
+
+        `had` says that it was here, though there may be no state of it.
+        """
         cdef double now = self.loop.time()
         self.forget_old(now)
-        self.moved[name] = Moved(inbox, now + MOVED_TIME)
+        self.moved.pop(name, None)
+        self.moved[name] = Moved(inbox, now + MOVED_TIME, had)
         self.given_at = now
         if state is None:
-            return self.outbox.publish(inbox, None, Nothing())
+            return self.outbox.publish(inbox, None, Nothing(unknown=not had))
         return self.send(inbox, state, number)
 
     cdef int send(self, str inbox, bytes state, uint64_t number) except -1:
@@ -67,11 +72,11 @@ cdef class Transfers:
 
     cdef Progress receive(self, PendingClaim claim, part) except *:
         """Add a part of a state to the claim that it answers."""
-        if claim.parts is not None and part.number < claim.number:
+        if claim.parts is not None and part.number < claim.state_number:
             return OUTDATED
-        if claim.parts is None or part.number > claim.number:
+        if claim.parts is None or part.number > claim.state_number:
             claim.parts = []
-            claim.number = part.number
+            claim.state_number = part.number
             claim.part_count = part.parts
             claim.size = 0
         claim.size += len(part.data)
@@ -88,6 +93,19 @@ cdef class Transfers:
         """Return where a session has gone within the last minute, or None."""
         moved = self.moved.get(name)
         return None if moved is None or moved.until < self.loop.time() else moved.inbox
+
+    cdef int answer(self, message) except -1:
+        """Answer a claim of a session that is not here: send it on to where the session went, if that is known."""
+        moved = self.moved.get(message.name)
+        if moved is None or moved.until < self.loop.time() or (moved.inbox == message.inbox and not moved.answered):
+            return self.outbox.publish(message.inbox, None, Nothing(unknown=True))
+        return 0 if moved.inbox == message.inbox else self.pass_on(moved.inbox, message)
+
+    cdef int pass_on(self, str inbox, message) except -1:
+        """Send a claim on to the worker that has the session, or gets it."""
+        if message.hops >= messages.HOPS_MAX:
+            return self.outbox.publish(message.inbox, None, Nothing(unknown=True))
+        return self.outbox.publish(inbox, None, msgspec.structs.replace(message, hops=message.hops + 1))
 
     cdef int came_back(self, str name) except -1:
         """Note that a session is on this worker."""

@@ -145,7 +145,7 @@ cdef class MqttSessionStore:
 
     cdef int give_later(self, SessionEntry entry) except -1:
         """Give a session to another worker in a while, if that has not been done before."""
-        self.directory.loop.call_later(min(self.directory.timeout / 2, GIVE_LATER), entry.give_now)
+        self.directory.loop.call_later(min(self.directory.claims.timeout / 2, GIVE_LATER), entry.give_now)
         return 0
 
     cdef int keep_offline(self, MqttSession session) except -1:

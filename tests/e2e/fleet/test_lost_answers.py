@@ -62,7 +62,7 @@ async def test_a_claim_is_made_again_when_a_worker_answers_that_has_left_the_ses
             await until(lambda: not one.workers[0].directory.others.alone, "company", LONG_S)
             async with mqtt_peer(one.ports[0]) as peer:
                 assert await peer.connect("c", clean_session=False) == RESUMED
-        assert len(claims) == 2
+        assert len(claims) > 1
     finally:
         await client.close()
 

@@ -279,7 +279,7 @@ async def storm(fleet: Fleet) -> None:
             ]
             await asyncio.gather(*(connect(peer) for peer in peers))
             await until(
-                lambda: not any(worker.directory.pending_count() for worker in fleet.workers), "all claims"
+                lambda: not any(len(worker.directory.claims) for worker in fleet.workers), "all claims"
             )
             await until(lambda: fleet.online() == 1, "one connection")
             await asyncio.sleep(0.3)

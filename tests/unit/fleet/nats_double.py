@@ -54,6 +54,7 @@ class ClusterDouble:
         self._under_way: dict[object, deque[Callable[[], object]]] = {}
         """What arrives, by the way that it takes."""
         self._slow: object = None
+        self._held: object = None
 
     def connect(self, server: int, deliver: Callable[[bytes], None]) -> NatsConnection:
         """Return a new connection to a server."""
@@ -68,7 +69,7 @@ class ClusterDouble:
 
     def step(self) -> bool:
         """Let one thing arrive that is under way; False if there is none. One way is slower than others for a while."""
-        ways = [way for way, queue in self._under_way.items() if queue]
+        ways = [way for way, queue in self._under_way.items() if queue and way != self._held]
         if not ways:
             return False
         if self._slow not in ways or self.random.random() < 0.02:
@@ -77,6 +78,14 @@ class ClusterDouble:
         way = self.random.choice(fast) if fast and self.random.random() < 0.95 else self.random.choice(ways)
         self._under_way[way].popleft()()
         return True
+
+    def hold(self, server: NatsDouble, other: NatsDouble) -> None:
+        """Hold back what one server sends another, until `release`."""
+        self._held = (server, other)
+
+    def release(self) -> None:
+        """Let go on what was held back."""
+        self._held = None
 
     def _send(self, way: object, arrive: Callable[[], object]) -> None:
         self._under_way.setdefault(way, deque()).append(arrive)
