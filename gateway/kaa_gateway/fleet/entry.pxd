@@ -7,8 +7,8 @@ cdef class PendingClaim:
     cdef uint64_t number       # of the CONNECT that it is made for
     cdef bint resumes          # the client wants what is remembered of it
     cdef double started_at     # by clock.monotonic
-    cdef double sent_at        # by SessionDirectory.waited
-    cdef double deadline       # by SessionDirectory.waited
+    cdef double sent_at        # by Claims.waited
+    cdef double deadline       # by Claims.waited
     # state
     cdef bint asks_all         # not only where the session went from here
     cdef bint is_repeated      # with the next check
@@ -16,7 +16,7 @@ cdef class PendingClaim:
     cdef list parts            # of the state, as far as they have come; None before the first
     cdef int part_count        # of the state
     cdef Py_ssize_t size       # bytes of the parts
-    cdef uint64_t state_number # of the CONNECT that the state is from
+    cdef uint64_t state_number  # of the CONNECT that the state is from
 
 
 cdef class DirectoryEntry:
