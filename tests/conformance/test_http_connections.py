@@ -11,6 +11,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.esp import until
 from tests.support.http_gateway import HttpGateway, RawClient, post, running_gateway
 from tests.support.nats import NatsServer
 
@@ -47,7 +48,7 @@ async def test_one_answer_for_each_request(gateway: HttpGateway) -> None:
         for _ in range(2):
             await gateway.extension.answer(first, b"first")
         assert [(await client.reply()).body for _ in range(2)] == [b"first", b"second"]
-        assert gateway.counted("dropped", "late_answer") == 2
+        await until(lambda: gateway.counted("dropped", "late_answer") == 2, "the second answer of each")
 
 
 async def test_pipelined_requests_are_bounded(gateway: HttpGateway) -> None:

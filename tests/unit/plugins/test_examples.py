@@ -169,7 +169,7 @@ class TestScaffold:
         assert names == ["my_tracker.py", "test_my_tracker.py", "pyproject.toml", "README.md"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-            cwd=directory, capture_output=True, text=True, timeout=100, check=False,
+            cwd=directory, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
         assert "4 passed" in done.stdout

@@ -18,6 +18,8 @@ from kaa_gateway.bus.messages import Exchange
 from nats.aio.msg import Msg
 
 REPLY = "kaa.v1.replica.client.epmmp"
+TIMEOUT_S = 110.0
+"""A patch that grows beyond all bounds takes long under a sanitizer, beside other tests."""
 
 
 class Client:
@@ -36,7 +38,7 @@ class Client:
             request.type.encode(correlation_id="c", **fields),
             f"{REPLY}.{exchange.answer.subject}",
         )
-        await until(lambda: len(self._answers) > count, "an answer")
+        await until(lambda: len(self._answers) > count, "an answer", TIMEOUT_S)
         message = self._answers[count]
         assert message.subject == f"{REPLY}.{exchange.answer.subject}"
         answer = exchange.answer.type.decode(message.data)
