@@ -6,6 +6,7 @@ For what a real nats-server cannot be made to do; tests/support/nats.py starts a
 import asyncio
 import json
 import re
+import socket
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -123,6 +124,11 @@ class FakeNats:
     def url(self) -> str:
         """Its address, without credentials."""
         return f"nats://{HOST}:{self.port}"
+
+    def limit_input(self, size: int) -> None:
+        """Let the kernel keep about so many bytes of each later client while nobody reads."""
+        for each in self._server.sockets:
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     async def accept(self) -> FakeConnection:
         """Return the next client, which has been sent nothing yet."""

@@ -71,5 +71,8 @@ cdef class Assertions:
             yield 1
 
     def go_on(self, entries not None):
-        """Tell other workers of the remaining entries."""
-        self.slices.run(self.tell_each(entries))
+        """Tell other workers of the remaining entries, when NATS has taken enough of what waits."""
+        if self.outbox.link.ready and self.outbox.waiting() > WAITING_BYTES_MAX:
+            self.loop.call_later(PAUSE, self.go_on, entries)
+        else:
+            self.slices.run(self.tell_each(entries))
