@@ -26,6 +26,7 @@ def run_services(
     durable: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     gateway_instance: str = DEFAULT_GATEWAY_INSTANCE,
     state_replicas: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=5))] = 1,
+    jetstream_domain: str | None = None,
     workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=WORKERS_MAX))] = 1,
     management: str | None = None,
     tracing: Annotated[bool, Parameter(negative=())] = False,
@@ -47,6 +48,8 @@ def run_services(
         Service instance name of the gateway, for pushes to devices.
     state_replicas
         Number of servers of a NATS cluster that keep each state.
+    jetstream_domain
+        JetStream domain of the streams of the gateway and of states, for services at a leaf node.
     workers
         Number of processes, each with all these services. One that dies is started again.
     management
@@ -57,7 +60,15 @@ def run_services(
         debug (each request), info, warning or error.
     """
     options = Options(
-        services, servers(nats), settings, durable, gateway_instance, state_replicas, tracing, log_level
+        services,
+        servers(nats),
+        settings,
+        durable,
+        gateway_instance,
+        state_replicas,
+        tracing,
+        log_level,
+        jetstream_domain,
     )
     try:
         extensions = extensions_of(options)

@@ -53,6 +53,7 @@ class Options(NamedTuple):
     state_replicas: int
     tracing: bool
     log_level: LogLevel
+    jetstream_domain: str | None = None
 
 
 def extensions_of(options: Options) -> list[Extension]:
@@ -68,6 +69,7 @@ def extensions_of(options: Options) -> list[Extension]:
             gateway_instance=options.gateway_instance,
             durable=name in options.durable,
             state_replicas=options.state_replicas,
+            jetstream_domain=options.jetstream_domain,
         )
         for name, kind in kinds.items()
     }

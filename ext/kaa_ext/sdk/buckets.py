@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 import nats.errors
+from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import STREAM_NAME_IN_USE
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
@@ -72,9 +73,16 @@ class JetStreamBucket:
     """A bucket of a NATS server. `jetstream` returns the context of the current connection."""
 
     def __init__(
-        self, jetstream: Callable[[], JetStreamContext], name: str, ttl_s: float | None, replicas: int
+        self,
+        jetstream: Callable[[], JetStreamContext],
+        name: str,
+        ttl_s: float | None,
+        replicas: int,
+        domain: str | None = None,
     ) -> None:
         self._jetstream = jetstream
+        self._written = subjects.jetstream(domain, f"$KV.{name}.")
+        """Where values are sent: elsewhere than where they are stored, if they go to another domain."""
         self._config = api.KeyValueConfig(bucket=name, ttl=ttl_s, replicas=replicas)
         self.name = name
 
@@ -110,14 +118,14 @@ class JetStreamBucket:
     async def put(self, key: str, value: bytes) -> None:
         """Write a value, whatever the revision."""
         try:
-            await (await self._keys()).put(key, value)
+            await (await self._keys(self._written)).put(key, value)
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 
     async def replace(self, key: str, value: bytes, revision: int) -> None:
         """Write a value if the key has this revision (0: no key). Raise Conflict if not."""
         try:
-            await (await self._keys()).update(key, value, revision)
+            await (await self._keys(self._written)).update(key, value, revision)
         except KeyWrongLastSequenceError as error:
             raise Conflict from error
         except (nats.errors.Error, NotDelivered) as error:
@@ -156,7 +164,8 @@ class JetStreamBucket:
         except (nats.errors.Error, NotDelivered) as error:
             raise _unavailable(error) from error
 
-    async def _keys(self) -> KeyValue:
+    async def _keys(self, prefix: str = "") -> KeyValue:
+        """Return the bucket on the current client. Values are written to subjects with this prefix."""
         ends = monotonic() + RECONNECT_S
         while True:
             try:
@@ -171,7 +180,7 @@ class JetStreamBucket:
         return KeyValue(
             name=self.name,
             stream=f"KV_{self.name}",
-            pre=f"$KV.{self.name}.",
+            pre=prefix or f"$KV.{self.name}.",
             js=jetstream,
             direct=False,
         )

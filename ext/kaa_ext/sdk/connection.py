@@ -109,6 +109,7 @@ class NatsConnection:
         on_full: Callable[[bool], None],
         on_lost: Callable[[], None],
         consumer: DurableConsumer | None = None,
+        jetstream_domain: str | None = None,
     ) -> None:
         self._replica_id = replica_id
         self._urls = list(urls)
@@ -116,6 +117,7 @@ class NatsConnection:
         self._log: Any = structlog.get_logger(extension=extension, servers=",".join(map(masked, urls)))
         self._on_full = on_full
         self._consumer = consumer
+        self._jetstream_domain = jetstream_domain
         self._outgoing = Outgoing(OUTGOING_BYTES, self._full, on_lost, self._connected)
         self.send = self._outgoing.send
         self._link: Link | None = None
@@ -148,11 +150,11 @@ class NatsConnection:
         """Return JetStream on the current client. Raise NotDelivered while NATS is away."""
         if self._client is None or not self._client.is_connected:
             raise NotDelivered("not connected to NATS")
-        return self._client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
+        return self._client.jetstream(domain=self._jetstream_domain, timeout=JETSTREAM_TIMEOUT_S)
 
     def bucket(self, name: str, ttl_s: float | None, replicas: int) -> Bucket:
         """Return a key-value bucket of JetStream, which may not exist yet."""
-        return JetStreamBucket(self.jetstream, name, ttl_s, replicas)
+        return JetStreamBucket(self.jetstream, name, ttl_s, replicas, self._jetstream_domain)
 
     async def open(self) -> None:
         """Connect, and subscribe to all but requests. Return when the server knows that, however long it takes."""

@@ -92,11 +92,14 @@ class DurableConsumer:
     Messages come on `inbox`, which the connection subscribes to for `receiver`.
     """
 
-    def __init__(self, extension: str, dispatcher: Dispatcher, ack_wait_s: float) -> None:
+    def __init__(
+        self, extension: str, dispatcher: Dispatcher, ack_wait_s: float, jetstream_domain: str | None = None
+    ) -> None:
         self._name = subjects.stream(extension)
         self._subject = subjects.service(extension, "esp", subjects.CLIENT_DATA)
         self._dispatcher = dispatcher
         self._ack_wait_s = ack_wait_s
+        self._domain = jetstream_domain
         self.inbox = f"_INBOX.{uuid4().hex}"
         self.receiver = StoredReceiver(
             dispatcher, self._stored, self._on_status, self._on_low, low=FETCH_AGAIN
@@ -158,12 +161,12 @@ class DurableConsumer:
             ack_wait=self._ack_wait_s,
             max_ack_pending=ACK_PENDING_MAX,
         )
-        await client.jsm().add_consumer(self._name, config)
+        await client.jetstream(domain=self._domain).add_consumer(self._name, config)
 
     async def _pull(self, send: Send) -> None:
         """Keep pulling until the consumer is gone; when stopping, until the last pull request has ended."""
         request = msgspec.json.encode({"batch": FETCH_MESSAGES, "expires": int(FETCH_EXPIRES_S * 1e9)})
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._name}.{self._name}"
+        subject = subjects.jetstream(self._domain, f"CONSUMER.MSG.NEXT.{self._name}.{self._name}")
         dispatcher, receiver = self._dispatcher, self.receiver
         while not self._gone and not (self._stopping and not receiver.expected):
             self._low.clear()

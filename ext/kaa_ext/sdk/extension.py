@@ -74,7 +74,8 @@ class Extension:
     service that pushes go to. With `affinity`, the gateway sends later messages of an endpoint that this replica has
     answered to this replica. A `durable` extension takes its requests from the stream that the gateway keeps for it,
     and acknowledges each when its handler is done; a request that takes longer than `ack_wait_s` is delivered again.
-    `state_replicas` is the number of NATS servers that keep each state.
+    `state_replicas` is the number of NATS servers that keep each state. `jetstream_domain` is the JetStream domain of
+    that stream and of states, for a service at a leaf node; by default, that of the server which it is connected to.
 
     Use it as `async with extension:`, or `await extension.run()`.
     """
@@ -92,6 +93,7 @@ class Extension:
         concurrency: int = CONCURRENCY,
         drain_timeout_s: float = DRAIN_TIMEOUT_S,
         state_replicas: int = 1,
+        jetstream_domain: str | None = None,
     ) -> None:
         self.name = _subject_name("extension instance name", name)
         self.replica_id = _subject_name("replica ID", replica_id or f"{name}-{secrets.token_hex(8)}")
@@ -113,7 +115,12 @@ class Extension:
         self._stats = stats
         self._dispatcher = Dispatcher(self, stats, self._limited, self._affinity_subject, *limits)
         self._subscriptions = Subscriptions(self._dispatcher, self._limited, *limits)
-        self._consumer = DurableConsumer(name, self._dispatcher, ack_wait_s) if durable else None
+        self._jetstream_domain = (
+            None if jetstream_domain is None else _subject_name("JetStream domain", jetstream_domain)
+        )
+        self._consumer = (
+            DurableConsumer(name, self._dispatcher, ack_wait_s, self._jetstream_domain) if durable else None
+        )
         interests = self._subscriptions.interests
         requests = RequestReceiver(self._dispatcher)
         if self._consumer is not None:
@@ -257,7 +264,13 @@ class Extension:
         def bucket() -> Bucket:
             made = self._connection.bucket(bucket_name, ttl_s, self._state_replicas)
             if ttl_s is None and isinstance(made, JetStreamBucket):
-                return WatchedBucket(made, self.publisher, lambda: self.connects, deliver_subject)
+                return WatchedBucket(
+                    made,
+                    self.publisher,
+                    lambda: self.connects,
+                    deliver_subject,
+                    jetstream_domain=self._jetstream_domain,
+                )
             return made
 
         state = self._states[name] = State(bucket, kind)
@@ -279,6 +292,7 @@ class Extension:
                 self._dispatcher.hold,
                 self._count_lost,
                 self._consumer,
+                self._jetstream_domain,
             )
         )
 

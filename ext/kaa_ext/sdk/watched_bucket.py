@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from kaa_gateway.bus import subjects
 from nats.aio.msg import Msg
 
 from kaa_ext.sdk.buckets import JetStreamBucket
@@ -174,12 +175,14 @@ class WatchedBucket:
         connects: Callable[[], int],
         deliver_subject: str,
         new_copy: Callable[[], LocalCopy] = LocalCopy,
+        jetstream_domain: str | None = None,
     ) -> None:
         self._bucket = bucket
         self._publisher = publisher
         self._connects = connects
         self._deliver_subject = deliver_subject
         self._new_copy = new_copy
+        self._domain = jetstream_domain
         self._stream = f"KV_{bucket.name}"
         self._prefix = f"$KV.{bucket.name}."
         self._watch: Watch | None = None
@@ -288,13 +291,15 @@ class WatchedBucket:
 
     async def put(self, key: str, value: bytes) -> None:
         """Write a value, whatever the revision."""
-        self._wrote(key, value, await self._publisher.publish(self._prefix + key, value))
+        self._wrote(key, value, await self._publisher.publish(self._api(self._prefix + key), value))
 
     async def replace(self, key: str, value: bytes, revision: int) -> None:
         """Write a value if the key has this revision (0: no key). Raise Conflict if not."""
         headers = {"Nats-Expected-Last-Subject-Sequence": str(revision)}
         try:
-            self._wrote(key, value, await self._publisher.publish(self._prefix + key, value, headers))
+            self._wrote(
+                key, value, await self._publisher.publish(self._api(self._prefix + key), value, headers)
+            )
         except Conflict:
             await self._refresh(key)
             raise
@@ -326,6 +331,10 @@ class WatchedBucket:
 
     # ------------------------------------------------------------ the watch
 
+    def _api(self, what: str) -> str:
+        """Return a subject of JetStream, in the domain."""
+        return subjects.jetstream(self._domain, what)
+
     async def watch(self) -> None:
         """Keep the copy up to date; never returns, unless the bucket has values that expire."""
         try:
@@ -339,7 +348,7 @@ class WatchedBucket:
         finally:
             if self._consumer:
                 with suppress(NotDelivered):
-                    await self._publisher.tell(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
+                    await self._publisher.tell(self._api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}"))
 
     def receive(self, message: Msg) -> None:
         """Handle a message on the deliver subject."""
@@ -349,7 +358,7 @@ class WatchedBucket:
     async def _keep(self) -> bool:
         """Watch until that breaks. Return False if the bucket cannot be watched at all."""
         if self._consumer:
-            await self._publisher.request(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._consumer}")
+            await self._publisher.request(self._api(f"CONSUMER.DELETE.{self._stream}.{self._consumer}"))
             self._consumer = ""
         connection = self._connects()
         info = await self._ask_stream()
@@ -389,7 +398,7 @@ class WatchedBucket:
             _, key, revision = watch.markers.popleft()
             request = {"filter": self._prefix + key, "seq": revision + 1}
             await self._publisher.request(
-                f"$JS.API.STREAM.PURGE.{self._stream}", msgspec.json.encode(request)
+                self._api(f"STREAM.PURGE.{self._stream}"), msgspec.json.encode(request)
             )
             watch.copy.forget(key, revision)
 
@@ -416,7 +425,7 @@ class WatchedBucket:
         }
         request = {"stream_name": self._stream, "config": config, "action": "create"}
         answer = await self._publisher.request(
-            f"$JS.API.CONSUMER.CREATE.{self._stream}.{name}.{self._prefix}>", msgspec.json.encode(request)
+            self._api(f"CONSUMER.CREATE.{self._stream}.{name}.{self._prefix}>"), msgspec.json.encode(request)
         )
         info = _consumer_info(answer)
         if info.error is not None:
@@ -424,7 +433,7 @@ class WatchedBucket:
         return info
 
     async def _ask_stream(self) -> _StreamInfo:
-        info = _stream_info(await self._publisher.request(f"$JS.API.STREAM.INFO.{self._stream}"))
+        info = _stream_info(await self._publisher.request(self._api(f"STREAM.INFO.{self._stream}")))
         if info.error is not None:
             raise StateUnavailable(info.error.description)
         return info

@@ -12,6 +12,7 @@ import nats
 import nats.js.errors
 import pytest
 from kaa_bench.mqtt_packets import Puback, Publish
+from kaa_ext import Extension, Request
 from nats.js import JetStreamContext
 
 from tests.support.cluster import Cluster
@@ -186,6 +187,40 @@ async def test_jetstream_of_a_hub_and_of_a_leaf_node(
             assert [json.loads(value)["messages"] for value in month.values()] == [1]
             await until(lambda: gateway.count("durable_up", "dcx") == 1, "the lane")
             assert "cannot be used" not in gateway.log
+        finally:
+            await client.close()
+
+
+@pytest.mark.parametrize(
+    ("node_domain", "domain"),
+    [(None, "hub"), ("site", "hub"), ("site", None)],
+    ids=["hub", "both", "leaf node"],
+)
+async def test_a_durable_extension_at_a_leaf_node(node_domain: str | None, domain: str | None) -> None:
+    """It takes its requests from the stream in the domain that it names, acknowledges them, and has its state there."""
+    changes = {"kaa": {"kpc": {"nats": {"jetstream-domain": domain}}}} if domain else {}
+    with (
+        leaf(hub_domain="hub", node_domain=node_domain) as (hub, node, _),
+        GatewayProcess(node.url, merged(DURABLE, changes)) as gateway,
+    ):
+        extension = Extension("dcx", nats_urls=[node.url], durable=True, jetstream_domain=domain)
+        state = extension.state("seen", str)
+
+        @extension.handler("/json")
+        async def keep(request: Request) -> bytes:
+            await state.put("last", value=request.payload.decode())
+            return b"kept"
+
+        client = await nats.connect((hub if domain else node).url)
+        try:
+            async with extension, mqtt_client(gateway.mqtt_port) as device:
+                await device.send(Publish("kp1/app_v1/dcx/one/json/7", b"[1]", 1, 1))
+                assert await device.expect(Puback) == Puback(1)
+                assert (await device.expect(Publish)).payload == b"kept"
+                assert await state.get("last") == "[1]"
+                info = await client.jetstream().consumer_info("kaa-dcx", "kaa-dcx")
+                assert info.num_ack_pending == 0
+                assert (await client.jetstream().stream_info("kaa-dcx")).state.messages == 0
         finally:
             await client.close()
 
