@@ -18,6 +18,7 @@ COMMON = {
     "slices",
     "stdio",
     "tasks",
+    "tick",
     "version",
     "yaml_tree",
 }

@@ -28,6 +28,7 @@ from kaa_bench.compare.probes.push import DEVICES
 from kaa_bench.compare.pushing import Pusher, PushSpec
 from kaa_bench.compare.rows import ROWS, Row
 from kaa_bench.compare.waits import WaitingDevices
+from kaa_bench.connecting import LoadSpec
 from kaa_bench.errors import BenchError
 from kaa_bench.packets import BENCH, Profile
 from kaa_bench.processes import INSTANCE, Gateway, NatsServer
@@ -192,7 +193,20 @@ def _measured_waits(
         return measure(partial(devices.run, messages))
 
 
+def _measured_lone(
+    gateway: Gateway, nats: NatsServer, measure: Measure, messages: int
+) -> tuple[int, Counter[Any]]:
+    """Count messages each of which is sent when the one before is confirmed."""
+    with (
+        Sink(nats.address, answers=False),
+        LoadGenerator(LoadSpec("mqtt", 1, qos=1, window=1), gateway.address_of("mqtt")) as generator,
+    ):
+        generator.run(messages=WARM_UP_MESSAGES)
+        return measure(lambda: generator.run(messages=messages).sent)
+
+
 OTHERS: dict[str, tuple[str, Measured]] = {
+    "lone": ("MQTT QoS 1, a message alone", _measured_lone),
     "push": ("push to MQTT, QoS 0", _measured_pushes),
     "connect": ("MQTT connect and disconnect", _measured_connections),
     "connect-authenticated": (

@@ -14,6 +14,7 @@ cdef class Connection:
     cdef object failure            # BusError that ended it, or None
 
     cdef bint is_current(self)
+    cdef int on_bytes(self, Py_ssize_t size) except -1
     cdef int receive_info(self, dict info) except -1
     cdef int receive_pong(self) except -1
     cdef int resolve(self, value) except -1

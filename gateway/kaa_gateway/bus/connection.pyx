@@ -12,13 +12,16 @@ from libc.stdint cimport uint8_t
 
 from kaa_gateway.errors import ProtocolError
 
+from kaa_gateway.bus.transport cimport AsyncioTransport
+
 log = structlog.get_logger("gateway.bus")
 
 
 cdef class Connection:
-    """The asyncio.BufferedProtocol of one transport. It is ignored when it is not the link's connection any more.
+    """What gets the bytes of one transport: a BufferedProtocol for asyncio's, or called by a SocketTransport.
 
-    An aborted transport reports its end a moment later, when the next connection may already be under way.
+    It is ignored when it is not the link's connection any more: an aborted transport of asyncio reports its end a
+    moment later, when the next connection may already be under way.
     """
 
     def __init__(self, Link link):
@@ -31,7 +34,7 @@ cdef class Connection:
     def connection_made(self, transport):
         """Give the transport to the link, unless this is no longer the link's connection."""
         if self.is_current():
-            self.link.transport = transport
+            self.link.transport = AsyncioTransport(transport)
         else:
             transport.abort()
 
@@ -40,14 +43,24 @@ cdef class Connection:
         return self.link.receive_view
 
     def buffer_updated(self, Py_ssize_t size):
-        """Parse what arrived; a violation by the server ends the connection. Hot path."""
+        """Handle what arrived, then write what is due. Hot path."""
+        cdef bint begun = self.link.tick.begin()
+        try:
+            self.on_bytes(size)
+        finally:
+            if begun:
+                self.link.tick.end()
+
+    cdef int on_bytes(self, Py_ssize_t size) except -1:
+        """Parse what is in the receive buffer; a violation by the server ends the connection. Hot path."""
         if not self.is_current():
-            return
+            return 0
         try:
             self.link.parse(<const uint8_t*>PyByteArray_AS_STRING(self.link.receive_storage), size)
         except ProtocolError as error:
             log.error("NATS server broke the protocol", reason=error.reason)
             self.link.abort(str(error))
+        return 0
 
     def eof_received(self):
         """Close the connection, as the server has."""

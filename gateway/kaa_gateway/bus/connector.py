@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from kaa_gateway.bus.servers import Server, ServerList
 from kaa_gateway.errors import BusError
 
 if TYPE_CHECKING:
+    from kaa_gateway.bus.connection import Connection
     from kaa_gateway.bus.credentials import Credentials
     from kaa_gateway.bus.link import Link
 
@@ -71,6 +73,25 @@ class TlsOptions:
 def takes_headers(info: dict[str, Any]) -> bool:
     """Return whether a server takes messages with headers; one that does not reports no missing extension either."""
     return bool(info.get("headers"))
+
+
+async def open_socket(host: str, port: int) -> socket.socket:
+    """Return a socket connected to the first address of a host that takes the connection; OSError if none does."""
+    loop = asyncio.get_running_loop()
+    failure: OSError | None = None
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        with contextlib.ExitStack() as opened:
+            try:
+                made = opened.enter_context(socket.socket(family, kind, protocol))
+                made.setblocking(False)
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                await loop.sock_connect(made, address)
+            except OSError as error:
+                failure = failure or error
+            else:
+                opened.pop_all()
+                return made
+    raise failure or OSError(f"{host} has no address")
 
 
 class Connector:
@@ -166,32 +187,33 @@ class Connector:
         self._reported[server] = self.last_error = sentence
 
     async def _connect(self, server: Server) -> None:
-        loop = asyncio.get_running_loop()
         link = self._link
         self._lost.clear()
         connection = link.begin()
         info_received = connection.expect_info()
         name = server.certificate_name
         first = self._tls.handshake_first
-        transport: asyncio.Transport
-        transport, _ = await loop.create_connection(
-            lambda: connection,
-            server.host,
-            server.port,
-            ssl=self._tls.context() if first else None,
-            server_hostname=name if first else None,
-        )
+        plain = await open_socket(server.host, server.port)
+        if first:
+            await self._secure(plain, connection, name)
+        else:
+            link.use_socket(plain)
         info: dict[str, Any] = await info_received
         if not first and (server.tls or info.get("tls_required")):
-            secured = await loop.start_tls(transport, connection, self._tls.context(), server_hostname=name)
-            if secured is None:
-                raise BusError("nats_closed", "during the TLS handshake")
-            link.adopt(secured)
-            transport = secured
+            await self._secure(link.give_socket(), connection, name)
         pong_received = connection.expect_pong()
-        transport.write(self._connect_line(server, info) + link.subscription_lines() + b"PING\r\n")
+        link.write_handshake(self._connect_line(server, info) + link.subscription_lines() + b"PING\r\n")
         await pong_received
         link.resume(headers=takes_headers(link.info or info))
+
+    async def _secure(self, plain: socket.socket, connection: Connection, name: str) -> None:
+        """Carry the connection by TLS over a connected socket."""
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(plain)
+            await asyncio.get_running_loop().create_connection(
+                lambda: connection, sock=plain, ssl=self._tls.context(), server_hostname=name
+            )
+            opened.pop_all()
 
     def _connect_line(self, server: Server, info: dict[str, Any]) -> bytes:
         options: dict[str, Any] = {

@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from kaa_gateway.bus.link cimport Link
 from kaa_gateway.bus.listener cimport Listener, Receiver
+from kaa_gateway.tick cimport TickOutput
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.nats cimport ServerMessage, StoredPublication
 
@@ -23,7 +24,7 @@ cdef struct Entry:
     bint completed         # stored, or given up
 
 
-cdef class DurableLane:
+cdef class DurableLane(TickOutput):
     # wiring
     cdef Link link
     cdef Listener listener
@@ -34,7 +35,6 @@ cdef class DurableLane:
     cdef Py_ssize_t payload_offset  # bytes of a publication before its datum
     cdef Py_ssize_t pending_max    # bytes
     cdef double ack_timeout        # seconds
-    cdef object flush_callback
     # state
     cdef Buffer data               # the publications from the first that is not completed on ...
     cdef Py_ssize_t data_start     # ... which begin here
@@ -44,7 +44,6 @@ cdef class DurableLane:
     cdef uint32_t unwritten        # number of the next to write
     cdef uint32_t next             # number of the next to come
     cdef int64_t end               # position behind the last entry
-    cdef bint flush_scheduled
     cdef readonly bint full        # pending_max is passed, and the backlog not yet down to half of it
     cdef readonly bint stalled     # the stream stores nothing: one publication at a time tries it
     cdef double stalled_at         # loop time, seconds
@@ -66,7 +65,6 @@ cdef class DurableLane:
     cdef int trace_last(self, trace, bytes field) except -1
     cdef int grow_ring(self) except -1
     cdef Py_ssize_t backlog_size(self) noexcept
-    cdef int schedule_flush(self) except -1
     cdef int flush(self) except -1
     cdef int write(self, int64_t start, int64_t end) except -1
     cdef int on_answer(self, uint32_t number, Slice answer) except -1

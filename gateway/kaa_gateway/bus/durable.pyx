@@ -92,7 +92,6 @@ cdef class DurableLane:
         self.good_answer = f'{{"stream":"{stream}","seq":'.encode()
         self.pending_max = pending_max
         self.ack_timeout = ack_timeout
-        self.flush_callback = self.run_flush
         self.data = Buffer()
         self.pause = PAUSE_FIRST
         self.trouble = ""
@@ -131,9 +130,7 @@ cdef class DurableLane:
         if not self.full and self.backlog_size() > self.pending_max:
             self.full = True
             self.listener.on_backlog(True)
-        if not self.flush_scheduled:
-            self.schedule_flush()
-        return 0
+        return self.link.tick.add(self)
 
     cdef int trace_last(self, trace, bytes field) except -1:
         """Put a line into the header of the publication that was committed last, and tell `trace` when it is stored."""
@@ -169,15 +166,9 @@ cdef class DurableLane:
         return self.data.size - self.data_start + <Py_ssize_t>(<uint32_t>(self.next - self.first)) \
             * <Py_ssize_t>sizeof(Entry)
 
-    cdef int schedule_flush(self) except -1:
-        self.flush_scheduled = True
-        self.link.loop.call_soon(self.flush_callback)
-        return 0
-
-    def run_flush(self):
-        """Write at the end of a tick."""
-        self.flush_scheduled = False
-        self.flush()
+    cdef int write_due(self) except -1:
+        """Write at the end of a tick. Hot path."""
+        return self.flush()
 
     cdef int flush(self) except -1:
         """Write what may be written now: as much as the window takes, or one publication to a stalled stream."""
@@ -226,8 +217,7 @@ cdef class DurableLane:
         self.pause = PAUSE_FIRST
         if self.stalled:
             self.stalled = False
-            if not self.flush_scheduled:
-                self.schedule_flush()
+            self.link.tick.add(self)
         self.listener.on_stored(entry.session, entry.token)
         return self.complete(number)
 
@@ -300,8 +290,8 @@ cdef class DurableLane:
         elif self.data_start > COMPACT_MIN and self.data_start > self.data.size // 2:
             self.data.consume(self.data_start)
             self.data_start = 0
-        if self.unwritten != self.next and not self.flush_scheduled:
-            self.schedule_flush()
+        if self.unwritten != self.next:
+            self.link.tick.add(self)
         if self.full and self.backlog_size() <= self.pending_max // 2:
             self.full = False
             self.listener.on_backlog(False)

@@ -3,17 +3,20 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from kaa_gateway.bus.block cimport Acknowledgement, Block
 from kaa_gateway.bus.listener cimport Listener, Receiver
+from kaa_gateway.bus.transport cimport LinkTransport
 from kaa_gateway.counters cimport Histogram
+from kaa_gateway.tick cimport Tick, TickOutput
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.nats cimport ServerMessage
 
 
-cdef class Link:
+cdef class Link(TickOutput):
     # wiring
     cdef readonly object loop
+    cdef Tick tick
     cdef Listener listener
     cdef object connection         # the last Connection, which may have ended; None before the first
-    cdef object transport
+    cdef LinkTransport transport   # None without a connection
     cdef object on_lost            # called with a sentence when an established connection ends
     cdef list subscriptions        # SUB lines to send on each connection
     cdef list receivers            # by subscription ID, from 1: its Receiver, or the listener
@@ -31,9 +34,7 @@ cdef class Link:
     cdef object unconfirmed        # deque of sealed blocks, oldest first
     cdef list spare                # blocks to use again
     cdef Buffer tail               # an incomplete message
-    cdef double confirmed_at       # loop time of the last PONG for a block, seconds
-    cdef bint flush_scheduled
-    cdef object flush_callback
+    cdef double confirmed_at       # when the last PONG for a block came, by clock.monotonic
     cdef readonly Py_ssize_t payload_max   # bytes, by the newest INFO
     cdef Py_ssize_t payload_cap    # bytes; more has ended a connection, whatever its first INFO says; 0: nothing has
     cdef Py_ssize_t checked_max    # bytes; what waits for confirmation is not larger
@@ -75,7 +76,7 @@ cdef class Link:
         self.backlog += size
         if self.backlog > self.pending_max and not self.full:
             self.on_full()
-        if not self.flush_scheduled:
+        if not self.due:
             self.schedule_flush()
         return 0
 
@@ -98,5 +99,6 @@ cdef class Link:
     cdef Receiver receiver_of(self, Slice sid)
     cdef int find_no_responders(self, Slice subject) except -1
     cdef int detach(self, str sentence) except -1
+    cdef Py_ssize_t unwritten(self) except -1
     cdef bint is_connected(self)
     cdef Block rewrite(self, Block block)

@@ -18,8 +18,10 @@ import structlog
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 
 from kaa_gateway.bus.connection cimport Connection
+from kaa_gateway.bus.transport cimport SocketTransport
 from kaa_gateway.clock cimport monotonic
 from kaa_gateway.counters cimport Histogram
+from kaa_gateway.tick cimport tick_of
 from kaa_gateway.wire.buffer cimport slice_of
 from kaa_gateway.wire.nats cimport (
     ERR, HMSG, INFO, MSG, OK, PING, PONG, Publication, append_publication, decimal, header_value, next_message,
@@ -66,6 +68,7 @@ cdef class Link:
 
     def __init__(self, loop, tuple subscriptions, Py_ssize_t pending_max, double ping_timeout, on_lost):
         self.loop = loop
+        self.tick = tick_of(loop)
         self.listener = Listener()
         self.on_lost = on_lost
         self.subscriptions = []
@@ -85,7 +88,6 @@ cdef class Link:
         self.tail = Buffer()
         self.payload_max = self.checked_max = PAYLOAD_MAX_DEFAULT
         self.resent_max = PAYLOAD_MAX
-        self.flush_callback = self.run_flush
 
     def set_listener(self, Listener listener not None):
         """Set the listener; once, before the first connection."""
@@ -145,16 +147,13 @@ cdef class Link:
         return 0
 
     cdef int schedule_flush(self) except -1:
-        self.flush_scheduled = True
         if self.block.opened_at == 0:
             self.block.opened_at = monotonic()
-        self.loop.call_soon(self.flush_callback)
-        return 0
+        return self.tick.add(self)
 
-    def run_flush(self):
-        """Write the block at the end of a tick."""
-        self.flush_scheduled = False
-        self.flush()
+    cdef int write_due(self) except -1:
+        """Write the block at the end of a tick. Hot path."""
+        return self.flush()
 
     cdef int flush(self) except -1:
         cdef Block block = self.block
@@ -179,18 +178,17 @@ cdef class Link:
 
     cdef int write(self, Block block) except -1:
         block.written = True
-        block.sealed_at = self.loop.time()
+        block.sealed_at = monotonic()
         block.cursors = None
         self.blocks_sent += 1
         self.bytes_sent += block.size
-        self.transport.write(memoryview(block))  # a TLS transport takes no other view
-        return 0
+        return self.transport.write(block)
 
     cdef int write_beside(self, bytes publications) except -1:
         """Write publications that a durable lane keeps and confirms; the link only watches that NATS is there."""
         self.bytes_sent += len(publications)
         self.transport.write(publications)
-        if not self.unconfirmed and not self.flush_scheduled:
+        if not self.unconfirmed and not self.due:
             self.write_ping()
         return 0
 
@@ -207,9 +205,9 @@ cdef class Link:
             raise ProtocolError("nats_unexpected_pong")
         block = self.unconfirmed.popleft()
         self.blocks_confirmed += 1
-        self.confirmed_at = self.loop.time()
+        self.confirmed_at = monotonic()
         if block.opened_at:  # else nothing but a PING
-            self.confirmation.observe(monotonic() - block.opened_at)
+            self.confirmation.observe(self.confirmed_at - block.opened_at)
         self.backlog -= block.size + block.acknowledgement_count * <Py_ssize_t>sizeof(Acknowledgement)
         if block.acknowledgement_count:
             self.listener.on_confirmed(block.acknowledgements, block.acknowledgement_count)
@@ -393,6 +391,10 @@ cdef class Link:
         self.connection = Protocol(self)
         return self.connection
 
+    cdef Py_ssize_t unwritten(self) except -1:
+        """Return the bytes that wait to be written to the server."""
+        return 0 if self.transport is None else self.transport.unwritten()
+
     cdef bint is_connected(self):
         """Return whether there is a connection, or one is being made."""
         return self.connection is not None and not (<Connection>self.connection).ended
@@ -402,9 +404,27 @@ cdef class Link:
         """The newest INFO of the last connection, or None."""
         return None if self.connection is None else (<Connection>self.connection).info
 
-    def adopt(self, transport):
-        """Use this transport, which is the one inside TLS, from now on."""
-        self.transport = transport
+    def use_socket(self, socket):
+        """Talk to the server through a connected, non-blocking socket, which is the link's from now on."""
+        if self.is_connected():
+            self.transport = SocketTransport(self.loop, self.connection, socket)
+        else:
+            socket.close()
+
+    def give_socket(self):
+        """Return the socket, of which the link reads and writes no more, for TLS. BusError if the server has closed."""
+        cdef Connection connection = self.connection
+        if self.transport is None:
+            raise connection.failure
+        transport = <SocketTransport?>self.transport
+        self.transport = None
+        self.tail.clear(0)  # what came before TLS is not part of what comes within it
+        return (<SocketTransport>transport).detach()
+
+    def write_handshake(self, bytes lines not None):
+        """Write lines of the handshake; not if the connection has ended, which the connector learns by itself."""
+        if self.transport is not None:
+            self.transport.write(lines)
 
     def subscription_lines(self):
         """Return the SUB lines for a new connection."""
@@ -481,7 +501,7 @@ cdef class Link:
         cdef Block block
         if not self.ready:
             return
-        now = self.loop.time()
+        now = monotonic()
         if self.unconfirmed:
             block = self.unconfirmed[0]
             # A long backlog takes its time: what counts is that it gets shorter.
@@ -516,7 +536,7 @@ cdef class Link:
 
     def abort(self, str sentence="given up"):
         """Drop the connection at once, for the reason in `sentence`; the connector makes another."""
-        transport = self.transport
+        cdef LinkTransport transport = self.transport
         if self.is_connected():
             self.detach(sentence)
         if transport is not None:
@@ -524,7 +544,7 @@ cdef class Link:
 
     def close(self):
         """End the connection after what is written."""
-        transport = self.transport
+        cdef LinkTransport transport = self.transport
         self.ready = False
         if self.is_connected():
             self.detach("closed")

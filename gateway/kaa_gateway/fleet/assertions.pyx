@@ -16,7 +16,7 @@ cdef class Assertions:
     def __init__(
         self, slices, Outbox outbox not None, OtherWorkers others not None, dict entries not None, tell not None,
     ):
-        self.loop = outbox.loop
+        self.loop = outbox.link.loop
         self.slices = slices
         self.outbox = outbox
         self.others = others

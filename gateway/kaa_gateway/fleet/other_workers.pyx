@@ -16,7 +16,7 @@ cdef class OtherWorkers:
     def __init__(
         self, Outbox outbox not None, ConnectNumbers numbers not None, str subject not None, str inbox not None
     ):
-        self.loop = outbox.loop
+        self.loop = outbox.link.loop
         self.outbox = outbox
         self.numbers = numbers
         self.subject = subject

@@ -14,44 +14,37 @@ cdef class Outbox:
 
     def __init__(self, Link link not None):
         self.link = link
-        self.loop = link.loop
         self.lines = Buffer()
 
     cdef int subscribe(self, str subject, uint32_t sid) except -1:
         """Write a SUB line."""
         append_subscribe(self.lines, subject, sid)
-        return self.schedule_flush()
+        return self.link.tick.add(self)
 
     cdef int unsubscribe(self, uint32_t sid) except -1:
         """Write an UNSUB line."""
         append_unsubscribe(self.lines, sid)
-        return self.schedule_flush()
+        return self.link.tick.add(self)
 
     cdef int publish(self, str subject, str reply, message) except -1:
         """Publish a message of fleet.messages."""
         cdef bytes payload = encode(message)
         append_publication(self.lines, encode_publish_head(subject, reply), NOTHING, slice_of(payload))
-        return self.schedule_flush()
+        return self.link.tick.add(self)
 
     cdef int clear(self) except -1:
         """Discard what there is: it was for a connection that has ended."""
         self.lines.size = 0
         return 0
 
-    cdef int schedule_flush(self) except -1:
-        if not self.flush_scheduled:
-            self.flush_scheduled = True
-            self.loop.call_soon(self.flush)
-        return 0
-
-    def flush(self):
+    cdef int write_due(self) except -1:
         """Write what there is, behind the messages of devices, wills among them."""
-        self.flush_scheduled = False
         if self.link.ready and self.lines.size:
             self.link.flush()
             self.link.transport.write(self.lines.copy())
         self.lines.size = 0
+        return 0
 
     cdef Py_ssize_t waiting(self) except -1:
         """Return the number of bytes that have been written and that NATS has not taken yet."""
-        return self.link.transport.get_write_buffer_size()
+        return self.link.unwritten()

@@ -51,7 +51,7 @@ cdef class SessionSubjects:
 
     cdef int leave_later(self, str name, uint32_t sid) except -1:
         """End the subscription to the subject of a session, which has gone, when all servers know the next one."""
-        self.former[name] = Former(sid, self.outbox.loop.time() + SPREADING_TIME)
+        self.former[name] = Former(sid, self.outbox.link.loop.time() + SPREADING_TIME)
         return 0
 
     cdef int leave_former(self, double now) except -1:

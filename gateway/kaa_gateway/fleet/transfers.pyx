@@ -35,7 +35,7 @@ cdef class Transfers:
     """The sessions that come to one worker, and those that it gives away."""
 
     def __init__(self, Outbox outbox not None, Counters counters not None):
-        self.loop = outbox.loop
+        self.loop = outbox.link.loop
         self.outbox = outbox
         self.counters = counters
         self.moved = OrderedDict()

@@ -4,13 +4,14 @@ from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.kpudp.tables cimport PeerTable, Place, RetransmissionTimer
 from kaa_gateway.net.udp cimport DatagramCore
+from kaa_gateway.tick cimport Tick, TickOutput
 from kaa_gateway.wire.buffer cimport Buffer
 
 
-cdef class KpudpContext:
+cdef class KpudpContext(TickOutput):
     # What the peers of a server have in common.
     # wiring
-    cdef object loop
+    cdef Tick tick
     cdef DatagramCore core
     cdef Uplink uplink
     cdef Sessions sessions
@@ -18,7 +19,6 @@ cdef class KpudpContext:
     cdef Counters counters
     cdef RetransmissionTimer timer
     cdef PeerTable peers
-    cdef object flush_callback
     # state
     cdef double now              # loop time of the last check, seconds
     cdef object taken            # deque: Exchanges whose ACK is due at the next check, unless RESPONSE is sent before

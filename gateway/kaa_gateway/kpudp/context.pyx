@@ -14,22 +14,21 @@ cdef class KpudpContext:
         self.unsent = []
         self.spare = []
         self.scratch = Buffer()
-        self.flush_callback = self.flush
 
     cdef Buffer open_output(self, outbox):
         """Return the buffer for a peer's datagram of this tick. Hot path."""
-        if not self.unsent:
-            self.loop.call_soon(self.flush_callback)
+        self.tick.add(self)
         self.unsent.append(outbox)
         return self.spare.pop() if self.spare else Buffer()
 
-    def flush(self):
-        """Send the datagrams of this tick, at its end."""
+    cdef int write_due(self) except -1:
+        """Send the datagrams of this tick, at its end. Hot path."""
         cdef Outbox outbox
         unsent = self.unsent
         self.unsent = []
         for outbox in unsent:
             outbox.send_output()
+        return 0
 
     cdef int evict(self, Place place) except -1:
         """End the peer whose place has to be given up, if there is one."""

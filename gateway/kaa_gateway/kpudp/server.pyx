@@ -13,6 +13,7 @@ from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.kpudp.outbox cimport Outbox
 from kaa_gateway.kpudp.peer cimport Exchange
 from kaa_gateway.kpudp.tables cimport Place, Transmission
+from kaa_gateway.tick cimport tick_of
 from kaa_gateway.wire.kpudp cimport (
     ACK, BAD_TYPE, DATAGRAM_SIZE_MAX, HEADER_SIZE, MAGIC, MALFORMED, PING, PONG, PUSH, REQUEST, RESET, RESET_SIZE,
     RESPONSE, CONFIRMED_DATA, TRUNCATED_HEAD, UNKNOWN_TYPE, UNSUPPORTED_VERSION, VERSION, WELL_FORMED, Frame,
@@ -45,7 +46,7 @@ cdef class KpudpServer(DatagramCore):
         self.peers = PeerTable(peers)
         self.timer = RetransmissionTimer(unacknowledged, ack_timeout, loop.time())
         self.context = context
-        context.loop = loop
+        context.tick = tick_of(loop)
         context.core = self
         context.uplink = uplink
         context.sessions = sessions

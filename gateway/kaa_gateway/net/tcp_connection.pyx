@@ -224,10 +224,7 @@ cdef class TcpConnection(Transport):
             return 0
         self.flush_pending = True
         listener.to_flush.append(self)
-        if not listener.flush_scheduled:
-            listener.flush_scheduled = True
-            listener.loop.call_soon(listener.flush_callback)
-        return 0
+        return listener.tick.add(listener)
 
     cdef int pause_reading(self) except -1:
         self.paused_by_core = True

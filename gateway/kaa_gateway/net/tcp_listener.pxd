@@ -4,15 +4,17 @@ from kaa_gateway.counters cimport Counters, Protocol
 from kaa_gateway.net.admission cimport Admission, Bucket
 from kaa_gateway.net.epoll cimport EpollSet
 from kaa_gateway.net.proxy cimport ProxyProtocol
+from kaa_gateway.tick cimport Tick, TickOutput
 
 cdef class TcpListener
 
 from kaa_gateway.net.tcp_connection cimport TcpConnection
 
 
-cdef class TcpListener:
+cdef class TcpListener(TickOutput):
     # wiring
     cdef object loop
+    cdef Tick tick
     cdef object make_core            # called with the Transport of a new connection; returns its ProtocolCore
     cdef Counters counters
     cdef Admission admission         # None if nothing is limited
@@ -40,11 +42,8 @@ cdef class TcpListener:
     cdef TcpConnection half_open_first    # the oldest of them, or None
     cdef TcpConnection half_open_last
     cdef list to_flush               # connections with output to write at the end of the tick
-    cdef bint flush_scheduled
-    cdef object flush_callback
 
     cpdef serve(self, int fd, bytes address)
-    cpdef run_flush(self)
     cdef TcpConnection make_connection(self)
     cdef int handle(self, TcpConnection connection, uint32_t events) except -1
     cdef int accept(self, int listening) except -1

@@ -22,6 +22,7 @@ from kaa_gateway.net.listening import listen
 from kaa_gateway.net.epoll cimport EPOLLIN, EPOLLOUT, epoll_event
 from kaa_gateway.net.proxy_connection cimport ProxyConnection
 from kaa_gateway.net.tcp_connection cimport RECEIVE_SIZE
+from kaa_gateway.tick cimport tick_of
 
 log = structlog.get_logger("gateway.transports")
 
@@ -64,6 +65,7 @@ cdef class TcpListener:
         Py_ssize_t connections_max, Admission admission=None,
     ):
         self.loop = loop
+        self.tick = tick_of(loop)
         self.make_core = make_core
         self.counters = counters
         self.admission = admission
@@ -76,7 +78,6 @@ cdef class TcpListener:
         self.connections = []
         self.headers = OrderedDict()
         self.to_flush = []
-        self.flush_callback = self.run_flush
 
     def start(self, host, port, *, reuse_port):
         """Listen. Raises OSError if the port is taken."""
@@ -114,8 +115,7 @@ cdef class TcpListener:
         cdef epoll_event[EVENTS_AT_ONCE] events
         cdef TcpConnection connection
         cdef int i, fd, count = self.epoll.wait(events, EVENTS_AT_ONCE)
-        cdef bint flush_here = not self.flush_scheduled
-        self.flush_scheduled = True
+        cdef bint begun = self.tick.begin()
         try:
             self.work = 0
             for i in range(count):
@@ -126,18 +126,17 @@ cdef class TcpListener:
                 if connection is not None:  # it may have been closed earlier in this pass
                     self.handle(connection, events[i].events)
         finally:
-            if flush_here:
-                self.run_flush()
+            if begun:
+                self.tick.end()
 
     def on_connections(self, int listening):
         """Accept the connections that wait at a listening socket, then write the output of the cores."""
-        cdef bint flush_here = not self.flush_scheduled
-        self.flush_scheduled = True
+        cdef bint begun = self.tick.begin()
         try:
             self.accept(listening)
         finally:
-            if flush_here:
-                self.run_flush()
+            if begun:
+                self.tick.end()
 
     cdef int handle(self, TcpConnection connection, uint32_t events) except -1:
         """Read and write one connection. A fault of the gateway closes this one, and not others. Hot path."""
@@ -156,10 +155,9 @@ cdef class TcpListener:
         self.loop.call_exception_handler({"message": "a connection ended by a fault", "exception": error})
         connection.abort()
 
-    cpdef run_flush(self):
-        """Write the output of all cores that have asked for it; the end of a tick."""
+    cdef int write_due(self) except -1:
+        """Write the output of all cores that have asked for it; the end of a tick. Hot path."""
         cdef TcpConnection connection
-        self.flush_scheduled = False
         to_flush = self.to_flush
         self.to_flush = []
         for connection in to_flush:
@@ -167,6 +165,7 @@ cdef class TcpListener:
                 connection.flush()
             except Exception as error:
                 self.on_fault(connection, error)
+        return 0
 
     # ------------------------------------------------------------ new connections
 

@@ -5,6 +5,7 @@ from kaa_gateway.net.addresses cimport Address
 from kaa_gateway.net.admission cimport Admission
 from kaa_gateway.net.proxy cimport ProxyProtocol
 from kaa_gateway.net.sockets cimport msghdr
+from kaa_gateway.tick cimport Tick, TickOutput
 from kaa_gateway.wire.buffer cimport Buffer
 
 
@@ -17,9 +18,10 @@ cdef class DatagramCore:
     cdef int forget(self, const Address* address) except -1
 
 
-cdef class UdpSocket:
+cdef class UdpSocket(TickOutput):
     # wiring
     cdef readonly object loop
+    cdef Tick tick
     cdef DatagramCore core
     cdef Counters counters
     cdef Admission admission      # None if nothing is limited
@@ -36,15 +38,14 @@ cdef class UdpSocket:
     cdef Buffer outgoing_bytes    # of the datagrams that wait to be sent, one behind the other
     cdef Buffer outgoing          # an Outgoing for each of them
     cdef double now               # loop time at which the datagrams being received were read, seconds
-    cdef bint flush_scheduled
     cdef bint writer_added
-    cdef object flush_callback
     # counters
     cdef readonly uint64_t datagrams_in
     cdef readonly uint64_t datagrams_out
     cdef readonly uint64_t bytes_in
     cdef readonly uint64_t bytes_out
 
+    cdef int read(self) except -1
     cdef int prepare_inbox(self) except -1
     cdef int note_local_address(self, msghdr* message, Address* source) noexcept
     cdef int set_local_address(self, msghdr* message, Address* destination) noexcept

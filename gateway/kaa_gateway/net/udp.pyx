@@ -25,6 +25,7 @@ from kaa_gateway.net.sockets cimport (
     CMSG_DATA, CMSG_LEN, CMSG_SPACE, IP_PKTINFO, IPPROTO_IP, IPPROTO_IPV6, IPV6_PKTINFO, IPV6_RECVPKTINFO,
     MSG_DONTWAIT, MSG_TRUNC, cmsghdr, in6_pktinfo, in_addr, in_pktinfo, iovec, mmsghdr, recvmmsg, sendmmsg,
 )
+from kaa_gateway.tick cimport tick_of
 from kaa_gateway.wire.proxy_header cimport PROXY_WELL_FORMED, ProxyFormat, ProxyHeader, read_proxy_header
 
 cdef enum:
@@ -123,6 +124,7 @@ cdef class UdpSocket:
 
     def __init__(self, loop, DatagramCore core not None, Counters counters not None):
         self.loop = loop
+        self.tick = tick_of(loop)
         self.core = core
         self.counters = counters
         self.fd = -1
@@ -131,7 +133,6 @@ cdef class UdpSocket:
         self.prepare_inbox()
         self.outgoing_bytes = Buffer()
         self.outgoing = Buffer()
-        self.flush_callback = self.run_flush
         self.clients = OrderedDict()
         core.socket = self
 
@@ -262,6 +263,15 @@ cdef class UdpSocket:
         return 0
 
     def on_readable(self):
+        """Read what has arrived, then write what is due. Hot path."""
+        cdef bint begun = self.tick.begin()
+        try:
+            self.read()
+        finally:
+            if begun:
+                self.tick.end()
+
+    cdef int read(self) except -1:
         """Read what has arrived. Hot path."""
         cdef Inbox* inbox = <Inbox*>self.inbox.data
         cdef mmsghdr* message
@@ -275,7 +285,7 @@ cdef class UdpSocket:
             count = recvmmsg(self.fd, inbox.messages, DATAGRAMS_AT_ONCE, MSG_DONTWAIT, NULL)
             if count <= 0:
                 # Besides EAGAIN this is the ICMP error of an earlier datagram, which concerns its peer only.
-                return
+                return 0
             for i in range(count):
                 message = &inbox.messages[i]
                 source = &inbox.sources[i]
@@ -309,9 +319,10 @@ cdef class UdpSocket:
                 except ProtocolError as error:
                     self.counters.count("dropped", error.reason)
                 if self.fd < 0:
-                    return
+                    return 0
             if count < DATAGRAMS_AT_ONCE:
-                return
+                return 0
+        return 0
 
     cdef Py_ssize_t take_header(
         self, const uint8_t* data, Py_ssize_t size, const Address* source, Address* client
@@ -381,16 +392,15 @@ cdef class UdpSocket:
         outgoing.size = size
         self.outgoing_bytes.append(data, size)
         self.outgoing.size += <Py_ssize_t>sizeof(Outgoing)
-        if not self.flush_scheduled and not self.writer_added:
-            self.flush_scheduled = True
-            self.loop.call_soon(self.flush_callback)
-        return 0
+        return 0 if self.writer_added else self.tick.add(self)
 
-    def run_flush(self):
-        """Send what waits, at the end of a tick or when the socket takes datagrams again."""
-        self.flush_scheduled = False
-        if self.fd >= 0:
-            self.flush()
+    cdef int write_due(self) except -1:
+        """Send what waits, at the end of a tick. Hot path."""
+        return self.flush() if self.fd >= 0 else 0
+
+    def on_writable(self):
+        """Send what waits: the socket takes datagrams again."""
+        self.flush()
 
     cdef int flush(self) except -1:
         """Send what waits, DATAGRAMS_AT_ONCE in a system call."""
@@ -448,5 +458,5 @@ cdef class UdpSocket:
         self.outgoing.consume(done * <Py_ssize_t>sizeof(Outgoing))
         if not self.writer_added:
             self.writer_added = True
-            self.loop.add_writer(self.fd, self.flush_callback)
+            self.loop.add_writer(self.fd, self.on_writable)
         return 0

@@ -108,8 +108,8 @@ def test_what_waits_while_the_limit_falls_is_refused_and_the_rest_is_sent(worker
 
 def test_what_stands_in_the_block_when_the_limit_falls_is_refused(worker: WorkerDouble) -> None:
     device = worker.device()
-    device._peer.send(mqtt.encode(mqtt.Publish(TOPIC, bytes(8000), 1, 1)))
-    worker.loop.read()
+    device.publish(f"kp1/{APP}/dcx/token/1", bytes(8000), 1, 1)
+    worker.identify()  # outside of a pass over sockets, which would write the block at its end
     feed(worker._nats, info(ACCOUNT))
     worker.loop.run()
     assert statuses(device) == [413]
