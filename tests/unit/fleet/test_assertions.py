@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-from typing import Any
 
 import msgspec
 from kaa_bench.mqtt_packets import Connack
@@ -30,16 +29,14 @@ async def serve(connection: FakeConnection) -> None:
             await connection.send(b"PONG\r\n")
 
 
-def transport_to(port: int) -> Any:
-    """Return the open transport of this process to a port."""
-    (found,) = (
-        each
-        for each in gc.get_objects()
-        if type(each).__name__ == "TCPTransport"
-        and not each.is_closing()
-        and (each.get_extra_info("peername") or ("", 0))[1] == port
-    )
-    return found
+def bytes_waiting() -> int:
+    """Return the bytes that wait for NATS in the link's transport, which shows them to nobody.
+
+    The first bytes object counts as a whole, also if the socket has taken some of it: a slice at most.
+    """
+    (transport,) = (each for each in gc.get_objects() if type(each).__name__ == "SocketTransport")
+    (waiting,) = (each for each in gc.get_referents(transport) if isinstance(each, list))
+    return sum(len(memoryview(piece)) for piece in waiting)
 
 
 async def test_sessions_that_nats_does_not_take_do_not_fill_the_memory() -> None:
@@ -72,12 +69,11 @@ async def test_sessions_that_nats_does_not_take_do_not_fill_the_memory() -> None
             first.reset()
             await asyncio.gather(serving, return_exceptions=True)
             await nats.admitted()
-            transport = transport_to(nats.port)
-            await until(lambda: transport.get_write_buffer_size() > WAITING_BYTES_MAX, "the bytes that wait")
+            await until(lambda: bytes_waiting() > WAITING_BYTES_MAX, "the bytes that wait")
             for _ in range(1000):
                 await asyncio.sleep(0)
-            waiting = transport.get_write_buffer_size()
-            assert CLIENTS * len(REPLICA) > KERNEL + WAITING_BYTES_MAX + SLICE
-            assert waiting <= WAITING_BYTES_MAX + SLICE
+            waiting = bytes_waiting()
+            assert CLIENTS * len(REPLICA) > KERNEL + WAITING_BYTES_MAX + 2 * SLICE
+            assert waiting <= WAITING_BYTES_MAX + 2 * SLICE
         finally:
             await running.__aexit__(None, None, None)
