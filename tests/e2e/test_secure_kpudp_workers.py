@@ -104,7 +104,12 @@ async def test_moves_restarts_and_other_keys(gateway: SecureGateway, nats_server
         for number, device in enumerate(devices[1:], 1):
             await device.confirmed(f"kp1/app_v1/echo/t{number}/a", b"1")
         assert [device.handshakes for device in devices[1:]] == before[1:]
-        refused = asyncio.create_task(devices[0].confirmed("kp1/app_v1/echo/t0/a", b"1"))
+
+        async def keep_sending() -> None:
+            while True:  # a worker that has not read the file yet takes it once more
+                await devices[0].confirmed("kp1/app_v1/echo/t0/a", b"1")
+
+        refused = asyncio.create_task(keep_sending())
         await until(
             lambda: gateway.count("events", "dropped", "kpudp_open_not_authentic") > 0, "no session", START_S
         )
