@@ -240,6 +240,7 @@ def fleet(
     roam: Annotated[float, Parameter(validator=Number(gt=0))] = 30.0,
     pause: Annotated[float, Parameter(validator=Number(gt=0))] = 10.0,
     seed: Annotated[int | None, Parameter(validator=Number(gte=0))] = None,
+    logs: Path | None = None,
 ) -> int:
     """Have MQTT clients roam between three gateways, cause faults, and check that all is as on one server.
 
@@ -270,6 +271,8 @@ def fleet(
         Seconds between two faults, in the mean.
     seed
         Of the order of faults and of what clients do; one is chosen and printed if it is not given.
+    logs
+        Keep what the NATS servers, gateways and the extension print in files of this directory.
     """
     from kaa_bench.fleet.report import print_fleet
     from kaa_bench.fleet.run import FleetRun
@@ -282,8 +285,17 @@ def fleet(
         progress.print(f"{time.monotonic() - began:7.1f} s  {sentence}", soft_wrap=True)
 
     say(f"seed {chosen}")
+    if logs is not None:
+        logs.mkdir(parents=True, exist_ok=True)
     run = FleetRun(
-        say, clients=clients, processes=processes, send_s=send, roam_s=roam, pause_s=pause, seed=chosen
+        say,
+        clients=clients,
+        processes=processes,
+        send_s=send,
+        roam_s=roam,
+        pause_s=pause,
+        seed=chosen,
+        logs=logs,
     )
     try:
         result = asyncio.run(run.run(seconds))

@@ -93,9 +93,13 @@ class Server:
         """Return the environment of the process."""
         return dict(os.environ)
 
+    def keep_output(self, file: Path) -> None:
+        """Append the output to a file that remains when the server has stopped; call this before the start."""
+        self._log = file
+
     def start(self) -> None:
         """Start the server, and return when it is ready. Raise BenchError with its output if it fails."""
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             # A separate process group: Ctrl-C reaches only the bench, which then stops its servers in order.
             self._process = subprocess.Popen(
                 [*self.under, *self.command()],

@@ -125,7 +125,7 @@ class Client:
         now = time.time()
         if not present:
             if self._subscribed and former is not None:
-                self._tally.begun.append(Loss(now, self._seen_at, former.gateway))
+                self._tally.begun.append(Loss(self.token, now, self._seen_at, former.gateway, gateway))
                 # What was on its way to the session is lost with it.
                 self._awaited.clear()
             self._receiving.clear()

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from kaa_bench.fleet.credentials import TENANT, Credentials
@@ -132,17 +133,19 @@ class FleetExtension(Server):
 
 
 class FleetCluster:
-    """The running cluster."""
+    """The running cluster. The output of its programs remains in the directory `logs`, if that is not None."""
 
-    def __init__(self, stack: ExitStack, credentials: Credentials) -> None:
+    def __init__(self, stack: ExitStack, credentials: Credentials, logs: Path | None) -> None:
         ports = [free_port() for _ in range(NATS_SERVERS)]
         self.nats = [ClusteredNats(number, ports) for number in range(NATS_SERVERS)]
-        for server in self.nats:
-            stack.enter_context(server)
         self.gateways = [FleetGateway(number, self.nats, credentials) for number in range(GATEWAYS)]
-        for gateway in self.gateways:
-            stack.enter_context(gateway)
-        self.extension = stack.enter_context(FleetExtension(self.nats))
+        self.extension = FleetExtension(self.nats)
+        servers: list[Server] = [*self.nats, *self.gateways, self.extension]
+        if logs is not None:
+            for number, server in enumerate(servers):
+                server.keep_output(logs / f"{number}-{server.name}.log")
+        for server in servers:
+            stack.enter_context(server)
 
     @property
     def ports(self) -> list[int]:

@@ -59,7 +59,8 @@ def print_fleet(result: Result, clients: int, console: Console) -> None:
         )
     for lost in tally.begun[:SHOWN]:
         line(
-            f"at {lost.at - result.began:.0f} s, a client of gateway {lost.gateway} did not find its session"
+            f"at {lost.at - result.began:.3f} s, {lost.client} did not find its session at gateway "
+            f"{lost.next_gateway}; it was connected to gateway {lost.gateway} at {lost.since - result.began:.3f} s"
         )
     for missing in tally.missing[:SHOWN]:
         line(f"the {missing.kind} to a message of {missing.sent_at - result.began:.0f} s has not come")

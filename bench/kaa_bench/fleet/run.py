@@ -111,6 +111,7 @@ class FleetRun:
         roam_s: float,
         pause_s: float,
         seed: int,
+        logs: Path | None = None,
     ) -> None:
         self._say = say
         self._count = clients
@@ -119,6 +120,7 @@ class FleetRun:
         self._roam_s = roam_s
         self._pause_s = pause_s
         self._seed = seed
+        self._logs = logs
         self._random = random.Random(seed)
         self._processes: list[asyncio.subprocess.Process] = []
         self._faults: dict[str, int] = {}
@@ -137,7 +139,9 @@ class FleetRun:
             credentials = directory / "credentials"
             credentials.mkdir()
             await asyncio.to_thread(Credentials(credentials).issue, self._count)
-            cluster = await asyncio.to_thread(partial(FleetCluster, servers, Credentials(credentials)))
+            cluster = await asyncio.to_thread(
+                partial(FleetCluster, servers, Credentials(credentials), self._logs)
+            )
             client = await nats.connect(cluster.urls, max_reconnect_attempts=-1, error_cb=_silent)
             stack.push_async_callback(client.close)
             await stack.enter_async_context(self._clients(cluster, directory))

@@ -21,12 +21,15 @@ class Overlap(msgspec.Struct, frozen=True):
 class Loss(msgspec.Struct, frozen=True):
     """A client that had a session, and was given a new one."""
 
+    client: str
     at: float
     """When the CONNACK came, as Unix time."""
     since: float
     """When the client was connected before that."""
     gateway: int
     """The gateway at which it was."""
+    next_gateway: int
+    """The gateway that gave it the new one."""
 
 
 class Missing(msgspec.Struct, frozen=True):
