@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from nats.aio.client import Client
 
+from kaa_bench.errors import BenchError
 from kaa_bench.fleet.cluster import FleetCluster, FleetGateway
 from kaa_bench.fleet.names import WORKERS, replica_of
 from kaa_bench.processes import worker_processes
@@ -16,6 +17,8 @@ from kaa_bench.processes import worker_processes
 REQUEST_TIMEOUT_S = 30.0
 DRAIN_TIMEOUT_S = 60.0
 POLL_S = 0.5
+FEW_PART = 50
+"""A gateway is drained when it has this part of its clients: others roam to it all the time."""
 NATS_AWAY_S = 2.0
 
 Fault = Callable[[FleetCluster, Client, random.Random], Awaitable[None]]
@@ -45,12 +48,19 @@ async def gateway_drained(cluster: FleetCluster, client: Client, choice: random.
     """Have the workers of a gateway send their clients away at a rate, then stop it and start it again."""
     gateway = choice.choice(cluster.gateways)
     workers = [f"{replica_of(gateway.number)}-{index}" for index in range(WORKERS)]
+    few = 0
     for worker in workers:
         clients = (await _ask(client, worker, "GetStatus", {}))["clients"]
+        few += clients // FEW_PART
         await _ask(client, worker, "Drain", {"rate": max(10, clients // 5)})
-    async with asyncio.timeout(DRAIN_TIMEOUT_S):
-        while any([(await _ask(client, worker, "GetStatus", {}))["clients"] for worker in workers]):
-            await asyncio.sleep(POLL_S)
+    try:
+        async with asyncio.timeout(DRAIN_TIMEOUT_S):
+            while sum([(await _ask(client, worker, "GetStatus", {}))["clients"] for worker in workers]) > few:
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise BenchError(
+            f"{replica_of(gateway.number)} still has clients {DRAIN_TIMEOUT_S:g} s after its drain"
+        ) from None
     await _restart(gateway)
 
 
