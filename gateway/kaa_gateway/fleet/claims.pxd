@@ -33,3 +33,4 @@ cdef class Claims:
     cdef PendingClaim next_given_up(self)
     cdef int ask_again(self, PendingClaim claim) except -1
     cdef list take_repeated(self)
+    cdef list take_unanswered(self)

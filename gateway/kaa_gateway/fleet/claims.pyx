@@ -14,9 +14,11 @@ log = structlog.get_logger("gateway.fleet")
 
 cdef enum:
     SILENT_MAX = 3                 # claims in a row without an answer, after which claims do not wait for a while
+    ASKED_AT_LEAST = 4             # times in the time that a claim waits, if nobody answers
 
 cdef double SILENCE = 10.0         # seconds for which claims do not wait
 cdef double CHECK_MAX = 0.2        # seconds that one look at the time counts for at most
+cdef double ANSWER_MAX = 1.0       # seconds without an answer after which a claim is made again
 cdef double YIELDED_MAX = 1.0      # seconds for which a claim waits that a newer CONNECT elsewhere waits for
 
 
@@ -46,7 +48,7 @@ cdef class Claims:
         claim.token = f"{self.last_token:x}"
         claim.resumes = resumes
         claim.started_at = monotonic()
-        claim.sent_at = self.waited
+        claim.sent_at = claim.asked_at = self.waited
         claim.deadline = self.waited + self.timeout
         entry.claim = claim
         self.pending[claim.token] = claim
@@ -144,4 +146,21 @@ cdef class Claims:
             if claim.result is None and self.get(claim.token) is claim:
                 claims.append(claim)
         self.to_repeat = []
+        return claims
+
+    cdef list take_unanswered(self):
+        """Return the claims that have no answer for a while; they are made again, to all workers.
+
+        A worker that ended may have got them without reading them. NATS does not say so.
+        """
+        cdef double longest = min(ANSWER_MAX, self.timeout / ASKED_AT_LEAST)
+        cdef PendingClaim claim
+        claims = []
+        for claim in self.pending.values():
+            if claim.sent_at + longest > self.waited:
+                break
+            if claim.asked_at + longest <= self.waited and claim.result is None and claim.parts is None:
+                claim.asked_at = self.waited
+                claim.asks_all = True
+                claims.append(claim)
         return claims

@@ -169,6 +169,7 @@ cdef class SessionDirectory(Receiver):
     cdef int send_claim(self, PendingClaim claim) except -1:
         """Publish a claim, to be answered on a subject of its own: to where the session went from here, or to all."""
         destination = None if claim.asks_all else self.transfers.destination(claim.entry.name)
+        claim.direct_asks += destination is not None
         return self.publish(
             destination or self.prefix + claim.entry.name, self.inbox + claim.token, self.message_of(claim)
         )
@@ -390,7 +391,8 @@ cdef class SessionDirectory(Receiver):
         if claim is None or claim.result is not None:
             return True
         self.look_for_lost_server()
-        if not claim.asks_all and self.transfers.destination(claim.entry.name) is not None:
+        if claim.direct_asks:
+            claim.direct_asks -= 1
             claim.asks_all = True  # the worker to which the session went is not there any more
             self.send_claim(claim)
         elif self.others.settled():
@@ -412,12 +414,13 @@ cdef class SessionDirectory(Receiver):
         return 0
 
     cdef int repeat_claims(self) except -1:
-        """Make claims again whose first answer said little, now that all workers can be asked."""
+        """Make claims again that have no answer, or one that said little."""
         cdef PendingClaim claim
-        if not self.claims.to_repeat or not self.others.settled():
-            return 0
-        for claim in self.claims.take_repeated():
+        for claim in self.claims.take_unanswered():
             self.send_claim(claim)
+        if self.claims.to_repeat and self.others.settled():
+            for claim in self.claims.take_repeated():
+                self.send_claim(claim)
         return 0
 
     cdef int resolve(self, PendingClaim claim, str result, bytes state, uint64_t number) except -1:

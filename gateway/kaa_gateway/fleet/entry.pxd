@@ -8,9 +8,11 @@ cdef class PendingClaim:
     cdef bint resumes          # the client wants what is remembered of it
     cdef double started_at     # by clock.monotonic
     cdef double sent_at        # by Claims.waited
+    cdef double asked_at       # by Claims.waited: when it was made again, or else sent
     cdef double deadline       # by Claims.waited
     # state
     cdef bint asks_all         # not only where the session went from here
+    cdef int direct_asks       # to where the session went from here, without an answer of NATS
     cdef bint is_repeated      # with the next check
     cdef str result            # of the question to other workers, while the stream is asked; else None
     cdef list parts            # of the state, as far as they have come; None before the first

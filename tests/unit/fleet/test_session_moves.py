@@ -22,6 +22,8 @@ SERVERS = 3
 CLIENTS = 4
 TAKEOVER_TIMEOUT_S = 5.0
 CHECK_S = 0.1
+MOVED_S = 60.0
+"""How long a worker remembers where a session went."""
 
 
 class Worker(WorkerDouble):
@@ -66,9 +68,18 @@ class Worker(WorkerDouble):
             self._connection, b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
         )
 
+    def disconnect(self) -> None:
+        """End the connection to NATS, which notices."""
+        lines = [b"UNSUB %b\r\n" % sid for sid in self._connection.subscriptions]
+        self._cluster.write(self._connection, b"".join(lines))
+
     def _receive(self, data: bytes) -> None:
         feed(self._nats, data)
         self.flush()
+
+
+def _ignore(data: bytes) -> None:
+    """Take what a worker gets that has ended."""
 
 
 class SimulatedClient:
@@ -327,6 +338,44 @@ def test_a_claim_that_overtakes_a_subscription_is_sent_on(world: World) -> None:
     world.settle()
     assert not client.connected
     world.cluster.release()
+    world.settle()
+    assert client.connected
+    assert not client.lost
+
+
+def test_a_claim_that_a_worker_takes_to_its_end_is_made_again(world: World) -> None:
+    """A worker that has just ended has got the claim without reading it."""
+    first, client = world.workers[0], world.clients[0]
+    subject = messages.session_prefix(INSTANCE) + session_name("session", "principal", client.name)
+    ended = world.cluster.connect(1, _ignore)
+    world.cluster.write(ended, f"SUB {subject} 1\r\n".encode())
+    world.settle()
+    client.connect(first)
+    world.settle()
+    assert not client.connected
+    world.cluster.write(ended, b"UNSUB 1\r\n")
+    world.settle()
+    assert client.connected
+    assert first.claims.results["nobody"] == 1
+
+
+def test_where_a_session_went_is_forgotten_while_it_is_asked_there(world: World) -> None:
+    """The first worker is not there any more when NATS answers, and that the session went to it is a minute ago."""
+    first, second, third = world.workers[:3]
+    client = world.offline_client(third)
+    client.connect(first)
+    given_at = third.loop.now
+    while not client.connected:
+        world.arrive()
+    client.go()
+    world.offer_to(first, second)
+    world.settle()
+    first.disconnect()
+    world.settle()
+    third.loop.now = given_at + MOVED_S
+    client.connect(third)
+    third.flush()
+    third.loop.now += CHECK_S
     world.settle()
     assert client.connected
     assert not client.lost
