@@ -17,6 +17,7 @@ cdef class Tick:
     cdef bint scheduled
 
     cdef int add(self, TickOutput output) except -1
+    cdef int write_later(self) except -1
     cdef bint begin(self) noexcept
     cdef int end(self) except -1
 

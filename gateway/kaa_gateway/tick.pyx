@@ -6,6 +6,10 @@ object, a turn of the loop and a call of Python.
 """
 
 
+cdef enum:
+    ROUNDS_MAX = 8  # of one pass
+
+
 cdef class TickOutput:
     """What may have output to write at the end of a tick; a base class whose method does nothing."""
 
@@ -32,6 +36,12 @@ cdef class Tick:
             self.last.next_due = output
         self.last = output
         if not self.in_pass and not self.scheduled:
+            self.write_later()
+        return 0
+
+    cdef int write_later(self) except -1:
+        """Have the event loop call for what is due."""
+        if not self.scheduled:
             self.scheduled = True
             self.loop.call_soon(self.callback)
         return 0
@@ -43,8 +53,12 @@ cdef class Tick:
         return begun
 
     cdef int end(self) except -1:
-        """Write what is due, and what becomes due meanwhile, and end the pass. Hot path."""
-        cdef TickOutput output
+        """Write what is due, and what becomes due meanwhile, and end the pass. Hot path.
+
+        What becomes due meanwhile is the next round. After some rounds, the loop goes on, and calls for the others.
+        """
+        cdef TickOutput output, last_of_round = self.last
+        cdef int rounds = 1
         try:
             while self.first is not None:
                 output = self.first
@@ -55,6 +69,12 @@ cdef class Tick:
                     output.write_due()
                 except Exception as error:
                     self.loop.call_exception_handler({"message": "output could not be written", "exception": error})
+                if output is last_of_round and self.first is not None:
+                    last_of_round = self.last
+                    rounds += 1
+                    if rounds > ROUNDS_MAX:
+                        self.write_later()
+                        return 0
             self.last = None
         finally:
             self.in_pass = False
