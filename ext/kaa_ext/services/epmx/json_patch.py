@@ -17,6 +17,8 @@ from kaa_ext.services.epmx.metadata import SIZE_MAX, Metadata
 
 OPERATIONS_MAX = 1000
 """Operations of one patch."""
+COPIED_MAX = 2 * SIZE_MAX
+"""Bytes that the `copy` operations of one patch copy. A copy costs time, also if it is removed again."""
 
 
 class Fraction:
@@ -51,12 +53,13 @@ def patched(metadata: Metadata, patch: bytes) -> Metadata:
     if len(operations) > OPERATIONS_MAX:
         raise ExtensionError(413, f"A patch has at most {OPERATIONS_MAX} operations")
     before, document = _decoded(metadata), _decoded(metadata)
+    copied = 0
     try:
         for operation in operations:
+            copied += _copied_size(operation, document)
+            if copied > COPIED_MAX:
+                raise ExtensionError(413, f"A patch copies at most {COPIED_MAX // 1024} KiB")
             document = jsonpatch.JsonPatch([operation]).apply(document, in_place=True)
-            # Copies of copies grow without bound.
-            if operation.get("op") == "copy" and len(_encode(document)) > 2 * SIZE_MAX:
-                raise ExtensionError(413, "The result of the patch is too large")
     except (jsonpatch.JsonPatchConflict, jsonpatch.JsonPatchTestFailed) as error:
         raise ExtensionError(
             409, "An operation of the patch cannot be done, or a test in it fails"
@@ -69,6 +72,18 @@ def patched(metadata: Metadata, patch: bytes) -> Metadata:
         key: metadata[key] if key in before and _is_same(before[key], value) else _raw(value)
         for key, value in document.items()
     }
+
+
+def _copied_size(operation: dict[str, Any], document: Any) -> int:
+    """Return the bytes of the value that an operation copies; 0 if it copies none."""
+    if operation.get("op") != "copy":
+        return 0
+    try:
+        parent, key = jsonpatch.JsonPointer(operation["from"]).to_last(document)
+        value = parent if key is None else parent[key]
+    except (LookupError, TypeError, jsonpatch.JsonPointerException):
+        return 0  # the library says what is wrong
+    return len(_encode(value))
 
 
 def _decoded(metadata: Metadata) -> Any:
