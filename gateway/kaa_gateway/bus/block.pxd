@@ -18,6 +18,7 @@ cdef class Block(Buffer):
     cdef bint written          # handed to a NATS connection, so that some of it may have arrived
     cdef double opened_at      # when its first publication came, by clock.monotonic; 0 while it has none
     cdef double sealed_at      # by clock.monotonic
+    cdef Py_ssize_t unread     # bytes that the link wrote beside its blocks, and that this one's PONG says are read
     cdef Py_ssize_t exports    # live views of the bytes: while there are any, they must not move
     cdef dict cursors          # subject -> offset behind the last PUB reported to have no responders; ONE_SUBJECT
     cdef list traces           # to be told when it is confirmed; None: no message in it is traced

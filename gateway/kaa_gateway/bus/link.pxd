@@ -40,6 +40,7 @@ cdef class Link(TickOutput):
     cdef Py_ssize_t checked_max    # bytes; what waits for confirmation is not larger
     cdef Py_ssize_t resent_max     # bytes; the limit that fell while blocks were under way, for sending them again
     cdef readonly Py_ssize_t backlog       # bytes published and not yet confirmed
+    cdef readonly Py_ssize_t unread        # bytes of `write_once` that the server is not known to have read
     # counters
     cdef readonly uint64_t blocks_sent
     cdef readonly uint64_t blocks_confirmed
@@ -89,6 +90,8 @@ cdef class Link(TickOutput):
     cdef int write(self, Block block) except -1
     cdef int write_ping(self) except -1
     cdef int write_beside(self, bytes publications) except -1
+    cdef int write_once(self, bytes lines) except -1
+    cdef int count_read(self, Block block) except -1
     cdef int confirm(self) except -1
     cdef int check_backlog(self) except -1
     cdef int recycle(self, Block block) except -1

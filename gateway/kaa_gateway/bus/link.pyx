@@ -34,6 +34,7 @@ from kaa_gateway.wire.nats import encode_subscribe
 log = structlog.get_logger("gateway.bus")
 
 cdef enum:
+    UNREAD_SIZE = 64 * 1024            # bytes of `write_once` after which a PING asks whether they are read
     RECEIVE_SIZE = 256 * 1024          # bytes read from NATS at once
     SPARE_BLOCKS = 8                   # kept for reuse
     SPARE_BLOCK_SIZE_MAX = 1024 * 1024  # bytes; larger ones are given back
@@ -192,6 +193,24 @@ cdef class Link:
             self.write_ping()
         return 0
 
+    cdef int write_once(self, bytes lines) except -1:
+        """Write lines behind the block, which are lost with their connection. `unread` counts them meanwhile."""
+        self.flush()
+        self.transport.write(lines)
+        self.unread += len(lines)
+        self.block.unread += len(lines)
+        if self.block.unread > UNREAD_SIZE and not self.unconfirmed:
+            self.write_ping()
+        return 0
+
+    cdef int count_read(self, Block block) except -1:
+        """Note that the server has read what was written before a block. Ask about later lines if they are many."""
+        self.unread -= block.unread
+        block.unread = 0
+        if self.ready and self.block.unread > UNREAD_SIZE and not self.unconfirmed:
+            self.write_ping()
+        return 0
+
     cdef int write_ping(self) except -1:
         """Write a block with what was published so far, if only its PING."""
         cdef Block block = self.block
@@ -215,6 +234,8 @@ cdef class Link:
             for trace in block.traces:
                 trace.confirmed()
             block.traces = None
+        if self.unread:
+            self.count_read(block)
         self.recycle(block)
         return self.check_backlog()
 
@@ -524,10 +545,14 @@ cdef class Link:
     cdef int detach(self, str sentence) except -1:
         """Forget a connection that is gone: fail the handshake, or report the loss."""
         cdef Connection connection = self.connection
+        cdef Block block
         was_ready = self.ready
         self.ready = False
         self.transport = None
         self.tail.clear(0)
+        self.unread = self.block.unread = 0
+        for block in self.unconfirmed:
+            block.unread = 0
         connection.ended = True
         connection.fail(BusError("nats_closed", sentence))
         if was_ready:

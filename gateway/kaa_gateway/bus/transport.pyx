@@ -3,7 +3,8 @@
 A transport of asyncio costs a call of Python for each read and each write, and some objects. Most gateways talk to NATS
 over TCP without TLS, so the link reads and writes that socket itself, as the listeners do with those of devices.
 
-Neither bounds what waits to be written: that is part of the link's backlog, which is bounded.
+Neither bounds what waits to be written: whoever writes does. The link bounds its backlog, a durable lane what is not
+stored, fleet/outbox what a worker tells others.
 
 Source: send(2), recv(2), sendmsg(2).
 """

@@ -37,6 +37,10 @@ cdef class SessionDirectory(Receiver):
     cdef object servers        # the NATS servers in it
     cdef public object on_offer   # called with an Offer of a worker that stops, or None
 
+    cdef inline bint is_full(self) noexcept:
+        # Return whether too much waits for NATS to tell other workers of a CONNECT.
+        return self.outbox.is_full()
+
     cdef bint begin(self, DirectoryEntry entry, bint resumes) except -1
     cdef int claim(self, DirectoryEntry entry, bint resumes) except -1
     cdef bint may_be_stored(self, DirectoryEntry entry, bint resumes) except -1

@@ -94,7 +94,7 @@ cdef class SessionDirectory(Receiver):
         self.entries = {}
         self.claims = Claims(timeout, self.loop.time())
         self.servers = frozenset()
-        self.outbox = Outbox(link)
+        self.outbox = Outbox(link, counters)
         self.numbers = ConnectNumbers()
         self.others = OtherWorkers(self.outbox, self.numbers, self.prefix + messages.HELLO, self.greetings)
         self.subjects = SessionSubjects(self.outbox, self.prefix)

@@ -19,4 +19,5 @@ cdef class SessionSubjects:
     cdef int leave(self, uint32_t sid) except -1
     cdef int leave_later(self, str name, uint32_t sid) except -1
     cdef int leave_former(self, double now) except -1
+    cdef int leave_oldest(self) except -1
     cdef int join_again(self, dict entries) except -1

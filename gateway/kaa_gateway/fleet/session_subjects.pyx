@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 from kaa_gateway.fleet.entry cimport DirectoryEntry
 
+cdef enum:
+    FORMER_MAX = 20_000            # subscriptions that stay
+
 cdef double SPREADING_TIME = 3.0   # seconds in which the servers of a NATS cluster surely learn of subscriptions
 
 
@@ -50,19 +53,27 @@ cdef class SessionSubjects:
         return self.outbox.unsubscribe(sid)
 
     cdef int leave_later(self, str name, uint32_t sid) except -1:
-        """End the subscription to the subject of a session, which has gone, when all servers know the next one."""
+        """End the subscription to the subject of a session, which has gone, when all servers know the next one.
+
+        If there are too many of them, the oldest ends now.
+        """
+        if len(self.former) >= FORMER_MAX:
+            self.leave_oldest()
         self.former[name] = Former(sid, self.outbox.link.loop.time() + SPREADING_TIME)
         return 0
 
     cdef int leave_former(self, double now) except -1:
         """End the subscriptions that have stayed for long enough."""
         while self.former:
-            name, former = next(iter(self.former.items()))
-            if former.until > now:
+            if next(iter(self.former.values())).until > now:
                 break
-            del self.former[name]
-            self.leave(former.sid)
+            self.leave_oldest()
         return 0
+
+    cdef int leave_oldest(self) except -1:
+        """End the subscription that has stayed for longest."""
+        _, former = self.former.popitem(last=False)
+        return self.leave(former.sid)
 
     cdef int join_again(self, dict entries) except -1:
         """Subscribe anew over a new connection to NATS. Only the sessions that are here count: `entries`, by name."""
@@ -70,6 +81,4 @@ cdef class SessionSubjects:
         for former in self.former.values():
             self.free_sids.append(former.sid)
         self.former.clear()
-        for entry in entries.values():
-            self.outbox.subscribe(self.prefix + entry.name, entry.sid)
-        return 0
+        return self.outbox.subscribe_again([(self.prefix + entry.name, entry.sid) for entry in entries.values()])

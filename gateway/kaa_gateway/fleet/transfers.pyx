@@ -115,7 +115,7 @@ cdef class Transfers:
     cdef bint forward(self, message) except -1:
         """Send a message after its session. Return False if nobody knows where that is, or NATS does not take it."""
         moved = self.moved.get(message.name)
-        if moved is None or message.hops >= messages.HOPS_MAX or not self.outbox.link.ready:
+        if moved is None or message.hops >= messages.HOPS_MAX or not self.outbox.link.ready or self.outbox.is_full():
             return False
         if len(message.datum) + len(message.header) + PART_OVERHEAD > self.outbox.link.payload_max:
             return False

@@ -172,6 +172,8 @@ cdef class ConnectHandler:
                 connection.will = None
                 connection.state = ENDED
                 return connection.transport.close()
+        if directory is not None and options.client_id and directory.is_full():
+            return self.refuse(connection, SERVER_UNAVAILABLE, reason_codes.SERVER_BUSY, "sessions_backlog")
         if options.client_id and (client.principal or options.outlives):
             entry = self.wait(connection, client, options)
         self.take_over(connection, client, options)
