@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from kaa_gateway.bus.messages import now_ms
 
-from kaa_ext.cli.common import Nats, check_instance, duration
+from kaa_ext.cli.common import Domain, Nats, check_instance, duration
 from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.operations import credentials
 from kaa_ext.operations.session import Session
@@ -35,14 +35,16 @@ def _expires(option: str, text: str | None) -> int | None:
     return None if text is None else now_ms() + int(duration(option, text).total_seconds() * 1000)
 
 
-def _run(nats: str, provider: str, work: Callable[[Registry], Awaitable[None]]) -> int:
+def _run(
+    nats: str, jetstream_domain: str | None, provider: str, work: Callable[[Registry], Awaitable[None]]
+) -> int:
     check_instance(provider)
 
     async def run(connection: Session) -> int:
         await work(await credentials.registry(connection, provider))
         return 0
 
-    return run_with_nats(nats, run)
+    return run_with_nats(nats, jetstream_domain, run)
 
 
 @app.command(name="add")
@@ -54,6 +56,7 @@ def add_token(
     expires_in: ExpiresIn = None,
     provider: Provider = "auth",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Add an endpoint token, and print it and its ID. The token cannot be shown again.
 
@@ -75,7 +78,7 @@ def add_token(
         added, token_id = await registry.add_token(application, endpoint, token, expires=expires)
         print(f"token     {added}\nID        {token_id}")
 
-    return _run(nats, provider, work)
+    return _run(nats, jetstream_domain, provider, work)
 
 
 @app.command
@@ -87,6 +90,7 @@ def add_client(
     expires_in: ExpiresIn = None,
     provider: Provider = "auth",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Add a client, or replace the password of one. Print the password and the credentials' ID.
 
@@ -106,7 +110,7 @@ def add_client(
         password_, credentials_id = await registry.add_client(tenant, user_name, password, expires=expires)
         print(f"password  {password_}\nID        {credentials_id}")
 
-    return _run(nats, provider, work)
+    return _run(nats, jetstream_domain, provider, work)
 
 
 @app.command
@@ -118,6 +122,7 @@ def add_certificate(
     expires_in: ExpiresIn = None,
     provider: Provider = "auth",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Add a client by its certificate, and print the credentials' ID.
 
@@ -136,12 +141,17 @@ def add_certificate(
     async def work(registry: Registry) -> None:
         print(f"ID        {await registry.add_certificate(tenant, issuer, serial_number, expires=expires)}")
 
-    return _run(nats, provider, work)
+    return _run(nats, jetstream_domain, provider, work)
 
 
 @app.command
 def add_authority(
-    issuer: str, *, tenant: Tenant = "", provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL
+    issuer: str,
+    *,
+    tenant: Tenant = "",
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Let each certificate of an authority become a client when a device first comes with it.
 
@@ -154,11 +164,17 @@ def add_authority(
     issuer
         Name of the authority, in the form of RFC 4514.
     """
-    return _run(nats, provider, lambda registry: registry.set_authority(issuer, tenant))
+    return _run(nats, jetstream_domain, provider, lambda registry: registry.set_authority(issuer, tenant))
 
 
 @app.command
-def remove_authority(issuer: str, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+def remove_authority(
+    issuer: str,
+    *,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
+) -> int:
     """End `add-authority`. Clients that it has added stay.
 
     Parameters
@@ -166,7 +182,7 @@ def remove_authority(issuer: str, *, provider: Provider = "auth", nats: Nats = D
     issuer
         Name of the authority, in the form of RFC 4514.
     """
-    return _run(nats, provider, lambda registry: registry.set_authority(issuer, None))
+    return _run(nats, jetstream_domain, provider, lambda registry: registry.set_authority(issuer, None))
 
 
 @app.command
@@ -178,6 +194,7 @@ def provision(
     ] = 1000,
     provider: Provider = "auth",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Let each unknown token of an application become an endpoint when a device first comes with it.
 
@@ -191,43 +208,61 @@ def provision(
     application
         Application of the tokens.
     """
-    return _run(nats, provider, lambda registry: registry.set_application(application, limit))
+    return _run(
+        nats, jetstream_domain, provider, lambda registry: registry.set_application(application, limit)
+    )
 
 
 @app.command(name="list")
-def list_entries(*, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+def list_entries(
+    *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL, jetstream_domain: Domain = None
+) -> int:
     """List tokens and clients: ID, kind, application or tenant, name, status, expiry. Tokens are abbreviated."""
 
     async def work(registry: Registry) -> None:
         async for entry in registry.entries():
             print("  ".join(filter(None, entry)))
 
-    return _run(nats, provider, work)
+    return _run(nats, jetstream_domain, provider, work)
 
 
 @app.command
-def revoke(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+def revoke(
+    id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL, jetstream_domain: Domain = None
+) -> int:
     """Revoke a token or a client by its ID; gateways end its sessions at once."""
-    return _run(nats, provider, lambda registry: registry.set_status(id_, "Revoked"))
+    return _run(nats, jetstream_domain, provider, lambda registry: registry.set_status(id_, "Revoked"))
 
 
 @app.command
-def suspend(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+def suspend(
+    id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL, jetstream_domain: Domain = None
+) -> int:
     """Suspend a token or a client until `resume`; gateways end its sessions at once."""
-    return _run(nats, provider, lambda registry: registry.set_status(id_, "Suspended"))
+    return _run(nats, jetstream_domain, provider, lambda registry: registry.set_status(id_, "Suspended"))
 
 
 @app.command
-def resume(id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+def resume(
+    id_: Id, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL, jetstream_domain: Domain = None
+) -> int:
     """Make a suspended or revoked token or client valid again."""
-    return _run(nats, provider, lambda registry: registry.set_status(id_, "Active"))
+    return _run(nats, jetstream_domain, provider, lambda registry: registry.set_status(id_, "Active"))
 
 
 @app.command
-def expire(id_: Id, in_: Time, /, *, provider: Provider = "auth", nats: Nats = DEFAULT_NATS_URL) -> int:
+def expire(
+    id_: Id,
+    in_: Time,
+    /,
+    *,
+    provider: Provider = "auth",
+    nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
+) -> int:
     """Set when a token or a client expires. An expired one becomes valid again.
 
     Example: kaa-ext auth expire t-1f9c8e2b7a60 30d
     """
     expires = None if in_ == "never" else _expires("expire", in_)
-    return _run(nats, provider, lambda registry: registry.set_expiry(id_, expires))
+    return _run(nats, jetstream_domain, provider, lambda registry: registry.set_expiry(id_, expires))

@@ -9,7 +9,7 @@ import msgspec
 from cyclopts import App, Parameter, validators
 from msgspec import UNSET
 
-from kaa_ext.cli.common import Nats, check_instance, json_argument
+from kaa_ext.cli.common import Domain, Nats, check_instance, json_argument
 from kaa_ext.cli.exits import FAILED
 from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.sdk.urls import DEFAULT_NATS_URL
@@ -36,6 +36,7 @@ def send(
     timeout: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 60.0,
     agent: Agent = "cex",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Send a command to an endpoint. An endpoint that is away gets it when it connects.
 
@@ -82,7 +83,7 @@ def send(
         print(f"command {command.id} is sent")
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command
@@ -93,6 +94,7 @@ def result(
     *,
     agent: Agent = "cex",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Print the result of an earlier command. The exit code is 1 if there is none, or it is an error.
 
@@ -117,11 +119,13 @@ def result(
             return FAILED
         return _show(found)
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command(name="list")
-def list_commands(endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_NATS_URL) -> int:
+def list_commands(
+    endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_NATS_URL, jetstream_domain: Domain = None
+) -> int:
     """List the outstanding commands of an endpoint, the oldest first: type, number, payload, whether it is delivered.
 
     Parameters
@@ -139,7 +143,7 @@ def list_commands(endpoint: str, *, agent: Agent = "cex", nats: Nats = DEFAULT_N
             print("  ".join(filter(None, (command.type, str(command.id), payload, command.delivery))))
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 def _show_delivery(delivery: str) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import uvloop
 from cyclopts import Parameter, validators
 
-from kaa_ext.cli.common import Nats, servers
+from kaa_ext.cli.common import Domain, Nats, check_domain, servers
 from kaa_ext.cli.exits import INTERRUPTED, fail
 from kaa_ext.cli.hosting import Options, extensions_of
 from kaa_ext.cli.supervisor import WORKERS_MAX, check_workers, run_several
@@ -26,7 +26,7 @@ def run_services(
     durable: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     gateway_instance: str = DEFAULT_GATEWAY_INSTANCE,
     state_replicas: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=5))] = 1,
-    jetstream_domain: str | None = None,
+    jetstream_domain: Domain = None,
     workers: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=WORKERS_MAX))] = 1,
     management: str | None = None,
     tracing: Annotated[bool, Parameter(negative=())] = False,
@@ -48,8 +48,6 @@ def run_services(
         Service instance name of the gateway, for pushes to devices.
     state_replicas
         Number of servers of a NATS cluster that keep each state.
-    jetstream_domain
-        JetStream domain of the streams of the gateway and of states, for services at a leaf node.
     workers
         Number of processes, each with all these services. One that dies is started again.
     management
@@ -59,6 +57,7 @@ def run_services(
     log_level
         debug (each request), info, warning or error.
     """
+    check_domain(jetstream_domain)
     options = Options(
         services,
         servers(nats),

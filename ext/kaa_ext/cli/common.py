@@ -15,6 +15,14 @@ from kaa_ext.sdk.urls import nats_urls
 Nats: TypeAlias = Annotated[
     str, Parameter(name="--nats", env_var="NATS_URLS", help="NATS server URLs, separated by commas.")
 ]
+Domain: TypeAlias = Annotated[
+    str | None,
+    Parameter(
+        name="--jetstream-domain",
+        env_var="NATS_JETSTREAM_DOMAIN",
+        help="JetStream domain of the streams of the gateway and of states, if NATS is a leaf node.",
+    ),
+]
 AppVersion: TypeAlias = Annotated[
     str,
     Parameter(name="--app-version", env_var="KAA_APP_VERSION", help="Application version of the endpoint."),
@@ -37,6 +45,12 @@ def check_instance(*names: str) -> None:
     for name in names:
         if not subjects.NAME.fullmatch(name):
             fail(f"service instance {name!r}: expected 1 to 128 letters, digits, dashes and underscores")
+
+
+def check_domain(domain: str | None) -> None:
+    """Exit with an error if the value of --jetstream-domain cannot be the name of a domain."""
+    if domain is not None and not subjects.NAME.fullmatch(domain):
+        fail(f"--jetstream-domain {domain!r}: expected 1 to 128 letters, digits, dashes and underscores")
 
 
 def duration(option: str, text: str) -> timedelta:

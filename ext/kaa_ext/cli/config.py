@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument
+from kaa_ext.cli.common import AppVersion, Domain, Nats, check_instance, json_argument
 from kaa_ext.cli.exits import FAILED
 from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.messages import cdtp
@@ -31,6 +31,7 @@ def set_configuration(
     content_type: str = cdtp.JSON,
     provider: Provider = "ecr",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Set the configuration of an endpoint. It is pushed at once if the endpoint is connected.
 
@@ -54,7 +55,7 @@ def set_configuration(
         print(f"configuration {config_id} is set")
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command(name="get")
@@ -65,6 +66,7 @@ def get_configuration(
     name: Name = cdtp.DEFAULT_NAME,
     provider: Provider = "ecr",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Print the configuration of an endpoint. The exit code is 1 if there is none.
 
@@ -84,7 +86,7 @@ def get_configuration(
         print(msgspec.json.format(bytes(found.content)).decode())
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command(name="status")
@@ -97,6 +99,7 @@ def status(
         str, Parameter(help="Service instance that gives configurations to devices.")
     ] = "cmx",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Print for each configuration of an endpoint its current version, and whether the endpoint has applied it.
 
@@ -112,7 +115,7 @@ def status(
             print(_line(each))
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 def _line(status: configurations.Status) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter, validators
 from kaa_gateway.bus.messages import now_ms
 
-from kaa_ext.cli.common import Nats, check_instance, duration
+from kaa_ext.cli.common import Domain, Nats, check_instance, duration
 from kaa_ext.cli.exits import FAILED, fail
 from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.operations import samples, time_series
@@ -36,6 +36,7 @@ def tail(
     app_version: AnyVersion = epts.ANY,
     receiver: Receiver = "epts",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Print samples as they arrive, until Ctrl-C: time, application version, endpoint, sample.
 
@@ -53,7 +54,7 @@ def tail(
                 print(line, flush=True)
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command
@@ -66,6 +67,7 @@ def query(
     app_version: AnyVersion = epts.ANY,
     receiver: Receiver = "epts",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Print stored samples, the oldest first. The exit code is 1 if there are none.
 
@@ -96,7 +98,7 @@ def query(
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command
@@ -109,6 +111,7 @@ def points(
     app_version: AnyVersion = epts.ANY,
     receiver: Receiver = "epts",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Print the data points of a time series, the oldest first. The exit code is 1 if there are none.
 
@@ -143,7 +146,7 @@ def points(
         sys.stdout.writelines(f"{line}\n" for line in lines)
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 def _begin(since: str | None) -> int | None:

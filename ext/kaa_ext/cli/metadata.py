@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import App, Parameter
 
-from kaa_ext.cli.common import AppVersion, Nats, check_instance, json_argument
+from kaa_ext.cli.common import AppVersion, Domain, Nats, check_instance, json_argument
 from kaa_ext.cli.exits import fail
 from kaa_ext.cli.nats_work import run_with_nats
 from kaa_ext.operations import metadata
@@ -29,6 +29,7 @@ def get_metadata(
     service: Service = "epmx",
     repository: Repository = None,
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Print the metadata of an endpoint.
 
@@ -44,7 +45,7 @@ def get_metadata(
         print(msgspec.json.format(payloads.encode(found)).decode())
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command(name="set")
@@ -56,6 +57,7 @@ def set_metadata(
     service: Service = "epmx",
     repository: Repository = None,
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Create or change metadata keys of an endpoint. Other keys stay as they are.
 
@@ -76,7 +78,7 @@ def set_metadata(
         await metadata.update(connection, place, app_version, endpoint, update)
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 @app.command(name="delete")
@@ -87,6 +89,7 @@ def delete_metadata(
     service: Service = "epmx",
     repository: Repository = None,
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
 ) -> int:
     """Delete metadata keys of an endpoint. A missing key is not an error.
 
@@ -105,7 +108,7 @@ def delete_metadata(
         await metadata.delete(connection, place, app_version, endpoint, keys)
         return 0
 
-    return run_with_nats(nats, work)
+    return run_with_nats(nats, jetstream_domain, work)
 
 
 def _place(service: str, repository: str | None) -> metadata.Place:

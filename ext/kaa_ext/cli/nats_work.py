@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from kaa_ext.cli.common import servers
+from kaa_ext.cli.common import check_domain, servers
 from kaa_ext.cli.exits import FAILED, INTERRUPTED, fail
 
 if TYPE_CHECKING:
     from kaa_ext.operations.session import Session
 
 
-def run_with_nats(nats: str, work: Callable[[Session], Awaitable[int]]) -> int:
-    """Connect to the servers in the value of --nats, do the work and return its exit code. Print errors as one line."""
+def run_with_nats(nats: str, domain: str | None, work: Callable[[Session], Awaitable[int]]) -> int:
+    """Connect to the servers in the value of --nats, do the work and return its exit code. Print errors as one line.
+
+    States are in the JetStream domain `domain`.
+    """
     urls = servers(nats)
+    check_domain(domain)
     import asyncio
 
     import uvloop
@@ -28,7 +32,7 @@ def run_with_nats(nats: str, work: Callable[[Session], Awaitable[int]]) -> int:
     from kaa_ext.sdk.errors import ExtensionError, StateUnavailable
 
     async def run() -> int:
-        async with session(urls) as connection:
+        async with session(urls, domain) as connection:
             return await work(connection)
 
     try:

@@ -8,7 +8,7 @@ import uvloop
 from cyclopts import Parameter, validators
 from kaa_gateway.errors import ConfigError
 
-from kaa_ext.cli.common import Nats, check_instance, servers
+from kaa_ext.cli.common import Domain, Nats, check_domain, check_instance, servers
 from kaa_ext.cli.exits import INTERRUPTED, fail
 from kaa_ext.sdk.errors import CannotListen
 from kaa_ext.sdk.logs import LogLevel, configure
@@ -35,6 +35,7 @@ def rest(
     epts: Instance = "epts",
     auth: Instance = "auth",
     nats: Nats = DEFAULT_NATS_URL,
+    jetstream_domain: Domain = None,
     log_level: LogLevel = "info",
 ) -> None:
     """Serve the REST API.
@@ -61,6 +62,7 @@ def rest(
         debug, info, warning or error.
     """
     urls = servers(nats)
+    check_domain(jetstream_domain)
     check_instance(cex, cmx, ecr, epmx, epts, auth, *([epmx_repository] if epmx_repository else []))
     try:
         from kaa_ext.rest.server import RestServer, Settings
@@ -84,7 +86,7 @@ def rest(
             management=management,
             access_log=access_log,
         )
-        server = RestServer(urls, settings, instances)
+        server = RestServer(urls, settings, instances, jetstream_domain)
     except ValueError as error:
         fail(f"--management {error}")
     except OSError as error:

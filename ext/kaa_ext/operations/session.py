@@ -20,15 +20,16 @@ T = TypeVar("T")
 
 
 class Session:
-    """What operations need of NATS, on a connected client."""
+    """What operations need of NATS, on a connected client. States are in the JetStream domain `domain`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, domain: str | None = None) -> None:
         self.client = client
+        self._domain = domain
         self._states: dict[tuple[str, str], State[Any]] = {}
 
     def jetstream(self) -> JetStreamContext:
         """Return JetStream on this connection."""
-        return self.client.jetstream(timeout=JETSTREAM_TIMEOUT_S)
+        return self.client.jetstream(domain=self._domain, timeout=JETSTREAM_TIMEOUT_S)
 
     async def state(self, instance: str, name: str, kind: type[T]) -> State[T]:
         """Return a state of a service instance. Raise Unavailable if the service has never run."""
@@ -42,7 +43,7 @@ class Session:
             raise Unavailable(
                 f"there is no state of {instance} on this NATS server; has `kaa-ext run {instance}` been started?"
             ) from error
-        state = State(lambda: JetStreamBucket(self.jetstream, bucket, None, 1), kind)
+        state = State(lambda: JetStreamBucket(self.jetstream, bucket, None, 1, self._domain), kind)
         await state.open()
         self._states[instance, name] = state
         return state
@@ -54,8 +55,11 @@ class Session:
 
 
 @asynccontextmanager
-async def session(urls: Sequence[str]) -> AsyncIterator[Session]:
-    """Connect to NATS for a short time. Raise Unavailable if that fails, or if an operation inside fails."""
+async def session(urls: Sequence[str], domain: str | None = None) -> AsyncIterator[Session]:
+    """Connect to NATS for a short time. Raise Unavailable if that fails, or if an operation inside fails.
+
+    States are in the JetStream domain `domain`.
+    """
     client = NatsClient()
     names = ", ".join(map(masked, urls))
 
@@ -77,7 +81,7 @@ async def session(urls: Sequence[str]) -> AsyncIterator[Session]:
             f"NATS cannot be reached at {names}; is it running? --nats names another"
         ) from error
     try:
-        yield Session(client)
+        yield Session(client, domain)
     except nats.errors.Error as error:
         raise Unavailable(f"NATS at {names}: {error or type(error).__name__}") from error
     finally:

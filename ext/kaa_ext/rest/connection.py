@@ -18,10 +18,11 @@ from kaa_ext.sdk.urls import masked
 
 
 class Connection:
-    """A connection that is made again whenever it is lost."""
+    """A connection that is made again whenever it is lost. States are in the JetStream domain `domain`."""
 
-    def __init__(self, urls: Sequence[str]) -> None:
+    def __init__(self, urls: Sequence[str], domain: str | None = None) -> None:
         self._urls = list(urls)
+        self._domain = domain
         self._log: Any = structlog.get_logger(servers=",".join(map(masked, urls)))
         self._session: Session | None = None
         self._opened = asyncio.Event()
@@ -58,7 +59,7 @@ class Connection:
             client = NatsClient()
             try:
                 await self._connect(client, closed)
-                self._session = Session(client)
+                self._session = Session(client, self._domain)
                 self._opened.set()
                 await closed.wait()
                 self._log.error("NATS closed the connection, opening a new one")

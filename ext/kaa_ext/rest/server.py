@@ -45,10 +45,16 @@ class RestServer:
     """Serves the REST API.
 
     Making one binds the port: OSError if that fails, ConfigError if the token's file or the certificate cannot be used,
-    ValueError if `management` is no address.
+    ValueError if `management` is no address. States are in the JetStream domain `jetstream_domain`.
     """
 
-    def __init__(self, nats_urls: Sequence[str], settings: Settings, instances: Instances) -> None:
+    def __init__(
+        self,
+        nats_urls: Sequence[str],
+        settings: Settings,
+        instances: Instances,
+        jetstream_domain: str | None = None,
+    ) -> None:
         token = None if settings.token_file is None else BearerToken(settings.token_file, "--token-file")
         self._certificate = certificate = (
             None if settings.certificate is None else Certificate(*settings.certificate)
@@ -57,7 +63,7 @@ class RestServer:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         self._socket = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
         self.port: int = self._socket.getsockname()[1]
-        self._connection = Connection(nats_urls)
+        self._connection = Connection(nats_urls, jetstream_domain)
         services = Services(self._connection, instances)
         metrics = Metrics(services)
         self._management = AdminServer(metrics.registry, lambda: _obstacles(services))

@@ -4,8 +4,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
 import nats
@@ -18,10 +16,10 @@ from nats.js import JetStreamContext
 from tests.support.cluster import Cluster
 from tests.support.esp import until
 from tests.support.gateway import GatewayProcess, merged
+from tests.support.leaf_node import leaf
 from tests.support.load import Counter, Device
 from tests.support.mqtt import mqtt_client
 from tests.support.nats import HOST, NatsServer, free_port
-from tests.support.proxy import FaultProxy
 
 PASSWORD = "secret"
 LIMITED = """
@@ -104,30 +102,6 @@ async def test_lame_duck_mode_moves_the_gateway_and_loses_nothing() -> None:
             assert counter.missing(device) == set()
             assert not device.told, "no error of the gateway"
         await until(gateway.ready, "the control connection", 60)
-
-
-@contextmanager
-def leaf(
-    *, hub_domain: str | None = None, node_domain: str | None = None
-) -> Iterator[tuple[NatsServer, NatsServer, FaultProxy]]:
-    """A hub, a leaf node, and what is between them. Each has JetStream if it has a domain."""
-    port = free_port()
-    with (
-        NatsServer(
-            config=f'leafnodes {{ listen: "{HOST}:{port}" }}\n{jetstream_of(hub_domain)}',
-            jetstream=hub_domain is not None,
-        ) as hub,
-        FaultProxy(port) as proxy,
-        NatsServer(
-            config=f'leafnodes {{ reconnect: 1, remotes: [{{ url: "{proxy.url}" }}] }}\n{jetstream_of(node_domain)}',
-            jetstream=node_domain is not None,
-        ) as node,
-    ):
-        yield hub, node, proxy
-
-
-def jetstream_of(domain: str | None) -> str:
-    return "" if domain is None else f"jetstream {{ domain: {domain} }}"
 
 
 async def test_a_gateway_at_a_leaf_node_serves_extensions_at_the_hub() -> None:
