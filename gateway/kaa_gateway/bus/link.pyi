@@ -16,6 +16,7 @@ class Link:
     full: bool
     payload_max: int
     backlog: int
+    unread: int
     blocks_sent: int
     blocks_confirmed: int
     bytes_sent: int

@@ -15,6 +15,7 @@ CLIENTS = 1000
 REPLICA = "r" * 16_000
 """It stands in each message, so that few sessions make many bytes."""
 MIB = 1024 * 1024
+TIMEOUT_S = 60.0
 WAITING_BYTES_MAX = 4 * MIB
 SLICE = 2 * MIB
 """Bytes of one slice that come on top, with messages of this size, at most."""
@@ -66,6 +67,7 @@ async def test_sessions_that_nats_does_not_take_do_not_fill_the_memory() -> None
         try:
             for start in range(0, CLIENTS, 200):
                 await asyncio.gather(*(come_and_go(start + number) for number in range(200)))
+                await until(lambda: worker.link.unread < MIB, "the server to read", TIMEOUT_S)
             first.reset()
             await asyncio.gather(serving, return_exceptions=True)
             await nats.admitted()
