@@ -378,6 +378,7 @@ def watch(
     """Print the messages of an endpoint as they pass through NATS: `>` from it, `<` to it.
 
     NATS sends the messages of all endpoints here, so this is for small loads. A watcher that is too slow misses some.
+    Messages that the gateway itself refuses, and its answers to them, do not pass through NATS.
     """
     from kaa_gateway.app import fleet_commands as fleet
 
