@@ -90,7 +90,7 @@ test-asan: build-asan ## Run the same tests under AddressSanitizer and Undefined
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:log_path=$(CURDIR)/$(REPORTS)/process PYTHONMALLOC=malloc \
 	SANITIZERS="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" PYTHONPATH=$(CURDIR)/tests/support/sanitizers \
 	$(PYTEST) --timeout 1200 -m 'not slow' \
-	--ignore tests/e2e/bench/test_locust.py --ignore tests/e2e/bench/test_sim_run.py --ignore tests/e2e/bench/test_comparison.py \
+	--ignore tests/e2e/bench/test_locust.py --ignore tests/e2e/bench/test_sim_run.py --ignore tests/e2e/bench/test_sim_credentials.py --ignore tests/e2e/bench/test_comparison.py \
 	--deselect tests/e2e/test_fleet.py::test_commands_without_a_file \
 	--deselect tests/fuzz/test_fuzz_mqtt_session.py::test_damaged_sessions \
 	--deselect tests/unit/app/test_garbage.py::test_a_million_garbage_objects_are_too_many \

@@ -1,8 +1,6 @@
 """The Helm chart, rendered by Helm's own engine (helm-python-sdk) and held against the schemas of Kubernetes."""
 
 import json
-from collections.abc import Iterator
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,85 +13,12 @@ from kaa_gateway import __version__
 from kaa_gateway.config import load
 
 from deploy.tests.custom_resources import CUSTOM
+from deploy.tests.helm_chart import CHART, EVERYTHING, Manifest, Values, chart, render
 
-CHART = Path(__file__).resolve().parents[1] / "helm"
+__all__ = ["chart"]
+
 KUBERNETES = ["1.26", "1.34"]
 """The oldest that Chart.yaml allows, and a recent one."""
-Values = dict[str, Any]
-Manifest = dict[str, Any]
-
-EVERYTHING: Values = {
-    "imagePullSecrets": [{"name": "registry"}],
-    "nats": {"existingSecret": "nats", "existingSecretCredentialsKey": "user.creds"},
-    "tls": {"existingSecret": "certificate"},
-    "config": {
-        "kaa": {
-            "kpc": {
-                "transports": {
-                    "mqtt": {"tls": {"enabled": True}, "websocket": {"enabled": True, "port": 8083}},
-                    "http": {"tls": {"enabled": True}},
-                    "coap": {"dtls": {"enabled": True, "port": 5684}},
-                }
-            }
-        }
-    },
-    "management": {"existingSecret": "token"},
-    "extraEnv": [{"name": "KAA_KPC_LOG_LEVEL", "value": "debug"}],
-    "extraEnvFrom": [{"secretRef": {"name": "more"}}],
-    "initContainers": [{"name": "wait", "image": "busybox"}],
-    "sidecars": [{"name": "proxy", "image": "envoy"}],
-    "extraObjects": [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-more"}},
-    ],
-    "ingress": {
-        "enabled": True,
-        "className": "nginx",
-        "annotations": {"a": "b"},
-        "hosts": ["devices.example"],
-        "paths": [{"path": "/", "port": "http"}, {"path": "/mqtt", "port": "ws"}],
-        "tls": [{"secretName": "devices", "hosts": ["devices.example"]}],
-    },
-    "httpRoute": {
-        "enabled": True,
-        "parentRefs": [{"name": "public"}],
-        "hostnames": ["devices.example"],
-        "paths": [{"path": "/mqtt", "port": "ws"}],
-    },
-    "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
-    "dashboard": {"enabled": True},
-    "extensions": {"enabled": True, "settings": {"dcx": {"a": 1}}},
-    "rest": {
-        "enabled": True,
-        "existingSecret": "rest-token",
-        "tls": {"existingSecret": "rest-tls"},
-        "accessLog": True,
-    },
-    "extraVolumes": [{"name": "endpoints", "secret": {"secretName": "endpoints"}}],
-    "extraVolumeMounts": [{"name": "endpoints", "mountPath": "/srv/kpc/endpoints"}],
-    "services": {
-        "tcp": {
-            "annotations": {"a": "b"},
-            "loadBalancerSourceRanges": ["192.0.2.0/24"],
-            "loadBalancerClass": "example.com/lb",
-        },
-        "udp": {"type": "NodePort", "nodePorts": {"coap": 31683}},
-    },
-    "autoscaling": {"enabled": True},
-    "networkPolicy": {
-        "enabled": True,
-        "natsTo": [{"podSelector": {}}],
-        "collectorTo": [{"podSelector": {"matchLabels": {"a": "collector"}}}],
-    },
-    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-    "serviceAccount": {"annotations": {"a": "b"}},
-    "podAnnotations": {"a": "b"},
-    "podLabels": {"a": "b"},
-    "nodeSelector": {"a": "b"},
-    "tolerations": [{"key": "devices", "operator": "Exists"}],
-    "affinity": {"nodeAffinity": {}},
-    "priorityClassName": "high",
-}
 NOTHING: Values = {
     "nats": {"credentials": "-----BEGIN NATS USER JWT-----"},
     "podDisruptionBudget": {"enabled": False},
@@ -105,25 +30,6 @@ NOTHING: Values = {
     "topologySpread": None,
     "services": {"tcp": {"type": "ClusterIP"}},
 }
-
-
-@pytest.fixture(scope="module")
-def chart() -> Iterator[helm_python.Chart]:
-    with helm_python.Chart.load(str(CHART)) as chart:
-        yield chart
-
-
-def render(chart: helm_python.Chart, values: Values) -> dict[tuple[str, str], Manifest]:
-    """The manifests by kind and name, of a release `gw` in the namespace `iot`."""
-    texts = chart.render(deepcopy(values), name="gw", namespace="iot")
-    documents = (
-        document
-        for path, text in texts.items()
-        if not path.endswith("NOTES.txt")
-        for document in yaml.safe_load_all(text)
-        if document is not None
-    )
-    return {(document["kind"], document["metadata"]["name"]): document for document in documents}
 
 
 def container(manifests: dict[tuple[str, str], Manifest]) -> Manifest:
@@ -453,66 +359,6 @@ def test_alerts_and_dashboard_are_those_of_the_project(chart: helm_python.Chart)
     assert manifests["PrometheusRule", "gw-kaa-gateway"]["spec"] == alerts
     dashboard = manifests["ConfigMap", "gw-kaa-gateway-dashboard"]["data"]["kaa-gateway.json"]
     assert json.loads(dashboard) == json.loads((CHART.parent / "grafana/dashboard.json").read_text("utf-8"))
-
-
-def test_no_service_sends_devices_to_the_extensions(chart: helm_python.Chart) -> None:
-    manifests = render(chart, EVERYTHING)
-    extensions = manifests["Deployment", "gw-kaa-gateway-extensions"]["spec"]["template"]
-    assert extensions["spec"]["containers"][0]["args"][:3] == ["dcx", "epts", "tsx"]
-    rest = manifests["Deployment", "gw-kaa-gateway-rest"]["spec"]["template"]["metadata"]
-    for pod in (extensions["metadata"], rest, manifests["Pod", "gw-kaa-gateway-test"]["metadata"]):
-        for (kind, name), manifest in manifests.items():
-            if kind == "Service" and name != "gw-kaa-gateway-rest":
-                assert not manifest["spec"]["selector"].items() <= pod["labels"].items()
-
-
-def test_extensions_have_probes_and_metrics(chart: helm_python.Chart) -> None:
-    manifests = render(chart, {**EVERYTHING, "extensions": {"enabled": True, "workers": 3}})
-    pod = manifests["Deployment", "gw-kaa-gateway-extensions"]["spec"]["template"]
-    (container,) = pod["spec"]["containers"]
-    arguments = container["args"]
-    assert arguments[arguments.index("--workers") + 1] == "3"
-    (port,) = container["ports"]
-    assert str(port["containerPort"]) == arguments[arguments.index("--management") + 1]
-    for probe, path in (("startup", "live"), ("liveness", "live"), ("readiness", "ready")):
-        assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/health/{path}", "port": port["name"]}
-    monitor = manifests["PodMonitor", "gw-kaa-gateway-extensions"]["spec"]
-    assert monitor["podMetricsEndpoints"][0]["port"] == port["name"]
-    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
-
-
-def test_the_rest_api_has_a_token_probes_and_metrics(chart: helm_python.Chart) -> None:
-    manifests = render(chart, EVERYTHING)
-    pod = manifests["Deployment", "gw-kaa-gateway-rest"]["spec"]["template"]
-    (container,) = pod["spec"]["containers"]
-    arguments = container["args"]
-    assert arguments[arguments.index("--token-file") + 1] == "/srv/rest/token"
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    secrets = {volume["name"]: volume["secret"]["secretName"] for volume in pod["spec"]["volumes"]}
-    assert (mounts["token"], secrets["token"]) == ("/srv/rest", "rest-token")
-    assert (mounts["tls"], secrets["tls"]) == ("/srv/rest-tls", "rest-tls")
-    assert arguments[arguments.index("--tls-cert") + 1] == "/srv/rest-tls/tls.crt"
-    assert arguments[arguments.index("--tls-key") + 1] == "/srv/rest-tls/tls.key"
-    assert "--access-log" in arguments
-    ports = {port["name"]: str(port["containerPort"]) for port in container["ports"]}
-    assert arguments[arguments.index("--port") + 1] == ports["http"]
-    assert arguments[arguments.index("--management") + 1] == ports["management"]
-    for probe, path in (("liveness", "live"), ("readiness", "ready")):
-        assert container[f"{probe}Probe"]["httpGet"] == {"path": f"/health/{path}", "port": "management"}
-    monitor = manifests["PodMonitor", "gw-kaa-gateway-rest"]["spec"]
-    assert monitor["podMetricsEndpoints"][0]["port"] == "management"
-    service = manifests["Service", "gw-kaa-gateway-rest"]["spec"]
-    for selector in (monitor["selector"]["matchLabels"], service["selector"]):
-        assert selector.items() <= pod["metadata"]["labels"].items()
-    with pytest.raises(Exception, match="existingSecret"):
-        render(chart, {"rest": {"enabled": True}})
-
-
-def test_the_rest_api_has_no_tls_by_default(chart: helm_python.Chart) -> None:
-    manifests = render(chart, {"rest": {"enabled": True, "existingSecret": "rest-token"}})
-    pod = manifests["Deployment", "gw-kaa-gateway-rest"]["spec"]["template"]["spec"]
-    assert not {"--tls-cert", "--tls-key", "--access-log"} & set(pod["containers"][0]["args"])
-    assert [volume["name"] for volume in pod["volumes"]] == ["token"]
 
 
 def test_each_value_is_explained() -> None:
