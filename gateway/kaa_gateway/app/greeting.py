@@ -45,7 +45,7 @@ class Platform(NamedTuple):
     rest_port: int | None
     """None if the REST API is not installed."""
     tenant: str | None
-    """The tenant of clients, if tokens and clients are checked."""
+    """The tenant of clients that name none, if tokens and clients are checked."""
 
 
 def greeting(platform: Platform) -> list[str]:
@@ -96,13 +96,15 @@ def _data_commands(platform: Platform, version: str) -> Iterator[str]:
     token, user, curl_user, mosquitto_user = "my-device", "", "", ""
     if platform.tenant is not None:
         application = platform.config.app_versions[version].application
-        token, user = "my-token", "my-client"
+        tenant = platform.config.app_versions[version].tenant or platform.tenant
+        token, name = "my-token", "my-client"
+        user = name if tenant == platform.tenant else f"{name}@{tenant}"
         curl_user, mosquitto_user = f"-u {user}:my-password ", f"-u {user} -P my-password "
         yield from (
             "Make a token of the endpoint my-device, and a client that may connect:",
             "",
             f"  {_kaa_ext()} auth add my-device --app {application} --token {token}{nats}",
-            f"  {_kaa_ext()} auth add-client {user} --tenant {platform.tenant} --password my-password{nats}",
+            f"  {_kaa_ext()} auth add-client {name} --tenant {tenant} --password my-password{nats}",
             "",
         )
     topic = f"kp1/{version}/dcx/{token}/json"

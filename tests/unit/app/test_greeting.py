@@ -1,4 +1,4 @@
-"""What `kaa-gateway dev` prints of the REST API."""
+"""What `kaa-gateway dev` prints of the REST API, and of clients with a tenant."""
 
 from pathlib import Path
 
@@ -43,3 +43,20 @@ def test_the_live_page_comes_first(rest_port: int | None) -> None:
     assert printed.index("Live page   http://localhost:8008/") + 1 == next(
         place for place, line in enumerate(printed) if line.startswith("REST API")
     )
+
+
+@pytest.mark.parametrize(
+    ("application", "tenant", "user"),
+    [("", "demo", "my-client"), ("tenant: acme, ", "acme", "my-client@acme")],
+)
+def test_the_client_is_one_of_the_tenant_of_the_application(
+    tmp_path: Path, application: str, tenant: str, user: str
+) -> None:
+    file = tmp_path / "service-config.yml"
+    versions = "versions: {app_v1: {allowed-extension-instances: [dcx]}}"
+    file.write_text(f"kaa: {{applications: {{app: {{{application}{versions}}}}}}}")
+    platform = Platform(load(file, {}), PORTS, "nats://localhost:4222", 4222, 8009, "demo")
+    printed = "\n".join(greeting(platform))
+    assert f"auth add-client my-client --tenant {tenant} --password" in printed
+    assert f"curl -i -u {user}:my-password " in printed
+    assert f"mosquitto_pub -p 1883 -u {user} -P my-password " in printed
