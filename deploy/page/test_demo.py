@@ -91,6 +91,15 @@ async def fill(page: Page, **values: str) -> None:
         )
 
 
+async def refreshes(page: Page, count: int) -> None:
+    """Return when the page has asked for the status of the configuration so many times more, and shown it."""
+    await page.value(
+        "(() => { const before = fetch; window.asked = 0; window.fetch = (url, ...rest) => {"
+        " if (/configuration.status/.test(url)) window.asked += 1; return before(url, ...rest); }; })()"
+    )
+    await page.until(f"window.asked > {count}")
+
+
 async def picture(page: Page, name: str, size: tuple[int, int], scheme: str) -> None:
     """Check that the page fits a window, and save what it shows if that is wanted."""
     await page.resize(size)
@@ -148,6 +157,19 @@ async def test_a_device_is_seen_configured_and_commanded() -> None:
                     await fill(page, config="{")
                     await page.value("document.querySelector('#configuration button').click()")
                     await page.until(f"/Invalid JSON/.test({TEXT_OF}('complaint'))")
+                    await refreshes(page, 2)
+                    assert await page.value(f"/Invalid JSON/.test({TEXT_OF}('complaint'))")
+                    assert await page.value("document.getElementById('config').value") == "{"
+                    # What is typed while a configuration is sent stays, and the complaint goes when one is taken.
+                    await fill(page, config='{"interval": 6}')
+                    await page.value(
+                        "(document.querySelector('#configuration button').click(),"
+                        "document.getElementById('config').value = '{\"interval\": 7',"
+                        "document.getElementById('config').dispatchEvent(new Event('input')))"
+                    )
+                    await page.until(f"{TEXT_OF}('complaint') === ''")
+                    await refreshes(page, 2)
+                    assert await page.value("document.getElementById('config').value") == '{"interval": 7'
 
 
 async def test_the_page_asks_for_the_token_and_runs_its_own_script_only(tmp_path: Path) -> None:
