@@ -8,27 +8,12 @@ from libc.string cimport memcpy, memset
 
 cdef enum:
     BLOCK_SIZE = 128   # bytes
-    ROUNDS = 12
     SEQUENTIAL = 0x01010000  # in the parameter block: no tree, no key
 
 # Section 2.6: the first words of the fractional parts of the square roots of the first eight primes.
 cdef uint64_t[8] IV = [
     0x6A09E667F3BCC908ULL, 0xBB67AE8584CAA73BULL, 0x3C6EF372FE94F82BULL, 0xA54FF53A5F1D36F1ULL,
     0x510E527FADE682D1ULL, 0x9B05688C2B3E6C1FULL, 0x1F83D9ABFB41BD6BULL, 0x5BE0CD19137E2179ULL,
-]
-
-# Section 2.7: the order of a block's words. The rounds 10 and 11 have those of 0 and 1.
-cdef uint8_t[10][16] SIGMA = [
-    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-    [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
-    [11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4],
-    [7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8],
-    [9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13],
-    [2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9],
-    [12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11],
-    [13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10],
-    [6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5],
-    [10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0],
 ]
 
 
@@ -48,11 +33,26 @@ cdef inline void mix(uint64_t* a, uint64_t* b, uint64_t* c, uint64_t* d, uint64_
     b[0] = rotated(b[0] ^ c[0], 63)
 
 
+cdef inline void mix_all(
+    uint64_t* v, const uint64_t* m,
+    int s0, int s1, int s2, int s3, int s4, int s5, int s6, int s7,
+    int s8, int s9, int s10, int s11, int s12, int s13, int s14, int s15,
+) noexcept nogil:
+    """Section 3.2, a round of F; `s` is the order of the words of the block. Inline, so that the order is constant."""
+    mix(&v[0], &v[4], &v[8], &v[12], m[s0], m[s1])
+    mix(&v[1], &v[5], &v[9], &v[13], m[s2], m[s3])
+    mix(&v[2], &v[6], &v[10], &v[14], m[s4], m[s5])
+    mix(&v[3], &v[7], &v[11], &v[15], m[s6], m[s7])
+    mix(&v[0], &v[5], &v[10], &v[15], m[s8], m[s9])
+    mix(&v[1], &v[6], &v[11], &v[12], m[s10], m[s11])
+    mix(&v[2], &v[7], &v[8], &v[13], m[s12], m[s13])
+    mix(&v[3], &v[4], &v[9], &v[14], m[s14], m[s15])
+
+
 cdef void compress(uint64_t* h, const uint8_t* block, uint64_t t, bint final) noexcept nogil:
     """Section 3.2, function F: take a block into the state `h`. `t` is the number of bytes up to its end."""
     cdef uint64_t[16] v
     cdef uint64_t[16] m
-    cdef const uint8_t* s
     cdef int i
     memcpy(m, block, BLOCK_SIZE)  # its words are little-endian, as those of all processors that the gateway runs on
     for i in range(8):
@@ -61,16 +61,19 @@ cdef void compress(uint64_t* h, const uint8_t* block, uint64_t t, bint final) no
     v[12] ^= t
     if final:
         v[14] = ~v[14]
-    for i in range(ROUNDS):
-        s = SIGMA[i % 10]
-        mix(&v[0], &v[4], &v[8], &v[12], m[s[0]], m[s[1]])
-        mix(&v[1], &v[5], &v[9], &v[13], m[s[2]], m[s[3]])
-        mix(&v[2], &v[6], &v[10], &v[14], m[s[4]], m[s[5]])
-        mix(&v[3], &v[7], &v[11], &v[15], m[s[6]], m[s[7]])
-        mix(&v[0], &v[5], &v[10], &v[15], m[s[8]], m[s[9]])
-        mix(&v[1], &v[6], &v[11], &v[12], m[s[10]], m[s[11]])
-        mix(&v[2], &v[7], &v[8], &v[13], m[s[12]], m[s[13]])
-        mix(&v[3], &v[4], &v[9], &v[14], m[s[14]], m[s[15]])
+    # Section 2.7, SIGMA. The last two rounds are as the first two.
+    mix_all(v, m, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+    mix_all(v, m, 14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3)
+    mix_all(v, m, 11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4)
+    mix_all(v, m, 7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8)
+    mix_all(v, m, 9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13)
+    mix_all(v, m, 2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9)
+    mix_all(v, m, 12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11)
+    mix_all(v, m, 13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10)
+    mix_all(v, m, 6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5)
+    mix_all(v, m, 10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0)
+    mix_all(v, m, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+    mix_all(v, m, 14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3)
     for i in range(8):
         h[i] ^= v[i] ^ v[i + 8]
 
