@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kaa_gateway.config.keys import DatagramTls, StreamTls
     from kaa_gateway.counters import Counters
     from kaa_gateway.identity.clients import Authenticator, Client
+    from kaa_gateway.identity.known_clients import KnownClients
     from kaa_gateway.kp.sessions import Sessions
     from kaa_gateway.kp.uplink import Uplink
     from kaa_gateway.net.admission import Admission
@@ -54,6 +55,7 @@ class ListenerBuilder:
         sessions: Sessions,
         counters: Counters,
         authenticator: Authenticator,
+        known_clients: KnownClients | None,
         input_memory: InputMemory,
         admission: Admission,
         worker: int,
@@ -65,6 +67,7 @@ class ListenerBuilder:
         self.sessions = sessions
         self.counters = counters
         self.authenticator = authenticator
+        self.known_clients = known_clients
         self.input_memory = input_memory
         self.listeners = Listeners()
         self._admission = admission

@@ -291,6 +291,7 @@ class Worker:
             sessions=self.sessions,
             counters=self.counters,
             authenticator=self.identity.authenticator,
+            known_clients=self.identity.known_clients,
             input_memory=self.input_memory,
             admission=self.admission,
             worker=self._index,

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint64_t
 
-from kaa_gateway.counters cimport Histogram
+from kaa_gateway.counters cimport Histogram, ReasonCounter
 from kaa_gateway.fleet.entry cimport DirectoryEntry, PendingClaim
 
 
@@ -17,7 +17,7 @@ cdef class Claims:
     cdef int silent            # claims in a row that nobody and nothing answered
     cdef double silent_until   # loop time until which claims do not wait
     # counters
-    cdef readonly dict results     # result -> count
+    cdef dict counted              # result -> ReasonCounter
     cdef readonly Histogram time   # from a claim to its result
 
     cdef PendingClaim add(self, DirectoryEntry entry, bint resumes)

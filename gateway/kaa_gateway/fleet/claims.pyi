@@ -3,6 +3,7 @@
 from kaa_gateway.counters import Histogram
 
 class Claims:
-    results: dict[str, int]
+    @property
+    def results(self) -> dict[str, int]: ...
     time: Histogram
     def __len__(self) -> int: ...

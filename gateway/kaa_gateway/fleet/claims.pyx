@@ -12,6 +12,8 @@ from kaa_gateway.clock cimport monotonic
 
 log = structlog.get_logger("gateway.fleet")
 
+RESULTS = ("nobody", "state", "stored", "nothing", "lost", "timeout", "away", "alone")
+
 cdef enum:
     SILENT_MAX = 3                 # claims in a row without an answer, after which claims do not wait for a while
     ASKED_AT_LEAST = 4             # times in the time that a claim waits, if nobody answers
@@ -32,11 +34,17 @@ cdef class Claims:
         self.to_repeat = []
         self.last_token = secrets.randbits(60)
         self.checked_at = now
-        self.results = dict.fromkeys(("nobody", "state", "stored", "nothing", "lost", "timeout", "away", "alone"), 0)
+        self.counted = {result: ReasonCounter() for result in RESULTS}
         self.time = Histogram()
 
     def __len__(self):
         return len(self.pending)
+
+    @property
+    def results(self):
+        """The number of claims by their result."""
+        cdef ReasonCounter counter
+        return {result: counter.count for result, counter in self.counted.items()}
 
     cdef PendingClaim add(self, DirectoryEntry entry, bint resumes):
         """Return a new claim of an entry."""
@@ -86,7 +94,7 @@ cdef class Claims:
 
     cdef int count(self, str result) except -1:
         """Count a result."""
-        self.results[result] += 1
+        (<ReasonCounter>self.counted[result]).count += 1
         return 0
 
     # ------------------------------------------------------------ time

@@ -18,7 +18,7 @@ Source: MQTT 3.1.1 section 3.1.4 and MQTT 5 section 3.1.4 (a client is there onc
 
 from functools import partial
 
-from cpython.unicode cimport PyUnicode_AsUTF8AndSize
+from cpython.unicode cimport PyUnicode_DATA
 from libc.stdint cimport uint8_t
 
 import msgspec
@@ -32,10 +32,17 @@ from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
 from kaa_gateway.fleet import messages
 from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Forwarded, Hello, Newer, Nothing, Notice, Offer, State
 
+cdef extern from "<Python.h>":
+    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maxchar)
+    bint PyUnicode_IS_COMPACT_ASCII(object text) noexcept
+
 cdef enum:
     NAME_BYTES = 16                # of the digest that is a session's name
+    TEXT_KEEP = 1024               # bytes of memory that are kept for the text of the next one
+    MAX_ASCII = 127
 
 cdef const char* HEX_DIGITS = b"0123456789abcdef"
+cdef Buffer text = Buffer()        # whose digest a name is, under construction
 
 
 def session_name(str kind not None, *parts):
@@ -45,37 +52,43 @@ def session_name(str kind not None, *parts):
 
 cdef str name_of(str kind, tuple parts):
     """Return what `session_name` does, for native code."""
-    cdef Buffer text = Buffer()
     cdef uint8_t[NAME_BYTES] digest
-    cdef char[2 * NAME_BYTES] name
-    cdef int i
     cdef str part
+    cdef uint8_t* at
+    cdef bint is_first = True
+    text.size = 0  # an exception may have left something
     append_utf8(text, kind)
-    for i in range(len(parts)):
-        part = parts[i]
-        text.reserve(1 + DECIMAL_DIGITS_MAX)[0] = c"," if i else c" "
-        text.size = put_decimal(text.data + text.size + 1, len(part)) - text.data
+    for part in parts:
+        at = text.reserve(1 + DECIMAL_DIGITS_MAX)
+        at[0] = c" " if is_first else c","
+        text.size = put_decimal(at + 1, len(part)) - text.data
+        is_first = False
     text.append(b" ", 1)
     for part in parts:
         append_utf8(text, part)
     blake2b(text.data, text.size, digest, NAME_BYTES)
+    text.clear(TEXT_KEEP)
+    return hex_of(digest)
+
+
+cdef str hex_of(const uint8_t* digest):
+    """Return the hexadecimal digits of a name."""
+    cdef object name = PyUnicode_New(2 * NAME_BYTES, MAX_ASCII)
+    cdef uint8_t* at = <uint8_t*>PyUnicode_DATA(name)
+    cdef int i
     for i in range(NAME_BYTES):
-        name[2 * i] = HEX_DIGITS[digest[i] >> 4]
-        name[2 * i + 1] = HEX_DIGITS[digest[i] & 15]
-    return name[:2 * NAME_BYTES].decode("ascii")
+        at[2 * i] = <uint8_t>HEX_DIGITS[digest[i] >> 4]
+        at[2 * i + 1] = <uint8_t>HEX_DIGITS[digest[i] & 15]
+    return <str>name
 
 
 cdef int append_utf8(Buffer out, str text) except -1:
     """Append a text in UTF-8. It may have surrogates, which a client of MQTT-SN can send."""
-    cdef Py_ssize_t size
-    cdef const char* data
     cdef bytes encoded
-    try:
-        data = PyUnicode_AsUTF8AndSize(text, &size)
-    except UnicodeEncodeError:
-        encoded = text.encode("utf-8", "surrogatepass")
-        return out.append(<const char*>encoded, len(encoded))
-    return out.append(data, size)
+    if PyUnicode_IS_COMPACT_ASCII(text):
+        return out.append(PyUnicode_DATA(text), len(text))
+    encoded = text.encode("utf-8", "surrogatepass")
+    return out.append(<const char*>encoded, len(encoded))
 
 
 cdef class SessionDirectory(Receiver):

@@ -109,7 +109,8 @@ cdef class Transfers:
 
     cdef int came_back(self, str name) except -1:
         """Note that a session is on this worker."""
-        self.moved.pop(name, None)
+        if self.moved:
+            self.moved.pop(name, None)
         return 0
 
     cdef bint forward(self, message) except -1:

@@ -25,6 +25,7 @@ from kaa_gateway.identity.certificate_rules import (
 from kaa_gateway.identity.client_provider import CREDENTIALS_REJECTED, Credentials
 from kaa_gateway.identity.clients import ANONYMOUS_CLIENT
 from kaa_gateway.identity.digests import digest_of
+from kaa_gateway.identity.known_clients import KnownClients
 from kaa_gateway.identity.shared_requests import IDENTITY_UNAVAILABLE, SharedRequests
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class ClientAuthenticator:
         self._key = os.urandom(32)
         self.good: Cache[bytes, Admitted] = Cache(cache_size, self._forgotten)
         self.bad: Cache[bytes, Rejection] = Cache(cache_size)
+        self.known_clients = KnownClients(self._key, self.good)
         self._digests_of: dict[str, set[bytes]] = {}
         """Digests of the right credentials, by principal."""
         self._revoked_meanwhile: dict[Credentials, set[str]] = {}

@@ -1,18 +1,10 @@
 """A bounded cache of answers, each of which is valid until a time of its own."""
 
-from collections import OrderedDict
-
-from libc.stdint cimport uint64_t
-
 from kaa_gateway.clock cimport monotonic
 
 
 cdef class Entry:
     """A value in a cache."""
-
-    cdef object value
-    cdef double valid_until    # by clock.monotonic
-    cdef uint64_t generation   # of the cache, in which the value is valid
 
 
 cdef class Cache:
@@ -24,33 +16,32 @@ cdef class Cache:
     looked for, or evicted.
     """
 
-    cdef Py_ssize_t capacity
-    cdef object forgotten
-    cdef object entries        # OrderedDict of key -> Entry, the least recently used first
-    cdef uint64_t generation
-    # counters
-    cdef readonly uint64_t hits
-    cdef readonly uint64_t misses
-    cdef readonly uint64_t evicted
-
     def __init__(self, Py_ssize_t capacity, forgotten=None):
         self.capacity = capacity
         self.forgotten = forgotten
-        self.entries = OrderedDict()
+        self.entries = {}
 
     def __len__(self):
         return len(self.entries)
 
     def get(self, key):
         """Return the value of a key if it is there and still valid, else None."""
-        cdef Entry entry = self.entries.get(key)
-        if entry is not None and (entry.generation != self.generation or entry.valid_until <= monotonic()):
-            self.forget(key)
-            entry = None
-        if entry is None:
+        value = self.find(key)
+        if value is None:
             self.misses += 1
+        return value
+
+    cdef object find(self, key):
+        """Do what `get` does, without counting a miss."""
+        cdef Entry entry = self.entries.get(key)
+        if entry is None:
             return None
-        self.entries.move_to_end(key)
+        if entry.generation != self.generation or entry.valid_until <= monotonic():
+            self.forget(key)
+            return None
+        if entry is not self.newest:
+            self.unlink(entry)
+            self.link(entry)
         self.hits += 1
         return entry.value
 
@@ -60,17 +51,47 @@ cdef class Cache:
         self.forget(key)
         if len(self.entries) >= self.capacity:
             self.evicted += 1
-            self.forget(next(iter(self.entries)))
+            self.forget(self.oldest.key)
+        entry.key = key
         entry.value = value
         entry.valid_until = valid_until
         entry.generation = self.generation
         self.entries[key] = entry
+        self.link(entry)
 
-    def forget(self, key):
+    cdef int link(self, Entry entry) except -1:
+        """Add an entry as the most recently used one."""
+        entry.older = self.newest
+        if self.newest is None:
+            self.oldest = entry
+        else:
+            self.newest.newer = entry
+        self.newest = entry
+        return 0
+
+    cdef int unlink(self, Entry entry) except -1:
+        """Take an entry out of the order of use."""
+        cdef Entry older = entry.older, newer = entry.newer
+        entry.older = entry.newer = None
+        if older is None:
+            self.oldest = newer
+        else:
+            older.newer = newer
+        if newer is None:
+            self.newest = older
+        else:
+            newer.older = older
+        return 0
+
+    cpdef int forget(self, key) except -1:
         """Remove a key, if it is there."""
         cdef Entry entry = self.entries.pop(key, None)
-        if entry is not None and self.forgotten is not None:
+        if entry is None:
+            return 0
+        self.unlink(entry)
+        if self.forgotten is not None:
             self.forgotten(key, entry.value)
+        return 0
 
     def clear(self):
         """Let no value that is there be valid any more."""

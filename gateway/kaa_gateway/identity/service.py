@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kaa_gateway.identity.certificate_rules import CertificatePolicy
     from kaa_gateway.identity.client_provider import ClientProvider
     from kaa_gateway.identity.clients import Authenticator
+    from kaa_gateway.identity.known_clients import KnownClients
     from kaa_gateway.identity.provider import Identity, IdentityProvider
     from kaa_gateway.slices import Slices
 
@@ -117,6 +118,7 @@ class IdentityService:
         self._authenticator: ClientAuthenticator | None = None
         self.certificate_rules = rules or CertificateRules()
         self.authenticator: Authenticator = AdmitAll(self.certificate_rules)
+        self.known_clients: KnownClients | None = None
         self._recheck = TokenRecheck(self.resolve)
         events.subscribe(control, self)
         control.when_reconnected(self._on_reconnected)
@@ -135,6 +137,7 @@ class IdentityService:
         """Check the credentials of clients by `provider`, through `authenticator`."""
         self._clients = provider
         self.authenticator = self._authenticator = authenticator
+        self.known_clients = authenticator.known_clients
 
     def resolve(self, app_version_name: str, token: str) -> asyncio.Future[Identity]:
         """Return a future of the endpoint of a token. See `Resolver.resolve`."""

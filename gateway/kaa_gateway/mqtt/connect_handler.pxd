@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t
 
 from kaa_gateway.counters cimport Counters
+from kaa_gateway.identity.known_clients cimport KnownClients
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.mqtt.client_options cimport ClientOptions
@@ -23,6 +24,7 @@ cdef class ConnectHandler:
     cdef MqttSessionStore store
     cdef Counters counters
     cdef object authenticator        # admits clients: kaa_gateway.identity.clients
+    cdef KnownClients known_clients  # whom it has admitted lately; None if it remembers nobody
     cdef Buffer scratch              # of the sessions: see MqttSession
     cdef Buffer properties           # the same
     # state
@@ -34,6 +36,9 @@ cdef class ConnectHandler:
     cdef uint8_t control_character_level   # lowest protocol level whose control characters are refused
 
     cdef int on_connect(self, MqttConnection connection, const Packet* packet) except -1
+    cdef int authenticate(
+        self, MqttConnection connection, const ConnectView* connect, ClientOptions options
+    ) except -1
     cdef int check_connect(self, MqttConnection connection, const ConnectView* connect) except -1
     cdef int refuse_client(self, MqttConnection connection, error) except -1
     cdef int refuse(

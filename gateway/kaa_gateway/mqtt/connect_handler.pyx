@@ -89,6 +89,14 @@ cdef class ConnectHandler:
             return self.admit(connection, connection.transport.client, options)
         if not self.authenticates and connection.transport.certificate is None:
             return self.admit(connection, ANONYMOUS_CLIENT, options)
+        if self.authenticates and self.known_clients is not None and connect.user_name.data != NULL:
+            client = self.known_clients.find(connect.user_name, connect.password, connection.transport.certificate)
+            if client is not None:
+                return self.admit(connection, client, options)
+        return self.authenticate(connection, &connect, options)
+
+    cdef int authenticate(self, MqttConnection connection, const ConnectView* connect, ClientOptions options) except -1:
+        """Ask the authenticator who the client is."""
         try:
             known = self.authenticator.authenticate(Presentation(
                 "mqtt",
@@ -206,7 +214,7 @@ cdef class ConnectHandler:
 
     cdef SessionEntry wait(self, MqttConnection connection, client, ClientOptions options):
         """Let a connection wait for the session of its client, in place of another that waits. Return the entry."""
-        cdef SessionEntry entry = self.store.entry_of(client.principal, options.client_id)
+        cdef SessionEntry entry = self.store.clients.find(client.principal, options.client_id)
         if entry is None:
             entry = self.new_entry(client.principal, options.client_id)
         entry.lose()
@@ -223,13 +231,13 @@ cdef class ConnectHandler:
         entry.principal = principal
         entry.client_id = client_id
         entry.name = name_of("session", (principal, client_id))
-        self.store.put(entry)
+        self.store.clients.put(entry)
         return entry
 
     def take_offer(self, offer not None):
         """Take the session of an offline client from a worker that stops, unless the client is known here."""
         cdef SessionEntry entry
-        if self.store.entry_of(offer.principal, offer.client_id) is None:
+        if self.store.clients.find(offer.principal, offer.client_id) is None:
             entry = self.new_entry(offer.principal, offer.client_id)
             entry.client = Client(offer.principal, offer.tenant, offer.client)
             self.store.directory.adopt(entry, offer.number)

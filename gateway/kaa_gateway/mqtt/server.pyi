@@ -4,6 +4,7 @@ import asyncio
 
 from kaa_gateway.counters import Counters
 from kaa_gateway.identity.clients import Authenticator
+from kaa_gateway.identity.known_clients import KnownClients
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.mqtt.limits import MqttLimits
@@ -33,4 +34,5 @@ class MqttServer:
         protocol: str = "mqtt",
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
+    def set_known_clients(self, known_clients: KnownClients | None) -> None: ...
     def connect(self, transport: Transport) -> ProtocolCore: ...

@@ -1,5 +1,6 @@
 """What the MQTT connections of a worker share. The protocol itself is in connection.pyx."""
 
+from kaa_gateway.identity.known_clients cimport KnownClients
 from kaa_gateway.mqtt.connection cimport MqttConnection
 from kaa_gateway.net.input_memory cimport InputMemory
 from kaa_gateway.net.transport cimport Transport
@@ -48,6 +49,10 @@ cdef class MqttServer:
     def limit(self, InputMemory input_memory not None):
         """Bound the memory of incomplete packets, together with other protocols. Call once, before the start."""
         self.input_memory = input_memory
+
+    def set_known_clients(self, KnownClients known_clients):
+        """Admit these clients without asking the authenticator, which knows them. Call once, before the start."""
+        self.connect_handler.known_clients = known_clients
 
     def connect(self, Transport transport not None):
         """Return the protocol core of a new connection."""

@@ -1,6 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from kaa_gateway.fleet.entry cimport DirectoryEntry
 from kaa_gateway.kp.addressee cimport Addressee
 from kaa_gateway.kp.correlation cimport Service
 from kaa_gateway.kp.session cimport Delivery, Endpoint, Session
@@ -67,7 +68,6 @@ cdef class MqttSession(Session):
     # state; the small fields stand together, because there is a session for each connection
     cdef SessionState state
     cdef uint8_t level                     # protocol level
-    cdef bint is_stored                    # its client can find it again
     cdef bint problem_information          # the client wants Reason Strings
     cdef float keep_alive                  # seconds, of this connection; for operators
     cdef uint32_t acks_due                 # PUBACK and PUBREC that wait for NATS
@@ -87,6 +87,7 @@ cdef class MqttSession(Session):
     cdef SentAliases aliases               # of this connection
     cdef list registered_topics            # of its client over MQTT-SN: topic ID n stands at n - 1; or None
     cdef bint uses_predefined_topics       # the same client has used predefined topic IDs
+    cdef DirectoryEntry entry              # SessionEntry by which its client can find it again, or None
     cdef MqttStoredSession stored          # what is written of it, or None
     cdef Will will                         # waits for its delay, while OFFLINE
 

@@ -273,7 +273,7 @@ cdef class MqttSession(Session):
             qos = 0 if self.subscriptions is None else self.subscriptions.pushed_qos(topic)
         if qos == 0 and self.connection is None:
             return False
-        if self.is_stored and not delivery.correlated and self.is_repeated_push(delivery):
+        if self.entry is not None and not delivery.correlated and self.is_repeated_push(delivery):
             if delivery.receipt != NULL:
                 (<Receipt>delivery.receipt).end(REPEATED, None)
             return True

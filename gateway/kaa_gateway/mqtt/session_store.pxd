@@ -8,6 +8,7 @@ from kaa_gateway.mqtt.limits cimport MqttLimits
 
 cdef class MqttSessionStore  # before the cimport, because MqttSession refers to it
 
+from kaa_gateway.mqtt.client_table cimport ClientTable
 from kaa_gateway.mqtt.session cimport MqttSession
 from kaa_gateway.mqtt.session_entry cimport SessionEntry
 
@@ -21,15 +22,13 @@ cdef class MqttSessionStore:
     cdef SessionStorage storage  # where sessions outlive the worker; None: nowhere
     cdef Downlink downlink       # takes what comes after a session that has moved; None: nothing is sent after it
     # state
-    cdef dict by_client          # (principal, client identifier) -> SessionEntry
+    cdef ClientTable clients
     cdef object offline          # OrderedDict of MqttSession -> None, longest offline first
     cdef Deadlines expiring      # the same by the time at which they expire
     cdef Deadlines wills         # those whose wills wait for their delay
     cdef Py_ssize_t bytes        # that the offline sessions take
 
     cdef MqttSession find(self, str principal, str client_id)
-    cdef SessionEntry entry_of(self, str principal, str client_id)
-    cdef int put(self, SessionEntry entry) except -1
     cdef int remove(self, SessionEntry entry) except -1
     cdef int add(self, SessionEntry entry, MqttSession session) except -1
     cdef int keep(self, SessionEntry entry, MqttSession session) except -1

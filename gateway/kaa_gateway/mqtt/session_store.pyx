@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 from kaa_gateway.fleet.messages import Offer
 
+from kaa_gateway.mqtt.client_table cimport ClientTable
 from kaa_gateway.mqtt.deadlines cimport Deadlines
 from kaa_gateway.mqtt.stored_session cimport MqttStoredSession
 from kaa_gateway.mqtt.will cimport Will
@@ -30,7 +31,7 @@ cdef class MqttSessionStore:
         self.sessions = sessions
         self.limits = limits
         self.directory = directory
-        self.by_client = {}
+        self.clients = ClientTable()
         self.offline = OrderedDict()
         self.expiring = Deadlines()
         self.wills = Deadlines()
@@ -51,33 +52,21 @@ cdef class MqttSessionStore:
         """Return the bytes that these take."""
         return self.bytes
 
-    cdef SessionEntry entry_of(self, str principal, str client_id):
-        """Return the entry of a client, or None."""
-        if not self.by_client:
-            return None  # no client has asked for a session that it can find again
-        return <SessionEntry>self.by_client.get((principal, client_id))
-
     cdef MqttSession find(self, str principal, str client_id):
         """Return the session of a client, or None."""
-        cdef SessionEntry entry = self.entry_of(principal, client_id)
+        cdef SessionEntry entry = self.clients.find(principal, client_id)
         return None if entry is None else entry.session
-
-    cdef int put(self, SessionEntry entry) except -1:
-        """Add a client without a session."""
-        self.by_client[entry.principal, entry.client_id] = entry
-        return 0
 
     cdef int remove(self, SessionEntry entry) except -1:
         """Remove a client without a session, here and from the directory."""
-        if self.by_client.get((entry.principal, entry.client_id)) is entry:
-            del self.by_client[entry.principal, entry.client_id]
+        self.clients.remove(entry)
         return 0 if self.directory is None else self.directory.leave(entry)
 
     cdef int add(self, SessionEntry entry, MqttSession session) except -1:
         """Let a client find its session again."""
         entry.session = session
         session.number = entry.number
-        session.is_stored = True
+        session.entry = entry
         return 0
 
     cdef int keep(self, SessionEntry entry, MqttSession session) except -1:
@@ -130,9 +119,8 @@ cdef class MqttSessionStore:
 
     cdef SessionEntry take_out(self, MqttSession session):
         """Take a session away from its client. Return the client's entry, or None if the session has none."""
-        cdef SessionEntry entry = None
-        if session.is_stored:
-            entry = self.entry_of(session.principal, session.client_id)
+        cdef SessionEntry entry = <SessionEntry>session.entry
+        session.entry = None
         if entry is None or entry.session is not session:
             return None
         entry.session = None
@@ -140,7 +128,7 @@ cdef class MqttSessionStore:
 
     cdef int on_acknowledged(self, MqttSession session) except -1:
         """Note that NATS has all messages of an offline client."""
-        cdef SessionEntry entry = self.entry_of(session.principal, session.client_id) if session.is_stored else None
+        cdef SessionEntry entry = <SessionEntry>session.entry
         return entry.acknowledged() if entry is not None and entry.session is session else 0
 
     cdef int give_later(self, SessionEntry entry) except -1:
@@ -222,7 +210,7 @@ cdef class MqttSessionStore:
         cdef SessionEntry entry
         found = []
         for session in self.offline:
-            entry = self.entry_of(session.principal, session.client_id) if session.is_stored else None
+            entry = <SessionEntry>session.entry
             if entry is not None and entry.session is session and entry.sid:
                 found.append(Offer(
                     entry.name, entry.number, session.principal, session.tenant, session.client, session.client_id

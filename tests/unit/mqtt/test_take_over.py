@@ -6,7 +6,7 @@ Client identifiers are shared by whole fleets, so an equal one does not make two
 from collections.abc import Iterator
 
 import pytest
-from kaa_bench.mqtt_packets import Connack, Connect, Publish, Suback, Subscribe, Will
+from kaa_bench.mqtt_packets import Connack, Connect, Disconnect, Publish, Suback, Subscribe, Will
 from kaa_gateway.identity.clients import Client
 
 from tests.unit.kp.device_double import Device
@@ -156,3 +156,25 @@ def test_publish_before_connack_comes_after_the_will(worker: WorkerDouble) -> No
     device.send(Connect("sketch", will=will("t1")), Publish(topic, b"here"))
     worker.admit()
     assert payloads(worker) == [b"gone", b"here"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_clients_of_several_principals_with_one_identifier_have_a_session_each(
+    worker: WorkerDouble, order: tuple[int, ...]
+) -> None:
+    clients = [ANONYMOUS, ALICE, BOB]
+
+    def is_resumed(client: Client, *, clean: bool = False) -> bool:
+        device, packet = connack(worker, "shared", clean, client)
+        device.send(Disconnect())
+        return packet.session_present
+
+    assert [is_resumed(client) for client in clients] == [False, False, False]
+    for number in order:
+        client = clients[number]
+        assert is_resumed(client)
+        assert not is_resumed(client, clean=True)
+        assert not is_resumed(client)
+    assert [is_resumed(client) for client in clients] == [True, True, True]
+    assert not any(is_resumed(client, clean=True) for client in clients)
+    assert worker.stored.offline_count() == 0

@@ -68,4 +68,5 @@ def make_mqtt_server(
         **settings,
     )
     server.limit(builder.input_memory)
+    server.set_known_clients(builder.known_clients)
     return server
