@@ -84,6 +84,10 @@ class Bucket:
         subject = subjects.jetstream(self._control.jetstream_domain, f"{what}.KV_{self._name}")
         return _checked(await self._control.request(subject, msgspec.json.encode(body), REQUEST_TIMEOUT))
 
+    async def last_sequence(self) -> int:
+        """Return the sequence of what was written last, to any key. BusError if JetStream does not answer."""
+        return int((await self.ask("STREAM.INFO", {})).get("state", {}).get("last_seq", 0))
+
     async def put(self, key: str, datum: bytes, headers: dict[str, str] | None = None) -> None:
         """Set a key, and return when JetStream has it. BusError if it does not say so."""
         _checked(await self._control.request(self._written(key), datum, REQUEST_TIMEOUT, headers))

@@ -74,7 +74,9 @@ class PresenceWriter:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._heard: dict[str, float] = {}
-        """The other replicas, and the loop time of their last renewal."""
+        """The other replicas, and the loop time of their last renewal, or of the last look at their lease."""
+        self._leases: dict[str, int] = {}
+        """The sequences that the leases had then of replicas that were not heard of."""
         self._renewed = 0.0
         self._leader: str | None = None
         """The NATS server that wrote the bucket when it was looked at last; None without a cluster."""
@@ -136,7 +138,7 @@ class PresenceWriter:
         if self._tasks:
             await end_tasks(self._tasks)
             try:
-                await self._remove(self._replica_id)
+                await self._remove(self._replica_id, await self._bucket.last_sequence())
             except BusError:
                 log.info("presence is left to its lease")
 
@@ -168,7 +170,7 @@ class PresenceWriter:
         self._life = secrets.token_hex(8)
         await self._bucket.make()
         self._leader = await self._find_leader()
-        await self._remove(self._replica_id)
+        await self._remove(self._replica_id, await self._bucket.last_sequence())
         await self._find_others()
         self._bucket.worked()
         self._ready = True
@@ -176,14 +178,16 @@ class PresenceWriter:
 
     async def _renew(self) -> None:
         """Renew the lease, if it is time. One that has run out has taken the entries with it."""
-        now = asyncio.get_running_loop().time()
-        if self._renewed and now - self._renewed > self._lease:
-            self.write_all()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         if now - self._renewed < self._lease / RENEWALS:
             return
         lease = Lease(life=self._life, seconds=self._lease)
         await self._bucket.put(presence_bucket.lease_key(self._replica_id), presence_bucket.encode(lease))
+        had_run_out = self._renewed and loop.time() - self._renewed > self._lease
         self._renewed = now
+        if had_run_out:
+            self.write_all()
         if await self._find_leader() != self._leader:
             # What was written while there was no leader is lost, although what came after it has been confirmed.
             self._ready = False
@@ -258,16 +262,26 @@ class PresenceWriter:
         self._heard.pop(self._replica_id, None)
 
     async def _remove_dead(self) -> None:
-        """Remove the entries of replicas whose lease has run out. Others may do it at the same time."""
+        """Remove the entries of replicas whose lease was not renewed. Others may do it at the same time.
+
+        That a replica is not heard of says little while NATS servers come and go, so its lease is looked at twice.
+        """
         now = asyncio.get_running_loop().time()
         for replica_id in [name for name, heard in self._heard.items() if now - heard > self._lease]:
-            await self._remove(replica_id)
-            del self._heard[replica_id]
+            last = await self._bucket.last_sequence()
+            sequence = (await self._bucket.get(presence_bucket.lease_key(replica_id))).sequence
+            if self._leases.get(replica_id) != sequence:
+                self._leases[replica_id] = sequence
+                self._heard[replica_id] = now
+                continue
+            await self._remove(replica_id, last)
+            del self._heard[replica_id], self._leases[replica_id]
             log.info("presence of a replica removed: its lease has run out", replica=replica_id)
 
-    async def _remove(self, replica_id: str) -> None:
+    async def _remove(self, replica_id: str, last: int) -> None:
+        """Remove a replica up to this sequence: it may write again before JetStream comes to the request."""
         for key in (f"endpoint.*.{replica_id}", presence_bucket.lease_key(replica_id)):
-            await self._bucket.ask("STREAM.PURGE", {"filter": self._bucket.subject(key)})
+            await self._bucket.ask("STREAM.PURGE", {"filter": self._bucket.subject(key), "seq": last + 1})
 
 
 def _now() -> str:
