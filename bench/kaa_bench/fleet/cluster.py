@@ -1,8 +1,10 @@
 """The cluster of a fleet soak: three nats-servers that form one, three gateways with two workers each, an extension."""
 
 import os
+import random
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from kaa_bench.fleet.names import (
     WORKERS,
     replica_of,
 )
-from kaa_bench.processes import HOST, Gateway, NatsServer, Server, free_port, is_ready
+from kaa_bench.processes import HOST, Gateway, NatsServer, Server, free_port, is_ready, worker_processes
 
 NATS_SERVERS = 3
 LEASE_S = 3
@@ -60,6 +62,8 @@ class FleetGateway(Gateway):
         super().__init__(servers[number % len(servers)], WORKERS)
         self._credentials = credentials
         self.number = number
+        self.killed_at: list[float] = []
+        """When workers were killed, as Unix time."""
         self._servers = servers
 
     def environment(self) -> dict[str, str]:
@@ -109,7 +113,13 @@ class FleetGateway(Gateway):
     def kill(self) -> None:
         """Kill the supervisor and its workers at once."""
         os.killpg(self.pid, signal.SIGKILL)
+        self.killed_at.append(time.time())
         self.wait()
+
+    def kill_worker(self, choice: random.Random) -> None:
+        """Kill one of its workers."""
+        os.kill(choice.choice(worker_processes(self.pid)), signal.SIGKILL)
+        self.killed_at.append(time.time())
 
 
 class FleetExtension(Server):

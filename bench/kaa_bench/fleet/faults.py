@@ -12,7 +12,6 @@ from nats.aio.client import Client
 from kaa_bench.errors import BenchError
 from kaa_bench.fleet.cluster import FleetCluster, FleetGateway
 from kaa_bench.fleet.names import WORKERS, replica_of
-from kaa_bench.processes import worker_processes
 
 REQUEST_TIMEOUT_S = 30.0
 DRAIN_TIMEOUT_S = 60.0
@@ -27,7 +26,7 @@ Fault = Callable[[FleetCluster, Client, random.Random], Awaitable[None]]
 async def worker_killed(cluster: FleetCluster, client: Client, choice: random.Random) -> None:
     """Kill a worker; its supervisor starts another one."""
     gateway = choice.choice(cluster.gateways)
-    os.kill(choice.choice(worker_processes(gateway.pid)), signal.SIGKILL)
+    gateway.kill_worker(choice)
     await asyncio.sleep(1)
     await _serving(gateway)
 

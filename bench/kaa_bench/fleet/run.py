@@ -23,7 +23,7 @@ from kaa_bench.errors import BenchError
 from kaa_bench.fleet.clients import START_S, Settings
 from kaa_bench.fleet.cluster import FleetCluster
 from kaa_bench.fleet.credentials import Credentials
-from kaa_bench.fleet.faults import FAULTS, gateway_killed, nats_server_killed, worker_killed
+from kaa_bench.fleet.faults import FAULTS, nats_server_killed
 from kaa_bench.fleet.ledger import Ledger
 from kaa_bench.fleet.names import INSTANCE, replica_of
 from kaa_bench.fleet.tally import Loss, Missing, Overlap, Tally, Unanswered
@@ -50,6 +50,8 @@ AWAITED_S = 60.0
 """How long the last pushes and answers may take at the end."""
 LINE_SIZE = 1 << 26
 """Bytes of a line of a process of clients."""
+READ_S = 2.0
+"""How long a client may take to read CONNACK: its process has many."""
 SHOWN_WRONG = 3
 SHOWN_RESTLESS = 10
 FAULTS_A_CHECK = 3
@@ -125,8 +127,8 @@ class FleetRun:
         self._processes: list[asyncio.subprocess.Process] = []
         self._faults: dict[str, int] = {}
         self._nats_away: list[tuple[float, float]] = []
-        self._killed: list[float] = []
-        """When workers were killed, as Unix time."""
+        self._killed: list[tuple[float, int]] = []
+        """When workers were killed, as Unix time, and of which gateway."""
         self._presence_waits: list[float] = []
         self._presence_faults: list[str] = []
 
@@ -155,6 +157,7 @@ class FleetRun:
             elapsed = time.monotonic() - began
             tallies = [msgspec.json.decode(line, type=Tally) for line in await self._tell("end")]
             lost, recorded = await self._missing(cluster, directory)
+        self._killed = [(at, gateway.number) for gateway in cluster.gateways for at in gateway.killed_at]
         tally = _sum(tallies)
         seen = _sum(tallies)
         tally.overlaps = [each for each in seen.overlaps if not self._was_nats_away(each.at)]
@@ -240,8 +243,6 @@ class FleetRun:
                 name = fault.__name__
                 self._say(name.replace("_", " "))
                 began = time.time()
-                if fault in (worker_killed, gateway_killed):
-                    self._killed.append(began)
                 await fault(cluster, client, self._random)
                 if fault is nats_server_killed:
                     self._nats_away.append((began, time.time() + NATS_MARGIN_S))
@@ -327,8 +328,13 @@ class FleetRun:
             await asyncio.sleep(POLL_S)
 
     def _is_excused_loss(self, loss: Loss) -> bool:
-        """Return whether a session may have been lost: a worker was killed, or a NATS server was away."""
-        return self._was_nats_away(loss.at) or any(loss.since <= at <= loss.at for at in self._killed)
+        """Return whether a session may have been lost: a worker was killed, or a NATS server was away.
+
+        The worker may have died before its client read CONNACK.
+        """
+        return self._was_nats_away(loss.at) or any(
+            loss.since - READ_S * (gateway == loss.gateway) <= at <= loss.at for at, gateway in self._killed
+        )
 
     def _is_excused_missing(self, missing: Missing) -> bool:
         return any(began - NATS_LEAD_S <= missing.sent_at <= ended for began, ended in self._nats_away)

@@ -18,7 +18,7 @@ from kaa_bench.fleet.connection import Connection
 from kaa_bench.fleet.credentials import Access
 from kaa_bench.fleet.report import print_fleet
 from kaa_bench.fleet.run import FleetRun, Result
-from kaa_bench.fleet.tally import Tally, Unanswered
+from kaa_bench.fleet.tally import Loss, Tally, Unanswered
 from nats.aio.client import Client as NatsClient
 from rich.console import Console
 
@@ -140,6 +140,15 @@ def test_what_had_no_answer_is_a_violation_unless_a_nats_server_was_away() -> No
     spans = ((30.0, 99.0), (50.0, 110.0), (90.0, 150.0), (121.0, 181.0))
     found = [run._is_excused_unanswered(Unanswered("a", "PUBACK", 0, *span)) for span in spans]
     assert found == [False, True, True, False]
+
+
+def test_a_lost_session_is_a_violation_unless_a_worker_was_killed_that_may_have_had_it() -> None:
+    """A worker of gateway 1 is killed at 100 s. A client may read its CONNACK a moment later."""
+    run = FleetRun(print, clients=1, processes=1, send_s=1, roam_s=1, pause_s=1, seed=1)
+    run._killed.append((100.0, 1))
+    cases = ((90.0, 99.0, 1), (90.0, 110.0, 0), (100.2, 110.0, 1), (100.2, 110.0, 0), (103.0, 110.0, 1))
+    found = [run._is_excused_loss(Loss("a", at, since, gateway, 2)) for since, at, gateway in cases]
+    assert found == [False, True, True, False, False]
 
 
 def test_a_report_names_what_had_no_answer() -> None:
