@@ -69,7 +69,11 @@ class BucketDouble:
     def _purge(self, body: dict[str, Any]) -> None:
         before, _, after = body["filter"].partition("*")
         for subject, (sequence, _) in list(self.values.items()):
-            if subject.startswith(before) and subject.endswith(after) and sequence < body.get("seq", self.last + 1):
+            if (
+                subject.startswith(before)
+                and subject.endswith(after)
+                and sequence < body.get("seq", self.last + 1)
+            ):
                 del self.values[subject]
 
 
