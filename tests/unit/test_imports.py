@@ -23,9 +23,9 @@ COMMON = {
     "yaml_tree",
 }
 """Modules of kaa_gateway that stand below all packages, and __version__."""
-PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients"}
+PROTOCOL = {"net", "kp", "bus", "wire", "identity.clients", "identity.known_clients"}
 ALL = {"*"}
-SHARED = {"identity.clients", "admin.server", "admin.fleet", "admin.fleet_server"}
+SHARED = {"identity.clients", "identity.known_clients", "admin.server", "admin.fleet", "admin.fleet_server"}
 """Modules that others may import than may import their whole package."""
 
 ALLOWED: dict[str, set[str]] = {

@@ -67,8 +67,11 @@ class Loop:
 
     def read(self) -> bool:
         """Call whose descriptors are ready; False if there is none."""
-        ready = select.select(self._readers, (), (), 0)[0]
-        for descriptor in ready:
+        poll = select.poll()
+        for descriptor in self._readers:
+            poll.register(descriptor, select.POLLIN)
+        ready = poll.poll(0)
+        for descriptor, _ in ready:
             self._readers[descriptor]()
         return bool(ready)
 
