@@ -380,6 +380,8 @@ cdef class Link:
                 self.listener.on_denied(&publication)
         if sentence.lower().startswith(PAYLOAD_VIOLATION):
             self.on_payload_violation()
+            # The server takes nothing any more, but does not always close (nats-server 2.15.1).
+            self.loop.call_soon(self.leave, connection, sentence)
         if not self.ready:
             connection.fail(BusError("nats_refused", sentence))
         elif sentence != connection.last_server_error:
@@ -558,6 +560,11 @@ cdef class Link:
         if was_ready:
             self.on_lost(sentence)
         return 0
+
+    def leave(self, Connection connection not None, str sentence not None):
+        """Drop a connection for the reason that the server has given, unless it has ended."""
+        if self.connection is connection:
+            self.abort(sentence)
 
     def abort(self, str sentence="given up"):
         """Drop the connection at once, for the reason in `sentence`; the connector makes another."""

@@ -32,8 +32,8 @@ class Loop:
     def time(self) -> float:
         return self.now
 
-    def call_soon(self, callback: Callable[[], object]) -> None:
-        self._soon.append(callback)
+    def call_soon(self, callback: Callable[..., object], *arguments: object) -> None:
+        self._soon.append(partial(callback, *arguments) if arguments else callback)
 
     def call_later(self, delay: float, callback: Callable[[], object]) -> Timer:
         timer = Timer(self.now + delay, callback)
