@@ -3,8 +3,8 @@
 A transport of asyncio costs a call of Python for each read and each write, and some objects. Most gateways talk to NATS
 over TCP without TLS, so the link reads and writes that socket itself, as the listeners do with those of devices.
 
-Neither bounds what waits to be written: whoever writes does. The link bounds its backlog, a durable lane what is not
-stored, fleet/outbox what a worker tells others.
+Neither of the two bounds what waits to be written. Those who write bound it: the link its backlog, a durable lane what
+is not stored, and fleet/outbox what a worker tells others.
 
 Source: send(2), recv(2), sendmsg(2).
 """
