@@ -1,4 +1,8 @@
-"""Runs the servers of a comparison: each is started at its first use, and runs until the end."""
+"""Runs the servers of a comparison: each is started at its first use, and runs until the end.
+
+Each gateway has a NATS server of its own. Gateways on the same one are one server for their clients, and then a CONNECT
+costs more.
+"""
 
 from contextlib import ExitStack
 from functools import cached_property
@@ -21,17 +25,17 @@ class Servers:
         self._progress = progress
         self._gateway_only = gateway_only
         self._peers: dict[type[Peer], Peer | None] = {}
-        self._gateways: dict[int, Gateway] = {}
-
-    @cached_property
-    def nats(self) -> NatsServer:
-        """Return the NATS server behind the gateway."""
-        return self._stack.enter_context(NatsServer())
+        self._gateways: dict[int, tuple[Gateway, NatsServer]] = {}
 
     @property
     def gateway(self) -> Gateway:
         """Return the gateway with one worker."""
-        return self.gateway_of(1)
+        return self.gateway_of(1)[0]
+
+    @property
+    def nats(self) -> NatsServer:
+        """Return the NATS server behind that gateway."""
+        return self.gateway_of(1)[1]
 
     @cached_property
     def storing_nats(self) -> NatsServer:
@@ -53,10 +57,11 @@ class Servers:
         """Return the gateway in front of the extension services that are measured."""
         return self._stack.enter_context(Gateway(self.extension_nats))
 
-    def gateway_of(self, workers: int) -> Gateway:
-        """Return the gateway with `count` workers."""
+    def gateway_of(self, workers: int) -> tuple[Gateway, NatsServer]:
+        """Return the gateway with so many workers, and its NATS server."""
         if workers not in self._gateways:
-            self._gateways[workers] = self._stack.enter_context(Gateway(self.nats, workers))
+            nats = self._stack.enter_context(NatsServer())
+            self._gateways[workers] = self._stack.enter_context(Gateway(nats, workers)), nats
         return self._gateways[workers]
 
     def peer(self, kind: type[P]) -> P | None:

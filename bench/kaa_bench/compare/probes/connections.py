@@ -10,7 +10,7 @@ from kaa_bench.connecting import Address, Carrier
 from kaa_bench.packets import BENCH, Profile
 from kaa_bench.peers.mqtt_floor import MqttFloor
 from kaa_bench.peers.servers import Amqtt, Mosquitto, NatsMqtt, NatsMqttTls, Peer, TlsFloor
-from kaa_bench.processes import CLIENT, Gateway, Server
+from kaa_bench.processes import CLIENT, Gateway, NatsServer, Server
 
 FIRST_SHARE = 4
 """One in this many connections is made before the first reading, because a server allocates some memory once."""
@@ -36,8 +36,9 @@ def _memories(servers: Servers, scale: Scale, *, encrypted: bool) -> list[Subjec
     carrier: Carrier = "tls" if encrypted else "tcp"
 
     def gateway() -> Figure:
-        fresh = Gateway(servers.nats)
-        return _memory(fresh, fresh.carriers[carrier], scale.connections, encrypted=encrypted)
+        with NatsServer() as nats:
+            fresh = Gateway(nats)
+            return _memory(fresh, fresh.carriers[carrier], scale.connections, encrypted=encrypted)
 
     def broker(kind: type[Peer]) -> Figure:
         fresh = kind()
@@ -81,7 +82,7 @@ def _authenticated_connects(servers: Servers, scale: Scale) -> list[Subject]:
     """Return the gateway, whose clients show one user name and password; its floor looks at neither."""
 
     def gateway() -> Figure:
-        with Gateway(servers.nats, authenticates=True) as fresh:
+        with NatsServer() as nats, Gateway(nats, authenticates=True) as fresh:
             return _connect(
                 fresh, fresh.address_of("mqtt"), scale.connections, ending=False, profile=AUTHENTICATED
             )

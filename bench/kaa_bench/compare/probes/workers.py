@@ -11,17 +11,17 @@ from kaa_bench.compare.figures import Figure, Probe, Scale, Subject
 from kaa_bench.compare.instruments import LoadGenerator, Sink
 from kaa_bench.compare.servers import Servers
 from kaa_bench.connecting import LoadSpec
-from kaa_bench.processes import Gateway
+from kaa_bench.processes import Gateway, NatsServer
 
 CONNECTIONS = 1000
 WARM_UP_S = 0.5
 
 
-def _capacity(gateway: Gateway, servers: Servers, connections: int, seconds: float) -> Figure:
+def _capacity(gateway: Gateway, nats: NatsServer, connections: int, seconds: float) -> Figure:
     """Return the messages per second of CPU of the busiest process."""
     spec = LoadSpec("mqtt", connections, qos=1, window=1)
     with (
-        Sink(servers.nats.address, answers=False),
+        Sink(nats.address, answers=False),
         LoadGenerator(spec, gateway.address_of("mqtt")) as generator,
     ):
         generator.run(seconds=WARM_UP_S)
@@ -43,7 +43,7 @@ def _subjects(servers: Servers, scale: Scale) -> list[Subject]:
     return [
         Subject(
             f"{workers} worker{'s' if workers > 1 else ''}",
-            partial(_capacity, servers.gateway_of(workers), servers, connections, scale.seconds),
+            partial(_capacity, *servers.gateway_of(workers), connections, scale.seconds),
         )
         for workers in (1, 2)
     ]
