@@ -1,6 +1,7 @@
 """Fixtures that every kind of test shares."""
 
 import itertools
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
@@ -17,6 +18,10 @@ from tests.support.nats import NatsServer
 # How long an example takes says something of the machine only.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+# A shell has its background commands ignore SIGINT, and so would the programs that a test starts and stops by it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 
