@@ -1,4 +1,4 @@
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 
 
 cdef enum Protocol:
@@ -44,6 +44,14 @@ cdef class ReasonCounter:
     cdef uint64_t count
 
 
+cdef class Ending:
+    # of a connection; its place is used again when it is the oldest
+    cdef int64_t ended_at   # microseconds since the epoch
+    cdef str client_id
+    cdef bytes address      # sockaddr
+    cdef str reason
+
+
 cdef class Counters:
     # state
     cdef readonly list names      # of the protocols, by number
@@ -55,7 +63,9 @@ cdef class Counters:
     cdef uint64_t[PROTOCOL_COUNT] connections_closed
     cdef dict reasons  # (event, reason) -> count, of rare events
     cdef dict frequent  # (event, reason) -> its ReasonCounter, of the others
-    cdef object endings  # bounded deque of (Unix time, client identifier, sockaddr, reason), oldest first
+    cdef list endings             # Ending; a ring when it has `endings_kept`
+    cdef Py_ssize_t endings_kept
+    cdef Py_ssize_t oldest_ending
 
     cdef int count(self, str event, str reason) except -1
     cdef ReasonCounter counter_of(self, str event, str reason)

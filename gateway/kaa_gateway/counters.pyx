@@ -4,8 +4,6 @@ for durations.
 The metrics read them at each scrape. A reason is a code of docs/reasons.md, never data of a peer.
 """
 
-from collections import deque
-
 from kaa_gateway.clock cimport now_us
 
 PROTOCOL_NAMES = ("mqtt", "http", "coap", "udp", "mqtt-sn")
@@ -34,6 +32,10 @@ cdef class ReasonCounter:
     """Counts an event for a reason that is not rare. Its owner adds to it."""
 
 
+cdef class Ending:
+    """How a connection ended."""
+
+
 cdef class Counters:
     """Counts the events of one worker since its start, and remembers the last `endings_kept` ends of connections."""
 
@@ -44,7 +46,8 @@ cdef class Counters:
         self.extensions = {}
         self.versions = {}
         self.unrouted = VersionCounters()
-        self.endings = deque(maxlen=endings_kept)
+        self.endings = []
+        self.endings_kept = endings_kept
 
     def add_protocol(self, str name not None):
         """Return the number of a protocol, which gets one if it is new: PLUGINS_MAX new ones at most."""
@@ -77,12 +80,30 @@ cdef class Counters:
 
         `address` is a sockaddr. The oldest is forgotten for it.
         """
-        self.endings.append((now_us() / 1e6, client_id, address, reason))
+        cdef Ending ending
+        if self.endings_kept == 0:
+            return 0
+        if len(self.endings) < self.endings_kept:
+            ending = Ending()
+            self.endings.append(ending)
+        else:
+            ending = self.endings[self.oldest_ending]
+            self.oldest_ending += 1
+            if self.oldest_ending == self.endings_kept:
+                self.oldest_ending = 0
+        ending.ended_at = now_us()
+        ending.client_id = client_id
+        ending.address = address
+        ending.reason = reason
         return 0
 
     def recent_endings(self):
         """Return the ends of connections, newest first, as (Unix time, client identifier, sockaddr, reason)."""
-        return list(reversed(self.endings))
+        cdef Ending ending
+        found = []
+        for ending in self.endings[self.oldest_ending:] + self.endings[:self.oldest_ending]:
+            found.append((ending.ended_at / 1e6, ending.client_id, ending.address, ending.reason))
+        return found[::-1]
 
     cdef VersionCounters counters_of(self, bytes app_version):
         """Return the counters of an application version. They are kept for ever, so it must be a configured one."""

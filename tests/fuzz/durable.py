@@ -57,7 +57,7 @@ class DurableSimulation(WorkerDouble):
         self._requests = PendingRequests(REQUESTS_MAX + 1, REQUEST_TIMEOUT_S)
         http = http_server(self, self._requests, Http())
         self._http = TcpListener(
-            loop, http.connect, self.counters, protocol="http", output_max=2**20, connections_max=10
+            loop, http, self.counters, protocol="http", output_max=2**20, connections_max=10
         )
         self._http.start(HOST, 0, reuse_port=False)
         self._client = Peer(self._http, DEVICE_HOST)

@@ -109,7 +109,7 @@ class EncryptedSimulation(Simulation):
             handshake_timeout=HANDSHAKE_TIMEOUT_S,
             handshakes_max=HANDSHAKES_MAX,
         )
-        self.listen(self.mqtt.connect, "mqtt", make_listener)
+        self.listen(self.mqtt, "mqtt", make_listener)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -23,6 +23,7 @@ from kaa_gateway.mqtt_sn.server import MqttSnServer
 from kaa_gateway.mqtt_sn.settings import MqttSnSettings
 from kaa_gateway.mqtt_sn.topics import TopicMemory
 from kaa_gateway.net.tcp_listener import TcpListener
+from kaa_gateway.net.transport import ProtocolServer
 from kaa_gateway.net.udp import UdpSocket
 from kaa_gateway.net.websocket import WebSocketServer
 from kaa_gateway.plugins.datagrams import DatagramPeers
@@ -155,13 +156,13 @@ class Simulation(WorkerDouble):
                 client_authentication="required" if protocol == "http clients" else "off",
             )
             transport = http_server(self, pending, settings)
-            self.listen(transport.connect, "http")
+            self.listen(transport, "http")
             self._timeouts.append(pending)
         elif protocol == "websocket":
             carrier = WebSocketServer(
-                loop, self.mqtt.connect, self.counters, frame_size_max=4096, handshake_timeout=10.0
+                loop, self.mqtt, self.counters, frame_size_max=4096, handshake_timeout=10.0
             )
-            self.listen(carrier.connect, "mqtt")
+            self.listen(carrier, "mqtt")
         elif protocol == "coap":
             self._core = CoapServer(
                 self.uplink,
@@ -176,19 +177,19 @@ class Simulation(WorkerDouble):
             self._coap_streams = CoapStreamServer(
                 loop, self.uplink, self.sessions, self.counters, versions, **COAP_STREAM
             )
-            connect = self._coap_streams.connect
+            streams: ProtocolServer = self._coap_streams
             if protocol == "coap websocket":
-                connect = WebSocketServer(
+                streams = WebSocketServer(
                     loop,
-                    connect,
+                    streams,
                     self.counters,
                     paths=["/.well-known/coap"],
                     subprotocols=(b"coap",),
                     keeps_messages=True,
                     frame_size_max=4096,
                     handshake_timeout=10.0,
-                ).connect
-            self.listen(connect, "coap")
+                )
+            self.listen(streams, "coap")
             self._timeouts.append(self._coap_streams.pending)
         elif protocol == "kpudp":
             pending = PendingRequests(10, 10.0)
@@ -207,7 +208,7 @@ class Simulation(WorkerDouble):
             plugin.configure(dict(Lines.options_with_defaults), **PLUGIN)
             self._timeouts.append(pending)
             if protocol == "plug-in":
-                self.listen(plugin.connect, "lines")
+                self.listen(plugin, "lines")
             else:
                 self._core = DatagramPeers(plugin, 8)
         elif protocol == "mqtt-sn":

@@ -41,7 +41,7 @@ def http(memory: InputMemory) -> Iterator[WorkerDouble]:
         pending = PendingRequests(10, 10.0)
         transport = http_server(worker, pending, Http(pipelined_requests=2))
         transport.limit(memory)
-        worker.listen(transport.connect, "http")
+        worker.listen(transport, "http")
         yield worker
 
 

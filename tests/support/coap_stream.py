@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from kaa_gateway.coap.stream_server import CoapStreamServer
 from kaa_gateway.net.tcp_listener import TcpListener
+from kaa_gateway.net.transport import ProtocolServer
 from kaa_gateway.net.websocket import WebSocketServer
 from kaa_gateway.wire.coap import Message
 from kaa_gateway.wire.coap_stream import decode_stream, encode_stream
@@ -60,20 +61,20 @@ class RunningStreamServer:
             server.app_versions,
             **(STREAM_SETTINGS | settings),
         )
-        connect = self.core.connect
+        protocol: ProtocolServer = self.core
         if websocket:
-            connect = WebSocketServer(
+            protocol = WebSocketServer(
                 loop,
-                connect,
+                protocol,
                 server.counters,
                 paths=["/.well-known/coap"],
                 subprotocols=(b"coap",),
                 keeps_messages=True,
                 frame_size_max=1024 * 1024,
                 handshake_timeout=10.0,
-            ).connect
+            )
         self.listener = TcpListener(
-            loop, connect, server.counters, protocol="coap", output_max=8 * 1024 * 1024, connections_max=1000
+            loop, protocol, server.counters, protocol="coap", output_max=8 * 1024 * 1024, connections_max=1000
         )
         self.listener.start(HOST, 0, reuse_port=False)
 

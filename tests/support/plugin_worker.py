@@ -50,7 +50,7 @@ class PluginWorker(WorkerDouble):
         self.server.limit(self.input_memory)
         self.core = DatagramPeers(self.server, peers)
         self.socket: UdpSocket | None = None
-        self.listen(self.server.connect, NAME)
+        self.listen(self.server, NAME)
 
     def connect(self) -> "LineDevice":
         assert self.listener is not None

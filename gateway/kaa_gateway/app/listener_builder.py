@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from kaa_gateway.kp.uplink import Uplink
     from kaa_gateway.net.admission import Admission
     from kaa_gateway.net.input_memory import InputMemory
-    from kaa_gateway.net.transport import ProtocolCore, Transport
+    from kaa_gateway.net.transport import ProtocolServer
     from kaa_gateway.wire.certificate import ClientCertificate
 
 
@@ -80,14 +80,12 @@ class ListenerBuilder:
                 header_timeout=proxy.header_timeout,
             )
 
-    def add_stream(
-        self, name: str, path: tuple[str, ...], port: int, connect: Callable[[Transport], ProtocolCore]
-    ) -> None:
+    def add_stream(self, name: str, path: tuple[str, ...], port: int, server: ProtocolServer) -> None:
         """Add a listener for TCP connections."""
         limits = self.config.limits
         socket = TcpListener(
             self.loop,
-            connect,
+            server,
             self.counters,
             protocol=protocol_of(path),
             output_max=limits.output_buffer,
@@ -101,7 +99,7 @@ class ListenerBuilder:
         name: str,
         path: tuple[str, ...],
         settings: StreamTls,
-        connect: Callable[[Transport], ProtocolCore],
+        server: ProtocolServer,
     ) -> None:
         """Add a listener for TLS connections. Raises ConfigError."""
         limits = self.config.limits
@@ -109,7 +107,7 @@ class ListenerBuilder:
         self.listeners.credentials.append(credentials)
         socket = TlsListener(
             self.loop,
-            connect,
+            server,
             self.counters,
             protocol=protocol_of(path),
             output_max=limits.output_buffer,

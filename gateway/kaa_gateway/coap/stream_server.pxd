@@ -1,9 +1,10 @@
 from kaa_gateway.coap.context cimport CoapContext
 from kaa_gateway.net.input_memory cimport InputMemory
+from kaa_gateway.net.transport cimport ProtocolServer
 from kaa_gateway.wire.buffer cimport Buffer
 
 
-cdef class CoapStreamServer:
+cdef class CoapStreamServer(ProtocolServer):
     # wiring
     cdef readonly object loop
     cdef CoapContext context

@@ -9,10 +9,10 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.net.input_memory import InputMemory
-from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.net.transport import ProtocolServer
 from kaa_gateway.wire.certificate import ClientCertificate
 
-class CoapStreamServer:
+class CoapStreamServer(ProtocolServer):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -39,7 +39,6 @@ class CoapStreamServer:
     @property
     def pending(self) -> PendingRequests: ...
     def limit(self, input_memory: InputMemory) -> None: ...
-    def connect(self, transport: Transport) -> ProtocolCore: ...
     def list_links(self, app_versions: Mapping[str, Collection[str]]) -> None: ...
     def begin_drain(self) -> None: ...
     def has_observers(self) -> bool: ...

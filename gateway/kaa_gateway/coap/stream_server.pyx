@@ -15,7 +15,7 @@ from kaa_gateway.coap.stream cimport CoapStream
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
-from kaa_gateway.net.transport cimport Transport
+from kaa_gateway.net.transport cimport ProtocolCore, Transport
 
 from libc.math cimport INFINITY
 
@@ -59,7 +59,7 @@ cdef class CoapStreamServer:
         """Bound the memory of incomplete messages, together with other transports; once, before the start."""
         self.input_memory = input_memory
 
-    def connect(self, Transport transport not None):
+    cpdef ProtocolCore connect(self, Transport transport):
         """Return the core of a new connection."""
         cdef CoapStream stream = CoapStream()
         cdef Outbox outbox = Outbox()

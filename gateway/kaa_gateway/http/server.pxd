@@ -6,10 +6,11 @@ from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.net.input_memory cimport InputMemory
+from kaa_gateway.net.transport cimport ProtocolServer
 from kaa_gateway.wire.buffer cimport Buffer
 
 
-cdef class HttpServer:
+cdef class HttpServer(ProtocolServer):
     # wiring
     cdef object loop
     cdef Uplink uplink

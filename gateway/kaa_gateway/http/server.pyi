@@ -10,9 +10,9 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.net.input_memory import InputMemory
-from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.net.transport import ProtocolServer
 
-class HttpServer:
+class HttpServer(ProtocolServer):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -32,7 +32,6 @@ class HttpServer:
         max_wait: float,
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
-    def connect(self, transport: Transport) -> ProtocolCore: ...
     def begin_drain(self) -> None: ...
     def is_busy(self) -> bool: ...
     def end_drain(self) -> None: ...

@@ -9,7 +9,7 @@ from kaa_gateway.http.draining cimport drain, is_unfinished, refuse_unfinished
 from kaa_gateway.http.parser cimport RequestParser
 from kaa_gateway.http.pipeline cimport Pipeline
 from kaa_gateway.http.session cimport HttpSession
-from kaa_gateway.net.transport cimport Transport
+from kaa_gateway.net.transport cimport ProtocolCore, Transport
 
 from kaa_gateway.identity.clients import Presentation
 
@@ -69,7 +69,7 @@ cdef class HttpServer:
         """Bound the memory of incomplete requests, together with other transports; once, before the start."""
         self.input_memory = input_memory
 
-    def connect(self, Transport transport not None):
+    cpdef ProtocolCore connect(self, Transport transport):
         """Return the core of a new connection."""
         cdef HttpConnection connection = HttpConnection()
         cdef HttpSession session = HttpSession()

@@ -1,4 +1,4 @@
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
 from kaa_gateway.kp.endpoints cimport Endpoints
@@ -10,6 +10,11 @@ from kaa_gateway.kp.session cimport Attachment, Endpoint, Session
 from kaa_gateway.wire.buffer cimport Slice
 
 
+cdef struct Slot:
+    uint32_t generation     # of the session in it, or of the next one
+    int32_t next_free       # the slot that is used after this one, while both are free; -1: none
+
+
 cdef class Sessions:
     # wiring
     cdef readonly Endpoints endpoints
@@ -17,8 +22,9 @@ cdef class Sessions:
     cdef readonly Quotas quotas
     cdef object slices            # Slices
     # state
-    cdef list slots               # Session, or the int of the next free slot
-    cdef list generations
+    cdef list sessions            # by slot; None where a slot is free
+    cdef Slot* slots
+    cdef Py_ssize_t capacity      # of `slots`
     cdef int32_t first_free
     cdef int32_t last_free
     cdef readonly Py_ssize_t count
@@ -26,6 +32,7 @@ cdef class Sessions:
     cdef Refusal refusal          # why the last attachment was refused
 
     cdef int open(self, Session session) except -1
+    cdef int32_t take_slot(self) except -1
     cdef int close(self, Session session) except -1
     cdef int set_online(self, Session session, bint online) except -1
     cdef Session find(self, uint64_t key)

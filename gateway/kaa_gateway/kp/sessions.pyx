@@ -5,6 +5,7 @@ session by index. What lives elsewhere: a session itself (session.pyx), endpoint
 (presence.pyx), what is revoked (revocation.py), and what operators see (inspection.py).
 """
 
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp
 
 from kaa_gateway.clock cimport now_ms
@@ -12,6 +13,7 @@ from kaa_gateway.counters cimport MQTT, MQTT_SN
 from kaa_gateway.kp.correlation cimport GENERATION_BITS, SLOT_BITS, session_key
 
 cdef enum:
+    SLOTS_AT_FIRST = 64
     ATTACHMENTS_AT_ONCE = 100  # of a session that comes or goes; more are handled in slices
     TOO_MANY_REQUESTS = 429
 
@@ -35,13 +37,15 @@ cdef class Sessions:
         double idle_timeout, Py_ssize_t watched_max,
     ):
         self.slices = slices
-        self.slots = []
-        self.generations = []
+        self.sessions = []
         self.first_free = self.last_free = -1
         self.endpoints = Endpoints()
         self.quotas = Quotas()
         self.presence = Presence(counters, self.endpoints, presence_listener, idle_timeout, watched_max)
         self.endpoints_per_session_max = endpoints_per_session_max
+
+    def __dealloc__(self):
+        free(self.slots)
 
     def set_limit(self, Py_ssize_t endpoints_per_session_max):
         """Set the limit of endpoints for attachments from now on."""
@@ -51,22 +55,36 @@ cdef class Sessions:
 
     cdef int open(self, Session session) except -1:
         """Give a session its key."""
-        cdef int32_t slot = self.first_free
-        if slot >= 0:
-            self.first_free = self.slots[slot]
-            if self.first_free < 0:
-                self.last_free = -1
-        else:
-            slot = <int32_t>len(self.slots)
-            if slot >> SLOT_BITS:
-                raise MemoryError("more sessions than slots")
-            self.slots.append(None)
-            self.generations.append(0)
-        self.slots[slot] = session
-        session.key = session_key(slot, self.generations[slot])
+        cdef int32_t slot = self.take_slot()
+        self.sessions[slot] = session
+        session.key = session_key(slot, self.slots[slot].generation)
         session.opened_at = now_ms()
         self.count += 1
         return 0
+
+    cdef int32_t take_slot(self) except -1:
+        """Return a free slot, which is not free from now on."""
+        cdef int32_t slot = self.first_free
+        cdef Py_ssize_t capacity
+        cdef Slot* slots
+        if slot >= 0:
+            self.first_free = self.slots[slot].next_free
+            if self.first_free < 0:
+                self.last_free = -1
+            return slot
+        slot = <int32_t>len(self.sessions)
+        if slot >> SLOT_BITS:
+            raise MemoryError("more sessions than slots")
+        if slot == self.capacity:
+            capacity = max(2 * self.capacity, <Py_ssize_t>SLOTS_AT_FIRST)
+            slots = <Slot*>realloc(self.slots, <size_t>capacity * sizeof(Slot))
+            if slots == NULL:
+                raise MemoryError
+            self.slots = slots
+            self.capacity = capacity
+        self.sessions.append(None)
+        self.slots[slot] = Slot(0, -1)
+        return slot
 
     cdef int close(self, Session session) except -1:
         """Remove a session and its attachments.
@@ -81,10 +99,10 @@ cdef class Sessions:
         session.closed = True
         session.online = False
         self.count_connection(session, False)
-        self.generations[slot] = (self.generations[slot] + 1) & ((1 << GENERATION_BITS) - 1)
-        self.slots[slot] = -1
+        self.sessions[slot] = None
+        self.slots[slot] = Slot((self.slots[slot].generation + 1) & ((1 << GENERATION_BITS) - 1), -1)
         if self.last_free >= 0:
-            self.slots[self.last_free] = slot
+            self.slots[self.last_free].next_free = slot
         else:
             self.first_free = slot
         self.last_free = slot
@@ -118,21 +136,19 @@ cdef class Sessions:
     cdef Session find(self, uint64_t key):
         """Return the session of a key, or None if it has ended. Hot path."""
         cdef uint64_t slot = key >> GENERATION_BITS
-        if slot >= <uint64_t>len(self.slots):
+        cdef Session session
+        if slot >= <uint64_t>len(self.sessions):
             return None
-        session = self.slots[slot]
-        if not isinstance(session, Session) or (<Session>session).key != key:
-            return None
-        return <Session>session
+        session = <Session>self.sessions[slot]
+        return session if session is not None and session.key == key else None
 
     def slot_count(self):
         """Return the number of slots, free ones included."""
-        return len(self.slots)
+        return len(self.sessions)
 
     def at(self, Py_ssize_t slot):
         """Return the session in a slot, or None if the slot is free."""
-        candidate = self.slots[slot]
-        return candidate if isinstance(candidate, Session) else None
+        return self.sessions[slot]
 
     def get(self, uint64_t key):
         """Return the session of a key, or None if it has ended."""

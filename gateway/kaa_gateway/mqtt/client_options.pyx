@@ -31,7 +31,7 @@ cdef uint32_t number_of(const Properties* properties, int identifier, uint32_t d
 cdef ClientOptions options_of(const ConnectView* connect, double session_expiry_max, double keep_alive_max):
     """Return the options of a CONNECT. Below level 5, CleanSession 0 asks for the longest session expiry."""
     cdef const Properties* properties = &connect.properties
-    cdef ClientOptions options = ClientOptions()
+    cdef ClientOptions options = ClientOptions.__new__(ClientOptions)
     options.client_id = connect.client_id.data[:connect.client_id.size].decode("utf-8")
     options.assigned = connect.client_id.size == 0
     options.clean_start = connect.clean_session

@@ -280,7 +280,7 @@ cdef class ConnectHandler:
 
     cdef MqttSession new_session(self, client, str client_id):
         """Return a new session of a client, which its client cannot find again yet."""
-        cdef MqttSession session = MqttSession()
+        cdef MqttSession session = MqttSession.__new__(MqttSession)
         session.counters = self.counters
         session.protocol = MQTT
         session.limits = self.limits

@@ -38,7 +38,7 @@ cdef class MqttConnection(ProtocolCore):
     cdef bint checks_more        # a PUBLISH needs more checks than those of MQTT 3.1.1
     cdef bint expiry_asked       # CONNECT asked for a session expiry
     cdef double keep_alive       # seconds, as CONNACK has granted it; 0 = none
-    cdef double last_active      # loop time of the last check that found it active
+    cdef double last_active      # loop time of the last check that found it active, or of the first; -1 before
     cdef str client_id           # "" before CONNECT has told it
     cdef str end_reason          # why the connection ends or has ended; None while nothing has ended it
     cdef MqttSession session

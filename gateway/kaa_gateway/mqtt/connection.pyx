@@ -40,6 +40,7 @@ cdef enum:
     TAIL_KEEP = 4096        # bytes of buffer that a connection keeps between incomplete packets
 
 cdef double KEEP_ALIVE_GRACE = 1.5   # section 3.1.2.10
+cdef double NEVER = -1.0             # loop time of what has not been yet
 cdef double HALF_CLOSED_TIME = 10.0  # seconds that a client which has closed its sending side waits for its answers
 cdef uint64_t ALIAS_ALONE = 1ULL << <int>TOPIC_ALIAS  # Properties.present of a PUBLISH with no other property
 cdef Slice NOTHING = Slice(NULL, 0)
@@ -51,6 +52,7 @@ cdef class MqttConnection(ProtocolCore):
     def __cinit__(self):
         self.level = LEVEL_3_1_1
         self.client_id = ""
+        self.last_active = NEVER
 
     # ------------------------------------------------------------ bytes
 
@@ -443,6 +445,8 @@ cdef class MqttConnection(ProtocolCore):
         # While the gateway does not read, silence is not the client's.
         if self.input_ended:
             return self.transport.close() if now - self.last_active > HALF_CLOSED_TIME else 0
+        if self.last_active == NEVER:
+            self.last_active = now  # the first check is soon enough to count from
         if self.active or self.blocked:
             self.active = False
             if self.state != AWAITING_CONNECT:
@@ -492,10 +496,11 @@ cdef class MqttConnection(ProtocolCore):
             return 0
         self.session = None
         self.server.connect_handler.forget(self)
-        session.unbind(self.server.loop.time())
+        session.unbind()
         self.server.sessions.set_online(session, False)
         if discard or session.clean:
             return self.server.store.discard(session)
+        session.offline_since = self.server.loop.time()
         return self.server.store.keep_offline(session)
 
 

@@ -7,9 +7,10 @@ from kaa_gateway.mqtt.connect_handler cimport ConnectHandler
 from kaa_gateway.mqtt.limits cimport MqttLimits
 from kaa_gateway.mqtt.session_store cimport MqttSessionStore
 from kaa_gateway.net.input_memory cimport InputMemory
+from kaa_gateway.net.transport cimport ProtocolServer
 
 
-cdef class MqttServer:
+cdef class MqttServer(ProtocolServer):
     # wiring
     cdef object loop
     cdef Uplink uplink

@@ -10,9 +10,9 @@ from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.mqtt.limits import MqttLimits
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.input_memory import InputMemory
-from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.net.transport import ProtocolServer
 
-class MqttServer:
+class MqttServer(ProtocolServer):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -35,4 +35,3 @@ class MqttServer:
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
     def set_known_clients(self, known_clients: KnownClients | None) -> None: ...
-    def connect(self, transport: Transport) -> ProtocolCore: ...

@@ -3,7 +3,7 @@
 from kaa_gateway.identity.known_clients cimport KnownClients
 from kaa_gateway.mqtt.connection cimport MqttConnection
 from kaa_gateway.net.input_memory cimport InputMemory
-from kaa_gateway.net.transport cimport Transport
+from kaa_gateway.net.transport cimport ProtocolCore, Transport
 from kaa_gateway.wire.mqtt cimport LEVEL_3_1, LEVEL_5
 
 cdef enum:
@@ -54,10 +54,9 @@ cdef class MqttServer:
         """Admit these clients without asking the authenticator, which knows them. Call once, before the start."""
         self.connect_handler.known_clients = known_clients
 
-    def connect(self, Transport transport not None):
+    cpdef ProtocolCore connect(self, Transport transport):
         """Return the protocol core of a new connection."""
-        cdef MqttConnection connection = MqttConnection()
+        cdef MqttConnection connection = MqttConnection.__new__(MqttConnection)
         connection.server = self
         connection.transport = transport
-        connection.last_active = self.loop.time()
         return connection

@@ -73,8 +73,8 @@ cdef class MqttSession(Session):
     cdef uint32_t acks_due                 # PUBACK and PUBREC that wait for NATS
     cdef uint32_t window                   # messages that may be in flight to the client
     cdef uint32_t packet_size_max          # bytes of a packet to the client; 0 = any
-    cdef Py_ssize_t stored_bytes           # while OFFLINE, what the store counts for it
-    cdef double offline_since              # loop time
+    cdef Py_ssize_t stored_bytes           # what the store counts for it while it is offline; else 0
+    cdef double offline_since              # loop time, while OFFLINE
     cdef double expires_at                 # loop time, while OFFLINE
     cdef double will_due                   # loop time at which the delayed will is published
     # state; None until first used
@@ -92,7 +92,7 @@ cdef class MqttSession(Session):
     cdef Will will                         # waits for its delay, while OFFLINE
 
     cdef int bind(self, ProtocolCore connection, Transport transport, uint8_t level, ClientOptions options) except -1
-    cdef int unbind(self, double now) except -1
+    cdef int unbind(self) except -1
     cdef Py_ssize_t memory(self) except -1
     cdef int begin_sending_again(self) except -1
     cdef int send_again(self) except -1

@@ -80,12 +80,11 @@ cdef class MqttSession(Session):
         self.aliases = SentAliases(options.topic_alias_maximum) if options.topic_alias_maximum else None
         return 0
 
-    cdef int unbind(self, double now) except -1:
-        """The client's connection has ended, at loop time `now`."""
+    cdef int unbind(self) except -1:
+        """The client's connection has ended."""
         self.state = OFFLINE
         self.connection = None
         self.transport = None
-        self.offline_since = now
         self.aliases = None
         return self.in_flight.end_connection() if self.in_flight is not None else 0
 

@@ -174,9 +174,10 @@ cdef class MqttSessionStore:
 
     cdef int back_online(self, MqttSession session) except -1:
         """Take a session that its client resumes, or that ends, out of the offline ones. Drop a will that waits."""
-        if session in self.offline:
+        if session.stored_bytes:
             del self.offline[session]
             self.bytes -= session.stored_bytes
+            session.stored_bytes = 0
             self.expiring.remove(session, session.expires_at)
             if session.will is not None:
                 self.wills.remove(session, session.will_due)

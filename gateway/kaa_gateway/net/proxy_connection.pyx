@@ -25,16 +25,16 @@ log = structlog.get_logger("gateway.transports")
 cdef class ProxyConnection(TcpConnection):
     """One connection whose client is not known yet."""
 
-    cdef bint admit(self, bytes address) except -1:
+    cdef bint admit(self, const uint8_t* address, Py_ssize_t size) except -1:
         """Admit it: the limits of sources are for clients, not for proxies."""
         return True
 
     cdef int charge(self, Py_ssize_t size) except -1:
         return 0
 
-    cdef int start(self, bytes address) except -1:
+    cdef int start(self, const uint8_t* address, Py_ssize_t size) except -1:
         """Wait for the header."""
-        self.address = address
+        self.address = address[:size]
         self.header = Buffer()
         return self.listener.add_header(self)
 
@@ -65,7 +65,7 @@ cdef class ProxyConnection(TcpConnection):
         connection = listener.make_connection()
         connection.listener = listener
         connection.fd = -1
-        if listener.admission is not None and not connection.admit(address):
+        if listener.admission is not None and not connection.admit(<const uint8_t*>address, len(address)):
             return self.abort()
         connection.address = address
         connection.proxied = proxied_of(header)
@@ -75,7 +75,7 @@ cdef class ProxyConnection(TcpConnection):
         listener.remove_header(self)
         self.fd = -1
         try:
-            connection.start(address)
+            connection.start(<const uint8_t*>address, len(address))
             if rest:
                 connection.on_bytes(rest)
                 if listener.admission is not None:

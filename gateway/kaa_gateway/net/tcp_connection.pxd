@@ -34,8 +34,9 @@ cdef class TcpConnection(Transport):
     cdef double progress_time        # loop time at which the peer last acknowledged some, while paused_by_writer
     cdef TcpConnection half_open_before   # while it is half-open: the one that has been so for longer, or None
     cdef TcpConnection half_open_after
+    cdef TcpConnection next_to_flush      # while `flush_pending`: the one that is flushed after it, or None
     cdef uint8_t is_half_open
-    cdef uint8_t flush_pending       # it is in the listener's list of those to flush
+    cdef uint8_t flush_pending       # it is in the listener's chain of those to flush
     cdef uint8_t closing             # after the output is written; nothing more is handled
     cdef uint8_t input_ended         # the peer has closed its sending side
     cdef uint8_t lingering           # all output and FIN are sent; what still comes is discarded
@@ -44,13 +45,13 @@ cdef class TcpConnection(Transport):
     cdef uint8_t paused_by_rate
     cdef uint8_t redirected               # its client was sent to another server
 
-    cdef int start(self, bytes address) except -1
+    cdef int start(self, const uint8_t* address, Py_ssize_t size) except -1
     cdef int read(self) except -1
     cdef int on_bytes(self, Py_ssize_t size) except -1
     cdef int on_violation(self, error) except -1
     cdef int on_end_of_stream(self) except -1
     cdef int set_interest(self) except -1
-    cdef bint admit(self, bytes address) except -1
+    cdef bint admit(self, const uint8_t* address, Py_ssize_t size) except -1
     cdef int enter_half_open(self) except -1
     cdef int leave_half_open(self) except -1
     cdef int charge(self, Py_ssize_t size) except -1

@@ -59,9 +59,9 @@ cdef double CLOSING_TIME = 5.0  # seconds that a peer has to take the last outpu
 cdef class TcpConnection(Transport):
     """One connection over a connected socket, which it owns."""
 
-    cdef int start(self, bytes address) except -1:
-        """Make the connection's core. `address` is the peer's sockaddr."""
-        self.core = self.listener.make_core(self)
+    cdef int start(self, const uint8_t* address, Py_ssize_t size) except -1:
+        """Make the connection's core. `address` is the peer's sockaddr, borrowed for the call."""
+        self.core = self.listener.server.connect(self)
         return 0
 
     # ------------------------------------------------------------ reading
@@ -129,15 +129,15 @@ cdef class TcpConnection(Transport):
 
     # ------------------------------------------------------------ admission
 
-    cdef bint admit(self, bytes address) except -1:
-        """Count a new connection. Return False if its source has as many connections as it may."""
+    cdef bint admit(self, const uint8_t* address, Py_ssize_t size) except -1:
+        """Count a new connection from a sockaddr. Return False if its source has as many connections as it may."""
         cdef TcpListener listener = self.listener
         cdef Admission admission = listener.admission
         cdef double now = 0
         if admission.rates or admission.knows_sources or listener.accept_rate > 0:
             now = listener.loop.time()  # without a limit that needs it, the call is spared
         if admission.knows_sources:
-            self.source_address = source_of(address, len(address))
+            self.source_address = source_of(address, size)
             self.source = admission.open(self.source_address, now)
             if self.source is None:
                 listener.counters.count("closed", "too_many_connections_of_source")
@@ -223,7 +223,11 @@ cdef class TcpConnection(Transport):
         if self.flush_pending:
             return 0
         self.flush_pending = True
-        listener.to_flush.append(self)
+        if listener.flush_last is None:
+            listener.flush_first = self
+        else:
+            listener.flush_last.next_to_flush = self
+        listener.flush_last = self
         return listener.tick.add(listener)
 
     cdef int pause_reading(self) except -1:

@@ -1,9 +1,10 @@
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
 from kaa_gateway.counters cimport Counters, Protocol
 from kaa_gateway.net.admission cimport Admission, Bucket
 from kaa_gateway.net.epoll cimport EpollSet
 from kaa_gateway.net.proxy cimport ProxyProtocol
+from kaa_gateway.net.transport cimport ProtocolServer
 from kaa_gateway.tick cimport Tick, TickOutput
 
 cdef class TcpListener
@@ -11,11 +12,17 @@ cdef class TcpListener
 from kaa_gateway.net.tcp_connection cimport TcpConnection
 
 
+cdef class ListeningSocket:
+    cdef TcpListener listener
+    cdef object socket
+    cdef int fd
+
+
 cdef class TcpListener(TickOutput):
     # wiring
     cdef object loop
     cdef Tick tick
-    cdef object make_core            # called with the Transport of a new connection; returns its ProtocolCore
+    cdef ProtocolServer server       # makes the core of a new connection
     cdef Counters counters
     cdef Admission admission         # None if nothing is limited
     cdef ProxyProtocol proxy         # None if no proxy is trusted to name its clients
@@ -28,7 +35,7 @@ cdef class TcpListener(TickOutput):
     cdef bytearray receive_storage   # shared by all connections: emptied before a call ends
     cdef object receive_view
     cdef EpollSet epoll              # None before the start
-    cdef list sockets                # that listen, and that the event loop watches unless accepting is paused
+    cdef list sockets                # ListeningSocket; the event loop watches them unless accepting is paused
     cdef list connections            # TcpConnection by descriptor, or None
     cdef Py_ssize_t connected        # open connections
     cdef Py_ssize_t work             # of this pass, in bytes
@@ -41,10 +48,13 @@ cdef class TcpListener(TickOutput):
     cdef Py_ssize_t half_open        # connections whose peer is not admitted yet, in a chain (TcpConnection)
     cdef TcpConnection half_open_first    # the oldest of them, or None
     cdef TcpConnection half_open_last
-    cdef list to_flush               # connections with output to write at the end of the tick
+    # Connections with output to write at the end of the tick, in a chain (TcpConnection); None if there are none.
+    cdef TcpConnection flush_first
+    cdef TcpConnection flush_last
 
-    cpdef serve(self, int fd, bytes address)
+    cdef int serve(self, int fd, const uint8_t* address, Py_ssize_t size) except -1
     cdef TcpConnection make_connection(self)
+    cdef int on_connections(self, int listening) except -1
     cdef int handle(self, TcpConnection connection, uint32_t events) except -1
     cdef int accept(self, int listening) except -1
     cdef int add_header(self, TcpConnection connection) except -1

@@ -1,18 +1,17 @@
 """A TCP listener. See tcp_listener.pyx."""
 
 import asyncio
-from collections.abc import Callable
 
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.proxy import ProxyProtocol
-from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.net.transport import ProtocolServer
 
 class TcpListener:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        make_core: Callable[[Transport], ProtocolCore],
+        server: ProtocolServer,
         counters: Counters,
         *,
         protocol: str,
@@ -26,7 +25,7 @@ class TcpListener:
     def use_proxy_protocol(self, proxy: ProxyProtocol) -> None: ...
     def set_limits(self, output_max: int, connections_max: int, accept_rate: float = ...) -> None: ...
     def redirect(self, count: int, permanent: bool) -> int: ...
-    def serve(self, fd: int, address: bytes) -> None: ...
+    def serve_descriptor(self, fd: int, address: bytes) -> None: ...
     def connection_count(self) -> int: ...
     def half_open_count(self) -> int: ...
     def check(self) -> bool: ...

@@ -54,6 +54,14 @@ cdef double ACCEPT_PAUSE = 0.5  # seconds without accepting, after descriptors o
 cdef double STOP_LINGER = 0.25  # seconds that peers have to close their side when the listener stops
 
 
+cdef class ListeningSocket:
+    """A socket of a TcpListener at which clients connect."""
+
+    def on_ready(self):
+        """Accept the connections that wait; the event loop calls it, which costs less without an argument."""
+        self.listener.on_connections(self.fd)
+
+
 cdef class TcpListener:
     """A listening port and its connections. `protocol` names the counters; `output_max` is in bytes.
 
@@ -61,12 +69,12 @@ cdef class TcpListener:
     """
 
     def __init__(
-        self, loop, make_core, Counters counters not None, *, str protocol, Py_ssize_t output_max,
-        Py_ssize_t connections_max, Admission admission=None,
+        self, loop, ProtocolServer server not None, Counters counters not None, *, str protocol,
+        Py_ssize_t output_max, Py_ssize_t connections_max, Admission admission=None,
     ):
         self.loop = loop
         self.tick = tick_of(loop)
-        self.make_core = make_core
+        self.server = server
         self.counters = counters
         self.admission = admission
         self.protocol = counters.add_protocol(protocol)
@@ -77,18 +85,23 @@ cdef class TcpListener:
         self.sockets = []
         self.connections = []
         self.headers = OrderedDict()
-        self.to_flush = []
 
     def start(self, host, port, *, reuse_port):
         """Listen. Raises OSError if the port is taken."""
-        self.sockets = listen(host, port, reuse_port=reuse_port)
+        cdef ListeningSocket listening
+        for opened in listen(host, port, reuse_port=reuse_port):
+            listening = ListeningSocket()
+            listening.listener = self
+            listening.socket = opened
+            listening.fd = opened.fileno()
+            self.sockets.append(listening)
         self.epoll = EpollSet(self.loop, self.on_ready)
         self.set_accepting(True)
 
     @property
     def port(self):
         """The port it listens on, which the system has chosen if 0 was asked for."""
-        return self.sockets[0].getsockname()[1]
+        return (<ListeningSocket>self.sockets[0]).socket.getsockname()[1]
 
     def set_limits(self, Py_ssize_t output_max, Py_ssize_t connections_max, double accept_rate=0):
         """Set other bounds, which hold for output and connections that come from now on.
@@ -129,7 +142,7 @@ cdef class TcpListener:
             if begun:
                 self.tick.end()
 
-    def on_connections(self, int listening):
+    cdef int on_connections(self, int listening) except -1:
         """Accept the connections that wait at a listening socket, then write the output of the cores."""
         cdef bint begun = self.tick.begin()
         try:
@@ -137,6 +150,7 @@ cdef class TcpListener:
         finally:
             if begun:
                 self.tick.end()
+        return 0
 
     cdef int handle(self, TcpConnection connection, uint32_t events) except -1:
         """Read and write one connection. A fault of the gateway closes this one, and not others. Hot path."""
@@ -157,10 +171,12 @@ cdef class TcpListener:
 
     cdef int write_due(self) except -1:
         """Write the output of all cores that have asked for it; the end of a tick. Hot path."""
-        cdef TcpConnection connection
-        to_flush = self.to_flush
-        self.to_flush = []
-        for connection in to_flush:
+        cdef TcpConnection connection, following = self.flush_first
+        self.flush_first = self.flush_last = None  # who asks again from now on is written in the next round
+        while following is not None:
+            connection = following
+            following = connection.next_to_flush
+            connection.next_to_flush = None
             try:
                 connection.flush()
             except Exception as error:
@@ -200,34 +216,37 @@ cdef class TcpListener:
                 return 0
             if i:
                 self.accepted_alone = ACCEPTED_ALONE  # the next pass asks for more, too
-            self.serve(fd, address[:size])
+            self.serve(fd, address, min(<Py_ssize_t>size, <Py_ssize_t>ADDRESS_SIZE_MAX))
             connection = self.connections[fd] if fd < len(self.connections) else None
             if connection is not None:
                 self.handle(connection, EPOLLIN)
         return 0
 
-    cpdef serve(self, int fd, bytes address):
-        """Start a connection over a connected socket, which it owns from now on. `address` is the peer's sockaddr."""
+    cdef int serve(self, int fd, const uint8_t* address, Py_ssize_t size) except -1:
+        """Start a connection over a connected socket, which it owns from now on.
+
+        `address` is the peer's sockaddr, borrowed for the call.
+        """
         cdef TcpConnection connection
         if self.connected >= self.connections_max:
             self.counters.count("closed", "too_many_connections")
             close_descriptor(fd)
-            return
+            return 0
         if self.proxy is None:
             connection = self.make_connection()
-        elif self.proxy.trusts(address, len(address)):
-            connection = ProxyConnection()
+        elif self.proxy.trusts(address, size):
+            connection = ProxyConnection.__new__(ProxyConnection)
         elif self.proxy.refuses_others:
             self.counters.count("closed", "proxy_untrusted_source")
             close_descriptor(fd)
-            return
+            return 0
         else:
             connection = self.make_connection()
         connection.listener = self
         connection.fd = -1
-        if self.admission is not None and not connection.admit(address):
+        if self.admission is not None and not connection.admit(address, size):
             close_descriptor(fd)
-            return
+            return 0
         while fd >= len(self.connections):
             self.connections.append(None)
         self.connections[fd] = connection
@@ -235,13 +254,18 @@ cdef class TcpListener:
         self.counters.connections_opened[<int>self.protocol] += 1
         connection.fd = fd
         try:
-            connection.start(address)
+            connection.start(address, size)
             connection.set_interest()
         except Exception as error:
             self.on_fault(connection, error)
+        return 0
+
+    def serve_descriptor(self, int fd, bytes address not None):
+        """Do what `serve` does, for Python code."""
+        self.serve(fd, <const uint8_t*>address, len(address))
 
     cdef TcpConnection make_connection(self):
-        return TcpConnection()
+        return TcpConnection.__new__(TcpConnection)
 
     cdef int add_header(self, TcpConnection connection) except -1:
         """Wait for a header. If too many are awaited, the oldest connection is closed."""
@@ -314,11 +338,12 @@ cdef class TcpListener:
             self.set_accepting(True)
 
     cdef int set_accepting(self, bint accepting) except -1:
+        cdef ListeningSocket listening
         for listening in self.sockets:
             if accepting:
-                self.loop.add_reader(listening.fileno(), self.on_connections, listening.fileno())
+                self.loop.add_reader(listening.fd, listening.on_ready)
             else:
-                self.loop.remove_reader(listening.fileno())
+                self.loop.remove_reader(listening.fd)
         return 0
 
     def close_half_open(self):
@@ -387,11 +412,12 @@ cdef class TcpListener:
 
     def stop_accepting(self):
         """Close the listening sockets."""
+        cdef ListeningSocket listening
         if not self.accepting_paused:
             self.set_accepting(False)
         self.accepting_paused = False
         for listening in self.sockets:
-            listening.close()
+            listening.socket.close()
         self.sockets = []
 
     def redirect(self, Py_ssize_t count, bint permanent):

@@ -1,20 +1,19 @@
 """TLS over TCP. See tls.pyx."""
 
 import asyncio
-from collections.abc import Callable
 
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.certificates import ServerCredentials
 from kaa_gateway.net.stream_context import StreamContext
 from kaa_gateway.net.tcp_listener import TcpListener
-from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.net.transport import ProtocolServer
 
 class TlsListener(TcpListener):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        make_core: Callable[[Transport], ProtocolCore],
+        server: ProtocolServer,
         counters: Counters,
         *,
         protocol: str,

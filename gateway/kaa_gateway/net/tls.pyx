@@ -24,6 +24,7 @@ from kaa_gateway.wire.certificate import read_client_certificate
 from kaa_gateway.net.admission cimport address_text
 from kaa_gateway.net.openssl cimport READ_DATA, READ_END, READ_FAILED, ReadResult
 from kaa_gateway.net.tcp_connection cimport OUTPUT_KEEP, RECEIVE_SIZE
+from kaa_gateway.net.transport cimport ProtocolServer
 from kaa_gateway.wire.buffer cimport Slice
 
 log = structlog.get_logger("gateway.transports")
@@ -36,10 +37,10 @@ cdef enum:
 cdef class TlsConnection(TcpConnection):
     """One TLS connection. Its core is made when the handshake is complete."""
 
-    cdef int start(self, bytes address) except -1:
+    cdef int start(self, const uint8_t* address, Py_ssize_t size) except -1:
         """Prepare the handshake. If too many are under way, the oldest fails."""
         cdef TlsListener listener = self.listener
-        self.address = address
+        self.address = address[:size]
         if len(listener.handshakes) >= listener.handshakes_max:
             (<TlsConnection>next(iter(listener.handshakes))).fail_handshake(
                 "tls_handshakes_full", "a newer one took its place"
@@ -93,7 +94,7 @@ cdef class TlsConnection(TcpConnection):
                 return 0
         self.established = True
         del listener.handshakes[self]
-        self.core = listener.make_core(self)
+        self.core = listener.server.connect(self)
         return 1
 
     cdef int decrypt_records(self, Py_ssize_t received) except -1:
@@ -284,11 +285,11 @@ cdef class TlsListener(TcpListener):
     """
 
     def __init__(
-        self, loop, make_core, counters, *, protocol, output_max, connections_max, admission=None, credentials,
-        double handshake_timeout, Py_ssize_t handshakes_max,
+        self, loop, ProtocolServer server not None, counters, *, protocol, output_max, connections_max, admission=None,
+        credentials, double handshake_timeout, Py_ssize_t handshakes_max,
     ):
         TcpListener.__init__(
-            self, loop, make_core, counters, protocol=protocol, output_max=output_max, connections_max=connections_max,
+            self, loop, server, counters, protocol=protocol, output_max=output_max, connections_max=connections_max,
             admission=admission,
         )
         self.credentials = credentials

@@ -21,6 +21,13 @@ cdef class Transport:
     cdef dict describe(self)
 
 
+cdef class ProtocolCore  # before its server, which makes it
+
+
+cdef class ProtocolServer:
+    cpdef ProtocolCore connect(self, Transport transport)
+
+
 cdef class ProtocolCore:
     # wiring
     cdef Transport transport

@@ -4,7 +4,8 @@ A protocol core (MQTT, HTTP) is given the bytes that a peer sends, and appends t
 buffer. It never touches a socket: it asks its transport to write, to pause reading, to close. Neither knows the class
 of the other, so a core runs over TCP, TLS or WebSocket alike.
 
-What lives here: the two interfaces. What does not: sockets (tcp_connection.pyx, tls.pyx), WebSocket (websocket.pyx).
+What lives here: the two interfaces, and that of the server that makes protocol cores. What does not: sockets
+(tcp_connection.pyx, tls.pyx), WebSocket (websocket.pyx).
 """
 
 from kaa_gateway.net.proxy cimport describe_peer
@@ -53,11 +54,19 @@ cdef class Transport:
         return {**describe_peer(self.peer_address(), self.proxied), "tls": self.tls_version()}
 
 
+cdef class ProtocolServer:
+    """What the connections of a protocol share; a base class. It makes the protocol core of each new connection."""
+
+    cpdef ProtocolCore connect(self, Transport transport):
+        """Return the protocol core of a new connection."""
+        raise NotImplementedError
+
+
 cdef class ProtocolCore:
     """The protocol of one connection: bytes in, bytes out."""
 
     def __cinit__(self):
-        self.output = Buffer()
+        self.output = Buffer.__new__(Buffer)
 
     cdef uint64_t packets(self) noexcept:
         """Return how many packets or requests have been received."""

@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 
 from kaa_gateway.counters cimport Counters
-from kaa_gateway.net.transport cimport Transport, ProtocolCore
+from kaa_gateway.net.transport cimport ProtocolCore, ProtocolServer, Transport
 from kaa_gateway.wire.buffer cimport Buffer
 from kaa_gateway.wire.websocket cimport CONTROL_PAYLOAD_MAX, HEADER_SIZE_MAX, FrameHeader
 
@@ -14,10 +14,10 @@ cdef enum State:
     ENDED                            # refused, or both Close frames are there
 
 
-cdef class WebSocketServer:
+cdef class WebSocketServer(ProtocolServer):
     # wiring
     cdef object loop
-    cdef object make_core            # called with the Transport of a new WebSocket; returns its ProtocolCore
+    cdef ProtocolServer protocol_server  # makes the cores within WebSockets
     cdef Counters counters
     # settings
     cdef uint64_t frame_size_max     # bytes

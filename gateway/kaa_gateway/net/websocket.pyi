@@ -1,16 +1,16 @@
 """WebSocket. See websocket.pyx."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from kaa_gateway.counters import Counters
-from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.net.transport import ProtocolServer
 
-class WebSocketServer:
+class WebSocketServer(ProtocolServer):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        make_core: Callable[[Transport], ProtocolCore],
+        server: ProtocolServer,
         counters: Counters,
         *,
         paths: Iterable[str] = ...,
@@ -19,4 +19,3 @@ class WebSocketServer:
         frame_size_max: int,
         handshake_timeout: float,
     ) -> None: ...
-    def connect(self, transport: Transport) -> ProtocolCore: ...

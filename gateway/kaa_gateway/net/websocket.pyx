@@ -40,11 +40,11 @@ cdef class WebSocketServer:
     """Makes WebSocket connections, and holds what they share. Sizes are in bytes, times in seconds."""
 
     def __init__(
-        self, loop, make_core, Counters counters not None, *, uint64_t frame_size_max, double handshake_timeout,
-        paths=("/ws",), subprotocols=(b"mqtt", b"mqttv3.1"), bint keeps_messages=False,
+        self, loop, ProtocolServer server not None, Counters counters not None, *, uint64_t frame_size_max,
+        double handshake_timeout, paths=("/ws",), subprotocols=(b"mqtt", b"mqttv3.1"), bint keeps_messages=False,
     ):
         self.loop = loop
-        self.make_core = make_core
+        self.protocol_server = server
         self.counters = counters
         self.frame_size_max = frame_size_max
         self.paths = frozenset(path.encode() for path in paths)
@@ -53,7 +53,7 @@ cdef class WebSocketServer:
         self.handshake_timeout = handshake_timeout
         self.plain = Buffer()
 
-    def connect(self, Transport transport not None):
+    cpdef ProtocolCore connect(self, Transport transport):
         """Return the WebSocket of a new connection."""
         cdef WebSocketConnection connection = WebSocketConnection()
         connection.server = self
@@ -153,7 +153,7 @@ cdef class WebSocketConnection(ProtocolCore):
         transport.keeps_messages = self.server.keeps_messages
         transport.certificate = self.transport.certificate
         transport.proxied = self.transport.proxied
-        self.core = self.server.make_core(transport)
+        self.core = self.server.protocol_server.connect(transport)
         self.transport.wake()
         return head_size - before
 

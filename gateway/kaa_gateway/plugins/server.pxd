@@ -3,9 +3,10 @@ from kaa_gateway.kp.pending cimport PendingRequests
 from kaa_gateway.kp.sessions cimport Sessions
 from kaa_gateway.kp.uplink cimport Uplink
 from kaa_gateway.net.input_memory cimport InputMemory
+from kaa_gateway.net.transport cimport ProtocolServer
 
 
-cdef class PluginServer:
+cdef class PluginServer(ProtocolServer):
     # wiring
     cdef readonly object loop
     cdef Uplink uplink

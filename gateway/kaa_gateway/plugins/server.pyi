@@ -11,14 +11,14 @@ from kaa_gateway.kp.pending import PendingRequests
 from kaa_gateway.kp.sessions import Sessions
 from kaa_gateway.kp.uplink import Uplink
 from kaa_gateway.net.input_memory import InputMemory
-from kaa_gateway.net.transport import ProtocolCore, Transport
+from kaa_gateway.net.transport import ProtocolServer
 from kaa_gateway.plugins.protocol import DeviceProtocol
 from kaa_gateway.wire.certificate import ClientCertificate
 
 REASON: re.Pattern[str]
 REASONS_MAX: int
 
-class PluginServer:
+class PluginServer(ProtocolServer):
     name: str
     def __init__(
         self,
@@ -41,5 +41,4 @@ class PluginServer:
     ) -> None: ...
     def limit(self, input_memory: InputMemory) -> None: ...
     def use_certificates(self, client_of: Callable[[ClientCertificate], Client]) -> None: ...
-    def connect(self, transport: Transport) -> ProtocolCore: ...
     def begin_drain(self) -> None: ...

@@ -4,7 +4,7 @@ import re
 
 import structlog
 
-from kaa_gateway.net.transport cimport Transport
+from kaa_gateway.net.transport cimport ProtocolCore, Transport
 from kaa_gateway.plugins.stream cimport StreamConnection, StreamSession
 
 log = structlog.get_logger("gateway.plugins")
@@ -53,7 +53,7 @@ cdef class PluginServer:
         """Bound the memory of incomplete messages, together with other transports; once, before the start."""
         self.input_memory = input_memory
 
-    def connect(self, Transport transport not None):
+    cpdef ProtocolCore connect(self, Transport transport):
         """Return the core of a new connection."""
         cdef StreamConnection connection = StreamConnection()
         cdef StreamSession session = StreamSession(self)

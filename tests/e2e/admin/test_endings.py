@@ -112,18 +112,18 @@ async def test_the_history_is_that_of_all_workers(gateway: GatewayProcess) -> No
 
 
 def test_no_more_than_the_bound_is_remembered(shared_nats: NatsServer, tmp_path: Path) -> None:
-    hello = encode(Connect("many")) + encode(Disconnect())
-
-    async def come_and_go(port: int) -> None:
+    async def come_and_go(port: int, group: int) -> None:
         reader, writer = await asyncio.open_connection(HOST, port)
-        writer.write(hello)
+        writer.write(encode(Connect(str(group))) + encode(Disconnect()))
         await reader.read()
         writer.close()
 
     async def main() -> None:
         async with held_worker(tmp_path, shared_nats.url) as worker:
-            for _ in range(11):
-                await asyncio.gather(*(come_and_go(worker.ports["mqtt"]) for _ in range(100)))
-            assert len(worker.counters.recent_endings()) == ENDINGS_KEPT == 1000
+            for group in range(12):
+                await asyncio.gather(*(come_and_go(worker.ports["mqtt"], group) for _ in range(100)))
+            found = [client_id for _, client_id, _, _ in worker.counters.recent_endings()]
+            assert len(found) == ENDINGS_KEPT == 1000
+            assert found == [str(group) for group in range(11, 1, -1) for _ in range(100)]
 
     run_on_uvloop(main())

@@ -39,7 +39,7 @@ LINES_WITH_PYTHON = {
     # Violations and faults, the time when a slow reader stops taking output, and the list of those that have output.
     "gateway/kaa_gateway/net/tcp_connection.pyx": {
         "TcpConnection.read": 1, "TcpConnection.on_bytes": 3, "TcpConnection.flush": 1, "TcpConnection.write": 3,
-        "TcpConnection.wake": 3,
+        "TcpConnection.wake": 4,
     },
     "gateway/kaa_gateway/net/tcp_listener.pyx": {"TcpListener.on_ready": 3, "TcpListener.handle": 3},
 }  # fmt: skip

@@ -31,7 +31,7 @@ class Peer:
         self.descriptor = theirs.detach()
         """Of the gateway's end, as long as that is open."""
         self.closed = False
-        listener.serve(self.descriptor, sockaddr(host))
+        listener.serve_descriptor(self.descriptor, sockaddr(host))
 
     def send(self, data: bytes) -> None:
         """As much of it as the gateway's socket takes, which reads it when the loop runs."""

@@ -30,6 +30,7 @@ from kaa_gateway.mqtt.server import MqttServer
 from kaa_gateway.mqtt.session_store import MqttSessionStore
 from kaa_gateway.net.admission import Admission
 from kaa_gateway.net.tcp_listener import TcpListener
+from kaa_gateway.net.transport import ProtocolServer
 from kaa_gateway.slices import Slices
 from kaa_gateway.wire import esp
 
@@ -185,23 +186,23 @@ class WorkerDouble:
             self.admission = Admission(self.counters, **{**UNLIMITED, **admission})
         self._limited = admission is not None
         self.listener: TcpListener | None = None
-        self.listen(self.mqtt.connect, "mqtt")
+        self.listen(self.mqtt, "mqtt")
         self._admissions: list[Future[Client]] = []
         self._devices: list[Device] = []
         self.connect_nats()
 
     def listen(
         self,
-        make_core: Callable[[Any], Any],
+        server: ProtocolServer,
         protocol: str,
         make_listener: Callable[..., TcpListener] = TcpListener,
     ) -> None:
-        """Serve devices with these cores, and no others."""
+        """Serve devices by this server, and no others."""
         self.close()
         loop: Any = self.loop
         self.listener = make_listener(
             loop,
-            make_core,
+            server,
             self.counters,
             protocol=protocol,
             output_max=2**20,

@@ -10,6 +10,7 @@ from kaa_gateway.app.encryption import stream_credentials
 from kaa_gateway.config.keys import MqttTls
 from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.tls import TlsListener
+from kaa_gateway.net.transport import ProtocolServer
 from kaa_gateway.net.websocket import WebSocketServer
 
 from tests.support.certificates import Authority
@@ -20,24 +21,24 @@ from tests.unit.kp.worker_double import WorkerDouble
 LAYERS = ("tcp", "tls", "ws", "wss")
 
 
-def listen(worker: WorkerDouble, layer: str, make_core: Any, protocol: str, directory: Path) -> None:
+def listen(worker: WorkerDouble, layer: str, server: ProtocolServer, protocol: str, directory: Path) -> None:
     """Serve clients of one of LAYERS."""
     loop: Any = worker.loop
     if layer in ("ws", "wss"):
-        make_core = WebSocketServer(
-            loop, make_core, worker.counters, frame_size_max=1 << 20, handshake_timeout=10.0
-        ).connect
+        server = WebSocketServer(
+            loop, server, worker.counters, frame_size_max=1 << 20, handshake_timeout=10.0
+        )
     make_listener: Any = TcpListener
     if layer in ("tls", "wss"):
-        server = Authority(directory).issue("gateway")
-        settings = MqttTls(enabled=True, cert_file=server.cert_file, key_file=server.key_file)
+        issued = Authority(directory).issue("gateway")
+        settings = MqttTls(enabled=True, cert_file=issued.cert_file, key_file=issued.key_file)
         make_listener = partial(
             TlsListener,
             credentials=stream_credentials(("mqtt", "tls"), settings),
             handshake_timeout=10.0,
             handshakes_max=10,
         )
-    worker.listen(make_core, protocol, make_listener)
+    worker.listen(server, protocol, make_listener)
 
 
 class Client:

@@ -100,7 +100,7 @@ def test_a_client_that_never_closes_is_cut_off(worker: WorkerDouble) -> None:
 @pytest.fixture
 def http(worker: WorkerDouble) -> WorkerDouble:
     server = http_server(worker, PendingRequests(10, 10.0), Http(pipelined_requests=2))
-    worker.listen(server.connect, "http")
+    worker.listen(server, "http")
     return worker
 
 

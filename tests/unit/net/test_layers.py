@@ -29,7 +29,7 @@ def connections(worker: WorkerDouble) -> int:
 
 
 def mqtt(worker: WorkerDouble, layer: str, directory: Path, keep_alive: int = 0) -> Client:
-    listen(worker, layer, worker.mqtt.connect, "mqtt", directory)
+    listen(worker, layer, worker.mqtt, "mqtt", directory)
     client = Client(worker, layer)
     client.send(encode(Connect("", True, keep_alive, None)))
     worker.admit()
@@ -92,7 +92,7 @@ def test_a_response_reaches_a_client_of_https_that_has_ended_its_side(
     worker: WorkerDouble, tmp_path: Path, end: str
 ) -> None:
     server = http_server(worker, PendingRequests(10, 10.0), Http(pipelined_requests=2))
-    listen(worker, "tls", server.connect, "http", tmp_path)
+    listen(worker, "tls", server, "http", tmp_path)
     client = Client(worker, "tls")
     request = f"POST /{TOPIC}?answer=no HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1".encode()
     client.send(3 * request)
@@ -154,7 +154,7 @@ def test_a_client_beyond_its_rate_is_not_a_slow_sender(tmp_path: Path, layer: st
     """Its body takes half a minute because the gateway reads it so slowly; the limit of a request is 5 s."""
     with WorkerDouble(admission={"byte_rate": 20_000}) as worker:
         server = http_server(worker, PendingRequests(10, 10.0), Http(read_timeout=5.0))
-        listen(worker, layer, server.connect, "http", tmp_path)
+        listen(worker, layer, server, "http", tmp_path)
         client = Client(worker, layer)
         body = b"y" * 600_000
         head = f"POST /{TOPIC}?answer=no HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()

@@ -103,7 +103,7 @@ def test_in_front_of_each_kind_of_listener(layer: str, tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch, WorkerDouble() as worker:
         patch.setattr("tests.unit.net.layered.Peer", Proxy)
-        listen(worker, layer, worker.mqtt.connect, "mqtt", tmp_path)
+        listen(worker, layer, worker.mqtt, "mqtt", tmp_path)
         use_proxy(worker)
         client = LayeredClient(worker, layer)
         client.send(CONNECT)

@@ -10,6 +10,7 @@ import pytest
 from kaa_bench.mqtt_packets import Connect, Pingreq, Pingresp, Publish, encode
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.tcp_listener import TcpListener
+from kaa_gateway.net.transport import ProtocolCore, ProtocolServer, Transport
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
 
 from tests.support.nats import HOST
@@ -68,7 +69,7 @@ def test_output_that_is_left_goes_before_the_end(worker: WorkerDouble) -> None:
         stopping.send(None)
     assert worker.listener.connection_count() == 0
 
-    worker.listen(worker.mqtt.connect, "mqtt")
+    worker.listen(worker.mqtt, "mqtt")
     device = worker.device()
     device.publish(f"kp1/{APP}/dcx/t/json")
     worker.identify()
@@ -185,16 +186,17 @@ class FaultyLoop(Loop):
 def test_a_fault_ends_its_connection_and_no_other() -> None:
     loop: Any = FaultyLoop()
     with WorkerDouble() as worker:
-        cores = iter([worker.mqtt.connect, None, worker.mqtt.connect])
+        servers = iter([worker.mqtt, None, worker.mqtt])
 
-        def make_core(transport: Any) -> Any:
-            core = next(cores)
-            if core is None:
-                raise RuntimeError("no core")
-            return core(transport)
+        class FaultyServer(ProtocolServer):
+            def connect(self, transport: Transport) -> ProtocolCore:
+                server = next(servers)
+                if server is None:
+                    raise RuntimeError("no core")
+                return server.connect(transport)
 
         listener = TcpListener(
-            loop, make_core, Counters(), protocol="mqtt", output_max=2**20, connections_max=1000
+            loop, FaultyServer(), Counters(), protocol="mqtt", output_max=2**20, connections_max=1000
         )
         listener.start(HOST, 0, reuse_port=False)
         first, second, third = (Peer(listener, HOST) for _ in range(3))

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from kaa_gateway.app.encryption import stream_credentials
@@ -11,6 +10,7 @@ from kaa_gateway.config.keys import MqttTls
 from kaa_gateway.counters import Counters
 from kaa_gateway.net.handshakes import HandshakeLog
 from kaa_gateway.net.tls import TlsListener
+from kaa_gateway.net.transport import ProtocolCore, ProtocolServer, Transport
 
 from tests.support.certificates import Authority
 from tests.support.coap import ShiftedLoop
@@ -21,8 +21,11 @@ BEGINNING = b"\x16\x03\x01\x02\x00\x01"
 """Of a ClientHello that does not go on."""
 
 
-def no_core(transport: Any) -> Any:
-    raise AssertionError("no handshake has ended")
+class NoServer(ProtocolServer):
+    """The server behind handshakes of which none ends."""
+
+    def connect(self, transport: Transport) -> ProtocolCore:
+        raise AssertionError("a handshake has ended")
 
 
 class Listener:
@@ -34,7 +37,7 @@ class Listener:
         credentials = stream_credentials(("mqtt", "tls"), settings)
         self.tls = TlsListener(
             self.clock,  # type: ignore[arg-type]
-            no_core,
+            NoServer(),
             self.counters,
             protocol="mqtt",
             output_max=1024,

@@ -24,27 +24,28 @@ def build_coap_streams(builder: ListenerBuilder) -> None:
     coap = builder.config.transports.coap
     if coap.tcp.enabled:
         server = _make_server(builder, "coap+tcp", coap.tcp)
-        builder.add_stream("coap+tcp", ("coap", "tcp"), coap.tcp.port, server.connect)
+        builder.add_stream("coap+tcp", ("coap", "tcp"), coap.tcp.port, server)
     if coap.tls.enabled:
         server = _make_server(builder, "coaps+tcp", coap.tls)
-        builder.add_tls("coaps+tcp", ("coap", "tls"), coap.tls, server.connect)
+        builder.add_tls("coaps+tcp", ("coap", "tls"), coap.tls, server)
     websocket = coap.websocket
     if websocket.enabled:
         server = _make_server(builder, "coap+ws", websocket)
         builder.add_stream(
-            "coap+ws", ("coap", "websocket"), websocket.port, _websocket_server(builder, server).connect
+            "coap+ws", ("coap", "websocket"), websocket.port, _websocket_server(builder, server)
         )
     if websocket.tls.enabled:
         server = _make_server(builder, "coaps+ws", websocket.tls)
-        connect = _websocket_server(builder, server).connect
-        builder.add_tls("coaps+ws", ("coap", "websocket", "tls"), websocket.tls, connect)
+        builder.add_tls(
+            "coaps+ws", ("coap", "websocket", "tls"), websocket.tls, _websocket_server(builder, server)
+        )
 
 
 def _websocket_server(builder: ListenerBuilder, server: CoapStreamServer) -> WebSocketServer:
     coap = builder.config.transports.coap
     return WebSocketServer(
         builder.loop,
-        server.connect,
+        server,
         builder.counters,
         paths=COAP_PATHS,
         subprotocols=COAP_SUBPROTOCOLS,

@@ -35,6 +35,6 @@ def build_http(builder: ListenerBuilder) -> None:
     server.limit(builder.input_memory)
     builder.listeners.http = server
     if http.enabled:
-        builder.add_stream("http", ("http",), http.port, server.connect)
+        builder.add_stream("http", ("http",), http.port, server)
     if http.tls.enabled:
-        builder.add_tls("https", ("http", "tls"), http.tls, server.connect)
+        builder.add_tls("https", ("http", "tls"), http.tls, server)

@@ -32,21 +32,21 @@ def build_mqtt(builder: ListenerBuilder, sessions: MqttSessionStore, limits: Mqt
         server_reference=mqtt.server_reference,
     )
     if mqtt.tcp.enabled:
-        builder.add_stream("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, server.connect)
+        builder.add_stream("mqtt", ("mqtt", "tcp"), mqtt.tcp.port, server)
     if mqtt.tls.enabled:
-        builder.add_tls("mqtts", ("mqtt", "tls"), mqtt.tls, server.connect)
+        builder.add_tls("mqtts", ("mqtt", "tls"), mqtt.tls, server)
     websocket_server = WebSocketServer(
         builder.loop,
-        server.connect,
+        server,
         builder.counters,
         paths=websocket.paths,
         frame_size_max=websocket.max_frame_size,
         handshake_timeout=websocket.handshake_timeout,
     )
     if websocket.enabled:
-        builder.add_stream("ws", ("mqtt", "websocket"), websocket.port, websocket_server.connect)
+        builder.add_stream("ws", ("mqtt", "websocket"), websocket.port, websocket_server)
     if websocket.tls.enabled:
-        builder.add_tls("wss", ("mqtt", "websocket", "tls"), websocket.tls, websocket_server.connect)
+        builder.add_tls("wss", ("mqtt", "websocket", "tls"), websocket.tls, websocket_server)
 
 
 def make_mqtt_server(

@@ -35,9 +35,9 @@ def build_plugins(builder: ListenerBuilder) -> None:
             _build_datagrams(builder, name, server, settings)
             continue
         if settings.enabled:
-            builder.add_stream(name, path, settings.port, server.connect)
+            builder.add_stream(name, path, settings.port, server)
         if settings.tls.enabled:
-            builder.add_tls(f"{name}s", (*path, "tls"), settings.tls, server.connect)
+            builder.add_tls(f"{name}s", (*path, "tls"), settings.tls, server)
 
 
 def _build_datagrams(
