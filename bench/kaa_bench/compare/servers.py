@@ -1,7 +1,7 @@
 """Runs the servers of a comparison: each is started at its first use, and runs until the end.
 
-Each gateway has a NATS server of its own. Gateways on the same one are one server for their clients, and then a CONNECT
-costs more.
+Each gateway has a NATS server of its own, on which no bridge is. Gateways on the same one are one server for their
+clients, and then a CONNECT costs more.
 """
 
 from contextlib import ExitStack
@@ -36,6 +36,11 @@ class Servers:
     def nats(self) -> NatsServer:
         """Return the NATS server behind that gateway."""
         return self.gateway_of(1)[1]
+
+    @cached_property
+    def other_nats(self) -> NatsServer:
+        """Return the NATS server for what is measured without a gateway."""
+        return self._stack.enter_context(NatsServer())
 
     @cached_property
     def storing_nats(self) -> NatsServer:

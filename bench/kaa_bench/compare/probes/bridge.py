@@ -24,8 +24,8 @@ def _forward(kind: type[BridgeServer], servers: Servers, broker: Mosquitto, seco
     """Return the CPU microseconds of the bridge's process per message."""
     messages = max(LOAD.connections, int(seconds * MESSAGES_PER_SECOND))
     with (
-        Sink(servers.nats.address, answers=False) as sink,
-        kind(servers.nats, broker.address) as bridge,
+        Sink(servers.other_nats.address, answers=False) as sink,
+        kind(servers.other_nats, broker.address) as bridge,
         LoadGenerator(LOAD, broker.address) as generator,
     ):
         warm_up = generator.run(messages=int(MESSAGES_PER_SECOND * WARM_UP_S))

@@ -125,7 +125,7 @@ def _decoders(_: Servers, scale: Scale) -> list[Subject]:
 
 
 def _publishers(servers: Servers, scale: Scale) -> list[Subject]:
-    host, port = servers.nats.address
+    host, port = servers.other_nats.address
     url = f"nats://{host}:{port}"
     few = scale.operations // PYTHON_SHARE
     return [
