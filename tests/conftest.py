@@ -19,7 +19,7 @@ from tests.support.nats import NatsServer
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-# A shell has its background commands ignore SIGINT, and so would the programs that a test starts and stops by it.
+# A script has its background commands ignore SIGINT, and so would the programs that a test starts and stops by it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

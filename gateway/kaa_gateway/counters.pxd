@@ -45,7 +45,7 @@ cdef class ReasonCounter:
 
 
 cdef class Ending:
-    # of a connection; its place is used again when it is the oldest
+    # of a connection; the oldest object is used again for a new ending
     cdef int64_t ended_at   # microseconds since the epoch
     cdef str client_id
     cdef bytes address      # sockaddr

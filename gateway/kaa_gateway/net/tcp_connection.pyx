@@ -265,7 +265,6 @@ cdef class TcpConnection(Transport):
 
     cdef int flush(self) except -1:
         """Write the core's output, with one system call a tick. Hot path."""
-        self.flush_pending = False
         if self.fd < 0 or self.lingering:
             return 0
         self.core.finish_output(self.closing)

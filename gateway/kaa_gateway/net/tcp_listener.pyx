@@ -177,6 +177,7 @@ cdef class TcpListener:
             connection = following
             following = connection.next_to_flush
             connection.next_to_flush = None
+            connection.flush_pending = False
             try:
                 connection.flush()
             except Exception as error:

@@ -195,7 +195,6 @@ cdef class TlsConnection(TcpConnection):
 
     cdef int flush(self) except -1:
         """Encrypt the core's output, and write it after the records of the handshake. Hot path."""
-        self.flush_pending = False
         if self.fd < 0 or self.lingering:
             return 0
         if self.core is not None:

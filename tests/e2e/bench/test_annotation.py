@@ -36,7 +36,7 @@ LINES_WITH_PYTHON = {
     "gateway/kaa_gateway/mqtt/received.pyx": {
         "ReceivedMessages.find": 0, "ReceivedMessages.put": 0, "ReceivedMessages.discard": 0, "digest_of": 0,
     },
-    # Violations and faults, the time when a slow reader stops taking output, and the list of those that have output.
+    # Violations and faults, the time when a slow reader stops taking output, and the chain of those that have output.
     "gateway/kaa_gateway/net/tcp_connection.pyx": {
         "TcpConnection.read": 1, "TcpConnection.on_bytes": 3, "TcpConnection.flush": 1, "TcpConnection.write": 3,
         "TcpConnection.wake": 4,

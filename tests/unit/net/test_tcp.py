@@ -1,5 +1,6 @@
 """The TCP adapter: accepting, what the socket does not take, and the end of a connection. A test moves the loop."""
 
+import asyncio
 import os
 import resource
 import socket
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from kaa_bench.mqtt_packets import Connect, Pingreq, Pingresp, Publish, encode
 from kaa_gateway.counters import Counters
+from kaa_gateway.identity.clients import Client
 from kaa_gateway.net.tcp_listener import TcpListener
 from kaa_gateway.net.transport import ProtocolCore, ProtocolServer, Transport
 from kaa_gateway.wire.esp import ExtensionData, encode_extension_data
@@ -211,6 +213,27 @@ def test_a_fault_ends_its_connection_and_no_other() -> None:
             listener.stop(0.0).send(None)
         for peer in (first, second, third):
             peer.go()
+
+
+async def test_one_that_was_closed_meanwhile_does_not_hold_up_the_others() -> None:
+    """A connection that is closed at once still waits for the end of the tick, and asks for it again when all stop."""
+    client = Client("alice")
+    with WorkerDouble() as worker:
+        assert worker.listener is not None
+        early = worker.device()
+        former = worker.unconnected()
+        former.send(Connect("id", level=5))
+        worker.admit(client)
+        newcomer = worker.unconnected()
+        newcomer.send(Connect("id", level=5))
+        late = worker.device()
+        worker.admit(client)  # outside of a pass: the former one is closed, and the newcomer has a CONNACK
+        stopping = asyncio.create_task(worker.listener.stop(60.0))
+        await asyncio.sleep(0)
+        worker.loop.run()
+        assert [device.closed for device in (early, former, newcomer, late)] == [True] * 4
+        worker.loop.now += 60
+        await stopping
 
 
 def test_a_connection_in_excess_is_closed() -> None:
