@@ -93,6 +93,7 @@ cdef class MqttSession(Session):
 
     cdef int bind(self, ProtocolCore connection, Transport transport, uint8_t level, ClientOptions options) except -1
     cdef int unbind(self) except -1
+    cdef int at_rest(self) except -1
     cdef Py_ssize_t memory(self) except -1
     cdef int begin_sending_again(self) except -1
     cdef int send_again(self) except -1

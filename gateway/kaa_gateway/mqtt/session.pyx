@@ -89,7 +89,14 @@ cdef class MqttSession(Session):
         return self.in_flight.end_connection() if self.in_flight is not None else 0
 
     cdef int resume(self) except -1:
-        return self.connection.resume() if self.connection is not None else 0
+        if self.connection is not None:
+            return self.connection.resume()
+        self.resume_wanted = self.waiting_count > 0  # of what still waits, the next one calls again
+        return self.at_rest()
+
+    cdef int at_rest(self) except -1:
+        """Tell the store if no message of an offline client waits for an identity or an acknowledgement."""
+        return 0 if self.acks_due or self.waiting_count else self.store.on_acknowledged(self)
 
     cdef int end(self, str reason) except -1:
         if self.connection is not None:
@@ -181,7 +188,7 @@ cdef class MqttSession(Session):
         if self.connection is None:
             if self.received is not None:
                 self.received.take_reason(packet_id)
-            return 0 if self.acks_due else self.store.on_acknowledged(self)
+            return self.at_rest()
         if wanted:
             self.append_acknowledgement(<uint8_t>(token >> PACKET_TYPE_SHIFT), packet_id, reason_code)
         if self.connection.input_ended:

@@ -95,14 +95,16 @@ cdef class SessionEntry(DirectoryEntry):
         # A session that has ended meanwhile has been given away as nothing.
         if self.yielded_to is None:
             return 0
-        if session.acks_due == 0:
+        if session.acks_due == 0 and session.waiting_count == 0:
             return self.give()
-        # What is acknowledged soon is not sent again, and so not taken for another message there.
+        # What is acknowledged soon is not sent again, and so not taken for another message there. What waits for the
+        # identity of its endpoint, such as the will, goes before what the client sends there.
+        session.resume_wanted = session.waiting_count > 0
         self.handler.store.give_later(self)
         return 0
 
     cdef int acknowledged(self) except -1:
-        """Give the state away that has waited for this: NATS has all messages of the client."""
+        """Give the state away that has waited for this: NATS has all messages of the client, or they are under way."""
         if self.yielded_to is not None and self.claim is None:
             return self.give()
         return 0

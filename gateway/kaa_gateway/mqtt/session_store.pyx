@@ -127,7 +127,7 @@ cdef class MqttSessionStore:
         return entry
 
     cdef int on_acknowledged(self, MqttSession session) except -1:
-        """Note that NATS has all messages of an offline client."""
+        """Note that NATS has all messages of an offline client, or that they are under way."""
         cdef SessionEntry entry = <SessionEntry>session.entry
         return entry.acknowledged() if entry is not None and entry.session is session else 0
 

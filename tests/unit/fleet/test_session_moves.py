@@ -14,7 +14,7 @@ from kaa_gateway.identity.clients import Client, Presentation
 
 from tests.unit.fleet.nats_double import ClusterDouble
 from tests.unit.kp.device_double import Device
-from tests.unit.kp.worker_double import WorkerDouble, feed
+from tests.unit.kp.worker_double import APP, WorkerDouble, feed
 
 INSTANCE = "kpc"
 WORKERS = 6
@@ -149,6 +149,16 @@ class World:
                 client.roams = client.known
             for worker in self.workers:
                 worker.flush()
+
+    def exchange(self) -> None:
+        """Let all arrive that is under way, in no time."""
+        for _ in range(10):
+            for worker in self.workers:
+                worker.flush()
+            while self.cluster.step():
+                pass
+        for client in self.clients:
+            client.look()
 
     def pass_time(self) -> None:
         """Put all clocks forward, and do what workers do ten times a second."""
@@ -323,6 +333,44 @@ def test_a_claim_does_not_go_round_for_ever(world: World) -> None:
         world.settle()
     assert client.connected
     assert len(third.claims) == 0
+
+
+def test_what_waits_for_an_identity_goes_before_the_session(world: World) -> None:
+    """Otherwise a will, or a message at QoS 0, comes after what the client sends to the next worker."""
+    first, second = world.workers[:2]
+    client = world.clients[0]
+    client.connect(first)
+    world.settle()
+    assert client.device is not None
+    for token in ("one", "two"):
+        client.device.publish(f"kp1/{APP}/dcx/{token}/json", b"here")
+    client.connect(second)
+    world.exchange()
+    assert not client.connected
+    first.asked, later = first.asked[:1], first.asked[1:]
+    first.identify()
+    world.exchange()
+    assert not client.connected
+    first.asked = later
+    first.identify()
+    world.exchange()
+    assert client.connected
+    assert not client.lost
+
+
+def test_a_session_does_not_wait_for_ever_for_an_identity(world: World) -> None:
+    first, second = world.workers[:2]
+    client = world.clients[0]
+    client.connect(first)
+    world.settle()
+    assert client.device is not None
+    client.device.publish(f"kp1/{APP}/dcx/t/json", b"here")
+    client.connect(second)
+    world.exchange()
+    assert not client.connected
+    world.settle()
+    assert client.connected
+    assert not client.lost
 
 
 def test_a_claim_that_overtakes_a_subscription_is_sent_on(world: World) -> None:
