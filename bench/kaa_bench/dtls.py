@@ -7,6 +7,7 @@ the request to NATS and responds when NATS has it; libcoap's server stores it.
 
 import argparse
 import contextlib
+import itertools
 import shutil
 import socket
 from collections.abc import Callable
@@ -208,13 +209,13 @@ def measure(target: Target, handshakes: int, messages: int) -> Cost:
     resumed = cost(lambda: shake_hands(session), handshakes) if resumes else 0.0
     devices = [first, *(Device(context, target.address) for _ in range(DEVICES - 1))]
     rounds = max(messages // DEVICES, 1)
+    message_ids = itertools.count()  # never the same one again: a server does not handle a duplicate
 
     def post() -> None:
-        for number in range(rounds):
+        for _ in range(rounds):
+            message_id = next(message_ids) & 0xFFFF
             for device in devices:
-                device.send(
-                    coap.encode(coap.Message(CON, POST, number & 0xFFFF, b"\1", target.options, PAYLOAD))
-                )
+                device.send(coap.encode(coap.Message(CON, POST, message_id, b"\1", target.options, PAYLOAD)))
             for device in devices:
                 answer = device.response()
                 if answer.code >> 5 != 2:
