@@ -4,6 +4,12 @@ Every error carries a `reason`: a short snake_case code that never contains data
 label of the metric that counts the error.
 """
 
+import msgspec
+
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for bytes that it cannot decode; its own error is not that for text that is no UTF-8, or for
+values that are nested too deeply."""
+
 
 class GatewayError(Exception):
     """Base of all errors that the gateway raises on purpose.

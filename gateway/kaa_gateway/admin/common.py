@@ -15,6 +15,7 @@ from aiohttp import web
 
 from kaa_gateway import logs
 from kaa_gateway.admin.shown_config import shown
+from kaa_gateway.errors import UNDECODABLE
 
 if TYPE_CHECKING:
     from kaa_gateway.config import Config
@@ -94,7 +95,7 @@ async def set_level(request: web.Request) -> web.Response:
     """Set the log level of this process; 400 says what is wrong with the body."""
     try:
         change = msgspec.json.decode(await request.read(), type=LogLevel)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise web.HTTPBadRequest(text=f"the body: {error}") from error
     logs.set_level(change.level)
     return web.json_response({"level": logs.level()})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from kaa_gateway.bus import subjects
+from kaa_gateway.errors import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,7 +110,7 @@ class Owners:
     def _on_announcement(self, _subject: str, datum: bytes) -> None:
         try:
             announcement = self._decoder.decode(datum)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             self._counters.add("dropped", "session_message_malformed")
             return
         replica = announcement.replica

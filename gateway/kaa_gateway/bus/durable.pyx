@@ -25,6 +25,8 @@ from libc.string cimport memcmp
 from kaa_gateway.wire.esp cimport CORRELATION_ID_SIZE
 from kaa_gateway.wire.nats cimport NUMBER_DIGITS, read_number, stored_payload
 
+from kaa_gateway.errors import UNDECODABLE
+
 from kaa_gateway.bus.subjects import REPLY_TO_HEADER
 
 log = structlog.get_logger("gateway.bus")
@@ -59,7 +61,7 @@ def read_answer(bytes answer not None, str stream not None):
     """Return None if a JetStream answer says that `stream` has stored a publication, else the Failure."""
     try:
         decoded = msgspec.json.decode(answer, type=dict)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return Failure("an answer that is no PubAck", False)
     error = decoded.get("error")
     sequence = decoded.get("seq")

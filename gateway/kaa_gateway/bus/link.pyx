@@ -28,7 +28,7 @@ from kaa_gateway.wire.nats cimport (
     next_publication, status_of,
 )
 
-from kaa_gateway.errors import BusError, ProtocolError
+from kaa_gateway.errors import UNDECODABLE, BusError, ProtocolError
 from kaa_gateway.wire.nats import encode_subscribe
 
 log = structlog.get_logger("gateway.bus")
@@ -328,7 +328,7 @@ cdef class Link:
         """Handle an INFO, which may come at any time."""
         try:
             info = msgspec.json.decode(text, type=dict)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise ProtocolError("nats_malformed_info") from error
         limit = info.get("max_payload")
         if isinstance(limit, int) and limit > 0:

@@ -23,6 +23,8 @@ import nats.errors
 from nats.aio.client import DEFAULT_BUFFER_SIZE, Client, Srv
 from nats.aio.transport import TcpTransport
 
+from kaa_gateway.errors import UNDECODABLE
+
 
 class HandshakeTransport(TcpTransport):
     """A transport on which nats-py reads the lines of a handshake: INFO, then PONG or an error.
@@ -78,7 +80,7 @@ class NatsClient(Client):
         """Handle an INFO that comes before the first PONG."""
         try:
             info = msgspec.json.decode(text, type=dict)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise nats.errors.Error("an INFO that is not JSON") from error
         self._early_info = info
 

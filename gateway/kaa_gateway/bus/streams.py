@@ -17,7 +17,7 @@ import structlog
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import STREAM_NAME_IN_USE, STREAM_NOT_FOUND, UNAVAILABLE
-from kaa_gateway.errors import BusError, GatewayError
+from kaa_gateway.errors import UNDECODABLE, BusError, GatewayError
 
 log = structlog.get_logger("gateway.bus")
 
@@ -162,5 +162,5 @@ async def _ask(
         raise
     try:
         return dict(_decode(data))
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise BusError("jetstream_unavailable", "an answer of JetStream is malformed") from error

@@ -21,14 +21,13 @@ from functools import partial
 from cpython.unicode cimport PyUnicode_DATA
 from libc.stdint cimport uint8_t
 
-import msgspec
-
 from kaa_gateway.fleet.session_subjects cimport FIRST_SID
 from kaa_gateway.fleet.transfers cimport COMPLETE, INCOMPLETE, MALFORMED, Progress
 from kaa_gateway.wire.blake2b cimport blake2b
 from kaa_gateway.wire.buffer cimport Buffer, Slice
 from kaa_gateway.wire.text cimport DECIMAL_DIGITS_MAX, put_decimal
 
+from kaa_gateway.errors import UNDECODABLE
 from kaa_gateway.fleet import messages
 from kaa_gateway.fleet.messages import Assertion, Bye, Claim, Forwarded, Hello, Newer, Nothing, Notice, Offer, State
 
@@ -280,7 +279,7 @@ cdef class SessionDirectory(Receiver):
         cdef bytes subject = message.subject.data[:message.subject.size]
         try:
             received = messages.decode(message.payload.data[:message.payload.size])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             return self.counters.count("dropped", "session_message_malformed")
         kind = type(received)
         if kind is Claim:

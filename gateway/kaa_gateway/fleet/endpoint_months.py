@@ -19,7 +19,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from kaa_gateway.errors import BusError
+from kaa_gateway.errors import UNDECODABLE, BusError
 from kaa_gateway.fleet.bucket import Bucket
 from kaa_gateway.fleet.months import ATTEMPTS, CONFLICT_PAUSE, STOP_TIMEOUT, month_of, seconds_left, token_of
 from kaa_gateway.tasks import end_tasks
@@ -170,7 +170,7 @@ def _counts_of(key: str, datum: bytes | None, month: str) -> dict[str, int]:
         return {}
     try:
         value = msgspec.json.decode(datum, type=Month)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         log.warning("the month's counts of endpoints cannot be read, and begin anew", key=key)
         return {}
     return value.messages if value.month == month else {}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
 import structlog
 
+from kaa_gateway.errors import UNDECODABLE
 from kaa_gateway.fleet import operations
 from kaa_gateway.fleet.operations import (
     Done,
@@ -100,7 +100,7 @@ class Member:
         def answer(datum: bytes) -> bytes:
             try:
                 request = operations.decode(kind, datum)
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            except UNDECODABLE as error:
                 return operations.encode(operations.Refused(error=str(error)))
             if kind in (Drain, Shed, EndSession):
                 log.info("request of an operator", kind=kind.__name__)

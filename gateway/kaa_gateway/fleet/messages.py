@@ -136,7 +136,7 @@ encode = msgspec.msgpack.Encoder().encode
 """Return a message as bytes."""
 
 decode = msgspec.msgpack.Decoder(Message).decode
-"""Return a Message from bytes. Raises `msgspec.DecodeError` if they are none."""
+"""Return a Message from bytes. Raises one of `kaa_gateway.errors.UNDECODABLE` if they are none."""
 
 
 def session_prefix(instance: str) -> str:

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from kaa_gateway.errors import BusError
+from kaa_gateway.errors import UNDECODABLE, BusError
 from kaa_gateway.fleet.bucket import Bucket
 from kaa_gateway.tasks import end_tasks
 
@@ -124,7 +124,7 @@ def _value_of(key: str, datum: bytes | None) -> Month | None:
         return None
     try:
         return msgspec.json.decode(datum, type=Month)
-    except msgspec.MsgspecError:
+    except UNDECODABLE:
         log.warning("a month's counter cannot be read, and begins anew", key=key)
         return None
 

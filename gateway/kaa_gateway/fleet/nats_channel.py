@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from kaa_gateway.bus import subjects
+from kaa_gateway.errors import UNDECODABLE
 from kaa_gateway.fleet import operations
 from kaa_gateway.fleet.channel import STATUS, Found
 
@@ -36,7 +35,7 @@ class NatsChannel:
         for answer in await self._control.gather(subject, request, DISCOVERY_TIME, REPLICAS_MAX):
             try:
                 status = operations.decode(operations.Status, answer)
-            except msgspec.DecodeError:
+            except UNDECODABLE:
                 continue  # of another version
             if subjects.NAME.fullmatch(status.replica):
                 statuses.append(status)

@@ -133,5 +133,5 @@ def encode(message: Struct) -> bytes:
 
 
 def decode(kind: type[Message], datum: bytes) -> Message:
-    """Decode a request or an answer. Raises msgspec.DecodeError or ValidationError."""
+    """Decode a request or an answer. Raises one of `kaa_gateway.errors.UNDECODABLE`."""
     return msgspec.json.decode(datum, type=kind)

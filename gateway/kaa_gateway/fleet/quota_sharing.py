@@ -15,7 +15,7 @@ import structlog
 from msgspec import Meta, Struct
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.errors import BusError
+from kaa_gateway.errors import UNDECODABLE, BusError
 from kaa_gateway.fleet.shares import share_of
 from kaa_gateway.tasks import end_tasks
 
@@ -179,7 +179,7 @@ class QuotaSharing:
     def _on_demands(self, subject: str, datum: bytes) -> None:
         try:
             message = msgspec.json.decode(datum, type=QuotaDemands)
-        except msgspec.MsgspecError as error:
+        except UNDECODABLE as error:
             self._count("dropped", "quota_demands_malformed")
             log.debug("quota demands of another worker cannot be read", error=str(error))
             return

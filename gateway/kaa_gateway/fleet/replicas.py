@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from kaa_gateway.bus import subjects
-from kaa_gateway.errors import BusError
+from kaa_gateway.errors import UNDECODABLE, BusError
 from kaa_gateway.fleet import operations
 from kaa_gateway.fleet.channel import Found
 from kaa_gateway.fleet.operations import (
@@ -93,7 +92,7 @@ class Replicas:
             ) from error
         try:
             return operations.decode(kind, datum)
-        except msgspec.DecodeError:
+        except UNDECODABLE:
             raise BusError("replica_refused", _refusal(datum)) from None
 
 
@@ -101,7 +100,7 @@ def _refusal(datum: bytes) -> str:
     """Return why a replica has refused a request."""
     try:
         return operations.decode(Refused, datum).error
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return "the answer of the replica cannot be read"
 
 

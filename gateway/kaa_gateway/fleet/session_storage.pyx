@@ -14,7 +14,6 @@ import asyncio
 import secrets
 from collections import OrderedDict
 
-import msgspec
 import structlog
 
 from kaa_gateway.clock cimport now_ms
@@ -23,6 +22,7 @@ from kaa_gateway.wire.nats cimport ServerMessage, append_publication
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import STREAM_NOT_FOUND
+from kaa_gateway.errors import UNDECODABLE
 from kaa_gateway.fleet import stored_messages
 from kaa_gateway.fleet.storage_report import StorageReport
 from kaa_gateway.fleet.stored_messages import Addition, Removal, Snapshot
@@ -317,7 +317,7 @@ cdef class SessionStorage(Receiver):
             return self.receive_ack(request, answer)
         try:
             found = stored_messages.read_lookup(answer)
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             found = stored_messages.Lookup()
         if request.compares:
             return self.receive_comparison(request, found)
@@ -332,7 +332,7 @@ cdef class SessionStorage(Receiver):
             return 0
         try:
             ack = stored_messages.read_ack(answer)
-        except (msgspec.DecodeError, RecursionError):
+        except UNDECODABLE:
             ack = stored_messages.PubAck()
         if ack.error is not None and ack.error.get("err_code") == WRONG_LAST_SEQUENCE:
             self.writes -= 1

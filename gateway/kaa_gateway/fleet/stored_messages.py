@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 
 from kaa_gateway.bus import subjects
 from kaa_gateway.bus.codes import NO_MESSAGE
+from kaa_gateway.errors import UNDECODABLE
 from kaa_gateway.fleet.messages import Number
 
 PROTOCOL = "stored-session"
@@ -66,7 +67,7 @@ def decode(data: bytes) -> Stored | None:
     """Return the message that `data` holds, or None if it is malformed or of another version."""
     try:
         stored: Stored = _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     return stored
 

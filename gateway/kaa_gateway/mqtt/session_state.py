@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from kaa_gateway.bus.push_receipts import RECEIPT_SUBJECT
+from kaa_gateway.errors import UNDECODABLE
 
 VERSION = 1
 
@@ -141,7 +142,7 @@ def decode(data: bytes) -> SessionState | None:
     """Return the state that `data` holds, or None if it is malformed or of another version."""
     try:
         return _decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
 
 
@@ -160,7 +161,7 @@ def restored(state: bytes, additions: list[bytes], revision: int) -> bytes | Non
             addition = _addition_decoder.decode(data)
             queued += addition.queued
             pushes = addition.pushes
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     last = (found.last_packet_id + PACKET_IDS // 2) % PACKET_IDS
     return encode(

@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kaa_bench.mqtt_packets import Connack, Publish
+from kaa_gateway.errors import UNDECODABLE
 from kaa_gateway.fleet import messages
 from kaa_gateway.fleet.directory import session_name
 from kaa_gateway.fleet.messages import (
@@ -204,8 +205,9 @@ ANYTHING = st.binary(max_size=200) | st.recursive(
 
 
 @given(ANYTHING)
+@example(b"\x91\xa2\x00\x80")
 def test_no_bytes_raise_another_error_than_that_of_the_decoder(data: bytes) -> None:
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(*UNDECODABLE):
         messages.decode(data)
     session_state.decode(data)
 

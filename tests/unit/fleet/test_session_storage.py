@@ -216,6 +216,7 @@ async def test_one_session_that_is_refused_does_not_flood_the_log() -> None:
 MALFORMED_ACKS = [
     b"{", b"[]", b"{}", b"\xff", b'{"seq":"1"}', b'{"seq":0}', b'{"seq":-1}', b'{"seq":1e400}',
     b'{"seq":%d}' % (1 << 80), b'{"error":1}', b'{"error":{}}', b'{"error":{"err_code":"10071"}}', b"[" * 100_000,
+    b'{"error":{"description":"\x80"}}',
 ]  # fmt: skip
 
 
@@ -260,7 +261,7 @@ async def test_of_two_sessions_the_one_from_the_newer_connect_stays(number: int)
 
 STATE = b"\x00" * 20
 MALFORMED_MESSAGES: list[list[Any]] = [
-    [b""], [b"\xc1"], [b"\x91" * 100_000], [b"\x92\xa5other\x01"], [Snapshot(1, 0, STATE)], [Snapshot(1, 0, b"")],
+    [b""], [b"\xc1"], [b"\x91" * 100_000], [b"\x92\xa5other\x01"], [b"\x92\xa5othe\x80\x01"], [Snapshot(1, 0, STATE)], [Snapshot(1, 0, b"")],
     [Addition(1, 1, 0, STATE)], [Addition(1, 1 << 40, 0, STATE)],
     [Snapshot(1, 0, STATE), Removal(1), Addition(1, 1, 0, b"")],
 ]  # fmt: skip
@@ -287,6 +288,7 @@ async def test_a_malformed_session_is_not_given_to_its_client_and_is_replaced(me
 MALFORMED_LOOKUPS = [
     b"{", b"[]", b"{}", b'{"message":{}}', found(0, b""), found(-1, b""), found(1 << 80, b""), found("1", b""),
     b'{"message":{"seq":1,"data":"*"}}', b'{"error":{"err_code":[]}}', b"[" * 100_000,
+    b'{"\x80":1}',
 ]  # fmt: skip
 
 

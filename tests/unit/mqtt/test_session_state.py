@@ -1,7 +1,7 @@
 """What a stored session becomes again."""
 
 from kaa_gateway.mqtt import session_state
-from kaa_gateway.mqtt.session_state import Addition, Queued, SessionState, restored
+from kaa_gateway.mqtt.session_state import Addition, AttachedEndpoint, Queued, SessionState, restored
 
 
 def state(**fields: object) -> SessionState:
@@ -57,3 +57,9 @@ def test_what_is_malformed_is_no_state() -> None:
     assert restored(b"", [], 1) is None
     assert restored(b"\x91" * 10_000, [], 1) is None
     assert restored(session_state.encode(state()), [b"\x91"], 1) is None
+
+
+def test_text_that_is_no_utf8_is_malformed() -> None:
+    data = session_state.encode(state(endpoints=[AttachedEndpoint(b"v1", b"token", "endpoint", None)]))
+    assert session_state.decode(data) is not None
+    assert session_state.decode(data.replace(b"endpoint", b"endpoin\x80")) is None

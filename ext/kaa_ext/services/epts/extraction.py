@@ -69,7 +69,7 @@ class Extraction:
                 continue
             try:
                 fields = _decode(sample)
-            except (msgspec.DecodeError, RecursionError):
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
             for name, paths, time_path in self._series:
                 values = {
