@@ -11,6 +11,7 @@ import nats.js.errors
 import pytest
 from kaa_bench.mqtt_packets import Puback, Publish
 from kaa_ext import Extension, Request
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from tests.support.cluster import Cluster
@@ -79,6 +80,21 @@ async def exchange(gateway: GatewayProcess, cluster: Cluster, token: str) -> Non
         assert (await device.expect(Publish)).payload == b"push"
 
 
+async def is_known_to(url: str, counter: Counter) -> None:
+    """Return when a server of the cluster knows the counter's subscription: it learns of this later one after it."""
+    heard = asyncio.Event()
+
+    async def hear(_: Msg) -> None:
+        heard.set()
+
+    await counter.nats.subscribe("probe", cb=hear)
+    async with await nats.connect(url) as other:
+        while not heard.is_set():
+            await other.publish("probe")
+            await other.flush()
+            await asyncio.sleep(0.02)
+
+
 async def test_lame_duck_mode_moves_the_gateway_and_loses_nothing() -> None:
     """As `nats-server --signal ldm` begins it, of the server of a cluster that the gateway is connected to."""
     ports = [free_port(), free_port()]
@@ -90,6 +106,7 @@ async def test_lame_duck_mode_moves_the_gateway_and_loses_nothing() -> None:
     # The server itself would end the connection after its grace period, which is 10 s.
     with one, two, GatewayProcess(one.url) as gateway:
         async with Counter(two.url) as counter:
+            await is_known_to(one.url, counter)
             device = Device(gateway.mqtt_port, "device")
             device.start()
             await device.acknowledges(200)

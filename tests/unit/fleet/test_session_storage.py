@@ -261,7 +261,8 @@ async def test_of_two_sessions_the_one_from_the_newer_connect_stays(number: int)
 
 STATE = b"\x00" * 20
 MALFORMED_MESSAGES: list[list[Any]] = [
-    [b""], [b"\xc1"], [b"\x91" * 100_000], [b"\x92\xa5other\x01"], [b"\x92\xa5othe\x80\x01"], [Snapshot(1, 0, STATE)], [Snapshot(1, 0, b"")],
+    [b""], [b"\xc1"], [b"\x91" * 100_000], [b"\x92\xa5other\x01"], [b"\x92\xa5othe\x80\x01"],
+    [Snapshot(1, 0, STATE)], [Snapshot(1, 0, b"")],
     [Addition(1, 1, 0, STATE)], [Addition(1, 1 << 40, 0, STATE)],
     [Snapshot(1, 0, STATE), Removal(1), Addition(1, 1, 0, b"")],
 ]  # fmt: skip
