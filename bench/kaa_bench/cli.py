@@ -129,19 +129,22 @@ def compare(
     rounds = 1 if quick else rounds
     work = Work(messages=messages) if messages is not None else Work(seconds=scale.seconds)
     results = Comparison.of(rows)
+    options = {"rounds": rounds, "messages": work.messages, "seconds": work.seconds, "quick": quick}
+
+    def save() -> None:
+        if json is not None:
+            write_json(results, options, json)
+
     progress = Console(stderr=True, highlight=False)
     try:
         with ExitStack() as stack:
             servers = Servers(stack, progress, gateway_only=gateway_only)
-            run_rounds(results, rounds, work, scale, servers, progress)
+            run_rounds(results, rounds, work, scale, servers, progress, save)
         console = Console()
         if results.floods:
             print_table(results.floods, console)
         if results.probes:
             print_figures(results.probes, console)
-        if json is not None:
-            options = {"rounds": rounds, "messages": work.messages, "seconds": work.seconds, "quick": quick}
-            write_json(results, options, json)
         if plots is not None:
             write_plots(results, plots)
         if markdown is not None:

@@ -1,6 +1,6 @@
 """Runs the rounds of a comparison: in each, every row on the gateway and then on its peers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -33,9 +33,15 @@ class Comparison:
 
 
 def run_rounds(
-    results: Comparison, rounds: int, work: Work, scale: Scale, servers: Servers, progress: Console
+    results: Comparison,
+    rounds: int,
+    work: Work,
+    scale: Scale,
+    servers: Servers,
+    progress: Console,
+    save: Callable[[], None],
 ) -> None:
-    """Run all rounds, and fill the results."""
+    """Run all rounds, and fill the results. `save` is called after each, so that a later fault loses none."""
     for number in range(1, rounds + 1):
         position = f"round {number}/{rounds}"
         for result in results.floods:
@@ -49,6 +55,7 @@ def run_rounds(
                     probe_result.figures.setdefault(subject.title, []).append(figure)
                     line = figure_line(position, probe, subject.title, figure)
                     progress.print(line, soft_wrap=True)
+        save()
 
 
 def _run_row(result: RowResult, work: Work, servers: Servers, progress: Console, position: str) -> None:

@@ -7,6 +7,7 @@ whole. A round starts when the last one has arrived, so no message is dropped fo
 import select
 import socket
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -59,9 +60,13 @@ class Pusher(Instrument):
         return result
 
 
+PUSHED = replace(packets.BENCH, token_prefix="push--")
+"""Endpoints of their own: those of other rows may have sessions over CoAP and KP/UDP too, which a push looks at."""
+
+
 def topic(device: int) -> str:
     """Return the topic on which a device gets pushes."""
-    return f"{packets.BENCH.resource_path(device)}/status"
+    return f"{PUSHED.resource_path(device)}/status"
 
 
 def message(spec: PushSpec, device: int) -> bytes:
@@ -71,7 +76,7 @@ def message(spec: PushSpec, device: int) -> bytes:
     if spec.kind == "esp":
         subject = subjects.service(spec.instance, "esp", subjects.EXTENSION_DATA)
         datum = esp.encode_extension_data(
-            "", packets.TIMESTAMP, 0, packets.APP_VERSION, packets.EXTENSION, packets.BENCH.token(device),
+            "", packets.TIMESTAMP, 0, packets.APP_VERSION, packets.EXTENSION, PUSHED.token(device),
             "/json", None, packets.PAYLOAD, 200,
         )  # fmt: skip
     else:
@@ -84,16 +89,12 @@ def _push(pipe: Connection, spec: PushSpec, count: int) -> None:
     devices = []
     expected = [mqtt.encode(mqtt.Publish(topic(device), packets.PAYLOAD)) for device in range(count)]
     for device in range(count):
-        devices.append(connected := connect_mqtt(spec.devices, device, packets.BENCH))
+        devices.append(connected := connect_mqtt(spec.devices, device, PUSHED))
         connected.sendall(mqtt.encode(mqtt.Subscribe(1, ((topic(device), 0),))))
         suback = mqtt.encode(mqtt.Suback(1, (0,)))
         if read_exactly(connected, len(suback)) != suback:
             raise BenchError(f"the subscription of device {device} was refused")
-    source = (
-        connect_mqtt(spec.source, count, packets.BENCH)
-        if spec.kind == "client"
-        else connect_nats(spec.source)
-    )
+    source = connect_mqtt(spec.source, count, PUSHED) if spec.kind == "client" else connect_nats(spec.source)
     try:
         source.sendall(b"".join(message(spec, device) for device in range(count)))
         for device, connected in enumerate(devices):

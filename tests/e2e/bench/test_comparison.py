@@ -91,7 +91,9 @@ def test_a_peer_that_fails_is_a_finding(monkeypatch: pytest.MonkeyPatch, tmp_pat
     results = Comparison.of(["qos1"])
     with (tmp_path / "out").open("w") as out, ExitStack() as stack:
         progress = Console(file=out, width=200)
-        run_rounds(results, 2, Work(messages=1), Scale.quick(), Servers(stack, progress), progress)
+        run_rounds(
+            results, 2, Work(messages=1), Scale.quick(), Servers(stack, progress), progress, lambda: None
+        )
     (result,) = results.floods
     assert (len(result.gateway), result.peers, result.failures) == (2, {}, {"aiocoap": "stalled"})
 
