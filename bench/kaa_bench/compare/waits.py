@@ -8,7 +8,7 @@ from typing import Self
 
 from kaa_bench import packets
 from kaa_bench.compare.instruments import Sink
-from kaa_bench.compare.pushing import PushSpec, message
+from kaa_bench.compare.pushing import PUSHED, PushSpec, message
 from kaa_bench.connecting import Address, connect_nats
 from kaa_bench.errors import BenchError
 from kaa_bench.processes import INSTANCE
@@ -27,7 +27,7 @@ class WaitingDevices:
         self._source = connect_nats(nats)
         self._devices = [socket.create_connection(gateway, TIMEOUT_S) for _ in range(DEVICES)]
         self._requests = [
-            f"POST /{packets.BENCH.resource_path(device)}?wait=200 HTTP/1.1\r\n"
+            f"POST /{PUSHED.resource_path(device)}?wait=200 HTTP/1.1\r\n"
             "Host: gateway\r\nContent-Length: 0\r\n\r\n".encode()
             for device in range(DEVICES)
         ]
