@@ -227,7 +227,8 @@ async def test_one_that_was_closed_meanwhile_does_not_hold_up_the_others() -> No
         newcomer = worker.unconnected()
         newcomer.send(Connect("id", level=5))
         late = worker.device()
-        worker.admit(client)  # outside of a pass: the former one is closed, and the newcomer has a CONNACK
+        # No pass is under way, so output waits: a DISCONNECT for the former one, and a CONNACK for the newcomer.
+        worker.admit(client)
         stopping = asyncio.create_task(worker.listener.stop(60.0))
         await asyncio.sleep(0)
         worker.loop.run()
